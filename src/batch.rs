@@ -1,0 +1,295 @@
+//! What flows: records that travel together, the source rows they stand for, and those that were refused.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::error::ArrowError;
+
+/// A unit of input with a stable identity: a Parquet file, a tar shard, a listing of images.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Split {
+    name: String,
+    seed: u64,
+}
+
+impl Split {
+    /// `name` must be the same in every run that means the same input, and no other input's.
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        let name = name.into();
+        let seed = fnv1a(name.as_bytes());
+        Arc::new(Self { name, seed })
+    }
+
+    /// The identity, as it stands in provenance and coverage.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Rows of one split, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitRows {
+    /// Where the rows are.
+    pub split: Arc<Split>,
+    /// Which rows, counted from 0 in the split.
+    pub rows: Range<u64>,
+}
+
+/// The source rows that a batch stands for, whether its records still hold them or not.
+///
+/// An *ordinal* is a place in here: the n-th source row of the batch. It names a record after any filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provenance {
+    ranges: Vec<SplitRows>,
+}
+
+impl Provenance {
+    /// Consecutive rows of one split.
+    pub fn rows(split: Arc<Split>, rows: Range<u64>) -> Self {
+        Self { ranges: vec![SplitRows { split, rows }] }
+    }
+
+    /// Ranges in the order of their ordinals.
+    pub fn new(ranges: Vec<SplitRows>) -> Self {
+        Self { ranges }
+    }
+
+    /// The ranges, in the order of their ordinals.
+    pub fn ranges(&self) -> &[SplitRows] {
+        &self.ranges
+    }
+
+    /// How many source rows there are.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|range| range.rows.end - range.rows.start).sum()
+    }
+
+    /// Whether it stands for no row at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The split and row behind an ordinal; `None` beyond the end.
+    pub fn row(&self, ordinal: u32) -> Option<(&Arc<Split>, u64)> {
+        let mut left = u64::from(ordinal);
+        for range in &self.ranges {
+            let len = range.rows.end - range.rows.start;
+            if left < len {
+                return Some((&range.split, range.rows.start + left));
+            }
+            left -= len;
+        }
+        None
+    }
+
+    /// A seed for random numbers that depends on the row's identity and `salt` alone, so a replay draws the same.
+    pub fn seed(&self, ordinal: u32, salt: u64) -> u64 {
+        let (split, row) = self.row(ordinal).map_or((0, u64::from(ordinal)), |(split, row)| (split.seed, row));
+        mix(mix(split ^ mix(salt)) ^ row)
+    }
+
+    /// The rows at the ordinals `part`.
+    #[must_use]
+    pub fn slice(&self, part: Range<u64>) -> Self {
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for range in &self.ranges {
+            let len = range.rows.end - range.rows.start;
+            let from = part.start.clamp(start, start + len) - start;
+            let to = part.end.clamp(start, start + len) - start;
+            if from < to {
+                let rows = range.rows.start + from..range.rows.start + to;
+                ranges.push(SplitRows { split: Arc::clone(&range.split), rows });
+            }
+            start += len;
+        }
+        Self { ranges }
+    }
+}
+
+/// Records that travel together, and where they came from.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Arrow columns; the schema is that of the batch's edge, fixed when planned.
+    pub records: RecordBatch,
+    /// For each record, the ordinal of its source row in `provenance`.
+    pub origin: Vec<u32>,
+    /// Every source row that the batch stands for, those that were dropped too.
+    pub provenance: Arc<Provenance>,
+}
+
+impl Batch {
+    /// A batch whose records are its source rows, one to one.
+    pub fn new(records: RecordBatch, provenance: Provenance) -> Self {
+        let origin = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
+        Self { records, origin, provenance: Arc::new(provenance) }
+    }
+
+    /// The same rows with other columns; `records` must have as many rows as before.
+    #[must_use]
+    pub fn with_records(self, records: RecordBatch) -> Self {
+        debug_assert_eq!(records.num_rows(), self.origin.len(), "a transform changed the number of rows");
+        Self { records, ..self }
+    }
+
+    /// Only the records where `mask` is true (null counts as false).
+    ///
+    /// # Errors
+    /// When the mask's length is not the number of records.
+    pub fn filter(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
+        let records = filter_record_batch(&self.records, mask)?;
+        let kept = |place: usize| mask.is_valid(place) && mask.value(place);
+        let origin = self.origin.iter().enumerate().filter(|(place, _)| kept(*place)).map(|(_, &o)| o).collect();
+        Ok(Self { records, origin, provenance: self.provenance })
+    }
+
+    /// The records of several arms of the graph, one after the other; all stand for the same source rows.
+    ///
+    /// # Errors
+    /// When the schemas differ.
+    pub fn concat(arms: &[Self]) -> Result<Option<Self>, ArrowError> {
+        let Some(first) = arms.first() else { return Ok(None) };
+        if arms.len() == 1 {
+            return Ok(Some(first.clone()));
+        }
+        let records = concat_batches(&first.records.schema(), arms.iter().map(|arm| &arm.records))?;
+        let origin = arms.iter().flat_map(|arm| arm.origin.iter().copied()).collect();
+        Ok(Some(Self { records, origin, provenance: Arc::clone(&first.provenance) }))
+    }
+}
+
+/// What a source hands over: a batch, the rows it could not read, and what it weighs.
+#[derive(Debug, Clone)]
+pub struct SourceBatch {
+    /// The records. Rows that could not be read are in the provenance only, and in `rejects`.
+    pub batch: Batch,
+    /// Rows that the source could not turn into records.
+    pub rejects: Vec<Reject>,
+    /// Pixels that the batch's images have once decoded, by their headers; 0 for feature records.
+    pub pixels: u64,
+}
+
+impl SourceBatch {
+    /// Only the source rows at the ordinals `part`.
+    #[must_use]
+    pub fn slice(&self, part: Range<u64>) -> Self {
+        let inside = |ordinal: u32| part.contains(&u64::from(ordinal));
+        let shift = |ordinal: u32| ordinal - u32::try_from(part.start).unwrap_or(u32::MAX);
+        let origin = &self.batch.origin;
+        let from = origin.partition_point(|&o| u64::from(o) < part.start);
+        let to = origin.partition_point(|&o| u64::from(o) < part.end);
+        let batch = Batch {
+            records: self.batch.records.slice(from, to - from),
+            origin: origin[from..to].iter().map(|&o| shift(o)).collect(),
+            provenance: Arc::new(self.batch.provenance.slice(part.clone())),
+        };
+        let rejects = self.rejects.iter().filter(|r| inside(r.ordinal));
+        let rejects = rejects.map(|r| Reject { ordinal: shift(r.ordinal), ..r.clone() }).collect();
+        let all = self.batch.provenance.len().max(1);
+        let pixels = self.pixels * (part.end - part.start) / all;
+        Self { batch, rejects, pixels }
+    }
+}
+
+/// Why a record was refused: a small closed set, a label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RejectCode {
+    /// It could not be read from where it lies.
+    Unreadable,
+    /// Its bytes are not what their format demands.
+    Malformed,
+    /// It ends before its format says it should.
+    Truncated,
+    /// It is sound, but of a kind that is not supported.
+    Unsupported,
+    /// It exceeds a limit.
+    TooLarge,
+    /// A value is missing.
+    Missing,
+    /// A value has another type or shape than the stage needs.
+    Mismatch,
+    /// A value is not a finite number.
+    NotFinite,
+    /// The model failed on it.
+    Model,
+    /// The stage panicked on it.
+    Panicked,
+}
+
+impl RejectCode {
+    /// All of them, for metrics that exist before their first event.
+    pub const ALL: [Self; 10] = [
+        Self::Unreadable,
+        Self::Malformed,
+        Self::Truncated,
+        Self::Unsupported,
+        Self::TooLarge,
+        Self::Missing,
+        Self::Mismatch,
+        Self::NotFinite,
+        Self::Model,
+        Self::Panicked,
+    ];
+
+    /// The code as it stands in rejects and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+            Self::Unsupported => "unsupported",
+            Self::TooLarge => "too_large",
+            Self::Missing => "missing",
+            Self::Mismatch => "mismatch",
+            Self::NotFinite => "not_finite",
+            Self::Model => "model",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// A record that was refused, and why.
+#[derive(Debug, Clone)]
+pub struct Reject {
+    /// Which source row of the batch.
+    pub ordinal: u32,
+    /// For metrics.
+    pub code: RejectCode,
+    /// For people: what was met, what was expected.
+    pub reason: String,
+    /// The record as it was met, where the source's batch does not hold it (a line that is no JSON).
+    pub record: Option<Vec<u8>>,
+}
+
+/// Collects what a transform refuses.
+#[derive(Debug, Default)]
+pub struct Rejects {
+    list: Vec<Reject>,
+}
+
+impl Rejects {
+    /// Refuses the record whose origin is `ordinal`. The transform must drop it from its output.
+    pub fn push(&mut self, ordinal: u32, code: RejectCode, reason: impl Into<String>) {
+        self.list.push(Reject { ordinal, code, reason: reason.into(), record: None });
+    }
+
+    /// What was refused, in the order of arrival.
+    pub fn into_vec(self) -> Vec<Reject> {
+        self.list
+    }
+}
+
+/// FNV-1a, 64 bits: fixed for ever, since seeds of recorded noise depend on it.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

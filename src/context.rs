@@ -1,0 +1,60 @@
+//! What every stage may ask for while it is planned: the models by name, and the limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::Fault;
+use crate::kind::nearest;
+use crate::model::Model;
+use crate::units::Bytes;
+
+/// Bounds on what one record may be, whatever it claims of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Limits {
+    /// Pixels that an image may have, by its header, before it is decoded.
+    pub pixels: u64,
+    /// Bytes that a record may have as it is stored: an image file, a line of text, an archive member.
+    pub record_bytes: Bytes,
+    /// Bytes that all batches in flight may take together, decoded. Default: half of what the process may use.
+    pub memory: Option<Bytes>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // 100 megapixels is beyond every camera that is held in a hand; 64 MiB beyond the files they write.
+        Self { pixels: 100_000_000, record_bytes: Bytes(64 << 20), memory: None }
+    }
+}
+
+/// What stages are planned with.
+pub struct Context {
+    /// The models that could be opened; `None` for one whose faults are reported already.
+    pub models: BTreeMap<String, Option<Arc<Model>>>,
+    /// Bounds on records.
+    pub limits: Limits,
+}
+
+impl Context {
+    /// The model of that name.
+    ///
+    /// # Errors
+    /// A fault at `model` where no such model is declared; none where it is declared, but could not be opened.
+    pub fn model(&self, name: &str) -> Result<Arc<Model>, Vec<Fault>> {
+        match self.models.get(name) {
+            Some(Some(model)) => Ok(Arc::clone(model)),
+            Some(None) => Err(Vec::new()),
+            None => {
+                let known: Vec<&str> = self.models.keys().map(String::as_str).collect();
+                let message = match known.as_slice() {
+                    [] => format!("no model `{name}`: the pipeline declares none; add [models.{name}]"),
+                    _ => format!("no model `{name}`{}; declared: {}", nearest(name, &known), known.join(", ")),
+                };
+                Err(vec![Fault::new("model", message)])
+            }
+        }
+    }
+}

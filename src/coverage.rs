@@ -1,0 +1,191 @@
+//! Which source rows are done: interval sets per split, and the cuts they impose on a source.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Provenance, SplitRows};
+
+/// A set of integers, kept as ascending, disjoint, non-touching half-open ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
+pub struct Intervals {
+    ranges: Vec<Range<u64>>,
+}
+
+impl From<Vec<(u64, u64)>> for Intervals {
+    fn from(pairs: Vec<(u64, u64)>) -> Self {
+        let mut intervals = Self::default();
+        for (start, end) in pairs {
+            intervals.insert(start..end);
+        }
+        intervals
+    }
+}
+
+impl From<Intervals> for Vec<(u64, u64)> {
+    fn from(intervals: Intervals) -> Self {
+        intervals.ranges.into_iter().map(|range| (range.start, range.end)).collect()
+    }
+}
+
+impl Intervals {
+    /// Adds the integers of `new`; an empty range adds nothing.
+    pub fn insert(&mut self, new: Range<u64>) {
+        if new.start >= new.end {
+            return;
+        }
+        let from = self.ranges.partition_point(|range| range.end < new.start);
+        let to = self.ranges.partition_point(|range| range.start <= new.end);
+        let mut merged = new;
+        if from < to {
+            merged.start = merged.start.min(self.ranges[from].start);
+            merged.end = merged.end.max(self.ranges[to - 1].end);
+        }
+        self.ranges.splice(from..to, [merged]);
+    }
+
+    /// Whether every integer of `rows` is in the set.
+    pub fn covers(&self, rows: &Range<u64>) -> bool {
+        let place = self.ranges.partition_point(|range| range.end <= rows.start);
+        rows.start >= rows.end
+            || self.ranges.get(place).is_some_and(|range| range.start <= rows.start && rows.end <= range.end)
+    }
+
+    /// The edges of the set that lie strictly inside `rows`, ascending.
+    pub fn edges<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
+        let from = self.ranges.partition_point(|range| range.end <= rows.start);
+        let inside = self.ranges[from..].iter().take_while(|range| range.start < rows.end);
+        inside.flat_map(|range| [range.start, range.end]).filter(|&edge| rows.start < edge && edge < rows.end)
+    }
+
+    /// How many integers are in the set.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The ranges, ascending.
+    pub fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
+    }
+}
+
+/// The source rows that something durable stands for, per split.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Coverage {
+    splits: BTreeMap<String, Intervals>,
+}
+
+impl Coverage {
+    /// Adds the rows of a batch.
+    pub fn insert(&mut self, provenance: &Provenance) {
+        for SplitRows { split, rows } in provenance.ranges() {
+            match self.splits.get_mut(split.name()) {
+                Some(intervals) => intervals.insert(rows.clone()),
+                None => {
+                    let mut intervals = Intervals::default();
+                    intervals.insert(rows.clone());
+                    self.splits.insert(split.name().to_owned(), intervals);
+                }
+            }
+        }
+    }
+
+    /// Adds what `other` covers.
+    pub fn union(&mut self, other: &Self) {
+        for (split, intervals) in &other.splits {
+            let mine = self.splits.entry(split.clone()).or_default();
+            intervals.ranges().iter().for_each(|range| mine.insert(range.clone()));
+        }
+    }
+
+    /// Whether every one of these rows is covered.
+    pub fn covers(&self, split: &str, rows: &Range<u64>) -> bool {
+        rows.start >= rows.end || self.splits.get(split).is_some_and(|intervals| intervals.covers(rows))
+    }
+
+    /// Whether every row of the batch is covered.
+    pub fn covers_all(&self, provenance: &Provenance) -> bool {
+        provenance.ranges().iter().all(|range| self.covers(range.split.name(), &range.rows))
+    }
+
+    /// The edges of the coverage strictly inside these rows, ascending.
+    pub fn edges(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
+        self.splits.get(split).map(|intervals| intervals.edges(rows).collect()).unwrap_or_default()
+    }
+
+    /// How many rows are covered.
+    pub fn len(&self) -> u64 {
+        self.splits.values().map(Intervals::len).sum()
+    }
+
+    /// Whether no row is.
+    pub fn is_empty(&self) -> bool {
+        self.splits.is_empty()
+    }
+
+    /// Splits and their rows, by name.
+    pub fn splits(&self) -> &BTreeMap<String, Intervals> {
+        &self.splits
+    }
+}
+
+/// What earlier runs left behind, as far as a source needs it.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What each sink has.
+    pub sinks: Arc<Vec<Coverage>>,
+    /// Where journals are kept; `None` where no sink is durable.
+    pub state: Option<PathBuf>,
+}
+
+impl Progress {
+    /// Whether every sink has all of these rows, so that the source may skip them unread.
+    pub fn done(&self, split: &str, rows: &Range<u64>) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.covers(split, rows))
+    }
+
+    /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new for every sink,
+    /// without those that are old for all.
+    pub fn pending(&self, provenance: &Provenance) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for SplitRows { split, rows } in provenance.ranges() {
+            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.edges(split.name(), rows)).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let mut from = rows.start;
+            for to in cuts.into_iter().chain([rows.end]) {
+                if from < to && !self.done(split.name(), &(from..to)) {
+                    parts.push((from, to, start + (from - rows.start)));
+                }
+                from = to;
+            }
+            start += rows.end - rows.start;
+        }
+        self.join(parts)
+    }
+
+    /// Joins neighbouring parts where no sink has anything, so that an undisturbed run is not cut at split borders.
+    fn join(&self, parts: Vec<(u64, u64, u64)>) -> Vec<Range<u64>> {
+        let fresh = self.sinks.iter().all(Coverage::is_empty);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (from, to, place) in parts {
+            let len = to - from;
+            match ranges.last_mut() {
+                Some(last) if fresh && last.end == place => last.end += len,
+                _ => ranges.push(place..place + len),
+            }
+        }
+        ranges
+    }
+}

@@ -1,0 +1,3 @@
+//! Images: decode, orient, resize, normalise into tensors, and back.
+
+pub mod format;

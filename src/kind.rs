@@ -1,0 +1,78 @@
+//! A kind of stage as a row of its role's table: its name, what it does, its options, how it is planned.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::Fault;
+
+/// A row of a role's table. `P` is the role's planning function, which takes the options as written.
+pub struct Kind<P: 'static> {
+    /// What users write after `kind =`.
+    pub name: &'static str,
+    /// One line for `--help` and the JSON Schema.
+    pub summary: &'static str,
+    /// The JSON Schema of its options.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Turns options into a planned stage.
+    pub plan: P,
+}
+
+/// Looks a kind up by name.
+///
+/// # Errors
+/// A fault that lists the known names and the nearest.
+pub fn find<'a, P>(kinds: &'a [Kind<P>], name: &str, role: &str) -> Result<&'a Kind<P>, Fault> {
+    kinds.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+        Fault::new("kind", format!("unknown {role} `{name}`{}; known: {}", nearest(name, &known), known.join(", ")))
+    })
+}
+
+/// The options of a stage, typed; every unknown key is named, and the first wrong value.
+///
+/// # Errors
+/// One fault per unknown key, and at most one for a value that does not fit.
+pub fn options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result<C, Vec<Fault>> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+    let outcome = C::deserialize(serde_path_to_error::Deserializer::new(
+        serde_ignored::Deserializer::new(written, ignored),
+        &mut track,
+    ));
+    let known = known_keys::<C>();
+    let mut faults: Vec<Fault> = unknown.into_iter().map(|key| unknown_key(&key, &known)).collect();
+    match outcome {
+        Ok(config) if faults.is_empty() => Ok(config),
+        Ok(_) => Err(faults),
+        Err(error) => {
+            let path = track.path().to_string();
+            faults.push(Fault::new(if path == "." { String::new() } else { path }, error.to_string()));
+            Err(faults)
+        }
+    }
+}
+
+fn unknown_key(key: &str, known: &[String]) -> Fault {
+    if key.contains('.') {
+        return Fault::new(key, "unknown key");
+    }
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    Fault::new(key, format!("unknown key{}; known: {}", nearest(key, &known), known.join(", ")))
+}
+
+fn known_keys<C: JsonSchema>() -> Vec<String> {
+    let schema = SchemaGenerator::default().into_root_schema_for::<C>();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// `; did you mean ...?` for the known word that is nearest to a mistyped one, or nothing where none is near.
+pub fn nearest(word: &str, known: &[&str]) -> String {
+    let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+    match best {
+        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!("; did you mean `{best}`?"),
+        _ => String::new(),
+    }
+}

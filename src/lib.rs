@@ -1,0 +1,17 @@
+//! latentflow: a streaming dataflow engine for autoencoders.
+//!
+//! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
+
+pub mod error;
+pub mod units;
+pub mod batch;
+pub mod coverage;
+pub mod tensor;
+pub mod metrics;
+pub mod kind;
+pub mod image;
+pub mod model;
+pub mod context;
+pub mod source;
+pub mod transform;
+pub mod sink;

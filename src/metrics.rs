@@ -1,0 +1,135 @@
+//! Every metric, once: its name, its labels, what it means.
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, exponential_buckets,
+};
+
+/// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
+/// and members of closed sets.
+pub struct Metrics {
+    registry: Registry,
+    /// Records that a stage took in.
+    pub records_in: IntCounterVec,
+    /// Records that a stage put out.
+    pub records_out: IntCounterVec,
+    /// Bytes of Arrow memory that a stage took in.
+    pub bytes_in: IntCounterVec,
+    /// Bytes of Arrow memory that a stage put out.
+    pub bytes_out: IntCounterVec,
+    /// Batches that a stage worked on.
+    pub batches: IntCounterVec,
+    /// Records that a stage refused, by reason.
+    pub rejects: IntCounterVec,
+    /// Seconds that a stage took for a batch.
+    pub batch_seconds: HistogramVec,
+    /// Seconds of one call of ONNX Runtime, by model and part.
+    pub inference_seconds: HistogramVec,
+    /// Reconstruction error of a record, by model.
+    pub reconstruction_error: HistogramVec,
+    /// Batches that wait, by queue.
+    pub queue_batches: IntGaugeVec,
+    /// Batches that may wait, by queue.
+    pub queue_limit: IntGaugeVec,
+    /// Bytes that batches in flight hold.
+    pub memory_bytes: IntGauge,
+    /// Bytes that batches in flight may hold.
+    pub memory_limit_bytes: IntGauge,
+    /// Files committed, by sink.
+    pub files: IntCounterVec,
+    /// Bytes committed, by sink.
+    pub file_bytes: IntCounterVec,
+    /// Workers that run.
+    pub workers: IntGauge,
+    /// 1, labelled with a model's name, digest and kind.
+    pub model_info: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Fresh metrics, all at zero.
+    #[expect(clippy::expect_used, reason = "names are constants that a test registers")]
+    pub fn new() -> Self {
+        let registry = Registry::new_custom(Some("latentflow".to_owned()), None).expect("the prefix is a valid name");
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid counter");
+            registry.register(Box::new(counter.clone())).expect("registered once");
+            counter
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
+            registry.register(Box::new(gauge.clone())).expect("registered once");
+            gauge
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("a valid gauge");
+            registry.register(Box::new(gauge.clone())).expect("registered once");
+            gauge
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: Vec<f64>| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets);
+            let histogram = HistogramVec::new(opts, labels).expect("a valid histogram");
+            registry.register(Box::new(histogram.clone())).expect("registered once");
+            histogram
+        };
+        // 100 us to 52 s by factors of 2.
+        let seconds = || exponential_buckets(1e-4, 2.0, 20).expect("a valid range");
+        // 1e-6 to 1e3 by factors of about 1.8: pixels err by thousandths, outliers among features by hundreds.
+        let errors = || exponential_buckets(1e-6, 1.778_279_41, 37).expect("a valid range");
+        let build = gauges("build_info", "1, labelled with the version of the program", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            records_in: counter("records_in_total", "Records that a stage took in", &["stage", "kind"]),
+            records_out: counter("records_out_total", "Records that a stage put out", &["stage", "kind"]),
+            bytes_in: counter("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
+            bytes_out: counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
+            batches: counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
+            rejects: counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            batch_seconds: histogram(
+                "batch_seconds",
+                "Seconds that a stage took for a batch",
+                &["stage", "kind"],
+                seconds(),
+            ),
+            inference_seconds: histogram(
+                "inference_seconds",
+                "Seconds of one call of ONNX Runtime",
+                &["model", "part"],
+                seconds(),
+            ),
+            reconstruction_error: histogram(
+                "reconstruction_error",
+                "Reconstruction error of a record, in the loss of its model",
+                &["stage", "model"],
+                errors(),
+            ),
+            queue_batches: gauges("queue_batches", "Batches that wait in a queue", &["queue"]),
+            queue_limit: gauges("queue_limit_batches", "Batches that may wait in a queue", &["queue"]),
+            memory_bytes: gauge("memory_reserved_bytes", "Bytes that batches in flight have reserved"),
+            memory_limit_bytes: gauge("memory_limit_bytes", "Bytes that batches in flight may reserve"),
+            files: counter("files_committed_total", "Files that a sink committed", &["stage"]),
+            file_bytes: counter("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
+            workers: gauge("workers", "Workers that run"),
+            model_info: gauges(
+                "model_info",
+                "1, labelled with a model's name and digest",
+                &["model", "digest", "kind"],
+            ),
+            registry,
+        }
+    }
+
+    /// The registry, for collectors that compute on demand.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All metrics in Prometheus's text format.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,171 @@
+//! Sources: where records come from. The trait, and the table of kinds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_stream::Stream;
+
+use crate::batch::SourceBatch;
+use crate::context::Context;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
+use crate::kind::{Kind, options};
+use crate::units::{Bytes, Span};
+
+/// The column that says where a record came from.
+pub const SOURCE: &str = "source";
+/// The column that says which record in there it was, counted from 0.
+pub const ROW: &str = "row";
+/// The column of encoded images.
+pub const IMAGE: &str = "image";
+
+/// A source as planned: its schema is fixed, nothing has been started.
+pub trait Source: Send {
+    /// The columns of every batch; the first two are [`SOURCE`] and [`ROW`].
+    fn schema(&self) -> SchemaRef;
+
+    /// Starts reading. The same input gives the same batches, whatever the machine's load.
+    ///
+    /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.
+    ///
+    /// # Errors
+    /// When the input cannot be found or listed.
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError>;
+}
+
+/// A source that is being read.
+pub struct Opened {
+    /// The batches, in order, until the end is reached. An error ends the run.
+    pub batches: BatchStream,
+    /// How many records there are, where that is known beforehand.
+    pub total: Option<u64>,
+}
+
+/// Batches as they arrive.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<SourceBatch, StageError>> + Send>>;
+
+/// How many records travel together: the first limit that is reached closes a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct BatchSize {
+    /// At most so many records. Default: 32 images or 4096 feature records.
+    pub records: Option<std::num::NonZeroU32>,
+    /// At most so many bytes, images counted as decoded; a single larger record travels alone. Default: 32MiB.
+    pub bytes: Option<Bytes>,
+    /// Sources without an end: wait at most so long for a batch to fill.
+    pub delay: Option<Span>,
+}
+
+impl BatchSize {
+    /// The limit in records, or `default`.
+    pub fn records_or(&self, default: u32) -> usize {
+        self.records.map_or(default, std::num::NonZeroU32::get) as usize
+    }
+
+    /// The limit in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.map_or(32 << 20, |bytes| bytes.0)
+    }
+}
+
+/// Images in a batch where the pipeline does not say.
+pub const IMAGE_RECORDS: u32 = 32;
+/// Feature records in a batch where the pipeline does not say.
+pub const FEATURE_RECORDS: u32 = 4096;
+
+/// The options of a kind of source.
+pub trait SourceConfig: DeserializeOwned + JsonSchema {
+    /// Checks the options and fixes the schema; `name` is the stage's.
+    ///
+    /// # Errors
+    /// Every fault that was found, keys relative to the stage.
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+}
+
+/// How a source of some kind is planned: stage name, options as written, batch size, context.
+pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+
+/// Every kind of source.
+pub const KINDS: &[Kind<PlanSource>] = &[];
+
+const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
+    Kind {
+        name,
+        summary,
+        schema: |generator| generator.subschema_for::<C>(),
+        plan: |name, written, batch, context| options::<C>(written)?.plan(name, batch, context),
+    }
+}
+
+/// The fields that every source's schema begins with.
+pub fn origin_fields() -> [Field; 2] {
+    [Field::new(SOURCE, DataType::Utf8, false), Field::new(ROW, DataType::UInt64, false)]
+}
+
+/// The schema of a source whose records have these columns; a column of the input that is called `source` or `row`
+/// keeps its place and hides ours.
+pub fn with_origin(fields: &Schema) -> SchemaRef {
+    let ours = origin_fields().into_iter().filter(|field| fields.column_with_name(field.name()).is_none());
+    let fields: Vec<Arc<Field>> = ours.map(Arc::new).chain(fields.fields().iter().cloned()).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Records under a schema of [`with_origin`]: puts `source` and `row` before their columns.
+///
+/// # Errors
+/// When the columns are not those of the schema.
+pub fn add_origin(
+    schema: &SchemaRef,
+    source: &str,
+    rows: impl Iterator<Item = u64>,
+    columns: &[ArrayRef],
+) -> Result<RecordBatch, StageError> {
+    let row: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows));
+    let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, row.len())));
+    let added = schema.fields().len() - columns.len();
+    let ours = [(SOURCE, source), (ROW, row)];
+    let ours = ours.into_iter().filter(|(name, _)| schema.fields().iter().take(added).any(|f| f.name() == name));
+    let columns = ours.map(|(_, column)| column).chain(columns.iter().cloned()).collect();
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks
+/// while `ahead` batches wait. A reader that returns an error ends the stream with it; so does a panic.
+pub fn read_blocking<F>(ahead: usize, read: F) -> BatchStream
+where
+    F: FnOnce(&BatchSender) -> Result<(), StageError> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::mpsc::channel(ahead.max(1));
+    let sender = BatchSender { sender };
+    let reader = std::thread::Builder::new().name("source".to_owned());
+    let spawned = reader.spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&sender)));
+        let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the reader panicked".to_owned())));
+        if let Err(error) = outcome {
+            // A closed channel means that nobody listens any more: the run has ended for another reason.
+            let _ = sender.sender.blocking_send(Err(error));
+        }
+    });
+    match spawned {
+        Ok(_) => Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)),
+        Err(error) => Box::pin(tokio_stream::once(Err(StageError::Other(format!("cannot start a thread: {error}"))))),
+    }
+}
+
+/// Where a reader of [`read_blocking`] puts its batches.
+pub struct BatchSender {
+    sender: tokio::sync::mpsc::Sender<Result<SourceBatch, StageError>>,
+}
+
+impl BatchSender {
+    /// Hands a batch over, waiting for room. `false`: nobody wants more, stop reading.
+    #[must_use]
+    pub fn send(&self, batch: SourceBatch) -> bool {
+        self.sender.blocking_send(Ok(batch)).is_ok()
+    }
+}

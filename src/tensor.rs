@@ -1,0 +1,149 @@
+//! Tensors as Arrow columns: `arrow.fixed_shape_tensor`, `arrow.variable_shape_tensor` and latent vectors, all float32.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int32Array, ListArray, StructArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, Fields};
+use arrow::error::ArrowError;
+use arrow_schema::extension::{FixedShapeTensor, VariableShapeTensor};
+
+/// What one value of a tensor column looks like, without the batch dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TensorShape {
+    /// Every row has this shape.
+    Fixed(Vec<usize>),
+    /// Each row has its own shape, of so many dimensions.
+    Variable(usize),
+}
+
+impl TensorShape {
+    /// The shape of a column's values, or `None` where it holds no float32 tensors.
+    /// A plain fixed-size list of float32 (a latent) is a vector.
+    pub fn of(field: &Field) -> Option<Self> {
+        match field.data_type() {
+            DataType::FixedSizeList(item, len) if item.data_type() == &DataType::Float32 => {
+                let len = usize::try_from(*len).ok()?;
+                match field.try_extension_type::<FixedShapeTensor>() {
+                    Ok(tensor) => {
+                        let shape = tensor.shape();
+                        (shape.iter().product::<usize>() == len).then(|| Self::Fixed(shape.to_vec()))
+                    }
+                    Err(_) => Some(Self::Fixed(vec![len])),
+                }
+            }
+            DataType::Struct(_) => {
+                let tensor = field.try_extension_type::<VariableShapeTensor>().ok()?;
+                (tensor.value_type() == &DataType::Float32).then(|| Self::Variable(tensor.dimensions()))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many values a row has, where that is fixed.
+    pub fn len(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(shape) => Some(shape.iter().product()),
+            Self::Variable(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for TensorShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(shape) => write!(f, "{shape:?}"),
+            Self::Variable(dims) => write!(f, "[{}]", vec!["?"; *dims].join(", ")),
+        }
+    }
+}
+
+/// A non-nullable vector column, without extension: what latents and feature vectors are.
+pub fn vector_field(name: &str, len: usize) -> Field {
+    Field::new(name, DataType::FixedSizeList(item(), len_of(len)), false)
+}
+
+/// A non-nullable tensor column whose rows all have `shape`.
+///
+/// # Errors
+/// When the shape is not one that Arrow can hold.
+pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
+    let mut field = vector_field(name, shape.iter().product());
+    field.try_with_extension_type(FixedShapeTensor::try_new(DataType::Float32, shape.to_vec(), None, None)?)?;
+    Ok(field)
+}
+
+/// A non-nullable tensor column whose rows each have their own shape of `dims` dimensions.
+///
+/// # Errors
+/// When the shape is not one that Arrow can hold.
+pub fn variable_field(name: &str, dims: usize) -> Result<Field, ArrowError> {
+    let mut field = Field::new(name, DataType::Struct(variable_fields(dims)), false);
+    field.try_with_extension_type(VariableShapeTensor::try_new(DataType::Float32, dims, None, None, None)?)?;
+    Ok(field)
+}
+
+/// A column for [`vector_field`] or [`tensor_field`] from its values, row after row; takes the vector without a copy.
+///
+/// # Errors
+/// When the number of values is not a multiple of `len`.
+pub fn fixed_column(len: usize, values: Vec<f32>) -> Result<ArrayRef, ArrowError> {
+    let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
+    Ok(Arc::new(FixedSizeListArray::try_new(item(), len_of(len), values, None)?))
+}
+
+/// A column for [`variable_field`]: the values of all rows one after the other, and each row's shape.
+///
+/// # Errors
+/// When the shapes do not add up to the values, or have not all `dims` dimensions.
+pub fn variable_column(dims: usize, values: Vec<f32>, shapes: &[Vec<usize>]) -> Result<ArrayRef, ArrowError> {
+    let lengths = shapes.iter().map(|shape| shape.iter().product());
+    let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
+    let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
+    let data = ListArray::try_new(item(), offsets, values, None)?;
+    let sizes: Int32Array = shapes.iter().flatten().map(|&size| i32::try_from(size).unwrap_or(i32::MAX)).collect();
+    let size_item = Arc::new(Field::new_list_field(DataType::Int32, false));
+    let shape = FixedSizeListArray::try_new(size_item, len_of(dims), Arc::new(sizes), None)?;
+    Ok(Arc::new(StructArray::try_new(variable_fields(dims), vec![Arc::new(data), Arc::new(shape)], None)?))
+}
+
+/// The values of a fixed-size list column, row after row, without a copy; honours slicing.
+/// `None` where the column is no fixed-size list of float32.
+pub fn fixed_values(column: &dyn Array) -> Option<&[f32]> {
+    let list = column.as_any().downcast_ref::<FixedSizeListArray>()?;
+    let len = usize::try_from(list.value_length()).ok()?;
+    let values = list.values().as_any().downcast_ref::<Float32Array>()?;
+    // A sliced list keeps its values whole only up to its own offset, which `values()` already reflects.
+    values.values().get(..list.len() * len)
+}
+
+/// One row of a variable-shape tensor column: its values and its shape, without a copy of the values.
+pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize>)> {
+    let tensor = column.as_any().downcast_ref::<StructArray>()?;
+    let data = tensor.column(0).as_any().downcast_ref::<ListArray>()?;
+    let shape = tensor.column(1).as_any().downcast_ref::<FixedSizeListArray>()?;
+    let values = data.values().as_any().downcast_ref::<Float32Array>()?;
+    let offsets = data.value_offsets();
+    let (from, to) = (usize::try_from(*offsets.get(row)?).ok()?, usize::try_from(*offsets.get(row + 1)?).ok()?);
+    let sizes = shape.value(row);
+    let sizes = sizes.as_any().downcast_ref::<Int32Array>()?;
+    let shape = sizes.values().iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>()?;
+    Some((values.values().get(from..to)?, shape))
+}
+
+fn variable_fields(dims: usize) -> Fields {
+    let size_item = Arc::new(Field::new_list_field(DataType::Int32, false));
+    Fields::from(vec![
+        Field::new("data", DataType::List(item()), false),
+        Field::new("shape", DataType::FixedSizeList(size_item, len_of(dims)), false),
+    ])
+}
+
+fn item() -> Arc<Field> {
+    Arc::new(Field::new_list_field(DataType::Float32, false))
+}
+
+/// Arrow counts fixed-size lists with an `i32`; a longer row could not be allocated anyway.
+fn len_of(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,78 @@
+//! Transforms: what becomes of a batch. The traits, and the table of kinds.
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::batch::{Batch, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::kind::{Kind, options};
+
+/// A transform as planned: checked against its input, instantiated once per worker.
+pub trait TransformPlan: Send + Sync {
+    /// The columns of what comes out.
+    fn schema(&self) -> SchemaRef;
+
+    /// An instance for one worker; what is expensive (a session) is made here.
+    ///
+    /// # Errors
+    /// When a resource cannot be had.
+    fn build(&self) -> Result<Box<dyn Transform>, StageError>;
+
+    /// The model that it runs, for the metrics of reconstruction error.
+    fn model(&self) -> Option<&str> {
+        None
+    }
+
+    /// Bytes that it writes per pixel of the source's decoded images, where rows have no fixed size.
+    fn bytes_per_pixel(&self) -> u64 {
+        0
+    }
+
+    /// Bytes that an instance holds at most while it works, beside its input and output.
+    fn scratch_bytes(&self) -> u64 {
+        0
+    }
+
+    /// One line for `check`: what the options and the model came to.
+    fn summary(&self) -> String {
+        String::new()
+    }
+}
+
+/// One batch in, one batch out: no clock, no channel, no state that outlives the batch, so that a replay gives
+/// the same bytes. A record that it cannot use goes to `rejects` and is left out.
+pub trait Transform: Send {
+    /// The batch with other columns, or fewer rows. A batch without rows must come out without rows,
+    /// in the planned schema.
+    ///
+    /// # Errors
+    /// Only for what is not the fault of a record: it ends the run.
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+}
+
+/// The options of a kind of transform.
+pub trait TransformConfig: DeserializeOwned + JsonSchema {
+    /// Checks the options against the columns that come in, and fixes those that go out.
+    ///
+    /// # Errors
+    /// Every fault that was found, keys relative to the stage.
+    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+}
+
+/// How a transform of some kind is planned: options as written, schema of its input, context.
+pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+
+/// Every kind of transform.
+pub const KINDS: &[Kind<PlanTransform>] = &[];
+
+const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
+    Kind {
+        name,
+        summary,
+        schema: |generator| generator.subschema_for::<C>(),
+        plan: |written, input, context| options::<C>(written)?.plan(input, context),
+    }
+}
