@@ -145,6 +145,16 @@ impl Batch {
         Ok(Self { records, origin, provenance: self.provenance })
     }
 
+    /// The records at these places; they still stand for all of the batch's source rows.
+    #[must_use]
+    pub fn rows(&self, part: Range<usize>) -> Self {
+        Self {
+            records: self.records.slice(part.start, part.end - part.start),
+            origin: self.origin[part].to_vec(),
+            provenance: Arc::clone(&self.provenance),
+        }
+    }
+
     /// The records of several arms of the graph, one after the other; all stand for the same source rows.
     ///
     /// # Errors
@@ -273,6 +283,11 @@ impl Rejects {
     /// Refuses the record whose origin is `ordinal`. The transform must drop it from its output.
     pub fn push(&mut self, ordinal: u32, code: RejectCode, reason: impl Into<String>) {
         self.list.push(Reject { ordinal, code, reason: reason.into(), record: None });
+    }
+
+    /// Adds what `others` holds.
+    pub fn append(&mut self, mut others: Self) {
+        self.list.append(&mut others.list);
     }
 
     /// What was refused, in the order of arrival.

@@ -4,14 +4,18 @@
 
 pub mod error;
 pub mod units;
+pub mod machine;
 pub mod batch;
 pub mod coverage;
 pub mod tensor;
 pub mod metrics;
 pub mod kind;
+pub mod spec;
 pub mod image;
 pub mod model;
 pub mod context;
 pub mod source;
 pub mod transform;
 pub mod sink;
+pub mod plan;
+pub mod topology;

@@ -1,5 +1,7 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
+pub mod rejects;
+
 use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
@@ -97,6 +99,7 @@ const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Kind<
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
+        check: |written| options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| options::<C>(written)?.plan(input, context),
     }
 }

@@ -98,6 +98,7 @@ const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kin
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
+        check: |written| options::<C>(written).err().unwrap_or_default(),
         plan: |name, written, batch, context| options::<C>(written)?.plan(name, batch, context),
     }
 }

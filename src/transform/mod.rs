@@ -73,6 +73,7 @@ const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> 
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
+        check: |written| options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| options::<C>(written)?.plan(input, context),
     }
 }
