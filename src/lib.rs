@@ -19,3 +19,5 @@ pub mod transform;
 pub mod sink;
 pub mod plan;
 pub mod topology;
+pub mod admin;
+pub mod cli;

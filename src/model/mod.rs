@@ -52,3 +52,7 @@ pub mod runtime {
         Ok(())
     }
 }
+
+pub fn describe(_: &std::path::Path, _: &RuntimeSpec) -> Result<String, crate::error::StageError> {
+    unimplemented!()
+}

@@ -84,6 +84,17 @@ impl Stage {
     }
 }
 
+impl Plan {
+    /// Per stage, the folder that it writes.
+    pub fn folders(&self) -> Vec<Option<PathBuf>> {
+        let folder = |stage: &Stage| match &stage.role {
+            Role::Sink(sink, _) => sink.folder().map(PathBuf::from),
+            _ => None,
+        };
+        self.stages.iter().map(folder).collect()
+    }
+}
+
 /// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks' hands.
 const SLOTS_PER_WORKER: usize = 2;
 

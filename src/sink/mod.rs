@@ -1,5 +1,6 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
+pub mod dataset;
 pub mod rejects;
 
 use std::path::Path;
