@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod rejects;
+pub mod marker;
 
 use std::path::Path;
 
