@@ -54,6 +54,10 @@ impl ImageError {
         Self::TooLarge(format!("{name} of {width} x {height} pixels, more than the limit of {max_pixels} pixels"))
     }
 
+    pub(super) fn too_hungry(format: Format) -> Self {
+        Self::TooLarge(format!("{} that takes more memory than an image of its size may", format.name()))
+    }
+
     pub(super) fn unknown(bytes: &[u8]) -> Self {
         match bytes {
             [] => Self::Truncated("no image: there are no bytes".to_owned()),
@@ -72,9 +76,7 @@ impl ImageError {
         }
         match error {
             image::ImageError::Unsupported(error) => Self::unsupported(format, error),
-            image::ImageError::Limits(_) => {
-                Self::TooLarge(format!("{} that takes more memory than an image of its size may", format.name()))
-            }
+            image::ImageError::Limits(_) => Self::too_hungry(format),
             error => Self::malformed(format, error),
         }
     }

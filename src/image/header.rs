@@ -1,11 +1,7 @@
 //! What an image says of itself before it is decoded: its format and its size.
 
-use std::io::Cursor;
-
-use image::{ImageFormat, ImageReader};
-
 use crate::image::error::ImageError;
-use crate::image::jpeg;
+use crate::image::{jpeg, library};
 
 /// A format of encoded images, found from their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,11 +80,7 @@ pub fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {
         let (width, height) = match format {
             Format::Jpeg => jpeg::size(bytes)?,
             Format::Png => png_size(bytes)?,
-            Format::WebP => library_size(bytes, format, ImageFormat::WebP)?,
-            Format::Bmp => library_size(bytes, format, ImageFormat::Bmp)?,
-            Format::Gif => library_size(bytes, format, ImageFormat::Gif)?,
-            Format::Tiff => library_size(bytes, format, ImageFormat::Tiff)?,
-            Format::Pnm => library_size(bytes, format, ImageFormat::Pnm)?,
+            _ => library::size(bytes, format)?,
         };
         if width == 0 || height == 0 {
             return Err(ImageError::malformed(format, format_args!("its size is {width} x {height} pixels")));
@@ -106,9 +98,4 @@ fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
         b"IHDR" => Ok((number(8), number(12))),
         _ => Err(ImageError::malformed(Format::Png, "its first chunk is no IHDR")),
     }
-}
-
-fn library_size(bytes: &[u8], format: Format, library: ImageFormat) -> Result<(u32, u32), ImageError> {
-    let reader = ImageReader::with_format(Cursor::new(bytes), library);
-    reader.into_dimensions().map_err(|error| ImageError::of_library(format, bytes, &error))
 }
