@@ -86,7 +86,7 @@ pub enum InputKind {
 
 /// The kinds of scaling that a card names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum ScalingKind {
     /// As they are.
     None,
@@ -127,10 +127,10 @@ pub struct InputSpec {
     /// Features: how they are scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingKind>,
-    /// Features: the least value of each, for minmax scaling.
+    /// Features: the least value of each, for min_max scaling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<Vec<f64>>,
-    /// Features: the greatest value of each, for minmax scaling.
+    /// Features: the greatest value of each, for min_max scaling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<Vec<f64>>,
 }
@@ -252,8 +252,8 @@ impl InputSpec {
         let unused = [
             ("mean", self.mean.is_some() && !standard, "standard"),
             ("std", self.std.is_some() && !standard, "standard"),
-            ("min", self.min.is_some() && !min_max, "minmax"),
-            ("max", self.max.is_some() && !min_max, "minmax"),
+            ("min", self.min.is_some() && !min_max, "min_max"),
+            ("max", self.max.is_some() && !min_max, "min_max"),
         ];
         for (key, _, scaling) in unused.into_iter().filter(|(_, unused, _)| *unused) {
             faults.push(Fault::new(key, format!("not used; say scaling = \"{scaling}\", or leave it out")));

@@ -36,9 +36,9 @@ pub enum Element {
 }
 
 impl Port {
-    /// The dimensions of one record.
-    pub fn row_dims(&self) -> &[Dim] {
-        self.dims.get(1..).unwrap_or_default()
+    /// The dimensions of one record; `None` where the file does not even tell how many there are.
+    pub fn row_dims(&self) -> Option<&[Dim]> {
+        self.dims.get(1..)
     }
 
     /// The records that one call takes, where the file fixes that.
@@ -48,18 +48,18 @@ impl Port {
 
     /// The shape of one record, where the file fixes it.
     pub fn row_shape(&self) -> Option<Vec<usize>> {
-        self.row_dims().iter().map(Dim::fixed).collect()
+        self.row_dims()?.iter().map(Dim::fixed).collect()
     }
 
     /// The values of one record, where the file fixes that.
     pub fn row_len(&self) -> Option<usize> {
-        self.row_dims().iter().try_fold(1_usize, |len, dim| len.checked_mul(dim.fixed()?))
+        values(&self.row_shape()?)
     }
 
     /// The shape under which a record of `shape` goes in: its own where the dimensions agree one by one; the file's where
     /// that is fixed, has another number of dimensions and as many values. `None`: it does not fit.
     pub fn feed(&self, shape: &[usize]) -> Option<Vec<usize>> {
-        let dims = self.row_dims();
+        let dims = self.row_dims()?;
         if dims.len() == shape.len() {
             let agree = dims.iter().zip(shape).all(|(dim, &size)| dim.fixed().is_none_or(|fixed| fixed == size));
             return agree.then(|| shape.to_vec());

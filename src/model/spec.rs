@@ -22,8 +22,6 @@ pub struct ModelSpec {
     pub decoder: Option<PathBuf>,
     /// An ONNX file that is the whole network: a denoiser, or an autoencoder in one piece.
     pub model: Option<PathBuf>,
-    /// The tensor that the records go into, where the file has several inputs with defaults.
-    pub input: Option<String>,
     /// The output to take, where the encoder or the whole network has several. Default: the first.
     pub output: Option<String>,
     /// The output to take, where the decoder has several. Default: the first.
@@ -48,9 +46,9 @@ pub struct ModelSpec {
     pub columns: Option<Vec<String>>,
     /// Bare files, features: how they are scaled. Default: none.
     pub scaling: Option<ScalingKind>,
-    /// Bare files, features with minmax scaling: the least value per feature, which becomes 0.
+    /// Bare files, features with min_max scaling: the least value per feature, which becomes 0.
     pub min: Option<Vec<f64>>,
-    /// Bare files, features with minmax scaling: the greatest value per feature, which becomes 1.
+    /// Bare files, features with min_max scaling: the greatest value per feature, which becomes 1.
     pub max: Option<Vec<f64>>,
 }
 
@@ -77,7 +75,8 @@ impl ModelSpec {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RuntimeSpec {
-    /// Who computes, in order of preference. One that is not available is an error, never skipped.
+    /// Who computes, in order of preference. One that is not available is an error, never skipped; what it cannot
+    /// compute runs on the processor only where `cpu` is listed too.
     pub providers: Vec<Provider>,
     /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
     pub threads: NonZeroUsize,
@@ -112,6 +111,19 @@ pub enum Provider {
     Openvino,
     /// Apple hardware through Core ML.
     Coreml,
+}
+
+impl Provider {
+    /// The name as pipelines write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Tensorrt => "tensorrt",
+            Self::Openvino => "openvino",
+            Self::Coreml => "coreml",
+        }
+    }
 }
 
 /// How far ONNX Runtime rewrites a graph.
