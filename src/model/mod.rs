@@ -1,74 +1,233 @@
 //! Models: a folder with its card, or bare ONNX files; opened, checked, and run by sessions.
 
+pub mod card;
+pub mod describe;
+pub mod input;
+pub mod loss;
+pub mod onnx;
+mod open;
+pub mod port;
+pub mod proto;
+pub mod runtime;
+pub mod session;
+pub mod spec;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+pub use card::Card;
+pub use describe::describe;
+pub use input::{FeatureInput, ImageInput, ModelInput, Scaling};
+pub use loss::Loss;
+pub use spec::{ModelSpec, RuntimeSpec};
 
-use crate::image::PixelFormat;
+use crate::error::{Fault, StageError};
+use crate::metrics::Metrics;
+use onnx::Engine;
+use port::{Port, values};
+use session::{Chain, Session};
 
-/// A model as the pipeline declares it: a folder with a card, or bare ONNX files with what a card would have said.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ModelSpec {
-    /// A folder that holds `model.toml`, and `encoder.onnx` and `decoder.onnx`, or `model.onnx`.
-    pub path: Option<PathBuf>,
-}
-
-/// What a model whose input is an image wants.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageInput {
-    /// How the pixels stand in the tensor.
-    pub format: PixelFormat,
-    /// Height and width; `None`: any.
-    pub size: Option<(usize, usize)>,
-}
-
-/// A model that was opened and understood.
+/// A model that was opened and understood. It holds no weights: sessions are made from it, one per worker.
 pub struct Model {
     name: String,
+    kind: String,
+    digest: String,
+    loss: Loss,
+    card: Option<Card>,
+    input: ModelInput,
+    code_size: Option<usize>,
+    multiple: usize,
+    network: Network,
+    runtime: RuntimeSpec,
+    metrics: Arc<Metrics>,
+}
+
+/// The files of a model.
+#[derive(Debug)]
+enum Network {
+    /// Codes can be had, and perhaps turned back.
+    Autoencoder { encoder: Part, decoder: Option<Part> },
+    /// One file from input to output.
+    Whole(Part),
+}
+
+/// One ONNX file of a model.
+#[derive(Debug)]
+pub struct Part {
+    /// `encoder`, `decoder` or `model`: the key in a pipeline, and a label of metrics.
+    pub role: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What it is fed.
+    pub input: Port,
+    /// What is taken from it.
+    pub output: Port,
+}
+
+/// A way through a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// From input to code; a network in one piece gives what it gives.
+    Encode,
+    /// From code to reconstruction.
+    Decode,
+    /// From input to reconstruction, or to whatever a network in one piece gives.
+    Whole,
 }
 
 impl Model {
+    /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are relative to the
+    /// model's table. [`runtime::init`] must have found ONNX Runtime before.
+    ///
+    /// # Errors
+    /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes that don't match.
+    pub fn open(
+        name: &str,
+        spec: &ModelSpec,
+        runtime: &RuntimeSpec,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Vec<Fault>> {
+        open::open(name, spec, runtime, metrics)
+    }
+
     /// The name that the pipeline gives it.
     pub fn name(&self) -> &str {
         &self.name
     }
-    pub fn open(
-        name: &str,
-        _spec: &ModelSpec,
-        _runtime: &RuntimeSpec,
-        _metrics: &std::sync::Arc<crate::metrics::Metrics>,
-    ) -> Result<Model, Vec<crate::error::Fault>> {
-        Ok(Model { name: name.to_owned() })
-    }
-    pub fn digest(&self) -> &str {
-        ""
-    }
-    pub fn summary(&self) -> String {
-        String::new()
-    }
+
+    /// The sort of network, by its card; `onnx` for bare files.
     pub fn kind(&self) -> &str {
-        ""
+        &self.kind
     }
-    pub fn bytes(&self) -> u64 {
-        0
+
+    /// SHA-256 over all that determines its results: the ONNX files, their external data, the preprocessing.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
-}
 
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-pub struct RuntimeSpec {}
-pub mod runtime {
-    pub fn init(_: &super::RuntimeSpec) -> Result<(), crate::error::Fault> {
-        Ok(())
+    /// The measure of its reconstruction error.
+    pub fn loss(&self) -> Loss {
+        self.loss
     }
-}
 
-pub fn describe(_: &std::path::Path, _: &RuntimeSpec) -> Result<String, crate::error::StageError> {
-    unimplemented!()
+    /// Its card; bare files have none.
+    pub fn card(&self) -> Option<&Card> {
+        self.card.as_ref()
+    }
 
-    /// How the model takes images; `None` where its input is none.
+    /// What it takes.
+    pub fn input(&self) -> &ModelInput {
+        &self.input
+    }
+
+    /// The images that it takes, if images.
     pub fn image_input(&self) -> Option<ImageInput> {
-        None
+        match &self.input {
+            ModelInput::Image(image) => Some(image.clone()),
+            _ => None,
+        }
     }
+
+    /// The features that it takes, if features.
+    pub fn feature_input(&self) -> Option<&FeatureInput> {
+        match &self.input {
+            ModelInput::Features(features) => Some(features),
+            _ => None,
+        }
+    }
+
+    /// Values of a code, where the model has codes and their size is fixed.
+    pub fn code_size(&self) -> Option<usize> {
+        self.code_size
+    }
+
+    /// Height and width of its images must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        self.multiple
+    }
+
+    /// The shape of one record, without the batch dimension; `None` for images of any size.
+    pub fn input_shape(&self) -> Option<Vec<usize>> {
+        match &self.input {
+            ModelInput::Image(ImageInput { format, size }) => size.map(|(height, width)| format.shape(height, width)),
+            ModelInput::Features(features) if !features.columns.is_empty() => Some(vec![features.columns.len()]),
+            ModelInput::Features(_) | ModelInput::Tensor => self.first().input.row_shape(),
+        }
+    }
+
+    /// The files that a pass runs through, in order; `None` where the model has no such way.
+    pub fn parts(&self, pass: Pass) -> Option<Vec<&Part>> {
+        match (&self.network, pass) {
+            (Network::Whole(_), Pass::Decode) => None,
+            (Network::Whole(whole), _) => Some(vec![whole]),
+            (Network::Autoencoder { encoder, .. }, Pass::Encode) => Some(vec![encoder]),
+            (Network::Autoencoder { decoder, .. }, Pass::Decode) => decoder.as_ref().map(|decoder| vec![decoder]),
+            (Network::Autoencoder { encoder, decoder }, Pass::Whole) => {
+                decoder.as_ref().map(|decoder| vec![encoder, decoder])
+            }
+        }
+    }
+
+    /// The shape that one record of `shape` leaves a pass with. Where the files don't tell, a record of zeros is run.
+    ///
+    /// # Errors
+    /// When the model has no such pass, when a record of this shape does not fit, or when the model fails on zeros.
+    pub fn output_shape(&self, pass: Pass, shape: &[usize]) -> Result<Vec<usize>, String> {
+        let parts = self.parts(pass).ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
+        let mut told = Some(shape.to_vec());
+        for part in &parts {
+            if let Some(shape) = &told
+                && !part.input.takes(shape)
+            {
+                return Err(format!("{}: {}", part.path.display(), session::misfit(shape, &part.input)));
+            }
+            told = part.output.row_shape();
+        }
+        match told {
+            Some(told) => Ok(told),
+            None => self.probe(pass, shape),
+        }
+    }
+
+    fn probe(&self, pass: Pass, shape: &[usize]) -> Result<Vec<usize>, String> {
+        let len = values(shape).ok_or_else(|| format!("the shape {shape:?} is too large"))?;
+        let mut chain = self.chain(pass).map_err(|error| error.to_string())?;
+        chain.run(&vec![0.0; len], shape, &mut Vec::new())
+    }
+
+    /// Sessions for a pass, to be run on one thread.
+    ///
+    /// # Errors
+    /// When the model has no such pass, or a file cannot be opened again.
+    pub fn chain(&self, pass: Pass) -> Result<Chain, StageError> {
+        let parts = self.parts(pass);
+        let parts = parts.ok_or_else(|| StageError::Model(format!("the model `{}` has no decoder", self.name)))?;
+        let sessions = parts.into_iter().map(|part| self.session(part)).collect::<Result<_, _>>()?;
+        Ok(Chain::new(sessions))
+    }
+
+    fn session(&self, part: &Part) -> Result<Session, StageError> {
+        let seconds = self.metrics.inference_seconds.with_label_values(&[self.name.as_str(), part.role]);
+        let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, seconds);
+        let engine = engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))?;
+        Ok(Session::new(engine, part.input.clone()))
+    }
+
+    /// Bytes that a pass takes at most for records of `len` values, beside input and output; an estimate.
+    pub fn scratch_bytes(&self, pass: Pass, len: usize) -> u64 {
+        let parts = self.parts(pass).unwrap_or_default();
+        parts.iter().map(|part| session::scratch_bytes(len, part.input.batch())).max().unwrap_or_default()
+    }
+
+    fn first(&self) -> &Part {
+        match &self.network {
+            Network::Autoencoder { encoder, .. } => encoder,
+            Network::Whole(whole) => whole,
+        }
+    }
+}
+
+/// Whether two shapes lay the same values out alike: equal, or one of them flat.
+pub fn same_layout(one: &[usize], other: &[usize]) -> bool {
+    one == other || (one.len() != other.len() && values(one).is_some() && values(one) == values(other))
 }

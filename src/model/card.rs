@@ -1,0 +1,165 @@
+//! The card of a model, `model.toml`: what it is, how its inputs were made, how well it does, what its files must be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Fault;
+use crate::kind;
+use crate::model::input::InputSpec;
+use crate::model::loss::Loss;
+
+/// The card's name in a model's folder.
+pub const CARD: &str = "model.toml";
+
+/// Everything that travels with a model beside its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Card {
+    /// The model's own name.
+    pub name: String,
+    /// What sort of network it is, such as "convolutional autoencoder".
+    pub kind: String,
+    /// What it is for, in a sentence or two.
+    #[serde(default)]
+    pub description: String,
+    /// Values of a code; none where the network has no code of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_size: Option<usize>,
+    /// What it was trained to make small, and the measure of its reconstruction error.
+    #[serde(default)]
+    pub loss: Loss,
+    /// How its inputs are made.
+    pub input: InputSpec,
+    /// How far its reconstructions are off, on its own validation data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction_error: Option<ErrorStats>,
+    /// How it came to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+    /// Named figures of quality.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Each file's digest, as `sha256:` and 64 hexadecimal digits.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+/// The distribution of reconstruction errors over records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorStats {
+    /// Records.
+    pub count: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation.
+    pub std: f64,
+    /// Least.
+    pub min: f64,
+    /// Greatest.
+    pub max: f64,
+    /// Quantiles.
+    pub quantiles: Quantiles,
+}
+
+/// Quantiles of a distribution: a share of so many percent lies at or below.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Quantiles {
+    /// 1 %.
+    pub p01: f64,
+    /// 5 %.
+    pub p05: f64,
+    /// 25 %.
+    pub p25: f64,
+    /// The median.
+    pub p50: f64,
+    /// 75 %.
+    pub p75: f64,
+    /// 95 %.
+    pub p95: f64,
+    /// 99 %.
+    pub p99: f64,
+}
+
+/// How a model came to be.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Training {
+    /// What it was trained on.
+    pub data: String,
+    /// Under which terms that data stands.
+    pub licence: String,
+    /// The layers, in order.
+    pub architecture: Vec<String>,
+    /// Whatever the training was run with.
+    pub hyperparameters: BTreeMap<String, Value>,
+}
+
+impl Card {
+    /// Reads and checks a card.
+    ///
+    /// # Errors
+    /// Every unknown key, the first value of a wrong type, every value that cannot be.
+    pub fn read(path: &Path) -> Result<Self, Vec<Fault>> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| vec![Fault::new("", format!("{}: {error}", path.display()))])?;
+        let faults = Self::parse(&text);
+        faults.map_err(|faults| faults.into_iter().map(|fault| in_file(path, fault)).collect())
+    }
+
+    /// Checks the text of a card.
+    ///
+    /// # Errors
+    /// As [`Card::read`]; keys are the card's own.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let written: Value = toml::from_str(text).map_err(|error| vec![Fault::new("", error.to_string())])?;
+        let card: Self = kind::options(written)?;
+        let faults = card.faults();
+        if faults.is_empty() { Ok(card) } else { Err(faults) }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.code_size == Some(0) {
+            faults.push(Fault::new("code_size", "must be above 0; leave it out where the network has no code"));
+        }
+        if let Some(stats) = &self.reconstruction_error {
+            stats.check(&mut faults);
+        }
+        for (file, digest) in &self.files {
+            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+            if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+                let message = format!("`{digest}` is no digest; write \"sha256:\" and 64 digits 0-9a-f");
+                faults.push(Fault::new(format!("files.{file}"), message));
+            }
+            if file.contains(['/', '\\']) {
+                faults.push(Fault::new(format!("files.{file}"), "is no plain file name in the model's folder"));
+            }
+        }
+        faults
+    }
+}
+
+impl ErrorStats {
+    fn check(&self, faults: &mut Vec<Fault>) {
+        let Quantiles { p01, p05, p25, p50, p75, p95, p99 } = self.quantiles;
+        let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];
+        // Also false where one of them is not a number.
+        if !ascending.windows(2).all(|pair| pair[0] <= pair[1]) {
+            let message = format!("min, quantiles and max must ascend; met {ascending:?}");
+            faults.push(Fault::new("reconstruction_error.quantiles", message));
+        }
+        if !(self.std >= 0.0 && self.mean.is_finite()) {
+            let message = format!("mean {} and std {} are no mean and deviation", self.mean, self.std);
+            faults.push(Fault::new("reconstruction_error", message));
+        }
+    }
+}
+
+/// A card's fault as the pipeline sees it: at the model's own table, naming the card and its key.
+pub fn in_file(path: &Path, fault: Fault) -> Fault {
+    let place = if fault.key.is_empty() { String::new() } else { format!("`{}`: ", fault.key) };
+    Fault::new("path", format!("{}: {place}{}", path.display(), fault.message))
+}

@@ -1,0 +1,179 @@
+//! What a model folder or an ONNX file is, for people: inputs and outputs, versions, digests, what it can do in a pipeline.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::metrics::Metrics;
+use crate::model::card::{CARD, Card};
+use crate::model::onnx::Graph;
+use crate::model::open::{read, sha256};
+use crate::model::port::Port;
+use crate::model::proto::Header;
+use crate::model::{Model, ModelInput, ModelSpec, Pass, RuntimeSpec};
+
+/// Describes a model folder or a bare ONNX file. [`crate::model::runtime::init`] must have found ONNX Runtime before.
+///
+/// # Errors
+/// When there is nothing to describe: no such file, or a folder without a card or ONNX files.
+pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<Description, Vec<Fault>> {
+    let (spec, files) = if path.is_dir() {
+        let files = ["encoder.onnx", "decoder.onnx", "model.onnx"].map(|file| path.join(file));
+        let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
+        if files.is_empty() && !path.join(CARD).is_file() {
+            let message = format!("{} holds no {CARD}, encoder.onnx or model.onnx", path.display());
+            return Err(vec![Fault::new("path", message)]);
+        }
+        (ModelSpec { path: Some(path.to_path_buf()), ..ModelSpec::default() }, files)
+    } else {
+        (ModelSpec { model: Some(path.to_path_buf()), ..ModelSpec::default() }, vec![path.to_path_buf()])
+    };
+    let files = files.iter().map(|file| OnnxFile::read(file, runtime)).collect::<Result<_, _>>();
+    let files = files.map_err(|message| vec![Fault::new("path", message)])?;
+    let model = Model::open("model", &spec, runtime, &Arc::new(Metrics::new()));
+    let card = path.is_dir().then(|| Card::read(&path.join(CARD)).ok()).flatten();
+    Ok(Description { path: path.to_path_buf(), card, files, model })
+}
+
+/// What was found; its `Display` is the text for people.
+pub struct Description {
+    path: PathBuf,
+    card: Option<Card>,
+    files: Vec<OnnxFile>,
+    model: Result<Model, Vec<Fault>>,
+}
+
+impl Description {
+    /// Whether it can be run as a stage, as it is.
+    pub fn usable(&self) -> bool {
+        self.model.is_ok()
+    }
+}
+
+struct OnnxFile {
+    path: PathBuf,
+    bytes: usize,
+    digest: String,
+    header: Header,
+    graph: Result<Graph, String>,
+}
+
+impl OnnxFile {
+    fn read(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
+        let bytes = read(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            bytes: bytes.len(),
+            digest: sha256(path)?,
+            header: Header::read(&bytes),
+            graph: Graph::open(path, runtime),
+        })
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.path.display())?;
+        if let Some(card) = &self.card {
+            write_card(f, card)?;
+        }
+        for file in &self.files {
+            write!(f, "{file}")?;
+        }
+        match &self.model {
+            Ok(model) => {
+                writeln!(f, "digest       {}", model.digest())?;
+                writeln!(f, "in a pipeline: {}", ability(model))
+            }
+            Err(faults) => {
+                let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+                writeln!(f, "in a pipeline: cannot run as a stage: {}", reasons.join("; "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for OnnxFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        writeln!(f, "{name}  {} bytes  sha256:{}", self.bytes, self.digest)?;
+        let opset = |(domain, version): &(String, u64)| match domain.as_str() {
+            "" => format!("opset {version}"),
+            domain => format!("{domain} {version}"),
+        };
+        let opsets: Vec<String> = self.header.opsets.iter().map(opset).collect();
+        writeln!(f, "  format     IR {}, {}", self.header.ir_version, opsets.join(", "))?;
+        if !self.header.producer.is_empty() {
+            writeln!(f, "  producer   {}", self.header.producer)?;
+        }
+        for external in &self.header.external {
+            writeln!(f, "  weights    in {external}")?;
+        }
+        match &self.graph {
+            Ok(graph) => {
+                write_ports(f, "input", &graph.inputs)?;
+                write_ports(f, "output", &graph.outputs)
+            }
+            Err(reason) => writeln!(f, "  ONNX Runtime refuses it: {reason}"),
+        }
+    }
+}
+
+fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[Port]) -> fmt::Result {
+    ports.iter().try_for_each(|port| writeln!(f, "  {word:<10} {port}"))
+}
+
+fn write_card(f: &mut fmt::Formatter<'_>, card: &Card) -> fmt::Result {
+    writeln!(f, "{}: {}", card.name, card.kind)?;
+    if !card.description.is_empty() {
+        writeln!(f, "{}", card.description)?;
+    }
+    writeln!(f, "loss         {}", card.loss.as_str())?;
+    if let Some(stats) = &card.reconstruction_error {
+        let quantiles = &stats.quantiles;
+        let (mean, count) = (stats.mean, stats.count);
+        write!(f, "error        mean {mean:.6}, p50 {:.6}, p95 {:.6}, ", quantiles.p50, quantiles.p95)?;
+        writeln!(f, "p99 {:.6} on {count} validation records", quantiles.p99)?;
+    }
+    if let Some(training) = &card.training {
+        writeln!(f, "data         {}", training.data)?;
+        writeln!(f, "licence      {}", training.licence)?;
+    }
+    card.metrics.iter().try_for_each(|(name, value)| writeln!(f, "{name:<12} {value}"))
+}
+
+/// What a model does with a record, in a phrase.
+fn ability(model: &Model) -> String {
+    let record = match model.input() {
+        ModelInput::Image(image) => {
+            let channels = match image.format.channels.count() {
+                1 => "gray",
+                _ => "rgb",
+            };
+            let size = image.size.map_or("any size".to_owned(), |(height, width)| format!("{height}x{width}"));
+            format!("{channels} images of {size}")
+        }
+        ModelInput::Features(features) if features.columns.is_empty() => {
+            format!("vectors of {} features", model.input_shape().map_or(0, |shape| shape.iter().product::<usize>()))
+        }
+        ModelInput::Features(features) => format!("records of {} features", features.columns.len()),
+        ModelInput::Tensor => match model.input_shape() {
+            Some(shape) => format!("tensors of shape {shape:?}"),
+            None => "tensors whose shape the file does not fix".to_owned(),
+        },
+    };
+    match (model.code_size(), model.parts(Pass::Decode)) {
+        (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
+        (Some(size), None) => format!("encodes {record} to {size} values"),
+        (None, Some(_)) => format!("turns {record} into codes, and back"),
+        (None, None) => match model.input_shape().map(|shape| model.output_shape(Pass::Whole, &shape)) {
+            Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
+                format!("turns {record} into the same shape: a denoiser, or an autoencoder in one piece")
+            }
+            Some(Ok(shape)) => format!("turns {record} into {shape:?}"),
+            Some(Err(reason)) => format!("takes {record}, but fails on zeros: {reason}"),
+            None => format!("takes {record}"),
+        },
+    }
+}

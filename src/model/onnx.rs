@@ -1,0 +1,260 @@
+//! ONNX Runtime: the one file that names `ort`. Loads the library, reads graphs, runs them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use ort::environment::Environment;
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use prometheus::Histogram;
+
+use crate::model::port::{Dim, Element, Port};
+use crate::model::spec::{Optimisation, Provider, RuntimeSpec};
+
+/// An ONNX file as ONNX Runtime understands it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    /// What must be given; inputs with a default are not among them.
+    pub inputs: Vec<Port>,
+    /// What can be had.
+    pub outputs: Vec<Port>,
+}
+
+impl Graph {
+    /// Opens the file as a session would, and keeps only what it declares.
+    ///
+    /// # Errors
+    /// What ONNX Runtime has against the file, or against the settings.
+    pub fn open(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
+        let session = open_session(path, runtime)?;
+        let ports = |outlets: &[Outlet]| outlets.iter().map(port_of).collect();
+        Ok(Self { inputs: ports(session.inputs()), outputs: ports(session.outputs()) })
+    }
+}
+
+/// A session that runs one input to one output, on the thread that owns it.
+pub struct Engine {
+    session: ort::session::Session,
+    wanted: RunOptions<HasSelectedOutputs>,
+    input: String,
+    element: Element,
+    output: String,
+    bytes: Vec<u8>,
+    seconds: Histogram,
+}
+
+impl Engine {
+    /// Opens a session. `seconds` observes each call.
+    ///
+    /// # Errors
+    /// What ONNX Runtime has against the file, or against the settings.
+    pub fn open(
+        path: &Path,
+        input: &Port,
+        output: &Port,
+        runtime: &RuntimeSpec,
+        seconds: Histogram,
+    ) -> Result<Self, String> {
+        let session = open_session(path, runtime)?;
+        let selector = OutputSelector::no_default().with(&output.name);
+        Ok(Self {
+            session,
+            wanted: RunOptions::new().map_err(reason)?.with_outputs(selector),
+            input: input.name.clone(),
+            element: input.element.clone(),
+            output: output.name.clone(),
+            bytes: Vec::new(),
+            seconds,
+        })
+    }
+
+    /// Runs one batch of the shape `dims`, records first, and appends the output of its first `rows` records to `out`.
+    /// Returns the shape of one record's output. Values go into a uint8 input rounded and clamped.
+    ///
+    /// # Errors
+    /// When the model fails, or what it gives has not one part per record; `out` is as before then.
+    pub fn call(
+        &mut self,
+        dims: &[usize],
+        values: &[f32],
+        rows: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, String> {
+        let begun = Instant::now();
+        let value = if self.element == Element::Uint8 {
+            self.bytes.clear();
+            self.bytes.extend(values.iter().map(|value| value.round() as u8));
+            TensorRef::from_array_view((dims, self.bytes.as_slice())).map(TensorRef::into_dyn)
+        } else {
+            TensorRef::from_array_view((dims, values)).map(TensorRef::into_dyn)
+        };
+        let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
+        let outputs = self.session.run_with_options(inputs, &self.wanted).map_err(reason)?;
+        self.seconds.observe(begun.elapsed().as_secs_f64());
+        let output = outputs.get(&self.output).ok_or_else(|| format!("output `{}` was not given", self.output))?;
+        append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
+    }
+}
+
+/// Copies the first `rows` of `batch` records.
+fn append_rows(value: &DynValue, batch: usize, rows: usize, out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(format!("the output is no tensor, but {}", value.dtype()));
+    };
+    let dims: Vec<usize> = shape.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect();
+    let Some((&first, row)) = dims.split_first().filter(|(first, _)| **first == batch) else {
+        return Err(format!("the output has the shape {dims:?} for a batch of {batch}; expected {batch} first"));
+    };
+    let len = dims.iter().product::<usize>() / first.max(1) * rows;
+    let short = || "the output holds fewer values than its shape says".to_owned();
+    match ty {
+        TensorElementType::Float32 => {
+            let (_, values) = value.try_extract_tensor::<f32>().map_err(reason)?;
+            out.extend_from_slice(values.get(..len).ok_or_else(short)?);
+        }
+        TensorElementType::Float64 => {
+            let (_, values) = value.try_extract_tensor::<f64>().map_err(reason)?;
+            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| value as f32));
+        }
+        TensorElementType::Uint8 => {
+            let (_, values) = value.try_extract_tensor::<u8>().map_err(reason)?;
+            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| f32::from(value)));
+        }
+        other => return Err(format!("the output is {}; expected float32, float64 or uint8", element_of(*other))),
+    }
+    Ok(row.to_vec())
+}
+
+/// One environment per process, for ever: a second library cannot be loaded.
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+
+struct Loaded {
+    library: PathBuf,
+    environment: Environment,
+}
+
+/// The library that was loaded, if one was.
+pub fn loaded() -> Option<PathBuf> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.library.clone())
+}
+
+/// Loads the library, unless one was loaded before.
+///
+/// # Errors
+/// Why this file is not a fitting ONNX Runtime; another one may be tried then.
+pub fn load(library: &Path) -> Result<(), String> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if loaded.is_some() {
+        return Ok(());
+    }
+    // A library that exports the right symbol but is not ONNX Runtime trips assertions.
+    let builder = catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
+    let builder = builder.map_err(load_reason)?;
+    let environment = catch_unwind(AssertUnwindSafe(|| builder.with_telemetry(false).build()));
+    let environment = environment.map_err(|_| "is not ONNX Runtime".to_owned())?.map_err(reason)?;
+    *loaded = Some(Loaded { library: library.to_path_buf(), environment });
+    Ok(())
+}
+
+/// Whether the loaded library was built with this provider.
+pub fn available(provider: Provider) -> bool {
+    let available = match provider {
+        Provider::Cpu => Ok(true),
+        Provider::Cuda => ep::CUDA::is_available(),
+        Provider::Tensorrt => ep::TensorRT::is_available(),
+        Provider::Openvino => ep::OpenVINO::is_available(),
+        Provider::Coreml => ep::CoreML::is_available(),
+    };
+    available.unwrap_or(false)
+}
+
+fn load_reason(error: ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => {
+            // Its own words are only "dlopen failed".
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("cannot be loaded: {}", cause.unwrap_or_else(|| error.to_string()))
+        }
+        ort::LoadDynamicError::MissingApi { .. } => "is a library, but not ONNX Runtime".to_owned(),
+        ort::LoadDynamicError::InvalidVersionString => "does not tell its version".to_owned(),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            format!("is ONNX Runtime {version_str}; expected 1.{} or later", ort::MINOR_VERSION)
+        }
+    }
+}
+
+fn open_session(path: &Path, runtime: &RuntimeSpec) -> Result<ort::session::Session, String> {
+    let environment = {
+        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.as_ref().ok_or("ONNX Runtime is not loaded")?;
+        loaded.environment.clone()
+    };
+    // `ort` panics on types that it does not know.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
+    }));
+    opened.map_err(|_| "uses types that cannot be read".to_owned())?.map_err(reason)
+}
+
+fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<SessionBuilder> {
+    let level = match runtime.optimisation {
+        Optimisation::All => GraphOptimizationLevel::All,
+        Optimisation::Extended => GraphOptimizationLevel::Level2,
+        Optimisation::Basic => GraphOptimizationLevel::Level1,
+        Optimisation::None => GraphOptimizationLevel::Disable,
+    };
+    let providers: Vec<ExecutionProviderDispatch> =
+        runtime.providers.iter().map(|&provider| dispatch(provider)).collect();
+    let builder = ort::session::Session::builder(environment)?
+        .with_optimization_level(level)?
+        .with_intra_threads(runtime.threads.get())?
+        .with_intra_op_spinning(false)?
+        .with_execution_providers(providers)?;
+    if runtime.providers.contains(&Provider::Cpu) { Ok(builder) } else { Ok(builder.with_disable_cpu_fallback()?) }
+}
+
+fn dispatch(provider: Provider) -> ExecutionProviderDispatch {
+    let dispatch = match provider {
+        Provider::Cpu => ep::CPU::default().build(),
+        Provider::Cuda => ep::CUDA::default().build(),
+        Provider::Tensorrt => ep::TensorRT::default().build(),
+        Provider::Openvino => ep::OpenVINO::default().build(),
+        Provider::Coreml => ep::CoreML::default().build(),
+    };
+    dispatch.error_on_failure()
+}
+
+fn port_of(outlet: &Outlet) -> Port {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Port { name, element: Element::Other(outlet.dtype().to_string()), dims: vec![] };
+    };
+    let symbols = dimension_symbols.iter().map(Some).chain(std::iter::repeat(None));
+    let dim = |(&size, symbol): (&i64, Option<&String>)| match usize::try_from(size) {
+        Ok(size) => Dim::Fixed(size),
+        Err(_) => Dim::Dynamic(symbol.filter(|name| !name.is_empty()).cloned()),
+    };
+    Port { name, element: element_of(*ty), dims: shape.iter().zip(symbols).map(dim).collect() }
+}
+
+fn element_of(element: TensorElementType) -> Element {
+    match element {
+        TensorElementType::Float32 => Element::Float32,
+        TensorElementType::Float64 => Element::Float64,
+        TensorElementType::Uint8 => Element::Uint8,
+        TensorElementType::Float16 => Element::Other("float16".to_owned()),
+        TensorElementType::Bfloat16 => Element::Other("bfloat16".to_owned()),
+        TensorElementType::Int32 => Element::Other("int32".to_owned()),
+        TensorElementType::Int64 => Element::Other("int64".to_owned()),
+        other => Element::Other(other.to_string().to_lowercase()),
+    }
+}
+
+/// The words of ONNX Runtime, on one line.
+fn reason<R>(error: ort::Error<R>) -> String {
+    error.message().split_whitespace().collect::<Vec<_>>().join(" ")
+}

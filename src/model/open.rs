@@ -1,0 +1,306 @@
+//! How a model is opened: its files found, verified against the card, and matched to each other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Fault;
+use crate::metrics::Metrics;
+use crate::model::card::{self, CARD, Card};
+use crate::model::input::InputSpec;
+use crate::model::onnx::Graph;
+use crate::model::port::{Element, Port, values};
+use crate::model::proto::Header;
+use crate::model::session::misfit;
+use crate::model::{Model, ModelSpec, Network, Part, Pass, RuntimeSpec, same_layout};
+
+/// As [`Model::open`].
+pub(super) fn open(
+    name: &str,
+    spec: &ModelSpec,
+    runtime: &RuntimeSpec,
+    metrics: &Arc<Metrics>,
+) -> Result<Model, Vec<Fault>> {
+    let files = Files::find(spec)?;
+    let digests = files.verify()?;
+    let network = files.open(spec, runtime)?;
+    let card = files.card;
+    let said = card.as_ref().map_or_else(|| spec.input_spec(), |card| card.input.clone());
+    let first = match &network {
+        Network::Autoencoder { encoder, .. } => encoder,
+        Network::Whole(whole) => whole,
+    };
+    let place = |fault| match &spec.path {
+        Some(folder) => card::in_file(&folder.join(CARD), Fault::within(fault, "input")),
+        None => fault,
+    };
+    let input = said.resolve(&first.input).map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
+    let mut model = Model {
+        name: name.to_owned(),
+        kind: card.as_ref().map_or("onnx", |card| card.kind.as_str()).to_owned(),
+        digest: String::new(),
+        loss: card.as_ref().map(|card| card.loss).or(spec.loss).unwrap_or_default(),
+        card,
+        input,
+        code_size: None,
+        multiple: spec.multiple.map_or(1, std::num::NonZeroUsize::get),
+        network,
+        runtime: runtime.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    model.digest = digest(&model, &said, &digests);
+    model.code_size = match_shapes(&model).map_err(|message| {
+        let key = if spec.path.is_some() { "path" } else { model.first().role };
+        vec![Fault::new(key, message)]
+    })?;
+    Ok(model)
+}
+
+/// Where the parts of a model lie, and its card.
+struct Files {
+    folder: Option<PathBuf>,
+    card: Option<Card>,
+    encoder: Option<PathBuf>,
+    decoder: Option<PathBuf>,
+    whole: Option<PathBuf>,
+}
+
+impl Files {
+    fn find(spec: &ModelSpec) -> Result<Self, Vec<Fault>> {
+        let (encoder, decoder, whole) = (spec.encoder.clone(), spec.decoder.clone(), spec.model.clone());
+        let named = [("encoder", &encoder), ("decoder", &decoder), ("model", &whole)];
+        let named: Vec<&str> = named.iter().filter_map(|(key, path)| path.as_ref().map(|_| *key)).collect();
+        let Some(folder) = &spec.path else {
+            let files = Self { folder: None, card: None, encoder, decoder, whole };
+            return files.complete().map_err(|fault| vec![fault]);
+        };
+        let said = spec.input_spec();
+        let said = said.set_keys().into_iter().chain(spec.loss.map(|_| "loss"));
+        let mut faults: Vec<Fault> =
+            said.map(|key| Fault::new(key, "the model's card says it; leave it out")).collect();
+        faults.extend(named.iter().map(|key| Fault::new(*key, "`path` names the whole model; give one of them")));
+        let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
+        let (encoder, decoder, whole) = (inside("encoder.onnx"), inside("decoder.onnx"), inside("model.onnx"));
+        let mut files = Self { folder: Some(folder.clone()), card: None, encoder, decoder, whole };
+        if !folder.is_dir() {
+            faults.push(Fault::new("path", format!("{} is no folder; files are named by `model`", folder.display())));
+            return Err(faults);
+        }
+        match Card::read(&folder.join(CARD)) {
+            Ok(card) => files.card = Some(card),
+            Err(more) => faults.extend(more),
+        }
+        match files.complete() {
+            Ok(files) if faults.is_empty() => Ok(files),
+            Ok(_) => Err(faults),
+            Err(fault) => Err(faults.into_iter().chain([fault]).collect()),
+        }
+    }
+
+    /// The files make up a network: an encoder, perhaps with its decoder, or one file alone.
+    fn complete(self) -> Result<Self, Fault> {
+        let place = |key: &str, message: &str| match &self.folder {
+            Some(folder) => Fault::new("path", format!("{}: {message}", folder.display())),
+            None => Fault::new(key, message),
+        };
+        match (&self.encoder, &self.decoder, &self.whole) {
+            (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
+            (None, None, None) if self.folder.is_some() => Err(place("", "holds neither encoder.onnx nor model.onnx")),
+            (None, None, None) => Err(place("", "names no model; give `path`, or `encoder`, or `model`")),
+            (None, Some(_), None) => Err(place("decoder", "a decoder alone takes no records; add its encoder")),
+            (_, _, Some(_)) => Err(place("model", "is the whole network; encoder and decoder cannot stand beside it")),
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let parts = [("encoder", &self.encoder), ("decoder", &self.decoder), ("model", &self.whole)];
+        parts.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?)))
+    }
+
+    fn fault(&self, role: &str, path: &Path, message: &str) -> Fault {
+        let key = if self.folder.is_some() { "path" } else { role };
+        Fault::new(key, format!("{}: {message}", path.display()))
+    }
+
+    /// The digest of every file that the weights lie in, by role and name; the card's digests are checked.
+    fn verify(&self) -> Result<BTreeMap<String, String>, Vec<Fault>> {
+        let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
+        for (role, path) in self.parts() {
+            match file_digests(path) {
+                Ok(found) => digests.extend(found.into_iter().map(|(file, hex)| (format!("{role} {file}"), hex))),
+                Err(message) => faults.push(Fault::new(if self.folder.is_some() { "path" } else { role }, message)),
+            }
+        }
+        if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
+            for (file, listed) in &card.files {
+                let path = folder.join(file);
+                match sha256(&path) {
+                    Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {}
+                    Ok(hex) => {
+                        let message = format!("is not the file that the card describes: sha256:{hex}, listed {listed}");
+                        faults.push(self.fault("path", &path, &message));
+                    }
+                    Err(message) => faults.push(Fault::new("path", message)),
+                }
+            }
+        }
+        faults.dedup();
+        if faults.is_empty() { Ok(digests) } else { Err(faults) }
+    }
+
+    fn open(&self, spec: &ModelSpec, runtime: &RuntimeSpec) -> Result<Network, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
+        for (role, path) in self.parts() {
+            let (key, wanted) = match role {
+                "decoder" => ("decoder_output", spec.decoder_output.as_deref()),
+                _ => ("output", spec.output.as_deref()),
+            };
+            match Graph::open(path, runtime) {
+                Ok(graph) => match choose(&graph, wanted) {
+                    Ok((input, output)) => parts.push(Part { role, path: path.clone(), input, output }),
+                    Err(Choice::Output(message)) => faults.push(Fault::new(key, message)),
+                    Err(Choice::File(message)) => faults.push(self.fault(role, path, &message)),
+                },
+                Err(reason) => faults.push(self.fault(role, path, &format!("ONNX Runtime refuses it: {reason}"))),
+            }
+        }
+        if self.decoder.is_none() && spec.decoder_output.is_some() {
+            faults.push(Fault::new("decoder_output", "there is no decoder"));
+        }
+        let mut parts = parts.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(whole), None) if faults.is_empty() && whole.role == "model" => Ok(Network::Whole(whole)),
+            (Some(encoder), decoder) if faults.is_empty() => Ok(Network::Autoencoder { encoder, decoder }),
+            _ => Err(faults),
+        }
+    }
+}
+
+/// What stands against taking one input and one output of a graph.
+enum Choice {
+    Output(String),
+    File(String),
+}
+
+fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
+    let [input] = graph.inputs.as_slice() else {
+        let names: Vec<String> = graph.inputs.iter().map(Port::to_string).collect();
+        let message = format!("takes {} inputs, but a stage feeds one: {}", names.len(), names.join(", "));
+        return Err(Choice::File(message));
+    };
+    if !matches!(input.element, Element::Float32 | Element::Uint8) {
+        return Err(Choice::File(format!("its input is {input}; a stage feeds float32 or uint8")));
+    }
+    if input.row_dims().is_none() || input.batch() == Some(0) {
+        return Err(Choice::File(format!("its input {input} has no dimension that counts the records of a batch")));
+    }
+    let names = || graph.outputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let output = match wanted {
+        Some(name) => graph.outputs.iter().find(|port| port.name == name),
+        None => graph.outputs.first(),
+    };
+    let output = output.ok_or_else(|| Choice::Output(format!("no such output; the file has: {}", names())))?;
+    if let Element::Other(_) = output.element {
+        let message = format!("its output is {output}; expected float32, float64 or uint8. All outputs: {}", names());
+        return Err(Choice::File(message));
+    }
+    match (input.batch(), output.batch()) {
+        (Some(taken), Some(given)) if taken != given => {
+            let message = format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
+            Err(Choice::File(message))
+        }
+        _ => Ok((input.clone(), output.clone())),
+    }
+}
+
+/// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
+fn match_shapes(model: &Model) -> Result<Option<usize>, String> {
+    let Network::Autoencoder { encoder, decoder } = &model.network else { return Ok(None) };
+    let listed = model.card.as_ref().and_then(|card| card.code_size);
+    let Some(shape) = model.input_shape() else {
+        return match (encoder.output.row_shape(), decoder) {
+            (Some(code), Some(decoder)) if !decoder.input.takes(&code) => Err(misfit(&code, &decoder.input)),
+            _ => Ok(listed),
+        };
+    };
+    let code = model.output_shape(Pass::Encode, &shape)?;
+    let size = values(&code);
+    if let (Some(size), Some(listed)) = (size, listed)
+        && size != listed
+    {
+        return Err(format!("the card says that a code has {listed} values, but the encoder gives {code:?}"));
+    }
+    if decoder.is_some() {
+        let back = model.output_shape(Pass::Decode, &code)?;
+        if !same_layout(&back, &shape) {
+            return Err(format!("the decoder gives the shape {back:?} for records of shape {shape:?}"));
+        }
+    }
+    Ok(size)
+}
+
+/// Over everything that determines results: files, what is fed to them, what is taken from them.
+fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> String {
+    let mut hash = Sha256::new();
+    for (file, digest) in files {
+        hash.update(format!("{file} {digest}\n"));
+    }
+    for part in [Pass::Encode, Pass::Decode].iter().flat_map(|&pass| model.parts(pass).unwrap_or_default()) {
+        hash.update(format!("{} output {:?}\n", part.role, part.output.name));
+    }
+    // Numbers and words always have a JSON form.
+    hash.update(serde_json::to_string(said).unwrap_or_default());
+    hash.update(format!("\n{} {}", model.loss.as_str(), model.multiple));
+    hex(&hash.finalize())
+}
+
+/// The digest of an ONNX file, and of each file beside it that holds weights.
+fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
+    let header = Header::read(&read(path)?);
+    let mut digests = vec![(String::new(), sha256(path)?)];
+    for file in header.external {
+        let inside = Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !inside {
+            return Err(format!("{}: keeps weights in `{file}`, outside its folder", path.display()));
+        }
+        let beside = path.parent().unwrap_or(Path::new("")).join(&file);
+        let digest =
+            sha256(&beside).map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
+        digests.push((file, digest));
+    }
+    Ok(digests)
+}
+
+/// Protobuf holds no more; what is larger is no ONNX file.
+const MAX_ONNX_BYTES: u64 = 2 << 30;
+
+/// The bytes of an ONNX file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if !metadata.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    if metadata.len() > MAX_ONNX_BYTES {
+        return Err(format!("{} has {} bytes; ONNX files have at most 2 GiB", path.display(), metadata.len()));
+    }
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(super) fn sha256(path: &Path) -> Result<String, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    if !std::fs::metadata(path).map_err(named)?.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(path).map_err(named)?, &mut hash).map_err(named)?;
+    Ok(hex(&hash.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
