@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use super::{Exit, print};
@@ -29,7 +29,11 @@ impl Inspect {
             if let Err(fault) = model::runtime::init(&runtime) {
                 bail!("{}", fault.message);
             }
-            model::describe(path, &runtime).with_context(|| name.to_string())?.to_string()
+            let description = model::describe(path, &runtime).map_err(|faults| {
+                let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+                anyhow!("{name}: {}", faults.join("\n"))
+            })?;
+            description.to_string()
         } else {
             dataset::describe(path).with_context(|| name.to_string())?.to_string()
         };

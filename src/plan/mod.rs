@@ -238,7 +238,7 @@ fn memory(
         }
     }
     // ONNX Runtime holds the weights of each session, packed for its kernels beside as stored.
-    let weights: u64 = models.iter().map(|model| 2 * model.bytes()).sum();
+    let weights: u64 = models.iter().map(|model| 2 * model.file_bytes()).sum();
     let workers_bytes = (per_worker + weights) * workers as u64;
     Memory { fixed: FIXED + sinks * PER_SINK, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
 }
