@@ -1,14 +1,24 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+mod arrow;
+mod arrow_messages;
+mod csv;
+mod cut;
 mod files;
+mod image_column;
 mod images;
+mod json_shape;
 mod listing;
+mod ndjson;
+mod parquet;
+mod record_files;
+mod text;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use ::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use ::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -95,7 +105,13 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema {
 pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[kind::<images::Config>("images", "image files of a folder or a glob")];
+pub const KINDS: &[Kind<PlanSource>] = &[
+    kind::<images::Config>("images", "image files of a folder or a glob"),
+    kind::<parquet::Config>("parquet", "columns of Parquet files: features, or encoded images"),
+    kind::<csv::Config>("csv", "records of delimited text"),
+    kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
+    kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
+];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
     Kind {
