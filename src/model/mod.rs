@@ -24,3 +24,54 @@ impl Model {
         &self.name
     }
 }
+
+/// The numeric columns that a model of feature records takes, and how they are scaled.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FeatureInput {
+    /// Names, in order; empty where the model does not say.
+    pub columns: Vec<String>,
+    /// How values become inputs.
+    pub scaling: Scaling,
+}
+
+/// How the values of feature records are scaled, one entry per value of the vector.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Scaling {
+    /// As they are.
+    #[default]
+    None,
+    /// `(value - mean) / std`.
+    Standard {
+        /// Of the training data.
+        mean: Vec<f64>,
+        /// Of the training data.
+        std: Vec<f64>,
+    },
+    /// `(value - min) / (max - min)`.
+    MinMax {
+        /// Of the training data.
+        min: Vec<f64>,
+        /// Of the training data.
+        max: Vec<f64>,
+    },
+}
+
+impl Scaling {
+    /// For the i-th value, `(scale, offset)` of `value * scale + offset`.
+    pub fn affine(&self, i: usize) -> (f64, f64) {
+        let at = |values: &[f64], default| values.get(i).copied().unwrap_or(default);
+        let (low, width) = match self {
+            Self::None => (0.0, 1.0),
+            Self::Standard { mean, std } => (at(mean, 0.0), at(std, 1.0)),
+            Self::MinMax { min, max } => (at(min, 0.0), at(max, 1.0) - at(min, 0.0)),
+        };
+        (1.0 / width, -low / width)
+    }
+}
+
+impl Model {
+    /// The columns and the scaling of a model that takes feature records.
+    pub fn feature_input(&self) -> Option<&FeatureInput> {
+        None
+    }
+}

@@ -1,5 +1,9 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+pub mod synthetic;
+mod dead_leaves;
+mod factors;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -91,7 +95,8 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema {
 pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[];
+pub const KINDS: &[Kind<PlanSource>] =
+    &[kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features")];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
     Kind {
