@@ -12,6 +12,8 @@ mod orient;
 mod png;
 pub mod resize;
 mod samples;
+pub mod ssim;
+pub mod watermark;
 
 pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};

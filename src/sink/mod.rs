@@ -1,8 +1,8 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
 pub mod dataset;
-pub mod rejects;
 pub mod marker;
+pub mod rejects;
 
 use std::path::Path;
 

@@ -4,6 +4,8 @@ mod arrow;
 mod arrow_messages;
 mod csv;
 mod cut;
+mod dead_leaves;
+mod factors;
 mod files;
 mod image_column;
 mod images;
@@ -12,6 +14,7 @@ mod listing;
 mod ndjson;
 mod parquet;
 mod record_files;
+pub mod synthetic;
 mod text;
 
 use std::pin::Pin;
@@ -111,6 +114,7 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<csv::Config>("csv", "records of delimited text"),
     kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
     kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
+    kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
 ];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {

@@ -1,6 +1,15 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
+mod columns;
+pub mod corrupt;
+pub mod features;
+pub mod filter;
 pub mod pixels;
+pub mod score;
+pub mod select;
+#[cfg(test)]
+mod testing;
+mod vector;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -68,8 +77,14 @@ pub trait TransformConfig: DeserializeOwned + JsonSchema {
 pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
 
 /// Every kind of transform.
-pub const KINDS: &[Kind<PlanTransform>] =
-    &[kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column")];
+pub const KINDS: &[Kind<PlanTransform>] = &[
+    kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
+    kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
+    kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
+    kind::<score::Config>("score", "measures the reconstruction error between two tensor columns"),
+    kind::<filter::Config>("filter", "keeps the records for which a comparison on a column holds"),
+    kind::<select::Config>("select", "chooses, renames and drops columns"),
+];
 
 const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
     Kind {
