@@ -1,7 +1,5 @@
 //! Which files a path, a folder or a glob means, in which order, and what identifies them.
 
-use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -21,10 +19,6 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
-    /// Its bytes.
-    pub(super) size: u64,
-    /// When it was last written, in nanoseconds since 1970.
-    pub(super) modified: u128,
 }
 
 /// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its subfolders that have
@@ -81,23 +75,10 @@ fn identify(stage: &str, path: PathBuf, name: &Path) -> Result<InputFile, StageE
     let metadata = path.metadata().map_err(StageError::io(&path))?;
     let modified = metadata.modified().map_err(StageError::io(&path))?;
     let age = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let parts: Vec<_> = name.components().map(|part| readable(part.as_os_str())).collect();
-    let (name, size, modified) = (parts.join("/"), metadata.len(), age);
-    let split = Split::new(format!("{stage}/{name}:{size}:{modified}"));
-    Ok(InputFile { path, name, split, size, modified })
-}
-
-/// A file's name as text. Bytes that are no UTF-8 are percent-encoded, so that different files keep different names.
-fn readable(name: &OsStr) -> String {
-    let mut text = String::new();
-    for chunk in name.as_encoded_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+    let parts: Vec<_> = name.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let name = parts.join("/");
+    let split = Split::new(format!("{stage}/{name}:{}:{age}", metadata.len()));
+    Ok(InputFile { path, name, split })
 }
 
 /// The folder that a glob starts from, and the pattern below it.
