@@ -1,5 +1,7 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
+pub mod pixels;
+
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -66,7 +68,8 @@ pub trait TransformConfig: DeserializeOwned + JsonSchema {
 pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
 
 /// Every kind of transform.
-pub const KINDS: &[Kind<PlanTransform>] = &[];
+pub const KINDS: &[Kind<PlanTransform>] =
+    &[kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column")];
 
 const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
     Kind {

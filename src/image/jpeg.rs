@@ -1,0 +1,137 @@
+//! JPEG, by the `zune-jpeg` library in its strict mode, after a walk over the markers (ITU-T T.81, annex B)
+//! that finds what the library does not tell, or tells too late.
+
+use image::metadata::Orientation;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::image::decode::Decoded;
+use crate::image::error::ImageError;
+use crate::image::header::{Format, Header};
+use crate::image::samples::Samples;
+
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const APP1: u8 = 0xe1;
+
+/// Scans that an image may have: progressive encoders write some 10, and each costs a pass over all coefficients.
+const MAX_SCANS: usize = 64;
+/// Segments that a file may have: the largest profiles and depth maps take some hundred, and the decoder's
+/// cost grows with their square.
+const MAX_SEGMENTS: usize = 2048;
+
+/// Decodes the first image of a file.
+pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageError> {
+    let orientation = survey(bytes)?;
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(header.width as usize)
+        .set_max_height(header.height as usize)
+        .jpeg_set_max_scans(MAX_SCANS);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(|error| refuse(bytes, &error))?;
+    let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    decoder.set_options(options.jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB }));
+    let data = decoder.decode().map_err(|error| refuse(bytes, &error))?;
+    let samples = if gray { Samples::Gray(data) } else { Samples::Rgb(data) };
+    Ok(Decoded { samples, orientation })
+}
+
+fn refuse(bytes: &[u8], error: &DecodeErrors) -> ImageError {
+    match error {
+        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => {
+            ImageError::truncated(Format::Jpeg, bytes, "before its image is complete")
+        }
+        DecodeErrors::Unsupported(scheme) => ImageError::unsupported(Format::Jpeg, format_args!("{scheme:?}")),
+        error => ImageError::malformed(Format::Jpeg, error),
+    }
+}
+
+/// Width and height by the frame header.
+pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    for (marker, body) in Segments::new(bytes) {
+        match (marker, body) {
+            // SOF0 to SOF15 without DHT, JPG and DAC, which lie between them.
+            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, h1, h0, w1, w0, ..]) => {
+                let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
+                if height == 0 {
+                    return Err(ImageError::unsupported(Format::Jpeg, "its height is only given after its pixels"));
+                }
+                return Ok((width.into(), height.into()));
+            }
+            (SOS | EOI, _) => return Err(ImageError::malformed(Format::Jpeg, "it has no frame header")),
+            _ => {}
+        }
+    }
+    Err(ImageError::truncated(Format::Jpeg, bytes, "in its header"))
+}
+
+/// Demands that the image has an end, and bounds what its decoding may cost; the orientation is found on the way.
+fn survey(bytes: &[u8]) -> Result<Orientation, ImageError> {
+    let mut orientation = Orientation::NoTransforms;
+    let mut scans = 0;
+    for (count, (marker, body)) in Segments::new(bytes).enumerate() {
+        if count >= MAX_SEGMENTS {
+            return Err(ImageError::TooLarge(format!("JPEG of more than {MAX_SEGMENTS} segments")));
+        }
+        match marker {
+            EOI => return Ok(orientation),
+            SOS => scans += 1,
+            APP1 => {
+                let exif = body.strip_prefix(b"Exif\0\0").and_then(Orientation::from_exif_chunk);
+                orientation = exif.unwrap_or(orientation);
+            }
+            _ => {}
+        }
+        if scans > MAX_SCANS {
+            return Err(ImageError::TooLarge(format!("JPEG of more than {MAX_SCANS} scans")));
+        }
+    }
+    let place = match scans {
+        0 => "before its first scan".to_owned(),
+        scan => format!("in the middle of scan {scan}"),
+    };
+    Err(ImageError::truncated(Format::Jpeg, bytes, &place))
+}
+
+/// Walks from marker to marker, past the entropy-coded data of scans, until the end of the bytes.
+struct Segments<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    /// The marker's second byte, and the body of its segment without the length.
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            self.at += self.bytes.get(self.at..)?.iter().position(|&byte| byte == 0xff)? + 1;
+            match *self.bytes.get(self.at)? {
+                // Stuffing, fill bytes, TEM and restarts are part of what lies between segments.
+                0x00 | 0x01 | 0xd0..=0xd7 | 0xff => {}
+                marker @ (SOI | EOI) => {
+                    self.at += 1;
+                    return Some((marker, &[]));
+                }
+                marker => {
+                    let length = self.bytes.get(self.at + 1..self.at + 3)?;
+                    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+                    let body = self.bytes.get(self.at + 3..self.at + 1 + length.max(2))?;
+                    self.at += 1 + length.max(2);
+                    return Some((marker, body));
+                }
+            }
+        }
+    }
+}
