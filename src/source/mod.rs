@@ -1,5 +1,8 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+mod journal;
+mod listing;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
