@@ -1,5 +1,8 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+pub mod images;
+
+mod gather;
 mod journal;
 mod listing;
 
@@ -94,7 +97,7 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema {
 pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[];
+pub const KINDS: &[Kind<PlanSource>] = &[kind::<images::Config>("images", "image files of a folder or a glob")];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
     Kind {
