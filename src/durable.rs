@@ -1,6 +1,6 @@
 //! Files that survive a crash: written under a temporary name, synced, renamed, their folder synced.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,11 @@ pub fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Whether a file's name is a temporary one of ours.
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+}
+
 /// Creates a file under a temporary name, in place of what a crash may have left there; follows no link.
 ///
 /// # Errors
@@ -84,7 +89,7 @@ pub fn create(temporary: &Path) -> std::io::Result<File> {
 pub fn remove_temporaries(folder: &Path) -> Result<(), StageError> {
     let files =
         walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok).filter(|entry| !entry.file_type().is_dir());
-    let left_behind = files.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()));
+    let left_behind = files.filter(|entry| is_temporary(entry.file_name()));
     for entry in left_behind.filter(|entry| entry.depth() > 0) {
         fs::remove_file(entry.path()).map_err(StageError::io(entry.path()))?;
     }

@@ -9,6 +9,7 @@ mod factors;
 mod files;
 mod image_column;
 mod images;
+pub mod images;
 mod json_shape;
 mod listing;
 mod ndjson;
@@ -16,6 +17,10 @@ mod parquet;
 mod record_files;
 pub mod synthetic;
 mod text;
+
+mod gather;
+mod journal;
+mod listing;
 
 use std::pin::Pin;
 use std::sync::Arc;
