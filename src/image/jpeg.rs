@@ -9,8 +9,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::image::decode::Decoded;
-use crate::image::error::ImageError;
+use crate::image::error::{ImageError, UNFINISHED};
 use crate::image::header::{Format, Header};
+use crate::image::orient::orientation as find_orientation;
 use crate::image::samples::Samples;
 
 const SOI: u8 = 0xd8;
@@ -44,26 +45,34 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
 fn refuse(bytes: &[u8], error: &DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => {
-            ImageError::truncated(Format::Jpeg, bytes, "before its image is complete")
+            ImageError::truncated(Format::Jpeg, bytes, UNFINISHED)
         }
         DecodeErrors::Unsupported(scheme) => ImageError::unsupported(Format::Jpeg, format_args!("{scheme:?}")),
+        DecodeErrors::Format(reason) => ImageError::malformed(Format::Jpeg, reason),
+        DecodeErrors::FormatStatic(reason) => ImageError::malformed(Format::Jpeg, reason),
         error => ImageError::malformed(Format::Jpeg, error),
     }
 }
 
-/// Width and height by the frame header.
+/// Width and height by the frame header, which must be of a kind that the decoder knows.
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    let unsupported = |what: &str| Err(ImageError::unsupported(Format::Jpeg, what));
     for (marker, body) in Segments::new(bytes) {
         match (marker, body) {
-            // SOF0 to SOF15 without DHT, JPG and DAC, which lie between them.
-            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, h1, h0, w1, w0, ..]) => {
+            // SOF0, SOF1 and SOF2: baseline, extended and progressive, by Huffman codes.
+            (0xc0..=0xc2, &[8, h1, h0, w1, w0, ..]) => {
                 let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
                 if height == 0 {
-                    return Err(ImageError::unsupported(Format::Jpeg, "its height is only given after its pixels"));
+                    return unsupported("its height is only given after its pixels");
                 }
                 return Ok((width.into(), height.into()));
             }
-            (SOS | EOI, _) => return Err(ImageError::malformed(Format::Jpeg, "it has no frame header")),
+            (0xc0..=0xc2, [12, ..]) => return unsupported("it has 12 bits per sample"),
+            (0xc3 | 0xc5..=0xc7, _) => return unsupported("it is lossless or hierarchical"),
+            (0xc9..=0xcf, _) => return unsupported("it is arithmetic-coded"),
+            (0xc0..=0xc2 | SOS | EOI, _) => {
+                return Err(ImageError::malformed(Format::Jpeg, "it has no sound frame header"));
+            }
             _ => {}
         }
     }
@@ -81,10 +90,8 @@ fn survey(bytes: &[u8]) -> Result<Orientation, ImageError> {
         match marker {
             EOI => return Ok(orientation),
             SOS => scans += 1,
-            APP1 => {
-                let exif = body.strip_prefix(b"Exif\0\0").and_then(Orientation::from_exif_chunk);
-                orientation = exif.unwrap_or(orientation);
-            }
+            // XMP has the same marker.
+            APP1 if body.starts_with(b"Exif") => orientation = find_orientation(body),
             _ => {}
         }
         if scans > MAX_SCANS {
