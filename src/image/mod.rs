@@ -14,6 +14,7 @@ pub mod resize;
 mod samples;
 pub mod ssim;
 pub mod watermark;
+pub mod size;
 
 pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};
@@ -21,3 +22,4 @@ pub use error::ImageError;
 pub use format::{Channels, Layout, PixelFormat};
 pub use header::{Format, Header, read_header};
 pub use resize::{Fit, Resizer};
+pub use size::Size;
