@@ -1,0 +1,85 @@
+//! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+
+use crate::coverage::Coverage;
+use crate::error::StageError;
+use crate::sink::Identity;
+
+const PROVENANCE: &str = "latentflow.provenance";
+const PIPELINE: &str = "latentflow.pipeline";
+const STAGE: &str = "latentflow.stage";
+const DIGEST: &str = "latentflow.digest";
+const MODELS: &str = "latentflow.models";
+const VERSION: &str = "latentflow.version";
+
+/// Who wrote a file, and which source rows it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// Pipeline, stage, digest and models.
+    pub identity: Identity,
+    /// The version of the program.
+    pub version: String,
+    /// Every source row that went into the file, those that were dropped on the way too.
+    pub coverage: Coverage,
+}
+
+impl Footer {
+    /// A footer of this version of the program.
+    pub fn new(identity: Identity, coverage: Coverage) -> Self {
+        Self { identity, version: env!("CARGO_PKG_VERSION").to_owned(), coverage }
+    }
+
+    /// The footer as key-value metadata.
+    #[expect(clippy::expect_used, reason = "maps of strings and numbers always have a JSON form")]
+    pub fn to_metadata(&self) -> Vec<KeyValue> {
+        let models: BTreeMap<_, _> = self.identity.models.iter().cloned().collect();
+        let provenance = serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
+        let models = serde_json::to_string(&models).expect("a map of strings to strings");
+        let entries = [
+            (PROVENANCE, provenance),
+            (PIPELINE, self.identity.pipeline.clone()),
+            (STAGE, self.identity.stage.clone()),
+            (DIGEST, self.identity.digest.clone()),
+            (MODELS, models),
+            (VERSION, self.version.clone()),
+        ];
+        entries.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
+    }
+
+    /// The footer of a file that latentflow wrote; `None` for another's file.
+    ///
+    /// # Errors
+    /// A sentence, where a file bears our keys, but not our values.
+    pub fn of(metadata: &ParquetMetaData) -> Result<Option<Self>, String> {
+        let entries = metadata.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.as_deref();
+        let Some(provenance) = find(PROVENANCE) else { return Ok(None) };
+        let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| format!("the footer has no `{key}`"));
+        let wrong = |key: &str| move |error: serde_json::Error| format!("`{key}` in the footer: {error}");
+        let models: BTreeMap<String, String> = serde_json::from_str(&text(MODELS)?).map_err(wrong(MODELS))?;
+        let identity = Identity {
+            pipeline: text(PIPELINE)?,
+            stage: text(STAGE)?,
+            digest: text(DIGEST)?,
+            models: models.into_iter().collect(),
+        };
+        let coverage = serde_json::from_str(provenance).map_err(wrong(PROVENANCE))?;
+        Ok(Some(Self { identity, version: text(VERSION)?, coverage }))
+    }
+}
+
+/// The metadata of a Parquet file, from its footer alone.
+///
+/// # Errors
+/// When it cannot be read, or has no sound footer; the file is named.
+pub fn read_metadata(path: &Path) -> Result<ParquetMetaData, StageError> {
+    let file = File::open(path).map_err(StageError::io(path))?;
+    ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| {
+        StageError::Other(format!("{}: this is no whole Parquet file: {error}; restore or remove it", path.display()))
+    })
+}
