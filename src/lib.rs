@@ -3,6 +3,7 @@
 //! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
 
 pub mod error;
+pub mod durable;
 pub mod units;
 pub mod batch;
 pub mod coverage;

@@ -1,5 +1,7 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
+pub mod marker;
+
 use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
