@@ -8,7 +8,7 @@ use arrow::datatypes::{ByteViewType, DataType};
 
 /// The bytes of all columns. The same rows give the same number, whatever they were sliced from.
 pub fn record_bytes(records: &RecordBatch) -> u64 {
-    records.columns().iter().map(|column| array_bytes(column)).sum()
+    records.columns().iter().map(array_bytes).sum()
 }
 
 /// The most leading rows of `records` that take at most `room` bytes together; perhaps none.

@@ -1,8 +1,9 @@
 //! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 
@@ -54,23 +55,48 @@ impl Footer {
     /// The footer of a file that latentflow wrote; `None` for another's file.
     ///
     /// # Errors
-    /// A sentence, where a file bears our keys, but not our values.
-    pub fn of(metadata: &ParquetMetaData) -> Result<Option<Self>, String> {
+    /// Where a file bears our keys, but not our values; it is named.
+    pub fn of(path: &Path, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
         let entries = metadata.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
         let find = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.as_deref();
         let Some(provenance) = find(PROVENANCE) else { return Ok(None) };
-        let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| format!("the footer has no `{key}`"));
-        let wrong = |key: &str| move |error: serde_json::Error| format!("`{key}` in the footer: {error}");
-        let models: BTreeMap<String, String> = serde_json::from_str(&text(MODELS)?).map_err(wrong(MODELS))?;
+        let damaged = |key: &str, what: &str| {
+            StageError::Other(format!("{}: `{key}` in the footer {what}; restore or remove the file", path.display()))
+        };
+        let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| damaged(key, "is missing"));
+        let models: BTreeMap<String, String> =
+            serde_json::from_str(&text(MODELS)?).map_err(|error| damaged(MODELS, &format!("is damaged: {error}")))?;
+        let coverage =
+            serde_json::from_str(provenance).map_err(|error| damaged(PROVENANCE, &format!("is damaged: {error}")))?;
         let identity = Identity {
             pipeline: text(PIPELINE)?,
             stage: text(STAGE)?,
             digest: text(DIGEST)?,
             models: models.into_iter().collect(),
         };
-        let coverage = serde_json::from_str(provenance).map_err(wrong(PROVENANCE))?;
         Ok(Some(Self { identity, version: text(VERSION)?, coverage }))
     }
+}
+
+/// The data files directly in a folder, by name; none where the folder does not exist.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn data_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StageError::io(folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(StageError::io(folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_')));
+        if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The metadata of a Parquet file, from its footer alone.
