@@ -9,6 +9,7 @@ pub mod machine;
 pub mod batch;
 pub mod coverage;
 pub mod tensor;
+pub mod memory;
 pub mod metrics;
 pub mod kind;
 pub mod spec;

@@ -120,7 +120,8 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     if !faults.is_empty() {
         return Err(Problems::new(&spec.places, faults));
     }
-    Ok(assemble(spec, context, planned))
+    let places = spec.places.clone();
+    assemble(spec, context, planned).map_err(|faults| Problems::new(&places, faults))
 }
 
 /// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
@@ -160,7 +161,7 @@ fn open_models(
     models
 }
 
-fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Plan {
+fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Vec<Fault>> {
     let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
     let folder = stages.iter().find_map(|stage| match &stage.role {
         Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
@@ -169,7 +170,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Plan {
     let state = spec.settings.state.clone().or(folder);
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
     let path = spec.settings.rejects.path.clone().or_else(|| Some(state.as_ref()?.join("rejects")));
-    let rejects = path.map(|path| {
+    let plan_rejects = |path: PathBuf| {
         // Every stage can reject, so the rejects lie behind all of them.
         let digests = stages.iter().filter_map(|stage| match &stage.role {
             Role::Sink(_, identity) => Some(identity.digest.as_str()),
@@ -181,12 +182,15 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Plan {
             digest: digest::of_parts(digests),
             models: models.iter().map(|model| (model.name().to_owned(), model.digest().to_owned())).collect(),
         };
-        (rejects::plan(&path), identity)
-    });
+        Ok((rejects::plan(&path)?, identity))
+    };
+    let rejects = path.map(plan_rejects).transpose();
+    let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
+    let rejects = rejects.map_err(within)?;
     let footprint = footprint(&stages);
     let budget = context.limits.memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
     let memory = memory(&stages, footprint, workers, budget, &models, context.limits);
-    Plan {
+    Ok(Plan {
         name: spec.name,
         stages,
         models,
@@ -197,7 +201,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Plan {
         state,
         rejects,
         max_share: spec.settings.rejects.max_share,
-    }
+    })
 }
 
 fn footprint(stages: &[Stage]) -> Footprint {

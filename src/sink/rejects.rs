@@ -1,21 +1,90 @@
-//! stub
-use super::Sink;
+//! The dataset of refused records: what they were, who refused them, and why.
+
 use std::path::Path;
-pub fn plan(_path: &Path) -> Box<dyn Sink> {
-    unimplemented!()
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::batch::RejectCode;
+use crate::error::{Fault, StageError};
+use crate::sink::Sink;
+use crate::sink::parquet::Config;
+use crate::source::{ROW, SOURCE};
+
+/// A refused record, as it will be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct RejectEntry<'a> {
+    /// Where the record came from.
+    pub source: &'a str,
+    /// Its place in there.
+    pub row: u64,
+    /// The split that it was read from.
+    pub split: &'a str,
+    /// Its row in the split.
+    pub split_row: u64,
+    /// The stage that refused it.
+    pub stage: &'a str,
+    /// Why, in one word.
+    pub code: RejectCode,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// The record as it was met, where there are such bytes.
+    pub record: Option<&'a [u8]>,
 }
 
-#[derive(Debug)]
-pub struct RejectEntry {
-    pub source: String,
-    pub row: u64,
-    pub split: String,
-    pub split_row: u64,
-    pub stage: String,
-    pub code: String,
-    pub reason: String,
-    pub record: Option<Vec<u8>>,
+/// The columns of the dataset.
+pub fn schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let number = |name: &str| Field::new(name, DataType::UInt64, false);
+    Arc::new(Schema::new(vec![
+        text(SOURCE),
+        number(ROW),
+        text("split"),
+        number("split_row"),
+        text("stage"),
+        text("code"),
+        text("reason"),
+        Field::new("record", DataType::Binary, true),
+    ]))
 }
-pub fn records(_entries: &[RejectEntry]) -> Result<arrow::array::RecordBatch, crate::error::StageError> {
-    unimplemented!()
+
+/// The entries as records, in their order.
+///
+/// # Errors
+/// When their bytes are more than a column can hold (2 GiB).
+pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageError> {
+    let bytes = |entry: &RejectEntry<'_>| {
+        let texts = [entry.source, entry.split, entry.stage, entry.reason].map(str::len);
+        texts.iter().sum::<usize>() + entry.record.map_or(0, <[u8]>::len)
+    };
+    let total = entries.iter().map(bytes).sum::<usize>();
+    if i32::try_from(total).is_err() {
+        return Err(StageError::Other(format!(
+            "the records that were refused from one batch take {total} bytes, and 2 GiB can be stored; \
+             make batches smaller, or lower limits.record_bytes"
+        )));
+    }
+    let text = |of: fn(&RejectEntry<'a>) -> &'a str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(entries.iter().map(of)))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(|entry| entry.source),
+        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.row))),
+        text(|entry| entry.split),
+        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.split_row))),
+        text(|entry| entry.stage),
+        text(|entry| entry.code.as_str()),
+        text(|entry| entry.reason),
+        Arc::new(entries.iter().map(|entry| entry.record).collect::<BinaryArray>()),
+    ];
+    Ok(RecordBatch::try_new(schema(), columns)?)
+}
+
+/// The sink of the dataset in the folder `path`.
+///
+/// # Errors
+/// A fault at `path`, where it is none.
+pub fn plan(path: &Path) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    Config::new(path).sink(&schema())
 }

@@ -7,20 +7,17 @@ mod cut;
 mod dead_leaves;
 mod factors;
 mod files;
+mod gather;
 mod image_column;
 mod images;
-pub mod images;
+mod journal;
 mod json_shape;
 mod listing;
 mod ndjson;
 mod parquet;
 mod record_files;
-pub mod synthetic;
+mod synthetic;
 mod text;
-
-mod gather;
-mod journal;
-mod listing;
 
 use std::pin::Pin;
 use std::sync::Arc;
