@@ -263,3 +263,6 @@ impl FileSize {
         bytes <= self.bytes.0 && self.records.is_none_or(|limit| rows <= limit.get())
     }
 }
+
+#[cfg(test)]
+mod tests;

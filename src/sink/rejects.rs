@@ -88,3 +88,41 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
 pub fn plan(path: &Path) -> Result<Box<dyn Sink>, Vec<Fault>> {
     Config::new(path).sink(&schema())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+
+    use super::*;
+
+    #[test]
+    fn entries_become_records_with_their_bytes_where_there_are_any() {
+        let line = RejectEntry {
+            source: "a.ndjson",
+            row: 7,
+            split: "lines/a.ndjson",
+            split_row: 7,
+            stage: "lines",
+            code: RejectCode::Malformed,
+            reason: "no JSON",
+            record: Some(b"{"),
+        };
+        let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, ..line };
+        let records = records(&[line, photo]).unwrap();
+        assert_eq!(records.schema(), schema());
+        let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
+        assert_eq!([text("source", 0), text("code", 0), text("reason", 0)], ["a.ndjson", "malformed", "no JSON"]);
+        assert_eq!([text("source", 1), text("code", 1)], ["b.png", "truncated"]);
+        let bytes: Vec<_> = records.column_by_name("record").unwrap().as_binary::<i32>().iter().collect();
+        assert_eq!(bytes, [Some(b"{".as_slice()), None]);
+    }
+
+    #[test]
+    fn the_dataset_can_be_planned() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(plan(folder.path()).unwrap().folder(), Some(folder.path()));
+        assert_eq!(plan(Path::new("")).err().unwrap()[0].key, "path");
+    }
+}
