@@ -1,6 +1,7 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
 pub mod images;
+pub mod tar;
 
 mod gather;
 mod journal;
@@ -97,7 +98,10 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema {
 pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[kind::<images::Config>("images", "image files of a folder or a glob")];
+pub const KINDS: &[Kind<PlanSource>] = &[
+    kind::<images::Config>("images", "image files of a folder or a glob"),
+    kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
+];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
     Kind {
