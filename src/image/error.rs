@@ -1,5 +1,6 @@
 //! Why an image cannot be used, in the words of rejects.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,6 +8,9 @@ use thiserror::Error;
 
 use crate::batch::RejectCode;
 use crate::image::header::{Format, Header};
+
+/// Where an image ends whose decoder ran out of bytes.
+pub(super) const UNFINISHED: &str = "before its image is complete";
 
 /// Why an image cannot be decoded or encoded; each holds a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -69,15 +73,23 @@ impl ImageError {
         }
     }
 
-    /// What the `image` library said.
+    /// What the `image` library said, without the words that it puts around the decoder's own.
     pub(super) fn of_library(format: Format, bytes: &[u8], error: &image::ImageError) -> Self {
-        if ends_early(error) {
-            return Self::truncated(format, bytes, "before its image is complete");
-        }
+        use image::error::UnsupportedErrorKind;
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         match error {
-            image::ImageError::Unsupported(error) => Self::unsupported(format, error),
+            image::ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Self::truncated(format, bytes, UNFINISHED)
+            }
+            // The variant of the `gif` library is out of reach, its words are not.
+            _ if reason == "Unexpected End of File" => Self::truncated(format, bytes, UNFINISHED),
             image::ImageError::Limits(_) => Self::too_hungry(format),
-            error => Self::malformed(format, error),
+            image::ImageError::Unsupported(error) => match error.kind() {
+                UnsupportedErrorKind::GenericFeature(feature) => Self::unsupported(format, feature),
+                UnsupportedErrorKind::Color(color) => Self::unsupported(format, format_args!("colour type {color:?}")),
+                _ => Self::unsupported(format, error),
+            },
+            _ => Self::malformed(format, reason),
         }
     }
 
@@ -86,16 +98,4 @@ impl ImageError {
         let outcome = catch_unwind(AssertUnwindSafe(decode));
         outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder gave up on it")))
     }
-}
-
-/// Whether a decoder ran out of bytes, however deep in its error it says so.
-fn ends_early(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut source = Some(error);
-    while let Some(error) = source {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -9,10 +9,12 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::image::decode::Decoded;
-use crate::image::error::ImageError;
+use crate::image::error::{ImageError, UNFINISHED};
 use crate::image::header::{Format, Header};
+use crate::image::orient::orientation as find_orientation;
 use crate::image::samples::Samples;
 
+const SOF2: u8 = 0xc2;
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
@@ -24,15 +26,22 @@ const MAX_SCANS: usize = 64;
 /// cost grows with their square.
 const MAX_SEGMENTS: usize = 2048;
 
+/// Stands in for the marker at the end of a baseline image. At an early one, the decoder would fill the rest of the
+/// image with gray and call it sound; that it runs out of bytes it does report. It reads ahead by less than this.
+const PADDING: [u8; 16] = [0; 16];
+
 /// Decodes the first image of a file.
 pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageError> {
-    let orientation = survey(bytes)?;
+    let Survey { orientation, end, progressive } = survey(bytes)?;
+    let padded = [&bytes[..end], &PADDING].concat();
+    // Between the scans of a progressive image, its decoder needs every marker.
+    let stream = if progressive { bytes } else { &padded };
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(header.width as usize)
         .set_max_height(header.height as usize)
         .jpeg_set_max_scans(MAX_SCANS);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(stream), options);
     decoder.decode_headers().map_err(|error| refuse(bytes, &error))?;
     let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
     decoder.set_options(options.jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB }));
@@ -44,47 +53,65 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
 fn refuse(bytes: &[u8], error: &DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => {
-            ImageError::truncated(Format::Jpeg, bytes, "before its image is complete")
+            ImageError::truncated(Format::Jpeg, bytes, UNFINISHED)
         }
         DecodeErrors::Unsupported(scheme) => ImageError::unsupported(Format::Jpeg, format_args!("{scheme:?}")),
+        DecodeErrors::Format(reason) => ImageError::malformed(Format::Jpeg, reason),
+        DecodeErrors::FormatStatic(reason) => ImageError::malformed(Format::Jpeg, reason),
         error => ImageError::malformed(Format::Jpeg, error),
     }
 }
 
-/// Width and height by the frame header.
+/// Width and height by the frame header, which must be of a kind that the decoder knows.
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    let unsupported = |what: &str| Err(ImageError::unsupported(Format::Jpeg, what));
     for (marker, body) in Segments::new(bytes) {
         match (marker, body) {
-            // SOF0 to SOF15 without DHT, JPG and DAC, which lie between them.
-            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, h1, h0, w1, w0, ..]) => {
+            // SOF0, SOF1 and SOF2: baseline, extended and progressive, by Huffman codes.
+            (0xc0..=0xc2, &[8, h1, h0, w1, w0, ..]) => {
                 let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
                 if height == 0 {
-                    return Err(ImageError::unsupported(Format::Jpeg, "its height is only given after its pixels"));
+                    return unsupported("its height is only given after its pixels");
                 }
                 return Ok((width.into(), height.into()));
             }
-            (SOS | EOI, _) => return Err(ImageError::malformed(Format::Jpeg, "it has no frame header")),
+            (0xc0..=0xc2, [12, ..]) => return unsupported("it has 12 bits per sample"),
+            (0xc3 | 0xc5..=0xc7, _) => return unsupported("it is lossless or hierarchical"),
+            (0xc9..=0xcf, _) => return unsupported("it is arithmetic-coded"),
+            (0xc0..=0xc2 | SOS | EOI, _) => {
+                return Err(ImageError::malformed(Format::Jpeg, "it has no sound frame header"));
+            }
             _ => {}
         }
     }
     Err(ImageError::truncated(Format::Jpeg, bytes, "in its header"))
 }
 
-/// Demands that the image has an end, and bounds what its decoding may cost; the orientation is found on the way.
-fn survey(bytes: &[u8]) -> Result<Orientation, ImageError> {
+/// What the markers of a whole image tell.
+struct Survey {
+    orientation: Orientation,
+    /// Where the marker stands that ends the image.
+    end: usize,
+    progressive: bool,
+}
+
+/// Demands that the image has an end, and bounds what its decoding may cost.
+fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
     let mut orientation = Orientation::NoTransforms;
+    let mut progressive = false;
     let mut scans = 0;
-    for (count, (marker, body)) in Segments::new(bytes).enumerate() {
+    let mut segments = Segments::new(bytes);
+    for count in 0.. {
+        let Some((marker, body)) = segments.next() else { break };
         if count >= MAX_SEGMENTS {
             return Err(ImageError::TooLarge(format!("JPEG of more than {MAX_SEGMENTS} segments")));
         }
         match marker {
-            EOI => return Ok(orientation),
+            EOI => return Ok(Survey { orientation, end: segments.at - 2, progressive }),
+            SOF2 => progressive = true,
             SOS => scans += 1,
-            APP1 => {
-                let exif = body.strip_prefix(b"Exif\0\0").and_then(Orientation::from_exif_chunk);
-                orientation = exif.unwrap_or(orientation);
-            }
+            // XMP has the same marker.
+            APP1 if body.starts_with(b"Exif") => orientation = find_orientation(body),
             _ => {}
         }
         if scans > MAX_SCANS {

@@ -7,6 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use crate::image::decode::{Decoded, memory_limit};
 use crate::image::error::ImageError;
 use crate::image::header::{Format, Header};
+use crate::image::orient::orientation;
 use crate::image::samples::Samples;
 
 /// Decodes the first frame or page.
@@ -19,7 +20,11 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     limits.max_alloc = Some(memory_limit(bytes, header));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    let orientation = decoder.orientation().map_err(failed)?;
+    let orientation = match decoder.exif_metadata().map_err(failed)? {
+        Some(exif) => orientation(&exif),
+        // TIFF has a tag of its own for it.
+        None => decoder.orientation().map_err(failed)?,
+    };
     let samples = samples(DynamicImage::from_decoder(decoder).map_err(failed)?);
     Ok(Decoded { samples, orientation })
 }

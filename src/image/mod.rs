@@ -12,6 +12,7 @@ mod orient;
 mod png;
 pub mod resize;
 mod samples;
+pub mod size;
 
 pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};
@@ -19,3 +20,4 @@ pub use error::ImageError;
 pub use format::{Channels, Layout, PixelFormat};
 pub use header::{Format, Header, read_header};
 pub use resize::{Fit, Resizer};
+pub use size::Size;

@@ -1,4 +1,4 @@
-//! Turns pixels upright by their EXIF orientation.
+//! EXIF orientation: finds it, and turns pixels upright by it.
 
 use image::metadata::Orientation;
 
@@ -33,4 +33,10 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
         }
     }
     Pixels { width: new_width, height: new_height, channels, data: turned }
+}
+
+/// The orientation in a block of EXIF, with or without the prefix that JPEG demands and some WebP writers add.
+pub(super) fn orientation(exif: &[u8]) -> Orientation {
+    let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)
 }

@@ -6,8 +6,9 @@ use image::metadata::Orientation;
 use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use crate::image::decode::{Decoded, memory_limit};
-use crate::image::error::ImageError;
+use crate::image::error::{ImageError, UNFINISHED};
 use crate::image::header::{Format, Header};
+use crate::image::orient::orientation;
 use crate::image::samples::Samples;
 
 /// Decodes the default image.
@@ -27,8 +28,8 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     reader.next_frame(&mut data).map_err(failed)?;
     reader.finish().map_err(failed)?;
 
-    let exif = reader.info().exif_metadata.as_ref();
-    let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
+    let exif = reader.info().exif_metadata.as_deref();
+    let orientation = exif.map_or(Orientation::NoTransforms, orientation);
     let samples = match reader.output_color_type().0 {
         ColorType::Grayscale => Samples::Gray(data),
         ColorType::GrayscaleAlpha => Samples::GrayAlpha(data),
@@ -41,7 +42,7 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
 
 fn refuse(bytes: &[u8], error: &DecodingError) -> ImageError {
     match error {
-        DecodingError::IoError(_) => ImageError::truncated(Format::Png, bytes, "before its image is complete"),
+        DecodingError::IoError(_) => ImageError::truncated(Format::Png, bytes, UNFINISHED),
         DecodingError::LimitsExceeded => ImageError::too_hungry(Format::Png),
         error => ImageError::malformed(Format::Png, error),
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use schemars::{JsonSchema, Schema as JsonSchemaValue, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::{Context, Limits};
 use crate::error::{Fault, StageError};
-use crate::image::{Channels, Fit, ImageError, Layout, PixelFormat, Resizer, decode};
+use crate::image::{Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode};
 use crate::source::IMAGE;
 use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
@@ -42,15 +42,6 @@ pub struct Config {
     pub to: Option<String>,
     /// Whether the column of encoded images stays.
     pub keep: bool,
-}
-
-/// The size of the tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
-    /// Each image keeps its own.
-    Original,
-    /// All have this height and width.
-    Fixed(usize, usize),
 }
 
 impl TransformConfig for Config {
@@ -244,10 +235,12 @@ impl Transform for Pixels {
         }
         let mut usable = Vec::with_capacity(images.len());
         for (row, &ordinal) in batch.origin.iter().enumerate() {
-            let decoded = pixels(bytes(&images, row), &self.target, self.resizer.as_mut());
-            usable.push(decoded.is_ok());
-            match decoded {
-                Ok((shape, pixels)) => self.target.format.normalise(&pixels, tensors.grow(shape, pixels.len())?),
+            let read = read(bytes(&images, row), &self.target, self.resizer.as_mut());
+            usable.push(read.is_ok());
+            match read {
+                Ok(Row { pixels, shape }) => {
+                    self.target.format.normalise(&pixels, tensors.grow(shape, pixels.len())?);
+                }
                 Err((code, reason)) => rejects.push(ordinal, code, reason),
             }
         }
@@ -259,18 +252,29 @@ impl Transform for Pixels {
     }
 }
 
-/// The interleaved bytes of a row's tensor, and its shape where that is its own; or why there are none.
-fn pixels<'a>(
+/// What becomes a row of the column of tensors.
+struct Row<'a> {
+    /// Interleaved.
+    pixels: Cow<'a, [u8]>,
+    /// Where the column's is not fixed.
+    shape: Option<Vec<usize>>,
+}
+
+/// Decodes and resizes an image, or says why it cannot be used.
+fn read<'a>(
     image: Option<&[u8]>,
     target: &Target,
     resizer: Option<&'a mut Resizer>,
-) -> Result<(Option<Vec<usize>>, Cow<'a, [u8]>), (RejectCode, String)> {
+) -> Result<Row<'a>, (RejectCode, String)> {
     let refuse = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
     let image = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
     Ok(match resizer {
-        Some(resizer) => (None, Cow::Borrowed(resizer.resize(&image).map_err(refuse)?)),
-        None => (Some(target.format.shape(image.height, image.width)), Cow::Owned(image.data)),
+        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize(&image).map_err(refuse)?), shape: None },
+        None => {
+            let shape = target.format.shape(image.height, image.width);
+            Row { pixels: Cow::Owned(image.data), shape: Some(shape) }
+        }
     })
 }
 
@@ -325,69 +329,5 @@ fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
         DataType::Binary => Some(column.as_binary::<i32>().value(row)),
         DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
         _ => None,
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Original => f.write_str("original size"),
-            Self::Fixed(height, width) => write!(f, "{height} x {width}"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SizeVisitor)
-    }
-}
-
-struct SizeVisitor;
-
-impl<'de> de::Visitor<'de> for SizeVisitor {
-    type Value = Size;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[height, width] in pixels, or \"original\"")
-    }
-
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Size, E> {
-        match word {
-            "original" => Ok(Size::Original),
-            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
-        }
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut sides: A) -> Result<Size, A::Error> {
-        let mut read = Vec::new();
-        while let Some(side) = sides.next_element::<u32>()? {
-            read.push(side as usize);
-        }
-        match read[..] {
-            [height, width] if height > 0 && width > 0 => Ok(Size::Fixed(height, width)),
-            [_, _] => Err(de::Error::custom("a side of 0 pixels; expected [height, width] in pixels, both above 0")),
-            _ => Err(de::Error::invalid_length(read.len(), &self)),
-        }
-    }
-}
-
-impl JsonSchema for Size {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> JsonSchemaValue {
-        json_schema!({
-            "oneOf": [
-                { "const": "original" },
-                {
-                    "type": "array",
-                    "items": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            ],
-        })
     }
 }
