@@ -110,8 +110,14 @@ impl<'a> Stretch<'a> {
     }
 
     /// Whether every sink has the next `rows`.
-    pub(super) fn is_done(&self, rows: usize) -> bool {
-        self.progress.done(self.split.name(), &(self.rows.end..self.rows.end + rows as u64))
+    pub(super) fn is_done(&self, rows: u64) -> bool {
+        self.progress.done(self.split.name(), &(self.rows.end..self.rows.end + rows))
+    }
+
+    /// Passes over the next row, which belongs to a stretch that is done; always `true`.
+    pub(super) fn skip(&mut self) -> bool {
+        self.rows = self.rows.end + 1..self.rows.end + 1;
+        true
     }
 
     /// Adds the next row. `false`: nobody wants more.

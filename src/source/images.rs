@@ -85,8 +85,9 @@ impl Reader {
             let mut start = 0;
             for rows in rows.chunks(usize::try_from(self.rules.stretch).unwrap_or(usize::MAX)) {
                 let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
-                start += rows.len() as u64;
-                if !stretch.is_done(rows.len()) && !self.read_stretch(rows, stretch)? {
+                let length = rows.len() as u64;
+                start += length;
+                if !stretch.is_done(length) && !self.read_stretch(rows, stretch)? {
                     return Ok(());
                 }
             }

@@ -7,6 +7,9 @@ mod cut;
 mod dead_leaves;
 mod factors;
 mod files;
+pub mod images;
+pub mod tar;
+
 mod gather;
 mod image_column;
 mod images;
@@ -117,6 +120,7 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
     kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
     kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
+    kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
 ];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
