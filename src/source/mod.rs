@@ -1,16 +1,16 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
-mod arrow;
+pub mod arrow;
 mod arrow_messages;
-mod csv;
+pub mod csv;
 mod cut;
 mod files;
 mod image_column;
 mod json_shape;
-mod ndjson;
-mod parquet;
+pub mod ndjson;
+pub mod parquet;
 mod record_files;
-mod text;
+pub mod text;
 
 use std::pin::Pin;
 use std::sync::Arc;
