@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_byte_panics_or_hangs() {
+    fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         write_file(&folder.path().join("a.arrow"), None);
         let bytes = std::fs::read(folder.path().join("a.arrow")).unwrap();

@@ -443,6 +443,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("a.parquet");
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..40).map(|row| (row % 7).to_string())));
+        write(&whole, vec![("n", numbers(0..40)), ("t", text)], 20);
+        let bytes = std::fs::read(&whole).unwrap();
+        for place in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0xff;
+            std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
+            let source = plan::<Config>(json!({ "path": folder.path() }), 15).unwrap();
+            match drain(source, &Progress::default()) {
+                Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
+                Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
+            }
+        }
+    }
+
+    #[test]
     fn another_type_in_a_later_file_ends_the_run_and_is_named() {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
