@@ -121,26 +121,25 @@ fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer) -> Result<(),
     if !(0..=MAX_BATCH_ROWS).contains(&rows) {
         return Err(format!("a record batch declares {rows} rows; at most {MAX_BATCH_ROWS} are read at once"));
     }
-    if batch.compression().is_none() {
-        return Ok(());
-    }
     let mut total: u64 = 0;
     for buffer in batch.buffers().into_iter().flatten() {
-        let start = usize::try_from(buffer.offset()).unwrap_or(usize::MAX);
-        let prefix = body.get(start..).and_then(|bytes| bytes.first_chunk::<8>());
-        if buffer.length() > 0 {
-            let declared =
-                prefix.map(|prefix| i64::from_le_bytes(*prefix)).ok_or("a buffer lies outside its message")?;
+        let stored = stored(body, buffer.offset(), buffer.length()).ok_or("a buffer lies outside its message")?;
+        if batch.compression().is_some()
+            && let Some(declared) = stored.first_chunk().map(|declared| i64::from_le_bytes(*declared))
+        {
             // -1: the buffer is stored as it is.
             total = total.saturating_add(u64::try_from(declared).unwrap_or(0));
         }
     }
-    match total {
-        total if total > MAX_BATCH_BYTES => {
-            Err(format!("a record batch declares {total} bytes; at most {MAX_BATCH_BYTES} are read at once"))
-        }
-        _ => Ok(()),
+    if total > MAX_BATCH_BYTES {
+        return Err(format!("a record batch declares {total} bytes; at most {MAX_BATCH_BYTES} are read at once"));
     }
+    Ok(())
+}
+
+fn stored(body: &Buffer, offset: i64, length: i64) -> Option<&[u8]> {
+    let (start, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
+    body.get(start..start.checked_add(length)?)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

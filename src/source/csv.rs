@@ -294,3 +294,183 @@ impl Parser {
         name.map_or_else(|| message.to_owned(), |field| format!("{before}column `{}`", field.name()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::coverage::Progress;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+        folder
+    }
+
+    fn options(folder: &tempfile::TempDir, more: Value) -> Value {
+        let mut options = json!({ "path": folder.path() });
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        options
+    }
+
+    fn types(schema: &Schema) -> Vec<String> {
+        schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+    }
+
+    fn fault(folder: &tempfile::TempDir, more: Value) -> Vec<String> {
+        let faults = plan::<Config>(options(folder, more), 10).err().unwrap();
+        faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+    }
+
+    /// `count` records `i,i/2`, the given ones replaced.
+    fn many(count: usize, bad: &[(usize, &str)]) -> String {
+        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+            Some((_, text)) => format!("{text}\n"),
+            None => format!("{row},{}\n", row as f64 / 2.0),
+        };
+        std::iter::once("id,half\n".to_owned()).chain((0..count).map(line)).collect()
+    }
+
+    #[test]
+    fn types_follow_the_first_records_and_the_options() {
+        let folder =
+            folder(&[("a.csv", "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8")]);
+        let batches = read::<Config>(options(&folder, json!({ "types": { "q,\"x": "float" } })), 10);
+        let all = records(&batches);
+        let expected = [
+            "source: Utf8",
+            "row: UInt64",
+            "i: Int64",
+            "f: Float64",
+            "s: Utf8",
+            "b: Boolean",
+            "none: Utf8",
+            "q,\"x: Float64",
+        ];
+        assert_eq!(types(&all.schema()), expected);
+        assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1]);
+        assert_eq!(all["source"].as_string::<i32>().value(1), "a.csv");
+        assert_eq!(all["s"].as_string::<i32>().value(1), "y\n z");
+        assert_eq!(all["none"].null_count(), 2);
+        assert_eq!(all["q,\"x"].as_primitive::<Float64Type>().values(), &[7.0, 8.0]);
+    }
+
+    #[test]
+    fn one_bad_value_among_10_000_is_one_reject() {
+        let folder = folder(&[("a.csv", &many(10_000, &[(7_123, "7123,oops")]))]);
+        let batches = read::<Config>(options(&folder, json!({})), 4096);
+        assert_eq!(rejects(&batches), [(7123, "malformed", Some("7123,oops".to_owned()))]);
+        let reason = &batches[1].rejects[0].reason;
+        assert_eq!(reason, "Error while parsing value 'oops' as type 'Float64' for column `half`");
+        let ids = records(&batches);
+        let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn several_bad_records_are_each_found() {
+        let long = "x".repeat(2 << 20);
+        let bad = [(0, "a,b,c"), (1500, "1"), (1501, ",nan?"), (2000, &long), (2999, "2999,\"never closed\n")];
+        let folder = folder(&[("a.csv", &many(3000, &bad))]);
+        let batches = read::<Config>(options(&folder, json!({ "types": { "half": "float" } })), 1000);
+        let found = rejects(&batches);
+        let found: Vec<_> = found.iter().map(|(row, code, text)| (*row, *code, text.as_deref())).collect();
+        let expected = [
+            (0, "malformed", Some("a,b,c")),
+            (1500, "malformed", Some("1")),
+            (1501, "malformed", Some(",nan?")),
+            (2000, "too_large", None),
+            (2999, "malformed", Some("2999,\"never closed\n\n")),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(records(&batches).num_rows(), 2995);
+        assert_eq!(batches[1].rejects[0].reason, "incorrect number of fields, expected 2 got 1");
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_a_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(rejects(&batches), [(1, "malformed", Some("2,\u{fffd}".to_owned()))]);
+        assert_eq!(records(&batches).num_rows(), 2);
+    }
+
+    #[test]
+    fn files_follow_each_other_by_name_and_columns_are_found_by_name() {
+        let folder = folder(&[("b.csv", "y,more,x\n4,m,3\n"), ("a.csv", "x,y\n1,2\n"), ("empty.csv", "")]);
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(batches.len(), 2);
+        let all = records(&batches);
+        assert_eq!(all["source"].as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.csv", "b.csv"]);
+        assert_eq!(all["x"].as_primitive::<Int64Type>().values(), &[1, 3]);
+        assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 0]);
+    }
+
+    #[test]
+    fn a_file_without_a_column_ends_the_run_and_is_named() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n")]);
+        let source = plan::<Config>(options(&folder, json!({})), 10).unwrap();
+        let error = drain(source, &Progress::default()).unwrap_err().to_string();
+        assert_eq!(error, "b.csv: there is no column `y` (Int64), which the first file has");
+    }
+
+    #[test]
+    fn a_later_run_reads_the_batches_that_are_not_done() {
+        let folder = folder(&[("a.csv", &many(50, &[(13, "x,y")])), ("b.csv", &many(5, &[]))]);
+        let options = || options(&folder, json!({ "types": { "id": "int", "half": "float" } }));
+        let all = read::<Config>(options(), 10);
+        assert_eq!(all.len(), 6);
+        let rest = drain(plan::<Config>(options(), 10).unwrap(), &progress_of(&all[1..3])).unwrap();
+        let names = |batches: &[crate::batch::SourceBatch]| -> Vec<String> {
+            batches.iter().map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows)).collect()
+        };
+        assert_eq!(names(&rest), ["0..10", "30..40", "40..50", "0..5"]);
+        assert_eq!(rest[1].batch.records, all[3].batch.records);
+    }
+
+    #[test]
+    fn files_without_a_header_take_names_or_numbers() {
+        let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
+        let more = json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
+        let all = records(&read::<Config>(options(&folder, more), 10));
+        assert_eq!(types(&all.schema())[2..], ["n: Int64", "s: Utf8"]);
+        assert_eq!(all["s"].as_string::<i32>().value(0), "a;b");
+        let all =
+            records(&read::<Config>(options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })), 10));
+        assert_eq!(types(&all.schema())[2..], ["column_1: Int64", "column_2: Utf8"]);
+    }
+
+    #[test]
+    fn batches_close_at_their_bytes() {
+        let folder = folder(&[("a.csv", &many(100, &[]))]);
+        let mut written = options(&folder, json!({}));
+        let config: Config = serde_json::from_value(written.take()).unwrap();
+        let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
+        let context = Context { models: BTreeMap::new(), limits: crate::context::Limits::default() };
+        let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
+        assert!(batches.len() > 9, "{}", batches.len());
+        assert_eq!(records(&batches).num_rows(), 100);
+    }
+
+    #[test]
+    fn faults_name_their_key() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("twice.txt", "x,x\n")]);
+        assert_eq!(
+            fault(&folder, json!({ "types": { "z": "int" } })),
+            ["types.z: there is no such column; known: x, y"]
+        );
+        let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
+        assert_eq!(fault(&folder, more).len(), 3);
+        let twice = json!({ "path": folder.path().join("twice.txt") });
+        assert_eq!(fault(&folder, twice), ["path: twice.txt: column `x` is there twice; names must be unique"]);
+        let none = json!({ "path": folder.path().join("*.nothing") });
+        assert!(fault(&folder, none)[0].starts_with("path: no file matches"));
+    }
+}

@@ -35,12 +35,10 @@ impl Shape {
         let (mut depth, mut values) = (0, 0);
         let mut bytes = line.iter().enumerate();
         while let Some((place, byte)) = bytes.next() {
+            if *byte == b'"' && !skip_string(&mut bytes) {
+                return Self::Unclosed;
+            }
             match byte {
-                b'"' => {
-                    if !skip_string(&mut bytes) {
-                        return Self::Unclosed;
-                    }
-                }
                 b'{' | b'[' => {
                     depth += 1;
                     values += 1;

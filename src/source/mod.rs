@@ -1,8 +1,8 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
-mod arrow;
+pub mod arrow;
 mod arrow_messages;
-mod csv;
+pub mod csv;
 mod cut;
 mod dead_leaves;
 mod factors;
@@ -21,6 +21,10 @@ mod parquet;
 mod record_files;
 mod synthetic;
 mod text;
+pub mod ndjson;
+pub mod parquet;
+mod record_files;
+pub mod text;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use crate::error::{Fault, StageError};
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::json_shape::{MAX_DEPTH, Shape};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
 use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
 
@@ -87,16 +87,36 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     for file in files {
         let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(StageError::io(&file.path))?;
         let Some(block) = block else { continue };
-        let values = block.texts().filter_map(|(_, text)| serde_json::from_slice::<Value>(text).ok());
-        let mut values = values.filter(Value::is_object).peekable();
-        if values.peek().is_some() {
-            return infer_json_schema_from_iterator(values.map(Ok)).map_err(|error| {
+        let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
+        let values: Vec<Value> = values.filter(Value::is_object).collect();
+        if !values.is_empty() {
+            return infer_from(values).map_err(|error| {
                 StageError::Other(format!("{}: the first records do not fit together: {error}", file.name))
             });
         }
     }
     let what = "no file begins with a JSON object; expected one a line, to know the columns by";
     Err(StageError::Other(what.to_owned()))
+}
+
+/// So many of the first records may contradict those before them; they are left out.
+const MISFITS: usize = 10;
+
+fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
+    let infer = |values: &[Value]| infer_json_schema_from_iterator(values.iter().map(Ok));
+    for _ in 0..MISFITS {
+        if let Ok(schema) = infer(&values) {
+            return Ok(schema);
+        }
+        // Halving finds the first record that does not go with those before it.
+        let (mut fit, mut misfit) = (0, values.len());
+        while misfit - fit > 1 {
+            let middle = fit.midpoint(misfit);
+            *(if infer(&values[..middle]).is_ok() { &mut fit } else { &mut misfit }) = middle;
+        }
+        values.remove(fit);
+    }
+    infer(&values).map_err(|error| StageError::Other(shorten(&error.to_string())))
 }
 
 /// How planned NDJSON files are read.
@@ -214,4 +234,128 @@ fn whole(text: &str) -> Option<i64> {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
         (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Float64Type, Int64Type};
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn file(text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.ndjson"), text).unwrap();
+        folder
+    }
+
+    fn many(count: usize, bad: &[(usize, &str)]) -> String {
+        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+            Some((_, text)) => format!("{text}\n"),
+            None => format!("{{\"id\": {row}, \"v\": [{row}, 0.5]}}\n"),
+        };
+        (0..count).map(line).collect()
+    }
+
+    #[test]
+    fn objects_become_rows_with_inferred_types() {
+        let text = "\u{feff}{\"a\": 1, \"v\": [1, 2], \"s\": \"x\", \"o\": {\"k\": true}, \"n\": null}\r\n \n{\"v\": [0.5], \"a\": 3.0, \"extra\": []}";
+        let folder = file(text);
+        let more = json!({ "path": folder.path(), "types": { "late": "bool" } });
+        let all = records(&read::<Config>(more, 10));
+        let types: Vec<_> = all.schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+        assert!(types.contains(&"a Float64".to_owned()), "{types:?}");
+        assert!(types.contains(&"n Utf8".to_owned()), "{types:?}");
+        assert!(types.contains(&"late Boolean".to_owned()), "{types:?}");
+        assert_eq!(all["v"].as_list::<i32>().values().as_primitive::<Float64Type>().values(), &[1.0, 2.0, 0.5]);
+        assert_eq!(all["s"].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("x"), None]);
+        assert!(all["o"].as_struct().column(0).as_boolean().value(0));
+    }
+
+    #[test]
+    fn one_bad_record_among_10_000_is_one_reject() {
+        let folder = file(&many(10_000, &[(7_123, "{\"id\": 1.5}")]));
+        let batches = read::<Config>(json!({ "path": folder.path() }), 4096);
+        assert_eq!(rejects(&batches), [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]);
+        assert_eq!(batches[1].rejects[0].reason, "whilst decoding field 'id': 1.5 is no 64-bit integer");
+        let ids = records(&batches);
+        let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_no_object_of_the_columns_is_refused() {
+        let deep = format!("{{\"v\": {}1{}}}", "[".repeat(200), "]".repeat(200));
+        let long = format!("{{\"id\": \"{}\"}}", "x".repeat(2 << 20));
+        let bad = [
+            (1, "[1, 2]"),
+            (2, "{\"id\": 1"),
+            (3, "1}"),
+            (4, "{\"id\": 1} {\"id\": 2}"),
+            (5, "{\"id\": tru}"),
+            (6, "{\"id\": {}}"),
+            (7, "{\"v\": 3}"),
+            (8, &deep),
+            (9, &long),
+            (10, "{\"id\": [1}]"),
+            (11, "{\"id\" 3}"),
+        ];
+        let folder = file(&many(20, &bad));
+        let batches = read::<Config>(json!({ "path": folder.path(), "types": { "id": "int" } }), 8);
+        let found = rejects(&batches);
+        assert_eq!(found.iter().map(|reject| reject.0).collect::<Vec<_>>(), (1..12).collect::<Vec<_>>());
+        let codes: Vec<_> = found.iter().filter(|reject| reject.1 != "malformed").map(|reject| reject.1).collect();
+        assert_eq!(codes, ["too_large"]);
+        assert_eq!(found[0].2.as_deref(), Some("[1, 2]"));
+        assert_eq!(records(&batches).num_rows(), 9);
+    }
+
+    #[test]
+    fn strings_that_are_no_utf8_are_a_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jsonl"), b"{\"s\": \"a\"}\n{\"s\": \"\xff\"}\n{\"s\": \"b\"}").unwrap();
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches).len(), 1);
+        assert_eq!(records(&batches).num_rows(), 2);
+    }
+
+    #[test]
+    fn a_later_run_reads_the_batches_that_are_not_done() {
+        let folder = file(&many(25, &[]));
+        let all = read::<Config>(json!({ "path": folder.path() }), 10);
+        let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+        let rest = drain(source, &progress_of(&all[..1])).unwrap();
+        assert_eq!(rest.len(), 2);
+        assert_eq!(rest[1].batch.records, all[2].batch.records);
+    }
+
+    #[test]
+    fn a_small_record_that_would_fill_the_memory_is_refused() {
+        let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
+        let nulls = vec!["null"; 10_000].join(",");
+        let folder = file(&format!("{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n", wide.join(",")));
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches).iter().map(|reject| (reject.0, reject.1)).collect::<Vec<_>>(), [(1, "too_large")]);
+    }
+
+    #[test]
+    fn nothing_to_know_the_columns_by_is_a_fault() {
+        let folder = file("hello\n[1]\n");
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        assert!(faults[0].message.starts_with("no file begins with a JSON object"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_few_misfits_at_the_beginning_are_rejects_and_many_a_fault() {
+        let folder = file("{\"a\": 1}\n{\"a\": {\"b\": 1}}\n{\"a\": 2}\n");
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches), [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]);
+        let folder = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        assert!(faults[0].message.contains("do not fit together"), "{faults:?}");
+    }
 }

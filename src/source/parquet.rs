@@ -11,7 +11,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
     RowSelector,
 };
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{
+    FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+    RowGroupMetaData,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -96,22 +99,41 @@ fn first_schema(files: &[InputFile]) -> Result<Schema, StageError> {
 }
 
 fn metadata(input: &File) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
-    Ok(Arc::new(ParquetMetaDataReader::new().parse_and_finish(input)?))
+    // Statistics are of no use here, and what is broken in them does no harm.
+    let options = ParquetMetaDataOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let footer = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(input)?;
+    let file = footer.file_metadata();
+    // The decoder believes the file's count, which some writers leave at 0; the row groups' counts are what is read.
+    let rows = footer.row_groups().iter().fold(0, |rows: i64, group| rows.saturating_add(group.num_rows()));
+    let file = FileMetaData::new(
+        file.version(),
+        rows,
+        file.created_by().map(str::to_owned),
+        file.key_value_metadata().cloned(),
+        file.schema_descr_ptr(),
+        file.column_orders().cloned(),
+    );
+    Ok(Arc::new(ParquetMetaData::new(file, footer.row_groups().to_vec())))
 }
 
 fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
     ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
 }
 
-/// Rows that a file declares; no less than one, and no more than can be counted.
+/// Rows that a file declares, no less than one.
 fn declared(metadata: &ParquetMetaData) -> u64 {
     let rows = metadata.row_groups().iter().map(group_rows);
     rows.fold(0, u64::saturating_add).max(1)
 }
 
+/// More rows in a row group are not believed; so no sum over a file's can overflow.
+const MAX_GROUP_ROWS: u64 = 1 << 40;
+
 fn group_rows(group: &RowGroupMetaData) -> u64 {
-    // i64::MAX rows in each of several groups would overflow the count.
-    u64::try_from(group.num_rows()).unwrap_or(0).min(u64::from(u32::MAX) * u64::from(u32::MAX) / 1024)
+    u64::try_from(group.num_rows()).unwrap_or(0).min(MAX_GROUP_ROWS)
 }
 
 /// How planned Parquet files are read.
@@ -273,5 +295,216 @@ impl Opened<'_> {
             output.send(rows, records)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use arrow::array::{ArrayRef, AsArray, BinaryArray, Float32Array, Int64Array, StringArray, StructArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, UInt64Type};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+    use serde_json::json;
+
+    use super::*;
+    use crate::coverage::Progress;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+    use crate::tensor::{fixed_column, tensor_field};
+
+    fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
+        write_batch(path, &RecordBatch::try_from_iter(columns).unwrap(), group);
+    }
+
+    fn write_batch(path: &Path, batch: &RecordBatch, group: usize) {
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn numbers(rows: Range<i64>) -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(rows))
+    }
+
+    fn ranges(batches: &[crate::batch::SourceBatch]) -> Vec<Range<u64>> {
+        batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
+    }
+
+    #[test]
+    fn columns_come_as_they_are_in_batches_within_row_groups() {
+        let folder = tempfile::tempdir().unwrap();
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..250).map(|row| row.to_string())));
+        write(&folder.path().join("b.parquet"), vec![("n", numbers(0..250)), ("t", text)], 100);
+        let source = plan::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
+        assert_eq!(source.schema().fields().len(), 3);
+        let batches = drain(source, &Progress::default()).unwrap();
+        assert_eq!(ranges(&batches), [0..60, 60..100, 100..160, 160..200, 200..250]);
+        let all = records(&batches);
+        assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
+        assert_eq!(all["row"].as_primitive::<UInt64Type>().value(249), 249);
+        let opened = plan::<Config>(json!({ "path": folder.path() }), 60).unwrap().open(&Progress::default()).unwrap();
+        assert_eq!(opened.total, Some(250));
+    }
+
+    #[test]
+    fn tensors_keep_their_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = [2_usize, 3];
+        let field = tensor_field("x", &shape).unwrap();
+        let column = fixed_column(6, vec![0.5; 24]).unwrap();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![column]).unwrap();
+        write_batch(&folder.path().join("a.parquet"), &batch, 100);
+        let all = records(&read::<Config>(json!({ "path": folder.path() }), 10));
+        assert_eq!(all.schema().field(2).data_type(), field.data_type());
+        assert_eq!(all.schema().field(2).extension_type_name(), Some("arrow.fixed_shape_tensor"));
+    }
+
+    #[test]
+    fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
+        let all = read::<Config>(json!({ "path": folder.path() }), 30);
+        let rest = |done: &[crate::batch::SourceBatch]| {
+            drain(plan::<Config>(json!({ "path": folder.path() }), 30).unwrap(), &progress_of(done)).unwrap()
+        };
+        for done in [1, 2, 4, 6, 9] {
+            let rest = rest(&all[..done]);
+            assert_eq!(ranges(&rest), ranges(&all[done..]), "{done}");
+            assert_eq!(records(&rest), records(&all[done..]), "{done}");
+        }
+        assert_eq!(rest(&all[5..]).len(), 5);
+        assert!(rest(&all).is_empty());
+    }
+
+    #[test]
+    fn images_of_hugging_face_tables_become_a_binary_column() {
+        let folder = tempfile::tempdir().unwrap();
+        let image: &[u8] = b"P5 4 3 255\n............";
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(image), None, Some(b"broken")]));
+        let path: ArrayRef = Arc::new(StringArray::from(vec![Some("x/1.pgm"), None, None]));
+        let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
+        let pair =
+            StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
+        write(&folder.path().join("a.parquet"), vec![("img", Arc::new(pair)), ("label", numbers(0..3))], 100);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        let all = records(&batches);
+        assert_eq!(all["image"].as_binary::<i32>().value(0), image);
+        assert!(all["image"].is_null(1));
+        let sources: Vec<_> = all["source"].as_string::<i32>().iter().flatten().collect();
+        assert_eq!(sources, ["a.parquet/x/1.pgm", "a.parquet", "a.parquet"]);
+        assert_eq!(batches[0].pixels, 12);
+        assert_eq!(all.schema().field(3).name(), "label");
+    }
+
+    #[test]
+    fn images_count_at_their_decoded_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let image: &[u8] = b"P5 2000 2000 255\n";
+        let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(vec![image; 8]));
+        write(&folder.path().join("a.parquet"), vec![("image", images)], 100);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 8);
+        assert_eq!(ranges(&batches), [0..2, 2..4, 4..6, 6..8]);
+        assert_eq!(batches[0].pixels, 8_000_000);
+    }
+
+    #[test]
+    fn a_broken_file_among_others_is_one_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.parquet"), b"PAR1 this is nothing PAR1").unwrap();
+        write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches), [(0, "malformed", None)]);
+        assert!(batches[0].rejects[0].reason.starts_with("a.parquet, row 0: "), "{}", batches[0].rejects[0].reason);
+        assert_eq!(records(&batches).num_rows(), 5);
+        std::fs::remove_file(folder.path().join("b.parquet")).unwrap();
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        assert!(faults[0].message.starts_with("no file can be read; a.parquet: "), "{faults:?}");
+    }
+
+    #[test]
+    fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, vec![("n", numbers(0..300))], 100);
+        let footer = metadata(&File::open(&path).unwrap()).unwrap();
+        let (start, length) = footer.row_group(1).column(0).byte_range();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[start as usize..(start + length) as usize].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
+        assert_eq!(batches[1].rejects.len(), 1);
+        assert!(batches[1].rejects[0].reason.starts_with("a.parquet, 100 rows from 100: "));
+        assert_eq!(records(&batches).num_rows(), 200);
+    }
+
+    #[test]
+    fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("a.parquet");
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..40).map(|row| (row % 7).to_string())));
+        write(&whole, vec![("n", numbers(0..40)), ("t", text)], 20);
+        let bytes = std::fs::read(&whole).unwrap();
+        for place in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0xff;
+            std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
+            let source = plan::<Config>(json!({ "path": folder.path() }), 15).unwrap();
+            match drain(source, &Progress::default()) {
+                Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
+                Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn another_type_in_a_later_file_ends_the_run_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
+        write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0])))], 100);
+        let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+        let error = drain(source, &Progress::default()).unwrap_err().to_string();
+        assert_eq!(error, "b.parquet: column `n` is Float32; expected Int64, as in the first file");
+        assert_eq!(DataType::Float32.to_string(), "Float32");
+    }
+
+    #[test]
+    fn faults_name_their_key() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), vec![("length", numbers(0..5))], 100);
+        let faults = |options| plan::<Config>(options, 10).err().unwrap();
+        let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
+        assert_eq!(found[0].message, "there is no column `lenght`; did you mean `length`?; known: length");
+        assert_eq!(faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key, "image_column");
+    }
+
+    /// Says what became of each file of Apache's collection.
+    #[test]
+    fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
+        let Ok(data) = std::env::var("LATENTFLOW_TEST_DATA") else {
+            eprintln!("skipped: LATENTFLOW_TEST_DATA is not set");
+            return;
+        };
+        let root = Path::new(&data).join("bad/parquet-testing");
+        let files = files::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
+        assert!(files.len() > 60, "{} files", files.len());
+        for file in files {
+            let what = match plan::<Config>(json!({ "path": file.path }), 1000) {
+                Err(faults) => format!("fault: {}", faults[0].message),
+                Ok(source) => {
+                    let batches = drain(source, &Progress::default()).unwrap();
+                    let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+                    let covered: u64 = batches.iter().map(|batch| batch.batch.provenance.len()).sum();
+                    let reasons: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).map(|r| &r.reason).collect();
+                    assert!(rows as u64 == covered || !reasons.is_empty(), "{}", file.name);
+                    format!("{rows} of {covered} rows {reasons:?}")
+                }
+            };
+            eprintln!("{}: {what}", file.name);
+        }
     }
 }
