@@ -7,9 +7,9 @@ use rand_distr::StandardNormal;
 
 /// Radii are drawn with density r^-3, which makes the image's statistics the same at every scale; the bounds are
 /// shares of the image's shorter side.
-const RADII: [f64; 2] = [1.0 / 48.0, 1.0 / 2.0];
+const RADII: [f64; 2] = [1.0 / 48.0, 1.0 / 3.0];
 /// The smallest radius in pixels lies between these, so that small images have edges and large ones detail.
-const SMALLEST: [f64; 2] = [1.5, 8.0];
+const SMALLEST: [f64; 2] = [1.5, 16.0];
 /// The plane is covered with near certainty long before; this only bounds the work.
 const LEAVES_PER_PIXEL: usize = 16;
 
@@ -28,7 +28,7 @@ pub(super) fn draw(rng: &mut ChaCha8Rng, height: usize, width: usize) -> Vec<u8>
         // Centres lie where the leaf may reach the image.
         let y = rng.random_range(-largest..height as f64 + largest);
         let x = rng.random_range(-largest..width as f64 + largest);
-        plane.cover(y, x, radius, palette.colour(rng));
+        plane.cover(y, x, radius, || palette.colour(rng));
     }
     blur(&mut plane.pixels, height, width);
     plane.pixels
@@ -50,14 +50,14 @@ struct Palette {
 impl Palette {
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let mut normal = || rng.sample::<f64, _>(StandardNormal);
-        Self { luma: 110.0 + 25.0 * normal(), contrast: 55.0 + 10.0 * normal(), tint: [8.0 * normal(), 8.0 * normal()] }
+        Self { luma: 115.0 + 25.0 * normal(), contrast: 45.0 + 10.0 * normal(), tint: [7.0 * normal(), 7.0 * normal()] }
     }
 
     /// From luma and chroma by the inverse of the transform of ITU-R BT.601.
     fn colour(&self, rng: &mut ChaCha8Rng) -> [u8; 3] {
         let mut normal = || rng.sample::<f64, _>(StandardNormal);
         let luma = self.luma + self.contrast * normal();
-        let [blue, red] = self.tint.map(|tint| tint + 14.0 * normal());
+        let [blue, red] = self.tint.map(|tint| tint + 10.0 * normal());
         [luma + 1.402 * red, luma - 0.344_136 * blue - 0.714_136 * red, luma + 1.772 * blue]
             .map(|level| level.round().clamp(0.0, 255.0) as u8)
     }
@@ -81,14 +81,16 @@ impl Plane {
         Self { height, width, pixels: ground.repeat(height * width), next, uncovered: height * width }
     }
 
-    fn cover(&mut self, y: f64, x: f64, radius: f64, colour: [u8; 3]) {
+    /// Lays a disc under what is there; its colour is asked for only where something of it can be seen.
+    fn cover(&mut self, y: f64, x: f64, radius: f64, draw: impl FnOnce() -> [u8; 3]) {
+        let colour = std::cell::LazyCell::new(draw);
         for row in inside(y - radius, y + radius, self.height) {
             let half = (radius * radius - (row as f64 + 0.5 - y).powi(2)).max(0.0).sqrt();
             let span = inside(x - half, x + half, self.width);
             let next = &mut self.next[row * (self.width + 1)..(row + 1) * (self.width + 1)];
             let mut place = uncovered(next, span.start);
             while place < span.end {
-                self.pixels[(row * self.width + place) * 3..][..3].copy_from_slice(&colour);
+                self.pixels[(row * self.width + place) * 3..][..3].copy_from_slice(&*colour);
                 self.uncovered -= 1;
                 next[place] = place as u32 + 1;
                 place = uncovered(next, place + 1);
@@ -160,8 +162,8 @@ mod tests {
     #[test]
     fn a_leaf_hides_only_what_no_earlier_leaf_has_covered() {
         let mut plane = Plane::new(3, 5, [0; 3]);
-        plane.cover(1.5, 1.5, 1.1, [1; 3]);
-        plane.cover(1.5, 2.5, 10.0, [2; 3]);
+        plane.cover(1.5, 1.5, 1.1, || [1; 3]);
+        plane.cover(1.5, 2.5, 10.0, || [2; 3]);
         let reds: Vec<u8> = plane.pixels.iter().step_by(3).copied().collect();
         assert_eq!(reds, [2, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2, 1, 2, 2, 2]);
         assert_eq!(plane.uncovered, 0);
