@@ -1,5 +1,13 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
+pub mod encode;
+pub mod denoise;
+mod columns;
+mod through;
+mod tile;
+#[cfg(test)]
+mod testing;
+
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -66,7 +74,10 @@ pub trait TransformConfig: DeserializeOwned + JsonSchema {
 pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
 
 /// Every kind of transform.
-pub const KINDS: &[Kind<PlanTransform>] = &[];
+pub const KINDS: &[Kind<PlanTransform>] = &[
+    kind::<encode::Config>("encode", "runs the encoder: a tensor column becomes a latent"),
+    kind::<denoise::Config>("denoise", "runs the whole autoencoder, or a denoiser"),
+];
 
 const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
     Kind {
