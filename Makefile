@@ -1,4 +1,20 @@
-.PHONY: runtime
+# Two commands do everything: `make demo` and `make test`.
+
+.PHONY: demo test runtime build
+
+# Made-up images to latent features in Parquet: the main job, on input that needs no download.
+demo: build
+	target/release/latentflow run pipelines/quickstart.toml
+	@echo
+	@echo "The latent features lie in demo/latents; README.md says how to read them. To look at them now:"
+	@echo "  target/release/latentflow inspect demo/latents"
+
+build: runtime
+	cargo build --release --locked
+
+# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
+test: runtime
+	cargo test --locked
 
 # ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
 runtime:

@@ -145,6 +145,16 @@ impl Batch {
         Ok(Self { records, origin, provenance: self.provenance })
     }
 
+    /// The records at these places; they still stand for all of the batch's source rows.
+    #[must_use]
+    pub fn rows(&self, part: Range<usize>) -> Self {
+        Self {
+            records: self.records.slice(part.start, part.end - part.start),
+            origin: self.origin[part].to_vec(),
+            provenance: Arc::clone(&self.provenance),
+        }
+    }
+
     /// The records of several arms of the graph, one after the other; all stand for the same source rows.
     ///
     /// # Errors
@@ -275,6 +285,11 @@ impl Rejects {
         self.list.push(Reject { ordinal, code, reason: reason.into(), record: None });
     }
 
+    /// Adds what `others` holds.
+    pub fn append(&mut self, mut others: Self) {
+        self.list.append(&mut others.list);
+    }
+
     /// What was refused, in the order of arrival.
     pub fn into_vec(self) -> Vec<Reject> {
         self.list
@@ -292,4 +307,50 @@ fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn batch(values: std::ops::Range<i64>) -> Batch {
+        let rows = u64::try_from(values.start).unwrap()..u64::try_from(values.end).unwrap();
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        let records = RecordBatch::try_from_iter([("v", column)]).unwrap();
+        Batch::new(records, Provenance::rows(Split::new("s"), rows))
+    }
+
+    #[test]
+    fn a_record_keeps_its_identity_through_a_filter() {
+        let mask = BooleanArray::from(vec![Some(false), Some(true), None, Some(true)]);
+        let kept = batch(10..14).filter(&mask).unwrap();
+        assert_eq!(kept.origin, [1, 3]);
+        assert_eq!(kept.provenance.row(kept.origin[1]).map(|(_, row)| row), Some(13));
+        assert_eq!(kept.provenance.len(), 4);
+    }
+
+    #[test]
+    fn a_seed_depends_on_split_row_and_salt_alone() {
+        let (whole, part) = (batch(0..8).provenance, batch(5..8).provenance);
+        assert_eq!(whole.seed(6, 1), part.seed(1, 1));
+        assert_ne!(whole.seed(6, 1), whole.seed(6, 2));
+        assert_ne!(whole.seed(6, 1), whole.seed(5, 1));
+    }
+
+    #[test]
+    fn slicing_a_source_batch_keeps_rejects_with_their_rows() {
+        let mut whole = SourceBatch { batch: batch(0..6), rejects: Vec::new(), pixels: 600 };
+        // Row 2 could not be read: five records stand for six rows.
+        whole.batch.records = whole.batch.records.slice(0, 5);
+        whole.batch.origin = vec![0, 1, 3, 4, 5];
+        whole.rejects.push(Reject { ordinal: 2, code: RejectCode::Malformed, reason: "bad".into(), record: None });
+        let part = whole.slice(2..4);
+        assert_eq!(part.batch.origin, [1]);
+        assert_eq!(part.batch.records.num_rows(), 1);
+        assert_eq!(part.rejects.iter().map(|reject| reject.ordinal).collect::<Vec<_>>(), [0]);
+        assert_eq!((part.batch.provenance.len(), part.pixels), (2, 200));
+    }
 }

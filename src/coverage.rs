@@ -189,3 +189,73 @@ impl Progress {
         ranges
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::Split;
+
+    proptest! {
+        #[test]
+        fn intervals_behave_as_a_set_of_integers(ranges in prop::collection::vec((0_u64..60, 0_u64..12), 0..24), probe in (0_u64..70, 0_u64..9)) {
+            let mut intervals = Intervals::default();
+            let mut set = BTreeSet::new();
+            for (start, len) in ranges {
+                intervals.insert(start..start + len);
+                set.extend(start..start + len);
+            }
+            let probe = probe.0..probe.0 + probe.1;
+            prop_assert_eq!(intervals.len(), set.len() as u64);
+            prop_assert_eq!(intervals.covers(&probe), probe.clone().all(|row| set.contains(&row)));
+            let edges: Vec<u64> = (probe.start + 1..probe.end).filter(|row| set.contains(row) != set.contains(&(row - 1))).collect();
+            prop_assert_eq!(intervals.edges(&probe).collect::<Vec<_>>(), edges);
+            prop_assert!(intervals.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
+
+        #[test]
+        fn pending_parts_are_wholly_old_or_wholly_new_and_miss_nothing(
+            sinks in prop::collection::vec(prop::collection::vec((0_u64..40, 0_u64..12), 0..5), 0..3),
+            rows in (0_u64..30, 1_u64..20),
+        ) {
+            let split = Split::new("s");
+            let sinks: Vec<Coverage> = sinks.into_iter().map(|ranges| {
+                let mut coverage = Coverage::default();
+                for (start, len) in ranges {
+                    coverage.insert(&Provenance::rows(Arc::clone(&split), start..start + len));
+                }
+                coverage
+            }).collect();
+            let progress = Progress { sinks: Arc::new(sinks.clone()), state: None };
+            let provenance = Provenance::rows(Arc::clone(&split), rows.0..rows.0 + rows.1);
+            let mut seen = BTreeSet::new();
+            for part in progress.pending(&provenance) {
+                let part = provenance.slice(part);
+                for sink in &sinks {
+                    let old = part.ranges().iter().flat_map(|range| range.rows.clone()).map(|row| sink.covers("s", &(row..row + 1)));
+                    let old: BTreeSet<bool> = old.collect();
+                    prop_assert!(old.len() <= 1, "a part is partly old");
+                }
+                seen.extend(part.ranges().iter().flat_map(|range| range.rows.clone()));
+            }
+            for row in rows.0..rows.0 + rows.1 {
+                let done = !sinks.is_empty() && sinks.iter().all(|sink| sink.covers("s", &(row..row + 1)));
+                prop_assert_eq!(seen.contains(&row), !done);
+            }
+        }
+    }
+
+    #[test]
+    fn coverage_survives_json() {
+        let mut coverage = Coverage::default();
+        coverage.insert(&Provenance::rows(Split::new("a"), 3..9));
+        coverage.insert(&Provenance::rows(Split::new("a"), 9..12));
+        let json = serde_json::to_string(&coverage).unwrap();
+        assert_eq!(json, r#"{"a":[[3,12]]}"#);
+        assert_eq!(serde_json::from_str::<Coverage>(&json).unwrap(), coverage);
+    }
+}

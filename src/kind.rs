@@ -14,6 +14,8 @@ pub struct Kind<P: 'static> {
     pub summary: &'static str,
     /// The JSON Schema of its options.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// What is wrong with options that cannot be planned yet, since something above them is wrong.
+    pub check: fn(Value) -> Vec<Fault>,
     /// Turns options into a planned stage.
     pub plan: P,
 }
@@ -29,11 +31,20 @@ pub fn find<'a, P>(kinds: &'a [Kind<P>], name: &str, role: &str) -> Result<&'a K
     })
 }
 
-/// The options of a stage, typed; every unknown key is named, and the first wrong value.
+/// The options of a table, typed; every unknown key is named, and the first wrong value.
 ///
 /// # Errors
 /// One fault per unknown key, and at most one for a value that does not fit.
 pub fn options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result<C, Vec<Fault>> {
+    match read::<C>(written) {
+        (Some(config), faults) if faults.is_empty() => Ok(config),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// As [`options`], with what could be understood in spite of unknown keys.
+pub fn read<C: DeserializeOwned + JsonSchema>(written: Value) -> (Option<C>, Vec<Fault>) {
+    let written = if written.is_null() { Value::Object(serde_json::Map::new()) } else { written };
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
@@ -44,12 +55,11 @@ pub fn options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result<C, Ve
     let known = known_keys::<C>();
     let mut faults: Vec<Fault> = unknown.into_iter().map(|key| unknown_key(&key, &known)).collect();
     match outcome {
-        Ok(config) if faults.is_empty() => Ok(config),
-        Ok(_) => Err(faults),
+        Ok(config) => (Some(config), faults),
         Err(error) => {
             let path = track.path().to_string();
             faults.push(Fault::new(if path == "." { String::new() } else { path }, error.to_string()));
-            Err(faults)
+            (None, faults)
         }
     }
 }

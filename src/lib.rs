@@ -3,15 +3,23 @@
 //! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
 
 pub mod error;
+pub mod durable;
 pub mod units;
+pub mod machine;
 pub mod batch;
 pub mod coverage;
 pub mod tensor;
+pub mod memory;
 pub mod metrics;
 pub mod kind;
+pub mod spec;
 pub mod image;
 pub mod model;
 pub mod context;
 pub mod source;
 pub mod transform;
 pub mod sink;
+pub mod plan;
+pub mod topology;
+pub mod admin;
+pub mod cli;

@@ -82,6 +82,14 @@ impl PixelFormat {
         (channels == self.channels.count()).then_some((height, width))
     }
 
+    /// The place of a value in a tensor of `pixels` pixels, which are counted row after row.
+    pub fn index(&self, channel: usize, pixel: usize, pixels: usize) -> usize {
+        match self.layout {
+            Layout::Nchw => channel * pixels + pixel,
+            Layout::Nhwc => pixel * self.channels.count() + channel,
+        }
+    }
+
     /// Per channel, `value = byte * scale + offset`.
     pub fn affine(&self, channel: usize) -> (f32, f32) {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);

@@ -1,3 +1,25 @@
 //! Images: decode, orient, resize, normalise into tensors, and back.
 
+pub mod decode;
+pub mod encode;
+pub mod error;
 pub mod format;
+pub mod header;
+mod jpeg;
+mod library;
+pub mod normalise;
+mod orient;
+mod png;
+pub mod resize;
+mod samples;
+pub mod ssim;
+pub mod watermark;
+pub mod size;
+
+pub use decode::{Pixels, decode};
+pub use encode::{OutputFormat, encode};
+pub use error::ImageError;
+pub use format::{Channels, Layout, PixelFormat};
+pub use header::{Format, Header, read_header};
+pub use resize::{Fit, Resizer};
+pub use size::Size;

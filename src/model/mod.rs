@@ -222,6 +222,24 @@ impl Model {
         parts.iter().map(|part| session::scratch_bytes(len, part.input.batch())).max().unwrap_or_default()
     }
 
+    /// Bytes of its ONNX files, without external data.
+    pub fn file_bytes(&self) -> u64 {
+        let parts = [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten();
+        parts.filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// One line for people: its kind, what it takes and what it gives.
+    pub fn summary(&self) -> String {
+        let shape = self.input_shape().map_or("any size".to_owned(), |shape| format!("{shape:?}"));
+        let input = match &self.input {
+            ModelInput::Image(image) => format!("{:?} images {shape}", image.format.channels).to_lowercase(),
+            ModelInput::Features(_) => format!("features {shape}"),
+            ModelInput::Tensor => format!("tensors {shape}"),
+        };
+        let code = self.code_size.map_or(String::new(), |size| format!(" -> code of {size}"));
+        format!("{} {input}{code}, {} loss", self.kind, self.loss.as_str())
+    }
+
     fn first(&self) -> &Part {
         match &self.network {
             Network::Autoencoder { encoder, .. } => encoder,

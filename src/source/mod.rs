@@ -1,10 +1,36 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+pub mod arrow;
+mod arrow_messages;
+pub mod csv;
+mod cut;
+mod dead_leaves;
+mod factors;
+mod files;
+pub mod images;
+pub mod tar;
+
+mod gather;
+mod image_column;
+mod images;
+mod journal;
+mod json_shape;
+mod listing;
+mod ndjson;
+mod parquet;
+mod record_files;
+mod synthetic;
+mod text;
+pub mod ndjson;
+pub mod parquet;
+mod record_files;
+pub mod text;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use ::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use ::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -91,13 +117,22 @@ pub trait SourceConfig: DeserializeOwned + JsonSchema {
 pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[];
+pub const KINDS: &[Kind<PlanSource>] = &[
+    kind::<images::Config>("images", "image files of a folder or a glob"),
+    kind::<parquet::Config>("parquet", "columns of Parquet files: features, or encoded images"),
+    kind::<csv::Config>("csv", "records of delimited text"),
+    kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
+    kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
+    kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
+    kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
+];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
     Kind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
+        check: |written| options::<C>(written).err().unwrap_or_default(),
         plan: |name, written, batch, context| options::<C>(written)?.plan(name, batch, context),
     }
 }

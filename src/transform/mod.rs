@@ -1,12 +1,19 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
-pub mod encode;
-pub mod denoise;
 mod columns;
-mod through;
-mod tile;
+pub mod corrupt;
+pub mod denoise;
+pub mod encode;
+pub mod features;
+pub mod filter;
+pub mod pixels;
+pub mod score;
+pub mod select;
 #[cfg(test)]
 mod testing;
+mod through;
+mod tile;
+mod vector;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -75,8 +82,14 @@ pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn Trans
 
 /// Every kind of transform.
 pub const KINDS: &[Kind<PlanTransform>] = &[
+    kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
+    kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
+    kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
     kind::<encode::Config>("encode", "runs the encoder: a tensor column becomes a latent"),
     kind::<denoise::Config>("denoise", "runs the whole autoencoder, or a denoiser"),
+    kind::<score::Config>("score", "measures the reconstruction error between two tensor columns"),
+    kind::<filter::Config>("filter", "keeps the records for which a comparison on a column holds"),
+    kind::<select::Config>("select", "chooses, renames and drops columns"),
 ];
 
 const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
@@ -84,6 +97,7 @@ const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> 
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
+        check: |written| options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| options::<C>(written)?.plan(input, context),
     }
 }

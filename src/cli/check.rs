@@ -1,0 +1,22 @@
+//! `latentflow check`: the plan, or every fault.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Exit, Pipeline, print};
+use crate::metrics::Metrics;
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pipeline: Pipeline,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
+        print(&format!("{plan}\n"))?;
+        Ok(Exit::Done)
+    }
+}

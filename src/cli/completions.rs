@@ -1,0 +1,22 @@
+//! `latentflow completions`: what a shell needs to complete commands and options.
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::{Cli, Exit, print};
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "latentflow", &mut script);
+        print(&String::from_utf8_lossy(&script))?;
+        Ok(Exit::Done)
+    }
+}

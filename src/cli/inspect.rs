@@ -1,0 +1,43 @@
+//! `latentflow inspect`: what a model takes and gives, what a dataset holds.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+
+use super::{Exit, print};
+use crate::model::{self, RuntimeSpec};
+use crate::sink::dataset;
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files.
+    path: PathBuf,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let path = &self.path;
+        let name = path.display();
+        let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
+        let is_model = ["model.toml", "encoder.onnx", "model.onnx"].iter().any(|file| path.join(file).exists());
+        if !path.exists() {
+            bail!("{name}: no such file or folder");
+        }
+        let text = if is_onnx || is_model {
+            let runtime = RuntimeSpec::default();
+            if let Err(fault) = model::runtime::init(&runtime) {
+                bail!("{}", fault.message);
+            }
+            let description = model::describe(path, &runtime).map_err(|faults| {
+                let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+                anyhow!("{name}: {}", faults.join("\n"))
+            })?;
+            description.to_string()
+        } else {
+            dataset::describe(path).with_context(|| name.to_string())?.to_string()
+        };
+        print(&format!("{}\n", text.trim_end()))?;
+        Ok(Exit::Done)
+    }
+}

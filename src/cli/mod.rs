@@ -1,0 +1,131 @@
+//! The command line: one file per command.
+
+mod check;
+mod completions;
+mod graph;
+mod init;
+mod inspect;
+mod log;
+mod progress;
+mod run;
+mod schema;
+mod summary;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::metrics::Metrics;
+use crate::plan::{self, Plan};
+use crate::spec::{self, Problems};
+
+/// How the program ended, as other programs see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All done; or, for a source without an end, drained on request.
+    Done = 0,
+    /// A stage failed, or the machine did.
+    Failed = 1,
+    /// The command line or the pipeline file is wrong; nothing was started.
+    Usage = 2,
+    /// All done, but more records were rejected than `rejects.max_share` allows.
+    Rejects = 3,
+    /// Drained on request before the end of the input: run again to go on.
+    Drained = 4,
+    /// Stopped at once, by a second signal; what was not committed will be done again.
+    Killed = 130,
+}
+
+impl Exit {
+    /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
+    pub fn of(error: &anyhow::Error) -> Self {
+        if error.is::<Problems>() { Self::Usage } else { Self::Failed }
+    }
+}
+
+/// Runs autoencoders over streams of images and feature records.
+///
+/// A pipeline file (TOML) declares stages: sources give records, transforms encode, denoise and score them with
+/// ONNX models, sinks keep what comes out, latent features in Parquet first of all.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  latentflow init > photos.toml                      a commented pipeline to start from
+  latentflow check photos.toml                       what it would do, and every fault it has
+  latentflow run photos.toml                         do it
+  latentflow run photos.toml --set stages.photos.path='holiday/**/*.jpg'
+  latentflow inspect models/photo-ae                 what a model takes and gives
+  latentflow inspect out/latents                     what a run has written
+
+Exit codes: 0 done, 1 failed, 2 usage or invalid pipeline, 3 too many rejects,
+4 drained before the end of the input (run again to go on), 130 stopped at once.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline until its sources end, or until it is told to stop.
+    Run(run::Run),
+    /// Check a pipeline and print its plan: schemas, shapes, workers, predicted memory.
+    Check(check::Check),
+    /// Draw a pipeline's graph.
+    Graph(graph::Graph),
+    /// Describe a model folder, an ONNX file, or a dataset that a run has written.
+    Inspect(inspect::Inspect),
+    /// Print the JSON Schema of pipeline files, for editors.
+    Schema(schema::Schema),
+    /// Print a commented pipeline file to start from.
+    Init(init::Init),
+    /// Print completions for a shell.
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong; [`Exit::of`] says with which code to end.
+    pub fn run(self) -> anyhow::Result<Exit> {
+        match self.command {
+            Command::Run(command) => command.run(),
+            Command::Check(command) => command.run(),
+            Command::Graph(command) => command.run(),
+            Command::Inspect(command) => command.run(),
+            Command::Schema(command) => command.run(),
+            Command::Init(command) => command.run(),
+            Command::Completions(command) => command.run(),
+        }
+    }
+}
+
+/// A pipeline file, and what overrides it.
+#[derive(Debug, Args)]
+struct Pipeline {
+    /// The pipeline file (TOML).
+    #[arg(value_name = "PIPELINE")]
+    file: PathBuf,
+    /// Override a key: --set stages.out.path=elsewhere. The environment does too: LATENTFLOW__STAGES__OUT__PATH.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Pipeline {
+    fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+        plan::check(spec::read(&self.file, &self.set), metrics)
+    }
+}
+
+/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

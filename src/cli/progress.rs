@@ -1,0 +1,87 @@
+//! How a run goes, while it goes: bars on a terminal, a log line now and then elsewhere.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::log::LogFormat;
+use crate::topology::{StageStats, Stats};
+
+/// How often bars are drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// How often a line is written where there is no terminal.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Follows a run until it is finished.
+pub(super) struct Progress {
+    task: tokio::task::JoinHandle<()>,
+    bars: Vec<ProgressBar>,
+}
+
+impl Progress {
+    pub(super) fn start(format: LogFormat, stats: Arc<Stats>) -> Self {
+        if format == LogFormat::Auto && std::io::stderr().is_terminal() {
+            let all = MultiProgress::new();
+            let sources: Vec<usize> = (0..stats.stages.len()).filter(|&at| stats.stages[at].role == "source").collect();
+            let bars: Vec<ProgressBar> = sources.iter().map(|&at| all.add(bar(&stats.stages[at]))).collect();
+            let drawn = bars.clone();
+            let task = tokio::spawn(async move {
+                loop {
+                    sources.iter().zip(&drawn).for_each(|(&at, bar)| draw(&stats, &stats.stages[at], bar));
+                    tokio::time::sleep(DRAW_EVERY).await;
+                }
+            });
+            return Self { task, bars };
+        }
+        let task = tokio::spawn(async move {
+            let mut before = 0;
+            loop {
+                tokio::time::sleep(LOG_EVERY).await;
+                let records = stats.records();
+                let rate = (records - before) as f64 / LOG_EVERY.as_secs_f64();
+                let error = error_text(&stats);
+                tracing::info!(records, rejects = stats.rejects(), per_second = rate.round(), "running{error}");
+                before = records;
+            }
+        });
+        Self { task, bars: Vec::new() }
+    }
+
+    pub(super) fn finish(self) {
+        self.task.abort();
+        self.bars.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+fn bar(stage: &StageStats) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_prefix(stage.name.to_string());
+    bar.set_style(style("{prefix}  {spinner} {human_pos} records  {per_sec}{msg}"));
+    bar
+}
+
+fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
+    if let (None, Ok(total)) = (bar.length(), u64::try_from(stage.total.load(Relaxed))) {
+        bar.set_length(total);
+        bar.set_style(style("{prefix}  {bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left{msg}"));
+    }
+    bar.set_position(stage.records_in.load(Relaxed));
+    let rejects = match stats.rejects() {
+        0 => String::new(),
+        rejects => format!("  {rejects} rejected"),
+    };
+    bar.set_message(format!("{rejects}{}", error_text(stats)));
+}
+
+fn error_text(stats: &Stats) -> String {
+    let errors = stats.stages.iter().filter_map(|stage| stage.error.as_ref()?.summary());
+    errors.map(|error| format!("  error {:.4}", error.mean)).collect()
+}
+
+/// Templates are constants; one that does not parse would show as the plain default.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

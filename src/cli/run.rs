@@ -1,0 +1,158 @@
+//! `latentflow run`: carries a pipeline out, shows how it goes, and says what came of it.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+
+use super::log::{self, LogFormat};
+use super::progress::Progress;
+use super::summary::Summary;
+use super::{Exit, Pipeline, print};
+use crate::admin;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::topology::{Outcome, Topology};
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pipeline: Pipeline,
+    /// Workers, each with its own ONNX sessions. Default: as the pipeline says, or the cores at hand.
+    #[arg(long, value_name = "N")]
+    workers: Option<std::num::NonZeroU16>,
+    /// Take the first N records that are not done yet, then stop.
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroU64>,
+    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// How the summary at the end looks: a table on standard error, or JSON on standard output.
+    #[arg(long, value_enum, default_value_t = SummaryFormat::Table)]
+    summary: SummaryFormat,
+    /// How progress and log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  latentflow run pipelines/quickstart.toml
+  latentflow run photos.toml --limit 100 --summary json
+  latentflow run photos.toml --workers 4 --metrics 127.0.0.1:9464
+
+Ctrl-C or SIGTERM: what was read is finished and committed, exit code 4; run again to go on.
+A second one stops at once; what was not committed is done again by the next run.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SummaryFormat {
+    Table,
+    Json,
+    None,
+}
+
+impl Run {
+    pub(super) fn run(mut self) -> anyhow::Result<Exit> {
+        log::start(self.log_format);
+        if let Some(workers) = self.workers {
+            self.pipeline.set.push(format!("workers={workers}"));
+        }
+        let metrics = Arc::new(Metrics::new());
+        let plan = self.pipeline.plan(&metrics)?;
+        // The work is done by threads of its own; this runtime only passes messages.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.context("cannot start the runtime")?;
+        let exit = runtime.block_on(self.carry_out(plan, metrics));
+        // A reader that blocks (a network file system) must not keep the process from ending.
+        runtime.shutdown_background();
+        exit
+    }
+
+    async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
+        if let Some(address) = self.metrics {
+            let bound = admin::serve(address, Arc::clone(&metrics)).await;
+            let bound = bound.with_context(|| format!("cannot serve metrics on {address}"))?;
+            tracing::info!("metrics at http://{bound}/metrics");
+        }
+        let (name, max_share) = (plan.name.clone(), plan.max_share);
+        let folders = plan.folders();
+        let topology = Topology::open(plan, metrics).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
+        let stats = topology.stats();
+        let before = topology.committed();
+        if before > 0 {
+            tracing::info!("{before} records were done by earlier runs");
+        }
+        let progress = Progress::start(self.log_format, Arc::clone(&stats));
+        let outcome = topology.run(self.limit.map(NonZeroU64::get), asked_to_stop()).await;
+        progress.finish();
+        let summary = Summary::new(name, &stats, &outcome, before, folders, max_share);
+        match self.summary {
+            SummaryFormat::Table => eprint!("{summary}"),
+            SummaryFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
+            SummaryFormat::None => {}
+        }
+        match outcome {
+            Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
+            Outcome::Drained => Ok(Exit::Drained),
+            Outcome::Finished if summary.too_many_rejects() => Ok(Exit::Rejects),
+            Outcome::Finished => Ok(Exit::Done),
+        }
+    }
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
+async fn asked_to_stop() {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::warn!(%error, "signals cannot be heard: the run goes on to its end");
+            return std::future::pending().await;
+        }
+    };
+    signals.next().await;
+    tracing::info!("stopping: finishing and committing what was read; once more to stop at once");
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(Exit::Killed as i32);
+    });
+}
+
+/// What asks a process to stop.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "registering can fail elsewhere")]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What came of a run: a table for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::topology::{ErrorSummary, Outcome, Stats};
+use crate::units::Bytes;
+
+/// The summary of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    pipeline: String,
+    /// `finished`, `drained` or `failed`.
+    outcome: &'static str,
+    seconds: f64,
+    /// Records read in this run.
+    records: u64,
+    records_per_second: f64,
+    rejects: u64,
+    /// Records that earlier runs had done.
+    done_before: u64,
+    stages: Vec<StageSummary>,
+    #[serde(skip)]
+    max_share: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct StageSummary {
+    name: String,
+    kind: &'static str,
+    role: &'static str,
+    records_in: u64,
+    records_out: u64,
+    rejects: u64,
+    rejects_by_reason: BTreeMap<&'static str, u64>,
+    busy_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconstruction_error: Option<ModelError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<WrittenSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelError {
+    model: String,
+    #[serde(flatten)]
+    error: ErrorSummary,
+}
+
+#[derive(Debug, Serialize)]
+struct WrittenSummary {
+    folder: PathBuf,
+    files: u64,
+    bytes: u64,
+    records: u64,
+}
+
+impl Summary {
+    /// `folders`: per stage of the plan, where it writes.
+    pub(super) fn new(
+        pipeline: String,
+        stats: &Stats,
+        outcome: &Outcome,
+        done_before: u64,
+        folders: Vec<Option<PathBuf>>,
+        max_share: f64,
+    ) -> Self {
+        let seconds = stats.started.elapsed().as_secs_f64();
+        let stages = stats.stages.iter().zip(folders).map(|(stage, folder)| StageSummary {
+            name: stage.name.to_string(),
+            kind: stage.kind,
+            role: stage.role,
+            records_in: stage.records_in.load(Relaxed),
+            records_out: stage.records_out.load(Relaxed),
+            rejects: stage.rejects.load(Relaxed),
+            rejects_by_reason: stage.codes().into_iter().map(|(code, count)| (code.as_str(), count)).collect(),
+            busy_seconds: Duration::from_nanos(stage.busy.load(Relaxed)).as_secs_f64(),
+            reconstruction_error: stage
+                .error
+                .as_ref()
+                .and_then(|error| Some(ModelError { model: error.model().to_owned(), error: error.summary()? })),
+            written: folder.map(|folder| {
+                let written = stage.written();
+                WrittenSummary { folder, files: written.files, bytes: written.bytes, records: written.records }
+            }),
+        });
+        let records = stats.records();
+        Self {
+            pipeline,
+            outcome: match outcome {
+                Outcome::Finished => "finished",
+                Outcome::Drained => "drained",
+                Outcome::Failed { .. } => "failed",
+            },
+            seconds,
+            records,
+            records_per_second: records as f64 / seconds.max(1e-9),
+            rejects: stats.rejects(),
+            done_before,
+            stages: stages.collect(),
+            max_share,
+        }
+    }
+
+    /// Whether more was rejected than the pipeline allows.
+    pub(super) fn too_many_rejects(&self) -> bool {
+        self.rejects as f64 > self.max_share * self.records as f64
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pipeline, outcome, seconds, records, records_per_second: rate, rejects, .. } = self;
+        writeln!(f, "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected")?;
+        if self.done_before > 0 {
+            writeln!(f, "{} records had been done by earlier runs", self.done_before)?;
+        }
+        let width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0).max(5);
+        writeln!(
+            f,
+            "\n{:width$}  {:<10}  {:>10}  {:>10}  {:>8}  {:>9}",
+            "stage", "kind", "in", "out", "rejects", "busy"
+        )?;
+        for stage in &self.stages {
+            let StageSummary { name, kind, records_in, rejects, busy_seconds, .. } = stage;
+            let out = if stage.role == "sink" { "-".to_owned() } else { stage.records_out.to_string() };
+            let busy = if stage.role == "source" { "-".to_owned() } else { format!("{busy_seconds:.2} s") };
+            writeln!(f, "{name:width$}  {kind:<10}  {records_in:>10}  {out:>10}  {rejects:>8}  {busy:>9}")?;
+        }
+        for stage in &self.stages {
+            for (reason, count) in &stage.rejects_by_reason {
+                writeln!(f, "rejected by {}: {count} {reason}", stage.name)?;
+            }
+        }
+        for stage in &self.stages {
+            if let Some(ModelError { model, error }) = &stage.reconstruction_error {
+                let ErrorSummary { mean, p50, p99, .. } = error;
+                writeln!(f, "reconstruction error of {model}: mean {mean:.6}, p50 {p50:.6}, p99 {p99:.6}")?;
+            }
+        }
+        for stage in &self.stages {
+            if let Some(WrittenSummary { folder, files, bytes, records }) = &stage.written {
+                let (folder, bytes) = (folder.display(), Bytes(*bytes));
+                writeln!(f, "{}: {records} records in {files} files ({bytes}) in {folder}", stage.name)?;
+            }
+        }
+        Ok(())
+    }
+}

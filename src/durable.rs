@@ -1,0 +1,166 @@
+//! Files that survive a crash: written under a temporary name, synced, renamed, their folder synced.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::StageError;
+
+/// What every temporary name begins with; nothing else that we write does. The leading dot hides such files.
+const TEMPORARY: &str = ".latentflow-";
+/// What it ends with: patterns such as `*.parquet` match hidden names too in some readers.
+const UNFINISHED: &str = ".tmp";
+
+/// Puts `bytes` under `path`, durably: after a crash the file is the old one or the new one, whole.
+/// Folders that are missing are made.
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let folder = parent(path);
+    create_folders(folder)?;
+    let temporary = temporary(path);
+    let written = create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(StageError::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(StageError::io(path))?;
+    sync_folder(folder)
+}
+
+/// Makes the names in a folder durable: what was created, renamed and removed there.
+///
+/// # Errors
+/// When the system refuses.
+pub fn sync_folder(path: &Path) -> Result<(), StageError> {
+    // Only Unix opens folders as files; elsewhere the file system's own journal has to do.
+    if cfg!(unix) {
+        File::open(path).and_then(|folder| folder.sync_all()).map_err(StageError::io(path))
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes a folder and those above it, durably; one that is there already is left as it is.
+///
+/// # Errors
+/// When the system refuses, or a file is in the way.
+pub fn create_folders(path: &Path) -> Result<(), StageError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path);
+    if above != path {
+        create_folders(above)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(StageError::io(path)(error)),
+        _ => sync_folder(above),
+    }
+}
+
+/// The temporary name beside `path` under which it is written until it is whole.
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(TEMPORARY);
+    name.push(path.file_name().unwrap_or_default());
+    name.push(UNFINISHED);
+    path.with_file_name(name)
+}
+
+/// Whether a file name is one that [`temporary`] gives.
+pub fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(TEMPORARY.as_bytes()) && name.ends_with(UNFINISHED.as_bytes())
+}
+
+/// Creates a file under a temporary name, in place of what a crash may have left there; follows no link.
+///
+/// # Errors
+/// When the system refuses.
+pub fn create(temporary: &Path) -> std::io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).open(temporary);
+    create().or_else(|error| match error.kind() {
+        ErrorKind::AlreadyExists => fs::remove_file(temporary).and_then(|()| create()),
+        _ => Err(error),
+    })
+}
+
+/// Removes the temporary files that a crash left in a folder and below it; links are not followed.
+/// A folder that does not exist has none.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub fn remove_temporaries(folder: &Path) -> Result<(), StageError> {
+    let files =
+        walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok).filter(|entry| !entry.file_type().is_dir());
+    let left_behind = files.filter(|entry| is_temporary(entry.file_name()));
+    for entry in left_behind.filter(|entry| entry.depth() > 0) {
+        fs::remove_file(entry.path()).map_err(StageError::io(entry.path()))?;
+    }
+    Ok(())
+}
+
+/// The folder that a path lies in; `.` for a bare name.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_no_temporary_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/file.json");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::create_dir(folder.path().join(".latentflow-folder")).unwrap();
+        for name in [".latentflow-a.png.tmp", "sub/.latentflow-b.png.tmp", "sub/c.png", ".hidden", "_latentflow"] {
+            fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        remove_temporaries(folder.path()).unwrap();
+        remove_temporaries(&folder.path().join("absent")).unwrap();
+        let left = |name: &str| folder.path().join(name).exists();
+        assert!(!left(".latentflow-a.png.tmp") && !left("sub/.latentflow-b.png.tmp"));
+        assert!(left("sub/c.png") && left(".hidden") && left("_latentflow") && left(".latentflow-folder"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_under_the_temporary_name_is_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, b"precious").unwrap();
+        let path = folder.path().join("file");
+        std::os::unix::fs::symlink(&victim, temporary(&path)).unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_in_the_way_of_a_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"x").unwrap();
+        let error = write_atomically(&file.join("below"), b"x").unwrap_err();
+        assert!(error.to_string().contains("file"), "{error}");
+    }
+}

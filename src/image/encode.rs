@@ -1,0 +1,49 @@
+//! From pixels to the bytes of a file; the same pixels give the same bytes.
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+
+use crate::image::decode::Pixels;
+use crate::image::error::ImageError;
+use crate::image::format::Channels;
+
+/// How images are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// PNG, lossless.
+    Png,
+    /// Baseline JPEG of a quality from 1 to 100.
+    Jpeg(u8),
+    /// WebP, lossless.
+    WebP,
+}
+
+/// Encodes an image.
+///
+/// # Errors
+/// When the format cannot hold an image of this size (JPEG: 65,535 pixels a side, WebP: 16,384), or the pixels
+/// are not as many as their size says.
+pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageError> {
+    let Pixels { width, height, channels, data } = pixels;
+    let unfit = || ImageError::Unsupported(format!("{width} x {height} pixels cannot be written as {format:?}"));
+    if width.checked_mul(*height).and_then(|area| area.checked_mul(channels.count())) != Some(data.len()) {
+        let met = data.len();
+        return Err(ImageError::Malformed(format!("{width} x {height} pixels cannot consist of {met} bytes")));
+    }
+    let (Ok(width), Ok(height)) = (u32::try_from(*width), u32::try_from(*height)) else { return Err(unfit()) };
+    let color = match channels {
+        Channels::Rgb => ExtendedColorType::Rgb8,
+        Channels::Gray => ExtendedColorType::L8,
+    };
+    let mut bytes = Vec::new();
+    let outcome = match format {
+        OutputFormat::Png => PngEncoder::new(&mut bytes).write_image(data, width, height, color),
+        OutputFormat::Jpeg(quality) => {
+            JpegEncoder::new_with_quality(&mut bytes, quality).write_image(data, width, height, color)
+        }
+        OutputFormat::WebP => WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color),
+    };
+    outcome.map(|()| bytes).map_err(|_| unfit())
+}

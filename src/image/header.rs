@@ -1,0 +1,101 @@
+//! What an image says of itself before it is decoded: its format and its size.
+
+use crate::image::error::ImageError;
+use crate::image::{jpeg, library};
+
+/// A format of encoded images, found from their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JPEG, baseline or progressive.
+    Jpeg,
+    /// PNG; of an animation the default image.
+    Png,
+    /// WebP, lossy or lossless; of an animation the first frame.
+    WebP,
+    /// Windows bitmap.
+    Bmp,
+    /// GIF; of an animation the first frame.
+    Gif,
+    /// TIFF; the first page.
+    Tiff,
+    /// Portable bitmap, graymap, pixmap or anymap.
+    Pnm,
+}
+
+impl Format {
+    /// The format that bytes begin with, whatever they are called.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            [b'B', b'M', ..] => Some(Self::Bmp),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            // 43 is BigTIFF.
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
+            [b'P', b'1'..=b'7', space, ..] if space.is_ascii_whitespace() || *space == b'#' => Some(Self::Pnm),
+            _ => None,
+        }
+    }
+
+    /// The name that its users give it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Bmp => "BMP",
+            Self::Gif => "GIF",
+            Self::Tiff => "TIFF",
+            Self::Pnm => "PNM",
+        }
+    }
+}
+
+/// What an image says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// How it is encoded.
+    pub format: Format,
+    /// Columns of pixels as stored, before any EXIF orientation.
+    pub width: u32,
+    /// Rows of pixels as stored, before any EXIF orientation.
+    pub height: u32,
+}
+
+impl Header {
+    /// How many pixels it decodes to.
+    pub fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+/// Reads the header alone: microseconds, and no memory that grows with what it claims.
+///
+/// # Errors
+/// When it is no image of a known format, or its header is broken.
+pub fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {
+    let format = Format::of(bytes).ok_or_else(|| ImageError::unknown(bytes))?;
+    ImageError::catch(format, || {
+        let (width, height) = match format {
+            Format::Jpeg => jpeg::size(bytes)?,
+            Format::Png => png_size(bytes)?,
+            _ => library::size(bytes, format)?,
+        };
+        if width == 0 || height == 0 {
+            return Err(ImageError::malformed(format, format_args!("its size is {width} x {height} pixels")));
+        }
+        Ok(Header { format, width, height })
+    })
+}
+
+/// PNG demands that its size stands at a fixed place, so that its decoder, which would first unpack
+/// colour profiles, is not needed.
+fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    let header = bytes.get(8..24).ok_or_else(|| ImageError::truncated(Format::Png, bytes, "in its header"))?;
+    let number = |at: usize| header[at..at + 4].iter().fold(0, |value, &byte| value << 8 | u32::from(byte));
+    match &header[4..8] {
+        b"IHDR" => Ok((number(8), number(12))),
+        _ => Err(ImageError::malformed(Format::Png, "its first chunk is no IHDR")),
+    }
+}

@@ -1,0 +1,48 @@
+//! 8-bit samples as decoders deliver them, and their conversion to the channels that are wanted.
+
+use crate::image::decode::Pixels;
+use crate::image::format::Channels;
+use crate::image::header::Header;
+
+/// Interleaved 8-bit samples, by the order of the colours in a pixel.
+pub(super) enum Samples {
+    Gray(Vec<u8>),
+    GrayAlpha(Vec<u8>),
+    Rgb(Vec<u8>),
+    Rgba(Vec<u8>),
+}
+
+impl Samples {
+    /// The pixels of an image of the header's size; alpha is dropped.
+    pub(super) fn into_pixels(self, header: &Header, channels: Channels) -> Pixels {
+        let data = match (self, channels) {
+            (Self::Gray(data), Channels::Gray) | (Self::Rgb(data), Channels::Rgb) => data,
+            (Self::GrayAlpha(data), Channels::Gray) => compact(data, |[gray, _]| [gray]),
+            (Self::Rgb(data), Channels::Gray) => compact(data, |rgb: [u8; 3]| [luma(rgb)]),
+            (Self::Rgba(data), Channels::Gray) => compact(data, |[r, g, b, _]| [luma([r, g, b])]),
+            (Self::Rgba(data), Channels::Rgb) => compact(data, |[r, g, b, _]| [r, g, b]),
+            (Self::Gray(data), Channels::Rgb) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
+            (Self::GrayAlpha(data), Channels::Rgb) => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        };
+        Pixels { width: header.width as usize, height: header.height as usize, channels, data }
+    }
+}
+
+/// Makes pixels smaller, in place.
+fn compact<const FROM: usize, const TO: usize>(mut data: Vec<u8>, pixel: impl Fn([u8; FROM]) -> [u8; TO]) -> Vec<u8> {
+    let pixels = data.len() / FROM;
+    for place in 0..pixels {
+        let mut from = [0; FROM];
+        from.copy_from_slice(&data[place * FROM..][..FROM]);
+        data[place * TO..][..TO].copy_from_slice(&pixel(from));
+    }
+    data.truncate(pixels * TO);
+    data
+}
+
+/// ITU-R BT.601 in Pillow's 16-bit fixed point (`L24` in its Convert.c), to the same bit.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let weighted = u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471;
+    // The weights add up to 1 << 16, so it fits.
+    ((weighted + 0x8000) >> 16) as u8
+}

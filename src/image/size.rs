@@ -1,0 +1,77 @@
+//! The size of image tensors, as users write it.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// The size of the tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Each image keeps its own.
+    Original,
+    /// All have this height and width.
+    Fixed(usize, usize),
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Original => f.write_str("original size"),
+            Self::Fixed(height, width) => write!(f, "{height} x {width}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+struct SizeVisitor;
+
+impl<'de> de::Visitor<'de> for SizeVisitor {
+    type Value = Size;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[height, width] in pixels, or \"original\"")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Size, E> {
+        match word {
+            "original" => Ok(Size::Original),
+            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut sides: A) -> Result<Size, A::Error> {
+        let mut read = Vec::new();
+        while let Some(side) = sides.next_element::<u32>()? {
+            read.push(side as usize);
+        }
+        match read[..] {
+            [height, width] if height > 0 && width > 0 => Ok(Size::Fixed(height, width)),
+            [_, _] => Err(de::Error::custom("a side of 0 pixels; expected [height, width] in pixels, both above 0")),
+            _ => Err(de::Error::invalid_length(read.len(), &self)),
+        }
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "oneOf": [
+                { "const": "original" },
+                {
+                    "type": "array",
+                    "items": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+            ],
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! Watermarks: which pixels of an image a tiled text or a grid covers.
+
+use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
+
+/// What is drawn over an image, again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watermark {
+    /// Lines of text that rise to the right, in the glyphs of an 8x8 font.
+    Text(Vec<[u8; 8]>),
+    /// Horizontal and vertical lines.
+    Grid,
+}
+
+/// The side of a glyph, in dots.
+const GLYPH: f32 = 8.0;
+/// Dots between one copy of the text and the next in its line.
+const GAP: f32 = 2.0 * GLYPH;
+/// Dots from one line of text to the next.
+const LINE: f32 = 3.0 * GLYPH;
+/// Cosine and sine of the angle at which the text rises: 30 degrees.
+const ANGLE: (f32, f32) = (0.866_025_4, 0.5);
+
+impl Watermark {
+    /// The text, as glyphs.
+    ///
+    /// # Errors
+    /// A sentence for people where it is blank, or holds a character that the font lacks.
+    pub fn text(text: &str) -> Result<Self, String> {
+        let glyph = |c: char| {
+            let found = BASIC_FONTS.get(c).or_else(|| LATIN_FONTS.get(c)).filter(|_| !c.is_control());
+            found.ok_or_else(|| format!("the font has no `{}`; it knows ASCII and Latin-1", c.escape_debug()))
+        };
+        let glyphs = text.chars().map(glyph).collect::<Result<Vec<_>, _>>()?;
+        if text.trim().is_empty() {
+            return Err("the text is blank; write something that can be seen".to_owned());
+        }
+        Ok(Self::Text(glyphs))
+    }
+
+    /// Calls `paint` with the index of each covered pixel, row after row; `shift` moves the pattern by a share
+    /// of its period, 0 to 1 along each of its axes.
+    pub fn draw(&self, height: usize, width: usize, shift: [f32; 2], mut paint: impl FnMut(usize)) {
+        let side = height.min(width) as f32;
+        // A dot of the font is a pixel up to 160 pixels, then grows with the image; so do lines.
+        let dot = (side / 160.0).max(1.0);
+        let spacing = (side / 6.0).max(8.0);
+        for y in 0..height {
+            for x in 0..width {
+                let (u, v) = (x as f32 + 0.5, y as f32 + 0.5);
+                let covered = match self {
+                    Self::Text(glyphs) => in_text(glyphs, u / dot, v / dot, shift),
+                    Self::Grid => {
+                        let on_line = |at: f32, shift: f32| (at + shift * spacing).rem_euclid(spacing) < dot;
+                        on_line(u, shift[0]) || on_line(v, shift[1])
+                    }
+                };
+                if covered {
+                    paint(y * width + x);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a point, in dots, lies on a glyph.
+fn in_text(glyphs: &[[u8; 8]], x: f32, y: f32, shift: [f32; 2]) -> bool {
+    let period = glyphs.len() as f32 * GLYPH + GAP;
+    let down = x * ANGLE.1 + y * ANGLE.0 + shift[1] * LINE;
+    let (line, row) = ((down / LINE).floor(), down.rem_euclid(LINE));
+    // Every line starts somewhat later than the one above, so that copies do not stand in columns.
+    let along = (x * ANGLE.0 - y * ANGLE.1 + (shift[0] + line * 0.4) * period).rem_euclid(period);
+    let glyph = glyphs.get((along / GLYPH) as usize);
+    // The font's lowest bit is its leftmost dot.
+    glyph.is_some_and(|rows| rows.get(row as usize).is_some_and(|dots| dots >> (along % GLYPH) as u32 & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn picture(mark: &Watermark, height: usize, width: usize) -> String {
+        let mut dots = vec!['.'; height * width];
+        mark.draw(height, width, [0.0, 0.0], |pixel| dots[pixel] = '#');
+        dots.chunks(width).map(|row| row.iter().collect::<String>() + "\n").collect()
+    }
+
+    #[test]
+    fn a_grid_is_lines_at_equal_distances() {
+        expect_test::expect![[r"
+            #############
+            #.......#....
+            #.......#....
+            #.......#....
+        "]]
+        .assert_eq(&picture(&Watermark::Grid, 4, 13));
+    }
+
+    #[test]
+    fn text_rises_to_the_right() {
+        expect_test::expect![[r#"
+            ####...#...##...........................
+            ..##...##.#.............................
+            ...##..###..............................
+            ...##.##................................
+            ....##..................................
+            ...#..................................##
+            .....................................##.
+            ....................................###.
+            .....................................###
+            ......................................##
+            ..............................##.......#
+            .............................###....#..#
+            ...............................##...#..#
+            ...............................##...##..
+            ................................##.##...
+            ................................###.....
+            ................................#.......
+            ........................................
+            ........................................
+            ........................................
+            ............##..........................
+            ...........##.#.........................
+            .........##.............................
+            ........###..#..........................
+        "#]]
+        .assert_eq(&picture(&Watermark::text("LF").unwrap(), 24, 40));
+    }
+
+    #[test]
+    fn text_that_cannot_be_seen_or_drawn_is_refused() {
+        assert_eq!(Watermark::text("  ").unwrap_err(), "the text is blank; write something that can be seen");
+        assert_eq!(Watermark::text("a水").unwrap_err(), "the font has no `水`; it knows ASCII and Latin-1");
+        assert_eq!(Watermark::text("a\n").unwrap_err(), "the font has no `\\n`; it knows ASCII and Latin-1");
+        assert!(Watermark::text("© Zoë 2024").is_ok());
+    }
+
+    #[test]
+    fn an_image_without_pixels_has_none_to_paint() {
+        Watermark::Grid.draw(0, 5, [0.0, 0.0], |_| panic!("there is no pixel"));
+    }
+}

@@ -1,0 +1,39 @@
+//! What the process may use of the machine: cores and memory, container limits honoured.
+
+use std::path::{Path, PathBuf};
+
+/// Cores that the process may use, by affinity and by its container's quota.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Bytes of memory that the process may use: the smallest limit of its control groups, or the machine's memory.
+pub fn memory() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text));
+    // Without /proc there is no cheap way to ask; 4 GiB is a modest machine.
+    let machine = machine.unwrap_or(4 << 30);
+    group_limits().into_iter().fold(machine, u64::min)
+}
+
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The limits of the process's control group and of those above it.
+fn group_limits() -> Vec<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let paths = groups.lines().filter_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "", path] => Some((PathBuf::from(format!("/sys/fs/cgroup{path}")), "memory.max")),
+        [_, controllers, path] if controllers.split(',').any(|name| name == "memory") => {
+            Some((PathBuf::from(format!("/sys/fs/cgroup/memory{path}")), "memory.limit_in_bytes"))
+        }
+        _ => None,
+    });
+    paths.flat_map(|(path, file)| limits_upwards(&path, file)).collect()
+}
+
+fn limits_upwards(path: &Path, file: &str) -> Vec<u64> {
+    let limit = |folder: &Path| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
+    path.ancestors().filter_map(limit).collect()
+}

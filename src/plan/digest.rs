@@ -1,0 +1,55 @@
+//! Digests of what lies upstream of a sink: what changes its rows changes them, nothing else does.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::spec::StageTable;
+
+/// Options that change how a stage's records travel or are stored, not what they are.
+const NEUTRAL: [&str; 5] = ["batch", "compression", "file", "path", "row_group"];
+/// The option by which a stage names its model; the model's digest stands for it.
+const MODEL: &str = "model";
+
+/// The digest of a stage, given those of its inputs and of its model.
+/// A source's path counts: other input is another output. A sink's does not: a moved output is the same.
+pub(super) fn of_stage(table: &StageTable, inputs: &[&str], model: Option<&str>) -> String {
+    let is_source = table.inputs.is_empty();
+    let options = table.options.as_object().into_iter().flatten();
+    let changes_rows = |key: &str| key != MODEL && (!NEUTRAL.contains(&key) || (is_source && key == "path"));
+    let options = options.filter(|(key, _)| changes_rows(key)).map(|(key, value)| (key.clone(), value.clone()));
+    let options = canonical(&Value::Object(options.collect()));
+    let own = [table.kind.as_str(), &options, model.unwrap_or_default()];
+    of_parts(own.into_iter().chain(inputs.iter().copied()))
+}
+
+/// SHA-256 over texts, each after its length, so that no two lists of texts give the same bytes.
+pub(super) fn of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let bytes = hash.finalize();
+    bytes.iter().fold(String::from("sha256:"), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// JSON with the keys of every table sorted.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(table) => {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(key, _)| key.as_str());
+            let entries =
+                entries.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(values) => format!("[{}]", values.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,248 @@
+//! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
+
+mod digest;
+mod graph;
+mod memory;
+mod render;
+mod stages;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::context::{Context, Limits};
+use crate::error::Fault;
+use crate::kind;
+use crate::machine;
+use crate::metrics::Metrics;
+use crate::model::{self, Model, ModelSpec, RuntimeSpec};
+use crate::sink::{Identity, STATE, Sink, rejects};
+use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source};
+use crate::spec::{Problems, Spec};
+use crate::transform::TransformPlan;
+use crate::units::Bytes;
+
+pub use memory::{Footprint, Memory};
+pub use render::GraphFormat;
+
+/// A pipeline that is ready to run.
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// Every stage, inputs before those that take them.
+    pub stages: Vec<Stage>,
+    /// Every model that was declared.
+    pub models: Vec<Arc<Model>>,
+    /// Bounds on records.
+    pub limits: Limits,
+    /// Workers that carry batches through the graph.
+    pub workers: usize,
+    /// What a batch costs while it is in flight.
+    pub footprint: Footprint,
+    /// What the run may take in all, predicted.
+    pub memory: Memory,
+    /// Where journals are kept; `None` where no sink is durable.
+    pub state: Option<PathBuf>,
+    /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
+    pub rejects: Option<(Box<dyn Sink>, Identity)>,
+    /// The share of records that may be rejected.
+    pub max_share: f64,
+}
+
+/// A stage of a plan.
+pub struct Stage {
+    /// Its name in the pipeline.
+    pub name: Arc<str>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// The places of its inputs in [`Plan::stages`], as declared.
+    pub inputs: Vec<usize>,
+    /// What it does.
+    pub role: Role,
+}
+
+/// What a stage does.
+pub enum Role {
+    /// It gives records.
+    Source(Box<dyn Source>, BatchSize),
+    /// It changes them.
+    Transform(Arc<dyn TransformPlan>),
+    /// It keeps them.
+    Sink(Box<dyn Sink>, Identity),
+}
+
+impl Stage {
+    /// The columns of what comes out; `None` for a sink.
+    pub fn schema(&self) -> Option<SchemaRef> {
+        match &self.role {
+            Role::Source(source, _) => Some(source.schema()),
+            Role::Transform(transform) => Some(transform.schema()),
+            Role::Sink(..) => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Per stage, the folder that it writes.
+    pub fn folders(&self) -> Vec<Option<PathBuf>> {
+        let folder = |stage: &Stage| match &stage.role {
+            Role::Sink(sink, _) => sink.folder().map(PathBuf::from),
+            _ => None,
+        };
+        self.stages.iter().map(folder).collect()
+    }
+}
+
+/// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks' hands.
+const SLOTS_PER_WORKER: usize = 2;
+
+/// Batches that may be in flight with so many workers.
+pub fn slots(workers: usize) -> usize {
+    workers * SLOTS_PER_WORKER + 2
+}
+
+/// Resolves a pipeline.
+///
+/// # Errors
+/// Every fault that could be found: all unknown keys, at least one fault of each table, every fault between stages.
+pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+    let mut faults = Vec::new();
+    let within = |found: Vec<Fault>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
+    let (limits, found) = kind::read::<Limits>(spec.settings.limits.clone());
+    faults.extend(within(found, "limits"));
+    let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
+    faults.extend(within(found, "runtime"));
+    let models = open_models(&spec, &runtime.unwrap_or_default(), metrics, &mut faults);
+    let context = Context { models, limits: limits.unwrap_or_default() };
+    let planned = stages::plan(&spec, &context, &mut faults);
+    if !faults.is_empty() {
+        return Err(Problems::new(&spec.places, faults));
+    }
+    let places = spec.places.clone();
+    assemble(spec, context, planned).map_err(|faults| Problems::new(&places, faults))
+}
+
+/// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
+pub fn check(outcome: Result<Spec, Problems>, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+    outcome.and_then(|spec| resolve(spec, metrics)).map_err(|mut problems| {
+        match problems.take_partial().map(|spec| resolve(spec, metrics)) {
+            Some(Err(more)) => problems.and(more),
+            _ => problems,
+        }
+    })
+}
+
+fn open_models(
+    spec: &Spec,
+    runtime: &RuntimeSpec,
+    metrics: &Arc<Metrics>,
+    faults: &mut Vec<Fault>,
+) -> BTreeMap<String, Option<Arc<Model>>> {
+    let mut models = BTreeMap::new();
+    let ready = if spec.models.is_empty() { Ok(()) } else { model::runtime::init(runtime) };
+    if let Err(fault) = &ready {
+        faults.push(fault.clone().within("runtime"));
+    }
+    for table in &spec.models {
+        let (written, mut found) = kind::read::<ModelSpec>(table.options.clone());
+        let opened = match written {
+            Some(written) if ready.is_ok() => {
+                let opened = Model::open(&table.name, &written, runtime, metrics);
+                opened.map_err(|faults| found.extend(faults)).ok().map(Arc::new)
+            }
+            _ => None,
+        };
+        let key = format!("models.{}", table.name);
+        faults.extend(found.into_iter().map(|fault| fault.within(&key)));
+        models.insert(table.name.clone(), opened);
+    }
+    models
+}
+
+fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Vec<Fault>> {
+    let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
+    let folder = stages.iter().find_map(|stage| match &stage.role {
+        Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
+        _ => None,
+    });
+    let state = spec.settings.state.clone().or(folder);
+    let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
+    let path = spec.settings.rejects.path.clone().or_else(|| Some(state.as_ref()?.join("rejects")));
+    let plan_rejects = |path: PathBuf| {
+        // Every stage can reject, so the rejects lie behind all of them.
+        let digests = stages.iter().filter_map(|stage| match &stage.role {
+            Role::Sink(_, identity) => Some(identity.digest.as_str()),
+            _ => None,
+        });
+        let identity = Identity {
+            pipeline: spec.name.clone(),
+            stage: "rejects".to_owned(),
+            digest: digest::of_parts(digests),
+            models: models.iter().map(|model| (model.name().to_owned(), model.digest().to_owned())).collect(),
+        };
+        Ok((rejects::plan(&path)?, identity))
+    };
+    let rejects = path.map(plan_rejects).transpose();
+    let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
+    let rejects = rejects.map_err(within)?;
+    let footprint = footprint(&stages);
+    let budget = context.limits.memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
+    let memory = memory(&stages, footprint, workers, budget, &models, context.limits);
+    Ok(Plan {
+        name: spec.name,
+        stages,
+        models,
+        limits: context.limits,
+        workers,
+        footprint,
+        memory,
+        state,
+        rejects,
+        max_share: spec.settings.rejects.max_share,
+    })
+}
+
+fn footprint(stages: &[Stage]) -> Footprint {
+    let per_record = stages.iter().filter_map(Stage::schema).map(|schema| memory::fixed_width(&schema)).sum();
+    let per_pixel = stages.iter().map(|stage| match &stage.role {
+        Role::Transform(transform) => transform.bytes_per_pixel(),
+        _ => 0,
+    });
+    Footprint { per_record, per_pixel: per_pixel.sum() }
+}
+
+/// The program, its libraries and the buffers of sinks, measured on a run of one small image.
+const FIXED: u64 = 96 << 20;
+/// An open Parquet row group, per sink that writes files.
+const PER_SINK: u64 = 64 << 20;
+
+fn memory(
+    stages: &[Stage],
+    footprint: Footprint,
+    workers: usize,
+    budget: u64,
+    models: &[Arc<Model>],
+    limits: Limits,
+) -> Memory {
+    let (mut batch, mut per_worker, mut sinks) = (0, 0, 1);
+    for stage in stages {
+        match &stage.role {
+            Role::Source(source, size) => {
+                let images = source.schema().column_with_name(IMAGE).is_some();
+                let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
+                // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
+                let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
+                let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
+                batch = batch.max(footprint.cost(records as u64, stored, pixels));
+            }
+            Role::Transform(transform) => per_worker += transform.scratch_bytes(),
+            Role::Sink(sink, _) => sinks += u64::from(sink.folder().is_some()),
+        }
+    }
+    // ONNX Runtime holds the weights of each session, packed for its kernels beside as stored.
+    let weights: u64 = models.iter().map(|model| 2 * model.file_bytes()).sum();
+    let workers_bytes = (per_worker + weights) * workers as u64;
+    Memory { fixed: FIXED + sinks * PER_SINK, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
+}

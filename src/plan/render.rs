@@ -1,0 +1,157 @@
+//! A plan in words, for `latentflow check`, and as a picture, for `latentflow graph`.
+
+use std::fmt::{self, Write as _};
+
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::{Plan, Role, Stage};
+use crate::tensor::TensorShape;
+
+/// How `latentflow graph` draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum GraphFormat {
+    /// Indented lines.
+    Text,
+    /// A Mermaid flow chart, as GitHub and GitLab show in Markdown.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pipeline {}", self.name)?;
+        for model in &self.models {
+            writeln!(f, "\nmodel {}: {}", model.name(), model.summary())?;
+        }
+        for stage in &self.stages {
+            writeln!(f)?;
+            self.describe(f, stage)?;
+        }
+        writeln!(f)?;
+        if let Some(folder) = self.rejects.as_ref().and_then(|(sink, _)| sink.folder()) {
+            writeln!(f, "rejects   {}", folder.display())?;
+        }
+        let slots = super::slots(self.workers);
+        writeln!(f, "segments  1: every transform runs in each worker, one batch at a time")?;
+        writeln!(f, "workers   {}, up to {slots} batches in flight", self.workers)?;
+        write!(f, "memory    {}", self.memory)
+    }
+}
+
+impl Plan {
+    fn describe(&self, f: &mut fmt::Formatter<'_>, stage: &Stage) -> fmt::Result {
+        let role = match &stage.role {
+            Role::Source(..) => "source",
+            Role::Transform(_) => "transform",
+            Role::Sink(..) => "sink",
+        };
+        write!(f, "{role} {} ({})", stage.name, stage.kind)?;
+        if !stage.inputs.is_empty() {
+            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
+            write!(f, " <- {}", inputs.join(", "))?;
+        }
+        writeln!(f)?;
+        match &stage.role {
+            Role::Transform(transform) if !transform.summary().is_empty() => writeln!(f, "  {}", transform.summary())?,
+            Role::Sink(sink, _) => {
+                if let Some(folder) = sink.folder() {
+                    writeln!(f, "  writes {}", folder.display())?;
+                }
+            }
+            _ => {}
+        }
+        match stage.schema() {
+            Some(schema) => columns(f, &schema),
+            None => Ok(()),
+        }
+    }
+
+    /// The graph, drawn; ends with a line break.
+    pub fn draw(&self, format: GraphFormat) -> String {
+        match format {
+            GraphFormat::Text => self.draw_text(),
+            GraphFormat::Mermaid => self.draw_mermaid(),
+            GraphFormat::Dot => self.draw_dot(),
+        }
+    }
+
+    fn draw_text(&self) -> String {
+        let mut text = String::new();
+        for stage in &self.stages {
+            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
+            let arrow = if inputs.is_empty() { String::new() } else { format!(" <- {}", inputs.join(" + ")) };
+            // Writing to a string cannot fail, here and below.
+            let _ = writeln!(text, "{:<20} {:<10}{arrow}", stage.name, stage.kind);
+        }
+        text
+    }
+
+    fn draw_mermaid(&self) -> String {
+        let mut text = String::from("flowchart LR\n");
+        for (at, stage) in self.stages.iter().enumerate() {
+            let (open, close) = match stage.role {
+                Role::Source(..) => ("([", "])"),
+                Role::Transform(_) => ("[", "]"),
+                Role::Sink(..) => ("[(", ")]"),
+            };
+            let _ = writeln!(text, "    s{at}{open}\"{}<br/>{}\"{close}", stage.name, stage.kind);
+        }
+        self.edges(|from, to| {
+            let _ = writeln!(text, "    s{from} --> s{to}");
+        });
+        text
+    }
+
+    fn draw_dot(&self) -> String {
+        let mut text = format!("digraph \"{}\" {{\n    rankdir=LR;\n", self.name);
+        for (at, stage) in self.stages.iter().enumerate() {
+            let shape = match stage.role {
+                Role::Source(..) => "ellipse",
+                Role::Transform(_) => "box",
+                Role::Sink(..) => "cylinder",
+            };
+            let _ = writeln!(text, "    s{at} [shape={shape}, label=\"{}\\n{}\"];", stage.name, stage.kind);
+        }
+        self.edges(|from, to| {
+            let _ = writeln!(text, "    s{from} -> s{to};");
+        });
+        text.push_str("}\n");
+        text
+    }
+
+    fn edges(&self, mut draw: impl FnMut(usize, usize)) {
+        for (to, stage) in self.stages.iter().enumerate() {
+            stage.inputs.iter().for_each(|&from| draw(from, to));
+        }
+    }
+}
+
+/// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
+const SHOWN: usize = 24;
+
+fn columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
+    let width = schema.fields().iter().take(SHOWN).map(|field| field.name().chars().count()).max().unwrap_or(0);
+    for field in schema.fields().iter().take(SHOWN) {
+        writeln!(f, "    {:<width$}  {}", field.name(), type_name(field))?;
+    }
+    match schema.fields().len() {
+        count if count > SHOWN => writeln!(f, "    ... and {} more columns", count - SHOWN),
+        _ => Ok(()),
+    }
+}
+
+/// A column's type as people say it: `float32[3, 64, 64]` rather than a fixed-size list of so many.
+pub fn type_name(field: &Field) -> String {
+    if let Some(shape) = TensorShape::of(field) {
+        return format!("float32{shape}");
+    }
+    match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
+        DataType::Boolean => "bool".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => format!("list of {}", type_name(item)),
+        DataType::FixedSizeList(item, len) => format!("{}[{len}]", type_name(item)),
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,273 @@
+//! The `arrow` source: record batches of Arrow IPC files and streams.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::RejectCode;
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::source::arrow_messages::Messages;
+use crate::source::cut::{Cut, weight};
+use crate::source::files::{self, InputFile};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
+use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+
+/// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
+    pub path: String,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
+        let columns = first_schema(&files).map_err(path)?;
+        check_names(columns.fields().iter().map(|field| field.name()))
+            .map_err(|what| vec![Fault::new("path", what)])?;
+        let cut = Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() };
+        let schema = with_origin(&columns);
+        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema, format: Ipc { columns, cut } }))
+    }
+}
+
+/// The columns of the first file that can be read.
+fn first_schema(files: &[InputFile]) -> Result<SchemaRef, StageError> {
+    let mut broken = None;
+    for file in files {
+        let mut input = open(file)?;
+        match guarded(|| Messages::start(&mut input)) {
+            Ok(messages) => return Ok(messages.schema().clone()),
+            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
+        }
+    }
+    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
+}
+
+/// How planned IPC files are read.
+struct Ipc {
+    columns: SchemaRef,
+    cut: Cut,
+}
+
+impl RecordFormat for Ipc {
+    const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        let mut input = open(file)?;
+        let mut messages = match guarded(|| Messages::start(&mut input)) {
+            Ok(messages) => messages,
+            Err((code, what)) => return output.refuse(0..1, code, what),
+        };
+        let places = self.places(file, messages.schema())?;
+        let mut row = 0;
+        loop {
+            match guarded(|| messages.next()) {
+                Ok(Some(records)) => {
+                    self.send(&records.project(&places)?, row, output)?;
+                    row += records.num_rows() as u64;
+                }
+                Ok(None) => break,
+                Err((code, what)) => return output.refuse(row..row + 1, code, format!("the rest is lost: {what}")),
+            }
+        }
+        if input.is_file && !input.has_footer {
+            let what = "the rest is lost: the file ends without its footer".to_owned();
+            return output.refuse(row..row + 1, RejectCode::Truncated, what);
+        }
+        Ok(())
+    }
+}
+
+impl Ipc {
+    /// Where the planned columns stand in a file.
+    fn places(&self, file: &InputFile, schema: &Schema) -> Result<Vec<usize>, StageError> {
+        let place = |planned: &arrow::datatypes::FieldRef| match schema.column_with_name(planned.name()) {
+            Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
+            other => Err(differs(&file.name, planned, other.map(|(_, field)| field.data_type()))),
+        };
+        self.columns.fields().iter().map(place).collect()
+    }
+
+    fn send(&self, records: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
+        for part in self.cut.parts(records.num_rows(), &|rows| weight(records, rows)) {
+            let rows = first + part.start as u64..first + part.end as u64;
+            if output.done(&rows) {
+                continue;
+            }
+            let columns = records.slice(part.start, part.len()).columns().to_vec();
+            let origin = (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect();
+            output.send(rows, Records { columns, origin, ..Records::default() })?;
+        }
+        Ok(())
+    }
+}
+
+/// The stream of messages in a file of either format.
+struct Input {
+    stream: std::io::Take<BufReader<File>>,
+    is_file: bool,
+    has_footer: bool,
+}
+
+impl Read for &mut Input {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(into)
+    }
+}
+
+/// Begins the file format, padded with zeros (to 8 bytes by most writers, to 64 by arrow-rs), and ends it.
+const MAGIC: &[u8] = b"ARROW1";
+const MAX_PADDING: u64 = 64;
+
+/// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
+fn open(file: &InputFile) -> Result<Input, StageError> {
+    let framed = |mut input: File| -> std::io::Result<Input> {
+        let len = input.metadata()?.len();
+        let mut head = Vec::new();
+        (&input).take(MAX_PADDING).read_to_end(&mut head)?;
+        let is_file = head.starts_with(MAGIC);
+        let footer = if is_file { footer_bytes(&input, len)? } else { None };
+        let padding = head.iter().skip(MAGIC.len()).take_while(|&&byte| byte == 0).count();
+        let start = if is_file { (MAGIC.len() + padding) as u64 } else { 0 };
+        input.seek(SeekFrom::Start(start))?;
+        let end = len - footer.unwrap_or(0);
+        let stream = BufReader::new(input).take(end.saturating_sub(start));
+        Ok(Input { stream, is_file, has_footer: footer.is_some() })
+    };
+    let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
+    framed(input).map_err(StageError::io(&file.path))
+}
+
+/// Bytes of the footer with its length and the magic behind it, where it is there.
+fn footer_bytes(mut input: &File, len: u64) -> std::io::Result<Option<u64>> {
+    const TAIL: u64 = 10;
+    if len < 8 + TAIL {
+        return Ok(None);
+    }
+    input.seek(SeekFrom::Start(len - TAIL))?;
+    let mut tail = Vec::new();
+    input.take(TAIL).read_to_end(&mut tail)?;
+    let Some((length, MAGIC)) = tail.split_first_chunk::<4>() else { return Ok(None) };
+    let footer = u64::from(u32::from_le_bytes(*length)) + TAIL;
+    Ok((footer <= len - 8).then_some(footer))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array};
+    use arrow::datatypes::{Int32Type, UInt64Type};
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+    use serde_json::json;
+
+    use super::*;
+    use crate::coverage::Progress;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn sample(rows: std::ops::Range<i32>) -> RecordBatch {
+        let words: DictionaryArray<Int32Type> =
+            rows.clone().map(|row| if row % 2 == 0 { "even" } else { "odd" }).collect();
+        let columns: [(&str, ArrayRef); 2] =
+            [("n", Arc::new(Int32Array::from_iter_values(rows))), ("w", Arc::new(words))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn write_file(path: &Path, compression: Option<CompressionType>) {
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let file = File::create(path).unwrap();
+        let mut writer = FileWriter::try_new_with_options(file, &sample(0..1).schema(), options).unwrap();
+        [0..30, 30..35].into_iter().for_each(|rows| writer.write(&sample(rows)).unwrap());
+        writer.finish().unwrap();
+    }
+
+    fn stream() -> Vec<u8> {
+        let mut writer = StreamWriter::try_new(Vec::new(), &sample(0..1).schema()).unwrap();
+        [0..30, 30..35].into_iter().for_each(|rows| writer.write(&sample(rows)).unwrap());
+        writer.into_inner().unwrap()
+    }
+
+    #[test]
+    fn files_and_streams_are_cut_to_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        write_file(&folder.path().join("a.arrow"), None);
+        write_file(&folder.path().join("b.feather"), Some(CompressionType::LZ4_FRAME));
+        write_file(&folder.path().join("c.ipc"), Some(CompressionType::ZSTD));
+        std::fs::write(folder.path().join("d.arrows"), stream()).unwrap();
+        let batches = read::<Config>(json!({ "path": folder.path() }), 20);
+        let counts: Vec<_> = batches.iter().map(|batch| batch.batch.records.num_rows()).collect();
+        assert_eq!(counts, [20, 10, 5].repeat(4));
+        assert!(rejects(&batches).is_empty());
+        let last = records(&batches[9..]);
+        assert_eq!(last["n"].as_primitive::<Int32Type>().values(), &(0..35).collect::<Vec<_>>()[..]);
+        assert_eq!(last["row"].as_primitive::<UInt64Type>().value(34), 34);
+        let words = arrow::compute::cast(&last["w"], &arrow::datatypes::DataType::Utf8).unwrap();
+        assert_eq!(words.as_string::<i32>().value(33), "odd");
+    }
+
+    #[test]
+    fn every_truncation_gives_what_was_whole_and_at_most_one_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("a.arrow");
+        write_file(&whole, Some(CompressionType::ZSTD));
+        let bytes = std::fs::read(&whole).unwrap();
+        for end in (0..bytes.len()).step_by(7) {
+            std::fs::write(folder.path().join("b.arrow"), &bytes[..end]).unwrap();
+            let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+            let rows = records(&batches).num_rows() - 35;
+            assert!([0, 30, 35].contains(&rows), "{end}: {rows}");
+            assert_eq!(rejects(&batches).len(), 1, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        write_file(&folder.path().join("a.arrow"), None);
+        let bytes = std::fs::read(folder.path().join("a.arrow")).unwrap();
+        for place in (0..bytes.len()).step_by(3) {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0xff;
+            std::fs::write(folder.path().join("b.arrow"), bytes).unwrap();
+            let source = plan::<Config>(json!({ "path": folder.path() }), 100).unwrap();
+            match drain(source, &Progress::default()) {
+                Ok(batches) => assert!(records(&batches).num_rows() >= 35),
+                Err(error) => assert!(error.to_string().starts_with("b.arrow: "), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_run_sends_the_batches_that_are_not_done() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.arrows"), stream()).unwrap();
+        let all = read::<Config>(json!({ "path": folder.path() }), 20);
+        let rest =
+            drain(plan::<Config>(json!({ "path": folder.path() }), 20).unwrap(), &progress_of(&all[..1])).unwrap();
+        assert_eq!(rest.len(), 2);
+        assert_eq!(rest[0].batch.records, all[1].batch.records);
+    }
+
+    #[test]
+    fn a_declared_size_beyond_the_bound_is_refused_before_it_is_allocated() {
+        let mut bytes = Vec::from(CONTINUES);
+        bytes.extend(i32::MAX.to_le_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.arrows"), bytes).unwrap();
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 20).err().unwrap();
+        assert!(faults[0].message.contains("declares a description of 2147483647 bytes"), "{faults:?}");
+    }
+
+    const CONTINUES: [u8; 4] = [0xff; 4];
+}

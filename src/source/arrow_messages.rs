@@ -1,0 +1,147 @@
+//! The messages of an Arrow IPC stream, with bounds on what each may make the reader allocate.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::convert::try_fb_to_schema;
+use arrow::ipc::reader::{read_dictionary, read_record_batch};
+use arrow::ipc::{Message, MessageHeader, root_as_message};
+
+/// A record batch is held as a whole: stored, decompressed and cut. Writers make far smaller ones.
+const MAX_BATCH_BYTES: u64 = 1 << 30;
+/// Columns without values (nulls, lists of nothing) could declare any number of rows for no bytes.
+const MAX_BATCH_ROWS: i64 = i32::MAX as i64;
+/// Descriptions of messages: schemas with tens of thousands of columns are a few MiB.
+const MAX_HEADER_BYTES: usize = 64 << 20;
+/// Precedes the length of a message since Arrow 0.15.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// A stream after its schema.
+pub(super) struct Messages<R> {
+    input: R,
+    schema: SchemaRef,
+    dictionaries: HashMap<i64, ArrayRef>,
+}
+
+impl<R: Read> Messages<R> {
+    /// Reads the schema.
+    pub(super) fn start(mut input: R) -> Result<Self, String> {
+        let header = read_header(&mut input)?.ok_or("there is no schema; expected an Arrow IPC file or stream")?;
+        let message = parse(&header)?;
+        let schema = message.header_as_schema().ok_or("the first message is no schema")?;
+        if !schema.endianness().equals_to_target_endianness() {
+            return Err("values are in the byte order of another machine".to_owned());
+        }
+        let schema = Arc::new(try_fb_to_schema(schema).map_err(text)?);
+        Ok(Self { input, schema, dictionaries: HashMap::new() })
+    }
+
+    /// The stream's columns.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The next record batch; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, String> {
+        while let Some(header) = read_header(&mut self.input)? {
+            let message = parse(&header)?;
+            let body = self.read_body(message.bodyLength())?;
+            match message.header_type() {
+                MessageHeader::RecordBatch => {
+                    let batch = message.header_as_record_batch().ok_or("a record batch without its description")?;
+                    check_batch(&batch, &body)?;
+                    let (schema, version) = (self.schema.clone(), message.version());
+                    let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &version);
+                    return batch.map(Some).map_err(text);
+                }
+                MessageHeader::DictionaryBatch => {
+                    let dictionary =
+                        message.header_as_dictionary_batch().ok_or("a dictionary without its description")?;
+                    check_batch(&dictionary.data().ok_or("a dictionary without values")?, &body)?;
+                    let version = message.version();
+                    read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &version).map_err(text)?;
+                }
+                other => return Err(format!("met a message of type {other:?} among record batches")),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_body(&mut self, len: i64) -> Result<Buffer, String> {
+        let len = u64::try_from(len).map_err(|_| format!("a message declares a body of {len} bytes"))?;
+        if len > MAX_BATCH_BYTES {
+            return Err(format!("a record batch has {len} bytes; at most {MAX_BATCH_BYTES} are read at once"));
+        }
+        let mut body = Vec::new();
+        let read = (&mut self.input).take(len).read_to_end(&mut body).map_err(text)? as u64;
+        if read < len {
+            Err(format!("the file ends after {read} of {len} bytes of a message"))
+        } else {
+            Ok(body.into())
+        }
+    }
+}
+
+/// The next message's description; `None` at the end of the stream.
+fn read_header(mut input: impl Read) -> Result<Option<Vec<u8>>, String> {
+    let mut read = |count: usize| -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        (&mut input).take(count as u64).read_to_end(&mut bytes).map_err(text)?;
+        Ok(bytes)
+    };
+    let mut length = read(4)?;
+    if length.is_empty() {
+        return Ok(None);
+    }
+    if length == CONTINUATION {
+        length = read(4)?;
+    }
+    let length =
+        length.first_chunk().map(|length| i32::from_le_bytes(*length)).ok_or("the file ends inside a message")?;
+    if length == 0 {
+        return Ok(None);
+    }
+    let count = usize::try_from(length).ok().filter(|&length| length <= MAX_HEADER_BYTES);
+    let count = count.ok_or_else(|| format!("a message declares a description of {length} bytes"))?;
+    let header = read(count)?;
+    if header.len() < count { Err("the file ends inside a message".to_owned()) } else { Ok(Some(header)) }
+}
+
+fn parse(header: &[u8]) -> Result<Message<'_>, String> {
+    root_as_message(header).map_err(|error| format!("the description of a message is broken: {error}"))
+}
+
+/// Refuses what would take more memory than a batch may, before any of it is allocated.
+fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer) -> Result<(), String> {
+    let rows = batch.length();
+    if !(0..=MAX_BATCH_ROWS).contains(&rows) {
+        return Err(format!("a record batch declares {rows} rows; at most {MAX_BATCH_ROWS} are read at once"));
+    }
+    let mut total: u64 = 0;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let stored = stored(body, buffer.offset(), buffer.length()).ok_or("a buffer lies outside its message")?;
+        if batch.compression().is_some()
+            && let Some(declared) = stored.first_chunk().map(|declared| i64::from_le_bytes(*declared))
+        {
+            // -1: the buffer is stored as it is.
+            total = total.saturating_add(u64::try_from(declared).unwrap_or(0));
+        }
+    }
+    if total > MAX_BATCH_BYTES {
+        return Err(format!("a record batch declares {total} bytes; at most {MAX_BATCH_BYTES} are read at once"));
+    }
+    Ok(())
+}
+
+fn stored(body: &Buffer, offset: i64, length: i64) -> Option<&[u8]> {
+    let (start, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
+    body.get(start..start.checked_add(length)?)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

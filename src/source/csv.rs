@@ -1,0 +1,476 @@
+//! The `csv` source: records of delimited text (RFC 4180).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::csv::ReaderBuilder;
+use arrow::csv::reader::Format;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::kind::nearest;
+use crate::source::cut::Cut;
+use crate::source::files::{self, InputFile};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
+use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
+use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+
+/// Records of delimited text.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A file, a folder (its *.csv files, and those of its subfolders) or a glob.
+    pub path: String,
+    /// Whether the first record of each file names the columns. Default: true.
+    #[serde(default = "yes")]
+    pub header: bool,
+    /// The character between values. Default: ",".
+    #[serde(default = "comma")]
+    pub delimiter: char,
+    /// The character around values that hold delimiters, line ends or itself (doubled). Default: a double quote.
+    #[serde(default = "double_quote")]
+    pub quote: char,
+    /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
+    pub columns: Option<Vec<String>>,
+    /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
+    #[serde(default)]
+    pub types: BTreeMap<String, ColumnType>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn comma() -> char {
+    ','
+}
+
+fn double_quote() -> char {
+    '"'
+}
+
+/// Wider tables are taken for a wrong delimiter or for no table at all.
+const MAX_COLUMNS: usize = 16_384;
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let quoting = self.quoting()?;
+        let reader = Reader {
+            header: self.header,
+            quoting,
+            record_bytes: context.limits.record_bytes.0,
+            cut: Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() },
+        };
+        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
+        let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
+        let schema = self.typed(&inferred)?;
+        let format = Csv { reader, schema: schema.clone() };
+        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+    }
+}
+
+impl Config {
+    fn quoting(&self) -> Result<Quoting, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut byte = |key: &str, value: char| {
+            let usable = value.is_ascii() && !matches!(value, '\r' | '\n');
+            if !usable {
+                faults.push(Fault::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
+            }
+            u8::try_from(value).unwrap_or_default()
+        };
+        let quoting = Quoting { delimiter: byte("delimiter", self.delimiter), quote: byte("quote", self.quote) };
+        if quoting.delimiter == quoting.quote {
+            faults.push(Fault::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
+        }
+        if self.header && self.columns.is_some() {
+            faults.push(Fault::new("columns", "the header names the columns; leave this out, or set header = false"));
+        }
+        if faults.is_empty() { Ok(quoting) } else { Err(faults) }
+    }
+
+    /// The columns as inferred, with the types that the user gave.
+    fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<Fault>> {
+        let names: Vec<&str> = inferred.fields().iter().map(|field| field.name().as_str()).collect();
+        let unknown = self.types.keys().filter(|name| !names.contains(&name.as_str()));
+        let faults: Vec<Fault> = unknown
+            .map(|name| {
+                let known = names.join(", ");
+                Fault::new(
+                    format!("types.{name}"),
+                    format!("there is no such column{}; known: {known}", nearest(name, &names)),
+                )
+            })
+            .collect();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let fields = inferred.fields().iter().map(|field| {
+            let given = self.types.get(field.name()).map(|given| given.data_type());
+            let inferred = || match field.data_type() {
+                // No value was met: text loses nothing.
+                DataType::Null => DataType::Utf8,
+                other => other.clone(),
+            };
+            Field::new(field.name(), given.unwrap_or_else(inferred), true)
+        });
+        Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+    }
+}
+
+/// How the bytes of a file are taken.
+struct Reader {
+    header: bool,
+    quoting: Quoting,
+    record_bytes: u64,
+    cut: Cut,
+}
+
+impl Reader {
+    fn open(&self, file: &InputFile) -> Result<Framer<File>, StageError> {
+        let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
+        Framer::new(input, Some(self.quoting), self.record_bytes).map_err(StageError::io(&file.path))
+    }
+
+    fn format(&self) -> Format {
+        Format::default().with_delimiter(self.quoting.delimiter).with_quote(self.quoting.quote)
+    }
+
+    /// The names in the header; `None` for an empty file.
+    fn names(&self, file: &InputFile, framer: &mut Framer<File>) -> Result<Option<Vec<String>>, StageError> {
+        let mut header = Vec::new();
+        let frame = framer.frame(&mut header).map_err(StageError::io(&file.path))?;
+        if frame == Frame::End {
+            return Ok(None);
+        }
+        let bad = |what: &str| StageError::Other(format!("{}: the header is no list of names: {what}", file.name));
+        if frame != Frame::Record {
+            return Err(bad("it does not end"));
+        }
+        let format = self.format().with_header(true);
+        let (schema, _) =
+            guarded(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
+        Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect()))
+    }
+
+    /// Names and types of the first file that is not empty.
+    fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
+        for file in files {
+            let mut framer = self.open(file)?;
+            let names = if self.header { self.names(file, &mut framer)? } else { given.map(<[String]>::to_vec) };
+            let inferred = match names {
+                Some(names) => self.types(file, framer, names)?,
+                None if self.header => continue,
+                None => match self.count(file)? {
+                    0 => continue,
+                    count => self.types(file, framer, (1..=count).map(|n| format!("column_{n}")).collect())?,
+                },
+            };
+            return Ok(inferred);
+        }
+        Err(StageError::Other("every file is empty; expected records, to know the columns by".to_owned()))
+    }
+
+    /// How many values the first record has.
+    fn count(&self, file: &InputFile) -> Result<usize, StageError> {
+        let names = self.names(file, &mut self.open(file)?)?;
+        Ok(names.map_or(0, |names| names.len()))
+    }
+
+    fn types(&self, file: &InputFile, framer: Framer<File>, names: Vec<String>) -> Result<Schema, StageError> {
+        let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
+        if names.len() > MAX_COLUMNS {
+            return Err(bad(format!("there are {} columns; at most {MAX_COLUMNS} are supported", names.len())));
+        }
+        check_names(names.iter()).map_err(bad)?;
+        let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
+        let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
+        let parser = Parser::new(self, &names, schema.clone());
+        let mut sample = Vec::new();
+        if let Some(block) = Blocks::new(framer, SAMPLE).next(&parser).map_err(StageError::io(&file.path))? {
+            let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
+            let rejects = block.parse(&parser)?.rejects;
+            let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
+            let sound = texts.iter().filter(|(ordinal, _)| sound(*ordinal));
+            sound.for_each(|(_, text)| sample.extend(text.iter().chain(b"\n")));
+        }
+        let (types, _) =
+            guarded(|| self.format().infer_schema(sample.as_slice(), None)).map_err(|(_, what)| bad(what))?;
+        if types.fields().is_empty() {
+            return Ok(schema.as_ref().clone());
+        }
+        let fields =
+            names.iter().zip(types.fields()).map(|(name, field)| Field::new(name, field.data_type().clone(), true));
+        Ok(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+/// How planned CSV files are read.
+struct Csv {
+    reader: Reader,
+    schema: SchemaRef,
+}
+
+impl RecordFormat for Csv {
+    const EXTENSIONS: &'static [&'static str] = &["csv"];
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        let mut framer = self.reader.open(file)?;
+        let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
+        let Some(names) = names else { return Ok(()) };
+        if let Some(field) = self.schema.fields().iter().find(|field| !names.contains(field.name())) {
+            return Err(differs(&file.name, field, None).into());
+        }
+        let parser = Parser::new(&self.reader, &names, self.schema.clone());
+        read_all(framer, &parser, self.reader.cut, output)
+    }
+}
+
+/// Parses records whose values stand in a file's own order into the planned columns.
+struct Parser {
+    schema: SchemaRef,
+    written: SchemaRef,
+    places: Vec<usize>,
+    format: Format,
+}
+
+impl Parser {
+    /// `names` are the file's columns; each of the schema's must be among them.
+    fn new(reader: &Reader, names: &[String], schema: SchemaRef) -> Self {
+        let field = |name: &String| match schema.column_with_name(name) {
+            Some((_, field)) => field.clone(),
+            None => Field::new(name, DataType::Utf8, true),
+        };
+        let written = Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()));
+        let place = |field: &Arc<Field>| names.iter().position(|name| name == field.name()).unwrap_or_default();
+        let places = schema.fields().iter().map(place).collect();
+        Self { schema, written, places, format: reader.format() }
+    }
+}
+
+impl TextFormat for Parser {
+    fn check(&self, record: &[u8]) -> Verdict {
+        Verdict::Parse(record.len() as u64 + 8 * self.places.len() as u64)
+    }
+
+    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
+        let builder = ReaderBuilder::new(self.written.clone()).with_format(self.format.clone());
+        let mut decoder = builder.with_projection(self.places.clone()).with_batch_size(count + 1).build_decoder();
+        let decoded = || -> Result<Option<RecordBatch>, arrow::error::ArrowError> {
+            let mut left = text;
+            while !left.is_empty() {
+                match decoder.decode(left)? {
+                    0 => break,
+                    taken => left = &left[taken..],
+                }
+            }
+            decoder.flush()
+        }();
+        match decoded {
+            Ok(batch) => batch.ok_or_else(|| "there is no value".to_owned()),
+            Err(error) => Err(self.explain(&error.to_string())),
+        }
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+impl Parser {
+    /// The library's message, with the column's name in the place of its number, and without lines of the block.
+    fn explain(&self, message: &str) -> String {
+        let message = message.split_once("rror: ").map_or(message, |(_, message)| message);
+        let message = message.replace(" for line 1,", ",").replace(" for line 1 and", " in");
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let Some((before, column)) = message.rsplit_once("column ") else { return message.to_owned() };
+        let name = column.parse::<usize>().ok().and_then(|place| self.written.fields().get(place));
+        name.map_or_else(|| message.to_owned(), |field| format!("{before}column `{}`", field.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::coverage::Progress;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+        folder
+    }
+
+    fn options(folder: &tempfile::TempDir, more: Value) -> Value {
+        let mut options = json!({ "path": folder.path() });
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        options
+    }
+
+    fn types(schema: &Schema) -> Vec<String> {
+        schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+    }
+
+    fn fault(folder: &tempfile::TempDir, more: Value) -> Vec<String> {
+        let faults = plan::<Config>(options(folder, more), 10).err().unwrap();
+        faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+    }
+
+    /// `count` records `i,i/2`, the given ones replaced.
+    fn many(count: usize, bad: &[(usize, &str)]) -> String {
+        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+            Some((_, text)) => format!("{text}\n"),
+            None => format!("{row},{}\n", row as f64 / 2.0),
+        };
+        std::iter::once("id,half\n".to_owned()).chain((0..count).map(line)).collect()
+    }
+
+    #[test]
+    fn types_follow_the_first_records_and_the_options() {
+        let folder =
+            folder(&[("a.csv", "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8")]);
+        let batches = read::<Config>(options(&folder, json!({ "types": { "q,\"x": "float" } })), 10);
+        let all = records(&batches);
+        let expected = [
+            "source: Utf8",
+            "row: UInt64",
+            "i: Int64",
+            "f: Float64",
+            "s: Utf8",
+            "b: Boolean",
+            "none: Utf8",
+            "q,\"x: Float64",
+        ];
+        assert_eq!(types(&all.schema()), expected);
+        assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1]);
+        assert_eq!(all["source"].as_string::<i32>().value(1), "a.csv");
+        assert_eq!(all["s"].as_string::<i32>().value(1), "y\n z");
+        assert_eq!(all["none"].null_count(), 2);
+        assert_eq!(all["q,\"x"].as_primitive::<Float64Type>().values(), &[7.0, 8.0]);
+    }
+
+    #[test]
+    fn one_bad_value_among_10_000_is_one_reject() {
+        let folder = folder(&[("a.csv", &many(10_000, &[(7_123, "7123,oops")]))]);
+        let batches = read::<Config>(options(&folder, json!({})), 4096);
+        assert_eq!(rejects(&batches), [(7123, "malformed", Some("7123,oops".to_owned()))]);
+        let reason = &batches[1].rejects[0].reason;
+        assert_eq!(reason, "Error while parsing value 'oops' as type 'Float64' for column `half`");
+        let ids = records(&batches);
+        let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn several_bad_records_are_each_found() {
+        let long = "x".repeat(2 << 20);
+        let bad = [(0, "a,b,c"), (1500, "1"), (1501, ",nan?"), (2000, &long), (2999, "2999,\"never closed\n")];
+        let folder = folder(&[("a.csv", &many(3000, &bad))]);
+        let batches = read::<Config>(options(&folder, json!({ "types": { "half": "float" } })), 1000);
+        let found = rejects(&batches);
+        let found: Vec<_> = found.iter().map(|(row, code, text)| (*row, *code, text.as_deref())).collect();
+        let expected = [
+            (0, "malformed", Some("a,b,c")),
+            (1500, "malformed", Some("1")),
+            (1501, "malformed", Some(",nan?")),
+            (2000, "too_large", None),
+            (2999, "malformed", Some("2999,\"never closed\n\n")),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(records(&batches).num_rows(), 2995);
+        assert_eq!(batches[1].rejects[0].reason, "incorrect number of fields, expected 2 got 1");
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_a_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(rejects(&batches), [(1, "malformed", Some("2,\u{fffd}".to_owned()))]);
+        assert_eq!(records(&batches).num_rows(), 2);
+    }
+
+    #[test]
+    fn files_follow_each_other_by_name_and_columns_are_found_by_name() {
+        let folder = folder(&[("b.csv", "y,more,x\n4,m,3\n"), ("a.csv", "x,y\n1,2\n"), ("empty.csv", "")]);
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(batches.len(), 2);
+        let all = records(&batches);
+        assert_eq!(all["source"].as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.csv", "b.csv"]);
+        assert_eq!(all["x"].as_primitive::<Int64Type>().values(), &[1, 3]);
+        assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 0]);
+    }
+
+    #[test]
+    fn a_file_without_a_column_ends_the_run_and_is_named() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n")]);
+        let source = plan::<Config>(options(&folder, json!({})), 10).unwrap();
+        let error = drain(source, &Progress::default()).unwrap_err().to_string();
+        assert_eq!(error, "b.csv: there is no column `y` (Int64), which the first file has");
+    }
+
+    #[test]
+    fn a_later_run_reads_the_batches_that_are_not_done() {
+        let folder = folder(&[("a.csv", &many(50, &[(13, "x,y")])), ("b.csv", &many(5, &[]))]);
+        let options = || options(&folder, json!({ "types": { "id": "int", "half": "float" } }));
+        let all = read::<Config>(options(), 10);
+        assert_eq!(all.len(), 6);
+        let rest = drain(plan::<Config>(options(), 10).unwrap(), &progress_of(&all[1..3])).unwrap();
+        let names = |batches: &[crate::batch::SourceBatch]| -> Vec<String> {
+            batches.iter().map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows)).collect()
+        };
+        assert_eq!(names(&rest), ["0..10", "30..40", "40..50", "0..5"]);
+        assert_eq!(rest[1].batch.records, all[3].batch.records);
+    }
+
+    #[test]
+    fn files_without_a_header_take_names_or_numbers() {
+        let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
+        let more = json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
+        let all = records(&read::<Config>(options(&folder, more), 10));
+        assert_eq!(types(&all.schema())[2..], ["n: Int64", "s: Utf8"]);
+        assert_eq!(all["s"].as_string::<i32>().value(0), "a;b");
+        let all =
+            records(&read::<Config>(options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })), 10));
+        assert_eq!(types(&all.schema())[2..], ["column_1: Int64", "column_2: Utf8"]);
+    }
+
+    #[test]
+    fn batches_close_at_their_bytes() {
+        let folder = folder(&[("a.csv", &many(100, &[]))]);
+        let mut written = options(&folder, json!({}));
+        let config: Config = serde_json::from_value(written.take()).unwrap();
+        let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
+        let context = Context { models: BTreeMap::new(), limits: crate::context::Limits::default() };
+        let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
+        assert!(batches.len() > 9, "{}", batches.len());
+        assert_eq!(records(&batches).num_rows(), 100);
+    }
+
+    #[test]
+    fn faults_name_their_key() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("twice.txt", "x,x\n")]);
+        assert_eq!(
+            fault(&folder, json!({ "types": { "z": "int" } })),
+            ["types.z: there is no such column; known: x, y"]
+        );
+        let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
+        assert_eq!(fault(&folder, more).len(), 3);
+        let twice = json!({ "path": folder.path().join("twice.txt") });
+        assert_eq!(fault(&folder, twice), ["path: twice.txt: column `x` is there twice; names must be unique"]);
+        let none = json!({ "path": folder.path().join("*.nothing") });
+        assert!(fault(&folder, none)[0].starts_with("path: no file matches"));
+    }
+}

@@ -1,0 +1,184 @@
+//! Gathers encoded images into batches, counted at the size that they have once decoded.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::batch::{Batch, Provenance, Reject, SourceBatch, Split, SplitRows};
+use crate::context::Limits;
+use crate::coverage::Progress;
+use crate::error::StageError;
+use crate::image::read_header;
+use crate::source::listing::Refusal;
+use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, origin_fields};
+
+/// How images become batches.
+///
+/// A batch ends at the latest where the row is a multiple of the limit in records. So where batches end depends on
+/// the input alone, and a *stretch* of rows between two such places can be left out unread when it is done.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// `source`, `row`, `image` and perhaps a text column.
+    pub(super) schema: SchemaRef,
+    /// Rows of a stretch: the limit in records.
+    pub(super) stretch: u64,
+    /// What makes a batch full.
+    bytes: u64,
+    /// Bytes above which an image is not read.
+    pub(super) record_bytes: u64,
+    /// Pixels above which an image will not be decoded.
+    pixels: u64,
+}
+
+/// Arrow counts the bytes of a binary column with an `i32`.
+const COLUMN_BYTES: u64 = i32::MAX as u64;
+
+/// Bytes of a decoded pixel: red, green, blue.
+const PIXEL_BYTES: u64 = 3;
+
+impl Rules {
+    /// `text` is the name of a text column after the image.
+    pub(super) fn new(batch: BatchSize, limits: Limits, text: Option<&str>) -> Self {
+        let image = Field::new(IMAGE, DataType::Binary, false);
+        let text = text.map(|name| Field::new(name, DataType::Utf8, false));
+        let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            stretch: batch.records_or(IMAGE_RECORDS) as u64,
+            bytes: batch.bytes().min(COLUMN_BYTES),
+            record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
+            pixels: limits.pixels,
+        }
+    }
+}
+
+/// A record before it has its place in a batch.
+pub(super) struct Member {
+    /// Where it came from.
+    pub(super) source: String,
+    /// Which record in there.
+    pub(super) row: u64,
+    /// The value of the text column, where the rules have one.
+    pub(super) text: Option<String>,
+    /// The encoded image, or why there is none.
+    pub(super) image: Result<Vec<u8>, Refusal>,
+}
+
+/// The rows of a stretch as they are gathered into batches, which go to `out`.
+pub(super) struct Stretch<'a> {
+    rules: &'a Rules,
+    progress: &'a Progress,
+    out: &'a BatchSender,
+    split: Arc<Split>,
+    rows: Range<u64>,
+    bytes: u64,
+    pixels: u64,
+    origin: Vec<u32>,
+    rejects: Vec<Reject>,
+    sources: StringBuilder,
+    numbers: UInt64Builder,
+    images: BinaryBuilder,
+    texts: StringBuilder,
+}
+
+impl<'a> Stretch<'a> {
+    /// A stretch that begins at `row`.
+    pub(super) fn new(
+        rules: &'a Rules,
+        progress: &'a Progress,
+        out: &'a BatchSender,
+        split: &Arc<Split>,
+        row: u64,
+    ) -> Self {
+        Self {
+            rules,
+            progress,
+            out,
+            split: Arc::clone(split),
+            rows: row..row,
+            bytes: 0,
+            pixels: 0,
+            origin: Vec::new(),
+            rejects: Vec::new(),
+            sources: StringBuilder::new(),
+            numbers: UInt64Builder::new(),
+            images: BinaryBuilder::new(),
+            texts: StringBuilder::new(),
+        }
+    }
+
+    /// Whether every sink has the next `rows`.
+    pub(super) fn is_done(&self, rows: u64) -> bool {
+        self.progress.done(self.split.name(), &(self.rows.end..self.rows.end + rows))
+    }
+
+    /// Passes over the next row, which belongs to a stretch that is done; always `true`.
+    pub(super) fn skip(&mut self) -> bool {
+        self.rows = self.rows.end + 1..self.rows.end + 1;
+        true
+    }
+
+    /// Adds the next row. `false`: nobody wants more.
+    ///
+    /// # Errors
+    /// When Arrow cannot hold a batch.
+    pub(super) fn push(&mut self, member: Member) -> Result<bool, StageError> {
+        let (bytes, pixels) = match &member.image {
+            Ok(image) => self.weigh(image),
+            Err(_) => (0, 0),
+        };
+        if self.bytes > 0 && self.bytes + bytes > self.rules.bytes && !self.close()? {
+            return Ok(false);
+        }
+        self.bytes += bytes;
+        self.pixels += pixels;
+        // A stretch has at most u32::MAX rows, as its limit is a u32.
+        let ordinal = u32::try_from(self.rows.end - self.rows.start).unwrap_or(u32::MAX);
+        match member.image {
+            Ok(image) => {
+                self.origin.push(ordinal);
+                self.sources.append_value(member.source);
+                self.numbers.append_value(member.row);
+                self.images.append_value(image);
+                self.texts.append_value(member.text.unwrap_or_default());
+            }
+            Err(Refusal { code, reason }) => self.rejects.push(Reject { ordinal, code, reason, record: None }),
+        }
+        self.rows.end += 1;
+        Ok(true)
+    }
+
+    /// Sends what is left, and begins the next stretch. `false`: nobody wants more.
+    ///
+    /// # Errors
+    /// When Arrow cannot hold a batch.
+    pub(super) fn close(&mut self) -> Result<bool, StageError> {
+        let rows = self.rows.clone();
+        let next = Self::new(self.rules, self.progress, self.out, &self.split, rows.end);
+        let mut full = std::mem::replace(self, next);
+        if rows.is_empty() || self.progress.done(self.split.name(), &rows) {
+            return Ok(true);
+        }
+        let columns: [ArrayRef; 4] = [
+            Arc::new(full.sources.finish()),
+            Arc::new(full.numbers.finish()),
+            Arc::new(full.images.finish()),
+            Arc::new(full.texts.finish()),
+        ];
+        let columns = columns.into_iter().take(self.rules.schema.fields().len()).collect();
+        let records = RecordBatch::try_new(Arc::clone(&self.rules.schema), columns)?;
+        let provenance = Arc::new(Provenance::new(vec![SplitRows { split: full.split, rows }]));
+        let batch = Batch { records, origin: full.origin, provenance };
+        Ok(self.out.send(SourceBatch { batch, rejects: full.rejects, pixels: full.pixels }))
+    }
+
+    /// Bytes that an image counts, and pixels that it decodes to. One that is no image, or has too many pixels,
+    /// goes on as it is: it is refused, with its reason, before it would be decoded.
+    fn weigh(&self, image: &[u8]) -> (u64, u64) {
+        let pixels = read_header(image).map_or(0, |header| header.pixels());
+        let pixels = if pixels > self.rules.pixels { 0 } else { pixels };
+        ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
+    }
+}

@@ -1,0 +1,298 @@
+//! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
+
+use std::path::PathBuf;
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::RejectCode;
+use crate::context::Context;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
+use crate::source::gather::{Member, Rules, Stretch};
+use crate::source::journal::{self, Journal, Row};
+use crate::source::listing::{FileSet, Refusal};
+use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+
+/// Extensions of image files, in lower case.
+pub const EXTENSIONS: &[&str] =
+    &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
+
+/// Batches that are read before they are asked for.
+const AHEAD: usize = 2;
+
+/// Options of the source `images`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
+    /// matches), or a single file. A path that exists is no glob, whatever characters it holds.
+    path: String,
+    /// Also take what symbolic links lead to. Default: links are passed over.
+    #[serde(default)]
+    follow_links: bool,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path, self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+        Ok(Box::new(Images { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, None) }))
+    }
+}
+
+/// The source as planned.
+struct Images {
+    name: String,
+    files: FileSet,
+    rules: Rules,
+}
+
+impl Source for Images {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.rules.schema)
+    }
+
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+        let mut listing = self.files.list()?;
+        let found = listing.files.len();
+        let journals = journal::place(&self.name, progress.state.as_deref(), &mut listing)?;
+        let total = journals.iter().map(|journal| pending(journal, progress)).sum();
+        // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
+        if found == 0 && (journals.is_empty() || total > 0) {
+            return Err(self.files.nothing_found(&listing));
+        }
+        let reader = Reader { rules: self.rules, root: listing.root, progress: progress.clone() };
+        Ok(Opened { batches: read_blocking(AHEAD, move |out| reader.read(&journals, out)), total: Some(total) })
+    }
+}
+
+/// Rows that are not done.
+fn pending(journal: &Journal, progress: &Progress) -> u64 {
+    let rows = 0..journal.rows.len() as u64;
+    rows.filter(|&row| !progress.done(journal.split.name(), &(row..row + 1))).count() as u64
+}
+
+/// What it takes to read the files of a listing.
+struct Reader {
+    rules: Rules,
+    root: PathBuf,
+    progress: Progress,
+}
+
+impl Reader {
+    fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<(), StageError> {
+        for Journal { split, rows } in journals {
+            let mut start = 0;
+            for rows in rows.chunks(usize::try_from(self.rules.stretch).unwrap_or(usize::MAX)) {
+                let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
+                let length = rows.len() as u64;
+                start += length;
+                if !stretch.is_done(length) && !self.read_stretch(rows, stretch)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `false` when nobody wants more.
+    fn read_stretch(&self, rows: &[Row], mut stretch: Stretch<'_>) -> Result<bool, StageError> {
+        for row in rows {
+            if row.gone && !stretch.is_done(1) {
+                tracing::warn!("{}: {GONE}", row.file.name);
+            }
+            if !stretch.push(self.member(row))? {
+                return Ok(false);
+            }
+        }
+        stretch.close()
+    }
+
+    fn member(&self, Row { file, gone }: &Row) -> Member {
+        let image = match gone {
+            true => Err(Refusal::new(RejectCode::Unreadable, format!("{}: {GONE}", file.name))),
+            false => file.read(&self.root, self.rules.record_bytes),
+        };
+        Member { source: file.name.clone(), row: 0, text: None, image }
+    }
+}
+
+const GONE: &str = "was listed, but is gone or was changed since";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::UInt64Type;
+    use serde_json::json;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::batch::SourceBatch;
+    use crate::context::Limits;
+    use crate::coverage::Coverage;
+    use crate::kind::find;
+    use crate::source::KINDS;
+    use crate::units::Bytes;
+
+    /// A PNM of so many pixels, black.
+    fn image(width: usize, height: usize) -> Vec<u8> {
+        let mut image = format!("P6 {width} {height} 255\n").into_bytes();
+        image.resize(image.len() + width * height * 3, 0);
+        image
+    }
+
+    fn fill(folder: &Path, names: &[&str]) {
+        for name in names {
+            fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            fs::write(folder.join(name), image(2, 1)).unwrap();
+        }
+    }
+
+    fn open(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Result<Opened, StageError> {
+        let limits = Limits { pixels: 1000, record_bytes: Bytes(10_000), memory: None };
+        let context = Context { models: BTreeMap::new(), limits };
+        let plan = find(KINDS, "images", "source").unwrap().plan;
+        let batch = serde_json::from_value(batch).unwrap();
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+    }
+
+    fn read(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Vec<SourceBatch> {
+        let opened = open(folder, batch, progress).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
+        let batches = batches.unwrap();
+        let rows: u64 =
+            batches.iter().flat_map(|batch| progress.pending(&batch.batch.provenance)).map(|p| p.end - p.start).sum();
+        assert_eq!(opened.total, Some(rows), "the total is what is pending");
+        batches
+    }
+
+    fn sources(batch: &SourceBatch) -> Vec<&str> {
+        batch.batch.records.column(0).as_string::<i32>().iter().flatten().collect()
+    }
+
+    fn progress(state: &Path, done: &[&SourceBatch]) -> Progress {
+        let mut coverage = Coverage::default();
+        done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
+        Progress { sinks: Arc::new(vec![coverage]), state: Some(state.to_path_buf()) }
+    }
+
+    #[test]
+    fn files_come_as_they_are_in_the_order_of_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), &["c.pnm", "a.PNM", "b/x.png"]);
+        let batches = read(folder.path(), json!({}), &Progress::default());
+        let [batch] = batches.as_slice() else { panic!("one batch expected") };
+        assert_eq!(sources(batch), ["a.PNM", "b/x.png", "c.pnm"]);
+        assert_eq!(batch.batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 0, 0]);
+        assert_eq!(batch.batch.records.column(2).as_binary::<i32>().value(1), image(2, 1));
+        assert_eq!((batch.pixels, batch.rejects.len()), (6, 0));
+        assert_eq!(batch.batch.provenance.ranges()[0].split.name(), "in/listing-0");
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_limit_in_records_or_in_decoded_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"]);
+        fs::write(folder.path().join("d.pnm"), image(30, 30)).unwrap();
+        let sizes = |batch| -> Vec<usize> {
+            let batches = read(folder.path(), batch, &Progress::default());
+            batches.iter().map(|batch| batch.batch.records.num_rows()).collect()
+        };
+        assert_eq!(sizes(json!({ "records": 2 })), [2, 2, 2]);
+        assert_eq!(sizes(json!({ "bytes": "2000B" })), [3, 1, 2]);
+        assert_eq!(sizes(json!({ "bytes": "1B" })), [1; 6]);
+    }
+
+    #[test]
+    fn images_beyond_the_limits_are_refused_unread_or_count_no_pixels() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.pnm"), image(100, 100)).unwrap();
+        fs::write(folder.path().join("b.pgm"), b"P5 100000 100000 255\n").unwrap();
+        fs::write(folder.path().join("c.png"), b"").unwrap();
+        fs::write(folder.path().join("d.png"), b"no image").unwrap();
+        let batches = read(folder.path(), json!({}), &Progress::default());
+        assert_eq!((sources(&batches[0]), batches[0].pixels), (vec!["b.pgm", "c.png", "d.png"], 0));
+        assert_eq!(batches[0].batch.origin, [1, 2, 3]);
+        let reject = &batches[0].rejects[0];
+        assert_eq!((reject.ordinal, reject.code), (0, RejectCode::TooLarge));
+        assert!(
+            reject.reason.starts_with("a.pnm: 30015 bytes, more than the limit of 10000 bytes"),
+            "{}",
+            reject.reason
+        );
+    }
+
+    #[test]
+    fn a_later_run_goes_on_where_the_earlier_ended_with_the_same_batches() {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "d.pnm", "e.pnm"]);
+        let size = || json!({ "records": 2 });
+        let first = read(folder.path(), size(), &progress(state.path(), &[]));
+        let second = read(folder.path(), size(), &progress(state.path(), &[&first[0]]));
+        assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec!["c.pnm", "d.pnm"], vec!["e.pnm"]]);
+        assert_eq!(second[0].batch.provenance, first[1].batch.provenance);
+        assert!(read(folder.path(), size(), &progress(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
+        let half = first[1].slice(0..1);
+        let rest = read(folder.path(), size(), &progress(state.path(), &[&first[0], &half]));
+        assert_eq!(sources(&rest[0]), ["c.pnm", "d.pnm"], "the caller cuts out what is done");
+    }
+
+    #[test]
+    fn new_files_are_read_and_old_ones_that_are_gone_are_refused_unless_they_are_done() {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm"]);
+        let first = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[]));
+        fs::remove_file(folder.path().join("a.pnm")).unwrap();
+        fs::remove_file(folder.path().join("b.pnm")).unwrap();
+        fill(folder.path(), &["0.pnm"]);
+        let second = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[&first[0]]));
+        assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec![], vec!["c.pnm"], vec!["0.pnm"]]);
+        assert_eq!(second[0].rejects[0].code, RejectCode::Unreadable);
+        assert!(second[0].rejects[0].reason.starts_with("b.pnm: was listed, but is gone"));
+        assert_eq!(second[2].batch.provenance.ranges()[0].split.name(), "in/listing-1");
+    }
+
+    #[test]
+    fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let error = |progress: &Progress| open(folder.path(), json!({}), progress).err().map(|error| error.to_string());
+        fs::write(folder.path().join("notes.txt"), "x").unwrap();
+        assert!(
+            error(&Progress::default()).unwrap().contains("of 1 files that were looked at, none has the extension jpg")
+        );
+        fill(folder.path(), &["a.pnm"]);
+        let first = read(folder.path(), json!({}), &progress(state.path(), &[]));
+        fs::remove_file(folder.path().join("a.pnm")).unwrap();
+        assert!(error(&progress(state.path(), &[])).is_some());
+        assert_eq!(error(&progress(state.path(), &[&first[0]])), None, "all is done: they may be removed");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_not_opened_even_when_it_takes_the_place_of_a_listed_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), &["a.pnm", "b.pnm"]);
+        let pipe = |name: &str| {
+            let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap();
+            assert!(made.success());
+        };
+        pipe("pipe.jpg");
+        let batches = read(folder.path(), json!({}), &Progress::default());
+        assert_eq!(sources(&batches[0]), ["a.pnm", "b.pnm"]);
+
+        let files = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
+        let listing = files.list().unwrap();
+        fs::remove_file(folder.path().join("a.pnm")).unwrap();
+        pipe("a.pnm");
+        let refusal = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
+        assert_eq!(refusal.code, RejectCode::Unreadable);
+    }
+}

@@ -1,0 +1,156 @@
+//! Listings as they are journalled: which file is which row of which split, in this run and in those after it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::Split;
+use crate::durable::write_atomically;
+use crate::error::StageError;
+use crate::source::listing::{ListedFile, Listing};
+
+/// Files that were first met together: a split, its rows in order.
+#[derive(Debug)]
+pub(super) struct Journal {
+    /// `<stage>/listing-<n>`.
+    pub(super) split: Arc<Split>,
+    /// The n-th is row n.
+    pub(super) rows: Vec<Row>,
+}
+
+/// A file that was listed, now or in an earlier run.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// As it was when it was listed.
+    pub(super) file: ListedFile,
+    /// Whether it has been removed or changed since.
+    pub(super) gone: bool,
+}
+
+/// Gives every file its place: those that an earlier run has journalled under `state` keep theirs, the others are
+/// journalled there as one more split. Without `state` there is one split, of this run only.
+///
+/// # Errors
+/// When a journal cannot be read or written.
+pub(super) fn place(stage: &str, state: Option<&Path>, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
+    let mut journals = Vec::new();
+    if let Some(state) = state {
+        while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
+            let rows = recorded.into_iter().map(|file| match listing.files.remove(&file.name) {
+                Some(found) if found.is_same(&file) => Row { file: found, gone: false },
+                other => {
+                    listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
+                    Row { file, gone: true }
+                }
+            });
+            let rows = rows.collect();
+            journals.push(Journal { split: split(stage, journals.len()), rows });
+        }
+    }
+    if !listing.files.is_empty() {
+        let files = std::mem::take(&mut listing.files);
+        let rows: Vec<Row> = files.into_values().map(|file| Row { file, gone: false }).collect();
+        if let Some(state) = state {
+            write(&file_of(stage, state, journals.len()), &rows)?;
+        }
+        journals.push(Journal { split: split(stage, journals.len()), rows });
+    }
+    Ok(journals)
+}
+
+fn split(stage: &str, number: usize) -> Arc<Split> {
+    Split::new(format!("{stage}/listing-{number}"))
+}
+
+fn file_of(stage: &str, state: &Path, number: usize) -> PathBuf {
+    state.join("listings").join(format!("{stage}-{number}.ndjson"))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<ListedFile>>, StageError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StageError::io(path)(error)),
+    };
+    let lines = BufReader::new(file).lines().enumerate();
+    let files = lines.map(|(number, line)| {
+        let line = line.map_err(StageError::io(path))?;
+        serde_json::from_str(&line).map_err(|error| {
+            let place = format!("{}:{}", path.display(), number + 1);
+            StageError::Other(format!(
+                "{place}: this is no line of a listing: {error}; restore the file, or begin anew"
+            ))
+        })
+    });
+    files.collect::<Result<_, _>>().map(Some)
+}
+
+fn write(path: &Path, rows: &[Row]) -> Result<(), StageError> {
+    let mut text = Vec::new();
+    for row in rows {
+        let written = serde_json::to_writer(&mut text, &row.file);
+        written.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
+        text.push(b'\n');
+    }
+    write_atomically(path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+    use crate::source::listing::FileSet;
+
+    /// Per split, its name and its rows; a `-` marks those that are gone.
+    fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
+        let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
+        let journals = place("in", state, &mut set.list().unwrap()).unwrap();
+        let name = |row: &Row| format!("{}{}", if row.gone { "-" } else { "" }, row.file.name);
+        journals.iter().map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect())).collect()
+    }
+
+    fn expect(splits: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+        let owned = |rows: &[&str]| rows.iter().map(|&row| row.to_owned()).collect();
+        splits.iter().map(|(name, rows)| ((*name).to_owned(), owned(rows))).collect()
+    }
+
+    #[test]
+    fn files_keep_their_rows_and_new_ones_come_after_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("b.jpg", "b");
+        write("d.jpg", "d");
+        let first = expect(&[("in/listing-0", &["b.jpg", "d.jpg"])]);
+        assert_eq!(placed(folder.path(), Some(&state)), first);
+        assert_eq!(placed(folder.path(), Some(&state)), first);
+        write("a.jpg", "a");
+        write("b.jpg", "changed");
+        fs::remove_file(folder.path().join("d.jpg")).unwrap();
+        let second = expect(&[("in/listing-0", &["-b.jpg", "-d.jpg"]), ("in/listing-1", &["a.jpg", "b.jpg"])]);
+        assert_eq!(placed(folder.path(), Some(&state)), second);
+        assert_eq!(placed(folder.path(), Some(&state)), second);
+        assert_eq!(fs::read_dir(state.join("listings")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn without_state_there_is_one_listing_and_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.jpg"), "a").unwrap();
+        assert_eq!(placed(folder.path(), None), expect(&[("in/listing-0", &["a.jpg"])]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_broken_journal_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_of("in", folder.path(), 0);
+        write_atomically(&path, b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("in-0.ndjson:2"), "{error}");
+    }
+}

@@ -1,0 +1,99 @@
+//! The shape of a line of JSON, seen in one pass without parsing: one balanced object, how many values, how deep.
+
+/// Deeper nesting is refused, as by `serde_json`.
+pub(super) const MAX_DEPTH: usize = 128;
+
+/// What a line holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Nothing but space.
+    Blank,
+    /// One object whose brackets match in number; the parser sees to the rest.
+    Object {
+        /// At least as many as there are values and keyed fields in it.
+        values: u64,
+    },
+    /// It ends before the object does.
+    Unclosed,
+    /// Something follows the object.
+    Trailing,
+    /// It begins with something else.
+    NoObject,
+    /// Nested beyond [`MAX_DEPTH`].
+    TooDeep,
+}
+
+impl Shape {
+    /// Looks at a line.
+    pub(super) fn of(line: &[u8]) -> Self {
+        let line = line.trim_ascii();
+        match line.first() {
+            None => return Self::Blank,
+            Some(b'{') => {}
+            Some(_) => return Self::NoObject,
+        }
+        let (mut depth, mut values) = (0, 0);
+        let mut bytes = line.iter().enumerate();
+        while let Some((place, byte)) = bytes.next() {
+            if *byte == b'"' && !skip_string(&mut bytes) {
+                return Self::Unclosed;
+            }
+            match byte {
+                b'{' | b'[' => {
+                    depth += 1;
+                    values += 1;
+                    if depth > MAX_DEPTH {
+                        return Self::TooDeep;
+                    }
+                }
+                b',' => values += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        let ends = place + 1 == line.len();
+                        return if ends { Self::Object { values } } else { Self::Trailing };
+                    }
+                }
+                _ => {}
+            }
+        }
+        Self::Unclosed
+    }
+}
+
+/// Goes past the end of a string; `false` where it has none.
+fn skip_string<'a>(bytes: &mut impl Iterator<Item = (usize, &'a u8)>) -> bool {
+    while let Some((_, byte)) = bytes.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_object_or_why_not() {
+        let deep = "[".repeat(128);
+        for (line, expected) in [
+            (" \r", Shape::Blank),
+            (r#" {"a": [1, 2], "b": "x}\",["} "#, Shape::Object { values: 4 }),
+            ("{}", Shape::Object { values: 1 }),
+            ("[1]", Shape::NoObject),
+            ("hello", Shape::NoObject),
+            (r#"{"a": 1"#, Shape::Unclosed),
+            (r#"{"a": "1}"#, Shape::Unclosed),
+            (r#"{"a": 1} {"#, Shape::Trailing),
+            (&format!(r#"{{"a": {deep}"#), Shape::TooDeep),
+        ] {
+            assert_eq!(Shape::of(line.as_bytes()), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+use walkdir::{DirEntry, WalkDir};
+
+use crate::batch::RejectCode;
+use crate::durable::is_temporary;
+use crate::error::{Fault, StageError};
+
+/// What a source's `path` means, and whether symbolic links count.
+#[derive(Debug, Clone)]
+pub(super) struct FileSet {
+    path: String,
+    follow_links: bool,
+    /// In a folder, files count that have one of these; in a glob, whatever matches.
+    extensions: &'static [&'static str],
+}
+
+/// A file, as it is known from run to run: the same name, size and time mean the same content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ListedFile {
+    /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are percent-encoded.
+    #[serde(rename = "path")]
+    pub(super) name: String,
+    /// Length in bytes.
+    pub(super) size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub(super) mtime_ns: i64,
+    /// The relative path as the system knows it, where that is no UTF-8.
+    #[serde(skip)]
+    raw: Option<Box<Path>>,
+}
+
+/// The files of a set at some moment.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// The folder that names are relative to.
+    pub(super) root: PathBuf,
+    /// By name, bytewise.
+    pub(super) files: BTreeMap<String, ListedFile>,
+    /// Files that were looked at, those that did not match among them.
+    pub(super) looked_at: u64,
+}
+
+/// Why a record cannot be had.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// For metrics.
+    pub(super) code: RejectCode,
+    /// For people.
+    pub(super) reason: String,
+}
+
+impl FileSet {
+    /// Checks `path` as far as that goes without looking below it.
+    ///
+    /// # Errors
+    /// A fault at `path` when it is empty, or a glob that is none.
+    pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
+        let set = Self { path, follow_links, extensions };
+        if set.path.is_empty() {
+            return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
+        }
+        if !Path::new(&set.path).exists() {
+            set.glob().map_err(|message| Fault::new("path", message))?;
+        }
+        Ok(set)
+    }
+
+    /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
+    /// A folder that cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// When the folder to begin with cannot be read.
+    pub(super) fn list(&self) -> Result<Listing, StageError> {
+        let place = Path::new(&self.path);
+        if place.is_file() {
+            let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            return self.walk(root, Some(1), |name| Some(name.as_os_str()) == place.file_name());
+        }
+        if place.is_dir() {
+            return self.walk(place.to_path_buf(), None, |name| has_extension(name, self.extensions));
+        }
+        match self.glob().map_err(StageError::Other)? {
+            Some((root, glob, depth)) => self.walk(root, depth, |name| glob.is_match(name)),
+            None => Err(StageError::Other(format!(
+                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+                self.path
+            ))),
+        }
+    }
+
+    /// That nothing was found, in a sentence.
+    pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
+        let looked_at = listing.looked_at;
+        let wanted = match Path::new(&self.path).is_dir() {
+            true => format!("has the extension {}", self.extensions.join(", ")),
+            false => "matches".to_owned(),
+        };
+        StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}", self.path))
+    }
+
+    fn walk(&self, root: PathBuf, depth: Option<usize>, wanted: impl Fn(&Path) -> bool) -> Result<Listing, StageError> {
+        let start = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
+        let mut listing = Listing { root: start, files: BTreeMap::new(), looked_at: 0 };
+        // A file that the user names may be a link: it is the way to it that was asked for.
+        let follow = self.follow_links || Path::new(&self.path).is_file();
+        let walk = WalkDir::new(&listing.root).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        for entry in walk {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
+                Err(error) => {
+                    tracing::warn!("left out: {error}");
+                    continue;
+                }
+            };
+            let relative = entry.path().strip_prefix(&listing.root).unwrap_or(entry.path());
+            if !entry.file_type().is_file() {
+                continue;
+            }
+            listing.looked_at += 1;
+            if wanted(relative) && !is_temporary(entry.file_name()) {
+                match ListedFile::new(relative, &entry) {
+                    Ok(file) => listing.add(file),
+                    Err(error) => tracing::warn!("left out: {error}"),
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The folder that a glob begins in, what it matches below, and how deep that can lie; `None` for a plain path.
+    fn glob(&self) -> Result<Option<(PathBuf, GlobMatcher, Option<usize>)>, String> {
+        let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else { return Ok(None) };
+        let (root, pattern) = match self.path[..meta].rfind('/') {
+            Some(slash) => self.path.split_at(slash + 1),
+            None => ("", self.path.as_str()),
+        };
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        let glob =
+            glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
+        let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
+        Ok(Some((PathBuf::from(root), glob.compile_matcher(), depth)))
+    }
+}
+
+impl Listing {
+    fn add(&mut self, file: ListedFile) {
+        if let Some(other) = self.files.insert(file.name.clone(), file) {
+            tracing::warn!("two files have the name {:?} once its bytes are encoded; one is left out", other.name);
+        }
+    }
+}
+
+impl ListedFile {
+    fn new(relative: &Path, entry: &DirEntry) -> Result<Self, walkdir::Error> {
+        let (size, mtime_ns) = size_and_time(&entry.metadata()?);
+        let raw = relative.to_str().is_none().then(|| relative.into());
+        let parts: Vec<String> = relative.iter().map(|part| encode_name(part.as_encoded_bytes())).collect();
+        Ok(Self { name: parts.join("/"), size, mtime_ns, raw })
+    }
+
+    /// Whether both are one file with one content, as far as name, size and time tell.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.name, self.size, self.mtime_ns) == (&other.name, other.size, other.mtime_ns)
+    }
+
+    /// Opens the file if it is still the one that was listed.
+    ///
+    /// # Errors
+    /// `unreadable`, with the reason.
+    pub(super) fn open(&self, root: &Path) -> Result<File, Refusal> {
+        let path = root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)));
+        let unreadable = |reason: String| Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name));
+        // Opening a pipe waits for its writer, perhaps for ever, so a look goes before. A pipe that is put in place
+        // between the two is not guarded against: that would take O_NONBLOCK, which differs between systems.
+        let metadata = fs::metadata(&path).map_err(|error| unreadable(error.to_string()))?;
+        if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
+            return Err(unreadable("was changed since it was listed; the next run takes it anew".to_owned()));
+        }
+        File::open(&path).map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// The file's bytes, if it is still the one that was listed.
+    ///
+    /// # Errors
+    /// `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason.
+    pub(super) fn read(&self, root: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
+        if self.size > limit {
+            return Err(Refusal::too_large(&self.name, self.size, limit));
+        }
+        let file = self.open(root)?;
+        let unreadable = |reason: String| Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name));
+        let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
+        file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
+        if bytes.len() as u64 != self.size {
+            return Err(unreadable("was changed while it was read; the next run takes it anew".to_owned()));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(code: RejectCode, reason: String) -> Self {
+        Self { code, reason }
+    }
+
+    pub(super) fn too_large(name: &str, size: u64, limit: u64) -> Self {
+        let reason = format!("{name}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)");
+        Self::new(RejectCode::TooLarge, reason)
+    }
+}
+
+/// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
+pub(super) fn encode_name(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+    }
+    text
+}
+
+/// Whether a path ends in one of these extensions, in upper or lower case.
+pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().map(|extension| extension.as_encoded_bytes());
+    extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
+}
+
+/// Length, and modification time in nanoseconds since 1970 (0 where the system keeps none).
+fn size_and_time(metadata: &Metadata) -> (u64, i64) {
+    let time = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+    });
+    (metadata.len(), time)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        folder
+    }
+
+    fn set(folder: &Path, path: &str) -> FileSet {
+        FileSet::new(folder.join(path).to_str().unwrap().to_owned(), false, &["jpg", "png"]).unwrap()
+    }
+
+    fn names(set: &FileSet) -> Vec<String> {
+        set.list().unwrap().files.into_keys().collect()
+    }
+
+    #[test]
+    fn a_folder_means_its_images_in_bytewise_order_whatever_their_case() {
+        let folder =
+            folder(&["b.jpg", "a/z.PNG", "a-b.jpg", "a.jpg", "Z.jpg", "notes.txt", "jpg", ".latentflow-x.jpg"]);
+        let found = names(&set(folder.path(), ""));
+        assert_eq!(found, ["Z.jpg", "a-b.jpg", "a.jpg", "a/z.PNG", "b.jpg"]);
+    }
+
+    #[test]
+    fn a_glob_means_exactly_what_it_matches_below_its_literal_folder() {
+        let folder = folder(&["p/a.jpg", "p/b.JPG", "p/c.bin", "p/s/d.jpg", "p/s/t/e.jpg", "q/f.jpg"]);
+        let found = |glob: &str| names(&set(folder.path(), glob));
+        assert_eq!(found("p/*.jpg"), ["a.jpg"]);
+        assert_eq!(found("p/?.{bin,JPG}"), ["b.JPG", "c.bin"]);
+        assert_eq!(found("p/**/*.jpg"), ["a.jpg", "s/d.jpg", "s/t/e.jpg"]);
+        assert_eq!(found("*/[af].jpg"), ["p/a.jpg", "q/f.jpg"]);
+        assert_eq!(found("p/{s/t/e,a}.jpg"), ["a.jpg", "s/t/e.jpg"]);
+        assert_eq!(set(folder.path(), "p/*.jpg").list().unwrap().looked_at, 3);
+    }
+
+    #[test]
+    fn a_path_that_exists_is_no_glob() {
+        let folder = folder(&["photos [2024]/a.jpg", "x*.dat", "xy.dat"]);
+        assert_eq!(names(&set(folder.path(), "photos [2024]")), ["a.jpg"]);
+        assert_eq!(names(&set(folder.path(), "x*.dat")), ["x*.dat"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_said() {
+        let folder = folder(&["a.txt"]);
+        let missing = set(folder.path(), "none").list().unwrap_err().to_string();
+        assert!(missing.contains("does not exist"), "{missing}");
+        assert!(set(folder.path(), "none/*.jpg").list().unwrap_err().to_string().contains("none"));
+        let nothing = set(folder.path(), "*.jpg");
+        let nothing = nothing.nothing_found(&nothing.list().unwrap()).to_string();
+        assert!(nothing.contains("of 1 files that were looked at, none matches"), "{nothing}");
+        assert_eq!(FileSet::new("a/[".into(), false, &[]).unwrap_err().key, "path");
+        assert_eq!(FileSet::new(String::new(), false, &[]).unwrap_err().key, "path");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_count_only_when_asked_and_loops_end() {
+        use std::os::unix::fs::symlink;
+        let folder = folder(&["a/x.jpg", "b/y.jpg"]);
+        symlink("../b", folder.path().join("a/link")).unwrap();
+        symlink("..", folder.path().join("a/loop")).unwrap();
+        symlink("../b/y.jpg", folder.path().join("a/z.jpg")).unwrap();
+        symlink("nowhere", folder.path().join("a/broken.jpg")).unwrap();
+        let mut set = set(folder.path(), "a");
+        assert_eq!(names(&set), ["x.jpg"]);
+        set.follow_links = true;
+        let found = names(&set);
+        assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_is_no_utf8_is_encoded_and_can_be_read() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = folder(&[]);
+        fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"gr\xfcn %41.jpg")), b"data").unwrap();
+        let listing = set(folder.path(), "").list().unwrap();
+        let file = listing.files.get("gr%FCn %41.jpg").unwrap();
+        assert_eq!(file.read(&listing.root, 100).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_file_that_was_changed_or_is_too_large_is_refused_with_the_reason() {
+        let folder = folder(&["a.jpg", "b.jpg"]);
+        let listing = set(folder.path(), "").list().unwrap();
+        fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
+        let refusal = |name: &str, limit| listing.files[name].read(&listing.root, limit).unwrap_err();
+        assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
+        assert!(refusal("a.jpg", 100).reason.starts_with("a.jpg: was changed"));
+        assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);
+        fs::remove_file(folder.path().join("b.jpg")).unwrap();
+        assert!(refusal("b.jpg", 5).reason.contains("b.jpg: "));
+    }
+}

@@ -1,0 +1,361 @@
+//! The `ndjson` source: one JSON object a line.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::reader::infer_json_schema_from_iterator;
+use arrow::json::{ArrayDecoder, DecoderContext, DecoderFactory, ReaderBuilder, Tape, TapeElement};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::batch::RejectCode;
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::source::cut::Cut;
+use crate::source::files::{self, InputFile};
+use crate::source::json_shape::{MAX_DEPTH, Shape};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
+use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
+use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+
+/// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
+/// a column that a record lacks is null.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A file, a folder (its *.ndjson and *.jsonl files, and those of its subfolders) or a glob.
+    pub path: String,
+    /// Types by column, of columns too that the beginning does not show.
+    /// Default: what the first 1,000 records of the first file suggest.
+    #[serde(default)]
+    pub types: BTreeMap<String, ColumnType>,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let record_bytes = context.limits.record_bytes.0;
+        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
+        let inferred = infer(&files, record_bytes).map_err(path)?;
+        let schema = self.typed(&inferred);
+        check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        let cut = Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() };
+        let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
+        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+    }
+}
+
+impl Config {
+    fn typed(&self, inferred: &Schema) -> SchemaRef {
+        let given = |name: &String| self.types.get(name).map(|given| given.data_type());
+        let known = inferred.fields().iter().map(|field| {
+            let data_type = given(field.name()).unwrap_or_else(|| widen(field.data_type(), false));
+            Field::new(field.name(), data_type, true)
+        });
+        let unseen = self.types.iter().filter(|(name, _)| inferred.column_with_name(name).is_none());
+        let unseen = unseen.map(|(name, given)| Field::new(name, given.data_type(), true));
+        Arc::new(Schema::new(known.chain(unseen).collect::<Vec<_>>()))
+    }
+}
+
+/// Numbers in lists are features, of which a beginning may show whole ones only; what was never met is text.
+fn widen(inferred: &DataType, in_list: bool) -> DataType {
+    match inferred {
+        DataType::Null => DataType::Utf8,
+        DataType::Int64 if in_list => DataType::Float64,
+        DataType::List(item) => DataType::new_list(widen(item.data_type(), true), true),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|field| Field::new(field.name(), widen(field.data_type(), in_list), true));
+            DataType::Struct(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn open(file: &InputFile, record_bytes: u64) -> Result<Framer<File>, StageError> {
+    let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
+    Framer::new(input, None, record_bytes).map_err(StageError::io(&file.path))
+}
+
+/// The columns of the first file that begins with an object among its first records.
+fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
+    let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
+    for file in files {
+        let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(StageError::io(&file.path))?;
+        let Some(block) = block else { continue };
+        let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
+        let values: Vec<Value> = values.filter(Value::is_object).collect();
+        if !values.is_empty() {
+            return infer_from(values).map_err(|error| {
+                StageError::Other(format!("{}: the first records do not fit together: {error}", file.name))
+            });
+        }
+    }
+    let what = "no file begins with a JSON object; expected one a line, to know the columns by";
+    Err(StageError::Other(what.to_owned()))
+}
+
+/// So many of the first records may contradict those before them; they are left out.
+const MISFITS: usize = 10;
+
+fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
+    let infer = |values: &[Value]| infer_json_schema_from_iterator(values.iter().map(Ok));
+    for _ in 0..MISFITS {
+        if let Ok(schema) = infer(&values) {
+            return Ok(schema);
+        }
+        // Halving finds the first record that does not go with those before it.
+        let (mut fit, mut misfit) = (0, values.len());
+        while misfit - fit > 1 {
+            let middle = fit.midpoint(misfit);
+            *(if infer(&values[..middle]).is_ok() { &mut fit } else { &mut misfit }) = middle;
+        }
+        values.remove(fit);
+    }
+    infer(&values).map_err(|error| StageError::Other(shorten(&error.to_string())))
+}
+
+/// How planned NDJSON files are read.
+struct Ndjson {
+    parser: Parser,
+    record_bytes: u64,
+    cut: Cut,
+}
+
+impl RecordFormat for Ndjson {
+    const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        read_all(open(file, self.record_bytes)?, &self.parser, self.cut, output)
+    }
+}
+
+/// A record may take so many times `limits.record_bytes` in Arrow memory: `[null,null]` in a list of wide objects
+/// takes hundreds of bytes for five.
+const EXPANSION: u64 = 16;
+
+/// Parses objects into the planned columns.
+struct Parser {
+    schema: SchemaRef,
+    /// Values that one object of the schema has, nested ones too.
+    leaves: u64,
+    /// Whether lists hold objects, so that each of their items may take as many values.
+    has_object_lists: bool,
+    record_bytes: u64,
+}
+
+impl Parser {
+    fn new(schema: SchemaRef, record_bytes: u64) -> Self {
+        let leaves = schema.flattened_fields().len() as u64;
+        let nests = |field: &&Field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_nested());
+        let has_object_lists = schema.flattened_fields().iter().any(nests);
+        Self { schema, leaves, has_object_lists, record_bytes }
+    }
+
+    /// At most so many bytes of Arrow memory: the text, and 8 for each number, offset or missing value.
+    fn weight(&self, record: &[u8], values: u64) -> u64 {
+        let slots = if self.has_object_lists { values.saturating_mul(self.leaves) } else { values + self.leaves };
+        (record.len() as u64).saturating_add(slots.saturating_mul(8))
+    }
+}
+
+impl TextFormat for Parser {
+    fn check(&self, record: &[u8]) -> Verdict {
+        let malformed = |what: &str| Verdict::Refuse(RejectCode::Malformed, what.to_owned());
+        match Shape::of(record) {
+            Shape::Blank => Verdict::Skip,
+            Shape::Object { values } => match self.weight(record, values) {
+                weight if weight > self.record_bytes.saturating_mul(EXPANSION) => too_long(self.record_bytes),
+                weight => Verdict::Parse(weight),
+            },
+            Shape::Unclosed => malformed("the line ends inside an object, a list or a string"),
+            Shape::Trailing => malformed("the line goes on after the object; expected one object a line"),
+            Shape::NoObject => malformed("the line is no JSON object"),
+            Shape::TooDeep => malformed(&format!("values are nested more than {MAX_DEPTH} deep")),
+        }
+    }
+
+    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
+        let builder = ReaderBuilder::new(self.schema.clone()).with_batch_size(count + 1);
+        let decoded = || -> Result<Option<RecordBatch>, ArrowError> {
+            let mut decoder = builder.with_decoder_factory(Arc::new(WholeNumbers)).build_decoder()?;
+            decoder.decode(text)?;
+            decoder.flush()
+        }();
+        let message = |error: ArrowError| error.to_string().trim_start_matches("Json error: ").to_owned();
+        decoded.map_err(message)?.ok_or_else(|| "there is no value".to_owned())
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+/// Arrow's own decoder cuts `1.5` to 1 in a column of integers; this one refuses it.
+#[derive(Debug)]
+struct WholeNumbers;
+
+impl DecoderFactory for WholeNumbers {
+    fn make_default_decoder(
+        &self,
+        _: &DecoderContext,
+        field: &FieldRef,
+        _: bool,
+    ) -> Result<Option<Box<dyn ArrayDecoder>>, ArrowError> {
+        let whole = *field.data_type() == DataType::Int64;
+        Ok(whole.then(|| Box::new(Self) as Box<dyn ArrayDecoder>))
+    }
+}
+
+impl ArrayDecoder for WholeNumbers {
+    fn decode(&mut self, tape: &Tape<'_>, places: &[u32]) -> Result<ArrayRef, ArrowError> {
+        let value = |&place: &u32| match tape.get(place) {
+            TapeElement::Null => Ok(None),
+            TapeElement::Number(text) | TapeElement::String(text) => {
+                let text = tape.get_string(text);
+                whole(text).map(Some).ok_or_else(|| ArrowError::JsonError(format!("{text} is no 64-bit integer")))
+            }
+            _ => Err(tape.error(place, "an integer")),
+        };
+        Ok(Arc::new(places.iter().map(value).collect::<Result<Int64Array, _>>()?))
+    }
+}
+
+/// An integer, however it is written (`3`, `3.0`, `3e2`), if no digit is lost.
+fn whole(text: &str) -> Option<i64> {
+    // Beyond 2^53 a float no longer tells neighbouring integers apart.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    text.parse().ok().or_else(|| {
+        let value: f64 = text.parse().ok()?;
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+        (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Float64Type, Int64Type};
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn file(text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.ndjson"), text).unwrap();
+        folder
+    }
+
+    fn many(count: usize, bad: &[(usize, &str)]) -> String {
+        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+            Some((_, text)) => format!("{text}\n"),
+            None => format!("{{\"id\": {row}, \"v\": [{row}, 0.5]}}\n"),
+        };
+        (0..count).map(line).collect()
+    }
+
+    #[test]
+    fn objects_become_rows_with_inferred_types() {
+        let text = "\u{feff}{\"a\": 1, \"v\": [1, 2], \"s\": \"x\", \"o\": {\"k\": true}, \"n\": null}\r\n \n{\"v\": [0.5], \"a\": 3.0, \"extra\": []}";
+        let folder = file(text);
+        let more = json!({ "path": folder.path(), "types": { "late": "bool" } });
+        let all = records(&read::<Config>(more, 10));
+        let types: Vec<_> = all.schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+        assert!(types.contains(&"a Float64".to_owned()), "{types:?}");
+        assert!(types.contains(&"n Utf8".to_owned()), "{types:?}");
+        assert!(types.contains(&"late Boolean".to_owned()), "{types:?}");
+        assert_eq!(all["v"].as_list::<i32>().values().as_primitive::<Float64Type>().values(), &[1.0, 2.0, 0.5]);
+        assert_eq!(all["s"].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("x"), None]);
+        assert!(all["o"].as_struct().column(0).as_boolean().value(0));
+    }
+
+    #[test]
+    fn one_bad_record_among_10_000_is_one_reject() {
+        let folder = file(&many(10_000, &[(7_123, "{\"id\": 1.5}")]));
+        let batches = read::<Config>(json!({ "path": folder.path() }), 4096);
+        assert_eq!(rejects(&batches), [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]);
+        assert_eq!(batches[1].rejects[0].reason, "whilst decoding field 'id': 1.5 is no 64-bit integer");
+        let ids = records(&batches);
+        let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_no_object_of_the_columns_is_refused() {
+        let deep = format!("{{\"v\": {}1{}}}", "[".repeat(200), "]".repeat(200));
+        let long = format!("{{\"id\": \"{}\"}}", "x".repeat(2 << 20));
+        let bad = [
+            (1, "[1, 2]"),
+            (2, "{\"id\": 1"),
+            (3, "1}"),
+            (4, "{\"id\": 1} {\"id\": 2}"),
+            (5, "{\"id\": tru}"),
+            (6, "{\"id\": {}}"),
+            (7, "{\"v\": 3}"),
+            (8, &deep),
+            (9, &long),
+            (10, "{\"id\": [1}]"),
+            (11, "{\"id\" 3}"),
+        ];
+        let folder = file(&many(20, &bad));
+        let batches = read::<Config>(json!({ "path": folder.path(), "types": { "id": "int" } }), 8);
+        let found = rejects(&batches);
+        assert_eq!(found.iter().map(|reject| reject.0).collect::<Vec<_>>(), (1..12).collect::<Vec<_>>());
+        let codes: Vec<_> = found.iter().filter(|reject| reject.1 != "malformed").map(|reject| reject.1).collect();
+        assert_eq!(codes, ["too_large"]);
+        assert_eq!(found[0].2.as_deref(), Some("[1, 2]"));
+        assert_eq!(records(&batches).num_rows(), 9);
+    }
+
+    #[test]
+    fn strings_that_are_no_utf8_are_a_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jsonl"), b"{\"s\": \"a\"}\n{\"s\": \"\xff\"}\n{\"s\": \"b\"}").unwrap();
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches).len(), 1);
+        assert_eq!(records(&batches).num_rows(), 2);
+    }
+
+    #[test]
+    fn a_later_run_reads_the_batches_that_are_not_done() {
+        let folder = file(&many(25, &[]));
+        let all = read::<Config>(json!({ "path": folder.path() }), 10);
+        let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+        let rest = drain(source, &progress_of(&all[..1])).unwrap();
+        assert_eq!(rest.len(), 2);
+        assert_eq!(rest[1].batch.records, all[2].batch.records);
+    }
+
+    #[test]
+    fn a_small_record_that_would_fill_the_memory_is_refused() {
+        let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
+        let nulls = vec!["null"; 10_000].join(",");
+        let folder = file(&format!("{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n", wide.join(",")));
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches).iter().map(|reject| (reject.0, reject.1)).collect::<Vec<_>>(), [(1, "too_large")]);
+    }
+
+    #[test]
+    fn nothing_to_know_the_columns_by_is_a_fault() {
+        let folder = file("hello\n[1]\n");
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        assert!(faults[0].message.starts_with("no file begins with a JSON object"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_few_misfits_at_the_beginning_are_rejects_and_many_a_fault() {
+        let folder = file("{\"a\": 1}\n{\"a\": {\"b\": 1}}\n{\"a\": 2}\n");
+        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        assert_eq!(rejects(&batches), [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]);
+        let folder = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
+        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        assert!(faults[0].message.contains("do not fit together"), "{faults:?}");
+    }
+}

@@ -1,0 +1,261 @@
+//! A source over files of records: lists them, reads them one after the other, hands batches over.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
+
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
+use crate::coverage::Progress;
+use crate::error::StageError;
+use crate::source::files::{self, InputFile};
+use crate::source::{BatchSender, Opened, SOURCE, Source, add_origin, read_blocking};
+
+/// How the files of some kind are read.
+pub(super) trait RecordFormat: Send + 'static {
+    /// What a folder is searched for.
+    const EXTENSIONS: &'static [&'static str];
+
+    /// Reads one file into `output`, batch by batch; where batches end depends on the file alone.
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop>;
+
+    /// How many rows the files have, where that is cheap to know.
+    fn total(&self, _files: &[InputFile]) -> Option<u64> {
+        None
+    }
+}
+
+/// A planned source over files.
+pub(super) struct RecordFiles<F> {
+    /// The stage's name.
+    pub(super) stage: String,
+    /// A file, a folder or a glob.
+    pub(super) path: String,
+    /// The columns of every batch, origin included.
+    pub(super) schema: SchemaRef,
+    /// How a file is read.
+    pub(super) format: F,
+}
+
+impl<F: RecordFormat> Source for RecordFiles<F> {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        let total = self.format.total(&files);
+        let progress = progress.clone();
+        let batches = read_blocking(2, move |sender| {
+            for file in &files {
+                let output = Output { schema: &self.schema, file, progress: &progress, sender };
+                match self.format.read(file, &output) {
+                    Ok(()) => {}
+                    Err(Stop::Closed) => break,
+                    Err(Stop::Failed(error)) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        Ok(Opened { batches, total })
+    }
+}
+
+/// Why reading ends early.
+pub(super) enum Stop {
+    /// Nobody wants more.
+    Closed,
+    /// The run cannot go on.
+    Failed(StageError),
+}
+
+impl<E: Into<StageError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Records of a file on their way out.
+#[derive(Default)]
+pub(super) struct Records {
+    /// The planned columns, without origin.
+    pub(super) columns: Vec<ArrayRef>,
+    /// For each record its ordinal among the rows.
+    pub(super) origin: Vec<u32>,
+    /// Rows that are no records.
+    pub(super) rejects: Vec<Reject>,
+    /// What `source` holds where it is more than the file's name.
+    pub(super) sources: Option<ArrayRef>,
+    /// Pixels of the records' images.
+    pub(super) pixels: u64,
+}
+
+/// Where a file's batches go.
+pub(super) struct Output<'a> {
+    schema: &'a SchemaRef,
+    file: &'a InputFile,
+    progress: &'a Progress,
+    sender: &'a BatchSender,
+}
+
+impl Output<'_> {
+    /// Whether every sink has these rows of the file.
+    pub(super) fn done(&self, rows: &Range<u64>) -> bool {
+        self.progress.done(self.file.split.name(), rows)
+    }
+
+    /// Hands over what became of these rows.
+    pub(super) fn send(&self, rows: Range<u64>, mut records: Records) -> Result<(), Stop> {
+        let start = rows.start;
+        let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
+        let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
+        let is_ours = self.schema.fields().len() > records.columns.len() && self.schema.field(0).name() == SOURCE;
+        if let Some(sources) = records.sources.take().filter(|_| is_ours) {
+            batch = with_first(&batch, sources)?;
+        }
+        self.push(rows, batch, records)
+    }
+
+    /// For `map_err`: an I/O error of the file.
+    pub(super) fn io(&self) -> impl FnOnce(std::io::Error) -> StageError {
+        StageError::io(&self.file.path)
+    }
+
+    /// Hands over that these rows are no records, as one reject.
+    pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
+        if rows.is_empty() || self.done(&rows) {
+            return Ok(());
+        }
+        let count = rows.end - rows.start;
+        let place =
+            if count == 1 { format!("row {}", rows.start) } else { format!("{count} rows from {}", rows.start) };
+        let reason = format!("{}, {place}: {reason}", self.file.name);
+        let rejects = vec![Reject { ordinal: 0, code, reason, record: None }];
+        let empty = RecordBatch::new_empty(self.schema.clone());
+        self.push(rows, empty, Records { rejects, ..Records::default() })
+    }
+
+    fn push(&self, rows: Range<u64>, batch: RecordBatch, records: Records) -> Result<(), Stop> {
+        let provenance = Provenance::rows(self.file.split.clone(), rows).into();
+        let batch = Batch { records: batch, origin: records.origin, provenance };
+        let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };
+        if self.sender.send(batch) { Ok(()) } else { Err(Stop::Closed) }
+    }
+}
+
+/// The same records with another first column.
+fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    let mut columns = batch.columns().to_vec();
+    columns[0] = first;
+    RecordBatch::try_new(batch.schema(), columns)
+}
+
+/// What a library said of bytes that it could not read, or that it panicked on them.
+pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err((RejectCode::Panicked, format!("the reader panicked: {}", shorten(message))))
+        }
+    }
+}
+
+/// Reasons quote values, which may be as long as records may be.
+const REASON_CHARS: usize = 300;
+
+/// The beginning of a message that may quote hostile input.
+pub(super) fn shorten(message: &str) -> String {
+    match message.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
+/// A file of the input that lacks a column of the first one, or has it with another type.
+pub(super) fn differs(file: &str, field: &Field, met: Option<&DataType>) -> StageError {
+    let (name, expected) = (field.name(), field.data_type());
+    StageError::Other(match met {
+        Some(met) => format!("{file}: column `{name}` is {met}; expected {expected}, as in the first file"),
+        None => format!("{file}: there is no column `{name}` ({expected}), which the first file has"),
+    })
+}
+
+/// What is wrong with the columns that a file is to give, if anything.
+pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(format!("column `{name}` is there twice; names must be unique"));
+        }
+    }
+    if seen.is_empty() { Err("there are no columns".to_owned()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! Runs a source to its end.
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::Value;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::context::{Context, Limits};
+    use crate::error::Fault;
+    use crate::source::{BatchSize, SourceConfig};
+
+    pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let limits = Limits { record_bytes: crate::units::Bytes(1 << 20), ..Limits::default() };
+        let context = Context { models: std::collections::BTreeMap::new(), limits };
+        let size = BatchSize { records: std::num::NonZeroU32::new(records), ..BatchSize::default() };
+        crate::kind::options::<C>(options)?.plan("in", size, &context)
+    }
+
+    pub(crate) fn drain(source: Box<dyn Source>, progress: &Progress) -> Result<Vec<SourceBatch>, StageError> {
+        let mut batches = source.open(progress)?.batches;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async move {
+            let mut all = Vec::new();
+            while let Some(batch) = batches.next().await {
+                let batch = batch?;
+                assert_eq!(batch.batch.origin.len(), batch.batch.records.num_rows());
+                all.push(batch);
+            }
+            Ok(all)
+        })
+    }
+
+    pub(crate) fn read<C: SourceConfig>(options: Value, records: u32) -> Vec<SourceBatch> {
+        drain(plan::<C>(options, records).unwrap(), &Progress::default()).unwrap()
+    }
+
+    /// All records of the batches in one.
+    pub(crate) fn records(batches: &[SourceBatch]) -> RecordBatch {
+        let schema = batches[0].batch.records.schema();
+        arrow::compute::concat_batches(&schema, batches.iter().map(|batch| &batch.batch.records)).unwrap()
+    }
+
+    /// Row, code, and bytes of every reject.
+    pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option<String>)> {
+        let of = |batch: &SourceBatch| {
+            let provenance = batch.batch.provenance.clone();
+            let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+            let show = move |reject: &Reject| {
+                (provenance.row(reject.ordinal).unwrap().1, reject.code.as_str(), reject.record.as_ref().map(text))
+            };
+            batch.rejects.iter().map(show).collect::<Vec<_>>()
+        };
+        batches.iter().flat_map(of).collect()
+    }
+
+    /// Progress where one sink has what these batches stand for.
+    pub(crate) fn progress_of(batches: &[SourceBatch]) -> Progress {
+        let mut coverage = crate::coverage::Coverage::default();
+        batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
+        Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    }
+}

@@ -1,0 +1,483 @@
+//! The source `synthetic`: made-up data from a seed, for demos, tests and benchmarks.
+
+use std::io::Cursor;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Float32Array, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, codecs};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::factors::Factors;
+use super::{
+    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Opened, Source, SourceConfig, add_origin, dead_leaves,
+    read_blocking, with_origin,
+};
+use crate::batch::{Batch, Provenance, SourceBatch, Split};
+use crate::context::Context;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
+use crate::tensor::{fixed_column, vector_field};
+
+/// The options. A record depends on the seed and its own number alone, so more records continue the same data.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// What is made up.
+    pub of: Content,
+    /// How many records there are.
+    pub records: u64,
+    /// Another seed is other data.
+    #[serde(default)]
+    pub seed: u64,
+    /// For images: height and width in pixels. Default: [64, 64].
+    #[serde(default)]
+    pub size: Option<[u32; 2]>,
+    /// For images: how they are encoded. Default: png.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// For features: values of a record. Default: 32.
+    #[serde(default)]
+    pub width: Option<usize>,
+    /// For features: independent factors behind the values. Default: a quarter of `width`.
+    #[serde(default)]
+    pub rank: Option<usize>,
+    /// For features: the share of records, 0 to 1, that lie off the others; where it is above 0, the column `outlier`
+    /// tells which. Default: 0.
+    #[serde(default)]
+    pub outliers: Option<f64>,
+    /// For features: how the values are laid out. Default: vector.
+    #[serde(default)]
+    pub layout: Option<Layout>,
+}
+
+/// What can be made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang 2001).
+    Images,
+    /// Correlated normal values: few hidden factors, mixed, with a little noise.
+    Features,
+}
+
+/// Encodings of images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Lossless.
+    #[default]
+    Png,
+    /// Of quality 90.
+    Jpeg,
+    /// Not compressed.
+    Bmp,
+}
+
+/// Layouts of feature records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One vector column, `features`.
+    #[default]
+    Vector,
+    /// A column for each value: `f0`, `f1` and so on.
+    Columns,
+}
+
+/// Entries that the matrix behind features may have: 64 MiB of them.
+const MAX_MIXING: usize = 1 << 24;
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let mut faults = self.unused();
+        let made = match self.of {
+            Content::Images => self.images(context, &mut faults),
+            Content::Features => self.features(&mut faults),
+        };
+        let (Some(made), true) = (made, faults.is_empty()) else { return Err(faults) };
+        let split = Split::new(format!("{name}/synthetic:{}:{}:{}", self.of.name(), self.seed, made.identity()));
+        let schema = with_origin(&made.schema());
+        let step = made.records_per_batch(batch);
+        let (name, seed, records) = (name.to_owned(), self.seed, self.records);
+        Ok(Box::new(Synthetic { name, made, seed, records, split, schema, step }))
+    }
+}
+
+impl Config {
+    /// Faults for options of the other content.
+    fn unused(&self) -> Vec<Fault> {
+        let options = [
+            ("size", self.size.is_some(), Content::Images),
+            ("format", self.format.is_some(), Content::Images),
+            ("width", self.width.is_some(), Content::Features),
+            ("rank", self.rank.is_some(), Content::Features),
+            ("outliers", self.outliers.is_some(), Content::Features),
+            ("layout", self.layout.is_some(), Content::Features),
+        ];
+        let idle = options.into_iter().filter(|(_, given, of)| *given && *of != self.of);
+        idle.map(|(key, _, of)| {
+            Fault::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
+        })
+        .collect()
+    }
+
+    fn images(&self, context: &Context, faults: &mut Vec<Fault>) -> Option<Made> {
+        let [height, width] = self.size.unwrap_or([64, 64]);
+        let pixels = u64::from(height) * u64::from(width);
+        let limit = context.limits.pixels;
+        if pixels == 0 || pixels > limit {
+            let message = format!("{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)");
+            faults.push(Fault::new("size", message));
+            return None;
+        }
+        let format = self.format.unwrap_or_default();
+        if format == Format::Jpeg && height.max(width) > u32::from(u16::MAX) {
+            faults.push(Fault::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
+        }
+        Some(Made::Images { height, width, format })
+    }
+
+    fn features(&self, faults: &mut Vec<Fault>) -> Option<Made> {
+        let width = self.width.unwrap_or(32);
+        let rank = self.rank.unwrap_or_else(|| width.div_ceil(4));
+        let outliers = self.outliers.unwrap_or(0.0);
+        if !(0.0..=1.0).contains(&outliers) {
+            faults.push(Fault::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
+        }
+        let fault = if width == 0 || width > MAX_MIXING {
+            Fault::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
+        } else if rank == 0 || rank > width {
+            Fault::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
+        } else if width.saturating_mul(rank) > MAX_MIXING {
+            let message = format!("{width} values of {rank} factors are too many; their product may be {MAX_MIXING}");
+            Fault::new("width", message)
+        } else {
+            // The last stream, which no record uses.
+            let factors = Factors::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
+            return Some(Made::Features { factors, layout: self.layout.unwrap_or_default() });
+        };
+        faults.push(fault);
+        None
+    }
+}
+
+impl Content {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Images => "images",
+            Self::Features => "features",
+        }
+    }
+}
+
+/// The random numbers of a record: they depend on the seed and its number alone, so that each can be made alone.
+fn stream(seed: u64, number: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number);
+    rng
+}
+
+/// What is made, with sound parameters.
+enum Made {
+    Images { height: u32, width: u32, format: Format },
+    Features { factors: Factors, layout: Layout },
+}
+
+impl Made {
+    /// All that changes the values of a record, but the seed.
+    fn identity(&self) -> String {
+        match self {
+            Self::Images { height, width, format } => format!("{height}x{width}:{}", format.extension()),
+            Self::Features { factors, .. } => format!("{}:{}:{}", factors.width, factors.rank, factors.outliers),
+        }
+    }
+
+    fn schema(&self) -> Schema {
+        match self {
+            Self::Images { .. } => Schema::new(vec![Field::new(IMAGE, DataType::Binary, false)]),
+            Self::Features { factors, layout } => {
+                let mut fields = match layout {
+                    Layout::Vector => vec![vector_field("features", factors.width)],
+                    Layout::Columns => {
+                        let names = (0..factors.width).map(|place| format!("f{place}"));
+                        names.map(|name| Field::new(name, DataType::Float32, false)).collect()
+                    }
+                };
+                if factors.outliers > 0.0 {
+                    fields.push(Field::new("outlier", DataType::Boolean, false));
+                }
+                Schema::new(fields)
+            }
+        }
+    }
+
+    fn records_per_batch(&self, batch: BatchSize) -> u64 {
+        let (records, bytes) = match self {
+            Self::Images { height, width, .. } => {
+                (batch.records_or(IMAGE_RECORDS), 3 * u64::from(*height) * u64::from(*width))
+            }
+            Self::Features { factors, .. } => {
+                (batch.records_or(FEATURE_RECORDS), (factors.width * size_of::<f32>()) as u64)
+            }
+        };
+        (batch.bytes() / bytes).min(records as u64).max(1)
+    }
+}
+
+struct Synthetic {
+    /// The stage's.
+    name: String,
+    made: Made,
+    seed: u64,
+    records: u64,
+    split: Arc<Split>,
+    schema: SchemaRef,
+    /// Records in a batch.
+    step: u64,
+}
+
+impl Source for Synthetic {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+        let pending = progress.pending(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+        let total = pending.iter().map(|rows| rows.end - rows.start).sum();
+        let batches = read_blocking(2, move |sender| {
+            let mut next = 0;
+            for rows in pending {
+                // Batches begin at multiples of the step, whatever is done already.
+                let mut start = next.max(rows.start / self.step * self.step);
+                while start < rows.end {
+                    let end = start.saturating_add(self.step).min(self.records);
+                    if !sender.send(self.batch(start..end)?) {
+                        return Ok(());
+                    }
+                    start = end;
+                }
+                next = start;
+            }
+            Ok(())
+        });
+        Ok(Opened { batches, total: Some(total) })
+    }
+}
+
+impl Synthetic {
+    fn batch(&self, rows: Range<u64>) -> Result<SourceBatch, StageError> {
+        let (records, pixels) = match &self.made {
+            &Made::Images { height, width, format } => {
+                let pixels = u64::from(height) * u64::from(width) * (rows.end - rows.start);
+                (self.images(rows.clone(), height, width, format)?, pixels)
+            }
+            Made::Features { factors, layout } => (self.features(rows.clone(), factors, *layout)?, 0),
+        };
+        let provenance = Provenance::rows(Arc::clone(&self.split), rows);
+        Ok(SourceBatch { batch: Batch::new(records, provenance), rejects: Vec::new(), pixels })
+    }
+
+    fn images(&self, rows: Range<u64>, height: u32, width: u32, format: Format) -> Result<RecordBatch, StageError> {
+        let mut images = Vec::new();
+        for row in rows.clone() {
+            let pixels = dead_leaves::draw(&mut stream(self.seed, row), height as usize, width as usize);
+            images.push(encode(&pixels, height, width, format)?);
+        }
+        let source = rows.clone().map(|row| format!("image-{row:09}.{}", format.extension()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(source)),
+            Arc::new(UInt64Array::from_iter_values(rows)),
+            Arc::new(BinaryArray::from_iter_values(images)),
+        ];
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+
+    fn features(&self, rows: Range<u64>, factors: &Factors, layout: Layout) -> Result<RecordBatch, StageError> {
+        let (mut values, mut outliers) = (Vec::new(), Vec::new());
+        for row in rows.clone() {
+            outliers.push(factors.record(&mut stream(self.seed, row), &mut values));
+        }
+        let column = |place| {
+            let column = values.iter().skip(place).step_by(factors.width);
+            Arc::new(column.copied().collect::<Float32Array>()) as ArrayRef
+        };
+        let mut columns = match layout {
+            Layout::Columns => (0..factors.width).map(column).collect(),
+            Layout::Vector => vec![fixed_column(factors.width, values)?],
+        };
+        if factors.outliers > 0.0 {
+            columns.push(Arc::new(BooleanArray::from(outliers)));
+        }
+        add_origin(&self.schema, &self.name, rows, &columns)
+    }
+}
+
+impl Format {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Bmp => "bmp",
+        }
+    }
+}
+
+fn encode(pixels: &[u8], height: u32, width: u32, format: Format) -> Result<Vec<u8>, StageError> {
+    let mut bytes = Cursor::new(Vec::new());
+    let colour = ExtendedColorType::Rgb8;
+    let encoded = match format {
+        Format::Png => PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
+            .write_image(pixels, width, height, colour),
+        Format::Jpeg => {
+            codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).write_image(pixels, width, height, colour)
+        }
+        Format::Bmp => codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, colour),
+    };
+    encoded.map_err(|error| StageError::Other(format!("cannot encode an image: {error}")))?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use arrow::array::AsArray;
+    use arrow::compute::concat_batches;
+    use expect_test::{Expect, expect};
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::context::Limits;
+    use crate::coverage::Coverage;
+    use crate::kind::options;
+
+    fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        let batch = BatchSize { records: records.and_then(std::num::NonZeroU32::new), ..BatchSize::default() };
+        options::<Config>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
+    }
+
+    fn batches(written: &str, records: Option<u32>, progress: &Progress) -> (Vec<SourceBatch>, Option<u64>) {
+        let opened = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}")).open(progress).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let batches = runtime.block_on(opened.batches.collect::<Vec<_>>());
+        (batches.into_iter().map(Result::unwrap).collect(), opened.total)
+    }
+
+    fn all(written: &str, records: Option<u32>) -> RecordBatch {
+        let (batches, _) = batches(written, records, &Progress::default());
+        concat_batches(&plan(written, None).unwrap().schema(), batches.iter().map(|batch| &batch.batch.records))
+            .unwrap()
+    }
+
+    const IMAGES: &str = r#"{"of": "images", "records": 5, "size": [20, 30]}"#;
+    const FEATURES: &str = r#"{"of": "features", "records": 5, "width": 4, "outliers": 0.5}"#;
+
+    #[test]
+    fn images_are_files_of_the_size_and_format_that_were_asked_for() {
+        for (name, format) in
+            [("png", image::ImageFormat::Png), ("jpeg", image::ImageFormat::Jpeg), ("bmp", image::ImageFormat::Bmp)]
+        {
+            let records =
+                all(&format!(r#"{{"of": "images", "records": 2, "size": [20, 30], "format": "{name}"}}"#), None);
+            let bytes = records.column(2).as_binary::<i32>().value(1);
+            assert_eq!(image::guess_format(bytes).unwrap(), format);
+            let decoded = image::load_from_memory(bytes).unwrap();
+            assert_eq!((decoded.height(), decoded.width()), (20, 30));
+        }
+        let records = all(IMAGES, None);
+        assert_eq!(records.column(0).as_string::<i32>().value(3), "image-000000003.png");
+    }
+
+    #[test]
+    fn a_record_is_the_same_whatever_the_batches_and_the_number_of_records() {
+        for written in [IMAGES, FEATURES] {
+            let whole = all(written, None);
+            assert_eq!(whole.num_rows(), 5);
+            assert_eq!(whole, all(written, Some(2)));
+            let fewer = all(&written.replace("\"records\": 5", "\"records\": 3"), None);
+            assert_eq!(whole.slice(0, 3), fewer);
+            let other = written.replace("\"records\"", "\"seed\": 1, \"records\"");
+            assert_ne!(whole.column(2), all(&other, None).column(2));
+        }
+    }
+
+    #[test]
+    fn the_layout_changes_the_columns_and_not_the_values() {
+        let vectors = all(FEATURES, None);
+        let columns = all(&FEATURES.replace("\"width\"", "\"layout\": \"columns\", \"width\""), None);
+        let values = crate::tensor::fixed_values(vectors.column(2)).unwrap();
+        let f1 = columns.column_by_name("f1").unwrap().as_primitive::<arrow::datatypes::Float32Type>();
+        assert_eq!(f1.values()[..], [values[1], values[5], values[9], values[13], values[17]]);
+        assert_eq!(vectors.column_by_name("outlier"), columns.column_by_name("outlier"));
+    }
+
+    #[test]
+    fn what_every_sink_has_is_not_made_again() {
+        let (made, total) = batches(IMAGES, Some(2), &Progress::default());
+        let rows = |batches: &[SourceBatch]| -> Vec<Range<u64>> {
+            batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
+        };
+        assert_eq!((rows(&made), total), (vec![0..2, 2..4, 4..5], Some(5)));
+        assert_eq!(made[0].pixels, 1200);
+        let mut done = Coverage::default();
+        done.insert(&made[0].batch.provenance);
+        done.insert(&made[1].batch.provenance.slice(0..1));
+        let progress = Progress { sinks: Arc::new(vec![done]), ..Progress::default() };
+        let (made, total) = batches(IMAGES, Some(2), &progress);
+        assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
+    }
+
+    #[test]
+    fn no_records_make_no_batches() {
+        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &Progress::default());
+        assert_eq!((made.len(), total), (0, Some(0)));
+    }
+
+    #[test]
+    fn batches_are_bounded_in_bytes() {
+        let made = Made::Images { height: 4000, width: 6000, format: Format::Bmp };
+        assert_eq!(made.records_per_batch(BatchSize::default()), 1);
+        let made = Made::Images { height: 1000, width: 1000, format: Format::Bmp };
+        assert_eq!(made.records_per_batch(BatchSize::default()), 11);
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |written: &str, expected: Expect| {
+            let faults = plan(written, None).err().unwrap_or_default();
+            let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+            expected.assert_eq(&lines.join("\n"));
+        };
+        check(
+            r#"{"of": "images", "records": 1, "size": [0, 64], "width": 3, "layout": "columns"}"#,
+            expect![[r#"
+                width: is for features, but these are images; leave it out
+                layout: is for features, but these are images; leave it out
+                size: 0x64 is 0 pixels; an image has 1 to 100000000 (limits.pixels)"#]],
+        );
+        check(
+            r#"{"of": "images", "records": 1, "size": [1, 70000], "format": "jpeg"}"#,
+            expect!["size: 1x70000: a JPEG has sides of at most 65535 pixels"],
+        );
+        check(
+            r#"{"of": "features", "records": 1, "size": [8, 8], "width": 8, "rank": 9, "outliers": 2}"#,
+            expect![[r#"
+                size: is for images, but these are features; leave it out
+                outliers: must lie between 0 and 1; met 2
+                rank: must lie between 1 and `width`, 8; met 9"#]],
+        );
+        check(
+            r#"{"of": "features", "records": 1, "width": 1000000}"#,
+            expect!["width: 1000000 values of 250000 factors are too many; their product may be 16777216"],
+        );
+        check(r#"{"of": "sounds"}"#, expect!["of: unknown variant `sounds`, expected `images` or `features`"]);
+    }
+}

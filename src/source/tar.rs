@@ -1,0 +1,402 @@
+//! The source `tar`: images in tar shards, as WebDataset writes them.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ::tar::{Archive, Entry};
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::{RejectCode, Split};
+use crate::context::Context;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
+use crate::source::gather::{Member, Rules, Stretch};
+use crate::source::images::EXTENSIONS;
+use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
+use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+
+/// Batches that are read before they are asked for.
+const AHEAD: usize = 2;
+
+/// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few KiB.
+const HEADER_BYTES: u64 = 1 << 20;
+
+/// The column of WebDataset's keys: what the files of one sample have in common.
+const KEY: &str = "key";
+
+/// Options of the source `tar`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
+    path: String,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path, false, &["tar"]).map_err(|fault| vec![fault])?;
+        Ok(Box::new(Tar { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, Some(KEY)) }))
+    }
+}
+
+/// The source as planned.
+struct Tar {
+    name: String,
+    files: FileSet,
+    rules: Rules,
+}
+
+impl Source for Tar {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.rules.schema)
+    }
+
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+        let listing = self.files.list()?;
+        if listing.files.is_empty() {
+            return Err(self.files.nothing_found(&listing));
+        }
+        let Listing { root, files, .. } = listing;
+        files.values().try_for_each(|file| refuse_compressed(file, &root))?;
+        let reader = Reader { stage: self.name, rules: self.rules, root, progress: progress.clone() };
+        let batches = read_blocking(AHEAD, move |out| {
+            for file in files.values() {
+                if !reader.read(file, out)? {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(Opened { batches, total: None })
+    }
+}
+
+/// How compressed files begin, and what unpacks them.
+const COMPRESSED: [(&[u8], &str); 5] = [
+    (b"\x1f\x8b", "gunzip"),
+    (b"\x28\xb5\x2f\xfd", "unzstd"),
+    (b"BZh", "bunzip2"),
+    (b"\xfd7zXZ\0", "unxz"),
+    (b"\x04\x22\x4d\x18", "unlz4"),
+];
+
+fn refuse_compressed(file: &ListedFile, root: &Path) -> Result<(), StageError> {
+    let mut start = Vec::new();
+    let path = root.join(&file.name);
+    open(file, root)?.take(6).read_to_end(&mut start).map_err(StageError::io(path))?;
+    match COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
+        Some((_, tool)) => Err(StageError::Other(format!(
+            "{}: is compressed; only plain tar files are read: unpack it first (`{tool} {}`)",
+            file.name, file.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn open(file: &ListedFile, root: &Path) -> Result<File, StageError> {
+    file.open(root).map_err(|refusal| StageError::Other(refusal.reason))
+}
+
+/// What it takes to read shards.
+struct Reader {
+    stage: String,
+    rules: Rules,
+    root: PathBuf,
+    progress: Progress,
+}
+
+impl Reader {
+    /// Reads a shard; `false` when nobody wants more. What cannot be read of a broken shard is one refused row.
+    fn read(&self, file: &ListedFile, out: &BatchSender) -> Result<bool, StageError> {
+        let ListedFile { name, size, mtime_ns, .. } = file;
+        let split = Split::new(format!("{}/{name}:{size}:{mtime_ns}", self.stage));
+        let budget = Budget::default();
+        let mut archive =
+            Archive::new(Metered { file: BufReader::new(open(file, &self.root)?), budget: budget.clone() });
+        let mut entries = archive.entries_with_seek().map_err(StageError::io(self.root.join(name)))?;
+        let length = self.rules.stretch;
+        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &split, 0);
+        let mut done = stretch.is_done(length);
+        let mut row = 0;
+        loop {
+            budget.allow(HEADER_BYTES);
+            let Some(entry) = entries.next() else { return stretch.close() };
+            let go_on = match image_of(entry, *size) {
+                Ok(None) => continue,
+                Ok(Some(_)) if done => stretch.skip(),
+                Ok(Some(mut entry)) => stretch.push(self.member(name, row, &mut entry, &budget))?,
+                Err(reason) => return Ok(stretch.push(broken(name, row, &reason))? && stretch.close()?),
+            };
+            if !go_on {
+                return Ok(false);
+            }
+            row += 1;
+            if row % length == 0 {
+                if !stretch.close()? {
+                    return Ok(false);
+                }
+                done = stretch.is_done(length);
+            }
+        }
+    }
+
+    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &Budget) -> Member {
+        let name = encode_name(&entry.path_bytes());
+        let source = format!("{shard}/{name}");
+        let (size, limit) = (entry.size(), self.rules.record_bytes);
+        let image = if size > limit { Err(Refusal::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
+        let image = image.and_then(|mut image| {
+            budget.allow(size);
+            let read = entry.take(size).read_to_end(&mut image).map_err(|error| error.to_string());
+            match read {
+                Ok(read) if read as u64 == size => Ok(image),
+                Ok(_) => Err("the shard was changed while it was read".to_owned()),
+                Err(error) => Err(error),
+            }
+            .map_err(|reason| Refusal::new(RejectCode::Unreadable, format!("{source}: {reason}")))
+        });
+        Member { source, row, text: Some(key(&name).to_owned()), image }
+    }
+}
+
+type ShardEntry<'a> = Entry<'a, Metered>;
+
+/// The entry if it is an image that is stored as it is; links, sparse files and folders are passed over.
+/// An error says where the archive is broken: nothing behind that place can be found.
+fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Option<ShardEntry<'_>>, String> {
+    let mut entry = entry.map_err(|error| error.to_string())?;
+    let name = encode_name(&entry.path_bytes());
+    // The reader seeks over what it does not read, also over the end.
+    if entry.raw_file_position().saturating_add(entry.size()) > shard_bytes {
+        return Err(format!("the archive ends inside {name}"));
+    }
+    if !entry.header().entry_type().is_file() || !has_extension(Path::new(&name), EXTENSIONS) {
+        return Ok(None);
+    }
+    let mut extensions = entry.pax_extensions().map_err(|error| error.to_string())?.into_iter().flatten().flatten();
+    let sparse = extensions.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
+    Ok((!sparse).then_some(entry))
+}
+
+/// The row that stands for all that could not be found behind a broken place.
+fn broken(shard: &str, row: u64, reason: &str) -> Member {
+    let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
+    let image = Err(Refusal::new(RejectCode::Malformed, reason));
+    Member { source: shard.to_owned(), row, text: None, image }
+}
+
+/// WebDataset's key of a member: its path up to the first dot of its name.
+fn key(name: &str) -> &str {
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[start..].find('.') {
+        Some(dot) if dot > 0 => &name[..start + dot],
+        _ => name,
+    }
+}
+
+/// Bytes that may be read until more are allowed, since archives claim any length for their names.
+#[derive(Debug, Clone, Default)]
+struct Budget(Rc<Cell<u64>>);
+
+impl Budget {
+    fn allow(&self, bytes: u64) {
+        self.0.set(bytes);
+    }
+}
+
+/// A shard that gives no more bytes than its budget allows.
+struct Metered {
+    file: BufReader<File>,
+    budget: Budget,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.budget.0.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!("more than {HEADER_BYTES} bytes of names and headers in a row")));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.file.read(&mut buffer[..most])?;
+        self.budget.0.set(left - read as u64);
+        Ok(read)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            // Keeps what is buffered, unlike `seek`: most steps skip the padding of a member.
+            SeekFrom::Current(by) => self.file.seek_relative(by).and_then(|()| self.file.stream_position()),
+            to => self.file.seek(to),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::sync::Arc;
+
+    use ::tar::{Builder, EntryType, Header};
+    use arrow::array::AsArray;
+    use arrow::datatypes::UInt64Type;
+    use serde_json::json;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::batch::SourceBatch;
+    use crate::context::Limits;
+    use crate::coverage::Coverage;
+    use crate::kind::find;
+    use crate::source::KINDS;
+    use crate::units::Bytes;
+
+    const PIXEL: &[u8] = b"P6 1 1 255\nrgb";
+
+    fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (name, data) in members {
+            let mut header = Header::new_gnu();
+            header.set_size(data.len() as u64);
+            builder.append_data(&mut header, name, *data).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn open_shards(folder: &Path, records: u32, progress: &Progress) -> Result<Opened, StageError> {
+        let limits = Limits { pixels: 1000, record_bytes: Bytes(1000), memory: None };
+        let context = Context { models: BTreeMap::new(), limits };
+        let plan = find(KINDS, "tar", "source").unwrap().plan;
+        let batch = serde_json::from_value(json!({ "records": records })).unwrap();
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+    }
+
+    fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {
+        let opened = open_shards(folder, records, progress).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
+        batches.unwrap()
+    }
+
+    fn read_one(shard: &[u8]) -> Vec<SourceBatch> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("s.tar"), shard).unwrap();
+        read(folder.path(), 100, &Progress::default())
+    }
+
+    fn texts(batch: &SourceBatch, column: usize) -> Vec<&str> {
+        batch.batch.records.column(column).as_string::<i32>().iter().flatten().collect()
+    }
+
+    #[test]
+    fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("{}/deep.seg.PNG", "d".repeat(150));
+        fs::create_dir(folder.path().join("b")).unwrap();
+        fs::write(folder.path().join("b/1.tar"), shard(&[("x/a.jpg", PIXEL), ("x/a.json", b"{}"), (&long, PIXEL)]))
+            .unwrap();
+        fs::write(folder.path().join("a.tar"), shard(&[("c.ppm", b"")])).unwrap();
+        let batches = read(folder.path(), 100, &Progress::default());
+        assert_eq!(texts(&batches[0], 0), ["a.tar/c.ppm"]);
+        assert_eq!(texts(&batches[1], 0), ["b/1.tar/x/a.jpg", &format!("b/1.tar/{long}")]);
+        assert_eq!(texts(&batches[1], 3), ["x/a", long.strip_suffix(".seg.PNG").unwrap()]);
+        assert_eq!(batches[1].batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 1]);
+        assert_eq!(batches[1].batch.records.column(2).as_binary::<i32>().value(1), PIXEL);
+        assert_eq!(batches[1].pixels, 2);
+        assert!(batches[1].batch.provenance.ranges()[0].split.name().starts_with("in/b/1.tar:"));
+    }
+
+    #[test]
+    fn a_broken_archive_gives_what_comes_before_and_one_refused_row() {
+        let whole = shard(&[("a.jpg", PIXEL), ("b.jpg", PIXEL), ("c.json", &[7; 2000])]);
+        let mut mangled = whole.clone();
+        mangled[1024 + 10] ^= 1;
+        for (bytes, kept) in
+            [(&whole[..1024 + 5], 1), (&whole[..1024 + 515], 1), (&mangled[..], 1), (&whole[..3000], 2)]
+        {
+            let batches = read_one(bytes);
+            assert_eq!((batches.len(), batches[0].batch.records.num_rows()), (1, kept));
+            let reject = &batches[0].rejects[0];
+            assert_eq!((reject.ordinal as usize, reject.code), (kept, RejectCode::Malformed));
+            assert!(reject.reason.starts_with(&format!("s.tar: broken after {kept} images")), "{}", reject.reason);
+            assert_eq!(batches[0].batch.provenance.len(), kept as u64 + 1);
+        }
+        assert_eq!(read_one(b"this is no archive").len(), 1);
+        assert!(read_one(b"").is_empty());
+    }
+
+    #[test]
+    fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
+        let batches = read_one(&shard(&[("a.jpg", &[0; 1001]), ("b.jpg", PIXEL)]));
+        assert_eq!((batches[0].rejects[0].ordinal, batches[0].rejects[0].code), (0, RejectCode::TooLarge));
+        assert_eq!(texts(&batches[0], 0), ["s.tar/b.jpg"]);
+    }
+
+    #[test]
+    fn links_and_sparse_members_are_passed_over() {
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(EntryType::Symlink);
+        builder.append_link(&mut header, "link.jpg", "/etc/passwd").unwrap();
+        builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
+        let mut header = Header::new_ustar();
+        header.set_size(PIXEL.len() as u64);
+        builder.append_data(&mut header, "sparse.jpg", PIXEL).unwrap();
+        builder.append_pax_extensions([("path", "from pax.jpg".as_bytes())]).unwrap();
+        builder.append_data(&mut header, "short.jpg", PIXEL).unwrap();
+        let batches = read_one(&builder.into_inner().unwrap());
+        assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
+    }
+
+    #[test]
+    fn a_name_of_many_megabytes_is_not_read_into_memory() {
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::GNULongName);
+        header.set_size(4 << 20);
+        header.set_cksum();
+        builder.append(&header, &vec![b'x'; 4 << 20][..]).unwrap();
+        let batches = read_one(&builder.into_inner().unwrap());
+        assert!(
+            batches[0].rejects[0].reason.contains("bytes of names and headers"),
+            "{}",
+            batches[0].rejects[0].reason
+        );
+    }
+
+    #[test]
+    fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
+        fs::write(folder.path().join("s.tar"), shard(&names.map(|name| (name, PIXEL)))).unwrap();
+        let first = read(folder.path(), 2, &Progress::default());
+        let mut done = Coverage::default();
+        done.insert(&first[0].batch.provenance);
+        let second = read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done]), state: None });
+        let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
+        assert_eq!(rows(&second), rows(&first[1..]));
+        assert_eq!(second[0].batch.records, first[1].batch.records);
+    }
+
+    #[test]
+    fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
+        let error = open_shards(folder.path(), 2, &Progress::default()).err().unwrap().to_string();
+        assert!(error.contains("s.tar: is compressed") && error.contains("gunzip"), "{error}");
+    }
+
+    #[test]
+    fn the_key_ends_at_the_first_dot_of_the_name() {
+        assert_eq!(["a.b/c.seg.png", "x.jpg", "a/.jpg", "none"].map(key), ["a.b/c", "x", "a/.jpg", "none"]);
+    }
+}

@@ -1,0 +1,404 @@
+//! Text as records: finds where each ends, parses many at once, and finds the bad ones among them.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::{Reject, RejectCode};
+use crate::source::cut::Cut;
+use crate::source::record_files::{Output, Records, Stop, guarded, shorten};
+
+/// The type of a column, as users write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnType {
+    /// 64-bit floating point numbers.
+    Float,
+    /// 64-bit integers.
+    Int,
+    /// UTF-8 text.
+    String,
+    /// `true` or `false`.
+    Bool,
+}
+
+impl ColumnType {
+    /// The Arrow type.
+    pub(super) fn data_type(self) -> DataType {
+        match self {
+            Self::Float => DataType::Float64,
+            Self::Int => DataType::Int64,
+            Self::String => DataType::Utf8,
+            Self::Bool => DataType::Boolean,
+        }
+    }
+}
+
+/// Types are inferred from so many records at the beginning.
+pub(super) const SAMPLE: Cut = Cut { records: 1000, bytes: 32 << 20 };
+
+/// A text format: what a record must be before it is parsed, and the parser.
+pub(super) trait TextFormat {
+    /// Looks at one record, without its line end.
+    fn check(&self, record: &[u8]) -> Verdict;
+
+    /// Parses `count` records, each followed by a line feed, into as many rows.
+    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String>;
+
+    /// The columns of what is decoded.
+    fn schema(&self) -> &SchemaRef;
+}
+
+/// What is to become of a record.
+pub(super) enum Verdict {
+    /// Parse it; at most so many bytes of Arrow memory come of it.
+    Parse(u64),
+    /// It is blank: no record at all.
+    Skip,
+    /// It is no record, and why.
+    Refuse(RejectCode, String),
+}
+
+/// Reads the rest of a file's records, from row 0 on.
+pub(super) fn read_all<R: Read>(
+    framer: Framer<R>,
+    format: &impl TextFormat,
+    cut: Cut,
+    output: &Output<'_>,
+) -> Result<(), Stop> {
+    let mut blocks = Blocks::new(framer, cut);
+    let mut row = 0;
+    while let Some(block) = blocks.next(format).map_err(output.io())? {
+        let rows = row..row + u64::from(block.rows);
+        row = rows.end;
+        if !output.done(&rows) {
+            let parsed = block.parse(format)?;
+            let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
+            output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the ends of records; holds one buffer, however long a record is.
+pub(super) struct Framer<R> {
+    input: BufReader<R>,
+    quoting: Option<Quoting>,
+    limit: usize,
+}
+
+/// CSV's way to put line ends into values (RFC 4180).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quoting {
+    /// Stands around a value, doubled inside it.
+    pub(super) quote: u8,
+    /// Stands between values.
+    pub(super) delimiter: u8,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// A record; never an empty line.
+    Record,
+    /// A record beyond the limit; none of it was kept, and the rest of its line was skipped.
+    TooLong,
+    /// The input ended inside quotes.
+    Unclosed,
+    /// Nothing more.
+    End,
+}
+
+/// Where in a CSV record a byte stands: the same automaton as the parser's, so that both see the same records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    FieldStart,
+    Plain,
+    Quoted,
+    QuoteInQuoted,
+}
+
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl<R: Read> Framer<R> {
+    /// Begins at the start of a file; a byte order mark is skipped. Records may have `limit` bytes.
+    pub(super) fn new(input: R, quoting: Option<Quoting>, limit: u64) -> io::Result<Self> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut framer = Self { input: BufReader::with_capacity(CHUNK, input), quoting, limit };
+        if framer.fill()?.starts_with(BYTE_ORDER_MARK) {
+            framer.input.consume(BYTE_ORDER_MARK.len());
+        }
+        Ok(framer)
+    }
+
+    /// Appends the next record to `into`, without its line end.
+    pub(super) fn frame(&mut self, into: &mut Vec<u8>) -> io::Result<Frame> {
+        let start = into.len();
+        let mut state = State::FieldStart;
+        loop {
+            let quoting = self.quoting;
+            let chunk = self.fill()?;
+            if chunk.is_empty() {
+                return Ok(match state {
+                    _ if into.len() == start => Frame::End,
+                    State::Quoted => Frame::Unclosed,
+                    _ => Frame::Record,
+                });
+            }
+            let end = match quoting {
+                Some(quoting) => quoting.record_end(chunk, &mut state),
+                None => chunk.iter().position(|&byte| byte == b'\n'),
+            };
+            let taken = end.unwrap_or(chunk.len());
+            into.extend_from_slice(&chunk[..taken]);
+            self.input.consume(taken + usize::from(end.is_some()));
+            if into.len() - start > self.limit {
+                into.truncate(start);
+                if end.is_none() {
+                    self.input.skip_until(b'\n')?;
+                }
+                return Ok(Frame::TooLong);
+            }
+            if end.is_some() {
+                if into.len() > start {
+                    return Ok(Frame::Record);
+                }
+                state = State::FieldStart;
+            }
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<&[u8]> {
+        while let Err(error) = self.input.fill_buf() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(self.input.buffer())
+    }
+}
+
+impl Quoting {
+    /// Where the record ends in `chunk`, if it does.
+    fn record_end(self, chunk: &[u8], state: &mut State) -> Option<usize> {
+        for (place, &byte) in chunk.iter().enumerate() {
+            *state = match (*state, byte) {
+                (State::Quoted, byte) if byte == self.quote => State::QuoteInQuoted,
+                (State::Quoted, _) => State::Quoted,
+                (_, b'\n' | b'\r') => return Some(place),
+                (State::FieldStart | State::QuoteInQuoted, byte) if byte == self.quote => State::Quoted,
+                (_, byte) if byte == self.delimiter => State::FieldStart,
+                _ => State::Plain,
+            };
+        }
+        None
+    }
+}
+
+/// Records that become one batch.
+#[derive(Default)]
+pub(super) struct Block {
+    text: Vec<u8>,
+    records: Vec<(u32, Range<usize>)>,
+    rejects: Vec<Reject>,
+    rows: u32,
+}
+
+/// What the records of a block came to.
+pub(super) struct Parsed {
+    /// Those that could be parsed.
+    pub(super) records: RecordBatch,
+    /// Their ordinals in the block.
+    pub(super) origin: Vec<u32>,
+    /// The others.
+    pub(super) rejects: Vec<Reject>,
+}
+
+/// A file's records in blocks.
+pub(super) struct Blocks<R> {
+    framer: Framer<R>,
+    cut: Cut,
+    held: Option<(Frame, Vec<u8>)>,
+}
+
+impl<R: Read> Blocks<R> {
+    /// Blocks of what `framer` finds, within `cut`.
+    pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
+        Self { framer, cut, held: None }
+    }
+
+    /// The next block: it ends before the record that would exceed a limit.
+    pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+        let mut block = Block::default();
+        let mut weight = 0;
+        while (block.rows as usize) < self.cut.records {
+            let start = block.text.len();
+            let frame = match self.held.take() {
+                Some((frame, text)) => {
+                    block.text.extend_from_slice(&text);
+                    frame
+                }
+                None => self.framer.frame(&mut block.text)?,
+            };
+            let verdict = match frame {
+                Frame::End => break,
+                Frame::Record => format.check(&block.text[start..]),
+                Frame::TooLong => too_long(self.framer.limit as u64),
+                Frame::Unclosed => Verdict::Refuse(RejectCode::Malformed, "a quote is never closed".to_owned()),
+            };
+            let size = match verdict {
+                Verdict::Parse(size) => size,
+                _ => (block.text.len() - start) as u64,
+            };
+            if block.rows > 0 && weight + size > self.cut.bytes {
+                self.held = Some((frame, block.text.split_off(start)));
+                break;
+            }
+            weight += size;
+            block.push(start, verdict);
+        }
+        Ok((block.rows > 0).then_some(block))
+    }
+}
+
+/// The verdict on a record of more than `limit` bytes.
+pub(super) fn too_long(limit: u64) -> Verdict {
+    let limit = crate::units::Bytes(limit);
+    Verdict::Refuse(RejectCode::TooLarge, format!("the record exceeds {limit}; limits.record_bytes may raise that"))
+}
+
+impl Block {
+    fn push(&mut self, start: usize, verdict: Verdict) {
+        match verdict {
+            Verdict::Skip => return self.text.truncate(start),
+            Verdict::Parse(_) => {
+                self.text.push(b'\n');
+                self.records.push((self.rows, start..self.text.len()));
+            }
+            Verdict::Refuse(code, reason) => {
+                let record = self.text.split_off(start);
+                let record = (!record.is_empty()).then_some(record);
+                self.rejects.push(Reject { ordinal: self.rows, code, reason, record });
+            }
+        }
+        self.rows += 1;
+    }
+
+    /// The records that are to be parsed, without line ends.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.records.iter().map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))
+    }
+
+    /// Parses all records; one that cannot be is found by halving, and the rest is kept.
+    pub(super) fn parse(mut self, format: &impl TextFormat) -> Result<Parsed, arrow::error::ArrowError> {
+        let mut batches = Vec::new();
+        let mut bad = std::mem::take(&mut self.rejects);
+        self.halve(0..self.records.len(), format, &mut batches, &mut bad);
+        bad.sort_by_key(|reject| reject.ordinal);
+        let refused = |ordinal: &u32| bad.binary_search_by_key(ordinal, |reject| reject.ordinal).is_ok();
+        let origin = (0..self.rows).filter(|ordinal| !refused(ordinal)).collect();
+        let records = match batches.as_slice() {
+            [one] => one.clone(),
+            many => concat_batches(format.schema(), many)?,
+        };
+        Ok(Parsed { records, origin, rejects: bad })
+    }
+
+    fn halve(&self, part: Range<usize>, format: &impl TextFormat, good: &mut Vec<RecordBatch>, bad: &mut Vec<Reject>) {
+        let (Some((ordinal, first)), Some((_, last))) =
+            (self.records.get(part.start), self.records[part.clone()].last())
+        else {
+            return;
+        };
+        let text = &self.text[first.start..last.end];
+        let rows_match = |batch: RecordBatch| match batch.num_rows() {
+            rows if rows == part.len() => Ok(batch),
+            rows => Err(format!("there are {rows} records in the place of {}", part.len())),
+        };
+        match guarded(|| format.decode(text, part.len()).and_then(rows_match)) {
+            Ok(batch) => good.push(batch),
+            Err((code, reason)) if part.len() == 1 => {
+                let record = Some(text[..text.len() - 1].to_vec());
+                bad.push(Reject { ordinal: *ordinal, code, reason: shorten(&reason), record });
+            }
+            Err(_) => {
+                let middle = part.start + part.len() / 2;
+                self.halve(part.start..middle, format, good, bad);
+                self.halve(middle..part.end, format, good, bad);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const CSV: Option<Quoting> = Some(Quoting { quote: b'"', delimiter: b',' });
+
+    /// Gives a byte at a time, so that every state is met at a chunk's border.
+    struct Trickle<'a>(&'a [u8]);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.len().min(1);
+            into[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn frames(mut framer: Framer<impl Read>) -> Vec<(Frame, String)> {
+        let mut all = Vec::new();
+        loop {
+            let mut text = Vec::new();
+            match framer.frame(&mut text).unwrap() {
+                Frame::End => return all,
+                frame => all.push((frame, String::from_utf8(text).unwrap())),
+            }
+        }
+    }
+
+    fn check(text: &str, quoting: Option<Quoting>, expected: &[(Frame, &str)]) {
+        let expected: Vec<_> = expected.iter().map(|&(frame, text)| (frame, text.to_owned())).collect();
+        assert_eq!(frames(Framer::new(text.as_bytes(), quoting, 20).unwrap()), expected, "{text:?}");
+        assert_eq!(frames(Framer::new(Trickle(text.as_bytes()), quoting, 20).unwrap()), expected, "{text:?}, slowly");
+    }
+
+    #[test]
+    fn lines_end_records_whatever_their_end() {
+        use Frame::Record;
+        check("a\r\n\r\nb\n\nc\rd", CSV, &[(Record, "a"), (Record, "b"), (Record, "c"), (Record, "d")]);
+        check("a\n\nb", None, &[(Record, "a"), (Record, "b")]);
+        check("", CSV, &[]);
+    }
+
+    #[test]
+    fn quotes_hold_line_ends_only_where_they_open_a_value() {
+        use Frame::{Record, Unclosed};
+        check("1,\"a\n\"\"b\"\n2,5\" x\n", CSV, &[(Record, "1,\"a\n\"\"b\""), (Record, "2,5\" x")]);
+        check("\"a\"x\n\"b\n", CSV, &[(Record, "\"a\"x"), (Unclosed, "\"b\n")]);
+    }
+
+    #[test]
+    fn a_record_beyond_the_limit_is_left_at_its_line() {
+        use Frame::{Record, TooLong};
+        let long = "x".repeat(50);
+        check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let framer = Framer::new("\u{feff}a".as_bytes(), None, 20).unwrap();
+        assert_eq!(frames(framer), [(Frame::Record, "a".to_owned())]);
+    }
+}

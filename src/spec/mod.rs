@@ -1,0 +1,207 @@
+//! A pipeline as written: the file, overlaid by the environment and by `--set`, split into its tables.
+
+mod layers;
+mod place;
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::Fault;
+use crate::kind;
+
+pub use place::{Places, Problems};
+
+/// What a pipeline file says, before any of it is resolved.
+#[derive(Debug)]
+pub struct Spec {
+    /// The pipeline's name.
+    pub name: String,
+    /// `[models.*]`, in the file's order.
+    pub models: Vec<ModelTable>,
+    /// `[stages.*]`, in the file's order.
+    pub stages: Vec<StageTable>,
+    /// Everything beside models and stages.
+    pub settings: Settings,
+    /// Where each key stands, for messages.
+    pub places: Places,
+}
+
+/// One `[models.NAME]`.
+#[derive(Debug)]
+pub struct ModelTable {
+    /// What stages call it.
+    pub name: String,
+    /// What the table holds.
+    pub options: Value,
+}
+
+/// One `[stages.NAME]`.
+#[derive(Debug)]
+pub struct StageTable {
+    /// What other stages call it; a label of metrics.
+    pub name: String,
+    /// What it is.
+    pub kind: String,
+    /// The stages whose output it takes.
+    pub inputs: Vec<String>,
+    /// What else the table holds: the options of its kind, and a source's `batch`.
+    pub options: Value,
+}
+
+/// The tables of a pipeline file that are neither models nor stages.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Settings {
+    /// The pipeline's name: `[a-z0-9_-]+`. Default: the file's name without its ending.
+    pub name: Option<String>,
+    /// Workers that carry batches through the graph. Default: the cores that the process may use.
+    pub workers: Option<std::num::NonZeroU16>,
+    /// Where journals are kept. Default: `_latentflow` in the folder of the first sink that writes files.
+    pub state: Option<PathBuf>,
+    /// Where records go that cannot be used, and how many there may be.
+    pub rejects: RejectsSettings,
+    /// Bounds on what a record may be; see `latentflow schema`.
+    pub limits: Value,
+    /// ONNX Runtime: library, execution providers, threads.
+    pub runtime: Value,
+    /// Models by name.
+    pub models: Map<String, Value>,
+    /// Stages by name.
+    pub stages: Map<String, Value>,
+}
+
+/// `[rejects]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RejectsSettings {
+    /// A folder for Parquet files. Default: `_latentflow/rejects` in the folder of the first sink that writes files.
+    pub path: Option<PathBuf>,
+    /// A run that rejects a larger share of its records than this ends with exit code 3; 0 to 1.
+    pub max_share: f64,
+}
+
+impl Default for RejectsSettings {
+    fn default() -> Self {
+        Self { path: None, max_share: 1.0 }
+    }
+}
+
+/// Reads a pipeline file, overlays `LATENTFLOW__*` variables and `key=value` pairs, and splits it into tables.
+///
+/// # Errors
+/// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
+pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
+    let variables =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    parse(path, &text, variables, sets)
+}
+
+/// [`read`] without the file system: the file's text, and the environment as pairs.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(
+    path: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<Spec, Problems> {
+    let mut places = Places::of(path, text)?;
+    let merged = layers::merge(path, text, variables, sets, &mut places)?;
+    let (models, stages, rest) = tables(merged);
+    let (settings, mut faults) = kind::read::<Settings>(rest);
+    let settings = settings.unwrap_or_default();
+    let models = models.map_err(|fault| faults.push(fault)).unwrap_or_default();
+    let mut models: Vec<ModelTable> = models.into_iter().map(|(name, options)| ModelTable { name, options }).collect();
+    models.sort_by_key(|model| places.order(&format!("models.{}", model.name)));
+    let mut stages_read = Vec::new();
+    for (name, table) in stages.map_err(|fault| faults.push(fault)).unwrap_or_default() {
+        let key = format!("stages.{name}");
+        let (stage, found) = stage(name, table);
+        stages_read.push(stage);
+        faults.extend(found.into_iter().map(|fault| fault.within(&key)));
+    }
+    let mut stages = stages_read;
+    stages.sort_by_key(|stage| places.order(&format!("stages.{}", stage.name)));
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase().replace([' ', '.'], "-"));
+    let name = settings.name.clone().or(stem).unwrap_or_default();
+    faults.extend(check_names(&name, &models, &stages));
+    if stages.is_empty() && faults.is_empty() {
+        faults.push(Fault::new("", "no stages: a pipeline needs at least a source and a sink; see `latentflow init`"));
+    }
+    let share = settings.rejects.max_share;
+    if !(0.0..=1.0).contains(&share) {
+        faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
+    }
+    if !faults.is_empty() {
+        // Stages that could be read are checked by the caller together with these.
+        return Err(Problems::partial(
+            &places,
+            faults,
+            Spec { name, models, stages, settings, places: places.clone() },
+        ));
+    }
+    Ok(Spec { name, models, stages, settings, places })
+}
+
+/// Takes the tables of models and stages out of the file's; they are read one by one, so that a fault in one
+/// does not hide those of the others.
+fn tables(merged: Value) -> (Result<Map<String, Value>, Fault>, Result<Map<String, Value>, Fault>, Value) {
+    let Value::Object(mut root) = merged else { return (Ok(Map::new()), Ok(Map::new()), merged) };
+    let mut take = |name: &str, example: &str| match root.remove(name) {
+        None => Ok(Map::new()),
+        Some(Value::Object(table)) => Ok(table),
+        Some(_) => Err(Fault::new(name, format!("expected tables, such as [{name}.{example}]"))),
+    };
+    let (models, stages) = (take("models", "photo"), take("stages", "photos"));
+    (models, stages, Value::Object(root))
+}
+
+/// Splits a stage's table into what every stage has and what its kind makes of the rest.
+/// A stage whose kind is missing or wrong has the empty kind.
+fn stage(name: String, table: Value) -> (StageTable, Vec<Fault>) {
+    let Value::Object(mut table) = table else {
+        let stage = StageTable { name, kind: String::new(), inputs: Vec::new(), options: Value::Null };
+        return (stage, vec![Fault::new("", "expected a table, such as [stages.photos]")]);
+    };
+    let mut faults = Vec::new();
+    let kind = match table.remove("kind") {
+        Some(Value::String(kind)) => Some(kind),
+        Some(other) => {
+            faults.push(Fault::new("kind", format!("expected a string, met {other}")));
+            None
+        }
+        None => {
+            faults.push(Fault::new("", "`kind` is missing: it says what the stage is"));
+            None
+        }
+    };
+    let inputs = match table.remove("inputs").map(serde_json::from_value::<Vec<String>>) {
+        None => Vec::new(),
+        Some(Ok(inputs)) => inputs,
+        Some(Err(_)) => {
+            faults.push(Fault::new("inputs", "expected a list of stage names, such as [\"photos\"]"));
+            Vec::new()
+        }
+    };
+    (StageTable { name, kind: kind.unwrap_or_default(), inputs, options: Value::Object(table) }, faults)
+}
+
+fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<Fault> {
+    let models = models.iter().map(|model| (format!("models.{}", model.name), model.name.as_str()));
+    let stages = stages.iter().map(|stage| (format!("stages.{}", stage.name), stage.name.as_str()));
+    let named = std::iter::once(("name".to_owned(), name)).chain(models).chain(stages);
+    let bad = named.filter(|(_, name)| !is_name(name));
+    bad.map(|(key, name)| Fault::new(key, format!("`{name}` is no name: use a-z, 0-9, _ and -, at most 64 of them")))
+        .collect()
+}
+
+/// Names become labels of metrics, file names and environment variables: what is allowed is what all of them take.
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    !name.is_empty() && name.len() <= 64 && name.chars().all(allowed)
+}

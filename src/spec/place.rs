@@ -1,0 +1,168 @@
+//! Where each key of a pipeline file stands, and faults printed with their places.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Spec;
+use crate::error::Fault;
+
+/// The line of every key, and which keys were overridden from outside the file.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    file: String,
+    lines: BTreeMap<String, usize>,
+    overridden: Vec<(String, String)>,
+}
+
+impl Places {
+    /// Finds every key of the file.
+    ///
+    /// # Errors
+    /// Every error of syntax, with its line.
+    pub(super) fn of(path: &Path, text: &str) -> Result<Self, Problems> {
+        let mut places = Self { file: path.display().to_string(), ..Self::default() };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            let line = |span: Option<Range<usize>>| span.map_or(0, |span| line_of(text, span.start));
+            let located = errors.iter().map(|error| Located {
+                place: format!("{}:{}", places.file, line(error.span())),
+                line: line(error.span()),
+                fault: Fault::new("", error.message().trim().to_owned()),
+            });
+            return Err(Problems { located: located.collect(), partial: None });
+        }
+        places.walk(text, "", table.get_ref());
+        Ok(places)
+    }
+
+    fn walk(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path =
+                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            self.lines.insert(path.clone(), line_of(text, key.span().start));
+            self.walk_value(text, &path, value);
+        }
+    }
+
+    fn walk_value(&mut self, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
+        if let DeValue::Table(table) = value.get_ref() {
+            self.walk(text, path, table);
+        }
+    }
+
+    pub(super) fn overridden(&mut self, key: &str, origin: String) {
+        self.overridden.push((key.to_owned(), origin));
+    }
+
+    /// Sorts tables as the file has them; what came from elsewhere comes last, by name.
+    pub(super) fn order(&self, key: &str) -> (usize, String) {
+        (self.lines.get(key).copied().unwrap_or(usize::MAX), key.to_owned())
+    }
+
+    /// The line of a key, or of the nearest table above it; 0 where there is none.
+    fn line(&self, key: &str) -> usize {
+        let mut key = key.split('[').next().unwrap_or_default();
+        loop {
+            match (self.lines.get(key), key.rsplit_once('.')) {
+                (Some(&line), _) => return line,
+                (None, Some((above, _))) => key = above,
+                (None, None) => return 0,
+            }
+        }
+    }
+
+    fn locate(&self, fault: Fault) -> Located {
+        let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
+        if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
+            return Located { place: origin.clone(), line: usize::MAX, fault };
+        }
+        match self.line(&fault.key) {
+            0 => Located { place: self.file.clone(), line: 0, fault },
+            line => Located { place: format!("{}:{line}", self.file), line, fault },
+        }
+    }
+}
+
+/// Everything that is wrong with a pipeline, each fault with its place; prints one a line.
+#[derive(Debug)]
+pub struct Problems {
+    located: Vec<Located>,
+    partial: Option<Box<Spec>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Located {
+    place: String,
+    line: usize,
+    fault: Fault,
+}
+
+impl Problems {
+    /// Faults, in the order of the file.
+    pub fn new(places: &Places, faults: Vec<Fault>) -> Self {
+        let mut located: Vec<Located> = faults.into_iter().map(|fault| places.locate(fault)).collect();
+        located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
+        located.dedup();
+        Self { located, partial: None }
+    }
+
+    pub(super) fn partial(places: &Places, faults: Vec<Fault>, spec: Spec) -> Self {
+        Self { partial: Some(Box::new(spec)), ..Self::new(places, faults) }
+    }
+
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let fault = Fault::new("", format!("cannot be read: {error}"));
+        let located = Located { place: path.display().to_string(), line: 0, fault };
+        Self { located: vec![located], partial: None }
+    }
+
+    /// The part of the pipeline that could be read all the same, so that its faults can be told too.
+    pub fn take_partial(&mut self) -> Option<Spec> {
+        self.partial.take().map(|spec| *spec)
+    }
+
+    /// These and those, in the order of the file.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.located.extend(others.located);
+        self.located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
+        self.located.dedup();
+        self
+    }
+
+    /// How many faults there are.
+    pub fn len(&self) -> usize {
+        self.located.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.located.is_empty()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, Located { place, fault, .. }) in self.located.iter().enumerate() {
+            if count > 0 {
+                writeln!(f)?;
+            }
+            match fault.key.as_str() {
+                "" => write!(f, "{place}: {}", fault.message)?,
+                key => write!(f, "{place}: {key}: {}", fault.message)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
+}

@@ -1,0 +1,128 @@
+//! Reads the sources, one after the other, cuts batches where outputs differ in what they have, numbers them,
+//! waits for room, and hands them to the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio_stream::StreamExt;
+
+use super::budget::Budget;
+use super::messages::{Done, Stop, Work};
+use super::stats::Stats;
+use crate::batch::SourceBatch;
+use crate::coverage::Progress;
+use crate::error::StageError;
+use crate::plan::Footprint;
+use crate::source::Source;
+
+/// Why reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Every source has given all that it has.
+    Exhausted,
+    /// As many records as were asked for have been read.
+    Limited,
+    /// Somebody asked to stop.
+    Asked,
+    /// A stage failed.
+    Failed,
+}
+
+/// A source and its place in the plan.
+pub(super) struct Feed {
+    pub(super) stage: usize,
+    pub(super) name: Arc<str>,
+    pub(super) source: Box<dyn Source>,
+}
+
+pub(super) struct Dispatcher {
+    pub(super) progress: Progress,
+    pub(super) footprint: Footprint,
+    pub(super) budget: Budget,
+    pub(super) work: async_channel::Sender<Work>,
+    pub(super) done: async_channel::Sender<Done>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stop: Stop,
+    /// Records that may still be read; `None`: all.
+    pub(super) left: Option<u64>,
+}
+
+impl Dispatcher {
+    /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. The end is said
+    /// to the reorder buffer in every case; only then the workers' channel closes.
+    pub(super) async fn run(mut self, feeds: Vec<Feed>, shutdown: impl Future<Output = ()>) -> Ended {
+        let mut numbers = 0;
+        let stop = self.stop.clone();
+        let ended = tokio::select! {
+            biased;
+            () = stop.failed() => Ended::Failed,
+            () = shutdown => Ended::Asked,
+            ended = self.read_all(feeds, &mut numbers) => ended,
+        };
+        // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has failed already.
+        let _ = self.done.send(Done::End { numbers }).await;
+        ended
+    }
+
+    async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
+        for feed in feeds {
+            let (stage, name) = (feed.stage, feed.name);
+            let progress = self.progress.clone();
+            let source = feed.source;
+            // Opening lists folders and reads footers: not on a thread that others wait for.
+            let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
+            let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
+            let mut opened = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.stop.fail(&name, error);
+                    return Ended::Failed;
+                }
+            };
+            if let Some(total) = opened.total {
+                self.stats.stages[stage].total.store(i64::try_from(total).unwrap_or(i64::MAX), Relaxed);
+            }
+            while let Some(batch) = opened.batches.next().await {
+                match batch {
+                    Ok(batch) => {
+                        if let Some(ended) = self.dispatch(stage, batch, numbers).await {
+                            return ended;
+                        }
+                    }
+                    Err(error) => {
+                        self.stop.fail(&name, error);
+                        return Ended::Failed;
+                    }
+                }
+            }
+        }
+        Ended::Exhausted
+    }
+
+    /// Sends what is new in a batch on its way; says why there should be no more, if so.
+    async fn dispatch(&mut self, source: usize, batch: SourceBatch, numbers: &mut u64) -> Option<Ended> {
+        for mut part in self.progress.pending(&batch.batch.provenance) {
+            if let Some(left) = &mut self.left {
+                part.end = part.end.min(part.start + *left);
+                *left -= part.end - part.start;
+                if part.is_empty() {
+                    return Some(Ended::Limited);
+                }
+            }
+            let whole = part == (0..batch.batch.provenance.len());
+            let batch = if whole { batch.clone() } else { batch.slice(part) };
+            let permit = self.budget.acquire(self.footprint.of(&batch)).await?;
+            let bytes = batch.batch.records.get_array_memory_size() as u64;
+            let rows = batch.batch.provenance.len();
+            self.stats.batch(source, (rows, bytes), Some(&batch.batch.records), Duration::ZERO);
+            self.stats.rejected(source, &batch.rejects);
+            let work = Work { number: *numbers, source, batch, permit };
+            if self.work.send(work).await.is_err() {
+                return Some(Ended::Failed);
+            }
+            *numbers += 1;
+        }
+        (self.left == Some(0)).then_some(Ended::Limited)
+    }
+}

@@ -1,0 +1,76 @@
+//! What the parts of a running pipeline say to each other, apart from those who say it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::budget::Permit;
+use crate::batch::{Batch, SourceBatch};
+use crate::error::StageError;
+
+/// From the dispatcher to a worker: carry this through the graph.
+pub(super) struct Work {
+    /// The batch's number: its place in every output.
+    pub(super) number: u64,
+    /// The place of its source in the plan.
+    pub(super) source: usize,
+    pub(super) batch: SourceBatch,
+    pub(super) permit: Permit,
+}
+
+/// From workers and the dispatcher to the reorder buffer.
+pub(super) enum Done {
+    /// A batch has been through the graph.
+    Batch { number: u64, result: Box<Carried>, permit: Permit },
+    /// A batch could not be carried: no later one may reach a sink.
+    Failed { number: u64 },
+    /// So many numbers were given out; there will be no more.
+    End { numbers: u64 },
+}
+
+/// What became of a batch.
+pub(super) struct Carried {
+    /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they are kept.
+    pub(super) outputs: Vec<Batch>,
+}
+
+/// From the reorder buffer to a sink.
+pub(super) enum Keep {
+    /// The next batch. The permit goes back when every sink has let go of it.
+    Batch { batch: Batch, permit: Arc<Permit> },
+    /// There will be no more: commit.
+    End,
+}
+
+/// Why a run stops before its input ends; shared by all who may find out.
+#[derive(Clone)]
+pub(super) struct Stop {
+    reason: Arc<Mutex<Option<(Arc<str>, StageError)>>>,
+    raised: Arc<watch::Sender<bool>>,
+}
+
+impl Stop {
+    pub(super) fn new() -> Self {
+        Self { reason: Arc::default(), raised: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// A stage failed. The first failure is the one that is told.
+    pub(super) fn fail(&self, stage: &Arc<str>, error: StageError) {
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        if reason.is_none() {
+            *reason = Some((Arc::clone(stage), error));
+        }
+        self.raised.send_replace(true);
+    }
+
+    /// Waits until a stage has failed.
+    pub(super) async fn failed(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.raised.subscribe().wait_for(|&raised| raised).await;
+    }
+
+    /// What failed first.
+    pub(super) fn take(&self) -> Option<(Arc<str>, StageError)> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

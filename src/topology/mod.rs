@@ -1,0 +1,216 @@
+//! A plan, running: owns every thread, task, channel, clock and counter, so that stages own none.
+//!
+//! ```text
+//! sources -> dispatcher -> workers (the whole graph, one batch at a time) -> reorder -> sinks
+//!            numbers, permits                                                in order    commit
+//! ```
+
+mod budget;
+mod dispatch;
+mod keeper;
+mod messages;
+mod rejected;
+mod reorder;
+mod stats;
+mod worker;
+
+use std::sync::Arc;
+
+use crate::coverage::{Coverage, Progress};
+use crate::error::StageError;
+use crate::metrics::Metrics;
+use crate::plan::{Plan, Role, slots};
+use crate::sink::{Identity, Sink, Writer};
+
+use budget::Budget;
+use dispatch::{Dispatcher, Ended, Feed};
+use keeper::Keeper;
+use messages::{Stop, Work};
+use worker::Graph;
+
+pub use stats::{ErrorSummary, RECONSTRUCTION_ERROR, StageStats, Stats};
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every source gave all that it had, or as many records as were asked for; all of it is committed.
+    Finished,
+    /// Stopped on request before the input's end; what was read is committed, running again goes on.
+    Drained,
+    /// A stage failed; what was committed before stays.
+    Failed {
+        /// The stage.
+        stage: Arc<str>,
+        /// Why.
+        error: StageError,
+    },
+}
+
+/// A plan whose sinks are open and whose earlier output is known: ready to go.
+pub struct Topology {
+    feeds: Vec<Feed>,
+    graph: Arc<Graph>,
+    sinks: Vec<OpenSink>,
+    progress: Progress,
+    budget: Budget,
+    footprint: crate::plan::Footprint,
+    workers: usize,
+    stats: Arc<Stats>,
+    metrics: Arc<Metrics>,
+}
+
+struct OpenSink {
+    name: Arc<str>,
+    stage: Option<usize>,
+    writer: Box<dyn Writer>,
+    committed: Coverage,
+    durable: bool,
+}
+
+impl Topology {
+    /// Opens the sinks and reads what they have. Nothing is read or started yet.
+    ///
+    /// # Errors
+    /// The name of the sink that cannot be opened, and why.
+    pub fn open(plan: Plan, metrics: Arc<Metrics>) -> Result<Self, (Arc<str>, StageError)> {
+        let stats = Arc::new(Stats::new(&plan, Arc::clone(&metrics)));
+        let graph = Arc::new(Graph::new(&plan.stages, plan.rejects.is_some()));
+        let budget = Budget::new(plan.memory.budget, slots(plan.workers), &metrics);
+        let (mut feeds, mut sinks) = (Vec::new(), Vec::new());
+        for (at, stage) in plan.stages.into_iter().enumerate() {
+            match stage.role {
+                Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
+                Role::Transform(_) => {}
+                Role::Sink(sink, identity) => sinks.push(open_sink(stage.name, Some(at), sink, identity)?),
+            }
+        }
+        if let Some((sink, identity)) = plan.rejects {
+            sinks.push(open_sink(Arc::from("rejects"), None, sink, identity)?);
+        }
+        let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        let (footprint, workers) = (plan.footprint, plan.workers);
+        Ok(Self { feeds, graph, sinks, progress, budget, footprint, workers, stats, metrics })
+    }
+
+    /// The counters, to be read while it runs.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Records that earlier runs have committed to every sink.
+    pub fn committed(&self) -> u64 {
+        self.progress.sinks.iter().map(Coverage::len).min().unwrap_or(0)
+    }
+
+    /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
+    /// Everything read is carried through and committed in each case, as far as what failed allows.
+    pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
+        let stop = Stop::new();
+        let capacity = slots(self.workers);
+        let (work_sender, work) = async_channel::bounded::<Work>(capacity);
+        let (done_sender, done) = async_channel::unbounded();
+        let mut threads = Vec::new();
+        let mut outboxes = Vec::new();
+        for sink in self.sinks {
+            // Bounded by the permits.
+            let (outbox, inbox) = async_channel::unbounded();
+            outboxes.push(outbox);
+            let OpenSink { name, stage, writer, committed, .. } = sink;
+            let (stats, stop) = (Arc::clone(&self.stats), stop.clone());
+            let keeper = Keeper { name: Arc::clone(&name), stage, writer, committed, inbox };
+            threads.push(spawn(format!("sink-{name}"), move || keeper.run(&stats, &stop)));
+        }
+        for number in 0..self.workers {
+            let (graph, stats, stop) = (Arc::clone(&self.graph), Arc::clone(&self.stats), stop.clone());
+            let (work, done) = (work.clone(), done_sender.clone());
+            let worker = move || worker::work(&graph, &work, &done, &stats, &stop);
+            threads.push(spawn(format!("worker-{number}"), worker));
+        }
+        self.metrics.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
+        self.metrics.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        let gauge = watch_queue(&self.metrics, work);
+        let reorder = tokio::spawn(reorder::reorder(done, outboxes));
+        let dispatcher = Dispatcher {
+            progress: self.progress,
+            footprint: self.footprint,
+            budget: self.budget,
+            work: work_sender,
+            done: done_sender,
+            stats: self.stats,
+            stop: stop.clone(),
+            left: limit,
+        };
+        let ended = dispatcher.run(self.feeds, shutdown).await;
+        if reorder.await.is_err() {
+            stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
+        }
+        gauge.abort();
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        self.metrics.workers.set(0);
+        if joined.is_err() {
+            stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
+        }
+        match (stop.take(), ended) {
+            (Some((stage, error)), _) => Outcome::Failed { stage, error },
+            (None, Ended::Asked) => Outcome::Drained,
+            (None, Ended::Exhausted | Ended::Limited) => Outcome::Finished,
+            (None, Ended::Failed) => Outcome::Failed {
+                stage: Arc::from("workers"),
+                error: StageError::Other("all of them ended".to_owned()),
+            },
+        }
+    }
+}
+
+fn open_sink(
+    name: Arc<str>,
+    stage: Option<usize>,
+    sink: Box<dyn Sink>,
+    identity: Identity,
+) -> Result<OpenSink, (Arc<str>, StageError)> {
+    let durable = sink.folder().is_some();
+    let opened = sink.committed(&identity).and_then(|committed| Ok((committed, sink.open(identity)?)));
+    match opened {
+        Ok((committed, writer)) => Ok(OpenSink { name, stage, writer, committed, durable }),
+        Err(error) => Err((name, error)),
+    }
+}
+
+/// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything
+/// again; where no other sink is there, rejects alone must not make it skip anything.
+fn remembered(sinks: &[OpenSink]) -> Vec<Coverage> {
+    let durable = sinks.iter().filter(|sink| sink.durable);
+    if durable.clone().all(|sink| sink.stage.is_none()) {
+        return Vec::new();
+    }
+    durable.map(|sink| sink.committed.clone()).collect()
+}
+
+type Thread = std::io::Result<std::thread::JoinHandle<()>>;
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Thread {
+    std::thread::Builder::new().name(name).spawn(body)
+}
+
+fn join(threads: Vec<Thread>) {
+    for thread in threads {
+        if thread.map(|thread| thread.join().is_err()).unwrap_or(true) {
+            std::panic::resume_unwind(Box::new("a thread could not be started, or panicked"));
+        }
+    }
+}
+
+/// How often the gauge of the workers' queue is set.
+const GAUGE_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
+
+fn watch_queue(metrics: &Metrics, queue: async_channel::Receiver<Work>) -> tokio::task::JoinHandle<()> {
+    let gauge = metrics.queue_batches.with_label_values(&["work"]);
+    let queue = queue.downgrade();
+    tokio::spawn(async move {
+        while let Some(queue) = queue.upgrade() {
+            gauge.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+            drop(queue);
+            tokio::time::sleep(GAUGE_EVERY).await;
+        }
+    })
+}

@@ -1,0 +1,198 @@
+//! What is counted while a pipeline runs: once here, for the progress bar, the summary and Prometheus.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Float32Type;
+use sketches_ddsketch::{Config, DDSketch};
+
+use crate::batch::{Reject, RejectCode};
+use crate::metrics::Metrics;
+use crate::plan::{Plan, Role};
+use crate::sink::Written;
+
+/// The column in which stages that run a model leave its reconstruction error.
+pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
+
+/// Counters of one run; reading them disturbs nobody.
+pub struct Stats {
+    /// Per stage, in the plan's order.
+    pub stages: Vec<StageStats>,
+    /// When the run began.
+    pub started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+/// Counters of one stage.
+pub struct StageStats {
+    /// The stage's name.
+    pub name: Arc<str>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Whether it gives, changes or keeps records.
+    pub role: &'static str,
+    /// Records that it took in; for a source, source rows that it handed over, readable or not.
+    pub records_in: AtomicU64,
+    /// Records that it put out.
+    pub records_out: AtomicU64,
+    /// Records that it refused.
+    pub rejects: AtomicU64,
+    /// Time spent in it, over all workers, in nanoseconds.
+    pub busy: AtomicU64,
+    /// Records that it will give in all; negative where that is not known.
+    pub total: AtomicI64,
+    /// For a sink, what it has committed.
+    pub written: Mutex<Written>,
+    /// Where the stage computes one, the reconstruction error of its records.
+    pub error: Option<ErrorStats>,
+    codes: Mutex<BTreeMap<RejectCode, u64>>,
+}
+
+/// The distribution of the reconstruction error of one stage.
+pub struct ErrorStats {
+    model: String,
+    sketch: Mutex<DDSketch>,
+}
+
+/// The distribution so far, in the loss of the model, per record.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct ErrorSummary {
+    /// Records.
+    pub count: usize,
+    /// Mean over records.
+    pub mean: f64,
+    /// Median, within 1 %.
+    pub p50: f64,
+    /// 99th percentile, within 1 %.
+    pub p99: f64,
+}
+
+impl Stats {
+    pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
+        let stages = plan.stages.iter().map(|stage| {
+            let (role, error) = match &stage.role {
+                Role::Source(..) => ("source", None),
+                Role::Transform(transform) => ("transform", transform.model().map(ErrorStats::new)),
+                Role::Sink(..) => ("sink", None),
+            };
+            for code in RejectCode::ALL {
+                metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
+            }
+            StageStats {
+                name: Arc::clone(&stage.name),
+                kind: stage.kind,
+                role,
+                records_in: AtomicU64::new(0),
+                records_out: AtomicU64::new(0),
+                rejects: AtomicU64::new(0),
+                busy: AtomicU64::new(0),
+                total: AtomicI64::new(-1),
+                written: Mutex::default(),
+                error,
+                codes: Mutex::default(),
+            }
+        });
+        for model in &plan.models {
+            let labels = [model.name(), model.digest(), model.kind()];
+            metrics.model_info.with_label_values(&labels).set(1);
+        }
+        Self { stages: stages.collect(), started: Instant::now(), metrics }
+    }
+
+    /// One batch went through a stage.
+    pub(super) fn batch(&self, stage: usize, input: (u64, u64), output: Option<&RecordBatch>, took: Duration) {
+        let stats = &self.stages[stage];
+        let labels = [&*stats.name, stats.kind];
+        let (records, bytes) = input;
+        stats.records_in.fetch_add(records, Relaxed);
+        stats.busy.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.metrics.records_in.with_label_values(&labels).inc_by(records);
+        self.metrics.bytes_in.with_label_values(&labels).inc_by(bytes);
+        self.metrics.batches.with_label_values(&labels).inc();
+        self.metrics.batch_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        let Some(output) = output else { return };
+        stats.records_out.fetch_add(output.num_rows() as u64, Relaxed);
+        self.metrics.records_out.with_label_values(&labels).inc_by(output.num_rows() as u64);
+        self.metrics.bytes_out.with_label_values(&labels).inc_by(output.get_array_memory_size() as u64);
+        if let Some(error) = &stats.error {
+            error.observe(&self.metrics, &stats.name, output);
+        }
+    }
+
+    /// A stage refused these.
+    pub(super) fn rejected(&self, stage: usize, rejects: &[Reject]) {
+        let stats = &self.stages[stage];
+        stats.rejects.fetch_add(rejects.len() as u64, Relaxed);
+        let mut codes = stats.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        for reject in rejects {
+            *codes.entry(reject.code).or_default() += 1;
+            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc();
+        }
+    }
+
+    /// A sink has committed so much in all.
+    pub(super) fn committed(&self, stage: usize, written: Written) {
+        let stats = &self.stages[stage];
+        let mut before = stats.written.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.files.with_label_values(&[&stats.name]).inc_by(written.files - before.files);
+        self.metrics.file_bytes.with_label_values(&[&stats.name]).inc_by(written.bytes - before.bytes);
+        *before = written;
+    }
+
+    /// Records that all sources gave.
+    pub fn records(&self) -> u64 {
+        let sources = self.stages.iter().filter(|stage| stage.role == "source");
+        sources.map(|stage| stage.records_in.load(Relaxed)).sum()
+    }
+
+    /// Records that all stages refused.
+    pub fn rejects(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.rejects.load(Relaxed)).sum()
+    }
+}
+
+impl StageStats {
+    /// How often each reason to refuse was met.
+    pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
+        self.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the sink has committed.
+    pub fn written(&self) -> Written {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ErrorStats {
+    fn new(model: &str) -> Self {
+        Self { model: model.to_owned(), sketch: Mutex::new(DDSketch::new(Config::defaults())) }
+    }
+
+    /// The model whose error it is.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn observe(&self, metrics: &Metrics, stage: &str, records: &RecordBatch) {
+        let column = records.column_by_name(RECONSTRUCTION_ERROR);
+        let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
+        let histogram = metrics.reconstruction_error.with_label_values(&[stage, &self.model]);
+        let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in errors.iter().flatten() {
+            histogram.observe(f64::from(error));
+            sketch.add(f64::from(error));
+        }
+    }
+
+    /// The distribution so far; `None` before the first record.
+    pub fn summary(&self) -> Option<ErrorSummary> {
+        let sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sketch.count();
+        let quantile = |q| sketch.quantile(q).ok().flatten();
+        let mean = sketch.sum()? / count as f64;
+        Some(ErrorSummary { count, mean, p50: quantile(0.5)?, p99: quantile(0.99)? })
+    }
+}

@@ -1,0 +1,480 @@
+//! The transform `corrupt`: adds noise or a watermark to a tensor column, to test or train denoisers.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::image::format::PixelFormat;
+use crate::image::watermark::Watermark;
+use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, vector_field};
+
+/// The options. The same record gets the same noise in every run.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// What is done to the values.
+    pub noise: Noise,
+    /// For `gaussian`: the standard deviation. For pixels in steps of 8 bits, whatever their scale, so that 25 means
+    /// 25/255 of the range; for other columns in their own units.
+    #[serde(default)]
+    pub sigma: Option<f32>,
+    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1.
+    #[serde(default)]
+    pub rate: Option<f32>,
+    /// For `watermark_text`: the text. Default: latentflow.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// For watermarks: 0 is invisible, 1 hides what is below. Default: 0.5.
+    #[serde(default)]
+    pub opacity: Option<f32>,
+    /// Another seed is other noise. Give two stages of a pipeline different ones.
+    #[serde(default)]
+    pub seed: u64,
+    /// The tensor column. Default: the only one.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// Put the result into a new column of this name, beside the original. Default: replace it.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
+/// Kinds of corruption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Noise {
+    /// Adds independent normal values. Pixels are not clipped to their range, as denoisers are trained and compared.
+    Gaussian,
+    /// Sets values to 0, each on its own.
+    Masking,
+    /// Sets pixels to black or white, all channels together; values that are no pixels to 0 or 1.
+    SaltAndPepper,
+    /// Blends a text in white over the image, tiled.
+    WatermarkText,
+    /// Blends a white grid over the image.
+    WatermarkGrid,
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let mut faults = self.unused();
+        let corruption = self.corruption().map_err(|fault| faults.push(fault)).ok();
+        let found = find_tensor(input, "column", self.column.as_deref()).map_err(|fault| faults.push(fault)).ok();
+        let (Some(corruption), Some((index, field, shape))) = (corruption, found) else { return Err(faults) };
+        let format = pixel_format(field, &shape).map_err(|fault| faults.push(fault)).unwrap_or_default();
+        if matches!(corruption, Corruption::Watermark { .. }) && format.is_none() && faults.is_empty() {
+            let message = format!("column `{}` holds no pixels to draw a watermark on", field.name());
+            faults.push(Fault::new("column", message));
+        }
+        let schema = self.schema(input, index, &shape).map_err(|fault| faults.push(fault));
+        let (Ok(schema), true) = (schema, faults.is_empty()) else { return Err(faults) };
+        let replaces = self.to.is_none();
+        Ok(Box::new(Corrupt { corruption, seed: self.seed, index, shape, format, replaces, schema }))
+    }
+}
+
+impl Config {
+    /// Faults for options that the chosen noise does not use.
+    fn unused(&self) -> Vec<Fault> {
+        let watermark = matches!(self.noise, Noise::WatermarkText | Noise::WatermarkGrid);
+        let options = [
+            ("sigma", self.sigma.is_some(), self.noise == Noise::Gaussian, "gaussian noise"),
+            (
+                "rate",
+                self.rate.is_some(),
+                matches!(self.noise, Noise::Masking | Noise::SaltAndPepper),
+                "masking and salt_and_pepper",
+            ),
+            ("text", self.text.is_some(), self.noise == Noise::WatermarkText, "watermark_text"),
+            ("opacity", self.opacity.is_some(), watermark, "watermarks"),
+        ];
+        let idle = options.into_iter().filter(|(_, given, used, _)| *given && !used);
+        idle.map(|(key, _, _, owner)| Fault::new(key, format!("is for {owner} only; leave it out"))).collect()
+    }
+
+    fn corruption(&self) -> Result<Corruption, Fault> {
+        let rate = || match self.rate {
+            Some(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
+            Some(rate) => Err(Fault::new("rate", format!("must lie between 0 and 1; met {rate}"))),
+            None => Err(Fault::new("rate", "is missing; the share of values to change, such as 0.1")),
+        };
+        let opacity = || match self.opacity.unwrap_or(0.5) {
+            opacity if (0.0..=1.0).contains(&opacity) => Ok(opacity),
+            opacity => Err(Fault::new("opacity", format!("must lie between 0 and 1; met {opacity}"))),
+        };
+        match self.noise {
+            Noise::Gaussian => match self.sigma {
+                Some(sigma) if sigma.is_finite() && sigma >= 0.0 => Ok(Corruption::Gaussian { sigma }),
+                Some(sigma) => Err(Fault::new("sigma", format!("must be 0 or more; met {sigma}"))),
+                None => Err(Fault::new("sigma", "is missing; the standard deviation, such as 25 for pixels")),
+            },
+            Noise::Masking => Ok(Corruption::Masking { rate: rate()? }),
+            Noise::SaltAndPepper => Ok(Corruption::SaltAndPepper { rate: rate()? }),
+            Noise::WatermarkText => {
+                let mark = Watermark::text(self.text.as_deref().unwrap_or("latentflow"));
+                let mark = mark.map_err(|message| Fault::new("text", message))?;
+                Ok(Corruption::Watermark { mark, opacity: opacity()? })
+            }
+            Noise::WatermarkGrid => Ok(Corruption::Watermark { mark: Watermark::Grid, opacity: opacity()? }),
+        }
+    }
+
+    /// The columns that go out: the corrupted one keeps its metadata, thus its pixel format.
+    fn schema(&self, input: &Schema, index: usize, shape: &TensorShape) -> Result<SchemaRef, Fault> {
+        let before = input.field(index);
+        let name = self.to.as_deref().unwrap_or(before.name());
+        let canonical = match shape {
+            TensorShape::Fixed(shape) => vector_field(name, shape.iter().product()),
+            TensorShape::Variable(dims) => {
+                variable_field(name, *dims).map_err(|error| Fault::new("column", error.to_string()))?
+            }
+        };
+        let field = canonical.with_metadata(before.metadata().clone());
+        if self.to.is_some() {
+            return append(input, "to", field);
+        }
+        let mut fields = input.fields().to_vec();
+        fields[index] = Arc::new(field);
+        Ok(Arc::new(Schema::new(fields)))
+    }
+}
+
+/// The pixel format of a column, where it has one: sound, and true of the column's shape.
+fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, Fault> {
+    let Some(format) = PixelFormat::of(field) else { return Ok(None) };
+    let fits = match shape {
+        TensorShape::Fixed(shape) => format.size(shape).is_some(),
+        TensorShape::Variable(dims) => *dims == 3,
+    };
+    match format.check() {
+        Err(message) => Err(Fault::new("column", format!("the pixels of `{}`: {message}", field.name()))),
+        Ok(()) if !fits => {
+            let message = format!("column `{}` is {shape}, which its pixel format contradicts", field.name());
+            Err(Fault::new("column", message))
+        }
+        Ok(()) => Ok(Some(format)),
+    }
+}
+
+/// What is done, with the numbers that it needs.
+#[derive(Debug, Clone)]
+enum Corruption {
+    Gaussian { sigma: f32 },
+    Masking { rate: f32 },
+    SaltAndPepper { rate: f32 },
+    Watermark { mark: Watermark, opacity: f32 },
+}
+
+#[derive(Clone)]
+struct Corrupt {
+    corruption: Corruption,
+    seed: u64,
+    index: usize,
+    shape: TensorShape,
+    format: Option<PixelFormat>,
+    replaces: bool,
+    schema: SchemaRef,
+}
+
+impl TransformPlan for Corrupt {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn summary(&self) -> String {
+        match &self.corruption {
+            Corruption::Gaussian { sigma } if self.format.is_some() => format!("gaussian noise, sigma {sigma}/255"),
+            Corruption::Gaussian { sigma } => format!("gaussian noise, sigma {sigma}"),
+            Corruption::Masking { rate } => format!("sets {rate} of the values to 0"),
+            Corruption::SaltAndPepper { rate } => format!("salt and pepper on {rate} of the values"),
+            Corruption::Watermark { opacity, .. } => format!("a watermark of opacity {opacity}"),
+        }
+    }
+
+    fn bytes_per_pixel(&self) -> u64 {
+        let channels = self.format.as_ref().map_or(3, |format| format.channels.count());
+        match self.shape {
+            TensorShape::Fixed(_) => 0,
+            TensorShape::Variable(_) => (channels * size_of::<f32>()) as u64,
+        }
+    }
+}
+
+impl Transform for Corrupt {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let rows = TensorRows::new(&batch, self.index, &self.shape);
+        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), Refused::default());
+        for (row, &origin) in batch.origin.iter().enumerate() {
+            let read = rows.get(row).and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
+            match read {
+                Err(refusal) => refused.add(row, refusal),
+                Ok((clean, size, shape)) => {
+                    let start = values.len();
+                    values.extend_from_slice(clean);
+                    let rng = ChaCha8Rng::seed_from_u64(batch.provenance.seed(origin, self.seed));
+                    self.corrupt(&mut values[start..], size, rng);
+                    shapes.push(shape.into_owned());
+                }
+            }
+        }
+        let batch = refused.leave_out(batch, rejects)?;
+        let column: ArrayRef = match &self.shape {
+            TensorShape::Fixed(shape) => fixed_column(shape.iter().product(), values)?,
+            TensorShape::Variable(dims) => variable_column(*dims, values, &shapes)?,
+        };
+        if !self.replaces {
+            return with_columns(batch, &self.schema, vec![column]);
+        }
+        let mut columns = batch.records.columns().to_vec();
+        columns[self.index] = column;
+        let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        Ok(batch.with_records(records))
+    }
+}
+
+impl Corrupt {
+    /// Height and width of an image; a row of values that are no pixels is an image of height 1.
+    fn size(&self, shape: &[usize]) -> Result<(usize, usize), Refusal> {
+        let Some(format) = &self.format else { return Ok((1, shape.iter().product())) };
+        format.size(shape).ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
+    }
+
+    /// Draws in the order of channels, then pixels, so that the noise does not depend on the tensor's layout.
+    fn corrupt(&self, values: &mut [f32], (height, width): (usize, usize), mut rng: ChaCha8Rng) {
+        let pixels = height * width;
+        let channels = self.format.as_ref().map_or(1, |format| format.channels.count());
+        let index = |channel, pixel| match &self.format {
+            Some(format) => format.index(channel, pixel, pixels),
+            None => pixel,
+        };
+        // A step of 8 bits, black and white, as they stand in the tensor.
+        let levels = |channel| match &self.format {
+            Some(format) => {
+                let (step, black) = format.affine(channel);
+                (step, black, black + 255.0 * step)
+            }
+            None => (1.0, 0.0, 1.0),
+        };
+        match &self.corruption {
+            Corruption::Gaussian { sigma } => {
+                for channel in 0..channels {
+                    let deviation = sigma * levels(channel).0;
+                    for pixel in 0..pixels {
+                        values[index(channel, pixel)] += deviation * rng.sample::<f32, _>(StandardNormal);
+                    }
+                }
+            }
+            Corruption::Masking { rate } => {
+                for (channel, pixel) in (0..channels).flat_map(|channel| (0..pixels).map(move |pixel| (channel, pixel)))
+                {
+                    if rng.random::<f32>() < *rate {
+                        values[index(channel, pixel)] = 0.0;
+                    }
+                }
+            }
+            Corruption::SaltAndPepper { rate } => {
+                for pixel in 0..pixels {
+                    if rng.random::<f32>() < *rate {
+                        let salt = rng.random::<bool>();
+                        for channel in 0..channels {
+                            let (_, black, white) = levels(channel);
+                            values[index(channel, pixel)] = if salt { white } else { black };
+                        }
+                    }
+                }
+            }
+            Corruption::Watermark { mark, opacity } => mark.draw(height, width, rng.random(), |pixel| {
+                for channel in 0..channels {
+                    let value = &mut values[index(channel, pixel)];
+                    *value += opacity * (levels(channel).2 - *value);
+                }
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use expect_test::{Expect, expect};
+
+    use super::super::testing::{batch, faults, of, part, plan, reasons, run, strings};
+    use super::*;
+    use crate::image::format::{Channels, Layout};
+    use crate::tensor::{fixed_values, tensor_field, variable_row};
+
+    fn pixels(format: &PixelFormat, height: usize, width: usize, rows: usize, value: f32) -> Batch {
+        let shape = format.shape(height, width);
+        let field = format.mark(tensor_field("pixels", &shape).unwrap());
+        let len: usize = shape.iter().product();
+        of([(field, fixed_column(len, vec![value; len * rows]).unwrap())])
+    }
+
+    fn out(options: &str, batch: Batch) -> Vec<f32> {
+        let (out, rejects) = run::<Config>(options, batch);
+        assert!(rejects.is_empty());
+        fixed_values(out.records.column(out.records.num_columns() - 1)).unwrap().to_vec()
+    }
+
+    fn deviation(values: &[f32]) -> f64 {
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+        (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    }
+
+    const GAUSSIAN: &str = r#"{"noise": "gaussian", "sigma": 25}"#;
+
+    #[test]
+    fn sigma_counts_steps_of_8_bits_whatever_the_scale_of_the_pixels() {
+        let unit = out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.5));
+        assert!((deviation(&unit) - 25.0 / 255.0).abs() < 0.002);
+        assert!(out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.99)).iter().any(|&v| v > 1.0), "clipped");
+        let scaled = PixelFormat { range: [0.0, 255.0], std: vec![1.0, 2.0, 4.0], ..PixelFormat::default() };
+        let scaled = out(GAUSSIAN, pixels(&scaled, 64, 64, 1, 0.0));
+        let planes: Vec<f64> = scaled.chunks(64 * 64).map(deviation).collect();
+        for (plane, expected) in planes.iter().zip([25.0, 12.5, 6.25]) {
+            assert!((plane / expected - 1.0).abs() < 0.05, "{planes:?}");
+        }
+        let plain = of([(vector_field("features", 9999), fixed_column(9999, vec![0.0; 9999]).unwrap())]);
+        assert!((deviation(&out(r#"{"noise": "gaussian", "sigma": 2}"#, plain)) - 2.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn noise_depends_on_the_record_not_on_its_batch() {
+        for options in [
+            GAUSSIAN,
+            r#"{"noise": "masking", "rate": 0.3}"#,
+            r#"{"noise": "salt_and_pepper", "rate": 0.3}"#,
+            r#"{"noise": "watermark_text"}"#,
+            r#"{"noise": "watermark_grid"}"#,
+        ] {
+            let all = pixels(&PixelFormat::default(), 16, 16, 5, 0.5);
+            let apart = [part(&all, 0, 2), part(&all, 2, 5)].into_iter().flat_map(|part| out(options, part));
+            let apart: Vec<f32> = apart.collect();
+            let together = out(options, all);
+            assert_eq!(apart, together, "{options}");
+            assert_ne!(together[..768], together[768..1536], "{options}");
+        }
+    }
+
+    #[test]
+    fn another_seed_is_other_noise_and_another_layout_is_the_same() {
+        let image = |layout| pixels(&PixelFormat { layout, ..PixelFormat::default() }, 4, 5, 1, 0.5);
+        let planar = out(GAUSSIAN, image(Layout::Nchw));
+        assert_ne!(planar, out(r#"{"noise": "gaussian", "sigma": 25, "seed": 1}"#, image(Layout::Nchw)));
+        let interleaved = out(GAUSSIAN, image(Layout::Nhwc));
+        for (place, value) in planar.iter().enumerate() {
+            assert_eq!(*value, interleaved[place % 20 * 3 + place / 20]);
+        }
+    }
+
+    #[test]
+    fn masking_takes_a_share_of_the_values_and_leaves_the_others() {
+        let values = out(r#"{"noise": "masking", "rate": 0.25}"#, pixels(&PixelFormat::default(), 64, 64, 1, 0.5));
+        let masked = values.iter().filter(|&&v| v == 0.0).count() as f64 / values.len() as f64;
+        assert!((masked - 0.25).abs() < 0.02, "{masked}");
+        assert!(values.iter().all(|&v| v == 0.0 || v == 0.5));
+        let all = out(r#"{"noise": "masking", "rate": 1}"#, pixels(&PixelFormat::default(), 4, 4, 1, 0.5));
+        assert!(all.iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn salt_and_pepper_turn_whole_pixels_black_or_white() {
+        let format = PixelFormat { range: [-1.0, 1.0], layout: Layout::Nhwc, ..PixelFormat::default() };
+        let values = out(r#"{"noise": "salt_and_pepper", "rate": 0.5}"#, pixels(&format, 32, 32, 1, 0.25));
+        let count = |level: f32| values.chunks(3).filter(|pixel| pixel.iter().all(|&v| v == level)).count();
+        let (pepper, salt, clean) = (count(-1.0), count(1.0), count(0.25));
+        assert_eq!(pepper + salt + clean, 1024);
+        assert!(pepper > 200 && salt > 200 && clean > 400, "{pepper} {salt} {clean}");
+    }
+
+    #[test]
+    fn a_watermark_blends_towards_white() {
+        for kind in ["watermark_text", "watermark_grid"] {
+            let options = format!(r#"{{"noise": "{kind}", "opacity": 0.25, "to": "marked"}}"#);
+            let values = out(&options, pixels(&PixelFormat::default(), 48, 48, 1, 0.0));
+            let marked = values.iter().filter(|&&v| v == 0.25).count();
+            assert!(values.iter().all(|&v| v == 0.0 || v == 0.25), "{kind}");
+            assert!((300..3000).contains(&marked), "{kind} covers {marked}");
+        }
+    }
+
+    #[test]
+    fn images_of_their_own_size_keep_it_and_one_that_is_none_is_refused() {
+        let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        let shapes = [vec![1, 2, 3], vec![2, 2, 2], vec![1, 1, 1]];
+        let column = variable_column(3, vec![0.5; 15], &shapes).unwrap();
+        let input = of([(gray.mark(variable_field("pixels", 3).unwrap()), column)]);
+        let (out, rejects) = run::<Config>(r#"{"noise": "masking", "rate": 1}"#, input);
+        assert_eq!(out.origin, [0, 2]);
+        assert_eq!(variable_row(out.records.column(0), 0), Some((&[0.0; 6][..], vec![1, 2, 3])));
+        assert_eq!(variable_row(out.records.column(0), 1), Some((&[0.0][..], vec![1, 1, 1])));
+        expect!["1: mismatch: [2, 2, 2] is no shape of such an image"].assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+        let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        let variable =
+            of([(variable_field("pixels", 3).unwrap(), variable_column(3, vec![0.5], &[vec![1, 1, 1]]).unwrap())]);
+        for input in [pixels(&gray, 2, 2, 1, 0.5), variable] {
+            let (out, _) = run::<Config>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
+            assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
+        }
+        let planned = plan::<Config>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
+        assert_eq!(PixelFormat::of(planned.schema().field(0)), Some(gray));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let column = || fixed_column(2, vec![0.0; 2]).unwrap();
+        let two = of([(vector_field("a", 2), column()), (vector_field("b", 2), column())]);
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &two));
+        check(
+            r#"{"noise": "masking", "sigma": 1, "rate": 2, "text": "x", "opacity": 1}"#,
+            expect![[r#"
+                sigma: is for gaussian noise only; leave it out
+                text: is for watermark_text only; leave it out
+                opacity: is for watermarks only; leave it out
+                rate: must lie between 0 and 1; met 2
+                column: the input has several tensor columns: a, b; say which"#]],
+        );
+        check(
+            r#"{"noise": "gaussian", "column": "c"}"#,
+            expect![[r#"
+                sigma: is missing; the standard deviation, such as 25 for pixels
+                column: no column `c`; the input has: a, b"#]],
+        );
+        check(
+            r#"{"noise": "watermark_grid", "column": "a", "to": "b"}"#,
+            expect![[r#"
+                column: column `a` holds no pixels to draw a watermark on
+                to: the input has a column `b` already; choose another name"#]],
+        );
+        check(
+            r#"{"noise": "speckle"}"#,
+            expect![
+                "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`"
+            ],
+        );
+        let text = batch([("source", strings(&["a"]))]);
+        expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]
+            .assert_eq(&faults::<Config>(GAUSSIAN, &text));
+        let lie = PixelFormat::default().mark(vector_field("a", 2));
+        expect!["column: column `a` is [2], which its pixel format contradicts"]
+            .assert_eq(&faults::<Config>(GAUSSIAN, &of([(lie, column())])));
+    }
+}

@@ -1,0 +1,353 @@
+//! The transform `filter`: keeps the records for which a comparison on a column holds.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, Scalar, StringArray, UInt64Array};
+use arrow::compute::kernels::cmp;
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::columns::find;
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+
+/// The options: a column, and exactly one comparison. Records that do not pass are dropped, not rejected;
+/// so are those whose value is null.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The column to look at: of numbers, strings or truth values.
+    pub column: String,
+    /// Keep values greater than this number.
+    #[serde(default)]
+    #[schemars(schema_with = "number")]
+    pub above: Option<Value>,
+    /// Keep values greater than or equal to this number.
+    #[serde(default)]
+    #[schemars(schema_with = "number")]
+    pub at_least: Option<Value>,
+    /// Keep values less than this number.
+    #[serde(default)]
+    #[schemars(schema_with = "number")]
+    pub below: Option<Value>,
+    /// Keep values less than or equal to this number.
+    #[serde(default)]
+    #[schemars(schema_with = "number")]
+    pub at_most: Option<Value>,
+    /// Keep values equal to this number, string or truth value.
+    #[serde(default)]
+    #[schemars(schema_with = "literal")]
+    pub equals: Option<Value>,
+    /// Keep values other than this number, string or truth value.
+    #[serde(default)]
+    #[schemars(schema_with = "literal")]
+    pub not_equals: Option<Value>,
+}
+
+fn number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "number" })
+}
+
+fn literal(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["number", "string", "boolean"] })
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let column = find(input, "column", &self.column).map_err(|fault| faults.push(fault)).ok();
+        let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();
+        let (Some((index, field)), Some((operator, value))) = (column, comparison) else { return Err(faults) };
+        let bound = Bound::new(field.data_type(), operator, &value);
+        let bound = bound.map_err(|message| vec![Fault::new(operator.name(), message)])?;
+        let summary = format!("keeps records where {} is {} {value}", self.column, operator.words());
+        Ok(Box::new(Filter { index, operator, bound, schema: Arc::clone(input), summary }))
+    }
+}
+
+impl Config {
+    fn comparison(&self) -> Result<(Operator, Value), Fault> {
+        let written = [
+            (Operator::Above, &self.above),
+            (Operator::AtLeast, &self.at_least),
+            (Operator::Below, &self.below),
+            (Operator::AtMost, &self.at_most),
+            (Operator::Equals, &self.equals),
+            (Operator::NotEquals, &self.not_equals),
+        ];
+        let known = written.each_ref().map(|(operator, _)| operator.name()).join(", ");
+        let mut met = written.into_iter().filter_map(|(operator, value)| Some((operator, value.clone()?)));
+        match (met.next(), met.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(Fault::new("", format!("there is no comparison; give one of {known}"))),
+            (Some(_), Some((second, _))) => {
+                Err(Fault::new(second.name(), "there is a comparison already; give one, and chain filters for more"))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+    Equals,
+    NotEquals,
+}
+
+impl Operator {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Above => "above",
+            Self::AtLeast => "at_least",
+            Self::Below => "below",
+            Self::AtMost => "at_most",
+            Self::Equals => "equals",
+            Self::NotEquals => "not_equals",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::AtLeast => "at least",
+            Self::AtMost => "at most",
+            Self::Equals => "equal to",
+            Self::NotEquals => "not equal to",
+            Self::Above | Self::Below => self.name(),
+        }
+    }
+
+    fn orders(self) -> bool {
+        !matches!(self, Self::Equals | Self::NotEquals)
+    }
+
+    fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Above => value > bound,
+            Self::AtLeast => value >= bound,
+            Self::Below => value < bound,
+            Self::AtMost => value <= bound,
+            Self::Equals => value == bound,
+            Self::NotEquals => value != bound,
+        }
+    }
+}
+
+/// What values are compared with, in the column's own type.
+#[derive(Clone)]
+enum Bound {
+    /// Floating point compares as IEEE 754 says, which Arrow's kernels do not: they order NaN and -0.0 too.
+    Float(f64),
+    /// Anything else compares exactly.
+    Exact(Scalar<ArrayRef>),
+}
+
+impl Bound {
+    /// The value as one of the column's type, so that 0.1 is the 0.1 that a column of float32 holds.
+    fn new(column: &DataType, operator: Operator, value: &Value) -> Result<Self, String> {
+        let column = match column {
+            DataType::Dictionary(_, value) => value.as_ref(),
+            plain => plain,
+        };
+        let literal = array_of(column, value).ok_or_else(|| mismatch(column, operator, value))?;
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let cast_to = |array: &ArrayRef, to: &DataType| {
+            cast_with_options(array, to, &strict).map_err(|_| format!("{value} lies beyond the column's {column}"))
+        };
+        let literal = cast_to(&literal, column)?;
+        if operator.orders() && !column.is_numeric() {
+            return Err(format!("the column holds {column}, but `{}` compares numbers", operator.name()));
+        }
+        if column.is_floating() {
+            return Ok(Self::Float(cast_to(&literal, &DataType::Float64)?.as_primitive::<Float64Type>().value(0)));
+        }
+        Ok(Self::Exact(Scalar::new(literal)))
+    }
+}
+
+/// The value as an array of one, where the column's type can hold its like.
+fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
+    match value {
+        Value::Bool(flag) if column == &DataType::Boolean => Some(Arc::new(BooleanArray::from(vec![*flag]))),
+        Value::String(text) if column.is_string() => Some(Arc::new(StringArray::from(vec![text.as_str()]))),
+        Value::Number(number) if column.is_numeric() => {
+            if let Some(whole) = number.as_i64() {
+                return Some(Arc::new(Int64Array::from(vec![whole])));
+            }
+            if let Some(whole) = number.as_u64() {
+                return Some(Arc::new(UInt64Array::from(vec![whole])));
+            }
+            let fraction = number.as_f64().filter(|value| !column.is_integer() || value.fract() == 0.0)?;
+            Some(Arc::new(Float64Array::from(vec![fraction])))
+        }
+        _ => None,
+    }
+}
+
+fn mismatch(column: &DataType, operator: Operator, value: &Value) -> String {
+    let wanted = match column {
+        DataType::Boolean => "compare it with true or false",
+        _ if column.is_integer() => "compare it with a whole number",
+        _ if column.is_numeric() => "compare it with a number",
+        _ if column.is_string() => "compare it with a string",
+        _ => return format!("the column holds {column}, but only numbers, strings and truth values can be compared"),
+    };
+    format!("the column holds {column}, but `{}` is {value}; {wanted}", operator.name())
+}
+
+#[derive(Clone)]
+struct Filter {
+    index: usize,
+    operator: Operator,
+    bound: Bound,
+    schema: SchemaRef,
+    summary: String,
+}
+
+impl TransformPlan for Filter {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn summary(&self) -> String {
+        self.summary.clone()
+    }
+}
+
+impl Transform for Filter {
+    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let column = batch.records.column(self.index);
+        let mask = match &self.bound {
+            Bound::Float(bound) => {
+                let values = cast(column, &DataType::Float64)?;
+                BooleanArray::from_unary(values.as_primitive::<Float64Type>(), |v| self.operator.holds(v, *bound))
+            }
+            Bound::Exact(bound) => match self.operator {
+                Operator::Above => cmp::gt(column, bound)?,
+                Operator::AtLeast => cmp::gt_eq(column, bound)?,
+                Operator::Below => cmp::lt(column, bound)?,
+                Operator::AtMost => cmp::lt_eq(column, bound)?,
+                Operator::Equals => cmp::eq(column, bound)?,
+                Operator::NotEquals => cmp::neq(column, bound)?,
+            },
+        };
+        Ok(batch.filter(&mask)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{Array, DictionaryArray, Float32Array, Int8Array, LargeStringArray};
+    use arrow::datatypes::Int32Type;
+    use expect_test::{Expect, expect};
+
+    use super::super::testing::{batch, faults, floats, part, run, strings};
+    use super::*;
+
+    /// Which records pass.
+    fn kept(column: ArrayRef, comparison: &str) -> Vec<u32> {
+        let (out, rejects) = run::<Config>(&format!(r#"{{"column": "x", {comparison}}}"#), batch([("x", column)]));
+        assert!(rejects.is_empty(), "filtering is no rejection");
+        out.origin
+    }
+
+    #[test]
+    fn each_comparison_keeps_what_its_name_says() {
+        let x = || floats(&[1.0, 2.0, 3.0]);
+        assert_eq!(kept(x(), r#""above": 2"#), [2]);
+        assert_eq!(kept(x(), r#""at_least": 2.0"#), [1, 2]);
+        assert_eq!(kept(x(), r#""below": 2"#), [0]);
+        assert_eq!(kept(x(), r#""at_most": 2"#), [0, 1]);
+        assert_eq!(kept(x(), r#""equals": 2"#), [1]);
+        assert_eq!(kept(x(), r#""not_equals": 2"#), [0, 2]);
+    }
+
+    #[test]
+    fn strings_truth_values_and_whole_numbers_compare_exactly() {
+        assert_eq!(kept(strings(&["tcp", "udp", "tcp"]), r#""equals": "tcp""#), [0, 2]);
+        assert_eq!(kept(Arc::new(LargeStringArray::from(vec!["a", "b"])), r#""not_equals": "a""#), [1]);
+        let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+        assert_eq!(kept(Arc::new(words), r#""equals": "a""#), [0, 2]);
+        assert_eq!(kept(Arc::new(BooleanArray::from(vec![true, false])), r#""equals": false"#), [1]);
+        let ids = Int64Array::from(vec![9_007_199_254_740_993, 9_007_199_254_740_992]);
+        assert_eq!(kept(Arc::new(ids), r#""equals": 9007199254740993"#), [0]);
+        assert_eq!(kept(Arc::new(UInt64Array::from(vec![u64::MAX, 1])), r#""above": 18446744073709551614"#), [0]);
+    }
+
+    #[test]
+    fn a_number_is_rounded_as_the_column_rounds_it() {
+        let x: ArrayRef = Arc::new(Float32Array::from(vec![0.1, 0.2]));
+        assert_eq!(kept(Arc::clone(&x), r#""equals": 0.1"#), [0]);
+        assert_eq!(kept(x, r#""above": 0.1"#), [1]);
+    }
+
+    #[test]
+    fn nulls_are_dropped_and_nan_is_equal_to_nothing() {
+        let x: ArrayRef = Arc::new(Float64Array::from(vec![Some(f64::NAN), None, Some(-0.0)]));
+        assert_eq!(kept(Arc::clone(&x), r#""above": -1"#), [2]);
+        assert_eq!(kept(Arc::clone(&x), r#""at_least": 0"#), [2]);
+        assert_eq!(kept(x, r#""not_equals": 5"#), [0, 2]);
+        let words: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        assert_eq!(kept(words, r#""not_equals": "b""#), [0]);
+    }
+
+    #[test]
+    fn a_batch_without_rows_stays_one() {
+        let empty = part(&batch([("x", floats(&[1.0]))]), 0, 0);
+        let (out, _) = run::<Config>(r#"{"column": "x", "above": 0}"#, empty);
+        assert_eq!(out.records.column(0).len(), 0);
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let int8: ArrayRef = Arc::new(Int8Array::from(vec![1]));
+        let flag: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+        let time: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![1]));
+        let input =
+            batch([("error", floats(&[1.0])), ("n", int8), ("name", strings(&["a"])), ("ok", flag), ("t", time)]);
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &input));
+        check(
+            r#"{"column": "eror"}"#,
+            expect![[r#"
+                column: no column `eror`; did you mean `error`?; the input has: error, n, name, ok, t
+                (stage): there is no comparison; give one of above, at_least, below, at_most, equals, not_equals"#]],
+        );
+        check(
+            r#"{"column": "n", "above": 1, "below": 5}"#,
+            expect!["below: there is a comparison already; give one, and chain filters for more"],
+        );
+        check(
+            r#"{"column": "n", "above": 1.5}"#,
+            expect!["above: the column holds Int8, but `above` is 1.5; compare it with a whole number"],
+        );
+        check(r#"{"column": "n", "equals": 300}"#, expect!["equals: 300 lies beyond the column's Int8"]);
+        check(
+            r#"{"column": "name", "above": "a"}"#,
+            expect!["above: the column holds Utf8, but `above` compares numbers"],
+        );
+        check(
+            r#"{"column": "ok", "equals": 1}"#,
+            expect!["equals: the column holds Boolean, but `equals` is 1; compare it with true or false"],
+        );
+        check(
+            r#"{"column": "error", "above": "high"}"#,
+            expect![[r#"above: the column holds Float64, but `above` is "high"; compare it with a number"#]],
+        );
+        check(
+            r#"{"column": "t", "equals": 1}"#,
+            expect!["equals: the column holds Date32, but only numbers, strings and truth values can be compared"],
+        );
+    }
+}

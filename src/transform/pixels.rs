@@ -1,0 +1,333 @@
+//! Transform `pixels`: decodes, orients, resizes and normalises images into a tensor column.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::context::{Context, Limits};
+use crate::error::{Fault, StageError};
+use crate::image::{Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode};
+use crate::source::IMAGE;
+use crate::tensor;
+use crate::transform::{Transform, TransformConfig, TransformPlan};
+
+/// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs from the defaults.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// The model that the pixels are for: size, channels, layout, range, mean and std are then as it was trained.
+    pub model: Option<String>,
+    /// `[height, width]` in pixels, or `"original"` to keep each image's own size.
+    pub size: Option<Size>,
+    /// Colours of a pixel. Default: rgb.
+    pub channels: Option<Channels>,
+    /// Order of the tensor's dimensions. Default: nchw.
+    pub layout: Option<Layout>,
+    /// Bytes 0..255 are mapped linearly onto this range. Default: [0.0, 1.0].
+    pub range: Option<[f32; 2]>,
+    /// Subtracted per channel, after `range`. Default: nothing.
+    pub mean: Option<Vec<f32>>,
+    /// Divided by per channel, after `mean`. Default: nothing.
+    pub std: Option<Vec<f32>>,
+    /// What becomes of an image in another proportion than `size`. Default: stretch.
+    pub fit: Option<Fit>,
+    /// The column of encoded images. Default: image.
+    pub column: Option<String>,
+    /// The column of tensors that is added. Default: pixels.
+    pub to: Option<String>,
+    /// Whether the column of encoded images stays.
+    pub keep: bool,
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let column = self.column.as_deref().unwrap_or(IMAGE);
+        let to = self.to.as_deref().unwrap_or("pixels");
+        let mut faults = Vec::new();
+        let column = find_column(input, column).map_err(|fault| faults.push(fault)).ok();
+        let target = self.target(context).map_err(|found| faults.extend(found)).ok();
+        let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || Some(place) != column).collect();
+        if kept.iter().any(|&place| input.field(place).name() == to) {
+            faults.push(Fault::new("to", format!("there is a column `{to}` already; choose another name")));
+        }
+        let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else { return Err(faults) };
+        let field = target.field(to).map_err(|error| vec![Fault::new("size", error.to_string())])?;
+        let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
+        let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
+        Ok(Box::new(Plan { schema, column, kept, target }))
+    }
+}
+
+impl Config {
+    /// What the images become, by the model where there is one.
+    fn target(&self, context: &Context) -> Result<Target, Vec<Fault>> {
+        let (format, size) = match &self.model {
+            Some(name) => self.as_trained(name, context)?,
+            None => {
+                let expected = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
+                let size = self.size.ok_or_else(|| vec![Fault::new("size", expected)])?;
+                (self.written_format(PixelFormat::default()), size)
+            }
+        };
+        let mut faults = Vec::new();
+        if let Err(message) = format.check() {
+            faults.push(Fault::new("", message));
+        }
+        if size == Size::Original && self.fit.is_some() {
+            faults.push(Fault::new("fit", "images that keep their own size are not fitted; remove `fit`"));
+        }
+        let max_pixels = max_pixels(&context.limits, format.channels);
+        if let Size::Fixed(height, width) = size
+            && (height as u64).saturating_mul(width as u64) > max_pixels
+        {
+            let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
+            faults.push(Fault::new("size", message));
+        }
+        let fit = self.fit.unwrap_or_default();
+        if faults.is_empty() { Ok(Target { format, size, fit, max_pixels }) } else { Err(faults) }
+    }
+
+    /// The model's format and size; the options may repeat them, not contradict them.
+    fn as_trained(&self, name: &str, context: &Context) -> Result<(PixelFormat, Size), Vec<Fault>> {
+        let model = context.model(name)?;
+        let Some(input) = model.image_input() else {
+            return Err(vec![Fault::new("model", format!("model `{name}` takes no images"))]);
+        };
+        let mut faults = Vec::new();
+        let trained = input.format;
+        let written = self.written_format(trained.clone());
+        let contradictions = [
+            ("channels", written.channels != trained.channels),
+            ("layout", written.layout != trained.layout),
+            ("range", written.range != trained.range),
+            ("mean", written.mean != trained.mean),
+            ("std", written.std != trained.std),
+        ];
+        for (key, _) in contradictions.iter().filter(|(_, contradicts)| *contradicts) {
+            faults.push(Fault::new(*key, format!("model `{name}` was trained with another `{key}`; remove it here")));
+        }
+        let trained_size = input.size.map(|(height, width)| Size::Fixed(height, width));
+        let size = match (trained_size, self.size) {
+            (Some(trained), Some(written)) if trained != written => {
+                let message = format!("model `{name}` takes images of {trained}; remove `size` here");
+                faults.push(Fault::new("size", message));
+                trained
+            }
+            (Some(trained), _) => trained,
+            (None, written) => written.unwrap_or(Size::Original),
+        };
+        if faults.is_empty() { Ok((trained, size)) } else { Err(faults) }
+    }
+
+    /// `format` with what the options say put over it.
+    fn written_format(&self, format: PixelFormat) -> PixelFormat {
+        PixelFormat {
+            channels: self.channels.unwrap_or(format.channels),
+            layout: self.layout.unwrap_or(format.layout),
+            range: self.range.unwrap_or(format.range),
+            mean: self.mean.clone().unwrap_or(format.mean),
+            std: self.std.clone().unwrap_or(format.std),
+        }
+    }
+}
+
+fn find_column(input: &SchemaRef, name: &str) -> Result<usize, Fault> {
+    let Some((place, field)) = input.column_with_name(name) else {
+        let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
+        return Err(Fault::new("column", format!("no column `{name}`; the input has: {}", known.join(", "))));
+    };
+    match field.data_type() {
+        DataType::Binary | DataType::LargeBinary => Ok(place),
+        other => Err(Fault::new("column", format!("column `{name}` holds {other}, not the bytes of encoded images"))),
+    }
+}
+
+/// Arrow counts the values of a list with an `i32`, whatever the limit that the user sets.
+fn max_pixels(limits: &Limits, channels: Channels) -> u64 {
+    limits.pixels.min(i32::MAX as u64 / channels.count() as u64)
+}
+
+/// What images become.
+#[derive(Debug, Clone)]
+struct Target {
+    format: PixelFormat,
+    size: Size,
+    fit: Fit,
+    max_pixels: u64,
+}
+
+impl Target {
+    fn field(&self, name: &str) -> Result<Field, arrow::error::ArrowError> {
+        let field = match self.size {
+            Size::Fixed(height, width) => tensor::tensor_field(name, &self.format.shape(height, width))?,
+            Size::Original => tensor::variable_field(name, 3)?,
+        };
+        Ok(self.format.mark(field))
+    }
+}
+
+struct Plan {
+    schema: SchemaRef,
+    column: usize,
+    /// The columns of the input that stay.
+    kept: Vec<usize>,
+    target: Target,
+}
+
+impl TransformPlan for Plan {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        let resizer = match self.target.size {
+            Size::Fixed(height, width) => Some(Resizer::new(height, width, self.target.fit)),
+            Size::Original => None,
+        };
+        Ok(Box::new(Pixels {
+            schema: Arc::clone(&self.schema),
+            column: self.column,
+            kept: self.kept.clone(),
+            target: self.target.clone(),
+            resizer,
+        }))
+    }
+
+    fn bytes_per_pixel(&self) -> u64 {
+        match self.target.size {
+            Size::Original => (self.target.format.channels.count() * size_of::<f32>()) as u64,
+            Size::Fixed(..) => 0,
+        }
+    }
+
+    // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the batch's pixels.
+
+    fn summary(&self) -> String {
+        let Target { format, size, .. } = &self.target;
+        let [low, high] = format.range;
+        let normalised = if format.mean.is_empty() && format.std.is_empty() { "" } else { ", standardised" };
+        format!("{:?} {:?}, {size}, {low}..{high}{normalised}", format.channels, format.layout).to_lowercase()
+    }
+}
+
+struct Pixels {
+    schema: SchemaRef,
+    column: usize,
+    kept: Vec<usize>,
+    target: Target,
+    /// For a fixed size.
+    resizer: Option<Resizer>,
+}
+
+impl Transform for Pixels {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let images = Arc::clone(batch.records.column(self.column));
+        let mut tensors = Tensors { values: Vec::new(), shapes: Vec::new() };
+        if let Size::Fixed(height, width) = self.target.size {
+            let rows = images.len() - images.null_count();
+            tensors.reserve(rows.saturating_mul(height * width * self.target.format.channels.count()))?;
+        }
+        let mut usable = Vec::with_capacity(images.len());
+        for (row, &ordinal) in batch.origin.iter().enumerate() {
+            let read = read(bytes(&images, row), &self.target, self.resizer.as_mut());
+            usable.push(read.is_ok());
+            match read {
+                Ok(Row { pixels, shape }) => {
+                    self.target.format.normalise(&pixels, tensors.grow(shape, pixels.len())?);
+                }
+                Err((code, reason)) => rejects.push(ordinal, code, reason),
+            }
+        }
+        let batch = batch.filter(&BooleanArray::from(usable))?;
+        let kept = self.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
+        let columns = kept.chain([tensors.column(&self.target)?]).collect();
+        let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        Ok(batch.with_records(records))
+    }
+}
+
+/// What becomes a row of the column of tensors.
+struct Row<'a> {
+    /// Interleaved.
+    pixels: Cow<'a, [u8]>,
+    /// Where the column's is not fixed.
+    shape: Option<Vec<usize>>,
+}
+
+/// Decodes and resizes an image, or says why it cannot be used.
+fn read<'a>(
+    image: Option<&[u8]>,
+    target: &Target,
+    resizer: Option<&'a mut Resizer>,
+) -> Result<Row<'a>, (RejectCode, String)> {
+    let refuse = |error: ImageError| (error.code(), error.to_string());
+    let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
+    let image = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
+    Ok(match resizer {
+        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize(&image).map_err(refuse)?), shape: None },
+        None => {
+            let shape = target.format.shape(image.height, image.width);
+            Row { pixels: Cow::Owned(image.data), shape: Some(shape) }
+        }
+    })
+}
+
+/// The column of tensors while it is filled.
+struct Tensors {
+    values: Vec<f32>,
+    /// Of each row, where the column's is not fixed.
+    shapes: Vec<Vec<usize>>,
+}
+
+impl Tensors {
+    fn reserve(&mut self, more: usize) -> Result<(), StageError> {
+        self.values.try_reserve(more).map_err(|_| {
+            StageError::Other(format!(
+                "no memory for a batch of {more} values more; make `batch` at the source smaller"
+            ))
+        })
+    }
+
+    /// Room for the values of one more row, whose shape is given where the column's is not fixed.
+    fn grow(&mut self, shape: Option<Vec<usize>>, len: usize) -> Result<&mut [f32], StageError> {
+        let start = self.values.len();
+        if let Some(shape) = shape {
+            // Arrow's offsets into a list of rows of any length are 32 bits wide.
+            if i32::try_from(start + len).is_err() {
+                let message = "the images of a batch have more than 2^31 values; make `batch` at the source smaller";
+                return Err(StageError::Other(message.to_owned()));
+            }
+            self.shapes.push(shape);
+        }
+        self.reserve(len)?;
+        self.values.resize(start + len, 0.0);
+        Ok(&mut self.values[start..])
+    }
+
+    fn column(self, target: &Target) -> Result<ArrayRef, StageError> {
+        Ok(match target.size {
+            Size::Fixed(height, width) => {
+                tensor::fixed_column(height * width * target.format.channels.count(), self.values)?
+            }
+            Size::Original => tensor::variable_column(3, self.values, &self.shapes)?,
+        })
+    }
+}
+
+/// The bytes of a row of a binary column, or nothing where it is null.
+fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
+    if column.is_null(row) {
+        return None;
+    }
+    match column.data_type() {
+        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
+        _ => None,
+    }
+}

@@ -1,0 +1,459 @@
+//! The transform `score`: measures the reconstruction error between two tensor columns.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::image::format::PixelFormat;
+use crate::image::ssim::{WINDOW, ssim};
+use crate::tensor::TensorShape;
+
+/// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
+/// named after the metric.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The tensor column with what should have come out.
+    pub original: String,
+    /// The tensor column with what came out.
+    pub reconstruction: String,
+    /// What is measured. Default: mse.
+    #[serde(default = "mse_only")]
+    pub metrics: Vec<Metric>,
+    /// Put before the metrics' names to name the columns, as in `noisy_psnr`. Default: nothing.
+    #[serde(default)]
+    pub prefix: String,
+    /// For psnr of columns that are no pixels: the width of their values' range. Default: 1.
+    #[serde(default)]
+    pub peak: Option<f64>,
+}
+
+fn mse_only() -> Vec<Metric> {
+    vec![Metric::Mse]
+}
+
+/// What can be measured between a tensor and its reconstruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Mean squared error, in the squared units of the column.
+    Mse,
+    /// Mean binary cross-entropy, in nats; both columns must lie within 0..1.
+    Bce,
+    /// Mean absolute error, in the units of the column.
+    Mae,
+    /// Peak signal-to-noise ratio, in decibels; infinite where nothing differs.
+    Psnr,
+    /// Mean structural similarity of an image's channels (Wang et al. 2004), at most 1.
+    Ssim,
+}
+
+impl Metric {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mse => "mse",
+            Self::Bce => "bce",
+            Self::Mae => "mae",
+            Self::Psnr => "psnr",
+            Self::Ssim => "ssim",
+        }
+    }
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
+        let (original, reconstruction) =
+            (find("original", &self.original), find("reconstruction", &self.reconstruction));
+        let schema = self.schema(input, &mut faults);
+        let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
+        let (shape, other) = (original.2, reconstruction.2);
+        if !comparable(&shape, &other) {
+            let message = format!("is {other}, but `{}` is {shape}; they must be equal", self.original);
+            faults.push(Fault::new("reconstruction", message));
+        }
+        let formats = [PixelFormat::of(original.1), PixelFormat::of(reconstruction.1)];
+        if matches!(&formats, [Some(one), Some(two)] if one != two) {
+            faults.push(Fault::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
+        }
+        let format = formats.into_iter().flatten().next();
+        self.check_metrics(&shape, format.as_ref(), &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let measure = Measure { format, peak: self.peak.unwrap_or(1.0) };
+        let columns = [(original.0, shape), (reconstruction.0, other)];
+        Ok(Box::new(Score { columns, metrics: self.metrics, measure, schema }))
+    }
+}
+
+impl Config {
+    /// The input's columns and those of the metrics.
+    fn schema(&self, input: &SchemaRef, faults: &mut Vec<Fault>) -> SchemaRef {
+        let mut schema = Arc::clone(input);
+        if self.metrics.is_empty() {
+            faults.push(Fault::new("metrics", "nothing is measured; give at least one metric"));
+        }
+        for (place, metric) in self.metrics.iter().enumerate() {
+            if self.metrics[..place].contains(metric) {
+                faults.push(Fault::new("metrics", format!("`{}` is measured twice", metric.name())));
+                continue;
+            }
+            let field = Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false);
+            match append(&schema, "prefix", field) {
+                Ok(longer) => schema = longer,
+                Err(fault) => faults.push(fault),
+            }
+        }
+        schema
+    }
+
+    /// Faults for metrics that do not fit the columns, and for a peak that means nothing.
+    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<Fault>) {
+        if let Some(peak) = self.peak {
+            if !(peak.is_finite() && peak > 0.0) {
+                faults.push(Fault::new("peak", format!("must be above 0; met {peak}")));
+            } else if format.is_some() {
+                faults.push(Fault::new("peak", "the columns hold pixels, whose range is known; leave this out"));
+            } else if !self.metrics.contains(&Metric::Psnr) {
+                faults.push(Fault::new("peak", "has no effect without the metric psnr"));
+            }
+        }
+        if let Some(message) = format.and_then(|format| format.check().err()) {
+            faults.push(Fault::new("original", format!("its pixel format is broken: {message}")));
+        }
+        let scaled = |format: &PixelFormat| {
+            format.range[0] < 0.0 || format.range[1] > 1.0 || !format.mean.is_empty() || !format.std.is_empty()
+        };
+        if self.metrics.contains(&Metric::Bce) && format.is_some_and(scaled) {
+            faults.push(Fault::new("metrics", "bce needs values within 0..1, but these pixels are scaled otherwise"));
+        }
+        let image = match shape {
+            TensorShape::Fixed(shape) => format.and_then(|format| format.size(shape)),
+            TensorShape::Variable(dims) => (*dims == 3).then_some((WINDOW, WINDOW)),
+        };
+        if self.metrics.contains(&Metric::Ssim) && format.is_none_or(|_| image.is_none()) {
+            faults.push(Fault::new("metrics", "ssim compares images, but the columns hold no pixels"));
+        } else if self.metrics.contains(&Metric::Ssim) && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW) {
+            let message = format!("ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}");
+            faults.push(Fault::new("metrics", message));
+        }
+    }
+}
+
+/// Whether rows of these shapes may be equal.
+fn comparable(one: &TensorShape, other: &TensorShape) -> bool {
+    let dims = |shape: &TensorShape| match shape {
+        TensorShape::Fixed(shape) => shape.len(),
+        TensorShape::Variable(dims) => *dims,
+    };
+    match (one, other) {
+        (TensorShape::Fixed(one), TensorShape::Fixed(other)) => one == other,
+        _ => dims(one) == dims(other),
+    }
+}
+
+#[derive(Clone)]
+struct Score {
+    /// Place and shape of the original and of the reconstruction.
+    columns: [(usize, TensorShape); 2],
+    metrics: Vec<Metric>,
+    measure: Measure,
+    schema: SchemaRef,
+}
+
+impl TransformPlan for Score {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn summary(&self) -> String {
+        let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
+        names.join(", ")
+    }
+}
+
+impl Transform for Score {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let [original, reconstruction] =
+            self.columns.each_ref().map(|(index, shape)| TensorRows::new(&batch, *index, shape));
+        let mut scores = vec![Vec::with_capacity(batch.origin.len()); self.metrics.len()];
+        let mut refused = Refused::default();
+        for row in 0..batch.origin.len() {
+            match self.score(&original, &reconstruction, row) {
+                Ok(row) => scores.iter_mut().zip(row).for_each(|(scores, score)| scores.push(score)),
+                Err(refusal) => refused.add(row, refusal),
+            }
+        }
+        let batch = refused.leave_out(batch, rejects)?;
+        let column = |scores| Arc::new(Float32Array::from(scores)) as ArrayRef;
+        with_columns(batch, &self.schema, scores.into_iter().map(column).collect())
+    }
+}
+
+impl Score {
+    /// All metrics of a row.
+    fn score(&self, original: &TensorRows, reconstruction: &TensorRows, row: usize) -> Result<Vec<f32>, Refusal> {
+        let ((x, shape), (y, other)) = (original.get(row)?, reconstruction.get(row)?);
+        if shape != other {
+            return Err((RejectCode::Mismatch, format!("the original is {shape:?}, its reconstruction {other:?}")));
+        }
+        if shape.contains(&0) {
+            return Err((RejectCode::Mismatch, format!("{shape:?} holds no value to compare")));
+        }
+        for (name, values) in [("original", x), ("reconstruction", y)] {
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err((RejectCode::NotFinite, format!("the {name} holds {value}")));
+            }
+        }
+        let metrics = self.metrics.iter();
+        metrics.map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32)).collect()
+    }
+}
+
+/// How values are read as levels.
+#[derive(Debug, Clone)]
+struct Measure {
+    format: Option<PixelFormat>,
+    /// The width of the range of values that are no pixels.
+    peak: f64,
+}
+
+impl Measure {
+    /// A metric of two tensors of one shape, all finite, not empty.
+    fn of(&self, metric: Metric, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+        match metric {
+            Metric::Mse => Ok(mse(x, y)),
+            Metric::Mae => Ok(mean(x, y, |x, y| (x - y).abs())),
+            Metric::Bce => match x.iter().chain(y).find(|value| !(0.0..=1.0).contains(*value)) {
+                Some(value) => Err((RejectCode::Mismatch, format!("bce needs values within 0..1; met {value}"))),
+                None => Ok(bce(x, y)),
+            },
+            Metric::Psnr => self.psnr(x, y, shape),
+            Metric::Ssim => self.ssim(x, y, shape),
+        }
+    }
+
+    /// `10 log10(peak² / mse)`; for pixels, the peak of a channel is 255 steps of 8 bits, as they stand in the tensor.
+    fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+        let Some(format) = &self.format else { return Ok(10.0 * (self.peak * self.peak / mse(x, y)).log10()) };
+        let pixels = pixels(format, shape)?;
+        let channels = (0..format.channels.count()).map(|channel| {
+            let peak = 255.0 * f64::from(format.affine(channel).0);
+            let places = (0..pixels).map(|pixel| format.index(channel, pixel, pixels));
+            places.map(|at| ((f64::from(x[at]) - f64::from(y[at])) / peak).powi(2)).sum::<f64>()
+        });
+        Ok(-10.0 * (channels.sum::<f64>() / x.len() as f64).log10())
+    }
+
+    fn ssim(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+        let format = self.format.clone().unwrap_or_default();
+        let pixels = pixels(&format, shape)?;
+        let (height, width) = format.size(shape).unwrap_or_default();
+        let channels = format.channels.count();
+        let channel = |channel| {
+            let (step, black) = format.affine(channel);
+            let level = |values: &[f32], pixel| {
+                (f64::from(values[format.index(channel, pixel, pixels)]) - f64::from(black)) / f64::from(step)
+            };
+            ssim(height, width, |pixel| level(x, pixel), |pixel| level(y, pixel))
+        };
+        let sum = (0..channels).map(channel).sum::<Option<f64>>();
+        sum.map(|sum| sum / channels as f64).ok_or_else(|| {
+            (RejectCode::Mismatch, format!("ssim needs at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"))
+        })
+    }
+}
+
+fn pixels(format: &PixelFormat, shape: &[usize]) -> Result<usize, Refusal> {
+    let size = format.size(shape).map(|(height, width)| height * width);
+    size.ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
+}
+
+/// Mean squared error.
+pub fn mse(original: &[f32], reconstruction: &[f32]) -> f64 {
+    mean(original, reconstruction, |x, y| (x - y) * (x - y))
+}
+
+/// Mean binary cross-entropy, in nats, of values within 0..1; reconstructions of 0 and 1 count as 1e-7 off,
+/// which bounds the error, as Keras does.
+pub fn bce(original: &[f32], reconstruction: &[f32]) -> f64 {
+    mean(original, reconstruction, |x, y| {
+        let y = y.clamp(1e-7, 1.0 - 1e-7);
+        -(x * y.ln() + (1.0 - x) * (1.0 - y).ln())
+    })
+}
+
+fn mean(x: &[f32], y: &[f32], error: impl Fn(f64, f64) -> f64) -> f64 {
+    let sum: f64 = x.iter().zip(y).map(|(&x, &y)| error(f64::from(x), f64::from(y))).sum();
+    sum / x.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::Float32Type;
+    use expect_test::{Expect, expect};
+
+    use super::super::testing::{faults, of, part, reasons, run};
+    use super::*;
+    use crate::image::format::{Channels, Layout};
+    use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
+
+    fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
+        let column = |values: &[f32]| fixed_column(len, values.to_vec()).unwrap();
+        of([(vector_field("x", len), column(x)), (vector_field("y", len), column(y))])
+    }
+
+    fn images(format: &PixelFormat, side: usize, x: &[f32], y: &[f32]) -> Batch {
+        let shape = format.shape(side, side);
+        let field = |name| format.mark(tensor_field(name, &shape).unwrap());
+        let column = |values: &[f32]| fixed_column(shape.iter().product(), values.to_vec()).unwrap();
+        of([(field("x"), column(x)), (field("y"), column(y))])
+    }
+
+    fn options(metrics: &str) -> String {
+        format!(r#"{{"original": "x", "reconstruction": "y", {metrics}}}"#)
+    }
+
+    fn scores(metrics: &str, batch: Batch) -> Vec<f32> {
+        let (out, rejects) = run::<Config>(&options(metrics), batch);
+        assert!(rejects.is_empty(), "{rejects:?}");
+        out.records.columns()[2..].iter().map(|scores| scores.as_primitive::<Float32Type>().value(0)).collect()
+    }
+
+    #[test]
+    fn errors_are_means_over_the_values_of_a_record() {
+        let input = vectors(&[0.0, 1.0, 0.5, 1.0], &[0.5, 1.0, 0.5, 0.5], 4);
+        let [mse, mae, bce, psnr] = scores(r#""metrics": ["mse", "mae", "bce", "psnr"]"#, input)[..] else { panic!() };
+        assert_eq!((mse, mae), (0.125, 0.25));
+        // Three of -ln 0.5, and one that is right but for the clamp.
+        assert!((bce - 0.75 * std::f32::consts::LN_2).abs() < 1e-5);
+        assert!((psnr - 9.030_9).abs() < 1e-4);
+    }
+
+    #[test]
+    fn mse_is_the_default_and_a_prefix_names_the_column() {
+        let (out, _) = run::<Config>(&options(r#""prefix": "noisy_""#), vectors(&[1.0], &[3.0], 1));
+        assert_eq!(out.records.column_by_name("noisy_mse").unwrap().as_primitive::<Float32Type>().value(0), 4.0);
+    }
+
+    #[test]
+    fn psnr_does_not_depend_on_how_pixels_are_scaled() {
+        let bytes = |shift: usize| (0..48).map(move |place| ((place * 5 + shift) % 256) as f32);
+        let plain = PixelFormat { range: [0.0, 255.0], ..PixelFormat::default() };
+        let scaled = PixelFormat { mean: vec![0.4; 3], std: vec![0.5, 0.25, 0.125], ..PixelFormat::default() };
+        let as_scaled = |shift| -> Vec<f32> {
+            let place = |(place, byte): (usize, f32)| {
+                let (scale, offset) = scaled.affine(place / 16);
+                byte * scale + offset
+            };
+            bytes(shift).enumerate().map(place).collect()
+        };
+        let collect = |shift| bytes(shift).collect::<Vec<f32>>();
+        let one = scores(r#""metrics": ["psnr"]"#, images(&plain, 4, &collect(0), &collect(10)));
+        let two = scores(r#""metrics": ["psnr"]"#, images(&scaled, 4, &as_scaled(0), &as_scaled(10)));
+        // 10 steps off everywhere: 20 log10(25.5).
+        assert!((one[0] - 28.130_8).abs() < 1e-3, "{one:?}");
+        assert!((one[0] - two[0]).abs() < 1e-3, "{one:?} {two:?}");
+    }
+
+    #[test]
+    fn a_perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
+        let image: Vec<f32> = (0..12 * 12 * 3).map(|place| (place % 7) as f32 / 7.0).collect();
+        let interleaved = PixelFormat { layout: Layout::Nhwc, ..PixelFormat::default() };
+        let input = images(&interleaved, 12, &image, &image);
+        assert_eq!(scores(r#""metrics": ["psnr", "ssim", "mse"]"#, input), [f32::INFINITY, 1.0, 0.0]);
+        assert_eq!(scores(r#""metrics": ["psnr"]"#, vectors(&[1.0], &[1.0], 1)), [f32::INFINITY]);
+    }
+
+    #[test]
+    fn a_peak_shifts_the_psnr_of_plain_values() {
+        let psnr = scores(r#""metrics": ["psnr"], "peak": 100"#, vectors(&[0.0], &[1.0], 1));
+        assert!((psnr[0] - 40.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_compared_are_refused_with_the_reason() {
+        let field = |name| {
+            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }.mark(variable_field(name, 3).unwrap())
+        };
+        let column = |shapes: &[Vec<usize>], fill: f32| {
+            let len = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
+            variable_column(3, vec![fill; len], shapes).unwrap()
+        };
+        let shapes = [vec![1, 11, 11], vec![1, 4, 4], vec![1, 11, 12], vec![1, 0, 11]];
+        let mut other = shapes.clone();
+        other[2] = vec![1, 12, 11];
+        let input = of([(field("x"), column(&shapes, 0.5)), (field("y"), column(&other, 0.5))]);
+        let (out, rejects) = run::<Config>(&options(r#""metrics": ["ssim"]"#), input);
+        assert_eq!(out.origin, [0]);
+        expect![[r#"
+            1: mismatch: ssim needs at least 11x11 pixels; met 4x4
+            2: mismatch: the original is [1, 11, 12], its reconstruction [1, 12, 11]
+            3: mismatch: [1, 0, 11] holds no value to compare"#]]
+        .assert_eq(&reasons(&rejects));
+        let input = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
+        let (out, rejects) = run::<Config>(&options(r#""metrics": ["bce"]"#), input);
+        assert_eq!(out.origin, [2]);
+        expect![[r#"
+            0: not_finite: the original holds NaN
+            1: mismatch: bce needs values within 0..1; met 2"#]]
+        .assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+        let (out, _) =
+            run::<Config>(&options(r#""metrics": ["mse", "psnr"]"#), part(&vectors(&[1.0], &[1.0], 1), 0, 0));
+        assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 4));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |input: &Batch, written: &str, expected: Expect| {
+            expected.assert_eq(&faults::<Config>(&options(written), input));
+        };
+        let plain = vectors(&[0.0], &[0.0], 1);
+        check(
+            &plain,
+            r#""metrics": ["mse", "mse", "ssim"], "peak": 3"#,
+            expect![[r#"
+                metrics: `mse` is measured twice
+                peak: has no effect without the metric psnr
+                metrics: ssim compares images, but the columns hold no pixels"#]],
+        );
+        check(&plain, r#""metrics": []"#, expect!["metrics: nothing is measured; give at least one metric"]);
+        let scaled = PixelFormat { range: [-1.0, 1.0], ..PixelFormat::default() };
+        check(
+            &images(&scaled, 2, &[0.0; 12], &[0.0; 12]),
+            r#""metrics": ["bce", "ssim"]"#,
+            expect![[r#"
+                metrics: bce needs values within 0..1, but these pixels are scaled otherwise
+                metrics: ssim needs images of at least 11x11 pixels; these are [3, 2, 2]"#]],
+        );
+        let column = |len| fixed_column(len, vec![0.0; 6]).unwrap();
+        let unequal = of([
+            (vector_field("x", 2), column(2)),
+            (tensor_field("mse", &[3]).unwrap(), fixed_column(3, vec![0.0; 9]).unwrap()),
+        ]);
+        expect![[r#"
+            prefix: the input has a column `mse` already; choose another name
+            reconstruction: is [3], but `x` is [2]; they must be equal"#]]
+        .assert_eq(&faults::<Config>(r#"{"original": "x", "reconstruction": "mse"}"#, &unequal));
+    }
+}

@@ -1,0 +1,193 @@
+//! The transform `select`: chooses, renames and drops columns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::columns::find;
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+
+/// The options. All of them speak of columns by the names that the input gives them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Keep just these columns, in this order. Default: all.
+    pub columns: Option<Vec<String>>,
+    /// Leave these columns out.
+    pub drop: Vec<String>,
+    /// New names: `rename = { old = "new" }`.
+    pub rename: BTreeMap<String, String>,
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let mut faults = self.contradictions();
+        let kept = self.kept(input, &mut faults);
+        for old in self.rename.keys() {
+            let key = format!("rename.{old}");
+            match find(input, &key, old) {
+                Err(fault) => faults.push(fault),
+                Ok((index, _)) if !kept.contains(&index) => {
+                    faults.push(Fault::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
+                }
+                Ok(_) => {}
+            }
+        }
+        let fields: Vec<Field> = kept.iter().map(|&index| self.renamed(input.field(index))).collect();
+        faults.extend(twice(fields.iter().map(|field| field.name().as_str())).into_iter().map(|name| {
+            let key = if self.rename.is_empty() { "columns" } else { "rename" };
+            Fault::new(key, format!("two columns would be called `{name}`"))
+        }));
+        if kept.is_empty() && faults.is_empty() {
+            faults.push(Fault::new("", "no column is left; keep at least one"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(Select { kept, schema: Arc::new(Schema::new(fields)) }))
+    }
+}
+
+impl Config {
+    fn contradictions(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.columns.is_none() && self.drop.is_empty() && self.rename.is_empty() {
+            faults.push(Fault::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
+        }
+        if self.columns.is_some() && !self.drop.is_empty() {
+            faults.push(Fault::new("drop", "`columns` says already what is kept; give one of the two"));
+        }
+        faults
+    }
+
+    /// Places of the columns that are kept, in the order that they will have.
+    fn kept(&self, input: &Schema, faults: &mut Vec<Fault>) -> Vec<usize> {
+        let mut places = |key: &str, names: &[String]| -> Vec<usize> {
+            let found = names.iter().filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
+            found.map(|(index, _)| index).collect()
+        };
+        let dropped = places("drop", &self.drop);
+        match &self.columns {
+            Some(names) => places("columns", names),
+            None => (0..input.fields().len()).filter(|index| !dropped.contains(index)).collect(),
+        }
+    }
+
+    fn renamed(&self, field: &Field) -> Field {
+        match self.rename.get(field.name()) {
+            Some(name) => field.clone().with_name(name),
+            None => field.clone(),
+        }
+    }
+}
+
+/// The names that stand in there more than once.
+fn twice<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
+}
+
+#[derive(Clone)]
+struct Select {
+    kept: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl TransformPlan for Select {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn summary(&self) -> String {
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        format!("keeps {}", names.join(", "))
+    }
+}
+
+impl Transform for Select {
+    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let columns = self.kept.iter().map(|&index| Arc::clone(batch.records.column(index))).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.records.num_rows()));
+        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        Ok(batch.with_records(records))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use expect_test::{Expect, expect};
+
+    use super::super::testing::{batch, faults, floats, plan, run, strings};
+    use super::*;
+
+    fn names(records: &RecordBatch) -> Vec<String> {
+        records.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    fn input() -> Batch {
+        batch([("source", strings(&["a", "b"])), ("x", floats(&[1.0, 2.0])), ("y", floats(&[3.0, 4.0]))])
+    }
+
+    #[test]
+    fn columns_come_in_the_order_that_is_asked_for_under_their_new_names() {
+        let (out, rejects) = run::<Config>(r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#, input());
+        assert_eq!(names(&out.records), ["z", "source"]);
+        assert_eq!(out.records.column(0), &floats(&[3.0, 4.0]));
+        assert!(rejects.is_empty());
+    }
+
+    #[test]
+    fn dropped_columns_are_gone_and_the_others_keep_their_order() {
+        let (out, _) = run::<Config>(r#"{"drop": ["x"]}"#, input());
+        assert_eq!(names(&out.records), ["source", "y"]);
+    }
+
+    #[test]
+    fn names_can_be_exchanged() {
+        let (out, _) = run::<Config>(r#"{"rename": {"x": "y", "y": "x"}}"#, input());
+        assert_eq!(names(&out.records), ["source", "y", "x"]);
+    }
+
+    #[test]
+    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+        let options = r#"{"columns": ["x"]}"#;
+        let planned = plan::<Config>(options, &input()).unwrap().schema();
+        let empty = Batch { origin: vec![], records: input().records.slice(0, 0), ..input() };
+        let (out, _) = run::<Config>(options, empty);
+        assert_eq!((out.records.num_rows(), out.records.schema()), (0, planned));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &input()));
+        check("{}", expect!["(stage): nothing is selected; give `columns`, `drop` or `rename`"]);
+        check(
+            r#"{"columns": ["sorce", "x"], "drop": ["y"], "rename": {"y": "z", "q": "r"}}"#,
+            expect![[r#"
+                drop: `columns` says already what is kept; give one of the two
+                columns: no column `sorce`; did you mean `source`?; the input has: source, x, y
+                rename.q: no column `q`; the input has: source, x, y
+                rename.y: column `y` is not kept, so it cannot be renamed"#]],
+        );
+        check(r#"{"columns": ["x", "x"]}"#, expect!["columns: two columns would be called `x`"]);
+        check(r#"{"rename": {"x": "y"}}"#, expect!["rename: two columns would be called `y`"]);
+        check(r#"{"drop": ["source", "x", "y"]}"#, expect!["(stage): no column is left; keep at least one"]);
+        check(
+            r#"{"colums": ["x"]}"#,
+            expect!["colums: unknown key; did you mean `columns`?; known: columns, drop, rename"],
+        );
+    }
+}

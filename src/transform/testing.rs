@@ -1,0 +1,81 @@
+//! What the tests of transforms share: batches in a line, plans from JSON, faults as text.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema};
+
+use super::{TransformConfig, TransformPlan};
+use crate::batch::{Batch, Provenance, Reject, Rejects, Split};
+use crate::context::{Context, Limits};
+use crate::error::Fault;
+use crate::kind::options;
+
+/// A context without models.
+pub(super) fn context() -> Context {
+    Context { models: BTreeMap::new(), limits: Limits::default() }
+}
+
+/// Nullable columns under plain fields.
+pub(super) fn batch<const N: usize>(columns: [(&str, ArrayRef); N]) -> Batch {
+    of(columns.map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)))
+}
+
+/// Columns under the fields that are given.
+pub(super) fn of<const N: usize>(columns: [(Field, ArrayRef); N]) -> Batch {
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let rows = records.num_rows() as u64;
+    Batch::new(records, Provenance::rows(Split::new("test"), 0..rows))
+}
+
+/// Only the rows `from..to`, standing for the same source rows as before.
+pub(super) fn part(batch: &Batch, from: usize, to: usize) -> Batch {
+    Batch {
+        records: batch.records.slice(from, to - from),
+        origin: batch.origin[from..to].to_vec(),
+        provenance: Arc::clone(&batch.provenance),
+    }
+}
+
+pub(super) fn floats(values: &[f64]) -> ArrayRef {
+    Arc::new(Float64Array::from(values.to_vec()))
+}
+
+pub(super) fn strings(values: &[&str]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+/// Plans from options as JSON.
+pub(super) fn plan<C: TransformConfig>(written: &str, batch: &Batch) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    options::<C>(serde_json::from_str(written).unwrap())?.plan(&batch.records.schema(), &context())
+}
+
+/// Plans and applies; the schema of what comes out must be the planned one.
+pub(super) fn run<C: TransformConfig>(written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
+    let plan = plan::<C>(written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let mut rejects = Rejects::default();
+    let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
+    assert_eq!(out.records.schema(), plan.schema());
+    assert_eq!(out.records.num_rows(), out.origin.len());
+    (out, rejects.into_vec())
+}
+
+/// The faults of a plan, one a line.
+pub(super) fn faults<C: TransformConfig>(written: &str, batch: &Batch) -> String {
+    let faults = plan::<C>(written, batch).err().unwrap_or_default();
+    let line = |fault: Fault| match fault.key.as_str() {
+        "" => format!("(stage): {}", fault.message),
+        key => format!("{key}: {}", fault.message),
+    };
+    faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Rejects, one a line.
+pub(super) fn reasons(rejects: &[Reject]) -> String {
+    let line = |reject: &Reject| format!("{}: {}: {}", reject.ordinal, reject.code.as_str(), reject.reason);
+    rejects.iter().map(line).collect::<Vec<_>>().join("\n")
+}

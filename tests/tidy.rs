@@ -1,0 +1,123 @@
+//! The invariants of the source tree that no compiler checks: module docs, the order of modules, `ort` in one file,
+//! the length of functions.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Modules from left to right: what stands further left may not name what stands further right.
+const ORDER: [&[&str]; 12] = [
+    &["error", "units", "machine", "batch", "coverage", "tensor", "metrics", "durable"],
+    &["kind"],
+    &["spec"],
+    &["image"],
+    &["model"],
+    &["context"],
+    &["source"],
+    &["transform"],
+    &["sink"],
+    &["plan"],
+    &["topology"],
+    &["admin"],
+];
+
+/// Lines that a function may have, its signature and closing brace among them.
+const FUNCTION_LINES: usize = 70;
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    files
+}
+
+/// A file without its unit tests, which may do as they like.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap()
+}
+
+fn module(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn every_file_says_in_its_first_line_what_it_owns() {
+    let silent: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
+    assert!(silent.is_empty(), "no `//!` sentence at the top of {silent:?}");
+}
+
+#[test]
+fn onnx_runtime_is_named_in_one_file() {
+    let naming: Vec<_> =
+        sources().into_iter().filter(|(_, text)| code(text).contains("ort::")).map(|(path, _)| path).collect();
+    assert!(naming.len() == 1 && naming[0].ends_with("model/onnx.rs"), "`ort` is named in {naming:?}");
+}
+
+#[test]
+fn no_module_names_one_that_stands_right_of_it() {
+    let rank = |name: &str| ORDER.iter().position(|modules| modules.contains(&name));
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = module(&path);
+        let Some(place) = rank(&own) else {
+            assert!(["lib", "main", "cli"].contains(&own.as_str()), "`{own}` has no place in the order of modules");
+            continue;
+        };
+        for used in code(&text).split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if rank(&used).is_none_or(|rank| rank > place) {
+                wrong.push(format!("{} names crate::{used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_function_is_longer_than_a_screen() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let mut open: Option<(usize, usize, String)> = None;
+        for (number, line) in code(&text).lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let trimmed = line.trim_start();
+            let is_start = [
+                "fn ",
+                "pub fn ",
+                "pub(super) fn ",
+                "pub(crate) fn ",
+                "async fn ",
+                "pub async fn ",
+                "pub(super) async fn ",
+                "const fn ",
+            ]
+            .iter()
+            .any(|start| trimmed.starts_with(start));
+            if is_start {
+                open = Some((number, indent, trimmed.to_owned()));
+            }
+            if let Some((start, depth, name)) = &open
+                && line.trim_end() == format!("{}}}", " ".repeat(*depth))
+            {
+                if number - start + 1 > FUNCTION_LINES {
+                    long.push(format!("{}:{}: {} lines: {name}", path.display(), start + 1, number - start + 1));
+                }
+                open = None;
+            }
+        }
+    }
+    assert!(long.is_empty(), "longer than {FUNCTION_LINES} lines:\n{}", long.join("\n"));
+}
