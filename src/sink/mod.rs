@@ -2,14 +2,14 @@
 
 mod columns;
 pub mod dataset;
-pub mod discard;
+mod discard;
 pub mod footer;
 pub mod lock;
 pub mod marker;
-pub mod parquet;
+mod parquet;
 pub mod part;
 pub mod rejects;
-pub mod stdout;
+mod stdout;
 
 use std::collections::BTreeSet;
 use std::path::Path;

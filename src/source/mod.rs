@@ -1,15 +1,12 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
-pub mod arrow;
+mod arrow;
 mod arrow_messages;
-pub mod csv;
+mod csv;
 mod cut;
 mod dead_leaves;
 mod factors;
 mod files;
-pub mod images;
-pub mod tar;
-
 mod gather;
 mod image_column;
 mod images;
@@ -20,11 +17,8 @@ mod ndjson;
 mod parquet;
 mod record_files;
 mod synthetic;
+mod tar;
 mod text;
-pub mod ndjson;
-pub mod parquet;
-mod record_files;
-pub mod text;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -123,8 +117,8 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<csv::Config>("csv", "records of delimited text"),
     kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
     kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
-    kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
     kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
+    kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
 ];
 
 const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {

@@ -1,14 +1,14 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
 mod columns;
-pub mod corrupt;
-pub mod denoise;
-pub mod encode;
-pub mod features;
-pub mod filter;
-pub mod pixels;
-pub mod score;
-pub mod select;
+mod corrupt;
+mod denoise;
+mod encode;
+mod features;
+mod filter;
+mod pixels;
+mod score;
+mod select;
 #[cfg(test)]
 mod testing;
 mod through;
