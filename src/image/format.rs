@@ -97,6 +97,30 @@ impl PixelFormat {
         ((self.range[1] - self.range[0]) / 255.0 / std, (self.range[0] - mean) / std)
     }
 
+    /// Whether both make the same values of the same image, however they say it.
+    pub fn equals(&self, other: &Self) -> bool {
+        let affine = (0..self.channels.count()).all(|channel| self.affine(channel) == other.affine(channel));
+        affine && (self.channels, self.layout) == (other.channels, other.layout)
+    }
+
+    /// The format in a phrase: `rgb nchw in [0, 1], mean [0.5], std [0.5]`.
+    pub fn tell(&self) -> String {
+        let channels = match self.channels {
+            Channels::Rgb => "rgb",
+            Channels::Gray => "gray",
+        };
+        let layout = match self.layout {
+            Layout::Nchw => "nchw",
+            Layout::Nhwc => "nhwc",
+        };
+        let list = |name: &str, values: &[f32]| match values {
+            [] => String::new(),
+            values => format!(", {name} {values:?}"),
+        };
+        let [low, high] = self.range;
+        format!("{channels} {layout} in [{low}, {high}]{}{}", list("mean", &self.mean), list("std", &self.std))
+    }
+
     /// What is wrong with it, if anything.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ impl Card {
     /// Reads and checks a card.
     ///
     /// # Errors
-    /// Every unknown key, the first value of a wrong type, every value that cannot be.
+    /// Unknown keys, values of a wrong type, values that cannot be.
     pub fn read(path: &Path) -> Result<Self, Vec<Fault>> {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| vec![Fault::new("", format!("{}: {error}", path.display()))])?;
@@ -114,7 +114,10 @@ impl Card {
     /// # Errors
     /// As [`Card::read`]; keys are the card's own.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
-        let written: Value = toml::from_str(text).map_err(|error| vec![Fault::new("", error.to_string())])?;
+        let written: Value = toml::from_str(text).map_err(|error| {
+            let line = text[..error.span().map_or(0, |span| span.start)].lines().count().max(1);
+            vec![Fault::new("", format!("line {line}: {}", error.message()))]
+        })?;
         let card: Self = kind::options(written)?;
         let faults = card.faults();
         if faults.is_empty() { Ok(card) } else { Err(faults) }
@@ -162,4 +165,81 @@ impl ErrorStats {
 pub fn in_file(path: &Path, fault: Fault) -> Fault {
     let place = if fault.key.is_empty() { String::new() } else { format!("`{}`: ", fault.key) };
     Fault::new("path", format!("{}: {place}{}", path.display(), fault.message))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    const WHOLE: &str = r#"
+        name = "photos"
+        kind = "convolutional"
+        description = "for photographs"
+        code_size = 128
+        loss = "mse"
+        [input]
+        type = "image"
+        size = [64, 64]
+        channels = "rgb"
+        layout = "nchw"
+        range = [0.0, 1.0]
+        mean = [0.0, 0.0, 0.0]
+        std = [1.0, 1.0, 1.0]
+        [reconstruction_error]
+        count = 240
+        mean = 0.003
+        std = 0.002
+        min = 0.0002
+        max = 0.014
+        quantiles = { p01 = 0.0007, p05 = 0.001, p25 = 0.002, p50 = 0.003, p75 = 0.0045, p95 = 0.008, p99 = 0.012 }
+        [training]
+        data = "photographs"
+        licence = "free"
+        architecture = ["conv 3->32", "dense 1024->128"]
+        hyperparameters = { optimiser = "adam", epochs = 6, learning_rate = 0.02 }
+        [metrics]
+        psnr = 24.4
+        [files]
+        "encoder.onnx" = "sha256:0855639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3"
+    "#;
+
+    fn check(text: &str, expected: Expect) {
+        let faults = Card::parse(text).err().unwrap_or_default();
+        let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+        expected.assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_whole_card_is_read_and_written_alike() {
+        let card = Card::parse(WHOLE).unwrap();
+        assert_eq!(card.input.size, Some([64, 64]));
+        assert_eq!(card.reconstruction_error.as_ref().unwrap().quantiles.p99, 0.012);
+        assert_eq!(card.training.as_ref().unwrap().hyperparameters["epochs"], 6);
+        assert_eq!(Card::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
+    }
+
+    #[test]
+    fn every_fault_of_a_card_is_named() {
+        check(&WHOLE.replace("channels =", "chanels ="), expect!["input.chanels: unknown key"]);
+        check(
+            &WHOLE.replace("name =", "title =").replace("psnr = 24.4", "psnr = 'high'"),
+            expect![[r#"metrics.psnr: invalid type: string "high", expected f64"#]],
+        );
+        let wrong = WHOLE.replace("p25 = 0.002", "p25 = 0.5").replace("code_size = 128", "code_size = 0");
+        check(
+            &wrong.replace("sha256:08", "md5:").replace("encoder.onnx", "../encoder.onnx"),
+            expect![[r#"
+            code_size: must be above 0; leave it out where the network has no code
+            reconstruction_error.quantiles: min, quantiles and max must ascend; met [0.0002, 0.0007, 0.001, 0.5, 0.003, 0.0045, 0.008, 0.012, 0.014]
+            files.../encoder.onnx: `md5:55639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3` is no digest; write "sha256:" and 64 digits 0-9a-f
+            files.../encoder.onnx: is no plain file name in the model's folder"#]],
+        );
+        check(
+            "name = ",
+            expect![": line 1: string values must be quoted, expected literal string"],
+        );
+    }
 }

@@ -28,7 +28,7 @@ pub struct ImageInput {
 }
 
 /// The features that a model was trained on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FeatureInput {
     /// Their names, in the order of the input vector; empty where nobody said.
     pub columns: Vec<String>,
@@ -37,9 +37,10 @@ pub struct FeatureInput {
 }
 
 /// How raw features become what the model was trained on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Scaling {
     /// As they are.
+    #[default]
     None,
     /// To mean 0 and standard deviation 1.
     Standard {

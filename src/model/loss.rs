@@ -14,18 +14,19 @@ pub enum Loss {
     Bce,
 }
 
-/// Keeps logarithms finite: values are clamped to `[EPSILON, 1 - EPSILON]`.
+/// Keeps logarithms finite: outputs are clamped to `[EPSILON, 1 - EPSILON]`.
 const EPSILON: f64 = 1e-7;
 
 impl Loss {
     /// The error of one record, as the mean over its values; summed in float64. NaN where a value is NaN.
     ///
-    /// Mse: `mean((x - y)^2)`. Bce: `-mean(x ln y + (1 - x) ln(1 - y))`, both clamped.
+    /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are clamped to 0..1, outputs to
+    /// 1e-7 off its ends, as Keras does.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
         let pairs = target.iter().zip(output).map(|(&x, &y)| (f64::from(x), f64::from(y)));
         let sum: f64 = match self {
             Self::Mse => pairs.map(|(x, y)| (x - y) * (x - y)).sum(),
-            Self::Bce => pairs.map(|(x, y)| cross_entropy(clamp(x), clamp(y))).sum(),
+            Self::Bce => pairs.map(|(x, y)| cross_entropy(x, y)).sum(),
         };
         sum / target.len().max(1) as f64
     }
@@ -40,11 +41,8 @@ impl Loss {
 }
 
 fn cross_entropy(x: f64, y: f64) -> f64 {
-    -(x * y.ln() + (1.0 - x) * (-y).ln_1p())
-}
-
-fn clamp(value: f64) -> f64 {
-    value.clamp(EPSILON, 1.0 - EPSILON)
+    let (x, y) = (x.clamp(0.0, 1.0), y.clamp(EPSILON, 1.0 - EPSILON));
+    -(x * y.ln() + (1.0 - x) * (1.0 - y).ln())
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub mod proto;
 pub mod runtime;
 pub mod session;
 pub mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -190,7 +192,8 @@ impl Model {
     }
 
     fn probe(&self, pass: Pass, shape: &[usize]) -> Result<Vec<usize>, String> {
-        let len = values(shape).ok_or_else(|| format!("the shape {shape:?} is too large"))?;
+        let len = values(shape).filter(|&len| len <= MAX_PROBE_VALUES);
+        let len = len.ok_or_else(|| format!("the shape {shape:?} is too large for a trial run"))?;
         let mut chain = self.chain(pass).map_err(|error| error.to_string())?;
         chain.run(&vec![0.0; len], shape, &mut Vec::new())
     }
@@ -244,6 +247,9 @@ impl Model {
         }
     }
 }
+
+/// A trial run is for what a pipeline could run: 100 megapixels in colour, and a little more.
+const MAX_PROBE_VALUES: usize = 1 << 29;
 
 /// Whether two shapes lay the same values out alike: equal, or one of them flat.
 pub fn same_layout(one: &[usize], other: &[usize]) -> bool {

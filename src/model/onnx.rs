@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
@@ -154,10 +155,18 @@ pub fn load(library: &Path) -> Result<(), String> {
     // A library that exports the right symbol but is not ONNX Runtime trips assertions.
     let builder = catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
     let builder = builder.map_err(load_reason)?;
-    let environment = catch_unwind(AssertUnwindSafe(|| builder.with_telemetry(false).build()));
+    let environment =
+        catch_unwind(AssertUnwindSafe(|| builder.with_telemetry(false).with_logger(Arc::new(log)).build()));
     let environment = environment.map_err(|_| "is not ONNX Runtime".to_owned())?.map_err(reason)?;
+    // A logger of one's own is asked about everything otherwise.
+    environment.set_log_level(LogLevel::Warning);
     *loaded = Some(Loaded { library: library.to_path_buf(), environment });
     Ok(())
+}
+
+/// What goes wrong comes back as an error, too; the library's own lines are for those who look for its causes.
+fn log(_: LogLevel, _: &str, _: &str, place: &str, message: &str) {
+    tracing::debug!(target: "onnxruntime", place, "{}", message.trim());
 }
 
 /// Whether the loaded library was built with this provider.

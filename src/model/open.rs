@@ -52,9 +52,9 @@ pub(super) fn open(
         metrics: Arc::clone(metrics),
     };
     model.digest = digest(&model, &said, &digests);
-    model.code_size = match_shapes(&model).map_err(|message| {
-        let key = if spec.path.is_some() { "path" } else { model.first().role };
-        vec![Fault::new(key, message)]
+    model.code_size = match_shapes(&model).map_err(|fault| {
+        let key = if spec.path.is_some() { "path" } else { fault.key.as_str() };
+        vec![Fault::new(key, fault.message.clone())]
     })?;
     Ok(model)
 }
@@ -180,6 +180,9 @@ impl Files {
     }
 }
 
+/// Records that a file may fix as its batch: they are all fed to it, whether there are so many or not.
+const MAX_BATCH: usize = 1 << 16;
+
 /// What stands against taking one input and one output of a graph.
 enum Choice {
     Output(String),
@@ -208,6 +211,9 @@ fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
         let message = format!("its output is {output}; expected float32, float64 or uint8. All outputs: {}", names());
         return Err(Choice::File(message));
     }
+    if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
+        return Err(Choice::File(format!("its input {input} takes more than {MAX_BATCH} records at a time")));
+    }
     match (input.batch(), output.batch()) {
         (Some(taken), Some(given)) if taken != given => {
             let message = format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
@@ -218,26 +224,31 @@ fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
 }
 
 /// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
-fn match_shapes(model: &Model) -> Result<Option<usize>, String> {
+fn match_shapes(model: &Model) -> Result<Option<usize>, Fault> {
     let Network::Autoencoder { encoder, decoder } = &model.network else { return Ok(None) };
     let listed = model.card.as_ref().and_then(|card| card.code_size);
+    let at = |part: &'static str| move |message: String| Fault::new(part, message);
     let Some(shape) = model.input_shape() else {
         return match (encoder.output.row_shape(), decoder) {
-            (Some(code), Some(decoder)) if !decoder.input.takes(&code) => Err(misfit(&code, &decoder.input)),
+            (Some(code), Some(decoder)) if !decoder.input.takes(&code) => {
+                Err(at("decoder")(format!("{}: {}", decoder.path.display(), misfit(&code, &decoder.input))))
+            }
             _ => Ok(listed),
         };
     };
-    let code = model.output_shape(Pass::Encode, &shape)?;
+    let code = model.output_shape(Pass::Encode, &shape).map_err(at("encoder"))?;
     let size = values(&code);
     if let (Some(size), Some(listed)) = (size, listed)
         && size != listed
     {
-        return Err(format!("the card says that a code has {listed} values, but the encoder gives {code:?}"));
+        let message = format!("the card says that a code has {listed} values, but the encoder gives {code:?}");
+        return Err(at("encoder")(message));
     }
     if decoder.is_some() {
-        let back = model.output_shape(Pass::Decode, &code)?;
+        let back = model.output_shape(Pass::Decode, &code).map_err(at("decoder"))?;
         if !same_layout(&back, &shape) {
-            return Err(format!("the decoder gives the shape {back:?} for records of shape {shape:?}"));
+            let message = format!("the decoder gives the shape {back:?} for records of shape {shape:?}");
+            return Err(at("decoder")(message));
         }
     }
     Ok(size)
@@ -303,4 +314,189 @@ pub(super) fn sha256(path: &Path) -> Result<String, String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::image::format::{Channels, Layout};
+    use crate::model::testing::{faults, file, open};
+    use crate::model::{FeatureInput, ModelInput, Scaling};
+
+    fn check(written: &str, expected: Expect) {
+        expected.assert_eq(&faults(written));
+    }
+
+    /// A model folder made of files under `tests/models`, with a card.
+    fn folder(files: &[(&str, &str)], card: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (from, to) in files {
+            std::fs::copy(file(from), folder.path().join(to)).unwrap();
+        }
+        std::fs::write(folder.path().join(CARD), card).unwrap();
+        folder
+    }
+
+    const CARD_TEXT: &str = r#"
+        name = "pairs"
+        kind = "linear"
+        code_size = 2
+        [input]
+        type = "features"
+        columns = ["a", "b", "c", "d"]
+        scaling = "standard"
+        mean = [1, 2, 3, 4]
+        std = [1, 2, 0, 4]
+    "#;
+
+    #[test]
+    fn a_folder_is_opened_by_its_card() {
+        let folder = folder(&[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], CARD_TEXT);
+        let model = open(&format!("path = {:?}", folder.path())).unwrap();
+        assert_eq!((model.name(), model.kind(), model.code_size()), ("tested", "linear", Some(2)));
+        let features = model.feature_input().unwrap();
+        assert_eq!(features.columns, ["a", "b", "c", "d"]);
+        assert_eq!(features.scaling.affine(1), (0.5, -1.0));
+        assert_eq!(features.scaling.affine(2), (1.0, -3.0), "a deviation of 0 counts as 1");
+        assert_eq!(model.card().unwrap().name, "pairs");
+    }
+
+    #[test]
+    fn bare_files_are_understood_by_their_shapes() {
+        let model = open("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'\nloss = 'bce'").unwrap();
+        assert_eq!(*model.input(), ModelInput::Features(FeatureInput { columns: vec![], scaling: Scaling::None }));
+        assert_eq!((model.code_size(), model.loss().as_str(), model.kind()), (Some(2), "bce", "onnx"));
+        let image = open("model = 'blur.onnx'").unwrap().image_input().unwrap();
+        assert_eq!((image.format.channels, image.format.layout, image.size), (Channels::Rgb, Layout::Nhwc, None));
+        let image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
+        assert_eq!((image.format.range, image.size), ([0.0, 255.0], Some((2, 2))));
+    }
+
+    #[test]
+    fn a_code_whose_size_the_file_does_not_tell_is_found_by_a_run() {
+        assert_eq!(open("encoder = 'untold.onnx'").unwrap().code_size(), Some(2));
+    }
+
+    #[test]
+    fn the_digest_covers_weights_preprocessing_and_outputs() {
+        let digest = |written: &str| open(written).unwrap().digest().to_owned();
+        let plain = digest("encoder = 'encoder.onnx'");
+        assert_eq!(plain, digest("encoder = 'encoder.onnx'"));
+        assert_eq!(plain.len(), 64);
+        assert_ne!(plain, digest("encoder = 'fixed_batch.onnx'"));
+        assert_ne!(plain, digest("encoder = 'encoder.onnx'\ncolumns = ['a', 'b', 'c', 'd']"));
+        assert_ne!(digest("model = 'two_outputs.onnx'"), digest("model = 'two_outputs.onnx'\noutput = 'twice'"));
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("external.onnx");
+        std::fs::copy(file("external.onnx"), &copy).unwrap();
+        let mut weights = std::fs::read(file("external.bin")).unwrap();
+        std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
+        let external = digest("encoder = 'external.onnx'");
+        assert_eq!(external, digest(&format!("encoder = {copy:?}")), "where it lies makes no difference");
+        weights[0] ^= 1;
+        std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
+        assert_ne!(external, digest(&format!("encoder = {copy:?}")));
+    }
+
+    #[test]
+    fn what_is_not_the_file_that_the_card_lists_is_refused() {
+        let listed = format!("{CARD_TEXT}\n[files]\n'encoder.onnx' = 'sha256:{}'", "0".repeat(64));
+        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &listed);
+        let message = faults(&format!("path = {:?}", folder.path()));
+        assert!(message.contains("encoder.onnx: is not the file that the card describes: sha256:"), "{message}");
+    }
+
+    #[test]
+    fn a_card_that_contradicts_the_file_is_refused() {
+        let said = CARD_TEXT.replace("code_size = 2", "code_size = 3");
+        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &said);
+        check_in(&folder, expect!["path: the card says that a code has 3 values, but the encoder gives [2]"]);
+        std::fs::write(folder.path().join(CARD), CARD_TEXT.replace(", \"d\"]", "]")).unwrap();
+        check_in(
+            &folder,
+            expect![[r#"
+                path: model.toml: `input.columns`: 3 columns do not fit `x` float32 [batch, 4]
+                path: model.toml: `input.mean`: 4 values for 3 features
+                path: model.toml: `input.std`: 4 values for 3 features"#]],
+        );
+    }
+
+    fn check_in(folder: &tempfile::TempDir, expected: Expect) {
+        let faults = faults(&format!("path = {:?}", folder.path()));
+        expected.assert_eq(&faults.replace(&format!("{}/", folder.path().display()), ""));
+    }
+
+    #[test]
+    fn a_declaration_that_does_not_make_a_model_is_refused() {
+        check("loss = 'mse'", expect![": names no model; give `path`, or `encoder`, or `model`"]);
+        check("decoder = 'decoder.onnx'", expect!["decoder: a decoder alone takes no records; add its encoder"]);
+        check(
+            "model = 'blur.onnx'\nencoder = 'encoder.onnx'",
+            expect!["model: is the whole network; encoder and decoder cannot stand beside it"],
+        );
+        check("model = 'gone.onnx'", expect!["model: gone.onnx: No such file or directory (os error 2)"]);
+        check("model = '.'", expect!["model: . is no file"]);
+        check(
+            "encoder = 'encoder.onnx'\nsise = 4",
+            expect![
+                "sise: unknown key; did you mean `size`?; known: channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, output, path, range, scaling, size, std"
+            ],
+        );
+    }
+
+    #[test]
+    fn files_that_a_stage_cannot_feed_are_refused_with_their_tensors() {
+        check(
+            "model = 'two_inputs.onnx'",
+            expect![
+                "model: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]"
+            ],
+        );
+        check(
+            "model = 'whole_numbers.onnx'",
+            expect![
+                "model: whole_numbers.onnx: its output is `y` int64 [batch, 2]; expected float32, float64 or uint8. All outputs: y"
+            ],
+        );
+        check(
+            "model = 'two_outputs.onnx'\noutput = 'thrice'",
+            expect!["output: no such output; the file has: minus, twice"],
+        );
+        check(
+            "model = 'make.py'",
+            expect!["model: make.py: ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed."],
+        );
+        check(
+            "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",
+            expect!["decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` float32 [batch, 3]"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nsize = [2, 3]",
+            expect!["size: images of shape [3, 2, 3] do not fit `x` float32 [batch, 4]"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nsize = [2, 2]\ncolumns = ['a']",
+            expect!["size: `size` describes images, but `columns` features; say one of them"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nmean = [0, 0, 0, 0]",
+            expect![[r#"mean: not used; say scaling = "standard", or leave it out"#]],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nscaling = 'min_max'\nmin = [0]\ncolumns = ['a', 'a', 'b', 'c']",
+            expect![[r#"
+            columns: `a` is named twice
+            min: 1 values for 4 features
+            max: missing: the scaling needs it"#]],
+        );
+        check(
+            "model = 'bytes.onnx'\nsize = [4294967296, 4294967296]\nrange = [1.0, 0.0]",
+            expect![[r#"
+            : `range` must ascend, such as [0.0, 1.0]; met [1.0, 0.0]
+            size: images of shape [4294967296, 4294967296, 3] do not fit `x` uint8 [batch, 2, 2, 3]"#]],
+        );
+    }
 }

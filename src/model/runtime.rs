@@ -194,17 +194,4 @@ mod tests {
         let surroundings = Surroundings { variable: Some(named.clone()), folder, ..Surroundings::default() };
         assert_eq!(surroundings.candidates(), (vec![named], vec![]));
     }
-
-    #[test]
-    fn a_file_that_is_no_library_is_refused_with_the_loaders_reason() {
-        let root = tempfile::tempdir().unwrap();
-        let option = Some(library(root.path()));
-        let fault = load_first(&Surroundings { option, ..Surroundings::default() });
-        // Another test may have loaded the true library before: then nothing is loaded twice.
-        if let Err(fault) = fault {
-            assert_eq!(fault.key, "library");
-            assert!(fault.message.contains("cannot be loaded: "), "{}", fault.message);
-            assert!(fault.message.contains("correct `runtime.library`"), "{}", fault.message);
-        }
-    }
 }

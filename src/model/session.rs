@@ -8,6 +8,8 @@ use crate::model::port::{Port, values};
 const SLICE_VALUES: usize = 32 * 3 * 64 * 64;
 /// Records that go into one call at most: dense networks gain nothing beyond.
 const SLICE_ROWS: usize = 1024;
+/// Values that a batch may have whose size the file fixes: 1 GiB of memory.
+const MAX_CALL_VALUES: usize = 1 << 28;
 /// Memory that a call takes, as a multiple of its input: a guess, since a file doesn't say it. Convolutional networks with
 /// 64 feature maps at full resolution hold two of these at a time: 2 * 64 / 3 = 43 times a colour image.
 const ACTIVATION_FACTOR: usize = 48;
@@ -42,8 +44,12 @@ impl Session {
     fn run_slices(&mut self, records: &[f32], shape: &[usize], out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
         let feed = self.input.feed(shape).ok_or_else(|| misfit(shape, &self.input))?;
         let len = values(&feed).filter(|&len| len > 0).ok_or_else(|| misfit(shape, &self.input))?;
+        let most = self.input.batch().unwrap_or_else(|| slice_rows(len)).max(1);
+        let most_values = most.checked_mul(len).filter(|&values| values <= MAX_CALL_VALUES);
+        let most_values =
+            most_values.ok_or_else(|| format!("{most} records of {len} values are too many for one call"))?;
         let mut given: Option<Vec<usize>> = None;
-        for slice in records.chunks(self.input.batch().unwrap_or_else(|| slice_rows(len)).max(1) * len) {
+        for slice in records.chunks(most_values) {
             let rows = slice.len() / len;
             let batch = self.input.batch().unwrap_or(rows);
             let slice = pad(slice, batch * len, &mut self.padded);
@@ -151,5 +157,80 @@ impl Chain {
         }
         out.truncate(start);
         Err(format!("the model gave the shape {given:?} for a record of shape {shape:?}; expected {len} values"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::Pass;
+    use crate::model::testing::open;
+
+    fn run(written: &str, records: &[f32], shape: &[usize]) -> Result<Vec<f32>, String> {
+        let mut out = Vec::new();
+        let mut chain = open(written).unwrap().chain(Pass::Whole).unwrap();
+        chain.run(records, shape, &mut out).map(|_| out)
+    }
+
+    #[test]
+    fn a_batch_of_any_length_comes_out_whole() {
+        let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
+        for rows in [1, 2, SLICE_ROWS - 1, SLICE_ROWS, 2 * SLICE_ROWS + 5] {
+            let records: Vec<f32> = (0..rows).flat_map(|row| [row as f32; 4]).collect();
+            assert_eq!(run(autoencoder, &records, &[4]).unwrap(), records);
+        }
+    }
+
+    #[test]
+    fn a_fixed_batch_is_padded_and_the_padding_cut_off() {
+        let records: Vec<f32> = (0..16).map(|value| value as f32).collect();
+        let codes = run("model = 'fixed_batch.onnx'", &records, &[4]).unwrap();
+        assert_eq!(codes, [1.0, 5.0, 9.0, 13.0, 17.0, 21.0, 25.0, 29.0]);
+    }
+
+    #[test]
+    fn bytes_go_in_rounded_and_clamped_and_come_out_as_numbers() {
+        let records = [0.4, 0.6, -3.0, 254.5, 400.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let out = run("model = 'bytes.onnx'", &records, &[2, 2, 3]).unwrap();
+        assert_eq!(out, [0.0, 1.0, 0.0, 255.0, 255.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn the_named_output_is_taken() {
+        assert_eq!(run("model = 'two_outputs.onnx'", &[1.0, 2.0], &[2]).unwrap(), [-1.0, -2.0]);
+        assert_eq!(run("model = 'two_outputs.onnx'\noutput = 'twice'", &[1.0, 2.0], &[2]).unwrap(), [2.0, 4.0]);
+    }
+
+    #[test]
+    fn weights_beside_the_file_are_found() {
+        assert_eq!(run("model = 'external.onnx'", &[1.0, 2.0, 3.0, 4.0], &[4]).unwrap(), [3.0, 7.0]);
+    }
+
+    #[test]
+    fn only_the_record_that_fails_is_lost() {
+        let mut chain = open("model = 'picky.onnx'").unwrap().chain(Pass::Whole).unwrap();
+        let mut out = vec![9.0];
+        let failures = chain.run_rows(&[1.0, 2.0, 3.0, 70.0, 5.0, 0.0], &[2], 2, &mut out);
+        assert_eq!(out, [9.0, 1.0, 2.0, 0.0, 0.0, 5.0, 0.0]);
+        assert_eq!(failures.iter().map(|failure| failure.row).collect::<Vec<_>>(), [1]);
+        assert!(failures[0].reason.contains("Gather"), "{}", failures[0].reason);
+    }
+
+    #[test]
+    fn an_output_of_another_size_than_planned_is_a_failure() {
+        let mut chain = open("model = 'encoder.onnx'").unwrap().chain(Pass::Whole).unwrap();
+        let mut out = Vec::new();
+        let failures = chain.run_rows(&[0.0; 4], &[4], 3, &mut out);
+        let expected = "the model gave the shape [2] for a record of shape [4]; expected 3 values".to_owned();
+        assert_eq!(failures, [Failure { row: 0, reason: expected }]);
+        assert_eq!(out, [0.0; 3]);
+    }
+
+    #[test]
+    fn slices_are_bounded_in_values_and_records() {
+        assert_eq!(slice_rows(3 * 64 * 64), 32);
+        assert_eq!(slice_rows(8), SLICE_ROWS);
+        assert_eq!(slice_rows(usize::MAX), 1);
     }
 }

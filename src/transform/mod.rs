@@ -2,6 +2,8 @@
 
 mod columns;
 mod corrupt;
+mod denoise;
+mod encode;
 mod features;
 mod filter;
 mod pixels;
@@ -9,6 +11,8 @@ mod score;
 mod select;
 #[cfg(test)]
 mod testing;
+mod through;
+mod tile;
 mod vector;
 
 use arrow::datatypes::SchemaRef;
@@ -81,6 +85,8 @@ pub const KINDS: &[Kind<PlanTransform>] = &[
     kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
     kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
     kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
+    kind::<encode::Config>("encode", "runs the encoder: a tensor column becomes a latent"),
+    kind::<denoise::Config>("denoise", "runs the whole autoencoder, or a denoiser"),
     kind::<score::Config>("score", "measures the reconstruction error between two tensor columns"),
     kind::<filter::Config>("filter", "keeps the records for which a comparison on a column holds"),
     kind::<select::Config>("select", "chooses, renames and drops columns"),

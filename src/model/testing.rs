@@ -1,0 +1,50 @@
+//! What the tests of models share: the small files under `tests/models`, opened as a pipeline would.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::context::{Context, Limits};
+use crate::error::Fault;
+use crate::kind::options;
+use crate::metrics::Metrics;
+use crate::model::{Model, ModelSpec, RuntimeSpec, runtime};
+
+/// A file under `tests/models`.
+pub(crate) fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
+}
+
+/// Loads ONNX Runtime as the program does.
+pub(crate) fn init() -> RuntimeSpec {
+    let spec = RuntimeSpec::default();
+    runtime::init(&spec).unwrap_or_else(|fault| panic!("{}: {}", fault.key, fault.message));
+    spec
+}
+
+/// Opens a model declared in TOML; files lie under `tests/models` unless their paths are absolute.
+pub(crate) fn open(written: &str) -> Result<Model, Vec<Fault>> {
+    let runtime = init();
+    let mut spec: ModelSpec = options(toml::from_str(written).unwrap())?;
+    for path in [&mut spec.path, &mut spec.encoder, &mut spec.decoder, &mut spec.model].into_iter().flatten() {
+        *path = file(path.to_str().unwrap());
+    }
+    Model::open("tested", &spec, &runtime, &Arc::new(Metrics::new()))
+}
+
+/// The faults of a model, one a line, without the folder of the tests.
+pub(crate) fn faults(written: &str) -> String {
+    let faults = open(written).err().unwrap_or_default();
+    let folder = format!("{}/", file("").display()).replace("//", "/");
+    let line = |fault: Fault| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+    faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A context that holds one model, `tested`.
+pub(crate) fn context(written: &str) -> Context {
+    let model = open(written).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
+    Context { models, limits: Limits::default() }
+}

@@ -1,0 +1,453 @@
+//! Transform `denoise`: runs the whole autoencoder, or a denoiser, on images of any size in overlapping tiles.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::columns::{Refused, TensorRows};
+use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
+use super::tile::{Cut, Tiling};
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::image::format::PixelFormat;
+use crate::model::port::values;
+use crate::model::session::{Chain, slice_rows};
+use crate::model::{Model, Pass, same_layout};
+use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
+
+/// Options of `denoise`: the model, and for images of any size how they are cut.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The model, as declared under `models`.
+    pub model: String,
+    /// The tensor column that goes in. Default: the only one that fits the model.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// The column that comes out, beside the one that went in. Default: it replaces that one.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Models for images of any size: larger images are cut into tiles of this side, in pixels. Default: 256.
+    #[serde(default)]
+    pub tile: Option<NonZeroUsize>,
+    /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model sees. Default: 32.
+    #[serde(default)]
+    pub overlap: Option<usize>,
+}
+
+const TILE: usize = 256;
+const OVERLAP: usize = 32;
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let model = context.model(&self.model)?;
+        let mut faults = Vec::new();
+        let way = self.way(&model).map_err(|found| faults.extend(found)).ok();
+        let fits = |field: &Field, shape: &TensorShape| match &way {
+            Some(Way::Tiles { format, .. }) => fit_any_size(&model, format, field, shape),
+            _ => fit_fixed(&model, field, shape),
+        };
+        let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
+        let (Some(way), Some((column, field, shape))) = (way, found) else { return Err(faults) };
+        if let Err(reason) = check_output(&model, &way, &shape) {
+            faults.push(Fault::new("model", reason));
+        }
+        let name = self.to.as_ref().unwrap_or(field.name());
+        let place = if self.to.is_some() { input.fields().len() } else { column };
+        if self.to.is_some() && input.column_with_name(name).is_some() {
+            faults.push(Fault::new("to", format!("the input has a column `{name}` already")));
+        }
+        let output = like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
+        let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
+        let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
+        fields.truncate(fields.len().max(place));
+        fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);
+        let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
+        Ok(Box::new(Denoise(Arc::new(Plan { model, schema, column, place, shape, way }))))
+    }
+}
+
+impl Config {
+    /// How images go through the model: as they are, or in tiles.
+    fn way(&self, model: &Model) -> Result<Way, Vec<Fault>> {
+        let Some(image) = model.image_input().filter(|image| image.size.is_none()) else {
+            let set = [("tile", self.tile.is_some()), ("overlap", self.overlap.is_some())];
+            let set = set.into_iter().filter(|(_, set)| *set);
+            let message = "the model takes records of one shape, which are not cut; leave it out";
+            let faults: Vec<Fault> = set.map(|(key, _)| Fault::new(key, message)).collect();
+            return if faults.is_empty() { Ok(Way::Records) } else { Err(faults) };
+        };
+        let cut = Cut {
+            tile: self.tile.map_or(TILE, NonZeroUsize::get),
+            overlap: self.overlap.unwrap_or(OVERLAP),
+            multiple: model.multiple(),
+        };
+        let mut faults = Vec::new();
+        if !cut.tile.is_multiple_of(cut.multiple) {
+            let message = format!("{} is no multiple of {}, which the model needs", cut.tile, cut.multiple);
+            faults.push(Fault::new("tile", message));
+        }
+        if cut.overlap > cut.tile / 2 {
+            let message = format!("{} is more than half of a tile of {}", cut.overlap, cut.tile);
+            faults.push(Fault::new("overlap", message));
+        }
+        if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
+            faults.push(Fault::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
+        }
+        if faults.is_empty() { Ok(Way::Tiles { format: image.format, cut }) } else { Err(faults) }
+    }
+}
+
+/// 8192 x 8192 colour pixels: more goes into no call of a model.
+const MAX_TILE_VALUES: usize = 3 << 26;
+
+/// How records go through the model.
+#[derive(Debug)]
+enum Way {
+    /// As they are: all have the shape that the model takes.
+    Records,
+    /// Images of any size, in tiles.
+    Tiles { format: PixelFormat, cut: Cut },
+}
+
+fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), String> {
+    check_pixels(model, field)?;
+    let wanted = model.input_shape();
+    match (shape, wanted) {
+        (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => {
+            Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()))
+        }
+        (TensorShape::Fixed(row), _) => model.output_shape(Pass::Whole, row).map(|_| ()),
+        (TensorShape::Variable(_), _) => {
+            let name = model.name();
+            Err(format!(
+                "every record has a shape of its own, but the model `{name}` takes one; give `pixels` a `size`"
+            ))
+        }
+    }
+}
+
+fn fit_any_size(model: &Model, format: &PixelFormat, field: &Field, shape: &TensorShape) -> Result<(), String> {
+    check_pixels(model, field)?;
+    let fits = match shape {
+        TensorShape::Fixed(row) => format.size(row).is_some(),
+        TensorShape::Variable(dims) => *dims == 3,
+    };
+    let kind = format.tell();
+    if fits { Ok(()) } else { Err(format!("its records have the shape {shape}, but the model takes {kind}")) }
+}
+
+/// What comes out must be laid out as what went in; for images of any size, one of them tells.
+fn check_output(model: &Model, way: &Way, shape: &TensorShape) -> Result<(), String> {
+    let record = match (way, shape) {
+        (Way::Records, TensorShape::Fixed(row)) => row.clone(),
+        (Way::Records, TensorShape::Variable(_)) => return Ok(()),
+        (Way::Tiles { format, cut }, _) => {
+            let side = PROBE.next_multiple_of(cut.multiple).min(cut.tile);
+            format.shape(side, side)
+        }
+    };
+    let back = model.output_shape(Pass::Whole, &record)?;
+    if same_layout(&back, &record) {
+        return Ok(());
+    }
+    let name = model.name();
+    Err(format!("`{name}` gives the shape {back:?} for a record of shape {record:?}; `denoise` needs the same shape"))
+}
+
+/// Side of the image that is tried while planning, in pixels.
+const PROBE: usize = 32;
+
+struct Plan {
+    model: Arc<Model>,
+    schema: SchemaRef,
+    column: usize,
+    place: usize,
+    shape: TensorShape,
+    way: Way,
+}
+
+struct Denoise(Arc<Plan>);
+
+impl TransformPlan for Denoise {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(Worker { plan: Arc::clone(&self.0), chain: self.0.model.chain(Pass::Whole)? }))
+    }
+
+    fn bytes_per_pixel(&self) -> u64 {
+        match (&self.0.way, &self.0.shape) {
+            (Way::Tiles { format, .. }, TensorShape::Variable(_)) => {
+                (format.channels.count() * size_of::<f32>()) as u64
+            }
+            _ => 0,
+        }
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        let len = match (&self.0.way, &self.0.shape) {
+            (Way::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
+            (Way::Records, shape) => shape.len(),
+        };
+        self.0.model.scratch_bytes(Pass::Whole, len.unwrap_or_default())
+    }
+
+    fn summary(&self) -> String {
+        let name = self.0.model.name();
+        match &self.0.way {
+            Way::Records => format!("model {name}: {}", self.0.shape),
+            Way::Tiles { cut, .. } => {
+                format!("model {name}: images above {0}x{0} in tiles that overlap by {1}", cut.tile, cut.overlap)
+            }
+        }
+    }
+}
+
+struct Worker {
+    plan: Arc<Plan>,
+    chain: Chain,
+}
+
+impl Transform for Worker {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let plan = Arc::clone(&self.plan);
+        let is_image = |shape: &[usize]| match &plan.way {
+            Way::Tiles { format, .. } if format.size(shape).is_none_or(|(height, width)| height * width == 0) => {
+                Err(format!("the shape {shape:?} is not that of {}", format.tell()))
+            }
+            _ => Ok(()),
+        };
+        let batch = usable(batch, plan.column, &plan.shape, rejects, is_image)?;
+        let mut refused = Refused::default();
+        let column = match (&plan.way, &plan.shape) {
+            (Way::Tiles { format, cut }, _) => self.run_tiles(&batch, format, *cut, &mut refused)?,
+            (Way::Records, shape) => self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?,
+        };
+        let mut columns = batch.records.columns().to_vec();
+        columns.splice(plan.place..columns.len().min(plan.place + 1), [column]);
+        let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
+        refused.leave_out(batch.with_records(records), rejects)
+    }
+}
+
+impl Worker {
+    fn run_records(&mut self, batch: &Batch, len: usize, refused: &mut Refused) -> Result<ArrayRef, StageError> {
+        let plan = &self.plan;
+        let records = fixed_values(batch.records.column(plan.column));
+        let (TensorShape::Fixed(shape), Some(records)) = (&plan.shape, records) else {
+            return Err(StageError::Other("the column holds no tensors, against the plan".to_owned()));
+        };
+        let mut out = Vec::with_capacity(records.len());
+        let failures = self.chain.run_rows(records, shape, len, &mut out);
+        refuse_failures(failures, 0, refused);
+        refuse_not_finite(&out, len, "result", refused);
+        Ok(fixed_column(len, out)?)
+    }
+
+    /// Images of equal size together, tile by tile; what comes out stands in the order of the rows again.
+    fn run_tiles(
+        &mut self,
+        batch: &Batch,
+        format: &PixelFormat,
+        cut: Cut,
+        refused: &mut Refused,
+    ) -> Result<ArrayRef, StageError> {
+        let rows = TensorRows::new(batch, self.plan.column, &self.plan.shape);
+        let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
+        for row in 0..batch.records.num_rows() {
+            let (values, shape) = rows.get(row).map_err(|(_, reason)| StageError::Other(reason))?;
+            images.push(Image { row, values, at: len });
+            shapes.push(shape.into_owned());
+            len += values.len();
+        }
+        let mut by_size: BTreeMap<(usize, usize), Vec<Image<'_>>> = BTreeMap::new();
+        for image in images {
+            by_size.entry(format.size(&shapes[image.row]).unwrap_or_default()).or_default().push(image);
+        }
+        let mut out = vec![0.0; len];
+        for (size, images) in by_size {
+            run_size(&mut self.chain, &Tiling::new(format, size, cut), &images, format, &mut out, refused);
+        }
+        match &self.plan.shape {
+            TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
+            TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
+        }
+    }
+}
+
+/// Runs images of one size, and puts what comes out in their places in `out`.
+fn run_size(
+    chain: &mut Chain,
+    tiling: &Tiling,
+    images: &[Image<'_>],
+    format: &PixelFormat,
+    out: &mut [f32],
+    refused: &mut Refused,
+) {
+    let (height, width) = tiling.side();
+    let shape = format.shape(height, width);
+    let len = values(&shape).unwrap_or_default();
+    let tiles: Vec<(&Image<'_>, usize)> =
+        images.iter().flat_map(|image| (0..tiling.count()).map(move |tile| (image, tile))).collect();
+    let (mut given, mut made) = (Vec::new(), Vec::new());
+    for tiles in tiles.chunks(slice_rows(len)) {
+        given.clear();
+        made.clear();
+        tiles.iter().for_each(|(image, tile)| tiling.cut(image.values, *tile, &mut given));
+        for failure in chain.run_rows(&given, &shape, len, &mut made) {
+            refused.add(tiles[failure.row].0.row, (RejectCode::Model, failure.reason));
+        }
+        for ((image, tile), values) in tiles.iter().zip(made.chunks_exact(len)) {
+            if values.iter().any(|value| !value.is_finite()) {
+                let reason = "the model gave a result that is not finite".to_owned();
+                refused.add(image.row, (RejectCode::NotFinite, reason));
+            }
+            tiling.blend(values, *tile, &mut out[image.at..image.at + image.values.len()]);
+        }
+    }
+}
+
+/// An image of the batch.
+struct Image<'a> {
+    row: usize,
+    values: &'a [f32],
+    /// Where its values begin in the column.
+    at: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::tensor::variable_row;
+    use crate::transform::testing::{part, reasons};
+    use crate::transform::through::testing::{column, faults, images, plan, run, tensors};
+
+    const BLUR: &str = "model = 'blur.onnx'";
+    const HALVE: &str = "encoder = 'halve.onnx'\ndecoder = 'double.onnx'\nmultiple = 2";
+
+    fn row(batch: &Batch, column: &str, row: usize) -> (Vec<f32>, Vec<usize>) {
+        let (values, shape) = variable_row(batch.records.column_by_name(column).unwrap(), row).unwrap();
+        (values.to_vec(), shape)
+    }
+
+    /// The 3x3 mean over what lies within the image, of interleaved colours.
+    fn blur(image: &[f32], height: usize, width: usize) -> Vec<f32> {
+        let value = |at: usize| {
+            let (y, x, channel) = (at / 3 / width, at / 3 % width, at % 3);
+            let rows = y.saturating_sub(1)..(y + 2).min(height);
+            let near = rows.flat_map(|y| (x.saturating_sub(1)..(x + 2).min(width)).map(move |x| (y, x)));
+            let near: Vec<f32> = near.map(|(y, x)| image[(y * width + x) * 3 + channel]).collect();
+            near.iter().sum::<f32>() / near.len() as f32
+        };
+        (0..image.len()).map(value).collect()
+    }
+
+    #[test]
+    fn images_of_any_size_come_out_in_their_places_and_shapes() {
+        let sizes = [[5, 7, 3], [3, 2, 3], [5, 7, 3], [40, 9, 3]];
+        let batch = images(&sizes, |row, at| ((row * 31 + at * 7) % 17) as f32);
+        let (out, rejects) = run::<Config>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
+        assert!(rejects.is_empty());
+        for (place, size) in sizes.iter().enumerate() {
+            let (before, _) = row(&out, "x", place);
+            let (after, shape) = row(&out, "y", place);
+            assert_eq!(shape, size);
+            let expected = blur(&before, size[0], size[1]);
+            let worst = after.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // A tile's border sees one pixel less; its weight there is 1 / 7.
+            assert!(worst < if size[0] > 16 { 2.0 } else { 1e-4 }, "{size:?} off by {worst}");
+        }
+    }
+
+    #[test]
+    fn images_of_one_size_are_denoised_in_place() {
+        let image: Vec<f32> = (0..12).map(|value| value as f32).collect();
+        let (out, _) = run::<Config>(BLUR, "{}", tensors(&[2, 2, 3], &image));
+        assert_eq!(out.records.num_columns(), 1);
+        assert_eq!(column(&out, "x"), blur(&image, 2, 2));
+    }
+
+    #[test]
+    fn sides_that_the_model_cannot_halve_are_padded_and_cropped() {
+        let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
+        let (out, rejects) = run::<Config>(HALVE, "{}", batch);
+        assert!(rejects.is_empty());
+        assert_eq!(row(&out, "x", 0), (vec![2., 2., 3.5, 2., 2., 3.5, 6.5, 6.5, 8.], vec![1, 3, 3]));
+        assert_eq!(row(&out, "x", 1), (vec![1.5; 4], vec![1, 2, 2]));
+        let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
+        let (out, rejects) = run::<Config>(&HALVE.replace("multiple = 2", ""), "{}", batch);
+        assert_eq!(out.origin, [1]);
+        expect![""].assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn records_of_one_shape_go_through_as_they_are() {
+        let pairs = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
+        let (out, _) = run::<Config>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
+        assert_eq!(column(&out, "x"), [2., 2., 5., 5.]);
+        let (out, rejects) = run::<Config>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
+        assert_eq!(column(&out, "x"), [0., 0.]);
+        expect!["1: not_finite: the model gave a result that is not finite"].assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn images_without_pixels_or_of_other_channels_are_rejected() {
+        let batch = images(&[[2, 2, 3], [0, 2, 3], [2, 2, 1]], |_, _| 1.0);
+        let (out, rejects) = run::<Config>(BLUR, "{}", batch);
+        assert_eq!(out.origin, [0]);
+        expect![""].assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn a_batch_without_rows_stays_one() {
+        let empty = part(&images(&[[2, 2, 3]], |_, _| 0.0), 0, 0);
+        let (out, _) = run::<Config>(BLUR, r#"{"to": "y"}"#, empty);
+        assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
+            expected.assert_eq(&faults::<Config>(model, options, batch));
+        };
+        let any = images(&[[2, 2, 3]], |_, _| 0.0);
+        check(BLUR, r#"{"tile": 8, "overlap": 5, "to": "x"}"#, &any, expect![[r#"
+            overlap: 5 is more than half of a tile of 8
+            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]]);
+        check(BLUR, r#"{"tile": 1000000, "overlap": 5, "column": "y"}"#, &any, expect![[r#"
+            tile: 1000000 is too large; tiles are there to bound memory
+            column: no column `y`; the input has: x"#]]);
+        check(HALVE, r#"{"tile": 33}"#, &any, expect![[r#"
+            tile: 33 is no multiple of 2, which the model needs
+            overlap: 32 is more than half of a tile of 33
+            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]]);
+        check("model = 'double.onnx'", "{}", &any, expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
+        check("model = 'log.onnx'", r#"{"tile": 8, "overlap": 2}"#, &tensors(&[2], &[0.; 2]), expect![[r#"
+            tile: the model takes records of one shape, which are not cut; leave it out
+            overlap: the model takes records of one shape, which are not cut; leave it out"#]]);
+        check("model = 'log.onnx'", "{}", &any, expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
+        check("encoder = 'encoder.onnx'", "{}", &tensors(&[4], &[0.; 4]), expect!["column: column `x`: the model `tested` has no decoder"]);
+        check("model = 'encoder.onnx'", "{}", &tensors(&[4], &[0.; 4]), expect!["model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"]);
+        check(BLUR, "{}", &tensors(&[4], &[0.; 4]), expect!["column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"]);
+    }
+
+    #[test]
+    fn what_a_record_may_cost_is_told() {
+        let any = plan::<Config>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
+        assert_eq!(any.bytes_per_pixel(), 12);
+        assert!(any.scratch_bytes() >= 256 * 256 * 3 * 4);
+        assert_eq!(any.summary(), "model tested: images above 256x256 in tiles that overlap by 32");
+    }
+}

@@ -1,0 +1,370 @@
+//! Transform `encode`: runs the encoder, so that a tensor column becomes a latent; and the decoder, to tell the error.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::columns::Refused;
+use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
+use super::{Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::model::port::values;
+use crate::model::session::{Chain, slice_rows};
+use crate::model::{Model, Pass, same_layout};
+use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
+
+/// The column of a record's reconstruction error.
+pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
+/// The column of a record's reconstruction.
+pub const RECONSTRUCTION: &str = "reconstruction";
+
+/// Options of `encode`: the model, and what to keep beside its codes.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The model, as declared under `models`.
+    pub model: String,
+    /// The tensor column that goes in. Default: the only one that fits the model.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// The column of codes that comes out. Default: latent.
+    #[serde(default = "latent")]
+    pub to: String,
+    /// Whether to decode as well, and add the column `reconstruction_error`: the model's loss, per record.
+    #[serde(default)]
+    pub reconstruct: bool,
+    /// Whether to keep what was decoded, as the column `reconstruction`; needs `reconstruct`.
+    #[serde(default)]
+    pub keep_reconstruction: bool,
+    /// Whether to keep the tensor column that went in.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+fn latent() -> String {
+    "latent".to_owned()
+}
+
+impl TransformConfig for Config {
+    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let model = context.model(&self.model)?;
+        let mut faults = Vec::new();
+        if self.keep_reconstruction && !self.reconstruct {
+            faults.push(Fault::new("keep_reconstruction", "there is none to keep; set `reconstruct = true` as well"));
+        }
+        let fits = |field: &Field, shape: &TensorShape| fit(&model, field, shape).map(|_| ());
+        let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
+        let Some((column, field, shape)) = found else { return Err(faults) };
+        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![Fault::new("column", reason)])?;
+        if self.reconstruct
+            && let Err(reason) = check_reconstruction(&model, &row)
+        {
+            faults.push(Fault::new("reconstruct", reason));
+        }
+        let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || place != column).collect();
+        let added = self.added(field, &shape, code).map_err(|fault| vec![fault])?;
+        for (key, added) in &added {
+            if kept.iter().any(|&place| input.field(place).name() == added.name()) {
+                let message = format!("the input has a column `{}` already", added.name());
+                faults.push(Fault::new(*key, message));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
+        let fields: Vec<Arc<Field>> = fields.chain(added.into_iter().map(|(_, field)| Arc::new(field))).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
+        let reconstruct = match (self.reconstruct, self.keep_reconstruction) {
+            (false, _) => Reconstruct::No,
+            (true, false) => Reconstruct::Error,
+            (true, true) => Reconstruct::Keep,
+        };
+        Ok(Box::new(Encode(Arc::new(Plan { model, schema, column, row, code, kept, reconstruct }))))
+    }
+}
+
+impl Config {
+    /// The columns that are added, each with the option that it comes from.
+    fn added(&self, field: &Field, shape: &TensorShape, code: usize) -> Result<Vec<(&'static str, Field)>, Fault> {
+        let mut added = vec![("to", vector_field(&self.to, code))];
+        if self.reconstruct {
+            added.push(("reconstruct", Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false)));
+        }
+        if self.keep_reconstruction {
+            added.push(("keep_reconstruction", like(field, shape, RECONSTRUCTION)?));
+        }
+        Ok(added)
+    }
+}
+
+/// The shape of a record, and the size of its code.
+fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>, usize), String> {
+    let TensorShape::Fixed(row) = shape else {
+        return Err("every record has a shape of its own, but codes have one size; give `pixels` a `size`".to_owned());
+    };
+    check_pixels(model, field)?;
+    if let Some(wanted) = model.input_shape()
+        && !same_layout(row, &wanted)
+    {
+        return Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()));
+    }
+    let code = model.output_shape(Pass::Encode, row)?;
+    match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
+        Some(size) => Ok((row.clone(), size)),
+        None => Err(format!("the model gives {code:?} for a record, which is no code")),
+    }
+}
+
+fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
+    let back = model.output_shape(Pass::Whole, row)?;
+    if same_layout(&back, row) {
+        return Ok(());
+    }
+    Err(format!("the model gives the shape {back:?} for records of shape {row:?}: that is no reconstruction"))
+}
+
+/// What becomes of the reconstruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reconstruct {
+    No,
+    Error,
+    Keep,
+}
+
+struct Plan {
+    model: Arc<Model>,
+    schema: SchemaRef,
+    column: usize,
+    row: Vec<usize>,
+    code: usize,
+    kept: Vec<usize>,
+    reconstruct: Reconstruct,
+}
+
+struct Encode(Arc<Plan>);
+
+impl TransformPlan for Encode {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0.schema)
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        let plan = &self.0;
+        let decoder = match plan.reconstruct {
+            Reconstruct::No => None,
+            // A network in one piece has no decoder: what it gives is the reconstruction.
+            _ => plan.model.parts(Pass::Decode).map(|_| plan.model.chain(Pass::Decode)).transpose()?,
+        };
+        Ok(Box::new(Worker { plan: Arc::clone(plan), encoder: plan.model.chain(Pass::Encode)?, decoder }))
+    }
+
+    fn model(&self) -> Option<&str> {
+        (self.0.reconstruct != Reconstruct::No).then(|| self.0.model.name())
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        let pass = if self.0.reconstruct == Reconstruct::No { Pass::Encode } else { Pass::Whole };
+        self.0.model.scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
+    }
+
+    fn summary(&self) -> String {
+        let Plan { model, row, code, reconstruct, .. } = &*self.0;
+        let error = match reconstruct {
+            Reconstruct::No => String::new(),
+            _ => format!(", {RECONSTRUCTION_ERROR} in {}", model.loss().as_str()),
+        };
+        format!("model {}: {row:?} to a code of {code}{error}", model.name())
+    }
+}
+
+struct Worker {
+    plan: Arc<Plan>,
+    encoder: Chain,
+    decoder: Option<Chain>,
+}
+
+impl Transform for Worker {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        let plan = Arc::clone(&self.plan);
+        let shape = TensorShape::Fixed(plan.row.clone());
+        let batch = usable(batch, plan.column, &shape, rejects, |_| Ok(()))?;
+        let records = fixed_values(batch.records.column(plan.column))
+            .ok_or_else(|| StageError::Other("the column holds no tensors, against the plan".to_owned()))?;
+        let mut refused = Refused::default();
+        let mut codes = Vec::with_capacity(batch.records.num_rows() * plan.code);
+        let failures = self.encoder.run_rows(records, &plan.row, plan.code, &mut codes);
+        refuse_failures(failures, 0, &mut refused);
+        refuse_not_finite(&codes, plan.code, "code", &mut refused);
+        let mut added = Vec::new();
+        if plan.reconstruct != Reconstruct::No {
+            let (errors, kept) = self.reconstruct(records, &codes, &mut refused);
+            added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);
+            if plan.reconstruct == Reconstruct::Keep {
+                added.push(fixed_column(values(&plan.row).unwrap_or_default(), kept)?);
+            }
+        }
+        added.insert(0, fixed_column(plan.code, codes)?);
+        let kept = plan.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
+        let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
+        refused.leave_out(batch.with_records(records), rejects)
+    }
+}
+
+impl Worker {
+    /// The error of each record, and, where it is kept, its reconstruction. Decodes slice after slice, so that what is
+    /// not kept takes little memory.
+    fn reconstruct(&mut self, records: &[f32], codes: &[f32], refused: &mut Refused) -> (Vec<f32>, Vec<f32>) {
+        let plan = &self.plan;
+        let len = values(&plan.row).unwrap_or_default().max(1);
+        let keep = plan.reconstruct == Reconstruct::Keep;
+        let rows = slice_rows(len);
+        let (mut errors, mut kept, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
+        for (slice, (records, codes)) in records.chunks(rows * len).zip(codes.chunks(rows * plan.code)).enumerate() {
+            decoded.clear();
+            match &mut self.decoder {
+                Some(decoder) => {
+                    let failures = decoder.run_rows(codes, &[plan.code], len, &mut decoded);
+                    refuse_failures(failures, slice * rows, refused);
+                }
+                None => decoded.extend_from_slice(codes),
+            }
+            let pairs = records.chunks_exact(len).zip(decoded.chunks_exact(len));
+            for (target, output) in pairs {
+                let error = plan.model.loss().error(target, output) as f32;
+                if !error.is_finite() {
+                    let reason = "the reconstruction error is not finite".to_owned();
+                    refused.add(errors.len(), (RejectCode::NotFinite, reason));
+                }
+                errors.push(error);
+            }
+            if keep {
+                kept.extend_from_slice(&decoded);
+            }
+        }
+        (errors, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::image::format::PixelFormat;
+    use crate::transform::testing::{of, part, reasons};
+    use crate::transform::through::testing::{column, faults, images, plan, run, tensors};
+
+    const PAIRS: &str = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
+
+    fn names(batch: &Batch) -> Vec<String> {
+        batch.records.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    #[test]
+    fn a_tensor_column_becomes_a_latent() {
+        let (out, rejects) = run::<Config>(PAIRS, "{}", tensors(&[4], &[1., 2., 3., 4., 5., 6., 7., 8.]));
+        assert_eq!(names(&out), ["latent"]);
+        assert_eq!(column(&out, "latent"), [3., 7., 11., 15.]);
+        assert!(rejects.is_empty());
+    }
+
+    #[test]
+    fn the_error_is_the_models_loss_and_the_reconstruction_may_stay() {
+        let options = r#"{"reconstruct": true, "keep_reconstruction": true, "keep": true, "to": "code"}"#;
+        let batch = tensors(&[2, 2], &[1., 3., 5., 5.]);
+        let before = batch.records.schema().field(0).clone();
+        let (out, _) = run::<Config>(PAIRS, options, batch);
+        assert_eq!(names(&out), ["x", "code", "reconstruction_error", "reconstruction"]);
+        assert_eq!(column(&out, "reconstruction"), [2., 2., 5., 5.]);
+        assert_eq!(column(&out, "reconstruction_error"), [0.5]);
+        assert_eq!(out.records.schema().field(3).metadata(), before.metadata());
+        let bce = format!("{PAIRS}\nloss = 'bce'");
+        let (out, _) = run::<Config>(&bce, r#"{"reconstruct": true}"#, tensors(&[4], &[1., 0., 0.5, 0.5]));
+        assert!((column(&out, "reconstruction_error")[0] - std::f32::consts::LN_2).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_network_in_one_piece_encodes_and_where_shapes_agree_reconstructs() {
+        let (out, _) = run::<Config>("model = 'picky.onnx'", r#"{"reconstruct": true}"#, tensors(&[2], &[1., 2.]));
+        assert_eq!(column(&out, "latent"), [1., 2.]);
+        assert_eq!(column(&out, "reconstruction_error"), [0.]);
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_before_or_after_are_rejected() {
+        let log = "encoder = 'log.onnx'";
+        let batch = tensors(&[2], &[1., 1., f32::NAN, 1., 0., 1., -1., 1., 1., f32::INFINITY]);
+        let (out, rejects) = run::<Config>(log, "{}", batch);
+        assert_eq!(out.origin, [0]);
+        assert_eq!(column(&out, "latent"), [0., 0.]);
+        expect![[r#"
+            1: not_finite: `x` holds a value that is not finite
+            4: not_finite: `x` holds a value that is not finite
+            2: not_finite: the model gave a code that is not finite
+            3: not_finite: the model gave a code that is not finite"#]]
+        .assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn rows_on_which_the_model_fails_are_rejected_and_the_others_go_on() {
+        let batch = tensors(&[2], &[1., 2., 60., 0., 3., 4.]);
+        let options = r#"{"reconstruct": true, "keep_reconstruction": true}"#;
+        let (out, rejects) = run::<Config>("model = 'picky.onnx'", options, batch);
+        assert_eq!(out.origin, [0, 2]);
+        assert_eq!(column(&out, "latent"), [1., 2., 3., 4.]);
+        assert_eq!((rejects.len(), rejects[0].ordinal, rejects[0].code), (1, 1, RejectCode::Model));
+    }
+
+    #[test]
+    fn a_batch_without_rows_stays_one() {
+        let empty = part(&tensors(&[4], &[0.; 4]), 0, 0);
+        let (out, _) = run::<Config>(PAIRS, r#"{"reconstruct": true, "keep_reconstruction": true}"#, empty);
+        assert_eq!(out.records.num_rows(), 0);
+    }
+
+    #[test]
+    fn the_one_column_that_fits_is_found() {
+        let (a, b) = (tensors(&[3], &[0.; 3]), tensors(&[4], &[1., 2., 3., 4.]));
+        let of_two = of([
+            (a.records.schema().field(0).clone().with_name("a"), Arc::clone(a.records.column(0))),
+            (b.records.schema().field(0).clone().with_name("b"), Arc::clone(b.records.column(0))),
+        ]);
+        let (out, _) = run::<Config>(PAIRS, "{}", of_two);
+        assert_eq!(names(&out), ["a", "latent"]);
+    }
+
+    #[test]
+    fn metrics_are_told_of_the_model_where_there_is_an_error() {
+        let batch = tensors(&[4], &[0.; 4]);
+        assert_eq!(plan::<Config>(PAIRS, "{}", &batch).unwrap().model(), None);
+        let told = plan::<Config>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
+        assert_eq!(told.model(), Some("tested"));
+        assert_eq!(told.summary(), "model tested: [4] to a code of 2, reconstruction_error in mse");
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
+            expected.assert_eq(&faults::<Config>(model, options, batch));
+        };
+        let (four, three) = (tensors(&[4], &[0.; 4]), tensors(&[3], &[0.; 3]));
+        check(PAIRS, "{}", &three, expect!["column: column `x`: its records have the shape [3], but the model `tested` takes [4]"]);
+        check(PAIRS, r#"{"column": "y", "keep_reconstruction": true}"#, &four, expect![[r#"
+            keep_reconstruction: there is none to keep; set `reconstruct = true` as well
+            column: no column `y`; the input has: x"#]]);
+        check(PAIRS, r#"{"keep": true, "to": "x"}"#, &four, expect!["to: the input has a column `x` already"]);
+        check("encoder = 'encoder.onnx'", r#"{"reconstruct": true}"#, &four, expect!["reconstruct: the model `tested` has no decoder"]);
+        check("model = 'encoder.onnx'", r#"{"reconstruct": true}"#, &four, expect!["reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"]);
+        check("model = 'blur.onnx'", "{}", &images(&[[2, 2, 3]], |_, _| 0.), expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
+        let pixels = tensors(&[2, 2, 3], &[0.; 12]);
+        let field = PixelFormat::default().mark(pixels.records.schema().field(0).clone());
+        let pixels = of([(field, Arc::clone(pixels.records.column(0)))]);
+        check("model = 'blur.onnx'", "{}", &pixels, expect![[r#"column: column `x`: its pixels are rgb nchw in [0, 1], but the model takes rgb nhwc in [0, 1]; give `model = "tested"` to its `pixels` stage"#]]);
+    }
+}

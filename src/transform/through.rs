@@ -1,0 +1,169 @@
+//! What the transforms that run a model share: the column that fits it, and the rows that may go in.
+
+use arrow::datatypes::{Field, Schema};
+
+use super::columns::{Refused, TensorRows, find_tensor};
+use crate::batch::{Batch, RejectCode, Rejects};
+use crate::error::{Fault, StageError};
+use crate::image::format::PixelFormat;
+use crate::model::Model;
+use crate::model::session::Failure;
+use crate::tensor::{TensorShape, tensor_field, variable_field, vector_field};
+
+/// The tensor column that an option names, or the only one that fits.
+///
+/// # Errors
+/// A fault at `column` where it does not fit, or several do.
+pub(super) fn find_column<'a>(
+    input: &'a Schema,
+    name: Option<&str>,
+    fits: impl Fn(&Field, &TensorShape) -> Result<(), String>,
+) -> Result<(usize, &'a Field, TensorShape), Fault> {
+    let misfit = |field: &Field, reason: String| Fault::new("column", format!("column `{}`: {reason}", field.name()));
+    let fields =
+        input.fields().iter().filter(|field| TensorShape::of(field).is_some_and(|shape| fits(field, &shape).is_ok()));
+    let fitting: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
+    let found = match (name, fitting.as_slice()) {
+        (Some(name), _) => find_tensor(input, "column", Some(name))?,
+        (None, [one]) => find_tensor(input, "column", Some(one))?,
+        (None, []) => find_tensor(input, "column", None)?,
+        (None, several) => {
+            let message = format!("several columns fit the model: {}; say which", several.join(", "));
+            return Err(Fault::new("column", message));
+        }
+    };
+    fits(found.1, &found.2).map_err(|reason| misfit(found.1, reason))?;
+    Ok(found)
+}
+
+/// Whether a column's pixels were made as the model's were, by what its metadata tells.
+pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
+    match (model.image_input(), PixelFormat::of(field)) {
+        (Some(image), Some(made)) if !image.format.equals(&made) => {
+            let (made, wanted) = (made.tell(), image.format.tell());
+            let advice = format!("give `model = \"{}\"` to its `pixels` stage", model.name());
+            Err(format!("its pixels are {made}, but the model takes {wanted}; {advice}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The field of a tensor like those of `field`, under another name.
+pub(super) fn like(field: &Field, shape: &TensorShape, name: &str) -> Result<Field, Fault> {
+    let like = match shape {
+        TensorShape::Fixed(shape) if shape.len() == 1 => Ok(vector_field(name, shape[0])),
+        TensorShape::Fixed(shape) => tensor_field(name, shape),
+        TensorShape::Variable(dims) => variable_field(name, *dims),
+    };
+    let like = like.map_err(|error| Fault::new("column", error.to_string()))?;
+    Ok(match PixelFormat::of(field) {
+        Some(format) => format.mark(like),
+        None => like,
+    })
+}
+
+/// Refuses the rows of which a value is missing or not finite, and those that `check` has something against.
+pub(super) fn usable(
+    batch: Batch,
+    column: usize,
+    shape: &TensorShape,
+    rejects: &mut Rejects,
+    check: impl Fn(&[usize]) -> Result<(), String>,
+) -> Result<Batch, StageError> {
+    let mut refused = Refused::default();
+    let rows = TensorRows::new(&batch, column, shape);
+    for row in 0..batch.records.num_rows() {
+        match rows.get(row) {
+            Err(refusal) => refused.add(row, refusal),
+            Ok((values, shape)) => {
+                if let Err(reason) = check(&shape) {
+                    refused.add(row, (RejectCode::Mismatch, reason));
+                } else if values.iter().any(|value| !value.is_finite()) {
+                    let name = batch.records.schema_ref().field(column).name();
+                    refused.add(row, (RejectCode::NotFinite, format!("`{name}` holds a value that is not finite")));
+                }
+            }
+        }
+    }
+    refused.leave_out(batch, rejects)
+}
+
+/// Refuses the rows on which the model failed.
+pub(super) fn refuse_failures(failures: Vec<Failure>, first: usize, refused: &mut Refused) {
+    for Failure { row, reason } in failures {
+        refused.add(first + row, (RejectCode::Model, reason));
+    }
+}
+
+/// Refuses the rows of which the model made something that is not finite; `len` values a row.
+pub(super) fn refuse_not_finite(values: &[f32], len: usize, what: &str, refused: &mut Refused) {
+    for (row, values) in values.chunks_exact(len.max(1)).enumerate() {
+        if values.iter().any(|value| !value.is_finite()) {
+            refused.add(row, (RejectCode::NotFinite, format!("the model gave a {what} that is not finite")));
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! What the tests of these transforms share: batches of tensors, through a model from `tests/models`.
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::batch::Reject;
+    use crate::kind::options;
+    use crate::model::testing::context;
+    use crate::tensor::{fixed_column, variable_column};
+    use crate::transform::testing::of;
+    use crate::transform::{TransformConfig, TransformPlan};
+
+    /// A batch with one tensor column, `x`.
+    pub(crate) fn tensors(shape: &[usize], values: &[f32]) -> Batch {
+        let shape = TensorShape::Fixed(shape.to_vec());
+        let field = like(&vector_field("x", 1), &shape, "x").unwrap();
+        of([(field, fixed_column(shape.len().unwrap(), values.to_vec()).unwrap())])
+    }
+
+    /// A batch with one column of images of their own sizes, `x`, made of `value(row, place)`.
+    pub(crate) fn images(shapes: &[[usize; 3]], value: impl Fn(usize, usize) -> f32) -> Batch {
+        let shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
+        let row = |(row, shape): (usize, &Vec<usize>)| (0..shape.iter().product()).map(|at| value(row, at)).collect();
+        let values: Vec<Vec<f32>> = shapes.iter().enumerate().map(row).collect();
+        of([(variable_field("x", 3).unwrap(), variable_column(3, values.concat(), &shapes).unwrap())])
+    }
+
+    pub(crate) fn plan<C: TransformConfig>(
+        model: &str,
+        written: &str,
+        batch: &Batch,
+    ) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let mut written: serde_json::Value = serde_json::from_str(written).unwrap();
+        written["model"] = "tested".into();
+        options::<C>(written)?.plan(&batch.records.schema(), &context(model))
+    }
+
+    /// Plans and applies; the schema of what comes out must be the planned one.
+    pub(crate) fn run<C: TransformConfig>(model: &str, written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
+        let plan = plan::<C>(model, written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let mut rejects = Rejects::default();
+        let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
+        assert_eq!(out.records.schema(), plan.schema());
+        assert_eq!(out.records.num_rows(), out.origin.len());
+        (out, rejects.into_vec())
+    }
+
+    /// The faults of a plan, one a line, without the folder of the tests.
+    pub(crate) fn faults<C: TransformConfig>(model: &str, written: &str, batch: &Batch) -> String {
+        let faults = plan::<C>(model, written, batch).err().unwrap_or_default();
+        let folder = format!("{}/tests/models/", env!("CARGO_MANIFEST_DIR"));
+        let line = |fault: Fault| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+        faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The values of a column.
+    pub(crate) fn column(batch: &Batch, name: &str) -> Vec<f32> {
+        let column = batch.records.column_by_name(name).unwrap();
+        let floats = column.as_any().downcast_ref::<arrow::array::Float32Array>();
+        floats.map_or_else(|| crate::tensor::fixed_values(column).unwrap().to_vec(), |floats| floats.values().to_vec())
+    }
+}

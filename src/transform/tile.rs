@@ -1,0 +1,185 @@
+//! Images cut into overlapping tiles of one size, and put together again with linear seams.
+
+use std::ops::Range;
+
+use crate::image::format::{Layout, PixelFormat};
+
+/// How images of one size are cut. An image that is no larger than a tile is one tile, padded by repeating its edges.
+#[derive(Debug)]
+pub(super) struct Tiling {
+    planes: usize,
+    interleaved: usize,
+    height: usize,
+    width: usize,
+    down: Axis,
+    across: Axis,
+}
+
+impl Tiling {
+    /// For images of `height` x `width`: tiles of at most `cut.tile` a side.
+    pub(super) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: Cut) -> Self {
+        let channels = format.channels.count();
+        let (planes, interleaved) = match format.layout {
+            Layout::Nchw => (channels, 1),
+            Layout::Nhwc => (1, channels),
+        };
+        Self { planes, interleaved, height, width, down: Axis::new(height, cut), across: Axis::new(width, cut) }
+    }
+
+    /// How many tiles an image has.
+    pub(super) fn count(&self) -> usize {
+        self.down.spans.len() * self.across.spans.len()
+    }
+
+    /// Height and width of every tile.
+    pub(super) fn side(&self) -> (usize, usize) {
+        (self.down.side, self.across.side)
+    }
+
+    /// Appends a tile of the image to `out`.
+    pub(super) fn cut(&self, image: &[f32], tile: usize, out: &mut Vec<f32>) {
+        let (down, across) = self.spans(tile);
+        for plane in 0..self.planes {
+            for y in 0..self.down.side {
+                let row = self.row(plane, (down.range.start + y).min(self.height - 1));
+                let pixel = |x: usize| row + (across.range.start + x).min(self.width - 1) * self.interleaved;
+                let inside = pixel(0)..pixel(across.range.len() - 1) + self.interleaved;
+                out.extend_from_slice(&image[inside.clone()]);
+                for _ in across.range.len()..self.across.side {
+                    out.extend_from_slice(&image[inside.end - self.interleaved..inside.end]);
+                }
+            }
+        }
+    }
+
+    /// Adds a tile, as the model gave it, to the image; when all its tiles are added, the image is whole.
+    pub(super) fn blend(&self, values: &[f32], tile: usize, image: &mut [f32]) {
+        let (down, across) = self.spans(tile);
+        let (side, tile_row) = (self.down.side, self.across.side * self.interleaved);
+        for plane in 0..self.planes {
+            for (y, down_weight) in down.weights.iter().enumerate() {
+                let from = (plane * side + y) * tile_row;
+                let to = self.row(plane, down.range.start + y) + across.range.start * self.interleaved;
+                for (x, across_weight) in across.weights.iter().enumerate() {
+                    let weight = down_weight * across_weight;
+                    for channel in x * self.interleaved..(x + 1) * self.interleaved {
+                        image[to + channel] += weight * values[from + channel];
+                    }
+                }
+            }
+        }
+    }
+
+    fn spans(&self, tile: usize) -> (&Span, &Span) {
+        let columns = self.across.spans.len();
+        (&self.down.spans[tile / columns], &self.across.spans[tile % columns])
+    }
+
+    /// Where a row of pixels begins.
+    fn row(&self, plane: usize, y: usize) -> usize {
+        (plane * self.height + y) * self.width * self.interleaved
+    }
+}
+
+/// How large tiles are, in pixels: `tile` is a multiple of `multiple`, and at least twice `overlap`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Side of a tile, for images that exceed it.
+    pub(super) tile: usize,
+    /// How far neighbours reach into each other.
+    pub(super) overlap: usize,
+    /// Sides that the model takes are multiples of this.
+    pub(super) multiple: usize,
+}
+
+/// One direction of an image, cut.
+#[derive(Debug)]
+struct Axis {
+    side: usize,
+    spans: Vec<Span>,
+}
+
+/// The pixels of the image that a tile covers in one direction, and what it contributes to each: over all tiles that
+/// cover a pixel, weights add up to 1.
+#[derive(Debug)]
+struct Span {
+    range: Range<usize>,
+    weights: Vec<f32>,
+}
+
+impl Axis {
+    fn new(len: usize, cut: Cut) -> Self {
+        if len <= cut.tile {
+            let span = Span { range: 0..len, weights: vec![1.0; len] };
+            return Self { side: len.next_multiple_of(cut.multiple), spans: vec![span] };
+        }
+        let step = cut.tile - cut.overlap;
+        let count = (len - cut.overlap).div_ceil(step);
+        let ramp = |at: usize| (at + 1).min(cut.tile - at).min(cut.overlap + 1) as f32;
+        let starts: Vec<usize> = (0..count).map(|tile| (tile * step).min(len - cut.tile)).collect();
+        let mut sums = vec![0.0_f32; len];
+        for start in &starts {
+            sums[*start..start + cut.tile].iter_mut().enumerate().for_each(|(at, sum)| *sum += ramp(at));
+        }
+        let spans = starts.into_iter().map(|start| {
+            let weights = (0..cut.tile).map(|at| ramp(at) / sums[start + at]).collect();
+            Span { range: start..start + cut.tile, weights }
+        });
+        Self { side: cut.tile, spans: spans.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::format::Channels;
+
+    fn format(layout: Layout) -> PixelFormat {
+        PixelFormat { layout, channels: Channels::Rgb, ..PixelFormat::default() }
+    }
+
+    /// Cuts an image, leaves its tiles as they are, and puts it together.
+    fn there_and_back(layout: Layout, height: usize, width: usize, cut: Cut) -> (usize, (usize, usize)) {
+        let tiling = Tiling::new(&format(layout), (height, width), cut);
+        let image: Vec<f32> = (0..3 * height * width).map(|value| (value % 251) as f32).collect();
+        let mut back = vec![0.0; image.len()];
+        for tile in 0..tiling.count() {
+            let mut values = Vec::new();
+            tiling.cut(&image, tile, &mut values);
+            assert_eq!(values.len(), 3 * tiling.side().0 * tiling.side().1);
+            tiling.blend(&values, tile, &mut back);
+        }
+        let worst = image.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "off by {worst}");
+        (tiling.count(), tiling.side())
+    }
+
+    #[test]
+    fn an_image_survives_being_cut_in_every_layout_and_size() {
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let cut = Cut { tile: 16, overlap: 4, multiple: 4 };
+            assert_eq!(there_and_back(layout, 16, 16, cut), (1, (16, 16)));
+            assert_eq!(there_and_back(layout, 5, 7, cut), (1, (8, 8)));
+            assert_eq!(there_and_back(layout, 1, 1, cut), (1, (4, 4)));
+            assert_eq!(there_and_back(layout, 17, 40, cut), (6, (16, 16)));
+            assert_eq!(there_and_back(layout, 100, 3, cut), (8, (16, 4)));
+            assert_eq!(there_and_back(layout, 33, 33, Cut { overlap: 0, ..cut }), (9, (16, 16)));
+        }
+    }
+
+    #[test]
+    fn seams_are_linear() {
+        let axis = Axis::new(13, Cut { tile: 8, overlap: 3, multiple: 1 });
+        let weights: Vec<&[f32]> = axis.spans.iter().map(|span| span.weights.as_slice()).collect();
+        assert_eq!(weights, [&[1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25], &[0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]]);
+    }
+
+    #[test]
+    fn a_small_image_is_padded_with_its_edge() {
+        let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        let tiling = Tiling::new(&gray, (2, 3), Cut { tile: 4, overlap: 0, multiple: 4 });
+        let mut padded = Vec::new();
+        tiling.cut(&[1., 2., 3., 4., 5., 6.], 0, &mut padded);
+        assert_eq!(padded, [1., 2., 3., 3., 4., 5., 6., 6., 4., 5., 6., 6., 4., 5., 6., 6.]);
+    }
+}

@@ -1,0 +1,32 @@
+//! ONNX Runtime's library where it is not: what is said. A process of its own, since a library is loaded once for ever.
+
+#![allow(clippy::unwrap_used)]
+
+use latentflow::model::{RuntimeSpec, runtime};
+
+#[test]
+fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuse = |name: &str, expected: &str| {
+        let spec = RuntimeSpec { library: Some(folder.path().join(name)), ..RuntimeSpec::default() };
+        let fault = runtime::init(&spec).unwrap_err();
+        assert_eq!(fault.key, "library");
+        assert!(fault.message.starts_with("no ONNX Runtime: correct `runtime.library`"), "{}", fault.message);
+        assert!(fault.message.contains(expected), "{}", fault.message);
+    };
+    refuse("gone.so", "gone.so cannot be loaded: ");
+    std::fs::write(folder.path().join("text.so"), "not a library").unwrap();
+    refuse("text.so", "text.so cannot be loaded: ");
+    #[cfg(target_os = "linux")]
+    {
+        let alien = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"];
+        let alien = alien.iter().find(|path| std::path::Path::new(path).exists()).unwrap();
+        std::fs::copy(alien, folder.path().join("alien.so")).unwrap();
+        refuse("alien.so", "alien.so is a library, but not ONNX Runtime");
+    }
+    runtime::init(&RuntimeSpec::default()).unwrap_or_else(|fault| panic!("{}", fault.message));
+    let spec = RuntimeSpec { library: Some(folder.path().join("text.so")), ..RuntimeSpec::default() };
+    assert!(runtime::init(&spec).unwrap_err().message.contains("is loaded already"));
+    let spec = RuntimeSpec { providers: vec![], ..RuntimeSpec::default() };
+    assert_eq!(runtime::init(&spec).unwrap_err().key, "providers");
+}
