@@ -423,24 +423,69 @@ mod tests {
             expected.assert_eq(&faults::<Config>(model, options, batch));
         };
         let any = images(&[[2, 2, 3]], |_, _| 0.0);
-        check(BLUR, r#"{"tile": 8, "overlap": 5, "to": "x"}"#, &any, expect![[r#"
+        check(
+            BLUR,
+            r#"{"tile": 8, "overlap": 5, "to": "x"}"#,
+            &any,
+            expect![[r#"
             overlap: 5 is more than half of a tile of 8
-            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]]);
-        check(BLUR, r#"{"tile": 1000000, "overlap": 5, "column": "y"}"#, &any, expect![[r#"
+            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]],
+        );
+        check(
+            BLUR,
+            r#"{"tile": 1000000, "overlap": 5, "column": "y"}"#,
+            &any,
+            expect![[r#"
             tile: 1000000 is too large; tiles are there to bound memory
-            column: no column `y`; the input has: x"#]]);
-        check(HALVE, r#"{"tile": 33}"#, &any, expect![[r#"
+            column: no column `y`; the input has: x"#]],
+        );
+        check(
+            HALVE,
+            r#"{"tile": 33}"#,
+            &any,
+            expect![[r#"
             tile: 33 is no multiple of 2, which the model needs
             overlap: 32 is more than half of a tile of 33
-            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]]);
-        check("model = 'double.onnx'", "{}", &any, expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
-        check("model = 'log.onnx'", r#"{"tile": 8, "overlap": 2}"#, &tensors(&[2], &[0.; 2]), expect![[r#"
+            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]],
+        );
+        check(
+            "model = 'double.onnx'",
+            "{}",
+            &any,
+            expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"],
+        );
+        check(
+            "model = 'log.onnx'",
+            r#"{"tile": 8, "overlap": 2}"#,
+            &tensors(&[2], &[0.; 2]),
+            expect![[r#"
             tile: the model takes records of one shape, which are not cut; leave it out
-            overlap: the model takes records of one shape, which are not cut; leave it out"#]]);
-        check("model = 'log.onnx'", "{}", &any, expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
-        check("encoder = 'encoder.onnx'", "{}", &tensors(&[4], &[0.; 4]), expect!["column: column `x`: the model `tested` has no decoder"]);
-        check("model = 'encoder.onnx'", "{}", &tensors(&[4], &[0.; 4]), expect!["model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"]);
-        check(BLUR, "{}", &tensors(&[4], &[0.; 4]), expect!["column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"]);
+            overlap: the model takes records of one shape, which are not cut; leave it out"#]],
+        );
+        check(
+            "model = 'log.onnx'",
+            "{}",
+            &any,
+            expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"],
+        );
+        check(
+            "encoder = 'encoder.onnx'",
+            "{}",
+            &tensors(&[4], &[0.; 4]),
+            expect!["column: column `x`: the model `tested` has no decoder"],
+        );
+        check(
+            "model = 'encoder.onnx'",
+            "{}",
+            &tensors(&[4], &[0.; 4]),
+            expect!["model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"],
+        );
+        check(
+            BLUR,
+            "{}",
+            &tensors(&[4], &[0.; 4]),
+            expect!["column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"],
+        );
     }
 
     #[test]
