@@ -9,6 +9,8 @@ use crate::error::StageError;
 
 /// What every temporary name begins with; nothing else that we write does. The leading dot hides such files.
 const TEMPORARY: &str = ".latentflow-";
+/// What it ends with: patterns such as `*.parquet` match hidden names too in some readers.
+const UNFINISHED: &str = ".tmp";
 
 /// Puts `bytes` under `path`, durably: after a crash the file is the old one or the new one, whole.
 /// Folders that are missing are made.
@@ -50,7 +52,9 @@ pub fn create_folders(path: &Path) -> Result<(), StageError> {
         return Ok(());
     }
     let above = parent(path);
-    create_folders(above)?;
+    if above != path {
+        create_folders(above)?;
+    }
     match fs::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(StageError::io(path)(error)),
         _ => sync_folder(above),
@@ -61,12 +65,14 @@ pub fn create_folders(path: &Path) -> Result<(), StageError> {
 pub fn temporary(path: &Path) -> PathBuf {
     let mut name = OsString::from(TEMPORARY);
     name.push(path.file_name().unwrap_or_default());
+    name.push(UNFINISHED);
     path.with_file_name(name)
 }
 
-/// Whether a file's name is a temporary one of ours.
+/// Whether a file name is one that [`temporary`] gives.
 pub fn is_temporary(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+    let name = name.as_encoded_bytes();
+    name.starts_with(TEMPORARY.as_bytes()) && name.ends_with(UNFINISHED.as_bytes())
 }
 
 /// Creates a file under a temporary name, in place of what a crash may have left there; follows no link.
@@ -126,13 +132,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::create_dir(folder.path().join(".latentflow-folder")).unwrap();
-        for name in [".latentflow-a.png", "sub/.latentflow-b.png", "sub/c.png", ".hidden", "_latentflow"] {
+        for name in [".latentflow-a.png.tmp", "sub/.latentflow-b.png.tmp", "sub/c.png", ".hidden", "_latentflow"] {
             fs::write(folder.path().join(name), b"x").unwrap();
         }
         remove_temporaries(folder.path()).unwrap();
         remove_temporaries(&folder.path().join("absent")).unwrap();
         let left = |name: &str| folder.path().join(name).exists();
-        assert!(!left(".latentflow-a.png") && !left("sub/.latentflow-b.png"));
+        assert!(!left(".latentflow-a.png.tmp") && !left("sub/.latentflow-b.png.tmp"));
         assert!(left("sub/c.png") && left(".hidden") && left("_latentflow") && left(".latentflow-folder"));
     }
 

@@ -57,6 +57,9 @@ pub enum StageError {
     /// ONNX Runtime failed to load or run a model.
     #[error("{0}")]
     Model(String),
+    /// Nobody reads what is printed any more: an end that the reader chose, such as `head`.
+    #[error("standard output was closed")]
+    OutputClosed,
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),

@@ -8,6 +8,7 @@ pub mod units;
 pub mod batch;
 pub mod coverage;
 pub mod tensor;
+pub mod memory;
 pub mod metrics;
 pub mod kind;
 pub mod image;

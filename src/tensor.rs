@@ -6,7 +6,12 @@ use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int32Array
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
-use arrow_schema::extension::{FixedShapeTensor, VariableShapeTensor};
+use arrow_schema::extension::{EXTENSION_TYPE_METADATA_KEY, EXTENSION_TYPE_NAME_KEY};
+use serde_json::{Value, json};
+
+// arrow-schema 60 writes absent metadata as null, which itself and others then refuse to read: so it is written here.
+const FIXED: &str = "arrow.fixed_shape_tensor";
+const VARIABLE: &str = "arrow.variable_shape_tensor";
 
 /// What one value of a tensor column looks like, without the batch dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,17 +29,14 @@ impl TensorShape {
         match field.data_type() {
             DataType::FixedSizeList(item, len) if item.data_type() == &DataType::Float32 => {
                 let len = usize::try_from(*len).ok()?;
-                match field.try_extension_type::<FixedShapeTensor>() {
-                    Ok(tensor) => {
-                        let shape = tensor.shape();
-                        (shape.iter().product::<usize>() == len).then(|| Self::Fixed(shape.to_vec()))
-                    }
-                    Err(_) => Some(Self::Fixed(vec![len])),
-                }
+                let Some(shape) = fixed_shape(field) else { return Some(Self::Fixed(vec![len])) };
+                let values = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+                (values == Some(len)).then_some(Self::Fixed(shape))
             }
-            DataType::Struct(_) => {
-                let tensor = field.try_extension_type::<VariableShapeTensor>().ok()?;
-                (tensor.value_type() == &DataType::Float32).then(|| Self::Variable(tensor.dimensions()))
+            DataType::Struct(fields) if field.extension_type_name() == Some(VARIABLE) => {
+                let DataType::FixedSizeList(_, dims) = fields.find("shape")?.1.data_type() else { return None };
+                let dims = usize::try_from(*dims).ok()?;
+                (fields == &variable_fields(dims)).then_some(Self::Variable(dims))
             }
             _ => None,
         }
@@ -68,9 +70,11 @@ pub fn vector_field(name: &str, len: usize) -> Field {
 /// # Errors
 /// When the shape is not one that Arrow can hold.
 pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
-    let mut field = vector_field(name, shape.iter().product());
-    field.try_with_extension_type(FixedShapeTensor::try_new(DataType::Float32, shape.to_vec(), None, None)?)?;
-    Ok(field)
+    let len = shape.iter().try_fold(1_i32, |product, &size| product.checked_mul(i32::try_from(size).ok()?));
+    if len.is_none() {
+        return Err(ArrowError::SchemaError(format!("a tensor of {shape:?} has more values than a row can hold")));
+    }
+    Ok(extended(vector_field(name, shape.iter().product()), FIXED, &json!({ "shape": shape })))
 }
 
 /// A non-nullable tensor column whose rows each have their own shape of `dims` dimensions.
@@ -78,9 +82,10 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
 /// # Errors
 /// When the shape is not one that Arrow can hold.
 pub fn variable_field(name: &str, dims: usize) -> Result<Field, ArrowError> {
-    let mut field = Field::new(name, DataType::Struct(variable_fields(dims)), false);
-    field.try_with_extension_type(VariableShapeTensor::try_new(DataType::Float32, dims, None, None, None)?)?;
-    Ok(field)
+    if i32::try_from(dims).is_err() {
+        return Err(ArrowError::SchemaError(format!("a tensor cannot have {dims} dimensions")));
+    }
+    Ok(extended(Field::new(name, DataType::Struct(variable_fields(dims)), false), VARIABLE, &json!({})))
 }
 
 /// A column for [`vector_field`] or [`tensor_field`] from its values, row after row; takes the vector without a copy.
@@ -131,6 +136,17 @@ pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize
     Some((values.values().get(from..to)?, shape))
 }
 
+fn extended(field: Field, name: &str, metadata: &Value) -> Field {
+    let metadata = metadata.to_string();
+    field.with_metadata([(EXTENSION_TYPE_NAME_KEY, name), (EXTENSION_TYPE_METADATA_KEY, metadata.as_str())])
+}
+
+/// The shape in the metadata of a fixed-shape tensor; `None` where the field is none, or does not say.
+fn fixed_shape(field: &Field) -> Option<Vec<usize>> {
+    let metadata = field.extension_type_metadata().filter(|_| field.extension_type_name() == Some(FIXED))?;
+    serde_json::from_value(serde_json::from_str::<Value>(metadata).ok()?.get("shape")?.clone()).ok()
+}
+
 fn variable_fields(dims: usize) -> Fields {
     let size_item = Arc::new(Field::new_list_field(DataType::Int32, false));
     Fields::from(vec![
@@ -146,4 +162,35 @@ fn item() -> Arc<Field> {
 /// Arrow counts fixed-size lists with an `i32`; a longer row could not be allocated anyway.
 fn len_of(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_shape_of_a_tensor_column_is_read_as_it_was_written() {
+        assert_eq!(TensorShape::of(&tensor_field("x", &[2, 3]).unwrap()), Some(TensorShape::Fixed(vec![2, 3])));
+        assert_eq!(TensorShape::of(&variable_field("x", 3).unwrap()), Some(TensorShape::Variable(3)));
+        assert_eq!(TensorShape::of(&vector_field("x", 4)), Some(TensorShape::Fixed(vec![4])));
+        assert_eq!(TensorShape::of(&Field::new("x", DataType::Float32, false)), None);
+    }
+
+    #[test]
+    fn metadata_is_the_least_that_the_arrow_format_asks_for() {
+        let field = tensor_field("x", &[2, 3]).unwrap();
+        assert_eq!(field.extension_type_name(), Some("arrow.fixed_shape_tensor"));
+        assert_eq!(field.extension_type_metadata(), Some(r#"{"shape":[2,3]}"#));
+    }
+
+    #[test]
+    fn a_shape_that_its_values_do_not_fill_is_no_tensor() {
+        for shape in [json!([2, 4]), json!([usize::MAX, 2])] {
+            let field = extended(vector_field("x", 6), FIXED, &json!({ "shape": shape }));
+            assert_eq!(TensorShape::of(&field), None);
+        }
+        assert!(tensor_field("x", &[1 << 20, 1 << 20]).is_err());
+    }
 }

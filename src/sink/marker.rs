@@ -14,9 +14,7 @@ use crate::sink::{Identity, STATE};
 /// What the marker holds, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
-    pipeline: String,
-    stage: String,
-    digest: String,
+    identity: Identity,
     coverage: Coverage,
 }
 
@@ -25,25 +23,26 @@ struct Marker {
 /// # Errors
 /// When the marker cannot be read, or was written under another digest.
 pub fn read(folder: &Path, identity: &Identity) -> Result<Coverage, StageError> {
+    let Some((written, coverage)) = load(folder)? else { return Ok(Coverage::default()) };
+    identity.check(folder, &written)?;
+    Ok(coverage)
+}
+
+/// Who wrote the marker in `folder`, and the source rows that it says are done; `None` where there is no marker.
+///
+/// # Errors
+/// When the marker cannot be read.
+pub fn load(folder: &Path) -> Result<Option<(Identity, Coverage)>, StageError> {
     let path = place(folder);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Coverage::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StageError::io(&path)(error)),
     };
     let marker: Marker = serde_json::from_slice(&text).map_err(|error| {
         StageError::Other(format!("{}: this is no marker of ours: {error}; restore or remove it", path.display()))
     })?;
-    if marker.digest == identity.digest {
-        return Ok(marker.coverage);
-    }
-    let Marker { pipeline, stage, .. } = marker;
-    Err(StageError::Other(format!(
-        "{}: holds the output of stage `{stage}` of pipeline `{pipeline}`, made with other stages, options or models \
-         than those of `{}` now; write to another path, or remove the folder to make it anew",
-        folder.display(),
-        identity.stage,
-    )))
+    Ok(Some((marker.identity, marker.coverage)))
 }
 
 /// Replaces the marker in `folder`, durably. What it covers must be durable already.
@@ -51,12 +50,7 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Coverage, StageError> 
 /// # Errors
 /// When it cannot be written.
 pub fn write(folder: &Path, identity: &Identity, coverage: &Coverage) -> Result<(), StageError> {
-    let marker = Marker {
-        pipeline: identity.pipeline.clone(),
-        stage: identity.stage.clone(),
-        digest: identity.digest.clone(),
-        coverage: coverage.clone(),
-    };
+    let marker = Marker { identity: identity.clone(), coverage: coverage.clone() };
     let text = serde_json::to_vec(&marker).map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
     write_atomically(&place(folder), &text)
 }

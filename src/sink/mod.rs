@@ -1,12 +1,22 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
+mod columns;
+pub mod discard;
+pub mod footer;
+pub mod lock;
 pub mod marker;
+pub mod parquet;
+pub mod part;
+pub mod rejects;
+pub mod stdout;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::Batch;
@@ -67,7 +77,7 @@ pub struct Written {
 }
 
 /// Who wrote a file: goes into every footer, and is checked before more is added.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The pipeline's name.
     pub pipeline: String,
@@ -77,6 +87,43 @@ pub struct Identity {
     pub digest: String,
     /// Model name and digest, for each model upstream.
     pub models: Vec<(String, String)>,
+}
+
+impl Identity {
+    /// Whether what `folder` holds, written under `found`, may be added to.
+    ///
+    /// # Errors
+    /// When the digests differ: names what is known to differ, and says what to do.
+    pub fn check(&self, folder: &Path, found: &Self) -> Result<(), StageError> {
+        if self.digest == found.digest {
+            return Ok(());
+        }
+        let differ = |what: &str, mine: &str, theirs: &str| {
+            (mine != theirs).then(|| format!("{what} was `{theirs}` and is `{mine}` now"))
+        };
+        let digest = |models: &[(String, String)], name: &str| {
+            let model = models.iter().find(|(model, _)| model == name);
+            model.map_or_else(|| "absent".to_owned(), |(_, digest)| digest.clone())
+        };
+        let models: BTreeSet<&String> = self.models.iter().chain(&found.models).map(|(name, _)| name).collect();
+        let models = models.into_iter().map(|name| {
+            differ(&format!("the model `{name}`"), &digest(&self.models, name), &digest(&found.models, name))
+        });
+        let names =
+            [differ("the pipeline", &self.pipeline, &found.pipeline), differ("the stage", &self.stage, &found.stage)];
+        let mut differences: Vec<String> = names.into_iter().chain(models).flatten().collect();
+        if differences.is_empty() {
+            differences.push("options of the stages before it have changed".to_owned());
+        }
+        Err(StageError::Other(format!(
+            "{}: holds the output of stage `{}` of pipeline `{}`, which made other rows: {}; \
+             write to another path, or remove the folder to make it anew",
+            folder.display(),
+            found.stage,
+            found.pipeline,
+            differences.join(", "),
+        )))
+    }
 }
 
 /// The options of a kind of sink.
@@ -92,7 +139,11 @@ pub trait SinkConfig: DeserializeOwned + JsonSchema {
 pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
 
 /// Every kind of sink.
-pub const KINDS: &[Kind<PlanSink>] = &[];
+pub const KINDS: &[Kind<PlanSink>] = &[
+    kind::<parquet::Config>("parquet", "writes records to Parquet files, each file whole or not at all"),
+    kind::<stdout::Config>("stdout", "prints records as NDJSON, one object a line"),
+    kind::<discard::Config>("discard", "drops records, for benchmarks"),
+];
 
 const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSink> {
     Kind {

@@ -1,0 +1,53 @@
+//! Sink `discard`: drops records, for benchmarks.
+
+use std::path::Path;
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::coverage::Coverage;
+use crate::error::{Fault, StageError};
+use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+
+/// It has no options.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {}
+
+impl SinkConfig for Config {
+    fn plan(self, _: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+        Ok(Box::new(Discard))
+    }
+}
+
+struct Discard;
+
+impl Sink for Discard {
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    fn committed(&self, _: &Identity) -> Result<Coverage, StageError> {
+        Ok(Coverage::default())
+    }
+
+    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
+        Ok(self)
+    }
+}
+
+impl Writer for Discard {
+    fn write(&mut self, _: &Batch) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn written(&self) -> Written {
+        Written::default()
+    }
+}

@@ -1,0 +1,111 @@
+//! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+
+use crate::coverage::Coverage;
+use crate::error::StageError;
+use crate::sink::Identity;
+
+const PROVENANCE: &str = "latentflow.provenance";
+const PIPELINE: &str = "latentflow.pipeline";
+const STAGE: &str = "latentflow.stage";
+const DIGEST: &str = "latentflow.digest";
+const MODELS: &str = "latentflow.models";
+const VERSION: &str = "latentflow.version";
+
+/// Who wrote a file, and which source rows it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// Pipeline, stage, digest and models.
+    pub identity: Identity,
+    /// The version of the program.
+    pub version: String,
+    /// Every source row that went into the file, those that were dropped on the way too.
+    pub coverage: Coverage,
+}
+
+impl Footer {
+    /// A footer of this version of the program.
+    pub fn new(identity: Identity, coverage: Coverage) -> Self {
+        Self { identity, version: env!("CARGO_PKG_VERSION").to_owned(), coverage }
+    }
+
+    /// The footer as key-value metadata.
+    #[expect(clippy::expect_used, reason = "maps of strings and numbers always have a JSON form")]
+    pub fn to_metadata(&self) -> Vec<KeyValue> {
+        let models: BTreeMap<_, _> = self.identity.models.iter().cloned().collect();
+        let provenance = serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
+        let models = serde_json::to_string(&models).expect("a map of strings to strings");
+        let entries = [
+            (PROVENANCE, provenance),
+            (PIPELINE, self.identity.pipeline.clone()),
+            (STAGE, self.identity.stage.clone()),
+            (DIGEST, self.identity.digest.clone()),
+            (MODELS, models),
+            (VERSION, self.version.clone()),
+        ];
+        entries.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
+    }
+
+    /// The footer of a file that latentflow wrote; `None` for another's file.
+    ///
+    /// # Errors
+    /// Where a file bears our keys, but not our values; it is named.
+    pub fn of(path: &Path, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
+        let entries = metadata.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.as_deref();
+        let Some(provenance) = find(PROVENANCE) else { return Ok(None) };
+        let damaged = |key: &str, what: &str| {
+            StageError::Other(format!("{}: `{key}` in the footer {what}; restore or remove the file", path.display()))
+        };
+        let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| damaged(key, "is missing"));
+        let models: BTreeMap<String, String> =
+            serde_json::from_str(&text(MODELS)?).map_err(|error| damaged(MODELS, &format!("is damaged: {error}")))?;
+        let coverage =
+            serde_json::from_str(provenance).map_err(|error| damaged(PROVENANCE, &format!("is damaged: {error}")))?;
+        let identity = Identity {
+            pipeline: text(PIPELINE)?,
+            stage: text(STAGE)?,
+            digest: text(DIGEST)?,
+            models: models.into_iter().collect(),
+        };
+        Ok(Some(Self { identity, version: text(VERSION)?, coverage }))
+    }
+}
+
+/// The data files directly in a folder, by name; none where the folder does not exist.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn data_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StageError::io(folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(StageError::io(folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_')));
+        if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The metadata of a Parquet file, from its footer alone.
+///
+/// # Errors
+/// When it cannot be read, or has no sound footer; the file is named.
+pub fn read_metadata(path: &Path) -> Result<ParquetMetaData, StageError> {
+    let file = File::open(path).map_err(StageError::io(path))?;
+    ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| {
+        StageError::Other(format!("{}: this is no whole Parquet file: {error}; restore or remove it", path.display()))
+    })
+}

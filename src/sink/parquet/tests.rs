@@ -1,0 +1,297 @@
+//! Tests of the sink `parquet`: what it writes, and what it finds when it starts again.
+
+#![allow(clippy::unwrap_used)]
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use crate::batch::{Provenance, Split};
+use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
+
+fn schema() -> Schema {
+    Schema::new(vec![
+        Field::new("source", DataType::Utf8, false),
+        vector_field("latent", 4),
+        tensor_field("pixels", &[1, 2, 2]).unwrap(),
+        variable_field("image", 2).unwrap(),
+    ])
+}
+
+/// Records `rows` of the split `a`, whose values say which row they are.
+fn batch(rows: Range<u16>) -> Batch {
+    let values = |each: u16| {
+        rows.clone().flat_map(move |row| (0..each).map(move |place| f32::from(row) + f32::from(place) / 8.0))
+    };
+    let shapes: Vec<Vec<usize>> = rows.clone().map(|row| vec![1, 1 + usize::from(row % 3)]).collect();
+    let pixels = rows.clone().flat_map(|row| vec![f32::from(row); 1 + usize::from(row % 3)]).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("{row}.png")))),
+        fixed_column(4, values(4).collect()).unwrap(),
+        fixed_column(4, values(4).collect()).unwrap(),
+        variable_column(2, pixels, &shapes).unwrap(),
+    ];
+    let records = RecordBatch::try_new(Arc::new(schema()), columns).unwrap();
+    Batch::new(records, Provenance::rows(Split::new("a"), rows.start.into()..rows.end.into()))
+}
+
+/// The batch of these rows after a filter that keeps none of them.
+fn dropped(rows: Range<u16>) -> Batch {
+    let none = BooleanArray::from(vec![false; rows.len()]);
+    batch(rows).filter(&none).unwrap()
+}
+
+fn identity() -> Identity {
+    let models = vec![("photo".to_owned(), "5eed".to_owned())];
+    Identity { pipeline: "photos".into(), stage: "out".into(), digest: "d1".into(), models }
+}
+
+fn sink_with(path: &Path, change: impl FnOnce(&mut Config)) -> Box<dyn Sink> {
+    let mut config = Config::new(path);
+    change(&mut config);
+    config.sink(&schema()).unwrap()
+}
+
+fn sink(path: &Path) -> Box<dyn Sink> {
+    sink_with(path, |_| ())
+}
+
+fn committed(path: &Path) -> Result<String, String> {
+    let coverage = sink(path).committed(&identity()).map_err(|error| error.to_string())?;
+    Ok(serde_json::to_string(&coverage).unwrap())
+}
+
+/// Writes the batches in one run, committing at its end.
+fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> Written {
+    let mut writer = sink.open(identity()).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.commit().unwrap();
+    writer.written()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let files = data_files(path).unwrap();
+    files.iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+fn read(file: &Path) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(file).unwrap()).unwrap();
+    let schema = Arc::clone(reader.schema());
+    let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+fn footer(file: &Path) -> Footer {
+    Footer::of(file, &read_metadata(file).unwrap()).unwrap().unwrap()
+}
+
+fn records_of(path: &Path) -> Vec<i64> {
+    let files = data_files(path).unwrap();
+    files.iter().map(|file| read_metadata(file).unwrap().file_metadata().num_rows()).collect()
+}
+
+#[test]
+fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = run(sink(folder.path()), &[batch(0..10), batch(10..25)]);
+    let file = folder.path().join("part-00000.parquet");
+    assert_eq!(written, Written { files: 1, bytes: fs::metadata(&file).unwrap().len(), records: 25 });
+    let read = read(&file);
+    assert_eq!(read.schema().fields(), schema().fields());
+    assert_eq!(read, batch(0..25).records.with_schema(read.schema()).unwrap());
+}
+
+#[test]
+fn every_compression_is_read_back() {
+    for compression in [Compression::Zstd, Compression::Snappy, Compression::Lz4, Compression::None] {
+        let folder = tempfile::tempdir().unwrap();
+        run(sink_with(folder.path(), |config| config.compression = compression), &[batch(0..9)]);
+        let read = read(&folder.path().join("part-00000.parquet"));
+        assert_eq!(read.columns(), batch(0..9).records.columns(), "{compression:?}");
+    }
+}
+
+#[test]
+fn only_the_chosen_columns_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = vec!["latent".to_owned(), "source".to_owned()];
+    run(sink_with(folder.path(), |config| config.columns = Some(names)), &[batch(0..3)]);
+    let read = read(&folder.path().join("part-00000.parquet"));
+    let columns: Vec<String> = read.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(columns, ["latent", "source"]);
+}
+
+#[test]
+fn files_hold_at_most_the_records_they_may_and_no_batch_is_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let batches = [batch(0..4), batch(4..8), batch(8..12), batch(12..32), batch(32..34)];
+    let limit = NonZeroU64::new(10);
+    let written = run(sink_with(folder.path(), |config| config.file.records = limit), &batches);
+    assert_eq!(records_of(folder.path()), [8, 4, 20, 2]);
+    assert_eq!((written.files, written.records), (4, 34));
+}
+
+#[test]
+fn files_hold_at_most_the_bytes_they_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let batches: Vec<Batch> = (0..6).map(|n| batch(n * 4..n * 4 + 4)).collect();
+    let two = record_bytes(&batches[0].records) + record_bytes(&batches[1].records);
+    run(sink_with(folder.path(), |config| config.file.bytes = Bytes(two + 20)), &batches);
+    assert_eq!(records_of(folder.path()), [8, 8, 8]);
+}
+
+#[test]
+fn a_footer_says_who_wrote_the_file_and_which_rows_it_stands_for() {
+    let folder = tempfile::tempdir().unwrap();
+    run(sink(folder.path()), &[dropped(0..5), batch(5..10), dropped(10..12), batch(20..22)]);
+    let footer = footer(&folder.path().join("part-00000.parquet"));
+    assert_eq!(footer.identity, identity());
+    assert_eq!(footer.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(serde_json::to_string(&footer.coverage).unwrap(), r#"{"a":[[0,12],[20,22]]}"#);
+}
+
+#[test]
+fn rows_that_left_no_record_are_done_without_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = sink(folder.path()).open(identity()).unwrap();
+    for rows in [0..5, 5..9] {
+        writer.write(&dropped(rows)).unwrap();
+        writer.commit().unwrap();
+    }
+    assert_eq!(writer.written(), Written::default());
+    drop(writer);
+    assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,9]]}"#);
+    run(sink(folder.path()), &[dropped(9..12)]);
+    assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,12]]}"#);
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn nothing_is_committed_where_nothing_was_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("absent/out");
+    assert_eq!(committed(&path).unwrap(), "{}");
+    assert_eq!(run(sink(&path), &[]), Written::default());
+    assert_eq!(committed(&path).unwrap(), "{}");
+}
+
+#[test]
+fn a_second_run_goes_on_with_the_next_number_and_knows_what_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    run(sink(folder.path()), &[batch(0..5), dropped(5..7)]);
+    run(sink(folder.path()), &[batch(7..9)]);
+    assert_eq!(names(folder.path()), ["part-00000.parquet", "part-00001.parquet"]);
+    assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,9]]}"#);
+    fs::remove_file(folder.path().join("part-00000.parquet")).unwrap();
+    run(sink(folder.path()), &[batch(9..11)]);
+    assert_eq!(names(folder.path()), ["part-00001.parquet", "part-00002.parquet"]);
+}
+
+#[test]
+fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("notes.tmp");
+    let mut writer = sink(folder.path()).open(identity()).unwrap();
+    writer.write(&batch(0..5)).unwrap();
+    drop(writer);
+    fs::write(&mine, "keep").unwrap();
+    let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
+    assert!(unfinished.exists());
+    assert_eq!(committed(folder.path()).unwrap(), "{}");
+    drop(sink(folder.path()).open(identity()).unwrap());
+    assert!(!unfinished.exists() && mine.exists());
+}
+
+#[test]
+fn a_folder_with_files_of_others_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.parquet");
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(fs::File::create(&path).unwrap(), Arc::new(schema()), None).unwrap();
+    writer.write(&batch(0..2).records).unwrap();
+    writer.close().unwrap();
+    let error = committed(folder.path()).unwrap_err();
+    assert!(error.contains("table.parquet: this file was not written by latentflow"), "{error}");
+}
+
+#[test]
+fn a_file_without_a_sound_footer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    run(sink(folder.path()), &[batch(0..5)]);
+    let path = folder.path().join("part-00000.parquet");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+    let error = committed(folder.path()).unwrap_err();
+    assert!(error.contains("part-00000.parquet: this is no whole Parquet file"), "{error}");
+}
+
+#[test]
+fn output_of_another_digest_is_refused_by_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    run(sink(folder.path()), &[batch(0..5)]);
+    let refused = |identity: &Identity| sink(folder.path()).committed(identity).unwrap_err().to_string();
+    let mut other = Identity { digest: "d2".into(), ..identity() };
+    assert!(refused(&other).contains("options of the stages before it have changed"), "{}", refused(&other));
+    other.stage = "latents".into();
+    other.models = vec![("photo".into(), "0dd".into()), ("text".into(), "1e".into())];
+    let error = refused(&other);
+    assert!(error.contains("stage `out` of pipeline `photos`"), "{error}");
+    assert!(error.contains("the stage was `out` and is `latents` now"), "{error}");
+    assert!(error.contains("the model `photo` was `5eed` and is `0dd` now"), "{error}");
+    assert!(error.contains("the model `text` was `absent` and is `1e` now"), "{error}");
+}
+
+#[test]
+fn a_second_writer_on_the_same_folder_is_refused_before_it_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = sink(folder.path());
+    first.committed(&identity()).unwrap();
+    assert!(committed(folder.path()).unwrap_err().contains("another sink is writing here"));
+    let writer = first.open(identity()).unwrap();
+    assert!(sink(folder.path()).open(identity()).is_err());
+    drop(writer);
+    committed(folder.path()).unwrap();
+}
+
+#[test]
+fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let whole = batch(0..40).records;
+    let slices = [0..10, 10..20, 20..40].map(|rows: Range<u16>| {
+        let records = whole.slice(rows.start.into(), rows.len());
+        Batch { records, ..batch(rows) }
+    });
+    let small = |config: &mut Config| {
+        config.row_group.bytes = Bytes(500);
+        config.file.bytes = Bytes(1500);
+    };
+    run(sink_with(folders[0].path(), small), &[batch(0..10), batch(10..20), batch(20..40)]);
+    run(sink_with(folders[1].path(), small), &slices);
+    let bytes = |folder: &tempfile::TempDir| -> Vec<Vec<u8>> {
+        data_files(folder.path()).unwrap().iter().map(|file| fs::read(file).unwrap()).collect()
+    };
+    assert!(bytes(&folders[0]).len() > 1);
+    assert_eq!(bytes(&folders[0]), bytes(&folders[1]));
+}
+
+#[test]
+fn every_fault_of_the_options_is_reported() {
+    let mut config = Config::new(Path::new(""));
+    config.columns = Some(vec!["latend".into()]);
+    config.row_group.bytes = Bytes(0);
+    let faults = config.sink(&schema()).err().unwrap();
+    let found: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+    assert_eq!(
+        found,
+        [
+            "path: is empty; name a folder",
+            "row_group.bytes: is 0; write a size such as \"64MiB\"",
+            "columns: no column `latend`; did you mean `latent`?; the input has: source, latent, pixels, image",
+        ]
+    );
+}

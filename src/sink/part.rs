@@ -1,0 +1,328 @@
+//! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic end.
+
+use std::fs::{self, File};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, IntervalUnit, Schema, SchemaRef};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression as Codec, ConvertedType, Encoding, Type, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnDescPtr;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::durable::{create, sync_folder, temporary};
+use crate::error::{Fault, StageError};
+use crate::memory::{record_bytes, rows_that_fit};
+use crate::sink::Written;
+use crate::sink::footer::Footer;
+use crate::units::Bytes;
+
+/// How pages are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Zstandard, level 1: the smallest files at little cost.
+    #[default]
+    Zstd,
+    /// Snappy: for readers that know nothing newer.
+    Snappy,
+    /// LZ4: cheaper to read than Zstandard, and larger.
+    Lz4,
+    /// Not at all.
+    None,
+}
+
+impl Compression {
+    fn codec(self) -> Codec {
+        match self {
+            // The default level is 1.
+            Self::Zstd => Codec::ZSTD(ZstdLevel::default()),
+            Self::Snappy => Codec::SNAPPY,
+            Self::Lz4 => Codec::LZ4_RAW,
+            Self::None => Codec::UNCOMPRESSED,
+        }
+    }
+}
+
+/// How large a row group may become; the first limit that is reached closes it.
+/// The file's writer holds one in memory, encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RowGroup {
+    /// At most so many bytes, before they are encoded; a single larger record has a group of its own.
+    pub bytes: Bytes,
+    /// At most so many records.
+    pub records: NonZeroU32,
+}
+
+impl Default for RowGroup {
+    fn default() -> Self {
+        const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
+        Self { bytes: Bytes(64 << 20), records: RECORDS }
+    }
+}
+
+/// What all files of a dataset have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Format {
+    schema: SchemaRef,
+    properties: WriterProperties,
+    row_group: RowGroup,
+}
+
+impl Format {
+    /// Floats are split into their bytes, which compress better so, and have no dictionary.
+    ///
+    /// # Errors
+    /// A fault at `columns` for each column of a type that Parquet does not have.
+    pub(super) fn new(schema: SchemaRef, compression: Compression, row_group: RowGroup) -> Result<Self, Vec<Fault>> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(compression.codec())
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_created_by(concat!("latentflow ", env!("CARGO_PKG_VERSION")).to_owned())
+            // Row groups end where we say, by rows and Arrow bytes, never by encoded size.
+            .set_max_row_group_row_count(None)
+            .set_max_row_group_bytes(None);
+        for leaf in leaves(&schema)? {
+            let path = leaf.path().clone();
+            properties = match leaf.physical_type() {
+                Type::FLOAT | Type::DOUBLE => properties
+                    .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+                    .set_column_dictionary_enabled(path, false),
+                // Encoded images do not repeat: a dictionary would only hash them.
+                Type::BYTE_ARRAY if leaf.converted_type() != ConvertedType::UTF8 => {
+                    properties.set_column_dictionary_enabled(path, false)
+                }
+                _ => properties,
+            };
+        }
+        Ok(Self { schema, properties: properties.build(), row_group })
+    }
+}
+
+/// The columns that Parquet stores for these: one for each primitive value inside.
+fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<Fault>> {
+    let (mut leaves, mut faults) = (Vec::new(), Vec::new());
+    for field in schema.fields() {
+        let stored = match unstorable(field.data_type()) {
+            None => ArrowSchemaConverter::new().convert(&Schema::new(vec![Arc::clone(field)])),
+            Some(inside) => Err(ParquetError::NYI(format!("Parquet does not hold values of type {inside}"))),
+        };
+        match stored {
+            Ok(stored) => leaves.extend_from_slice(stored.columns()),
+            Err(error) => {
+                faults.push(Fault::new("columns", format!("column `{}`: {error}; leave it out", field.name())));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(leaves) } else { Err(faults) }
+}
+
+/// A type inside this one that the library panics on, or fails on once there are values.
+fn unstorable(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::Union(_, _) | DataType::Interval(IntervalUnit::MonthDayNano) => Some(data_type),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _)
+        | DataType::RunEndEncoded(_, item) => unstorable(item.data_type()),
+        DataType::Struct(fields) => fields.iter().find_map(|field| unstorable(field.data_type())),
+        DataType::Dictionary(_, value) => unstorable(value),
+        _ => None,
+    }
+}
+
+/// A file that bears a temporary name until it is whole.
+pub(super) struct Part {
+    path: PathBuf,
+    writer: ArrowWriter<File>,
+    row_group: RowGroup,
+    /// Arrow bytes in the row group that is open.
+    group_bytes: u64,
+    bytes: u64,
+    records: u64,
+}
+
+impl Part {
+    /// Begins the file that will be found under `path`.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(super) fn begin(path: PathBuf, format: &Format) -> Result<Self, StageError> {
+        let unfinished = temporary(&path);
+        let file = create(&unfinished).map_err(StageError::io(&unfinished))?;
+        let writer = ArrowWriter::try_new(file, SchemaRef::clone(&format.schema), Some(format.properties.clone()));
+        let writer = writer.map_err(failed(&path))?;
+        Ok(Self { path, writer, row_group: format.row_group, group_bytes: 0, bytes: 0, records: 0 })
+    }
+
+    /// Appends records. After an error the file is of no use.
+    ///
+    /// # Errors
+    /// When they cannot be encoded or written.
+    pub(super) fn write(&mut self, records: &RecordBatch) -> Result<(), StageError> {
+        self.append(records).map_err(failed(&self.path))?;
+        self.bytes += record_bytes(records);
+        self.records += records.num_rows() as u64;
+        Ok(())
+    }
+
+    fn append(&mut self, records: &RecordBatch) -> Result<(), ParquetError> {
+        let mut rest = records.clone();
+        while rest.num_rows() > 0 {
+            let open = self.writer.in_progress_rows();
+            let rows = (self.row_group.records.get() as usize).saturating_sub(open).min(rest.num_rows());
+            let room = self.row_group.bytes.0.saturating_sub(self.group_bytes);
+            let fit = rows_that_fit(&rest.slice(0, rows), room);
+            if fit == 0 && open > 0 {
+                self.end_row_group()?;
+                continue;
+            }
+            let fit = fit.max(1);
+            let part = rest.slice(0, fit);
+            self.writer.write(&part)?;
+            self.group_bytes += record_bytes(&part);
+            rest = rest.slice(fit, rest.num_rows() - fit);
+        }
+        Ok(())
+    }
+
+    fn end_row_group(&mut self) -> Result<(), ParquetError> {
+        self.group_bytes = 0;
+        self.writer.flush()
+    }
+
+    /// Arrow bytes that were written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Records that were written.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Writes the footer and gives the file its name, durably; says what it came to.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn finish(mut self, footer: &Footer) -> Result<Written, StageError> {
+        for entry in footer.to_metadata() {
+            self.writer.append_key_value_metadata(entry);
+        }
+        self.writer.finish().map_err(failed(&self.path))?;
+        let bytes = self.writer.bytes_written() as u64;
+        self.writer.inner().sync_all().map_err(StageError::io(&self.path))?;
+        fs::rename(temporary(&self.path), &self.path).map_err(StageError::io(&self.path))?;
+        sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Written { files: 1, bytes, records: self.records })
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(ParquetError) -> StageError {
+    move |error| StageError::Other(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{ArrayRef, BinaryArray, StringArray};
+    use arrow::datatypes::{Field, Fields, UnionFields, UnionMode};
+    use parquet::file::metadata::ParquetMetaData;
+
+    use super::*;
+    use crate::coverage::Coverage;
+    use crate::sink::Identity;
+    use crate::sink::footer::read_metadata;
+    use crate::tensor::{fixed_column, variable_column, variable_field, vector_field};
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("source", DataType::Utf8, false),
+            Field::new("image", DataType::Binary, false),
+            vector_field("latent", 8),
+            variable_field("pixels", 1).unwrap(),
+        ]))
+    }
+
+    fn records(rows: usize) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(vec!["same"; rows])),
+            Arc::new(BinaryArray::from_iter_values(vec![b"bytes"; rows])),
+            fixed_column(8, vec![0.5; rows * 8]).unwrap(),
+            variable_column(1, vec![0.5; rows * 2], &vec![vec![2]; rows]).unwrap(),
+        ];
+        RecordBatch::try_new(schema(), columns).unwrap()
+    }
+
+    fn written(row_group: RowGroup, batches: &[RecordBatch]) -> ParquetMetaData {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part-00000.parquet");
+        let format = Format::new(schema(), Compression::Zstd, row_group).unwrap();
+        let mut part = Part::begin(path.clone(), &format).unwrap();
+        batches.iter().for_each(|batch| part.write(batch).unwrap());
+        assert!(!path.exists());
+        let identity =
+            Identity { pipeline: String::new(), stage: String::new(), digest: String::new(), models: vec![] };
+        part.finish(&Footer::new(identity, Coverage::default())).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        read_metadata(&path).unwrap()
+    }
+
+    fn groups(metadata: &ParquetMetaData) -> Vec<i64> {
+        metadata.row_groups().iter().map(parquet::file::metadata::RowGroupMetaData::num_rows).collect()
+    }
+
+    #[test]
+    fn row_groups_are_cut_by_records_across_batches() {
+        let row_group = RowGroup { records: NonZeroU32::new(100).unwrap(), ..RowGroup::default() };
+        assert_eq!(groups(&written(row_group, &[records(30), records(250), records(20)])), [100, 100, 100]);
+    }
+
+    #[test]
+    fn row_groups_are_cut_by_bytes_and_a_record_that_is_larger_has_its_own() {
+        let some = |rows| Bytes(record_bytes(&records(rows)));
+        let cut = |bytes| groups(&written(RowGroup { bytes, ..RowGroup::default() }, &[records(10), records(15)]));
+        assert_eq!(cut(some(10)), [10, 10, 5]);
+        assert_eq!(cut(Bytes(1)), [1; 25]);
+    }
+
+    #[test]
+    fn floats_are_split_into_their_bytes_and_only_words_have_a_dictionary() {
+        let metadata = written(RowGroup::default(), &[records(100)]);
+        assert_eq!(metadata.file_metadata().created_by(), Some(concat!("latentflow ", env!("CARGO_PKG_VERSION"))));
+        for column in metadata.row_group(0).columns() {
+            let encodings: Vec<Encoding> = column.encodings().collect();
+            let name = column.column_path().string();
+            let float = column.column_type() == Type::FLOAT;
+            assert_eq!(float, encodings.contains(&Encoding::BYTE_STREAM_SPLIT), "{name}: {encodings:?}");
+            let dictionary = column.dictionary_page_offset().is_some();
+            assert_eq!(dictionary, name == "source" || name.starts_with("pixels.shape"), "{name}: {encodings:?}");
+            assert_eq!(column.compression(), Codec::ZSTD(ZstdLevel::default()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_column_that_parquet_cannot_hold_is_named() {
+        let union = DataType::Union(UnionFields::empty(), UnionMode::Sparse);
+        let interval = Field::new_list_field(DataType::Interval(IntervalUnit::MonthDayNano), true);
+        let schema = Schema::new(vec![
+            Field::new("fine", DataType::Int8, true),
+            Field::new("choice", union, true),
+            Field::new("spans", DataType::List(Arc::new(interval)), true),
+            Field::new("nothing", DataType::Struct(Fields::empty()), true),
+        ]);
+        let faults = Format::new(Arc::new(schema), Compression::Zstd, RowGroup::default()).unwrap_err();
+        let named: Vec<&str> = faults.iter().filter_map(|fault| fault.message.split('`').nth(1)).collect();
+        assert_eq!(named, ["choice", "spans", "nothing"]);
+    }
+}

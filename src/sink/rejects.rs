@@ -1,0 +1,128 @@
+//! The dataset of refused records: what they were, who refused them, and why.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::batch::RejectCode;
+use crate::error::{Fault, StageError};
+use crate::sink::Sink;
+use crate::sink::parquet::Config;
+use crate::source::{ROW, SOURCE};
+
+/// A refused record, as it will be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct RejectEntry<'a> {
+    /// Where the record came from.
+    pub source: &'a str,
+    /// Its place in there.
+    pub row: u64,
+    /// The split that it was read from.
+    pub split: &'a str,
+    /// Its row in the split.
+    pub split_row: u64,
+    /// The stage that refused it.
+    pub stage: &'a str,
+    /// Why, in one word.
+    pub code: RejectCode,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// The record as it was met, where there are such bytes.
+    pub record: Option<&'a [u8]>,
+}
+
+/// The columns of the dataset.
+pub fn schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let number = |name: &str| Field::new(name, DataType::UInt64, false);
+    Arc::new(Schema::new(vec![
+        text(SOURCE),
+        number(ROW),
+        text("split"),
+        number("split_row"),
+        text("stage"),
+        text("code"),
+        text("reason"),
+        Field::new("record", DataType::Binary, true),
+    ]))
+}
+
+/// The entries as records, in their order.
+///
+/// # Errors
+/// When their bytes are more than a column can hold (2 GiB).
+pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageError> {
+    let bytes = |entry: &RejectEntry<'_>| {
+        let texts = [entry.source, entry.split, entry.stage, entry.reason].map(str::len);
+        texts.iter().sum::<usize>() + entry.record.map_or(0, <[u8]>::len)
+    };
+    let total = entries.iter().map(bytes).sum::<usize>();
+    if i32::try_from(total).is_err() {
+        return Err(StageError::Other(format!(
+            "the records that were refused from one batch take {total} bytes, and 2 GiB can be stored; \
+             make batches smaller, or lower limits.record_bytes"
+        )));
+    }
+    let text = |of: fn(&RejectEntry<'a>) -> &'a str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(entries.iter().map(of)))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(|entry| entry.source),
+        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.row))),
+        text(|entry| entry.split),
+        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.split_row))),
+        text(|entry| entry.stage),
+        text(|entry| entry.code.as_str()),
+        text(|entry| entry.reason),
+        Arc::new(entries.iter().map(|entry| entry.record).collect::<BinaryArray>()),
+    ];
+    Ok(RecordBatch::try_new(schema(), columns)?)
+}
+
+/// The sink of the dataset in the folder `path`.
+///
+/// # Errors
+/// A fault at `path`, where it is none.
+pub fn plan(path: &Path) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    Config::new(path).sink(&schema())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::AsArray;
+
+    use super::*;
+
+    #[test]
+    fn entries_become_records_with_their_bytes_where_there_are_any() {
+        let line = RejectEntry {
+            source: "a.ndjson",
+            row: 7,
+            split: "lines/a.ndjson",
+            split_row: 7,
+            stage: "lines",
+            code: RejectCode::Malformed,
+            reason: "no JSON",
+            record: Some(b"{"),
+        };
+        let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, ..line };
+        let records = records(&[line, photo]).unwrap();
+        assert_eq!(records.schema(), schema());
+        let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
+        assert_eq!([text("source", 0), text("code", 0), text("reason", 0)], ["a.ndjson", "malformed", "no JSON"]);
+        assert_eq!([text("source", 1), text("code", 1)], ["b.png", "truncated"]);
+        let bytes: Vec<_> = records.column_by_name("record").unwrap().as_binary::<i32>().iter().collect();
+        assert_eq!(bytes, [Some(b"{".as_slice()), None]);
+    }
+
+    #[test]
+    fn the_dataset_can_be_planned() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(plan(folder.path()).unwrap().folder(), Some(folder.path()));
+        assert_eq!(plan(Path::new("")).err().unwrap()[0].key, "path");
+    }
+}

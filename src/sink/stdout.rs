@@ -1,0 +1,184 @@
+//! Sink `stdout`: prints records as NDJSON, one object a line.
+
+use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use std::path::Path;
+
+use arrow::array::new_empty_array;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::{EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::coverage::Coverage;
+use crate::error::{Fault, StageError};
+use crate::sink::columns::Columns;
+use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+
+/// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The columns to print, in this order. Default: all of them.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+}
+
+impl SinkConfig for Config {
+    fn plan(self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+        let columns = Columns::choose(self.columns.as_deref(), input)?;
+        check_types(columns.schema())?;
+        Ok(Box::new(StdoutSink { columns }))
+    }
+}
+
+/// Refuses columns that have no JSON form.
+fn check_types(schema: &Schema) -> Result<(), Vec<Fault>> {
+    let options = EncoderOptions::default();
+    let faults = schema.fields().iter().filter_map(|field| {
+        let error = make_encoder(field, &new_empty_array(field.data_type()), &options).err()?;
+        Some(Fault::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
+    });
+    let faults: Vec<Fault> = faults.collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+struct StdoutSink {
+    columns: Columns,
+}
+
+impl Sink for StdoutSink {
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    fn committed(&self, _: &Identity) -> Result<Coverage, StageError> {
+        Ok(Coverage::default())
+    }
+
+    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
+        let lines: Lines<BufWriter<Stdout>> = Lines::new(self.columns, BufWriter::new(io::stdout()));
+        Ok(Box::new(lines))
+    }
+}
+
+/// Prints each batch as it comes.
+struct Lines<W: Write> {
+    columns: Columns,
+    json: JsonWriter<W, LineDelimited>,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(columns: Columns, output: W) -> Self {
+        // Every line has every key, so that readers that guess types from the first lines guess right.
+        Self { columns, json: WriterBuilder::new().with_explicit_nulls(true).build(output) }
+    }
+}
+
+impl<W: Write + Send> Writer for Lines<W> {
+    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+        self.json.write(&self.columns.of(&batch.records)?).map_err(output_error)?;
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), StageError> {
+        self.json.get_mut().flush().map_err(|error| output_error(error.into()))
+    }
+
+    fn written(&self) -> Written {
+        Written::default()
+    }
+}
+
+fn output_error(error: ArrowError) -> StageError {
+    match error {
+        ArrowError::IoError(_, source) if source.kind() == ErrorKind::BrokenPipe => StageError::OutputClosed,
+        ArrowError::IoError(_, source) => StageError::io("standard output")(source),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BinaryArray, Float32Array, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+    use crate::batch::{Provenance, Split};
+    use crate::tensor::{fixed_column, variable_column, variable_field, vector_field};
+
+    fn records() -> RecordBatch {
+        let fields = vec![
+            Field::new("source", DataType::Utf8, false),
+            vector_field("latent", 2),
+            variable_field("pixels", 2).unwrap(),
+            Field::new("error", DataType::Float32, true),
+            Field::new("image", DataType::Binary, false),
+        ];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["a \"b\"\n", "c"])),
+            fixed_column(2, vec![0.5, -1.0, f32::NAN, 2.0]).unwrap(),
+            variable_column(2, vec![1.0, 2.0, 3.0], &[vec![1, 2], vec![1, 1]]).unwrap(),
+            Arc::new(Float32Array::from(vec![None, Some(0.25)])),
+            Arc::new(BinaryArray::from_vec(vec![b"\x00\xff", b""])),
+        ];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    fn batch() -> Batch {
+        Batch::new(records(), Provenance::rows(Split::new("a"), 0..2))
+    }
+
+    #[test]
+    fn each_record_is_an_object_on_its_line_with_every_key() {
+        let columns = Columns::choose(None, &records().schema()).unwrap();
+        let mut lines = Lines::new(columns, Vec::new());
+        lines.write(&batch()).unwrap();
+        let expected = concat!(
+            r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"pixels":{"data":[1.0,2.0],"shape":[1,2]},"#,
+            r#""error":null,"image":"00ff"}"#,
+            "\n",
+            r#"{"source":"c","latent":[null,2.0],"pixels":{"data":[3.0],"shape":[1,1]},"error":0.25,"image":""}"#,
+            "\n",
+        );
+        assert_eq!(String::from_utf8(lines.json.into_inner()).unwrap(), expected);
+    }
+
+    #[test]
+    fn only_the_chosen_columns_are_printed() {
+        let names = ["error".to_owned(), "source".to_owned()];
+        let columns = Columns::choose(Some(&names), &records().schema()).unwrap();
+        let mut lines = Lines::new(columns, Vec::new());
+        lines.write(&batch()).unwrap();
+        let text = String::from_utf8(lines.json.into_inner()).unwrap();
+        assert_eq!(text.lines().last(), Some(r#"{"error":0.25,"source":"c"}"#));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_has_an_error_of_its_own() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut lines = Lines::new(Columns::choose(None, &records().schema()).unwrap(), Closed);
+        assert!(matches!(lines.write(&batch()).unwrap_err(), StageError::OutputClosed));
+    }
+
+    #[test]
+    fn a_column_without_a_json_form_is_a_fault_before_anything_starts() {
+        let interval = DataType::Union(arrow::datatypes::UnionFields::empty(), arrow::datatypes::UnionMode::Sparse);
+        let schema = Schema::new(vec![Field::new("choice", interval, false)]);
+        let faults = check_types(&schema).unwrap_err();
+        assert!(faults[0].message.contains("column `choice` cannot be printed"), "{}", faults[0].message);
+    }
+}
