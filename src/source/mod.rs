@@ -5,7 +5,7 @@ pub mod tar;
 
 mod gather;
 mod journal;
-mod listing;
+pub(crate) mod listing;
 
 use std::pin::Pin;
 use std::sync::Arc;
