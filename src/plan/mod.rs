@@ -213,7 +213,7 @@ fn footprint(stages: &[Stage]) -> Footprint {
     Footprint { per_record, per_pixel: per_pixel.sum() }
 }
 
-/// The program, its libraries and the buffers of sinks, measured on a run of one small image.
+/// The program, its libraries and the buffers of sinks: an estimate.
 const FIXED: u64 = 96 << 20;
 /// An open Parquet row group, per sink that writes files.
 const PER_SINK: u64 = 64 << 20;
