@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod dataset;
+pub mod distribution;
 mod discard;
 pub mod footer;
 pub mod lock;
