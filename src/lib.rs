@@ -10,6 +10,7 @@ pub mod batch;
 pub mod coverage;
 pub mod tensor;
 pub mod memory;
+pub mod schema;
 pub mod metrics;
 pub mod kind;
 pub mod spec;

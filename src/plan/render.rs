@@ -2,10 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use arrow::datatypes::{DataType, Field, Schema};
-
 use super::{Plan, Role, Stage};
-use crate::tensor::TensorShape;
+use crate::schema::write_columns;
 
 /// How `latentflow graph` draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,7 +60,7 @@ impl Plan {
             _ => {}
         }
         match stage.schema() {
-            Some(schema) => columns(f, &schema),
+            Some(schema) => write_columns(f, &schema),
             None => Ok(()),
         }
     }
@@ -124,34 +122,5 @@ impl Plan {
         for (to, stage) in self.stages.iter().enumerate() {
             stage.inputs.iter().for_each(|&from| draw(from, to));
         }
-    }
-}
-
-/// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
-const SHOWN: usize = 24;
-
-fn columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
-    let width = schema.fields().iter().take(SHOWN).map(|field| field.name().chars().count()).max().unwrap_or(0);
-    for field in schema.fields().iter().take(SHOWN) {
-        writeln!(f, "    {:<width$}  {}", field.name(), type_name(field))?;
-    }
-    match schema.fields().len() {
-        count if count > SHOWN => writeln!(f, "    ... and {} more columns", count - SHOWN),
-        _ => Ok(()),
-    }
-}
-
-/// A column's type as people say it: `float32[3, 64, 64]` rather than a fixed-size list of so many.
-pub fn type_name(field: &Field) -> String {
-    if let Some(shape) = TensorShape::of(field) {
-        return format!("float32{shape}");
-    }
-    match field.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
-        DataType::Boolean => "bool".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) => format!("list of {}", type_name(item)),
-        DataType::FixedSizeList(item, len) => format!("{}[{len}]", type_name(item)),
-        other => other.to_string().to_lowercase(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod dataset;
+pub mod distribution;
 mod discard;
 mod encoder;
 pub mod footer;

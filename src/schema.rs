@@ -1,0 +1,40 @@
+//! Schemas in words: the columns of a stage or a file as people read them.
+
+use std::fmt;
+
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::tensor::TensorShape;
+
+/// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
+const SHOWN: usize = 24;
+
+/// Writes the columns and their types, one a line, indented.
+///
+/// # Errors
+/// When `f` refuses.
+pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
+    let width = schema.fields().iter().take(SHOWN).map(|field| field.name().chars().count()).max().unwrap_or(0);
+    for field in schema.fields().iter().take(SHOWN) {
+        writeln!(f, "    {:<width$}  {}", field.name(), type_name(field))?;
+    }
+    match schema.fields().len() {
+        count if count > SHOWN => writeln!(f, "    ... and {} more columns", count - SHOWN),
+        _ => Ok(()),
+    }
+}
+
+/// A column's type as people say it: `float32[3, 64, 64]` rather than a fixed-size list of so many.
+pub fn type_name(field: &Field) -> String {
+    if let Some(shape) = TensorShape::of(field) {
+        return format!("float32{shape}");
+    }
+    match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
+        DataType::Boolean => "bool".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => format!("list of {}", type_name(item)),
+        DataType::FixedSizeList(item, len) => format!("{}[{len}]", type_name(item)),
+        other => other.to_string().to_lowercase(),
+    }
+}
