@@ -43,6 +43,7 @@ impl TensorShape {
     }
 
     /// How many values a row has, where that is fixed.
+    #[expect(clippy::len_without_is_empty, reason = "a shape without values cannot be planned")]
     pub fn len(&self) -> Option<usize> {
         match self {
             Self::Fixed(shape) => Some(shape.iter().product()),

@@ -2,8 +2,8 @@
 
 mod columns;
 pub mod dataset;
-pub mod distribution;
 mod discard;
+mod distribution;
 mod encoder;
 pub mod footer;
 mod images;

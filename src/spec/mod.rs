@@ -148,9 +148,11 @@ pub fn parse(
     Ok(Spec { name, models, stages, settings, places })
 }
 
+type Tables = Result<Map<String, Value>, Fault>;
+
 /// Takes the tables of models and stages out of the file's; they are read one by one, so that a fault in one
 /// does not hide those of the others.
-fn tables(merged: Value) -> (Result<Map<String, Value>, Fault>, Result<Map<String, Value>, Fault>, Value) {
+fn tables(merged: Value) -> (Tables, Tables, Value) {
     let Value::Object(mut root) = merged else { return (Ok(Map::new()), Ok(Map::new()), merged) };
     let mut take = |name: &str, example: &str| match root.remove(name) {
         None => Ok(Map::new()),

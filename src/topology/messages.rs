@@ -42,10 +42,13 @@ pub(super) enum Keep {
     End,
 }
 
+/// The stage that failed, and why.
+type Failure = (Arc<str>, StageError);
+
 /// Why a run stops before its input ends; shared by all who may find out.
 #[derive(Clone)]
 pub(super) struct Stop {
-    reason: Arc<Mutex<Option<(Arc<str>, StageError)>>>,
+    reason: Arc<Mutex<Option<Failure>>>,
     raised: Arc<watch::Sender<bool>>,
 }
 
