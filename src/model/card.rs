@@ -237,9 +237,6 @@ mod tests {
             files.../encoder.onnx: `md5:55639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3` is no digest; write "sha256:" and 64 digits 0-9a-f
             files.../encoder.onnx: is no plain file name in the model's folder"#]],
         );
-        check(
-            "name = ",
-            expect![": line 1: string values must be quoted, expected literal string"],
-        );
+        check("name = ", expect![": line 1: string values must be quoted, expected literal string"]);
     }
 }

@@ -466,7 +466,7 @@ mod tests {
             expect!["output: no such output; the file has: minus, twice"],
         );
         check(
-            "model = 'make.py'",
+            "model = 'external.bin'",
             expect!["model: make.py: ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed."],
         );
         check(

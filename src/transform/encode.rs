@@ -21,7 +21,7 @@ use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 /// The column of a record's reconstruction error.
 pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 /// The column of a record's reconstruction.
-pub const RECONSTRUCTION: &str = "reconstruction";
+const RECONSTRUCTION: &str = "reconstruction";
 
 /// Options of `encode`: the model, and what to keep beside its codes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -354,17 +354,51 @@ mod tests {
             expected.assert_eq(&faults::<Config>(model, options, batch));
         };
         let (four, three) = (tensors(&[4], &[0.; 4]), tensors(&[3], &[0.; 3]));
-        check(PAIRS, "{}", &three, expect!["column: column `x`: its records have the shape [3], but the model `tested` takes [4]"]);
-        check(PAIRS, r#"{"column": "y", "keep_reconstruction": true}"#, &four, expect![[r#"
+        check(
+            PAIRS,
+            "{}",
+            &three,
+            expect!["column: column `x`: its records have the shape [3], but the model `tested` takes [4]"],
+        );
+        check(
+            PAIRS,
+            r#"{"column": "y", "keep_reconstruction": true}"#,
+            &four,
+            expect![[r#"
             keep_reconstruction: there is none to keep; set `reconstruct = true` as well
-            column: no column `y`; the input has: x"#]]);
+            column: no column `y`; the input has: x"#]],
+        );
         check(PAIRS, r#"{"keep": true, "to": "x"}"#, &four, expect!["to: the input has a column `x` already"]);
-        check("encoder = 'encoder.onnx'", r#"{"reconstruct": true}"#, &four, expect!["reconstruct: the model `tested` has no decoder"]);
-        check("model = 'encoder.onnx'", r#"{"reconstruct": true}"#, &four, expect!["reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"]);
-        check("model = 'blur.onnx'", "{}", &images(&[[2, 2, 3]], |_, _| 0.), expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]);
+        check(
+            "encoder = 'encoder.onnx'",
+            r#"{"reconstruct": true}"#,
+            &four,
+            expect!["reconstruct: the model `tested` has no decoder"],
+        );
+        check(
+            "model = 'encoder.onnx'",
+            r#"{"reconstruct": true}"#,
+            &four,
+            expect!["reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"],
+        );
+        check(
+            "model = 'blur.onnx'",
+            "{}",
+            &images(&[[2, 2, 3]], |_, _| 0.),
+            expect![
+                "column: column `x`: every record has a shape of its own, but codes have one size; give `pixels` a `size`"
+            ],
+        );
         let pixels = tensors(&[2, 2, 3], &[0.; 12]);
         let field = PixelFormat::default().mark(pixels.records.schema().field(0).clone());
         let pixels = of([(field, Arc::clone(pixels.records.column(0)))]);
-        check("model = 'blur.onnx'", "{}", &pixels, expect![[r#"column: column `x`: its pixels are rgb nchw in [0, 1], but the model takes rgb nhwc in [0, 1]; give `model = "tested"` to its `pixels` stage"#]]);
+        check(
+            "model = 'blur.onnx'",
+            "{}",
+            &pixels,
+            expect![[
+                r#"column: column `x`: its pixels are rgb nchw in [0, 1], but the model takes rgb nhwc in [0, 1]; give `model = "tested"` to its `pixels` stage"#
+            ]],
+        );
     }
 }
