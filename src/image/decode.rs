@@ -58,3 +58,99 @@ pub(super) fn memory_limit(bytes: &[u8], header: &Header) -> u64 {
     let pixels = header.pixels().saturating_mul(32);
     pixels.saturating_add(bytes.len() as u64).saturating_add(1 << 20)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Cursor;
+
+    use image::codecs::jpeg::JpegEncoder;
+    use image::codecs::png::PngEncoder;
+    use image::codecs::webp::WebPEncoder;
+    use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, RgbImage};
+
+    use super::*;
+    use crate::batch::RejectCode;
+
+    /// 48 x 32, each quarter of another colour, so that JPEG blurs nothing at the corners.
+    fn picture() -> RgbImage {
+        RgbImage::from_fn(48, 32, |x, y| match (x < 24, y < 16) {
+            (true, true) => image::Rgb([250, 10, 20]),
+            (false, true) => image::Rgb([20, 240, 30]),
+            (true, false) => image::Rgb([30, 40, 230]),
+            (false, false) => image::Rgb([200, 200, 200]),
+        })
+    }
+
+    fn written(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn every_format_gives_back_what_was_written() {
+        let image = DynamicImage::ImageRgb8(picture());
+        let formats = [
+            (ImageFormat::Png, Format::Png),
+            (ImageFormat::WebP, Format::WebP),
+            (ImageFormat::Bmp, Format::Bmp),
+            (ImageFormat::Gif, Format::Gif),
+            (ImageFormat::Tiff, Format::Tiff),
+            (ImageFormat::Pnm, Format::Pnm),
+        ];
+        for (library, format) in formats {
+            let bytes = written(&image, library);
+            assert_eq!(read_header(&bytes).unwrap(), Header { format, width: 48, height: 32 });
+            let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
+            assert_eq!((pixels.width, pixels.height), (48, 32));
+            assert!(pixels.data == *picture().as_raw(), "{format:?}");
+            let half = decode(&bytes[..bytes.len() / 2], Channels::Rgb, 48 * 32).unwrap_err();
+            assert!(matches!(half.code(), RejectCode::Truncated | RejectCode::Malformed), "{half}");
+            let large = decode(&bytes, Channels::Rgb, 48 * 32 - 1).unwrap_err();
+            assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
+        }
+    }
+
+    #[test]
+    fn of_16_bits_the_upper_8_are_kept() {
+        let image = image::ImageBuffer::from_fn(4, 4, |x, y| image::Luma([(x as u16 * 40 + y as u16) << 8 | 255]));
+        for format in [ImageFormat::Png, ImageFormat::Tiff, ImageFormat::Pnm] {
+            let bytes = written(&DynamicImage::ImageLuma16(image.clone()), format);
+            let expected: Vec<u8> = image.as_raw().iter().map(|&sample| (sample >> 8) as u8).collect();
+            assert_eq!(decode(&bytes, Channels::Gray, 16).unwrap().data, expected, "{format:?}");
+        }
+    }
+
+    /// EXIF with nothing but an orientation.
+    fn exif(orientation: u8) -> Vec<u8> {
+        let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        exif
+    }
+
+    fn with_exif(mut encoder: impl ImageEncoder, orientation: u8) {
+        encoder.set_exif_metadata(exif(orientation)).unwrap();
+        encoder.write_image(picture().as_raw(), 48, 32, ExtendedColorType::Rgb8).unwrap();
+    }
+
+    #[test]
+    fn each_of_the_eight_orientations_is_turned_upright() {
+        for orientation in 1..=8 {
+            let mut upright = DynamicImage::ImageRgb8(picture());
+            upright.apply_orientation(Orientation::from_exif(orientation).unwrap());
+            let upright = upright.into_rgb8();
+            let (mut jpeg, mut png, mut webp) = (Vec::new(), Vec::new(), Vec::new());
+            with_exif(JpegEncoder::new_with_quality(&mut jpeg, 100), orientation);
+            with_exif(PngEncoder::new(&mut png), orientation);
+            with_exif(WebPEncoder::new_lossless(&mut webp), orientation);
+            for bytes in [jpeg, png, webp] {
+                let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
+                assert_eq!((pixels.width as u32, pixels.height as u32), upright.dimensions(), "{orientation}");
+                let differ = pixels.data.iter().zip(upright.as_raw()).filter(|(a, b)| a.abs_diff(**b) > 4).count();
+                assert_eq!(differ, 0, "orientation {orientation} of {:?}", Format::of(&bytes));
+            }
+        }
+    }
+}

@@ -47,3 +47,38 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
     };
     outcome.map(|()| bytes).map_err(|_| unfit())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::image::decode;
+
+    #[test]
+    fn lossless_formats_give_back_every_byte_and_the_same_file_twice() {
+        for (channels, count) in [(Channels::Rgb, 3), (Channels::Gray, 1)] {
+            let data = (0..20 * 10 * count).map(|n| (n * 7 % 251) as u8).collect();
+            let pixels = Pixels { width: 20, height: 10, channels, data };
+            for format in [OutputFormat::Png, OutputFormat::WebP] {
+                let bytes = encode(&pixels, format).unwrap();
+                assert_eq!(decode(&bytes, channels, 200).unwrap(), pixels, "{format:?}");
+                assert_eq!(encode(&pixels, format).unwrap(), bytes);
+            }
+            let jpeg = decode(&encode(&pixels, OutputFormat::Jpeg(95)).unwrap(), channels, 200).unwrap();
+            assert_eq!((jpeg.width, jpeg.height, jpeg.data.len()), (20, 10, pixels.data.len()));
+        }
+    }
+
+    #[test]
+    fn what_a_format_cannot_hold_is_an_error() {
+        let wide = Pixels { width: 70_000, height: 1, channels: Channels::Gray, data: vec![0; 70_000] };
+        assert!(encode(&wide, OutputFormat::Png).is_ok());
+        for format in [OutputFormat::Jpeg(90), OutputFormat::WebP] {
+            let error = encode(&wide, format).unwrap_err();
+            assert_eq!(error.to_string(), format!("70000 x 1 pixels cannot be written as {format:?}"));
+        }
+        let short = Pixels { data: vec![0; 9], ..wide };
+        assert!(matches!(encode(&short, OutputFormat::Png), Err(ImageError::Malformed(_))));
+    }
+}

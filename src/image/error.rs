@@ -83,6 +83,9 @@ impl ImageError {
             }
             // The variant of the `gif` library is out of reach, its words are not.
             _ if reason == "Unexpected End of File" => Self::truncated(format, bytes, UNFINISHED),
+            _ if format == Format::WebP && webp_bytes(bytes) > bytes.len() as u64 => {
+                Self::truncated(format, bytes, UNFINISHED)
+            }
             image::ImageError::Limits(_) => Self::too_hungry(format),
             image::ImageError::Unsupported(error) => match error.kind() {
                 UnsupportedErrorKind::GenericFeature(feature) => Self::unsupported(format, feature),
@@ -97,5 +100,13 @@ impl ImageError {
     pub(super) fn catch<T>(format: Format, decode: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
         let outcome = catch_unwind(AssertUnwindSafe(decode));
         outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder gave up on it")))
+    }
+}
+
+/// How long a WebP file says that it is.
+fn webp_bytes(bytes: &[u8]) -> u64 {
+    match bytes {
+        [_, _, _, _, a, b, c, d, ..] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8,
+        _ => 0,
     }
 }

@@ -99,3 +99,45 @@ fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
         _ => Err(ImageError::malformed(Format::Png, "its first chunk is no IHDR")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::batch::RejectCode;
+
+    #[test]
+    fn the_bytes_say_the_format() {
+        assert_eq!(Format::of(b"P6\n2 2\n255\n"), Some(Format::Pnm));
+        assert_eq!(Format::of(b"GIF89a"), Some(Format::Gif));
+        assert_eq!(Format::of(b"MM\0\x2a"), Some(Format::Tiff));
+        assert_eq!(Format::of(b"<html>"), None);
+        assert_eq!(Format::of(b""), None);
+    }
+
+    #[test]
+    fn what_is_no_image_is_told_apart() {
+        let html = read_header(b"<html>").unwrap_err();
+        assert_eq!(html.code(), RejectCode::Unsupported);
+        assert!(html.to_string().ends_with("it begins with the bytes 3c 68 74 6d 6c 3e"), "{html}");
+        assert_eq!(read_header(b"").unwrap_err().code(), RejectCode::Truncated);
+        assert_eq!(read_header(b"\xff\xd8\xff\xd9").unwrap_err().code(), RejectCode::Malformed);
+        assert_eq!(read_header(b"\x89PNG\r\n\x1a\n").unwrap_err().code(), RejectCode::Truncated);
+    }
+
+    #[test]
+    fn an_image_without_pixels_is_malformed() {
+        assert_eq!(
+            read_header(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\0\0\0\0\x01").unwrap_err().code(),
+            RejectCode::Malformed
+        );
+    }
+
+    #[test]
+    fn the_header_of_a_pixmap_gives_its_size() {
+        let header = read_header(b"P6\n3 2\n255\n").unwrap();
+        assert_eq!(header, Header { format: Format::Pnm, width: 3, height: 2 });
+        assert_eq!(header.pixels(), 6);
+    }
+}

@@ -162,3 +162,78 @@ impl<'a> Iterator for Segments<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use crate::batch::RejectCode;
+    use crate::image::{Channels, OutputFormat, Pixels, decode, encode, read_header};
+
+    /// Noise, so that every row of blocks takes many bytes.
+    fn jpeg() -> Vec<u8> {
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        let data = std::iter::repeat_with(&mut noise).take(64 * 64 * 3).collect();
+        let pixels = Pixels { width: 64, height: 64, channels: Channels::Rgb, data };
+        encode(&pixels, OutputFormat::Jpeg(90)).unwrap()
+    }
+
+    fn refusal(bytes: &[u8]) -> (RejectCode, String) {
+        let error = decode(bytes, Channels::Rgb, 1 << 20).unwrap_err();
+        (error.code(), error.to_string())
+    }
+
+    #[test]
+    fn a_cut_is_an_error_wherever_it_falls() {
+        let whole = jpeg();
+        assert!(decode(&whole, Channels::Rgb, 1 << 20).is_ok());
+        for cut in (0..whole.len()).step_by(50).chain([whole.len() - 1]) {
+            let (code, reason) = refusal(&whole[..cut]);
+            // Of two bytes nobody can tell what they were the beginning of.
+            assert!(code == RejectCode::Truncated || cut < 3, "{cut}: {reason}");
+        }
+        assert_eq!(refusal(&whole[..2000]).1, "JPEG ends after 2000 bytes, in the middle of scan 1");
+    }
+
+    #[test]
+    fn a_cut_that_was_closed_with_an_end_marker_is_an_error_too() {
+        let whole = jpeg();
+        for cut in (1000..whole.len() - 1000).step_by(50) {
+            let closed = [&whole[..cut], &[0xff, 0xd9]].concat();
+            assert!(decode(&closed, Channels::Rgb, 1 << 20).is_err(), "closed after {cut} of {}", whole.len());
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_image_is_no_matter() {
+        let whole = jpeg();
+        let followed = [whole.as_slice(), b"a second image, or a film", &whole].concat();
+        assert_eq!(decode(&followed, Channels::Rgb, 1 << 20), decode(&whole, Channels::Rgb, 1 << 20));
+    }
+
+    #[test]
+    fn scans_and_segments_are_bounded() {
+        let whole = jpeg();
+        let scans = [&whole[..whole.len() - 2], &[0xff, 0xda, 0, 2].repeat(100), &[0xff, 0xd9]].concat();
+        assert_eq!(refusal(&scans), (RejectCode::TooLarge, "JPEG of more than 64 scans".to_owned()));
+        let segments = [&whole[..2], &[0xff, 0xfe, 0, 2].repeat(3000), &whole[2..]].concat();
+        assert_eq!(refusal(&segments), (RejectCode::TooLarge, "JPEG of more than 2048 segments".to_owned()));
+    }
+
+    #[test]
+    fn kinds_of_jpeg_that_nobody_decodes_are_named() {
+        let start = [0xff, 0xd8, 0xff];
+        let reason = |frame: &[u8]| read_header(&[&start, frame].concat()).unwrap_err().to_string();
+        assert_eq!(reason(&[0xc0, 0, 8, 12, 0, 8, 0, 8, 3]), "unsupported JPEG: it has 12 bits per sample");
+        assert_eq!(reason(&[0xc9, 0, 8, 8, 0, 8, 0, 8, 3]), "unsupported JPEG: it is arithmetic-coded");
+        assert_eq!(reason(&[0xc3, 0, 8, 8, 0, 8, 0, 8, 3]), "unsupported JPEG: it is lossless or hierarchical");
+        assert_eq!(
+            reason(&[0xc0, 0, 8, 8, 0, 0, 0, 8, 3]),
+            "unsupported JPEG: its height is only given after its pixels"
+        );
+    }
+}

@@ -67,3 +67,40 @@ fn denormalise<const N: usize>(format: &PixelFormat, values: &[f32]) -> Vec<u8> 
     }
     pixels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_what_the_formula_says_in_either_layout() {
+        let nchw = PixelFormat { mean: vec![0.5, 0.25, 0.0], std: vec![0.5, 0.25, 2.0], ..PixelFormat::default() };
+        let nhwc = PixelFormat { layout: Layout::Nhwc, ..nchw.clone() };
+        let pixels = [0, 255, 255, 255, 0, 0];
+        let mut values = [0.0; 6];
+        nchw.normalise(&pixels, &mut values);
+        assert_eq!(values.map(|value| (value * 10.0).round()), [-10.0, 10.0, 30.0, -10.0, 5.0, 0.0]);
+        nhwc.normalise(&pixels, &mut values);
+        assert_eq!(values.map(|value| (value * 10.0).round()), [-10.0, 30.0, 5.0, 10.0, -10.0, 0.0]);
+    }
+
+    #[test]
+    fn every_byte_survives_there_and_back() {
+        let imagenet = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
+        let pixels: Vec<u8> = (0..=255).flat_map(|byte| [byte, 255 - byte, byte ^ 85]).collect();
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            for (range, (mean, std)) in [([0.0, 1.0], imagenet.clone()), ([-1.0, 1.0], (vec![], vec![]))] {
+                let format = PixelFormat { layout, range, mean, std, ..PixelFormat::default() };
+                let mut values = vec![0.0; pixels.len()];
+                format.normalise(&pixels, &mut values);
+                assert_eq!(format.denormalise(&values), pixels);
+            }
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_clamped() {
+        let format = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        assert_eq!(format.denormalise(&[-0.5, 0.6, 1.5, f32::NAN, f32::INFINITY]), [0, 153, 255, 0, 255]);
+    }
+}

@@ -47,3 +47,80 @@ fn refuse(bytes: &[u8], error: &DecodingError) -> ImageError {
         error => ImageError::malformed(Format::Png, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use png::{BitDepth, ColorType, Encoder};
+
+    use crate::batch::RejectCode;
+    use crate::image::{Channels, decode};
+
+    /// A row of pixels as they lie in a PNG.
+    fn png(width: u32, color: ColorType, depth: BitDepth, palette: &[u8], samples: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(&mut bytes, width, 1);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if !palette.is_empty() {
+            encoder.set_palette(palette.to_vec());
+        }
+        encoder.write_header().unwrap().write_image_data(samples).unwrap();
+        bytes
+    }
+
+    fn pixels(png: &[u8], channels: Channels) -> Vec<u8> {
+        decode(png, channels, 100).unwrap().data
+    }
+
+    #[test]
+    fn every_depth_becomes_8_bits() {
+        let gray =
+            |width, depth, sample: &[u8]| pixels(&png(width, ColorType::Grayscale, depth, &[], sample), Channels::Gray);
+        assert_eq!(gray(3, BitDepth::One, &[0b1010_0000]), [255, 0, 255]);
+        assert_eq!(gray(3, BitDepth::Two, &[0b0001_1100]), [0, 85, 255]);
+        assert_eq!(gray(2, BitDepth::Four, &[0x1f]), [17, 255]);
+        assert_eq!(gray(2, BitDepth::Eight, &[1, 200]), [1, 200]);
+        assert_eq!(gray(2, BitDepth::Sixteen, &[1, 255, 200, 0]), [1, 200]);
+    }
+
+    #[test]
+    fn palettes_and_alpha_become_colours() {
+        let indexed = png(2, ColorType::Indexed, BitDepth::Eight, &[1, 2, 3, 250, 251, 252], &[1, 0]);
+        assert_eq!(pixels(&indexed, Channels::Rgb), [250, 251, 252, 1, 2, 3]);
+        let alpha = png(1, ColorType::Rgba, BitDepth::Sixteen, &[], &[1, 9, 2, 9, 3, 9, 0, 0]);
+        assert_eq!(pixels(&alpha, Channels::Rgb), [1, 2, 3]);
+        let gray = png(1, ColorType::GrayscaleAlpha, BitDepth::Eight, &[], &[7, 0]);
+        assert_eq!(pixels(&gray, Channels::Rgb), [7, 7, 7]);
+    }
+
+    #[test]
+    fn a_cut_is_an_error_wherever_it_falls() {
+        let samples: Vec<u8> = (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let whole = png(1000, ColorType::Rgb, BitDepth::Eight, &[], &samples);
+        assert!(decode(&whole, Channels::Rgb, 1000).is_ok());
+        for cut in (8..whole.len()).step_by(50).chain(whole.len() - 13..whole.len()) {
+            let error = decode(&whole[..cut], Channels::Rgb, 1000).unwrap_err();
+            assert_eq!(error.code(), RejectCode::Truncated, "{cut}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_by_its_header() {
+        let mut bomb = png(1, ColorType::Rgb, BitDepth::Eight, &[], &[1, 2, 3]);
+        bomb[16..20].copy_from_slice(&100_000_u32.to_be_bytes());
+        bomb[20..24].copy_from_slice(&100_000_u32.to_be_bytes());
+        let error = decode(&bomb, Channels::Rgb, 100_000_000).unwrap_err();
+        assert_eq!(error.code(), RejectCode::TooLarge);
+        assert_eq!(error.to_string(), "PNG of 100000 x 100000 pixels, more than the limit of 100000000 pixels");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_error() {
+        let mut damaged = png(3, ColorType::Rgb, BitDepth::Eight, &[], &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let middle = damaged.len() - 20;
+        damaged[middle] ^= 1;
+        assert_eq!(decode(&damaged, Channels::Rgb, 100).unwrap_err().code(), RejectCode::Malformed);
+    }
+}

@@ -100,3 +100,56 @@ fn scale(
     let options = if fit == Fit::Crop { options.fit_into_destination(None) } else { options };
     resizer.resize(&source, &mut target, &options).map_err(|error| unfit(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn gray(width: usize, data: &[u8]) -> Pixels {
+        Pixels { width, height: data.len() / width, channels: Channels::Gray, data: data.to_vec() }
+    }
+
+    #[test]
+    fn half_the_width_is_the_weighted_mean_of_its_neighbourhood() {
+        // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) / 1.75 = 50.
+        let mut resizer = Resizer::new(1, 2, Fit::Stretch);
+        assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [50, 160]);
+    }
+
+    #[test]
+    fn a_size_that_fits_already_changes_nothing() {
+        let colours = Pixels { width: 2, height: 1, channels: Channels::Rgb, data: vec![1, 2, 3, 4, 5, 6] };
+        for fit in [Fit::Stretch, Fit::Crop, Fit::Pad] {
+            assert_eq!(Resizer::new(1, 2, fit).resize(&colours).unwrap(), [1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    #[test]
+    fn crop_keeps_the_middle_of_the_long_side() {
+        let mut resizer = Resizer::new(1, 2, Fit::Crop);
+        assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [70, 140]);
+    }
+
+    #[test]
+    fn pad_puts_black_on_both_ends_of_the_short_side() {
+        let mut resizer = Resizer::new(4, 2, Fit::Pad);
+        assert_eq!(resizer.resize(&gray(1, &[9])).unwrap(), [0, 0, 9, 9, 9, 9, 0, 0]);
+        // The buffers are used again: nothing of the image before may shine through.
+        assert_eq!(resizer.resize(&gray(1, &[5, 5, 5, 5])).unwrap(), [5, 0, 5, 0, 5, 0, 5, 0]);
+        assert_eq!(resizer.resize(&gray(1, &[9])).unwrap(), [0, 0, 9, 9, 9, 9, 0, 0]);
+    }
+
+    #[test]
+    fn a_line_is_padded_to_a_line() {
+        let mut resizer = Resizer::new(3, 3, Fit::Pad);
+        assert_eq!(resizer.resize(&gray(1000, &[7; 1000])).unwrap(), [0, 0, 0, 7, 7, 7, 0, 0, 0]);
+    }
+
+    #[test]
+    fn pixels_that_are_missing_are_an_error() {
+        let short = Pixels { width: 9, height: 9, channels: Channels::Gray, data: vec![1] };
+        assert!(Resizer::new(2, 2, Fit::Stretch).resize(&short).is_err());
+    }
+}

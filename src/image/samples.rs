@@ -46,3 +46,29 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
     // The weights add up to 1 << 16, so it fits.
     ((weighted + 0x8000) >> 16) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::header::Format;
+
+    fn converted(samples: Samples, channels: Channels) -> Vec<u8> {
+        samples.into_pixels(&Header { format: Format::Png, width: 2, height: 1 }, channels).data
+    }
+
+    #[test]
+    fn alpha_is_dropped_and_gray_is_spread() {
+        assert_eq!(converted(Samples::Rgba(vec![1, 2, 3, 0, 4, 5, 6, 9]), Channels::Rgb), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(converted(Samples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Gray), [7, 8]);
+        assert_eq!(converted(Samples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
+        assert_eq!(converted(Samples::Gray(vec![7, 8]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
+    }
+
+    #[test]
+    fn luma_weighs_colours_as_bt_601_does() {
+        // 0.299 * 255 = 76.2, 0.587 * 255 = 149.7
+        assert_eq!(converted(Samples::Rgb(vec![255, 0, 0, 0, 255, 0]), Channels::Gray), [76, 150]);
+        // 0.114 * 255 = 29.1
+        assert_eq!(converted(Samples::Rgba(vec![0, 0, 255, 0, 255, 255, 255, 0]), Channels::Gray), [29, 255]);
+    }
+}

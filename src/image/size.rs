@@ -75,3 +75,29 @@ impl JsonSchema for Size {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_size_is_two_sides_or_the_word_original() {
+        assert_eq!(from_value::<Size>(json!([64, 48])).unwrap(), Size::Fixed(64, 48));
+        assert_eq!(from_value::<Size>(json!("original")).unwrap(), Size::Original);
+    }
+
+    #[test]
+    fn anything_else_is_answered_with_what_was_expected() {
+        let message = |value| from_value::<Size>(value).unwrap_err().to_string();
+        let expected = "expected [height, width] in pixels, or \"original\"";
+        assert!(message(json!("orignal")).contains(expected));
+        assert!(message(json!([64])).contains(expected));
+        assert!(message(json!([64, 64, 3])).contains(expected));
+        assert!(message(json!(64)).contains(expected));
+        assert!(message(json!([0, 64])).contains("a side of 0 pixels"));
+    }
+}

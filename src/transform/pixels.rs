@@ -12,6 +12,7 @@ use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::{Context, Limits};
 use crate::error::{Fault, StageError};
 use crate::image::{Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode};
+use crate::model::ImageInput;
 use crate::source::IMAGE;
 use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
@@ -68,7 +69,11 @@ impl Config {
     /// What the images become, by the model where there is one.
     fn target(&self, context: &Context) -> Result<Target, Vec<Fault>> {
         let (format, size) = match &self.model {
-            Some(name) => self.as_trained(name, context)?,
+            Some(name) => {
+                let input = context.model(name)?.image_input();
+                let none = || vec![Fault::new("model", format!("model `{name}` takes no images"))];
+                self.as_trained(name, input.ok_or_else(none)?)?
+            }
             None => {
                 let expected = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
                 let size = self.size.ok_or_else(|| vec![Fault::new("size", expected)])?;
@@ -94,11 +99,7 @@ impl Config {
     }
 
     /// The model's format and size; the options may repeat them, not contradict them.
-    fn as_trained(&self, name: &str, context: &Context) -> Result<(PixelFormat, Size), Vec<Fault>> {
-        let model = context.model(name)?;
-        let Some(input) = model.image_input() else {
-            return Err(vec![Fault::new("model", format!("model `{name}` takes no images"))]);
-        };
+    fn as_trained(&self, name: &str, input: ImageInput) -> Result<(PixelFormat, Size), Vec<Fault>> {
         let mut faults = Vec::new();
         let trained = input.format;
         let written = self.written_format(trained.clone());
@@ -329,5 +330,164 @@ fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
         DataType::Binary => Some(column.as_binary::<i32>().value(row)),
         DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{BinaryArray, LargeBinaryArray, StringArray};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::batch::{Provenance, Split};
+    use crate::image::{OutputFormat, encode};
+    use crate::kind::find;
+    use crate::tensor::{TensorShape, fixed_values, variable_row};
+    use crate::transform::KINDS;
+
+    fn context() -> Context {
+        Context { models: Default::default(), limits: Limits::default() }
+    }
+
+    fn input(image: DataType) -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("source", DataType::Utf8, false), Field::new(IMAGE, image, true)]))
+    }
+
+    fn plan(options: Value) -> Result<Box<dyn TransformPlan>, Vec<(String, String)>> {
+        let kind = find(KINDS, "pixels", "transform").unwrap();
+        let planned = (kind.plan)(options, &input(DataType::Binary), &context());
+        planned.map_err(|faults| faults.into_iter().map(|fault| (fault.key, fault.message)).collect())
+    }
+
+    fn faults(options: Value) -> Vec<(String, String)> {
+        plan(options).err().unwrap()
+    }
+
+    /// A gray image whose pixels are all `value`.
+    fn png(width: usize, height: usize, value: u8) -> Vec<u8> {
+        let data = vec![value; width * height];
+        encode(&crate::image::Pixels { width, height, channels: Channels::Gray, data }, OutputFormat::Png).unwrap()
+    }
+
+    fn batch(images: ArrayRef) -> Batch {
+        let sources: ArrayRef = Arc::new(StringArray::from_iter_values((0..images.len()).map(|row| row.to_string())));
+        let provenance = Provenance::rows(Split::new("test"), 0..images.len() as u64);
+        let records = RecordBatch::try_new(input(images.data_type().clone()), vec![sources, images]).unwrap();
+        Batch::new(records, provenance)
+    }
+
+    fn applied(plan: &dyn TransformPlan, batch: Batch) -> (Batch, Vec<(u32, RejectCode)>) {
+        let mut rejects = Rejects::default();
+        let batch = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
+        assert_eq!(batch.records.schema(), plan.schema());
+        (batch, rejects.into_vec().into_iter().map(|reject| (reject.ordinal, reject.code)).collect())
+    }
+
+    #[test]
+    fn sound_images_become_tensors_and_the_others_rejects() {
+        let plan = plan(json!({ "size": [2, 3], "channels": "gray", "range": [0.0, 255.0] })).unwrap();
+        let (first, last) = (png(30, 20, 7), png(3, 2, 9));
+        let images = [Some(first.as_slice()), None, Some(b"no image"), Some(&first[..50]), Some(&last)];
+        let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(BinaryArray::from(images.to_vec()))));
+
+        let refused = [(1, RejectCode::Missing), (2, RejectCode::Unsupported), (3, RejectCode::Truncated)];
+        assert_eq!(rejects, refused);
+        assert_eq!(batch.origin, [0, 4]);
+        let field = batch.records.schema_ref().field(1).clone();
+        assert_eq!(field.name(), "pixels");
+        assert_eq!(TensorShape::of(&field), Some(TensorShape::Fixed(vec![1, 2, 3])));
+        assert_eq!(PixelFormat::of(&field).unwrap().channels, Channels::Gray);
+        assert_eq!(fixed_values(batch.records.column(1)).unwrap(), [[7.0; 6], [9.0; 6]].concat());
+    }
+
+    #[test]
+    fn images_keep_their_own_size_where_it_is_asked_for() {
+        let options = json!({ "size": "original", "layout": "nhwc", "range": [0.0, 255.0], "keep": true, "to": "x" });
+        let plan = plan(options).unwrap();
+        assert_eq!(plan.bytes_per_pixel(), 12);
+        assert_eq!(plan.summary(), "rgb nhwc, original size, 0..255");
+        let (wide, tall) = (png(3, 1, 7), png(1, 2, 9));
+        let images = BinaryArray::from(vec![wide.as_slice(), &wide[..9], tall.as_slice()]);
+        let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
+
+        assert_eq!(rejects, [(1, RejectCode::Truncated)]);
+        let names: Vec<&String> = batch.records.schema_ref().fields().iter().map(|field| field.name()).collect();
+        assert_eq!(names, ["source", "image", "x"]);
+        let tensors = batch.records.column(2);
+        assert_eq!(variable_row(tensors, 0).unwrap(), ([7.0; 9].as_slice(), vec![1, 3, 3]));
+        assert_eq!(variable_row(tensors, 1).unwrap(), ([9.0; 6].as_slice(), vec![2, 1, 3]));
+    }
+
+    #[test]
+    fn a_batch_without_sound_images_comes_out_empty_in_the_planned_schema() {
+        for size in [json!([2, 2]), json!("original")] {
+            let plan = plan(json!({ "size": size })).unwrap();
+            for images in [vec![], vec![Some(b"x".as_slice()), None]] {
+                let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(BinaryArray::from(images.clone()))));
+                assert_eq!((batch.records.num_rows(), rejects.len()), (0, images.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn large_binary_columns_are_read_as_well() {
+        let config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let plan = config.plan(&input(DataType::LargeBinary), &context()).unwrap();
+        let (batch, _) =
+            applied(plan.as_ref(), batch(Arc::new(LargeBinaryArray::from(vec![png(1, 1, 255).as_slice()]))));
+        assert_eq!(fixed_values(batch.records.column(1)).unwrap(), [1.0; 3]);
+    }
+
+    #[test]
+    fn an_image_beyond_the_limit_is_rejected_by_its_header() {
+        let mut context = context();
+        context.limits.pixels = 5;
+        let config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let plan = config.plan(&input(DataType::Binary), &context).unwrap();
+        let images = BinaryArray::from(vec![png(3, 2, 0).as_slice(), png(5, 1, 0).as_slice()]);
+        let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
+        assert_eq!((batch.origin, rejects), (vec![1], vec![(0, RejectCode::TooLarge)]));
+    }
+
+    #[test]
+    fn every_fault_is_found_at_once() {
+        let found = faults(json!({ "column": "picture", "to": "source", "model": "photo" }));
+        let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["column", "model", "to"]);
+        assert_eq!(found[0].1, "no column `picture`; the input has: source, image");
+        assert_eq!(found[2].1, "there is a column `source` already; choose another name");
+    }
+
+    #[test]
+    fn faults_say_what_to_do() {
+        let only = |options| faults(options).remove(0);
+        let size = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
+        assert_eq!(only(json!({})), ("size".to_owned(), size.to_owned()));
+        let huge = "100000 x 100000 pixels exceed the limit of 100000000 pixels an image";
+        assert_eq!(only(json!({ "size": [100_000, 100_000] })), ("size".to_owned(), huge.to_owned()));
+        let unfitted = "images that keep their own size are not fitted; remove `fit`";
+        assert_eq!(only(json!({ "size": "original", "fit": "pad" })), ("fit".to_owned(), unfitted.to_owned()));
+        assert_eq!(only(json!({ "size": [1, 1], "mean": [0.5] })).1, "`mean` has 1 values for 3 channels");
+        let text = "column `source` holds Utf8, not the bytes of encoded images";
+        assert_eq!(only(json!({ "size": [1, 1], "column": "source" })).1, text);
+    }
+
+    #[test]
+    fn options_may_repeat_what_the_model_wants_but_not_contradict_it() {
+        let wants = |size| ImageInput { format: PixelFormat::default(), size };
+        let keys = |options: Value, size| {
+            let config: Config = serde_json::from_value(options).unwrap();
+            let outcome = config.as_trained("photo", wants(size));
+            outcome.map(|(_, size)| size).map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
+        };
+        let fixed = Some((64, 48));
+        assert_eq!(keys(json!({}), fixed), Ok(Size::Fixed(64, 48)));
+        assert_eq!(keys(json!({ "size": [64, 48], "channels": "rgb" }), fixed), Ok(Size::Fixed(64, 48)));
+        let contradictions = json!({ "size": "original", "channels": "gray", "range": [-1.0, 1.0] });
+        assert_eq!(keys(contradictions, fixed).unwrap_err(), ["channels", "range", "size"]);
+        assert_eq!(keys(json!({}), None), Ok(Size::Original));
+        assert_eq!(keys(json!({ "size": [32, 32] }), None), Ok(Size::Fixed(32, 32)));
     }
 }
