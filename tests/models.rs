@@ -53,75 +53,91 @@ fn check(file: &str, expected: Expect) {
 
 #[test]
 fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
-    check("sehtasham__edge-ai-inference/autoencoder.onnx", expect![[r#"
-        sehtasham__edge-ai-inference/autoencoder.onnx
-          format     IR 9, opset 18
-          producer   pytorch 2.10.0+cu128
-          input      `sensor_input` float32 [batch_size, 10]
-          output     `reconstruction` float32 [batch_size, 10]
-        in a pipeline: turns vectors of 10 features into the same shape: a denoiser, or an autoencoder in one piece
-    "#]]);
-    check("xCures__keras_lstm_vae/encoder.onnx", expect![[r#"
-        xCures__keras_lstm_vae/encoder.onnx
-          format     IR 8, opset 15, ai.onnx.ml 2
-          producer   tf2onnx 1.14.0 8f8d49
-          input      `input` float32 [unk__135, 30, 7]
-          output     `dense` float32 [unk__136, 100]
-        in a pipeline: turns tensors of shape [30, 7] into [100]
-    "#]]);
-    check("KULeuven-MICAS__zigzag/resnet8.onnx", expect![[r#"
-        KULeuven-MICAS__zigzag/resnet8.onnx
-          format     IR 6, opset 11
-          producer   tflite2onnx
-          input      `input_1` float32 [1, 3, 32, 32]
-          output     `Identity` float32 [1, 10]
-        in a pipeline: turns rgb images of 32x32 into [10]
-    "#]]);
-    check("KULeuven-MICAS__zigzag/ds_cnn.onnx", expect![[r#"
-        KULeuven-MICAS__zigzag/ds_cnn.onnx
-          format     IR 6, opset 11
-          producer   tflite2onnx
-          ONNX Runtime refuses it: Load model from KULeuven-MICAS__zigzag/ds_cnn.onnx failed:This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
-        in a pipeline: cannot run as a stage: KULeuven-MICAS__zigzag/ds_cnn.onnx: ONNX Runtime refuses it: Load model from KULeuven-MICAS__zigzag/ds_cnn.onnx failed:This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
-    "#]]);
-    check("microsoft__onnxruntime-inference-examples/mnist.onnx", expect![[r#"
-        microsoft__onnxruntime-inference-examples/mnist.onnx
-          format     IR 3, opset 8
-          producer   CNTK 2.5.1
-          input      `Input3` float32 [1, 1, 28, 28]
-          output     `Plus214_Output_0` float32 [1, 10]
-        in a pipeline: turns gray images of 28x28 into [10]
-    "#]]);
-    check("onnx__onnx/light_squeezenet.onnx", expect![[r#"
-        onnx__onnx/light_squeezenet.onnx
-          format     IR 3, opset 9
-          producer   onnx-caffe2
-          input      `data_0` float32 [1, 3, 224, 224]
-          output     `softmaxout_1` float32 [1, 1000, 1, 1]
-        in a pipeline: turns rgb images of 224x224 into [1000, 1, 1]
-    "#]]);
-    check("pykeio__ort/upsample.onnx", expect![[r#"
-        pykeio__ort/upsample.onnx
-          format     IR 7, opset 12
-          producer   tf2onnx 1.7.2
-          input      `up_sampling2d_input:0` float32 [unk__31, unk__32, unk__33, 3]
-          output     `Identity:0` float32 [unk__34, unk__35, unk__36, 3]
-        in a pipeline: takes rgb images of any size
-    "#]]);
-    check("Xiaobin-Rong__gtcrn/gtcrn_simple.onnx", expect![[r#"
-        Xiaobin-Rong__gtcrn/gtcrn_simple.onnx
-          format     IR 6, opset 11
-          producer   pytorch 1.11.0
-          input      `mix` float32 [1, 257, 1, 2]
-          input      `conv_cache` float32 [2, 1, 16, 16, 33]
-          input      `tra_cache` float32 [2, 3, 1, 1, 16]
-          input      `inter_cache` float32 [2, 1, 33, 16]
-          output     `enh` float32 [1, 257, 1, 2]
-          output     `conv_cache_out` float32 [2, 1, 16, 16, 33]
-          output     `tra_cache_out` float32 [2, 3, 1, 1, 16]
-          output     `inter_cache_out` float32 [2, 1, 33, 16]
-        in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: takes 4 inputs, but a stage feeds one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
-    "#]]);
+    check(
+        "sehtasham__edge-ai-inference/autoencoder.onnx",
+        expect![[r#"
+              format     IR 9, opset 18
+              producer   pytorch 2.10.0+cu128
+              input      `sensor_input` float32 [batch_size, 10]
+              output     `reconstruction` float32 [batch_size, 10]
+            in a pipeline: turns vectors of 10 features into the same shape: a denoiser, or an autoencoder in one piece
+        "#]],
+    );
+    check(
+        "xCures__keras_lstm_vae/encoder.onnx",
+        expect![[r#"
+              format     IR 8, opset 15, ai.onnx.ml 2
+              producer   tf2onnx 1.14.0 8f8d49
+              input      `input` float32 [unk__135, 30, 7]
+              output     `dense` float32 [unk__136, 100]
+            in a pipeline: turns tensors of shape [30, 7] into 100 values
+        "#]],
+    );
+    check(
+        "KULeuven-MICAS__zigzag/resnet8.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   tflite2onnx
+              input      `input_1` float32 [1, 3, 32, 32]
+              output     `Identity` float32 [1, 10]
+            in a pipeline: turns rgb images of 32x32 into 10 values
+        "#]],
+    );
+    check(
+        "KULeuven-MICAS__zigzag/ds_cnn.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   tflite2onnx
+              ONNX Runtime refuses it: This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
+            in a pipeline: cannot run as a stage
+        "#]],
+    );
+    check(
+        "microsoft__onnxruntime-inference-examples/mnist.onnx",
+        expect![[r#"
+              format     IR 3, opset 8
+              producer   CNTK 2.5.1
+              input      `Input3` float32 [1, 1, 28, 28]
+              output     `Plus214_Output_0` float32 [1, 10]
+            in a pipeline: turns gray images of 28x28 into 10 values
+        "#]],
+    );
+    check(
+        "onnx__onnx/light_squeezenet.onnx",
+        expect![[r#"
+              format     IR 3, opset 9
+              producer   onnx-caffe2
+              input      `data_0` float32 [1, 3, 224, 224]
+              output     `softmaxout_1` float32 [1, 1000, 1, 1]
+            in a pipeline: turns rgb images of 224x224 into tensors of shape [1000, 1, 1]
+        "#]],
+    );
+    check(
+        "pykeio__ort/upsample.onnx",
+        expect![[r#"
+              format     IR 7, opset 12
+              producer   tf2onnx 1.7.2
+              input      `up_sampling2d_input:0` float32 [unk__31, unk__32, unk__33, 3]
+              output     `Identity:0` float32 [unk__34, unk__35, unk__36, 3]
+            in a pipeline: takes rgb images of any size
+        "#]],
+    );
+    check(
+        "Xiaobin-Rong__gtcrn/gtcrn_simple.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   pytorch 1.11.0
+              input      `mix` float32 [1, 257, 1, 2]
+              input      `conv_cache` float32 [2, 1, 16, 16, 33]
+              input      `tra_cache` float32 [2, 3, 1, 1, 16]
+              input      `inter_cache` float32 [2, 1, 33, 16]
+              output     `enh` float32 [1, 257, 1, 2]
+              output     `conv_cache_out` float32 [2, 1, 16, 16, 33]
+              output     `tra_cache_out` float32 [2, 3, 1, 1, 16]
+              output     `inter_cache_out` float32 [2, 1, 33, 16]
+            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: takes 4 inputs, but a stage feeds one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
+        "#]],
+    );
 }
 
 /// Zeros go through a model by others as a stage would send them.

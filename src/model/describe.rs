@@ -206,58 +206,67 @@ mod tests {
 
     #[test]
     fn a_file_is_told_by_its_ports_and_by_what_it_can_do() {
-        check("untold.onnx", expect![[r#"
-            untold.onnx
-            untold.onnx  148 bytes  sha256:38f78c3dbc3e76ed6b600b3469d563c5e5daeb3f4f5f4b956d94b738b6a8d1a0
-              format     IR 8, opset 17
-              producer   make.py
-              input      `x` float32 [batch, 4]
-              output     `y` float32 [batch, 2]
-            digest       e16fa5c2327c1002d7df974ac66057b6866e20d6ee9215303263a293ad92ca7d
-            in a pipeline: turns vectors of 4 features into [2]
-        "#]]);
-        check("external.onnx", expect![[r#"
-            external.onnx
-            external.onnx  167 bytes  sha256:7357f635c56b4ce7003208668d4c7d21d325b9a75a01adc84664027d4e690ef4
-              format     IR 8, opset 17
-              producer   make.py
-              weights    in external.bin
-              input      `x` float32 [batch, 4]
-              output     `y` float32 [batch, 2]
-            digest       69dc43b3a1655f4300d1a145ef7b8039a96ddfa2b0aee573deb2403ae097a050
-            in a pipeline: turns vectors of 4 features into [2]
-        "#]]);
-        check("blur.onnx", expect![[r#"
-            blur.onnx
-            blur.onnx  303 bytes  sha256:d3ff440cbc74fbeb147acedb5faa200582d700bf5b66d9c9450f756e59a97168
-              format     IR 8, opset 17
-              producer   make.py
-              input      `x` float32 [batch, height, width, 3]
-              output     `y` float32 [batch, height, width, 3]
-            digest       9827d7be12c7ec349ba8c5836e61d182229ad3e13cf91bf61727940eb3e549ea
-            in a pipeline: takes rgb images of any size
-        "#]]);
+        check(
+            "untold.onnx",
+            expect![[r#"
+                untold.onnx  291 bytes  sha256:be69aec41d745624b753025b7386a537da3fd3741e57af89fbb606e94e47fbbe
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, 4]
+                  output     `y` float32 [batch, code]
+                digest       73ef6e31df284f7d501ed074669eb961265baed204a0ff999d4ebd03814d0ee9
+                in a pipeline: turns vectors of 4 features into 2 values
+            "#]],
+        );
+        check(
+            "external.onnx",
+            expect![[r#"
+                external.onnx  167 bytes  sha256:7357f635c56b4ce7003208668d4c7d21d325b9a75a01adc84664027d4e690ef4
+                  format     IR 8, opset 17
+                  producer   make.py
+                  weights    in external.bin
+                  input      `x` float32 [batch, 4]
+                  output     `y` float32 [batch, 2]
+                digest       69dc43b3a1655f4300d1a145ef7b8039a96ddfa2b0aee573deb2403ae097a050
+                in a pipeline: turns vectors of 4 features into 2 values
+            "#]],
+        );
+        check(
+            "blur.onnx",
+            expect![[r#"
+                blur.onnx  303 bytes  sha256:d3ff440cbc74fbeb147acedb5faa200582d700bf5b66d9c9450f756e59a97168
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, height, width, 3]
+                  output     `y` float32 [batch, height, width, 3]
+                digest       9827d7be12c7ec349ba8c5836e61d182229ad3e13cf91bf61727940eb3e549ea
+                in a pipeline: takes rgb images of any size
+            "#]],
+        );
     }
 
     #[test]
     fn a_file_that_no_stage_can_feed_is_described_all_the_same() {
-        check("two_inputs.onnx", expect![[r#"
-            two_inputs.onnx
-            two_inputs.onnx  133 bytes  sha256:533a3f1f87e626b67a1290d3c86beee7b9401d33b534576bcb03f8c10a303f56
-              format     IR 8, opset 17
-              producer   make.py
-              input      `x` float32 [batch, 2]
-              input      `state` float32 [batch, 2]
-              output     `y` float32 [batch, 2]
-            in a pipeline: cannot run as a stage: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]
-        "#]]);
-        check("external.bin", expect![[r#"
-            make.py
-            make.py  4424 bytes  sha256:8296754d9f7fd7aa8b750100fcc495eaba5867c321194393327905f1f39998fb
-              format     IR 0, 
-              ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed.
-            in a pipeline: cannot run as a stage: make.py: ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed.
-        "#]]);
+        check(
+            "two_inputs.onnx",
+            expect![[r#"
+                two_inputs.onnx  133 bytes  sha256:533a3f1f87e626b67a1290d3c86beee7b9401d33b534576bcb03f8c10a303f56
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, 2]
+                  input      `state` float32 [batch, 2]
+                  output     `y` float32 [batch, 2]
+                in a pipeline: cannot run as a stage: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]
+            "#]],
+        );
+        check(
+            "external.bin",
+            expect![[r#"
+                external.bin  32 bytes  sha256:4e8b04ae3930af0851dbb553b503dc2ee7fd8617e141594f3e835100fb96d122
+                  ONNX Runtime refuses it: Protobuf parsing failed.
+                in a pipeline: cannot run as a stage
+            "#]],
+        );
     }
 
     #[test]

@@ -467,7 +467,7 @@ mod tests {
         );
         check(
             "model = 'external.bin'",
-            expect!["model: make.py: ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed."],
+            expect!["model: external.bin: ONNX Runtime refuses it: Protobuf parsing failed."],
         );
         check(
             "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",
