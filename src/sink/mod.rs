@@ -3,9 +3,12 @@
 mod columns;
 pub mod dataset;
 mod discard;
+mod encoder;
 pub mod footer;
+mod images;
 pub mod lock;
 pub mod marker;
+mod names;
 mod parquet;
 pub mod part;
 pub mod rejects;
@@ -142,6 +145,7 @@ pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn Sink>, Vec
 /// Every kind of sink.
 pub const KINDS: &[Kind<PlanSink>] = &[
     kind::<parquet::Config>("parquet", "writes records to Parquet files, each file whole or not at all"),
+    kind::<images::Config>("images", "writes a tensor column as image files"),
     kind::<stdout::Config>("stdout", "prints records as NDJSON, one object a line"),
     kind::<discard::Config>("discard", "drops records, for benchmarks"),
 ];

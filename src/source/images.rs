@@ -275,6 +275,19 @@ mod tests {
         assert_eq!(error(&progress(state.path(), &[&first[0]])), None, "all is done: they may be removed");
     }
 
+    #[test]
+    fn every_file_of_a_folder_of_broken_images_becomes_a_row() {
+        let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA") else {
+            eprintln!("skipped: LATENTFLOW_TEST_DATA is not set");
+            return;
+        };
+        let folder = Path::new(&data).join("bad");
+        let files = FileSet::new(folder.to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
+        let batches = read(&folder, json!({}), &Progress::default());
+        let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows() + batch.rejects.len()).sum();
+        assert_eq!(rows, files.list().unwrap().files.len());
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_pipe_is_not_opened_even_when_it_takes_the_place_of_a_listed_file() {

@@ -248,6 +248,7 @@ mod tests {
     use ::tar::{Builder, EntryType, Header};
     use arrow::array::AsArray;
     use arrow::datatypes::UInt64Type;
+    use proptest::prelude::*;
     use serde_json::json;
     use tokio_stream::StreamExt;
 
@@ -331,6 +332,27 @@ mod tests {
         }
         assert_eq!(read_one(b"this is no archive").len(), 1);
         assert!(read_one(b"").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_to_an_archive_ends_the_run(place in 0usize..8192, byte: u8, cut in 0usize..9000) {
+            let long = format!("{}/b.jpg", "d".repeat(150));
+            let mut bytes = shard(&[("a.jpg", PIXEL), (&long, PIXEL), ("c.json", b"{}"), ("d.jpg", PIXEL)]);
+            bytes.truncate(cut.max(1));
+            if let Some(damaged) = bytes.get_mut(place) {
+                *damaged = byte;
+            }
+            // A header counts only with its checksum.
+            for header in bytes.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
+                let mut sound = Header::new_gnu();
+                sound.as_mut_bytes().copy_from_slice(header);
+                sound.set_cksum();
+                header.copy_from_slice(sound.as_bytes());
+            }
+            let batches = read_one(&bytes);
+            prop_assert!(batches.iter().map(|batch| batch.rejects.len()).sum::<usize>() <= 3);
+        }
     }
 
     #[test]

@@ -1,0 +1,458 @@
+//! The sink `images`: writes a tensor column as image files, one a record.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::coverage::Coverage;
+use crate::durable::{create, remove_temporaries, sync_folder, temporary};
+use crate::error::{Fault, StageError};
+use crate::image::encode::OutputFormat;
+use crate::sink::encoder::{Encoder, pixel_column};
+use crate::sink::lock::Lock;
+use crate::sink::{Identity, Sink, SinkConfig, Writer, Written, marker};
+use crate::source::{ROW, SOURCE};
+
+/// Files after which they are made durable without being asked: what a crash costs at most.
+const COMMIT_FILES: usize = 256;
+
+/// Bytes after which the same is done.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// JPEG's quality where none is given: hardly to be told from the original.
+const QUALITY: u8 = 90;
+
+/// How images are encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// PNG, lossless.
+    #[default]
+    Png,
+    /// JPEG, of the given quality.
+    Jpeg,
+    /// WebP, lossless.
+    Webp,
+}
+
+impl FileFormat {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Webp => "webp",
+        }
+    }
+}
+
+/// Options of the sink `images`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The folder to write to. Subfolders and names come from `source` and `row`: `a/b.jpg` becomes `a/b.jpg.png`.
+    path: PathBuf,
+    /// The tensor column to write. Default: the only one that holds pixels.
+    column: Option<String>,
+    /// `png` (default), `jpeg` or `webp`.
+    #[serde(default)]
+    format: FileFormat,
+    /// JPEG's quality, from 1 to 100. Default: 90.
+    quality: Option<u8>,
+}
+
+impl SinkConfig for Config {
+    fn plan(self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if self.path.as_os_str().is_empty() {
+            faults.push(Fault::new("path", "is empty; write the folder that the images go to"));
+        }
+        let quality = self.quality.unwrap_or(QUALITY);
+        if !(1..=100).contains(&quality) {
+            faults.push(Fault::new("quality", format!("{quality} is no quality; expected 1 to 100")));
+        } else if self.quality.is_some() && self.format != FileFormat::Jpeg {
+            faults.push(Fault::new("quality", "only JPEG has one; remove it, or write format = \"jpeg\""));
+        }
+        for (name, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
+            if input.column_with_name(name).is_none_or(|(_, field)| field.data_type() != &kind) {
+                let message = format!("files are named by the column `{name}` ({kind}), which does not arrive here");
+                faults.push(Fault::new("inputs", format!("{message}; keep it, as sources give it")));
+            }
+        }
+        let output = match self.format {
+            FileFormat::Png => OutputFormat::Png,
+            FileFormat::Jpeg => OutputFormat::Jpeg(quality),
+            FileFormat::Webp => OutputFormat::WebP,
+        };
+        match pixel_column(input, self.column.as_deref()) {
+            Ok((column, pixels)) if faults.is_empty() => {
+                let encoder = Encoder { column, pixels, output, extension: self.format.extension() };
+                Ok(Box::new(Images { path: self.path, encoder, lock: RefCell::default() }))
+            }
+            Ok(_) => Err(faults),
+            Err(message) => {
+                faults.push(Fault::new("column", message));
+                Err(faults)
+            }
+        }
+    }
+}
+
+/// The sink as planned.
+struct Images {
+    path: PathBuf,
+    encoder: Encoder,
+    /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
+    lock: RefCell<Option<Lock>>,
+}
+
+impl Images {
+    fn lock(&self) -> Result<Lock, StageError> {
+        self.lock.take().map_or_else(|| Lock::take(&self.path), Ok)
+    }
+}
+
+impl Sink for Images {
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn committed(&self, identity: &Identity) -> Result<Coverage, StageError> {
+        let lock = self.lock()?;
+        self.lock.replace(Some(lock));
+        marker::read(&self.path, identity)
+    }
+
+    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
+        let lock = self.lock()?;
+        remove_temporaries(&self.path)?;
+        let coverage = marker::read(&self.path, &identity)?;
+        Ok(Box::new(ImageWriter {
+            path: self.path,
+            encoder: self.encoder,
+            identity,
+            _lock: lock,
+            taken: coverage.clone(),
+            committed: coverage,
+            folders: BTreeSet::new(),
+            unnamed: BTreeMap::new(),
+            unnamed_bytes: 0,
+            written: Written::default(),
+        }))
+    }
+}
+
+/// The sink at work. Files get their names when they are durable; then the marker says whose rows are done.
+struct ImageWriter {
+    path: PathBuf,
+    encoder: Encoder,
+    identity: Identity,
+    _lock: Lock,
+    /// What the marker says.
+    committed: Coverage,
+    /// What it will say.
+    taken: Coverage,
+    /// Folders in which names have changed, known to be no links.
+    folders: BTreeSet<PathBuf>,
+    /// Files that still have their temporary name, by the name that they will have.
+    unnamed: BTreeMap<PathBuf, PathBuf>,
+    unnamed_bytes: u64,
+    written: Written,
+}
+
+impl Writer for ImageWriter {
+    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+        if self.taken.covers_all(&batch.provenance) {
+            return Ok(());
+        }
+        let Self { path, encoder, folders, unnamed, unnamed_bytes, .. } = self;
+        encoder.files(batch, |name, bytes| {
+            let name = path.join(name);
+            if unnamed.contains_key(&name) {
+                return Err(StageError::Other(format!(
+                    "{}: two records have this name; arms of a pipeline that meet here need a sink each",
+                    name.display()
+                )));
+            }
+            make_folders(path, &name, folders)?;
+            let unfinished = temporary(&name);
+            let written = create(&unfinished).and_then(|mut file| file.write_all(bytes));
+            written.map_err(StageError::io(&unfinished))?;
+            unnamed.insert(name, unfinished);
+            *unnamed_bytes += bytes.len() as u64;
+            Ok(())
+        })?;
+        self.taken.insert(&batch.provenance);
+        if self.unnamed.len() >= COMMIT_FILES || self.unnamed_bytes >= COMMIT_BYTES { self.commit() } else { Ok(()) }
+    }
+
+    fn commit(&mut self) -> Result<(), StageError> {
+        for unfinished in self.unnamed.values() {
+            File::open(unfinished).and_then(|file| file.sync_all()).map_err(StageError::io(unfinished))?;
+        }
+        for (name, unfinished) in &self.unnamed {
+            fs::rename(unfinished, name).map_err(StageError::io(name))?;
+        }
+        self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
+        if self.taken != self.committed {
+            marker::write(&self.path, &self.identity, &self.taken)?;
+            self.committed = self.taken.clone();
+        }
+        self.written.files += self.unnamed.len() as u64;
+        self.written.records += self.unnamed.len() as u64;
+        self.written.bytes += std::mem::take(&mut self.unnamed_bytes);
+        self.unnamed.clear();
+        self.folders.clear();
+        Ok(())
+    }
+
+    fn written(&self) -> Written {
+        self.written
+    }
+}
+
+/// Makes the folders between `root` and `file`. One that is a link is refused: it may lead anywhere.
+fn make_folders(root: &Path, file: &Path, known: &mut BTreeSet<PathBuf>) -> Result<(), StageError> {
+    let Some(folder) = file.parent().filter(|folder| !known.contains(*folder)) else { return Ok(()) };
+    if folder != root {
+        make_folders(root, folder, known)?;
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(StageError::io(folder)(error)),
+            _ => {}
+        }
+        if !fs::symlink_metadata(folder).map_err(StageError::io(folder))?.is_dir() {
+            return Err(StageError::Other(format!(
+                "{}: expected a folder, met a file or a link; move it away, or write to another path",
+                folder.display()
+            )));
+        }
+    }
+    known.insert(folder.to_path_buf());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+    use arrow::datatypes::{Field, Schema};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::batch::{Provenance, Split};
+    use crate::context::Limits;
+    use crate::image::decode::decode;
+    use crate::image::format::{Channels, Layout, PixelFormat};
+    use crate::kind::find;
+    use crate::sink::KINDS;
+    use crate::source::origin_fields;
+    use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
+
+    fn schema(fields: Vec<Field>) -> SchemaRef {
+        Arc::new(Schema::new(origin_fields().into_iter().chain(fields).collect::<Vec<_>>()))
+    }
+
+    /// Two rows of two pixels each: RGB, planes.
+    fn pixels() -> Field {
+        PixelFormat::default().mark(tensor_field("pixels", &[3, 1, 2]).unwrap())
+    }
+
+    fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
+        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context)
+    }
+
+    fn identity() -> Identity {
+        Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), models: vec![] }
+    }
+
+    fn open(folder: &Path) -> Box<dyn Writer> {
+        plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap().open(identity()).unwrap()
+    }
+
+    /// Row `start` of the split and those after it, all pixels of brightness `value`.
+    fn batch(start: u64, sources: &[&str], value: f32) -> Batch {
+        let len = sources.len();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(sources.to_vec())),
+            Arc::new(UInt64Array::from(vec![0; len])),
+            fixed_column(6, vec![value; 6 * len]).unwrap(),
+        ];
+        let records = RecordBatch::try_new(schema(vec![pixels()]), columns).unwrap();
+        Batch::new(records, Provenance::rows(Split::new("in/listing-0"), start..start + len as u64))
+    }
+
+    /// All files below a folder but those of its state, sorted.
+    fn files(folder: &Path) -> Vec<String> {
+        let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(Result::unwrap);
+        let files = files.filter(|entry| entry.file_type().is_file());
+        let names = files.map(|e| e.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+        names.filter(|name| !name.starts_with("_latentflow")).collect()
+    }
+
+    fn committed(folder: &Path) -> u64 {
+        let sink = plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap();
+        sink.committed(&identity()).unwrap().len()
+    }
+
+    #[test]
+    fn records_become_files_with_their_pixels_once_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path());
+        writer.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4)).unwrap();
+        assert!(
+            files(folder.path()).iter().all(|name| name.contains(".latentflow-")),
+            "no final name before the commit"
+        );
+        writer.commit().unwrap();
+        assert_eq!(files(folder.path()), ["%2E%2E/x.jpg.png", "a/b.jpg.png"]);
+        let bytes = fs::read(folder.path().join("a/b.jpg.png")).unwrap();
+        let image = decode(&bytes, Channels::Rgb, 100).unwrap();
+        assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
+        let written = writer.written();
+        assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
+    }
+
+    #[test]
+    fn images_of_their_own_sizes_are_written_in_any_format() {
+        for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
+            let folder = tempfile::tempdir().unwrap();
+            let gray = PixelFormat { channels: Channels::Gray, layout: Layout::Nhwc, ..PixelFormat::default() };
+            let schema = schema(vec![gray.mark(variable_field("pixels", 3).unwrap())]);
+            let shapes = [vec![2, 3, 1], vec![1, 1, 1]];
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from(vec!["a.parquet", "a.parquet"])),
+                Arc::new(UInt64Array::from(vec![0, 7])),
+                variable_column(3, vec![1.0; 7], &shapes).unwrap(),
+            ];
+            let records = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+            let batch = Batch::new(records, Provenance::rows(Split::new("a"), 0..2));
+            let sink = plan(&schema, json!({ "path": folder.path(), "format": format })).unwrap();
+            let mut writer = sink.open(identity()).unwrap();
+            writer.write(&batch).unwrap();
+            writer.commit().unwrap();
+            let names = [0, 7].map(|row| format!("a.parquet/{row:06}.{extension}"));
+            assert_eq!(files(folder.path()), names);
+            let image = decode(&fs::read(folder.path().join(&names[0])).unwrap(), Channels::Gray, 100).unwrap();
+            assert_eq!((image.height, image.width, image.data), (2, 3, vec![255; 6]));
+        }
+    }
+
+    #[test]
+    fn a_later_run_knows_what_is_done_and_does_not_write_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path());
+        writer.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
+        writer.write(&batch(1, &[], 0.0)).unwrap();
+        writer.commit().unwrap();
+        drop(writer);
+        assert_eq!(committed(folder.path()), 1);
+        let mut writer = open(folder.path());
+        writer.write(&batch(0, &["a.jpg"], 1.0)).unwrap();
+        writer.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(writer.written().files, 1);
+        let image = decode(&fs::read(folder.path().join("a.jpg.png")).unwrap(), Channels::Rgb, 100).unwrap();
+        assert_eq!(image.data, [0; 6]);
+        drop(writer);
+        assert_eq!(committed(folder.path()), 2);
+    }
+
+    #[test]
+    fn a_batch_that_lost_its_records_is_done_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path());
+        let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
+        empty.records = empty.records.slice(0, 0);
+        empty.origin.clear();
+        writer.write(&empty).unwrap();
+        writer.commit().unwrap();
+        drop(writer);
+        assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 0));
+    }
+
+    #[test]
+    fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path());
+        writer.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
+        drop(writer);
+        assert_eq!((committed(folder.path()), files(folder.path()).len()), (0, 1));
+        drop(open(folder.path()));
+        assert!(files(folder.path()).is_empty(), "the next run removes what was unfinished");
+    }
+
+    #[test]
+    fn many_files_are_made_durable_without_being_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path());
+        let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
+        writer.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
+        assert_eq!(writer.written().files, COMMIT_FILES as u64);
+        drop(writer);
+        assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
+    }
+
+    #[test]
+    fn two_records_of_one_name_are_an_error_instead_of_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = open(folder.path()).write(&batch(0, &["a.jpg", "a.jpg"], 0.0)).unwrap_err().to_string();
+        assert!(error.contains("a.jpg.png: two records have this name"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_folder_leads_nowhere() {
+        use std::os::unix::fs::symlink;
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = outside.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(outside.path(), folder.path().join("a")).unwrap();
+        symlink(&victim, folder.path().join("b.jpg.png")).unwrap();
+        let mut writer = open(folder.path());
+        let error = writer.write(&batch(0, &["a/x.jpg"], 0.0)).unwrap_err().to_string();
+        assert!(error.contains("expected a folder, met a file or a link"), "{error}");
+        writer.write(&batch(0, &["b.jpg"], 0.0)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn every_fault_of_the_options_is_named() {
+        let faults = |fields: Vec<Field>, options: Value| -> Vec<String> {
+            let faults = plan(&schema(fields), options).err().unwrap_or_default();
+            faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+        };
+        let other = || PixelFormat::default().mark(tensor_field("clean", &[3, 1, 2]).unwrap());
+        let one = faults(vec![pixels(), other()], json!({ "path": "", "quality": 101 }));
+        assert_eq!(
+            one,
+            [
+                "path: is empty; write the folder that the images go to",
+                "quality: 101 is no quality; expected 1 to 100",
+                "column: several columns hold pixels; choose one: pixels, clean",
+            ]
+        );
+        assert_eq!(
+            faults(vec![pixels()], json!({ "path": "x", "quality": 80, "column": "row" })),
+            [
+                "quality: only JPEG has one; remove it, or write format = \"jpeg\"",
+                "column: `row` does not hold pixels; these do: pixels",
+            ]
+        );
+        assert_eq!(faults(vec![pixels(), other()], json!({ "path": "x", "column": "clean" })), [""; 0]);
+        let bare = Arc::new(Schema::new(vec![pixels()]));
+        let keys: Vec<String> = plan(&bare, json!({ "path": "x" })).err().unwrap().into_iter().map(|f| f.key).collect();
+        assert_eq!(keys, ["inputs", "inputs"]);
+    }
+}
