@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use latentflow::model::spec::Provider;
 use latentflow::model::{RuntimeSpec, runtime};
 
 #[test]
@@ -29,4 +30,10 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
     assert!(runtime::init(&spec).unwrap_err().message.contains("is loaded already"));
     let spec = RuntimeSpec { providers: vec![], ..RuntimeSpec::default() };
     assert_eq!(runtime::init(&spec).unwrap_err().key, "providers");
+    let spec = RuntimeSpec { providers: vec![Provider::Cpu, Provider::Tensorrt], ..RuntimeSpec::default() };
+    // The pinned library has no TensorRT; one that a developer set by ORT_DYLIB_PATH may.
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        let fault = runtime::init(&spec).unwrap_err();
+        assert!(fault.message.starts_with("`tensorrt` is not in this build of ONNX Runtime"), "{}", fault.message);
+    }
 }

@@ -74,7 +74,9 @@ impl OnnxFile {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.path.display())?;
+        if self.path.is_dir() {
+            writeln!(f, "{}", self.path.display())?;
+        }
         if let Some(card) = &self.card {
             write_card(f, card)?;
         }
@@ -85,6 +87,9 @@ impl fmt::Display for Description {
             Ok(model) => {
                 writeln!(f, "digest       {}", model.digest())?;
                 writeln!(f, "in a pipeline: {}", ability(model))
+            }
+            Err(_) if self.files.iter().any(|file| file.graph.is_err()) => {
+                writeln!(f, "in a pipeline: cannot run as a stage")
             }
             Err(faults) => {
                 let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
@@ -103,7 +108,9 @@ impl fmt::Display for OnnxFile {
             domain => format!("{domain} {version}"),
         };
         let opsets: Vec<String> = self.header.opsets.iter().map(opset).collect();
-        writeln!(f, "  format     IR {}, {}", self.header.ir_version, opsets.join(", "))?;
+        if !opsets.is_empty() {
+            writeln!(f, "  format     IR {}, {}", self.header.ir_version, opsets.join(", "))?;
+        }
         if !self.header.producer.is_empty() {
             writeln!(f, "  producer   {}", self.header.producer)?;
         }
@@ -171,9 +178,103 @@ fn ability(model: &Model) -> String {
             Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
                 format!("turns {record} into the same shape: a denoiser, or an autoencoder in one piece")
             }
-            Some(Ok(shape)) => format!("turns {record} into {shape:?}"),
+            Some(Ok(shape)) => match shape.as_slice() {
+                [size] => format!("turns {record} into {size} values"),
+                shape => format!("turns {record} into tensors of shape {shape:?}"),
+            },
             Some(Err(reason)) => format!("takes {record}, but fails on zeros: {reason}"),
             None => format!("takes {record}"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::model::testing::{file, init};
+
+    fn check(name: &str, expected: Expect) {
+        let description = describe(&file(name), &init()).unwrap();
+        let text = description.to_string();
+        let folder = format!("{}/", file("").display()).replace("//", "/");
+        expected.assert_eq(&text.replace(&folder, ""));
+        assert_eq!(description.usable(), !text.contains("cannot run as a stage"));
+    }
+
+    #[test]
+    fn a_file_is_told_by_its_ports_and_by_what_it_can_do() {
+        check(
+            "untold.onnx",
+            expect![[r#"
+                untold.onnx  291 bytes  sha256:be69aec41d745624b753025b7386a537da3fd3741e57af89fbb606e94e47fbbe
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, 4]
+                  output     `y` float32 [batch, code]
+                digest       73ef6e31df284f7d501ed074669eb961265baed204a0ff999d4ebd03814d0ee9
+                in a pipeline: turns vectors of 4 features into 2 values
+            "#]],
+        );
+        check(
+            "external.onnx",
+            expect![[r#"
+                external.onnx  167 bytes  sha256:7357f635c56b4ce7003208668d4c7d21d325b9a75a01adc84664027d4e690ef4
+                  format     IR 8, opset 17
+                  producer   make.py
+                  weights    in external.bin
+                  input      `x` float32 [batch, 4]
+                  output     `y` float32 [batch, 2]
+                digest       69dc43b3a1655f4300d1a145ef7b8039a96ddfa2b0aee573deb2403ae097a050
+                in a pipeline: turns vectors of 4 features into 2 values
+            "#]],
+        );
+        check(
+            "blur.onnx",
+            expect![[r#"
+                blur.onnx  303 bytes  sha256:d3ff440cbc74fbeb147acedb5faa200582d700bf5b66d9c9450f756e59a97168
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, height, width, 3]
+                  output     `y` float32 [batch, height, width, 3]
+                digest       9827d7be12c7ec349ba8c5836e61d182229ad3e13cf91bf61727940eb3e549ea
+                in a pipeline: takes rgb images of any size
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_file_that_no_stage_can_feed_is_described_all_the_same() {
+        check(
+            "two_inputs.onnx",
+            expect![[r#"
+                two_inputs.onnx  133 bytes  sha256:533a3f1f87e626b67a1290d3c86beee7b9401d33b534576bcb03f8c10a303f56
+                  format     IR 8, opset 17
+                  producer   make.py
+                  input      `x` float32 [batch, 2]
+                  input      `state` float32 [batch, 2]
+                  output     `y` float32 [batch, 2]
+                in a pipeline: cannot run as a stage: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]
+            "#]],
+        );
+        check(
+            "external.bin",
+            expect![[r#"
+                external.bin  32 bytes  sha256:4e8b04ae3930af0851dbb553b503dc2ee7fd8617e141594f3e835100fb96d122
+                  ONNX Runtime refuses it: Protobuf parsing failed.
+                in a pipeline: cannot run as a stage
+            "#]],
+        );
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_describe_it_is_said() {
+        let faults = describe(&file("gone.onnx"), &init()).err().unwrap();
+        assert!(faults[0].message.contains("gone.onnx: No such file"), "{faults:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let faults = describe(folder.path(), &init()).err().unwrap();
+        assert!(faults[0].message.contains("holds no model.toml"), "{faults:?}");
     }
 }

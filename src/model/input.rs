@@ -176,7 +176,7 @@ impl InputSpec {
         let channels = self.channels.or(shown.map(|(_, channels)| channels)).unwrap_or_default();
         let range = if port.element == Element::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
         let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
-        let format = PixelFormat {
+        let mut format = PixelFormat {
             channels,
             layout,
             range: self.range.unwrap_or(range),
@@ -185,6 +185,10 @@ impl InputSpec {
         };
         if let Err(message) = format.check() {
             faults.push(Fault::new("", message));
+        }
+        // Written out, but doing nothing: the same format as where nothing is said.
+        if format.mean.iter().all(|&mean| mean == 0.0) && format.std.iter().all(|&std| std == 1.0) {
+            (format.mean, format.std) = (vec![], vec![]);
         }
         let size = self.size.map(|[height, width]| (height, width)).or_else(|| fixed_size(layout, port));
         if size.is_some_and(|(height, width)| height == 0 || width == 0) {

@@ -263,7 +263,11 @@ fn element_of(element: TensorElementType) -> Element {
     }
 }
 
-/// The words of ONNX Runtime, on one line.
+/// The words of ONNX Runtime, on one line; the caller names the file.
 fn reason<R>(error: ort::Error<R>) -> String {
-    error.message().split_whitespace().collect::<Vec<_>>().join(" ")
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    match message.split_once(" failed:") {
+        Some((start, reason)) if start.starts_with("Load model from ") => reason.trim().to_owned(),
+        _ => message,
+    }
 }

@@ -466,8 +466,8 @@ mod tests {
             expect!["output: no such output; the file has: minus, twice"],
         );
         check(
-            "model = 'make.py'",
-            expect!["model: make.py: ONNX Runtime refuses it: Load model from make.py failed:Protobuf parsing failed."],
+            "model = 'external.bin'",
+            expect!["model: external.bin: ONNX Runtime refuses it: Protobuf parsing failed."],
         );
         check(
             "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::context::{Context, Limits};
 use crate::error::Fault;
 use crate::kind::options;
 use crate::metrics::Metrics;
@@ -40,11 +38,4 @@ pub(crate) fn faults(written: &str) -> String {
     let folder = format!("{}/", file("").display()).replace("//", "/");
     let line = |fault: Fault| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
     faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A context that holds one model, `tested`.
-pub(crate) fn context(written: &str) -> Context {
-    let model = open(written).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-    Context { models, limits: Limits::default() }
 }

@@ -14,8 +14,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, Role};
 use crate::sink::Written;
 
-/// The column in which stages that run a model leave its reconstruction error.
-pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
+pub use crate::transform::RECONSTRUCTION_ERROR;
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {

@@ -19,7 +19,7 @@ use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
 use crate::model::port::values;
 use crate::model::session::{Chain, slice_rows};
-use crate::model::{Model, Pass, same_layout};
+use crate::model::{ImageInput, Model, Pass, same_layout};
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
 /// Options of `denoise`: the model, and for images of any size how they are cut.
@@ -47,10 +47,14 @@ const OVERLAP: usize = 32;
 impl TransformConfig for Config {
     fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let model = context.model(&self.model)?;
+        if model.parts(Pass::Whole).is_none() {
+            let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
+            return Err(vec![Fault::new("model", message)]);
+        }
         let mut faults = Vec::new();
         let way = self.way(&model).map_err(|found| faults.extend(found)).ok();
-        let fits = |field: &Field, shape: &TensorShape| match &way {
-            Some(Way::Tiles { format, .. }) => fit_any_size(&model, format, field, shape),
+        let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
+            Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
@@ -389,7 +393,8 @@ mod tests {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<Config>(&HALVE.replace("multiple = 2", ""), "{}", batch);
         assert_eq!(out.origin, [1]);
-        expect![""].assert_eq(&reasons(&rejects));
+        expect!["0: model: the model gave the shape [1, 2, 2] for a record of shape [1, 3, 3]; expected 9 values"]
+            .assert_eq(&reasons(&rejects));
     }
 
     #[test]
@@ -407,7 +412,10 @@ mod tests {
         let batch = images(&[[2, 2, 3], [0, 2, 3], [2, 2, 1]], |_, _| 1.0);
         let (out, rejects) = run::<Config>(BLUR, "{}", batch);
         assert_eq!(out.origin, [0]);
-        expect![""].assert_eq(&reasons(&rejects));
+        expect![[r#"
+            1: mismatch: the shape [0, 2, 3] is not that of rgb nhwc in [0, 1]
+            2: mismatch: the shape [2, 2, 1] is not that of rgb nhwc in [0, 1]"#]]
+        .assert_eq(&reasons(&rejects));
     }
 
     #[test]
@@ -428,8 +436,7 @@ mod tests {
             r#"{"tile": 8, "overlap": 5, "to": "x"}"#,
             &any,
             expect![[r#"
-            overlap: 5 is more than half of a tile of 8
-            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]],
+                overlap: 5 is more than half of a tile of 8"#]],
         );
         check(
             BLUR,
@@ -444,15 +451,16 @@ mod tests {
             r#"{"tile": 33}"#,
             &any,
             expect![[r#"
-            tile: 33 is no multiple of 2, which the model needs
-            overlap: 32 is more than half of a tile of 33
-            column: the input has no tensor column; a `pixels` or `features` stage makes one"#]],
+                tile: 33 is no multiple of 2, which the model needs
+                overlap: 32 is more than half of a tile of 33"#]],
         );
         check(
             "model = 'double.onnx'",
             "{}",
             &any,
-            expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"],
+            expect![
+                "model: `tested` gives the shape [1, 64, 64] for a record of shape [1, 32, 32]; `denoise` needs the same shape"
+            ],
         );
         check(
             "model = 'log.onnx'",
@@ -466,13 +474,15 @@ mod tests {
             "model = 'log.onnx'",
             "{}",
             &any,
-            expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"],
+            expect![
+                "column: column `x`: every record has a shape of its own, but the model `tested` takes one; give `pixels` a `size`"
+            ],
         );
         check(
             "encoder = 'encoder.onnx'",
             "{}",
             &tensors(&[4], &[0.; 4]),
-            expect!["column: column `x`: the model `tested` has no decoder"],
+            expect!["model: `tested` has no decoder: it gives codes, not images"],
         );
         check(
             "model = 'encoder.onnx'",

@@ -21,7 +21,7 @@ use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 /// The column of a record's reconstruction error.
 pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 /// The column of a record's reconstruction.
-pub const RECONSTRUCTION: &str = "reconstruction";
+const RECONSTRUCTION: &str = "reconstruction";
 
 /// Options of `encode`: the model, and what to keep beside its codes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -385,7 +385,9 @@ mod tests {
             "model = 'blur.onnx'",
             "{}",
             &images(&[[2, 2, 3]], |_, _| 0.),
-            expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"],
+            expect![
+                "column: column `x`: every record has a shape of its own, but codes have one size; give `pixels` a `size`"
+            ],
         );
         let pixels = tensors(&[2, 2, 3], &[0.; 12]);
         let field = PixelFormat::default().mark(pixels.records.schema().field(0).clone());

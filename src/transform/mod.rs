@@ -15,6 +15,8 @@ mod through;
 mod tile;
 mod vector;
 
+pub use encode::RECONSTRUCTION_ERROR;
+
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;

@@ -109,10 +109,14 @@ pub(super) mod testing {
     //! What the tests of these transforms share: batches of tensors, through a model from `tests/models`.
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
     use super::*;
     use crate::batch::Reject;
+    use crate::context::{Context, Limits};
     use crate::kind::options;
-    use crate::model::testing::context;
+    use crate::model::testing::open;
     use crate::tensor::{fixed_column, variable_column};
     use crate::transform::testing::of;
     use crate::transform::{TransformConfig, TransformPlan};
@@ -139,7 +143,9 @@ pub(super) mod testing {
     ) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut written: serde_json::Value = serde_json::from_str(written).unwrap();
         written["model"] = "tested".into();
-        options::<C>(written)?.plan(&batch.records.schema(), &context(model))
+        let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
+        options::<C>(written)?.plan(&batch.records.schema(), &Context { models, limits: Limits::default() })
     }
 
     /// Plans and applies; the schema of what comes out must be the planned one.

@@ -47,13 +47,18 @@ dense("fixed_batch", pairs, batch=3)
 dense("external", pairs, external="external.bin")
 dense("wide_decoder", np.ones((3, 4), np.float32))
 
-# A code whose size the file does not tell.
+# A code whose size the file does not tell: it takes the columns whose greatest value is above -1.
 save(
     "untold",
-    [node("MatMul", ["x", "w"], ["y"])],
+    [
+        node("MatMul", ["x", "w"], ["code"]),
+        node("ReduceMax", ["code"], ["most"], axes=[0], keepdims=0),
+        node("Greater", ["most", "low"], ["taken"]),
+        node("Compress", ["code", "taken"], ["y"], axis=1),
+    ],
     [("x", FLOAT, ["batch", 4])],
     [("y", FLOAT, ["batch", "code"])],
-    [("w", pairs)],
+    [("w", pairs), ("low", np.float32(-1))],
 )
 
 # Logarithms: a zero gives -infinity, what is negative NaN.
