@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
 use crate::image::ssim::{WINDOW, ssim};
+use crate::model::Loss;
 use crate::tensor::TensorShape;
 
 /// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
@@ -235,11 +236,11 @@ impl Measure {
     /// A metric of two tensors of one shape, all finite, not empty.
     fn of(&self, metric: Metric, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
         match metric {
-            Metric::Mse => Ok(mse(x, y)),
-            Metric::Mae => Ok(mean(x, y, |x, y| (x - y).abs())),
+            Metric::Mse => Ok(Loss::Mse.error(x, y)),
+            Metric::Mae => Ok(mae(x, y)),
             Metric::Bce => match x.iter().chain(y).find(|value| !(0.0..=1.0).contains(*value)) {
                 Some(value) => Err((RejectCode::Mismatch, format!("bce needs values within 0..1; met {value}"))),
-                None => Ok(bce(x, y)),
+                None => Ok(Loss::Bce.error(x, y)),
             },
             Metric::Psnr => self.psnr(x, y, shape),
             Metric::Ssim => self.ssim(x, y, shape),
@@ -248,7 +249,9 @@ impl Measure {
 
     /// `10 log10(peak² / mse)`; for pixels, the peak of a channel is 255 steps of 8 bits, as they stand in the tensor.
     fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
-        let Some(format) = &self.format else { return Ok(10.0 * (self.peak * self.peak / mse(x, y)).log10()) };
+        let Some(format) = &self.format else {
+            return Ok(10.0 * (self.peak * self.peak / Loss::Mse.error(x, y)).log10());
+        };
         let pixels = pixels(format, shape)?;
         let channels = (0..format.channels.count()).map(|channel| {
             let peak = 255.0 * f64::from(format.affine(channel).0);
@@ -282,22 +285,8 @@ fn pixels(format: &PixelFormat, shape: &[usize]) -> Result<usize, Refusal> {
     size.ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
 }
 
-/// Mean squared error.
-pub fn mse(original: &[f32], reconstruction: &[f32]) -> f64 {
-    mean(original, reconstruction, |x, y| (x - y) * (x - y))
-}
-
-/// Mean binary cross-entropy, in nats, of values within 0..1; reconstructions of 0 and 1 count as 1e-7 off,
-/// which bounds the error, as Keras does.
-pub fn bce(original: &[f32], reconstruction: &[f32]) -> f64 {
-    mean(original, reconstruction, |x, y| {
-        let y = y.clamp(1e-7, 1.0 - 1e-7);
-        -(x * y.ln() + (1.0 - x) * (1.0 - y).ln())
-    })
-}
-
-fn mean(x: &[f32], y: &[f32], error: impl Fn(f64, f64) -> f64) -> f64 {
-    let sum: f64 = x.iter().zip(y).map(|(&x, &y)| error(f64::from(x), f64::from(y))).sum();
+fn mae(x: &[f32], y: &[f32]) -> f64 {
+    let sum: f64 = x.iter().zip(y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).abs()).sum();
     sum / x.len() as f64
 }
 
