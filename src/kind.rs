@@ -78,11 +78,11 @@ fn known_keys<C: JsonSchema>() -> Vec<String> {
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// `; did you mean ...?` for the known word that is nearest to a mistyped one, or nothing where none is near.
+/// ` (did you mean ...?)` for the known word that is nearest to a mistyped one, or nothing where none is near.
 pub fn nearest(word: &str, known: &[&str]) -> String {
     let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
     match best {
-        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!("; did you mean `{best}`?"),
+        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!(" (did you mean `{best}`?)"),
         _ => String::new(),
     }
 }

@@ -442,7 +442,7 @@ mod tests {
         check(
             "encoder = 'encoder.onnx'\nsise = 4",
             expect![
-                "sise: unknown key; did you mean `size`?; known: channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, output, path, range, scaling, size, std"
+                "sise: unknown key (did you mean `size`?); known: channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, output, path, range, scaling, size, std"
             ],
         );
     }

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(
             messages,
             [
-                "no column `pixel`; did you mean `pixels`?; the input has: source, row, pixels",
+                "no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels",
                 "column `row` is named twice",
                 "no column `latent`; the input has: source, row, pixels",
             ]

@@ -478,7 +478,7 @@ mod tests {
         write(&folder.path().join("a.parquet"), vec![("length", numbers(0..5))], 100);
         let faults = |options| plan::<Config>(options, 10).err().unwrap();
         let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
-        assert_eq!(found[0].message, "there is no column `lenght`; did you mean `length`?; known: length");
+        assert_eq!(found[0].message, "there is no column `lenght` (did you mean `length`?); known: length");
         assert_eq!(faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key, "image_column");
     }
 

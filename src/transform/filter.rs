@@ -321,7 +321,7 @@ mod tests {
         check(
             r#"{"column": "eror"}"#,
             expect![[r#"
-                column: no column `eror`; did you mean `error`?; the input has: error, n, name, ok, t
+                column: no column `eror` (did you mean `error`?); the input has: error, n, name, ok, t
                 (stage): there is no comparison; give one of above, at_least, below, at_most, equals, not_equals"#]],
         );
         check(

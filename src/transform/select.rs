@@ -178,7 +178,7 @@ mod tests {
             r#"{"columns": ["sorce", "x"], "drop": ["y"], "rename": {"y": "z", "q": "r"}}"#,
             expect![[r#"
                 drop: `columns` says already what is kept; give one of the two
-                columns: no column `sorce`; did you mean `source`?; the input has: source, x, y
+                columns: no column `sorce` (did you mean `source`?); the input has: source, x, y
                 rename.q: no column `q`; the input has: source, x, y
                 rename.y: column `y` is not kept, so it cannot be renamed"#]],
         );
@@ -187,7 +187,7 @@ mod tests {
         check(r#"{"drop": ["source", "x", "y"]}"#, expect!["(stage): no column is left; keep at least one"]);
         check(
             r#"{"colums": ["x"]}"#,
-            expect!["colums: unknown key; did you mean `columns`?; known: columns, drop, rename"],
+            expect!["colums: unknown key (did you mean `columns`?); known: columns, drop, rename"],
         );
     }
 }

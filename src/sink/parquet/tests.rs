@@ -291,7 +291,7 @@ fn every_fault_of_the_options_is_reported() {
         [
             "path: is empty; name a folder",
             "row_group.bytes: is 0; write a size such as \"64MiB\"",
-            "columns: no column `latend`; did you mean `latent`?; the input has: source, latent, pixels, image",
+            "columns: no column `latend` (did you mean `latent`?); the input has: source, latent, pixels, image",
         ]
     );
 }

@@ -1,0 +1,223 @@
+//! Whole runs through the binary, and what a pipeline file's faults look like.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+
+fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
+    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
+    let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
+    let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
+    command.current_dir(folder).args(arguments).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
+    command
+}
+
+fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Output, Value) {
+    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
+    let arguments = [&["run", "p.toml", "--summary", "json"], arguments].concat();
+    let output = latentflow(folder, &arguments).output().unwrap();
+    let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, summary)
+}
+
+fn check(pipeline: &str, expected: &Expect) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let output = latentflow(folder.path(), &["check", "p.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    expected.assert_eq(&String::from_utf8_lossy(&output.stderr));
+}
+
+/// Made-up images through the shipped model into `out`.
+fn images(records: u32) -> String {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    format!(
+        "[models.photo]\npath = {models:?}\n\
+         [stages.photos]\nkind = \"synthetic\"\nof = \"images\"\nrecords = {records}\n\
+         [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
+         [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\nfile = {{ records = 64 }}\n"
+    )
+}
+
+/// Names and bytes of the data files of a folder.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let data = entries.filter(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    let mut files: Vec<_> = data
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_same_input_gives_the_same_files_whatever_the_workers() {
+    let [one, three] = ["1", "3"].map(|workers| {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, summary) = run(folder.path(), &images(300), &["--workers", workers]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&summary["records"], &summary["rejects"]), (&300.into(), &0.into()));
+        files(&folder.path().join("out"))
+    });
+    assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
+    assert!(one == three, "files differ");
+}
+
+#[test]
+fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, first) = run(folder.path(), &images(100), &["--limit", "40"]);
+    let (_, second) = run(folder.path(), &images(100), &[]);
+    let (output, third) = run(folder.path(), &images(100), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!([&first["records"], &second["records"], &third["records"]], [40, 60, 0]);
+    assert_eq!(third["done_before"], 100);
+}
+
+#[test]
+fn output_of_another_pipeline_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &images(10), &[]);
+    let other = images(10).replace("records = 10", "records = 10\nseed = 9");
+    let (output, _) = run(folder.path(), &other, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("out: ") && text.contains("another"), "{text}");
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), images(2000)).unwrap();
+    let mut kills = 0;
+    for milliseconds in [150, 250, 350, 450] {
+        let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills > 0, "every run was over before it could be killed");
+    let (output, summary) = run(folder.path(), &images(2000), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), 2000);
+    let inspect = latentflow(folder.path(), &["inspect", "out"]).output().unwrap();
+    let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
+    assert!(text.contains("2000 in "), "{text}");
+    assert!(text.contains(": 0..2000"), "{text}");
+}
+
+#[test]
+fn broken_images_are_rejects_and_too_many_of_them_an_exit_code_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("in")).unwrap();
+    std::fs::write(folder.path().join("in/a.ppm"), b"P6 1 1 255\n\x01\x02\x03").unwrap();
+    std::fs::write(folder.path().join("in/b.png"), b"no image at all").unwrap();
+    std::fs::write(folder.path().join("in/c.jpg"), b"").unwrap();
+    let pipeline = "[stages.files]\nkind = \"images\"\npath = \"in\"\n\
+        [stages.pixels]\nkind = \"pixels\"\ninputs = [\"files\"]\nsize = [8, 8]\n\
+        [stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n\
+        [rejects]\npath = \"bad\"\nmax_share = 0.5\n";
+    let (output, summary) = run(folder.path(), pipeline, &[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!((&summary["records"], &summary["rejects"]), (&3.into(), &2.into()));
+    assert_eq!((files(&folder.path().join("out")).len(), files(&folder.path().join("bad")).len()), (1, 1));
+}
+
+#[test]
+fn records_flow_from_csv_to_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.csv"), "a,b\n1,x\n2,y\nthree,z\n4\n5,w\n").unwrap();
+    let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n\
+        [stages.big]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"a\"\nabove = 1\n\
+        [stages.out]\nkind = \"stdout\"\ninputs = [\"big\"]\n";
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let output = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"]).output().unwrap();
+    let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":2,\"b\":\"y\"}\n{\"source\":\"in.csv\",\"row\":4,\"a\":5,\"b\":\"w\"}\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn metrics_are_served_while_it_runs_and_a_signal_drains() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), images(1_000_000)).unwrap();
+    let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text"];
+    let mut child = latentflow(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at"))).unwrap().unwrap();
+    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let mut text = String::new();
+    while !text.contains("latentflow_records_out_total{kind=\"encode\",stage=\"latents\"}") {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        text.clear();
+        stream.read_to_string(&mut text).unwrap();
+    }
+    assert!(
+        text.contains("latentflow_reconstruction_error_bucket{") && text.contains("latentflow_build_info{"),
+        "{text}"
+    );
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    log.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(!files(&folder.path().join("out")).is_empty(), "what was read is committed");
+}
+
+#[test]
+fn every_fault_of_a_pipeline_is_told_at_once() {
+    check(
+        "wokers = 3\n[stages.in]\nkind = \"imagess\"\n[stages.src]\nkind = \"images\"\npath = \"x\"\nbatch = { bytes = \"12\" }\n\
+         [stages.px]\nkind = \"pixels\"\ninputs = [\"src\"]\nsiez = [3, 3]\n[stages.out]\nkind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
+        &expect![[r#"
+            p.toml:1: wokers: unknown key (did you mean `workers`?); known: limits, models, name, rejects, runtime, stages, state, workers
+            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, tar, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
+            p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
+            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, fit, keep, layout, mean, model, range, size, std, to
+            p.toml:14: stages.out.inputs: no stage `nowhere`; stages: in, px, src
+            p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"select\"\ninputs = [\"b\"]\n[stages.b]\nkind = \"select\"\ninputs = [\"a\"]\n",
+        &expect![[r#"
+            p.toml:6: stages.b.inputs: a cycle: b -> a -> b; a stage cannot feed itself
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"images\"\nkind = \"csv\"\n",
+        &expect![[r#"
+        p.toml:3: duplicate key
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"images\"\npath = \"x\"\n",
+        &expect![[r#"
+        p.toml:1: stages.a: nothing takes its output; name it in the `inputs` of a stage, such as a sink (parquet, images, stdout, discard)
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "name = \"empty\"\n",
+        &expect![[r#"
+        p.toml: no stages: a pipeline needs at least a source and a sink; see `latentflow init`
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "[stages.s]\nkind = \"stdout\"\n[stages.t]\nkind = \"encode\"\n",
+        &expect![[r#"
+        p.toml:1: stages.s: `inputs` is missing: `stdout` needs the name of a stage to take records from
+        p.toml:3: stages.t: `inputs` is missing: `encode` needs the name of a stage to take records from
+        latentflow: nothing was started
+    "#]],
+    );
+}
