@@ -24,6 +24,7 @@ impl Inspect {
         if !path.exists() {
             bail!("{name}: no such file or folder");
         }
+        let mut usable = true;
         let text = if is_onnx || is_model {
             let runtime = RuntimeSpec::default();
             if let Err(fault) = model::runtime::init(&runtime) {
@@ -33,11 +34,12 @@ impl Inspect {
                 let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
                 anyhow!("{name}: {}", faults.join("\n"))
             })?;
+            usable = description.usable();
             description.to_string()
         } else {
             dataset::describe(path).with_context(|| name.to_string())?.to_string()
         };
         print(&format!("{}\n", text.trim_end()))?;
-        Ok(Exit::Done)
+        Ok(if usable { Exit::Done } else { Exit::Failed })
     }
 }

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::summary::Summary;
 use super::{Exit, Pipeline, print};
 use crate::admin;
+use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::topology::{Outcome, Topology};
@@ -95,6 +96,8 @@ impl Run {
             SummaryFormat::None => {}
         }
         match outcome {
+            // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.
+            Outcome::Failed { error: StageError::OutputClosed, .. } => Ok(Exit::Drained),
             Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
             Outcome::Drained => Ok(Exit::Drained),
             Outcome::Finished if summary.too_many_rejects() => Ok(Exit::Rejects),

@@ -215,8 +215,8 @@ fn footprint(stages: &[Stage]) -> Footprint {
 
 /// The program, its libraries and the buffers of sinks: an estimate.
 const FIXED: u64 = 96 << 20;
-/// An open Parquet row group, per sink that writes files.
-const PER_SINK: u64 = 64 << 20;
+/// An open Parquet row group, as it comes and as it is encoded, per sink that writes files.
+const PER_SINK: u64 = 32 << 20;
 
 fn memory(
     stages: &[Stage],

@@ -63,7 +63,8 @@ pub struct RowGroup {
 impl Default for RowGroup {
     fn default() -> Self {
         const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
-        Self { bytes: Bytes(64 << 20), records: RECORDS }
+        // Twice this is in memory while it is written, and readers want no less.
+        Self { bytes: Bytes(16 << 20), records: RECORDS }
     }
 }
 

@@ -1,14 +1,11 @@
-//! Which files a path, a folder or a glob means, in which order, and what identifies them.
+//! The files of a source of records: found at planning, each a split of its own.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
-
-use globset::{GlobBuilder, GlobMatcher};
-use walkdir::{DirEntry, WalkDir};
 
 use crate::batch::Split;
 use crate::error::StageError;
+use crate::source::listing::FileSet;
 
 /// A file of input.
 #[derive(Debug, Clone)]
@@ -22,92 +19,29 @@ pub(super) struct InputFile {
 }
 
 /// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its subfolders that have
-/// one of `extensions`, or what a glob matches. Folders whose names begin with `.` or `_` are passed over
-/// (they hold what is not data), and in folders such files too.
+/// one of `extensions`, or what a glob matches. Links are followed: that is how data sets are laid out in caches.
 ///
 /// # Errors
-/// When there is none, or a folder cannot be read.
-pub(super) fn list(stage: &str, path: &str, extensions: &[&str]) -> Result<Vec<InputFile>, StageError> {
-    let place = Path::new(path);
-    let mut files = if place.is_file() {
-        let name = place.file_name().map(PathBuf::from).unwrap_or_default();
-        vec![identify(stage, place.to_path_buf(), &name)?]
-    } else if place.is_dir() {
-        let wanted = |name: &Path| !is_hidden(name) && has_extension(name, extensions);
-        walk(stage, place, wanted)?
-    } else if path.contains(META) {
-        let (root, pattern) = split_glob(place);
-        let matcher = compile(&pattern)?;
-        walk(stage, &root, |name| matcher.is_match(name))?
-    } else {
-        return Err(StageError::Other(format!("`{path}` does not exist; expected a file, a folder or a glob")));
-    };
-    if files.is_empty() {
-        let known = extensions.join(", .");
-        let hint = if place.is_dir() { format!("; a folder is searched for .{known}") } else { String::new() };
-        return Err(StageError::Other(format!("no file matches `{path}`{hint}")));
+/// When there is none, or the folder cannot be read.
+pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
+    let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
+    let listing = set.list()?;
+    if listing.files.is_empty() {
+        return Err(set.nothing_found(&listing));
     }
-    files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-    Ok(files)
-}
-
-/// Characters that make a path a glob.
-const META: [char; 4] = ['*', '?', '[', '{'];
-
-fn walk(stage: &str, root: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<InputFile>, StageError> {
-    let mut files = Vec::new();
-    let visible = |entry: &DirEntry| entry.depth() == 0 || !entry.file_type().is_dir() || !is_hidden(entry.path());
-    for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) if error.loop_ancestor().is_some() => continue,
-            Err(error) => return Err(StageError::Other(format!("cannot list `{}`: {error}", root.display()))),
-        };
-        let name = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        if entry.file_type().is_file() && wanted(name) {
-            files.push(identify(stage, entry.path().to_path_buf(), name)?);
-        }
-    }
-    Ok(files)
-}
-
-fn identify(stage: &str, path: PathBuf, name: &Path) -> Result<InputFile, StageError> {
-    let metadata = path.metadata().map_err(StageError::io(&path))?;
-    let modified = metadata.modified().map_err(StageError::io(&path))?;
-    let age = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let parts: Vec<_> = name.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    let name = parts.join("/");
-    let split = Split::new(format!("{stage}/{name}:{}:{age}", metadata.len()));
-    Ok(InputFile { path, name, split })
-}
-
-/// The folder that a glob starts from, and the pattern below it.
-fn split_glob(path: &Path) -> (PathBuf, PathBuf) {
-    let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(META);
-    let root: PathBuf = path.components().take_while(|part| !is_pattern(part)).collect();
-    let pattern = path.components().skip_while(|part| !is_pattern(part)).collect();
-    (if root.as_os_str().is_empty() { PathBuf::from(".") } else { root }, pattern)
-}
-
-fn compile(pattern: &Path) -> Result<GlobMatcher, StageError> {
-    let glob = GlobBuilder::new(&pattern.to_string_lossy()).literal_separator(true).build();
-    Ok(glob
-        .map_err(|error| StageError::Other(format!("{error}; `**` stands for folders of any depth")))?
-        .compile_matcher())
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']))
-}
-
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
+    let files = listing.files.values().map(|file| InputFile {
+        path: file.path(&listing.root),
+        name: file.name.clone(),
+        split: Split::new(format!("{stage}/{}:{}:{}", file.name, file.size, file.mtime_ns)),
+    });
+    Ok(files.collect())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
 
     use super::*;
 
@@ -147,11 +81,10 @@ mod tests {
     #[test]
     fn nothing_found_says_what_was_looked_for() {
         let folder = folder();
-        let error = |path: &str, extension: &str| {
-            list("s", folder.path().join(path).to_str().unwrap(), &[extension]).unwrap_err().to_string()
-        };
-        assert!(error("none", "csv").contains("does not exist; expected a file, a folder or a glob"));
-        assert!(error("*.gz", "csv").starts_with("no file matches"));
-        assert!(error("a", "parquet").ends_with("a folder is searched for .parquet"));
+        let error =
+            |path: &str| list("s", folder.path().join(path).to_str().unwrap(), &["gz"]).unwrap_err().to_string();
+        assert!(error("none").contains("does not exist; expected a folder, a file, or a glob"), "{}", error("none"));
+        assert!(error("*.gz").ends_with("files that were looked at, none matches"), "{}", error("*.gz"));
+        assert!(error("a").ends_with("none has the extension gz"), "{}", error("a"));
     }
 }

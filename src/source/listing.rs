@@ -19,7 +19,7 @@ use crate::error::{Fault, StageError};
 pub(super) struct FileSet {
     path: String,
     follow_links: bool,
-    /// In a folder, files count that have one of these; in a glob, whatever matches.
+    /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever matches.
     extensions: &'static [&'static str],
 }
 
@@ -86,7 +86,8 @@ impl FileSet {
             return self.walk(root, Some(1), |name| Some(name.as_os_str()) == place.file_name());
         }
         if place.is_dir() {
-            return self.walk(place.to_path_buf(), None, |name| has_extension(name, self.extensions));
+            let wanted = |name: &Path| !is_hidden(name) && has_extension(name, self.extensions);
+            return self.walk(place.to_path_buf(), None, wanted);
         }
         match self.glob().map_err(StageError::Other)? {
             Some((root, glob, depth)) => self.walk(root, depth, |name| glob.is_match(name)),
@@ -173,12 +174,17 @@ impl ListedFile {
         (&self.name, self.size, self.mtime_ns) == (&other.name, other.size, other.mtime_ns)
     }
 
+    /// Where it lies.
+    pub(super) fn path(&self, root: &Path) -> PathBuf {
+        root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))
+    }
+
     /// Opens the file if it is still the one that was listed.
     ///
     /// # Errors
     /// `unreadable`, with the reason.
     pub(super) fn open(&self, root: &Path) -> Result<File, Refusal> {
-        let path = root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)));
+        let path = self.path(root);
         let unreadable = |reason: String| Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name));
         // Opening a pipe waits for its writer, perhaps for ever, so a look goes before. A pipe that is put in place
         // between the two is not guarded against: that would take O_NONBLOCK, which differs between systems.
@@ -227,6 +233,11 @@ pub(super) fn encode_name(name: &[u8]) -> String {
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
     }
     text
+}
+
+/// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
+fn is_hidden(relative: &Path) -> bool {
+    relative.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'.' | b'_')))
 }
 
 /// Whether a path ends in one of these extensions, in upper or lower case.
