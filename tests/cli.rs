@@ -221,3 +221,56 @@ fn every_fault_of_a_pipeline_is_told_at_once() {
     "#]],
     );
 }
+
+/// A source of made-up images called `in`, and pixels of 32x32 called `px`.
+const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 1\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
+
+#[test]
+fn faults_between_stages_are_told_before_anything_starts() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    let model = format!("[models.photo]\npath = {models:?}\n");
+    let encode = "[stages.z]\nkind = \"encode\"\ninputs = [\"px\"]\nmodel = \"photo\"\n[stages.out]\nkind = \"stdout\"\ninputs = [\"z\"]\n";
+    check(
+        &format!("{model}{PIXELS}{encode}"),
+        &expect![[r#"
+        p.toml:11: stages.z.column: column `pixels`: its records have the shape [3, 32, 32], but the model `photo` takes [3, 64, 64]
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        &format!("{PIXELS}{encode}"),
+        &expect![[r#"
+        p.toml:12: stages.z.model: no model `photo`: the pipeline declares none; add [models.photo]
+        latentflow: nothing was started
+    "#]],
+    );
+    let sink =
+        |columns: &str| format!("{PIXELS}[stages.out]\nkind = \"parquet\"\ninputs = [{columns}]\npath = \"o\"\n");
+    check(
+        &sink("\"in\", \"px\""),
+        &expect![[r#"
+        p.toml:11: stages.out.inputs: `in` gives source, row, image, `px` gives source, row, pixels: inputs of one stage must have the same columns; a `select` stage can choose and rename them
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        &format!("{}columns = [\"pixel\"]\n[stages.more]\nkind = \"stdout\"\ninputs = [\"out\"]\n", sink("\"px\"")),
+        &expect![[r#"
+            p.toml:13: stages.out.columns: no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels
+            p.toml:16: stages.more.inputs: `out` is a sink: nothing comes out of it
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        &format!(
+            "{}[limits]\nmemory = 5\n[rejects]\nmax_share = 2\n[runtime]\nproviders = [\"gpu\"]\n",
+            sink("\"px\"")
+        ),
+        &expect![[r#"
+            p.toml:14: limits.memory: invalid type: integer `5`, expected a string; sizes carry a unit, such as "32MiB"
+            p.toml:16: rejects.max_share: 2 is no share; write a number from 0 to 1
+            p.toml:18: runtime.providers[0]: unknown variant `gpu`, expected one of `cpu`, `cuda`, `tensorrt`, `openvino`, `coreml`
+            latentflow: nothing was started
+        "#]],
+    );
+}
