@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::log::LogFormat;
 use crate::topology::{StageStats, Stats};
@@ -59,14 +59,14 @@ impl Progress {
 fn bar(stage: &StageStats) -> ProgressBar {
     let bar = ProgressBar::no_length();
     bar.set_prefix(stage.name.to_string());
-    bar.set_style(style("{prefix}  {spinner} {human_pos} records  {per_sec}{msg}"));
+    bar.set_style(style("{prefix}  {spinner} {human_pos} records  {rate}{msg}"));
     bar
 }
 
 fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
     if let (None, Ok(total)) = (bar.length(), u64::try_from(stage.total.load(Relaxed))) {
         bar.set_length(total);
-        bar.set_style(style("{prefix}  {bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left{msg}"));
+        bar.set_style(style("{prefix}  {bar:30} {human_pos}/{human_len}  {rate}  {eta} left{msg}"));
     }
     bar.set_position(stage.records_in.load(Relaxed));
     let rejects = match stats.rejects() {
@@ -83,5 +83,9 @@ fn error_text(stats: &Stats) -> String {
 
 /// Templates are constants; one that does not parse would show as the plain default.
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // Writing to the terminal's buffer cannot fail.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    })
 }
