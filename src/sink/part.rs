@@ -15,7 +15,7 @@ use parquet::schema::types::ColumnDescPtr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::durable::{create, sync_folder, temporary};
+use crate::durable::{crash_point, create, sync_folder, temporary};
 use crate::error::{Fault, StageError};
 use crate::memory::{record_bytes, rows_that_fit};
 use crate::sink::Written;
@@ -219,11 +219,16 @@ impl Part {
         for entry in footer.to_metadata() {
             self.writer.append_key_value_metadata(entry);
         }
+        crash_point("written");
         self.writer.finish().map_err(failed(&self.path))?;
+        crash_point("closed");
         let bytes = self.writer.bytes_written() as u64;
         self.writer.inner().sync_all().map_err(StageError::io(&self.path))?;
+        crash_point("synced");
         fs::rename(temporary(&self.path), &self.path).map_err(StageError::io(&self.path))?;
+        crash_point("renamed");
         sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        crash_point("durable");
         Ok(Written { files: 1, bytes, records: self.records })
     }
 }
