@@ -22,6 +22,11 @@ impl Split {
         Arc::new(Self { name, seed })
     }
 
+    /// A number for the name, the same in every run.
+    pub fn id(&self) -> u64 {
+        self.seed
+    }
+
     /// The identity, as it stands in provenance and coverage.
     pub fn name(&self) -> &str {
         &self.name
@@ -226,11 +231,13 @@ pub enum RejectCode {
     Model,
     /// The stage panicked on it.
     Panicked,
+    /// The process ended, again and again, while it was worked on.
+    Crashed,
 }
 
 impl RejectCode {
     /// All of them, for metrics that exist before their first event.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unreadable,
         Self::Malformed,
         Self::Truncated,
@@ -241,6 +248,7 @@ impl RejectCode {
         Self::NotFinite,
         Self::Model,
         Self::Panicked,
+        Self::Crashed,
     ];
 
     /// The code as it stands in rejects and metrics.
@@ -256,6 +264,7 @@ impl RejectCode {
             Self::NotFinite => "not_finite",
             Self::Model => "model",
             Self::Panicked => "panicked",
+            Self::Crashed => "crashed",
         }
     }
 }

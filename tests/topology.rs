@@ -13,7 +13,7 @@ use latentflow::batch::{Provenance, RejectCode, Split};
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, Role};
 use latentflow::source::BatchSize;
-use latentflow::topology::{Outcome, Topology};
+use latentflow::topology::{Changes, Outcome, Topology};
 
 fn run(plan: Plan) -> Outcome {
     run_some(plan, None)
@@ -21,7 +21,7 @@ fn run(plan: Plan) -> Outcome {
 
 fn run_some(plan: Plan, limit: Option<u64>) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let topology = Topology::open(plan, Arc::new(Metrics::new())).map_err(|(_, error)| error).unwrap();
+    let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
     runtime.block_on(topology.run(limit, pending()))
 }
 
@@ -89,7 +89,8 @@ fn a_panic_costs_the_record_that_caused_it_and_no_other() {
         Ok(batch)
     });
     let stages = vec![source("a", 64, 16), transform("t", vec![0], panics), sink("s", vec![1], &memo)];
-    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new())).map_err(|(_, error)| error).unwrap();
+    let topology =
+        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     assert!(matches!(outcome, Outcome::Finished));
@@ -162,7 +163,8 @@ fn a_limit_takes_so_many_new_records_and_the_next_run_the_rest() {
 fn a_request_to_stop_commits_what_was_read() {
     let memo = Memo { slow: true, ..Memo::new() };
     let stages = vec![source("a", 1_000_000, 10), sink("s", vec![0], &memo)];
-    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new())).map_err(|(_, error)| error).unwrap();
+    let topology =
+        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
     let kept = Arc::clone(&memo.kept);
     let asked = async move {
         while kept.lock().unwrap().batches < 5 {

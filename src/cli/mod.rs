@@ -7,6 +7,7 @@ mod init;
 mod inspect;
 mod log;
 mod progress;
+mod reset;
 mod run;
 mod schema;
 mod summary;
@@ -78,6 +79,8 @@ enum Command {
     Graph(graph::Graph),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::Inspect),
+    /// Forget what a pipeline has done, so that its next run begins anew; asks first.
+    Reset(reset::Reset),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema(schema::Schema),
     /// Print a commented pipeline file to start from.
@@ -97,6 +100,7 @@ impl Cli {
             Command::Check(command) => command.run(),
             Command::Graph(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),
             Command::Completions(command) => command.run(),

@@ -15,7 +15,7 @@ use crate::admin;
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::topology::{Outcome, Topology};
+use crate::topology::{Changes, Outcome, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -28,6 +28,10 @@ pub(super) struct Run {
     /// Take the first N records that are not done yet, then stop.
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroU64>,
+    /// Go on where an output holds rows that other stages, options or models have made: both kinds will lie there
+    /// beside each other. Each file's footer says which it holds.
+    #[arg(long)]
+    allow_change: bool,
     /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
@@ -78,9 +82,10 @@ impl Run {
             let bound = bound.with_context(|| format!("cannot serve metrics on {address}"))?;
             tracing::info!("metrics at http://{bound}/metrics");
         }
-        let (name, max_share) = (plan.name.clone(), plan.max_share);
+        let (name, allowed) = (plan.name.clone(), plan.allowed);
         let folders = plan.folders();
-        let topology = Topology::open(plan, metrics).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
+        let changes = if self.allow_change { Changes::Allow } else { Changes::Refuse };
+        let topology = Topology::open(plan, metrics, changes).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
@@ -89,7 +94,7 @@ impl Run {
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
         let outcome = topology.run(self.limit.map(NonZeroU64::get), asked_to_stop()).await;
         progress.finish();
-        let summary = Summary::new(name, &stats, &outcome, before, folders, max_share);
+        let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {
             SummaryFormat::Table => eprint!("{summary}"),
             SummaryFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
@@ -100,7 +105,8 @@ impl Run {
             Outcome::Failed { error: StageError::OutputClosed, .. } => Ok(Exit::Drained),
             Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
             Outcome::Drained => Ok(Exit::Drained),
-            Outcome::Finished if summary.too_many_rejects() => Ok(Exit::Rejects),
+            Outcome::Rejected => Ok(Exit::Rejects),
+            Outcome::Finished if stats.were_too_many_rejects(&allowed) => Ok(Exit::Rejects),
             Outcome::Finished => Ok(Exit::Done),
         }
     }

@@ -15,7 +15,7 @@ use crate::units::Bytes;
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pipeline: String,
-    /// `finished`, `drained` or `failed`.
+    /// `finished`, `drained`, `stopped by its rejects` or `failed`.
     outcome: &'static str,
     seconds: f64,
     /// Records read in this run.
@@ -25,8 +25,6 @@ pub(super) struct Summary {
     /// Records that earlier runs had done.
     done_before: u64,
     stages: Vec<StageSummary>,
-    #[serde(skip)]
-    max_share: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +66,6 @@ impl Summary {
         outcome: &Outcome,
         done_before: u64,
         folders: Vec<Option<PathBuf>>,
-        max_share: f64,
     ) -> Self {
         let seconds = stats.started.elapsed().as_secs_f64();
         let stages = stats.stages.iter().zip(folders).map(|(stage, folder)| StageSummary {
@@ -95,6 +92,7 @@ impl Summary {
             outcome: match outcome {
                 Outcome::Finished => "finished",
                 Outcome::Drained => "drained",
+                Outcome::Rejected => "stopped by its rejects",
                 Outcome::Failed { .. } => "failed",
             },
             seconds,
@@ -103,13 +101,7 @@ impl Summary {
             rejects: stats.rejects(),
             done_before,
             stages: stages.collect(),
-            max_share,
         }
-    }
-
-    /// Whether more was rejected than the pipeline allows.
-    pub(super) fn too_many_rejects(&self) -> bool {
-        self.rejects as f64 > self.max_share * self.records as f64
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::sink::StageIdentity;
 use crate::spec::StageTable;
 
 /// Options that change how a stage's records travel or are stored, not what they are.
@@ -12,16 +13,21 @@ const NEUTRAL: [&str; 5] = ["batch", "compression", "file", "path", "row_group"]
 /// The option by which a stage names its model; the model's digest stands for it.
 const MODEL: &str = "model";
 
-/// The digest of a stage, given those of its inputs and of its model.
-/// A source's path counts: other input is another output. A sink's does not: a moved output is the same.
-pub(super) fn of_stage(table: &StageTable, inputs: &[&str], model: Option<&str>) -> String {
+/// A stage as it goes into the identity of outputs, given the digests of its inputs and of its model.
+///
+/// A source's path counts: other input is another output. So does its name, by which its splits are known. A sink's path
+/// does not: a moved output is the same.
+pub(super) fn of_stage(table: &StageTable, inputs: &[&str], model: Option<&str>) -> StageIdentity {
     let is_source = table.inputs.is_empty();
-    let options = table.options.as_object().into_iter().flatten();
     let changes_rows = |key: &str| key != MODEL && (!NEUTRAL.contains(&key) || (is_source && key == "path"));
+    let options = table.options.as_object().into_iter().flatten();
     let options = options.filter(|(key, _)| changes_rows(key)).map(|(key, value)| (key.clone(), value.clone()));
-    let options = canonical(&Value::Object(options.collect()));
-    let own = [table.kind.as_str(), &options, model.unwrap_or_default()];
-    of_parts(own.into_iter().chain(inputs.iter().copied()))
+    let options: Map<String, Value> = options.collect();
+    let text = canonical(&Value::Object(options.clone()));
+    let name = if is_source { table.name.as_str() } else { "" };
+    let own = [name, table.kind.as_str(), &text, model.unwrap_or_default()];
+    let digest = of_parts(own.into_iter().chain(inputs.iter().copied()));
+    StageIdentity { kind: table.kind.clone(), digest, options }
 }
 
 /// SHA-256 over texts, each after its length, so that no two lists of texts give the same bytes.

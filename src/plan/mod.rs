@@ -47,8 +47,17 @@ pub struct Plan {
     pub state: Option<PathBuf>,
     /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
     pub rejects: Option<(Box<dyn Sink>, Identity)>,
-    /// The share of records that may be rejected.
-    pub max_share: f64,
+    /// How many records may be rejected.
+    pub allowed: Allowed,
+}
+
+/// How many records of a run may be rejected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowed {
+    /// The share of them, 0 to 1.
+    pub share: f64,
+    /// Their number; `None`: any.
+    pub number: Option<u64>,
 }
 
 /// A stage of a plan.
@@ -170,20 +179,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Ve
     let state = spec.settings.state.clone().or(folder);
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
     let path = spec.settings.rejects.path.clone().or_else(|| Some(state.as_ref()?.join("rejects")));
-    let plan_rejects = |path: PathBuf| {
-        // Every stage can reject, so the rejects lie behind all of them.
-        let digests = stages.iter().filter_map(|stage| match &stage.role {
-            Role::Sink(_, identity) => Some(identity.digest.as_str()),
-            _ => None,
-        });
-        let identity = Identity {
-            pipeline: spec.name.clone(),
-            stage: "rejects".to_owned(),
-            digest: digest::of_parts(digests),
-            models: models.iter().map(|model| (model.name().to_owned(), model.digest().to_owned())).collect(),
-        };
-        Ok((rejects::plan(&path)?, identity))
-    };
+    let plan_rejects = |path: PathBuf| Ok((rejects::plan(&path)?, rejects_identity(&spec.name, &stages)));
     let rejects = path.map(plan_rejects).transpose();
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
@@ -200,8 +196,25 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Ve
         memory,
         state,
         rejects,
-        max_share: spec.settings.rejects.max_share,
+        allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
     })
+}
+
+/// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is judged by it.
+fn rejects_identity(pipeline: &str, stages: &[Stage]) -> Identity {
+    let sinks = stages.iter().filter_map(|stage| match &stage.role {
+        Role::Sink(_, identity) => Some((&*stage.name, identity)),
+        _ => None,
+    });
+    let mut identity = Identity { pipeline: pipeline.to_owned(), stage: "rejects".to_owned(), ..Identity::default() };
+    for (sink, upstream) in sinks {
+        let before = upstream.stages.iter().filter(|(name, _)| *name != sink);
+        identity.stages.extend(before.map(|(name, stage)| (name.clone(), stage.clone())));
+        identity.models.extend(upstream.models.clone());
+    }
+    let digests = identity.stages.iter().flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
+    identity.digest = digest::of_parts(digests);
+    identity
 }
 
 fn footprint(stages: &[Stage]) -> Footprint {

@@ -1,5 +1,6 @@
 //! Plans each stage from its table: looks its kind up, fixes its input's schema, and asks the kind for the rest.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -9,7 +10,7 @@ use super::{Role, Stage, digest, graph};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::kind::{self, Kind};
-use crate::sink::{self, Identity, PlanSink};
+use crate::sink::{self, Identity, PlanSink, StageIdentity};
 use crate::source::{self, BatchSize, PlanSource};
 use crate::spec::{Spec, StageTable};
 use crate::transform::{self, PlanTransform};
@@ -26,7 +27,9 @@ enum Found {
 struct Upstream {
     schema: Option<SchemaRef>,
     digest: String,
-    models: Vec<(String, String)>,
+    models: BTreeMap<String, String>,
+    /// This stage and those before it.
+    lineage: BTreeMap<String, StageIdentity>,
     is_sink: bool,
 }
 
@@ -76,11 +79,12 @@ fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipel
     let model = table.options.get("model").and_then(Value::as_str);
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
     let digests: Vec<&str> = inputs.iter().map(|input| input.digest.as_str()).collect();
-    let digest = digest::of_stage(table, &digests, model.map(|model| model.digest()));
-    let mut models: Vec<(String, String)> = inputs.iter().flat_map(|input| input.models.clone()).collect();
+    let own = digest::of_stage(table, &digests, model.map(|model| model.digest()));
+    let digest = own.digest.clone();
+    let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
-    models.sort();
-    models.dedup();
+    let mut lineage: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.lineage.clone()).collect();
+    lineage.insert(table.name.clone(), own);
     let options = table.options.clone();
     let input = input_schema(table, inputs, &mut faults);
     let role = match (&found, input) {
@@ -90,7 +94,8 @@ fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipel
         }
         (Found::Sink(kind), Some(input)) => (kind.plan)(options, &input, context).map(|sink| {
             let (pipeline, stage) = (pipeline.to_owned(), table.name.clone());
-            Role::Sink(sink, Identity { pipeline, stage, digest: digest.clone(), models: models.clone() })
+            let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
+            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages })
         }),
         (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => Err(check(options)),
     };
@@ -107,7 +112,7 @@ fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipel
         Some(Role::Transform(transform)) => Some(transform.schema()),
         _ => None,
     };
-    (role.map(|role| (name, role)), Upstream { schema, digest, models, is_sink }, faults)
+    (role.map(|role| (name, role)), Upstream { schema, digest, models, lineage, is_sink }, faults)
 }
 
 fn plan_source(kind: &Kind<PlanSource>, table: &StageTable, context: &Context) -> Result<Role, Vec<Fault>> {

@@ -13,9 +13,10 @@ use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 use crate::coverage::{Coverage, Intervals};
 use crate::error::StageError;
 use crate::schema::write_columns;
+use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
 use crate::sink::footer::{Footer, data_files, read_metadata};
-use crate::sink::{Identity, marker};
+use crate::sink::marker::Marker;
 use crate::units::Bytes;
 
 /// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.
@@ -69,11 +70,13 @@ pub fn describe(path: &Path) -> Result<DatasetDescription, StageError> {
         description.add_file(file)?;
         read_errors(file, &mut errors)?;
     }
-    if let Some((identity, coverage)) = if path.is_dir() { marker::load(path)? } else { None } {
+    let marker = if path.is_dir() { Marker::load(path)? } else { Marker::default() };
+    if files.is_empty() && marker == Marker::default() {
+        return Err(StageError::Other("there are no Parquet files directly in this folder".to_owned()));
+    }
+    for (identity, coverage) in marker.history.writers {
         description.add_writer(identity, None);
         description.coverage.union(&coverage);
-    } else if files.is_empty() {
-        return Err(StageError::Other("there are no Parquet files directly in this folder".to_owned()));
     }
     let mut distribution = |name: &String| errors.remove(name).and_then(Distribution::summary);
     let names = description.schema.fields().iter().map(|field| field.name());
@@ -274,7 +277,8 @@ mod tests {
             pipeline: "photos".into(),
             stage: "out".into(),
             digest: digest.into(),
-            models: vec![("photo".into(), "5eed".into())],
+            models: BTreeMap::from([("photo".into(), "5eed".into())]),
+            ..Identity::default()
         };
         let mut writer = Config::new(path).sink(&records(&[]).schema()).unwrap().open(identity).unwrap();
         let split = Split::new("photos/listing-0");

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use crate::batch::Batch;
 use crate::context::Context;
-use crate::coverage::Coverage;
 use crate::error::{Fault, StageError};
 use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
 
@@ -27,10 +26,6 @@ struct Discard;
 impl Sink for Discard {
     fn folder(&self) -> Option<&Path> {
         None
-    }
-
-    fn committed(&self, _: &Identity) -> Result<Coverage, StageError> {
-        Ok(Coverage::default())
     }
 
     fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {

@@ -1,11 +1,11 @@
 //! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use serde::de::DeserializeOwned;
 
 use crate::coverage::Coverage;
 use crate::error::StageError;
@@ -16,12 +16,13 @@ const PIPELINE: &str = "latentflow.pipeline";
 const STAGE: &str = "latentflow.stage";
 const DIGEST: &str = "latentflow.digest";
 const MODELS: &str = "latentflow.models";
+const STAGES: &str = "latentflow.stages";
 const VERSION: &str = "latentflow.version";
 
 /// Who wrote a file, and which source rows it stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Footer {
-    /// Pipeline, stage, digest and models.
+    /// Pipeline, stage, digest, and what the digest is over.
     pub identity: Identity,
     /// The version of the program.
     pub version: String,
@@ -38,15 +39,16 @@ impl Footer {
     /// The footer as key-value metadata.
     #[expect(clippy::expect_used, reason = "maps of strings and numbers always have a JSON form")]
     pub fn to_metadata(&self) -> Vec<KeyValue> {
-        let models: BTreeMap<_, _> = self.identity.models.iter().cloned().collect();
         let provenance = serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
-        let models = serde_json::to_string(&models).expect("a map of strings to strings");
+        let models = serde_json::to_string(&self.identity.models).expect("a map of strings to strings");
+        let stages = serde_json::to_string(&self.identity.stages).expect("a map of strings to JSON");
         let entries = [
             (PROVENANCE, provenance),
             (PIPELINE, self.identity.pipeline.clone()),
             (STAGE, self.identity.stage.clone()),
             (DIGEST, self.identity.digest.clone()),
             (MODELS, models),
+            (STAGES, stages),
             (VERSION, self.version.clone()),
         ];
         entries.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
@@ -64,18 +66,24 @@ impl Footer {
             StageError::Other(format!("{}: `{key}` in the footer {what}; restore or remove the file", path.display()))
         };
         let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| damaged(key, "is missing"));
-        let models: BTreeMap<String, String> =
-            serde_json::from_str(&text(MODELS)?).map_err(|error| damaged(MODELS, &format!("is damaged: {error}")))?;
-        let coverage =
-            serde_json::from_str(provenance).map_err(|error| damaged(PROVENANCE, &format!("is damaged: {error}")))?;
         let identity = Identity {
             pipeline: text(PIPELINE)?,
             stage: text(STAGE)?,
             digest: text(DIGEST)?,
-            models: models.into_iter().collect(),
+            models: json(MODELS, &text(MODELS)?, &damaged)?,
+            stages: json(STAGES, &text(STAGES)?, &damaged)?,
         };
+        let coverage = json(PROVENANCE, provenance, &damaged)?;
         Ok(Some(Self { identity, version: text(VERSION)?, coverage }))
     }
+}
+
+fn json<T: DeserializeOwned>(
+    key: &str,
+    text: &str,
+    damaged: &dyn Fn(&str, &str) -> StageError,
+) -> Result<T, StageError> {
+    serde_json::from_str(text).map_err(|error| damaged(key, &format!("is damaged: {error}")))
 }
 
 /// The data files directly in a folder, by name; none where the folder does not exist.

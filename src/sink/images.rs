@@ -18,7 +18,8 @@ use crate::error::{Fault, StageError};
 use crate::image::encode::OutputFormat;
 use crate::sink::encoder::{Encoder, pixel_column};
 use crate::sink::lock::Lock;
-use crate::sink::{Identity, Sink, SinkConfig, Writer, Written, marker};
+use crate::sink::marker::{self, Marker};
+use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
 use crate::source::{ROW, SOURCE};
 
 /// Files after which they are made durable without being asked: what a crash costs at most.
@@ -93,7 +94,7 @@ impl SinkConfig for Config {
         match pixel_column(input, self.column.as_deref()) {
             Ok((column, pixels)) if faults.is_empty() => {
                 let encoder = Encoder { column, pixels, output, extension: self.format.extension() };
-                Ok(Box::new(Images { path: self.path, encoder, lock: RefCell::default() }))
+                Ok(Box::new(Images { path: self.path, encoder, found: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(message) => {
@@ -109,12 +110,13 @@ struct Images {
     path: PathBuf,
     encoder: Encoder,
     /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
-    lock: RefCell<Option<Lock>>,
+    found: RefCell<Option<(Lock, Marker)>>,
 }
 
 impl Images {
-    fn lock(&self) -> Result<Lock, StageError> {
-        self.lock.take().map_or_else(|| Lock::take(&self.path), Ok)
+    fn found(&self) -> Result<(Lock, Marker), StageError> {
+        let look = || Ok((Lock::take(&self.path)?, Marker::load(&self.path)?));
+        self.found.take().map_or_else(look, Ok)
     }
 }
 
@@ -123,23 +125,41 @@ impl Sink for Images {
         Some(&self.path)
     }
 
-    fn committed(&self, identity: &Identity) -> Result<Coverage, StageError> {
-        let lock = self.lock()?;
-        self.lock.replace(Some(lock));
-        marker::read(&self.path, identity)
+    fn history(&self) -> Result<History, StageError> {
+        let found = self.found()?;
+        let history = found.1.history.clone();
+        self.found.replace(Some(found));
+        Ok(history)
+    }
+
+    fn accept(&self, digests: &[String]) -> Result<(), StageError> {
+        let (lock, mut marker) = self.found()?;
+        marker.history.accept(digests);
+        marker.save(&self.path)?;
+        self.found.replace(Some((lock, marker)));
+        Ok(())
+    }
+
+    fn forget(&self, remove: bool) -> Result<Written, StageError> {
+        let _lock = Lock::take(&self.path)?;
+        let marker = marker::place(&self.path);
+        // The same record gives the same file: what is there will be written over.
+        if remove && marker.exists() {
+            fs::remove_file(&marker).map_err(StageError::io(&marker))?;
+        }
+        Ok(Written::default())
     }
 
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let lock = self.lock()?;
+        let (lock, marker) = self.found()?;
         remove_temporaries(&self.path)?;
-        let coverage = marker::read(&self.path, &identity)?;
         Ok(Box::new(ImageWriter {
             path: self.path,
             encoder: self.encoder,
             identity,
             _lock: lock,
-            taken: coverage.clone(),
-            committed: coverage,
+            marker,
+            taken: Coverage::default(),
             folders: BTreeSet::new(),
             unnamed: BTreeMap::new(),
             unnamed_bytes: 0,
@@ -154,9 +174,8 @@ struct ImageWriter {
     encoder: Encoder,
     identity: Identity,
     _lock: Lock,
-    /// What the marker says.
-    committed: Coverage,
-    /// What it will say.
+    marker: Marker,
+    /// The source rows since the marker was written.
     taken: Coverage,
     /// Folders in which names have changed, known to be no links.
     folders: BTreeSet<PathBuf>,
@@ -168,9 +187,6 @@ struct ImageWriter {
 
 impl Writer for ImageWriter {
     fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
-        if self.taken.covers_all(&batch.provenance) {
-            return Ok(());
-        }
         let Self { path, encoder, folders, unnamed, unnamed_bytes, .. } = self;
         encoder.files(batch, |name, bytes| {
             let name = path.join(name);
@@ -200,9 +216,9 @@ impl Writer for ImageWriter {
             fs::rename(unfinished, name).map_err(StageError::io(name))?;
         }
         self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        if self.taken != self.committed {
-            marker::write(&self.path, &self.identity, &self.taken)?;
-            self.committed = self.taken.clone();
+        if !self.taken.is_empty() {
+            self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
+            self.marker.save(&self.path)?;
         }
         self.written.files += self.unnamed.len() as u64;
         self.written.records += self.unnamed.len() as u64;
@@ -272,7 +288,7 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), models: vec![] }
+        Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..Identity::default() }
     }
 
     fn open(folder: &Path) -> Box<dyn Writer> {
@@ -301,7 +317,7 @@ mod tests {
 
     fn committed(folder: &Path) -> u64 {
         let sink = plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap();
-        sink.committed(&identity()).unwrap().len()
+        sink.history().unwrap().coverage().len()
     }
 
     #[test]
@@ -348,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_run_knows_what_is_done_and_does_not_write_it_again() {
+    fn a_later_run_knows_what_is_done_and_writes_the_same_files() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = open(folder.path());
         writer.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
@@ -357,14 +373,13 @@ mod tests {
         drop(writer);
         assert_eq!(committed(folder.path()), 1);
         let mut writer = open(folder.path());
-        writer.write(&batch(0, &["a.jpg"], 1.0)).unwrap();
+        let before = fs::read(folder.path().join("a.jpg.png")).unwrap();
+        writer.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
         writer.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
         writer.commit().unwrap();
-        assert_eq!(writer.written().files, 1);
-        let image = decode(&fs::read(folder.path().join("a.jpg.png")).unwrap(), Channels::Rgb, 100).unwrap();
-        assert_eq!(image.data, [0; 6]);
+        assert_eq!(fs::read(folder.path().join("a.jpg.png")).unwrap(), before);
         drop(writer);
-        assert_eq!(committed(folder.path()), 2);
+        assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 2));
     }
 
     #[test]

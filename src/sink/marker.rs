@@ -1,4 +1,5 @@
-//! The marker: a small file in a sink's folder that says whose output it is, and which source rows are done.
+//! The marker: a small file in a sink's folder that says what its files no longer need to: rows that left no record,
+//! long histories folded into one, and which outputs may be mixed.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,56 +7,59 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::coverage::Coverage;
 use crate::durable::write_atomically;
 use crate::error::StageError;
-use crate::sink::{Identity, STATE};
+use crate::sink::{History, STATE};
 
 /// What the marker holds, as JSON.
-#[derive(Debug, Serialize, Deserialize)]
-struct Marker {
-    identity: Identity,
-    coverage: Coverage,
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Writers and their rows, as far as no footer needs to be read for them.
+    #[serde(flatten)]
+    pub history: History,
+    /// Data files with a lower number are accounted for in here, whether they are still there or not.
+    #[serde(default)]
+    pub folded: u32,
 }
 
-/// The source rows that the marker in `folder` says are done; none where there is no marker.
-///
-/// # Errors
-/// When the marker cannot be read, or was written under another digest.
-pub fn read(folder: &Path, identity: &Identity) -> Result<Coverage, StageError> {
-    let Some((written, coverage)) = load(folder)? else { return Ok(Coverage::default()) };
-    identity.check(folder, &written)?;
-    Ok(coverage)
+impl Marker {
+    /// The marker in `folder`; an empty one where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(folder: &Path) -> Result<Self, StageError> {
+        let path = place(folder);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(StageError::io(&path)(error)),
+        };
+        Self::parse(&text).map_err(|error| {
+            StageError::Other(format!("{}: this is no marker of ours: {error}; restore or remove it", path.display()))
+        })
+    }
+
+    /// Reads a marker's text.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// Replaces the marker in `folder`, durably. What it covers must be durable already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), StageError> {
+        let text = serde_json::to_vec(self);
+        let text = text.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
+        write_atomically(&place(folder), &text)
+    }
 }
 
-/// Who wrote the marker in `folder`, and the source rows that it says are done; `None` where there is no marker.
-///
-/// # Errors
-/// When the marker cannot be read.
-pub fn load(folder: &Path) -> Result<Option<(Identity, Coverage)>, StageError> {
-    let path = place(folder);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StageError::io(&path)(error)),
-    };
-    let marker: Marker = serde_json::from_slice(&text).map_err(|error| {
-        StageError::Other(format!("{}: this is no marker of ours: {error}; restore or remove it", path.display()))
-    })?;
-    Ok(Some((marker.identity, marker.coverage)))
-}
-
-/// Replaces the marker in `folder`, durably. What it covers must be durable already.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write(folder: &Path, identity: &Identity, coverage: &Coverage) -> Result<(), StageError> {
-    let marker = Marker { identity: identity.clone(), coverage: coverage.clone() };
-    let text = serde_json::to_vec(&marker).map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-    write_atomically(&place(folder), &text)
-}
-
-fn place(folder: &Path) -> PathBuf {
+/// Where the marker of a folder lies.
+pub fn place(folder: &Path) -> PathBuf {
     folder.join(STATE).join("coverage.json")
 }
 
@@ -65,41 +69,29 @@ mod tests {
 
     use super::*;
     use crate::batch::{Provenance, Split};
-
-    fn identity(digest: &str) -> Identity {
-        Identity { pipeline: "photos".into(), stage: "out".into(), digest: digest.into(), models: vec![] }
-    }
-
-    fn coverage() -> Coverage {
-        let mut coverage = Coverage::default();
-        coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
-        coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
-        coverage
-    }
+    use crate::coverage::Coverage;
+    use crate::sink::Identity;
 
     #[test]
     fn what_was_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(folder.path(), &identity("a")).unwrap().is_empty());
-        write(folder.path(), &identity("a"), &coverage()).unwrap();
-        assert_eq!(read(folder.path(), &identity("a")).unwrap(), coverage());
+        assert_eq!(Marker::load(folder.path()).unwrap(), Marker::default());
+        let mut coverage = Coverage::default();
+        coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
+        coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
+        let mut marker = Marker { folded: 7, ..Marker::default() };
+        marker.history.add(&Identity { digest: "a".into(), ..Identity::default() }, &coverage);
+        marker.save(folder.path()).unwrap();
+        assert_eq!(Marker::load(folder.path()).unwrap(), marker);
         let text = fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
-        assert!(text.contains(r#""coverage":{"photos/listing-0":[[0,32],[64,96]]}"#), "{text}");
-    }
-
-    #[test]
-    fn another_digest_is_refused_and_the_message_says_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &identity("a"), &coverage()).unwrap();
-        let error = read(folder.path(), &identity("b")).unwrap_err().to_string();
-        assert!(error.contains("stage `out` of pipeline `photos`") && error.contains("another path"), "{error}");
+        assert!(text.contains(r#"{"photos/listing-0":[[0,32],[64,96]]}"#), "{text}");
     }
 
     #[test]
     fn a_marker_that_is_no_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         write_atomically(&place(folder.path()), b"{").unwrap();
-        let error = read(folder.path(), &identity("a")).unwrap_err().to_string();
+        let error = Marker::load(folder.path()).unwrap_err().to_string();
         assert!(error.contains("coverage.json") && error.contains("no marker"), "{error}");
     }
 }

@@ -6,6 +6,7 @@ mod discard;
 mod distribution;
 mod encoder;
 pub mod footer;
+mod identity;
 mod images;
 pub mod lock;
 pub mod marker;
@@ -15,20 +16,19 @@ pub mod part;
 pub mod rejects;
 mod stdout;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::Batch;
 use crate::context::Context;
-use crate::coverage::Coverage;
 use crate::error::{Fault, StageError};
 use crate::kind::{Kind, options};
+
+pub use identity::{History, Identity, Scope, StageIdentity};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
@@ -39,11 +39,30 @@ pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
     fn folder(&self) -> Option<&Path>;
 
-    /// The source rows that earlier runs made durable, by its own files.
+    /// What earlier runs made durable, by its own files. Nobody else may write there from now on.
     ///
     /// # Errors
-    /// When files cannot be read, or were written by a pipeline with another digest.
-    fn committed(&self, identity: &Identity) -> Result<Coverage, StageError>;
+    /// When files cannot be read, or another process writes there.
+    fn history(&self) -> Result<History, StageError> {
+        Ok(History::default())
+    }
+
+    /// Notes, durably, that rows of these digests may lie beside each other.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    fn accept(&self, _digests: &[String]) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// Forgets what earlier runs did, so that the next one begins anew: counts what that removes, and removes it
+    /// where `remove` says so. Files that the next run writes over stay.
+    ///
+    /// # Errors
+    /// When files cannot be read or removed, or another process writes there.
+    fn forget(&self, _remove: bool) -> Result<Written, StageError> {
+        Ok(Written::default())
+    }
 
     /// Removes what a crash left behind and makes ready to write.
     ///
@@ -79,56 +98,6 @@ pub struct Written {
     pub bytes: u64,
     /// Their records.
     pub records: u64,
-}
-
-/// Who wrote a file: goes into every footer, and is checked before more is added.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// The sink's stage name.
-    pub stage: String,
-    /// Over all that lies upstream of the sink and changes its rows: stages, options, models.
-    pub digest: String,
-    /// Model name and digest, for each model upstream.
-    pub models: Vec<(String, String)>,
-}
-
-impl Identity {
-    /// Whether what `folder` holds, written under `found`, may be added to.
-    ///
-    /// # Errors
-    /// When the digests differ: names what is known to differ, and says what to do.
-    pub fn check(&self, folder: &Path, found: &Self) -> Result<(), StageError> {
-        if self.digest == found.digest {
-            return Ok(());
-        }
-        let differ = |what: &str, mine: &str, theirs: &str| {
-            (mine != theirs).then(|| format!("{what} was `{theirs}` and is `{mine}` now"))
-        };
-        let digest = |models: &[(String, String)], name: &str| {
-            let model = models.iter().find(|(model, _)| model == name);
-            model.map_or_else(|| "absent".to_owned(), |(_, digest)| digest.clone())
-        };
-        let models: BTreeSet<&String> = self.models.iter().chain(&found.models).map(|(name, _)| name).collect();
-        let models = models.into_iter().map(|name| {
-            differ(&format!("the model `{name}`"), &digest(&self.models, name), &digest(&found.models, name))
-        });
-        let names =
-            [differ("the pipeline", &self.pipeline, &found.pipeline), differ("the stage", &self.stage, &found.stage)];
-        let mut differences: Vec<String> = names.into_iter().chain(models).flatten().collect();
-        if differences.is_empty() {
-            differences.push("options of the stages before it have changed".to_owned());
-        }
-        Err(StageError::Other(format!(
-            "{}: holds the output of stage `{}` of pipeline `{}`, which made other rows: {}; \
-             write to another path, or remove the folder to make it anew",
-            folder.display(),
-            found.stage,
-            found.pipeline,
-            differences.join(", "),
-        )))
-    }
 }
 
 /// The options of a kind of sink.

@@ -13,14 +13,15 @@ use serde::Deserialize;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::is_temporary;
+use crate::durable::{is_temporary, sync_folder};
 use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
 use crate::sink::columns::Columns;
 use crate::sink::footer::{Footer, data_files, read_metadata};
 use crate::sink::lock::Lock;
+use crate::sink::marker::{self, Marker};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
-use crate::sink::{Identity, Sink, SinkConfig, Writer, Written, marker};
+use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
 use crate::units::Bytes;
 
 /// Where the files go, and how large they become.
@@ -93,7 +94,7 @@ impl Config {
         match planned {
             Ok((columns, format)) if faults.is_empty() => {
                 let file = self.file;
-                Ok(Box::new(ParquetSink { path: self.path, columns, format, file, lock: RefCell::default() }))
+                Ok(Box::new(ParquetSink { path: self.path, columns, format, file, found: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(more) => Err(faults.into_iter().chain(more).collect()),
@@ -106,13 +107,64 @@ struct ParquetSink {
     columns: Columns,
     format: Format,
     file: FileSize,
-    /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
-    lock: RefCell<Option<Lock>>,
+    /// Found at the first look, and kept: whoever looks without the lock may miss what another adds.
+    found: RefCell<Option<Found>>,
+}
+
+/// What a folder held when its lock was taken.
+struct Found {
+    lock: Lock,
+    marker: Marker,
+    /// What the footers say of files that the marker does not account for.
+    files: History,
+    /// The number of the next file.
+    next: u32,
+}
+
+impl Found {
+    fn look(folder: &Path) -> Result<Self, StageError> {
+        let lock = Lock::take(folder)?;
+        let marker = Marker::load(folder)?;
+        let mut found = Self { lock, next: marker.folded, files: History::default(), marker };
+        for path in data_files(folder)? {
+            found.add(folder, &path)?;
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, folder: &Path, path: &Path) -> Result<(), StageError> {
+        let number = number(path);
+        if number.is_some_and(|number| number < self.marker.folded) {
+            return Ok(());
+        }
+        match Footer::of(path, &read_metadata(path)?)? {
+            Some(footer) => self.files.add(&footer.identity, &footer.coverage),
+            // Who puts folded files together may leave the result here: what it stands for is known.
+            None if self.marker.folded > 0 => {}
+            None => {
+                return Err(StageError::Other(format!(
+                    "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
+                    path.display()
+                )));
+            }
+        }
+        if let Some(number) = number.filter(|&number| number >= self.next) {
+            self.next = number.checked_add(1).ok_or_else(|| {
+                StageError::Other(format!("{}: there is no number left for another file", folder.display()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The number in a data file's name, where it bears one.
+fn number(path: &Path) -> Option<u32> {
+    path.file_stem()?.to_str()?.strip_prefix("part-")?.parse().ok()
 }
 
 impl ParquetSink {
-    fn lock(&self) -> Result<Lock, StageError> {
-        self.lock.take().map_or_else(|| Lock::take(&self.path), Ok)
+    fn found(&self) -> Result<Found, StageError> {
+        self.found.take().map_or_else(|| Found::look(&self.path), Ok)
     }
 }
 
@@ -121,31 +173,52 @@ impl Sink for ParquetSink {
         Some(&self.path)
     }
 
-    fn committed(&self, identity: &Identity) -> Result<Coverage, StageError> {
-        let lock = self.lock()?;
-        self.lock.replace(Some(lock));
-        let mut coverage = marker::read(&self.path, identity)?;
-        for path in data_files(&self.path)? {
-            let Some(footer) = Footer::of(&path, &read_metadata(&path)?)? else {
-                return Err(StageError::Other(format!(
-                    "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
-                    path.display()
-                )));
-            };
-            identity.check(&self.path, &footer.identity)?;
-            coverage.union(&footer.coverage);
+    fn history(&self) -> Result<History, StageError> {
+        let found = self.found()?;
+        let mut history = found.marker.history.clone();
+        history.union(&found.files);
+        self.found.replace(Some(found));
+        Ok(history)
+    }
+
+    fn accept(&self, digests: &[String]) -> Result<(), StageError> {
+        let mut found = self.found()?;
+        found.marker.history.accept(digests);
+        found.marker.save(&self.path)?;
+        self.found.replace(Some(found));
+        Ok(())
+    }
+
+    fn forget(&self, remove: bool) -> Result<Written, StageError> {
+        let _lock = Lock::take(&self.path)?;
+        let mut forgotten = Written::default();
+        // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
+        let marker = marker::place(&self.path);
+        if remove && marker.exists() {
+            fs::remove_file(&marker).map_err(StageError::io(&marker))?;
         }
-        Ok(coverage)
+        for path in data_files(&self.path)? {
+            let metadata = read_metadata(&path)?;
+            if Footer::of(&path, &metadata)?.is_some() {
+                forgotten.files += 1;
+                forgotten.bytes += path.metadata().map_err(StageError::io(&path))?.len();
+                forgotten.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+                if remove {
+                    fs::remove_file(&path).map_err(StageError::io(&path))?;
+                }
+            }
+        }
+        if remove {
+            sync_folder(&self.path)?;
+        }
+        Ok(forgotten)
     }
 
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let lock = self.lock()?;
+        let Found { lock, marker, files, next } = self.found()?;
         remove_unfinished(&self.path)?;
-        let marker = marker::read(&self.path, &identity)?;
-        let next = next_number(&self.path)?;
         let Self { path, columns, format, file, .. } = *self;
-        let (part, taken, written) = (None, Coverage::default(), Written::default());
-        Ok(Box::new(ParquetWriter {
+        let mut writer = ParquetWriter {
             path,
             columns,
             format,
@@ -153,11 +226,14 @@ impl Sink for ParquetSink {
             identity,
             _lock: lock,
             next,
-            part,
-            taken,
+            part: None,
+            taken: Coverage::default(),
             marker,
-            written,
-        }))
+            unfolded: files,
+            written: Written::default(),
+        };
+        writer.fold_when_long()?;
+        Ok(Box::new(writer))
     }
 }
 
@@ -172,16 +248,8 @@ fn remove_unfinished(folder: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-/// The number of the next file: one above the highest that is there.
-fn next_number(folder: &Path) -> Result<u32, StageError> {
-    let number = |path: &PathBuf| path.file_stem()?.to_str()?.strip_prefix("part-")?.parse::<u32>().ok();
-    match data_files(folder)?.iter().filter_map(number).max() {
-        None => Ok(0),
-        Some(last) => last.checked_add(1).ok_or_else(|| {
-            StageError::Other(format!("{}: there is no number left for another file", folder.display()))
-        }),
-    }
-}
+/// So many files at most are read for their footers when a run starts; the marker speaks for those before.
+const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
     path: PathBuf,
@@ -195,8 +263,9 @@ struct ParquetWriter {
     part: Option<Part>,
     /// The source rows of all batches since the last file.
     taken: Coverage,
-    /// What the marker covers.
-    marker: Coverage,
+    marker: Marker,
+    /// What files say that the marker does not account for.
+    unfolded: History,
     written: Written,
 }
 
@@ -221,8 +290,8 @@ impl Writer for ParquetWriter {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.marker.union(&std::mem::take(&mut self.taken));
-        marker::write(&self.path, &self.identity, &self.marker)
+        self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.marker.save(&self.path)
     }
 
     fn written(&self) -> Written {
@@ -248,11 +317,22 @@ impl ParquetWriter {
         let Some(part) = self.part.take() else { return Ok(()) };
         let footer = Footer::new(self.identity.clone(), std::mem::take(&mut self.taken));
         let file = part.finish(&footer)?;
+        self.unfolded.add(&footer.identity, &footer.coverage);
         self.next = self.next.saturating_add(1);
         self.written.files += file.files;
         self.written.bytes += file.bytes;
         self.written.records += file.records;
-        Ok(())
+        self.fold_when_long()
+    }
+
+    /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
+    fn fold_when_long(&mut self) -> Result<(), StageError> {
+        if self.next - self.marker.folded < FOLD_FILES {
+            return Ok(());
+        }
+        self.marker.history.union(&std::mem::take(&mut self.unfolded));
+        self.marker.folded = self.next;
+        self.marker.save(&self.path)
     }
 }
 

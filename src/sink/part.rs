@@ -277,9 +277,7 @@ mod tests {
         let mut part = Part::begin(path.clone(), &format).unwrap();
         batches.iter().for_each(|batch| part.write(batch).unwrap());
         assert!(!path.exists());
-        let identity =
-            Identity { pipeline: String::new(), stage: String::new(), digest: String::new(), models: vec![] };
-        part.finish(&Footer::new(identity, Coverage::default())).unwrap();
+        part.finish(&Footer::new(Identity::default(), Coverage::default())).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         read_metadata(&path).unwrap()
     }

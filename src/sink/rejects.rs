@@ -10,6 +10,7 @@ use crate::batch::RejectCode;
 use crate::error::{Fault, StageError};
 use crate::sink::Sink;
 use crate::sink::parquet::Config;
+use crate::source::rejects::{CODE, FORMAT, Format, RECORD, SPLIT, STAGE};
 use crate::source::{ROW, SOURCE};
 
 /// A refused record, as it will be stored.
@@ -29,8 +30,8 @@ pub struct RejectEntry<'a> {
     pub code: RejectCode,
     /// Why, for people.
     pub reason: &'a str,
-    /// The record as it was met, where there are such bytes.
-    pub record: Option<&'a [u8]>,
+    /// The record as its source gave it, and what its bytes are; `None` where there are none.
+    pub record: Option<(Format, &'a [u8])>,
 }
 
 /// The columns of the dataset.
@@ -40,12 +41,13 @@ pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         text(SOURCE),
         number(ROW),
-        text("split"),
+        text(SPLIT),
         number("split_row"),
-        text("stage"),
-        text("code"),
+        text(STAGE),
+        text(CODE),
         text("reason"),
-        Field::new("record", DataType::Binary, true),
+        Field::new(FORMAT, DataType::Utf8, true),
+        Field::new(RECORD, DataType::Binary, true),
     ]))
 }
 
@@ -56,7 +58,7 @@ pub fn schema() -> SchemaRef {
 pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageError> {
     let bytes = |entry: &RejectEntry<'_>| {
         let texts = [entry.source, entry.split, entry.stage, entry.reason].map(str::len);
-        texts.iter().sum::<usize>() + entry.record.map_or(0, <[u8]>::len)
+        texts.iter().sum::<usize>() + entry.record.map_or(0, |(_, bytes)| bytes.len())
     };
     let total = entries.iter().map(bytes).sum::<usize>();
     if i32::try_from(total).is_err() {
@@ -76,7 +78,8 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
         text(|entry| entry.stage),
         text(|entry| entry.code.as_str()),
         text(|entry| entry.reason),
-        Arc::new(entries.iter().map(|entry| entry.record).collect::<BinaryArray>()),
+        Arc::new(entries.iter().map(|entry| Some(entry.record?.0.as_str())).collect::<StringArray>()),
+        Arc::new(entries.iter().map(|entry| Some(entry.record?.1)).collect::<BinaryArray>()),
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
@@ -93,7 +96,7 @@ pub fn plan(path: &Path) -> Result<Box<dyn Sink>, Vec<Fault>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use arrow::array::AsArray;
+    use arrow::array::{Array, AsArray};
 
     use super::*;
 
@@ -107,7 +110,7 @@ mod tests {
             stage: "lines",
             code: RejectCode::Malformed,
             reason: "no JSON",
-            record: Some(b"{"),
+            record: Some((Format::Line, b"{")),
         };
         let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, ..line };
         let records = records(&[line, photo]).unwrap();
@@ -115,6 +118,8 @@ mod tests {
         let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
         assert_eq!([text("source", 0), text("code", 0), text("reason", 0)], ["a.ndjson", "malformed", "no JSON"]);
         assert_eq!([text("source", 1), text("code", 1)], ["b.png", "truncated"]);
+        assert_eq!(text("format", 0), "line");
+        assert!(records.column_by_name("format").unwrap().is_null(1));
         let bytes: Vec<_> = records.column_by_name("record").unwrap().as_binary::<i32>().iter().collect();
         assert_eq!(bytes, [Some(b"{".as_slice()), None]);
     }

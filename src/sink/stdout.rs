@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::batch::Batch;
 use crate::context::Context;
-use crate::coverage::Coverage;
 use crate::error::{Fault, StageError};
 use crate::sink::columns::Columns;
 use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
@@ -51,10 +50,6 @@ struct StdoutSink {
 impl Sink for StdoutSink {
     fn folder(&self) -> Option<&Path> {
         None
-    }
-
-    fn committed(&self, _: &Identity) -> Result<Coverage, StageError> {
-        Ok(Coverage::default())
     }
 
     fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {

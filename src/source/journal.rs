@@ -59,6 +59,20 @@ pub(super) fn place(stage: &str, state: Option<&Path>, listing: &mut Listing) ->
     Ok(journals)
 }
 
+/// Removes the journals of a stage, so that its files are listed anew.
+///
+/// # Errors
+/// When one cannot be removed.
+pub(super) fn forget(stage: &str, state: &Path) -> Result<(), StageError> {
+    // The last goes first: what is read is the journals up to the first that is missing.
+    let numbers = (0..).take_while(|&number| file_of(stage, state, number).exists()).collect::<Vec<_>>();
+    for number in numbers.into_iter().rev() {
+        let path = file_of(stage, state, number);
+        std::fs::remove_file(&path).map_err(StageError::io(&path))?;
+    }
+    Ok(())
+}
+
 fn split(stage: &str, number: usize) -> Arc<Split> {
     Split::new(format!("{stage}/listing-{number}"))
 }

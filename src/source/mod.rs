@@ -16,6 +16,7 @@ pub mod listing;
 mod ndjson;
 mod parquet;
 mod record_files;
+pub mod rejects;
 mod synthetic;
 mod tar;
 mod text;
@@ -118,6 +119,7 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
     kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
     kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
+    kind::<rejects::Config>("rejects", "records that an earlier run refused, for a pipeline that was mended"),
     kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
 ];
 
@@ -161,6 +163,14 @@ pub fn add_origin(
     let ours = ours.into_iter().filter(|(name, _)| schema.fields().iter().take(added).any(|f| f.name() == name));
     let columns = ours.map(|(_, column)| column).chain(columns.iter().cloned()).collect();
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// Forgets what was listed for a stage; its next run lists anew.
+///
+/// # Errors
+/// When a journal cannot be removed.
+pub fn forget(stage: &str, state: &std::path::Path) -> Result<(), StageError> {
+    journal::forget(stage, state)
 }
 
 /// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks

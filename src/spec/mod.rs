@@ -79,13 +79,16 @@ pub struct Settings {
 pub struct RejectsSettings {
     /// A folder for Parquet files. Default: `_latentflow/rejects` in the folder of the first sink that writes files.
     pub path: Option<PathBuf>,
-    /// A run that rejects a larger share of its records than this ends with exit code 3; 0 to 1.
+    /// A run that rejects a larger share of its records than this ends with exit code 3, and as soon as that is
+    /// certain: 0 to 1. Where the number of records is not known beforehand, the first thousand are waited for.
     pub max_share: f64,
+    /// A run that rejects more records than this stops, with exit code 3. Default: any number.
+    pub max: Option<u64>,
 }
 
 impl Default for RejectsSettings {
     fn default() -> Self {
-        Self { path: None, max_share: 1.0 }
+        Self { path: None, max_share: 1.0, max: None }
     }
 }
 

@@ -10,10 +10,11 @@ use tokio_stream::StreamExt;
 use super::budget::Budget;
 use super::messages::{Done, Stop, Work};
 use super::stats::Stats;
+use super::suspects::{Care, Suspects};
 use crate::batch::SourceBatch;
 use crate::coverage::Progress;
 use crate::error::StageError;
-use crate::plan::Footprint;
+use crate::plan::{Allowed, Footprint};
 use crate::source::Source;
 
 /// Why reading ended.
@@ -25,6 +26,8 @@ pub(super) enum Ended {
     Limited,
     /// Somebody asked to stop.
     Asked,
+    /// More records were rejected than the pipeline allows.
+    Rejected,
     /// A stage failed.
     Failed,
 }
@@ -43,7 +46,10 @@ pub(super) struct Dispatcher {
     pub(super) work: async_channel::Sender<Work>,
     pub(super) done: async_channel::Sender<Done>,
     pub(super) stats: Arc<Stats>,
+    pub(super) suspects: Arc<Suspects>,
     pub(super) stop: Stop,
+    /// How many records may be rejected.
+    pub(super) allowed: Allowed,
     /// Records that may still be read; `None`: all.
     pub(super) left: Option<u64>,
 }
@@ -110,19 +116,37 @@ impl Dispatcher {
                     return Some(Ended::Limited);
                 }
             }
-            let whole = part == (0..batch.batch.provenance.len());
-            let batch = if whole { batch.clone() } else { batch.slice(part) };
-            let permit = self.budget.acquire(self.footprint.of(&batch)).await?;
-            let bytes = batch.batch.records.get_array_memory_size() as u64;
-            let rows = batch.batch.provenance.len();
-            self.stats.batch(source, (rows, bytes), Some(&batch.batch.records), Duration::ZERO);
-            self.stats.rejected(source, &batch.rejects);
-            let work = Work { number: *numbers, source, batch, permit };
-            if self.work.send(work).await.is_err() {
-                return Some(Ended::Failed);
+            for (part, care) in self.suspects.parts(&batch.batch.provenance, part) {
+                let whole = part == (0..batch.batch.provenance.len());
+                let batch = if whole { batch.clone() } else { batch.slice(part) };
+                if let Some(ended) = self.send(source, batch, care, numbers).await {
+                    return Some(ended);
+                }
             }
-            *numbers += 1;
         }
         (self.left == Some(0)).then_some(Ended::Limited)
+    }
+
+    async fn send(&mut self, source: usize, batch: SourceBatch, care: Care, numbers: &mut u64) -> Option<Ended> {
+        let permit = self.budget.acquire(self.footprint.of(&batch)).await?;
+        let provenance = Arc::clone(&batch.batch.provenance);
+        let bytes = batch.batch.records.get_array_memory_size() as u64;
+        self.stats.batch(source, (provenance.len(), bytes), Some(&batch.batch.records), Duration::ZERO);
+        self.stats.rejected(source, &batch.rejects);
+        if care == Care::Alone {
+            self.suspects.idle(*numbers).await;
+            self.suspects.alone(Some(&provenance));
+        }
+        self.suspects.begin(*numbers, &provenance);
+        let work = Work { number: *numbers, source, batch, condemned: care == Care::Condemned, permit };
+        if self.work.send(work).await.is_err() {
+            return Some(Ended::Failed);
+        }
+        *numbers += 1;
+        if care == Care::Alone {
+            self.suspects.idle(*numbers).await;
+            self.suspects.alone(None);
+        }
+        self.stats.too_many_rejects(&self.allowed).then_some(Ended::Rejected)
     }
 }

@@ -15,8 +15,8 @@ pub(super) struct Keeper {
     /// The sink's place in the plan; `None` for the rejects.
     pub(super) stage: Option<usize>,
     pub(super) writer: Box<dyn Writer>,
-    /// What earlier runs committed: these rows are dropped.
-    pub(super) committed: Coverage,
+    /// What earlier runs committed: rows that all of these cover are dropped.
+    pub(super) committed: Vec<Coverage>,
     pub(super) inbox: async_channel::Receiver<Keep>,
 }
 
@@ -46,7 +46,7 @@ impl Keeper {
         let started = Instant::now();
         match message {
             Keep::Batch { batch, permit } => {
-                if !self.committed.covers_all(&batch.provenance) {
+                if !self.committed.iter().all(|committed| committed.covers_all(&batch.provenance)) {
                     self.writer.write(&batch)?;
                     if let Some(stage) = self.stage {
                         let size = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);

@@ -15,6 +15,8 @@ pub(super) struct Work {
     /// The place of its source in the plan.
     pub(super) source: usize,
     pub(super) batch: SourceBatch,
+    /// Its records took the process down before: they are refused, and not carried.
+    pub(super) condemned: bool,
     pub(super) permit: Permit,
 }
 

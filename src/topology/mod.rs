@@ -12,20 +12,23 @@ mod messages;
 mod rejected;
 mod reorder;
 mod stats;
+mod suspects;
 mod worker;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, Role, slots};
-use crate::sink::{Identity, Sink, Writer};
+use crate::plan::{Allowed, Plan, Role, slots};
+use crate::sink::{History, Identity, Scope, Sink, Writer};
 
 use budget::Budget;
 use dispatch::{Dispatcher, Ended, Feed};
 use keeper::Keeper;
 use messages::{Stop, Work};
+use suspects::Suspects;
 use worker::Graph;
 
 pub use stats::{ErrorSummary, RECONSTRUCTION_ERROR, StageStats, Stats};
@@ -37,6 +40,8 @@ pub enum Outcome {
     Finished,
     /// Stopped on request before the input's end; what was read is committed, running again goes on.
     Drained,
+    /// Stopped before the input's end, since more records were rejected than the pipeline allows.
+    Rejected,
     /// A stage failed; what was committed before stays.
     Failed {
         /// The stage.
@@ -54,6 +59,7 @@ pub struct Topology {
     progress: Progress,
     budget: Budget,
     footprint: crate::plan::Footprint,
+    allowed: Allowed,
     workers: usize,
     stats: Arc<Stats>,
     metrics: Arc<Metrics>,
@@ -63,33 +69,46 @@ struct OpenSink {
     name: Arc<str>,
     stage: Option<usize>,
     writer: Box<dyn Writer>,
-    committed: Coverage,
+    /// A batch that all of these cover is old to the sink.
+    committed: Vec<Coverage>,
     durable: bool,
 }
 
 impl Topology {
-    /// Opens the sinks and reads what they have. Nothing is read or started yet.
+    /// Opens the sinks and reads what they have. Nothing is read or started yet. `changes` says whether a sink may go
+    /// on that holds rows which were made otherwise.
     ///
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
-    pub fn open(plan: Plan, metrics: Arc<Metrics>) -> Result<Self, (Arc<str>, StageError)> {
+    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
         let stats = Arc::new(Stats::new(&plan, Arc::clone(&metrics)));
-        let graph = Arc::new(Graph::new(&plan.stages, plan.rejects.is_some()));
+        let mut graph = Graph::new(&plan.stages, plan.rejects.is_some());
         let budget = Budget::new(plan.memory.budget, slots(plan.workers), &metrics);
         let (mut feeds, mut sinks) = (Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
                 Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
                 Role::Transform(_) => {}
-                Role::Sink(sink, identity) => sinks.push(open_sink(stage.name, Some(at), sink, identity)?),
+                Role::Sink(sink, identity) => {
+                    let opened = open_sink(sink, identity, Scope::Sink, changes);
+                    let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
+                    let committed = vec![history.coverage()];
+                    sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
+                }
             }
         }
         if let Some((sink, identity)) = plan.rejects {
-            sinks.push(open_sink(Arc::from("rejects"), None, sink, identity)?);
+            let name: Arc<str> = Arc::from("rejects");
+            let stages = identity.stages.clone();
+            let opened = open_sink(sink, identity, Scope::Rejects, changes);
+            let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
+            let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
+            sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
-        let (footprint, workers) = (plan.footprint, plan.workers);
-        Ok(Self { feeds, graph, sinks, progress, budget, footprint, workers, stats, metrics })
+        let Plan { footprint, allowed, workers, .. } = plan;
+        let graph = Arc::new(graph);
+        Ok(Self { feeds, graph, sinks, progress, budget, footprint, allowed, workers, stats, metrics })
     }
 
     /// The counters, to be read while it runs.
@@ -107,6 +126,11 @@ impl Topology {
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
         let stop = Stop::new();
         let capacity = slots(self.workers);
+        let done = self.progress.sinks.iter().map(Coverage::len).sum();
+        let suspects = match Suspects::open(self.progress.state.as_deref(), done, capacity) {
+            Ok(suspects) => Arc::new(suspects),
+            Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
+        };
         let (work_sender, work) = async_channel::bounded::<Work>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let mut threads = Vec::new();
@@ -123,7 +147,8 @@ impl Topology {
         for number in 0..self.workers {
             let (graph, stats, stop) = (Arc::clone(&self.graph), Arc::clone(&self.stats), stop.clone());
             let (work, done) = (work.clone(), done_sender.clone());
-            let worker = move || worker::work(&graph, &work, &done, &stats, &stop);
+            let suspects = Arc::clone(&suspects);
+            let worker = move || worker::work(&graph, &work, &done, &stats, &suspects, &stop);
             threads.push(spawn(format!("worker-{number}"), worker));
         }
         self.metrics.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
@@ -137,7 +162,9 @@ impl Topology {
             work: work_sender,
             done: done_sender,
             stats: self.stats,
+            suspects: Arc::clone(&suspects),
             stop: stop.clone(),
+            allowed: self.allowed,
             left: limit,
         };
         let ended = dispatcher.run(self.feeds, shutdown).await;
@@ -150,9 +177,12 @@ impl Topology {
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
-        match (stop.take(), ended) {
+        let failed = stop.take();
+        suspects.close(failed.is_none() && ended == Ended::Exhausted);
+        match (failed, ended) {
             (Some((stage, error)), _) => Outcome::Failed { stage, error },
             (None, Ended::Asked) => Outcome::Drained,
+            (None, Ended::Rejected) => Outcome::Rejected,
             (None, Ended::Exhausted | Ended::Limited) => Outcome::Finished,
             (None, Ended::Failed) => Outcome::Failed {
                 stage: Arc::from("workers"),
@@ -162,18 +192,33 @@ impl Topology {
     }
 }
 
+/// What to do where an output holds rows that stages, options or models of another kind have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// Refuse to go on.
+    Refuse,
+    /// Go on: both kinds lie beside each other, and each file says which it holds.
+    Allow,
+}
+
 fn open_sink(
-    name: Arc<str>,
-    stage: Option<usize>,
     sink: Box<dyn Sink>,
     identity: Identity,
-) -> Result<OpenSink, (Arc<str>, StageError)> {
+    scope: Scope,
+    changes: Changes,
+) -> Result<(History, bool, Box<dyn Writer>), StageError> {
     let durable = sink.folder().is_some();
-    let opened = sink.committed(&identity).and_then(|committed| Ok((committed, sink.open(identity)?)));
-    match opened {
-        Ok((committed, writer)) => Ok(OpenSink { name, stage, writer, committed, durable }),
-        Err(error) => Err((name, error)),
+    let history = sink.history()?;
+    let admitted = history.admit(sink.folder().unwrap_or(Path::new("")), &identity, scope);
+    match (admitted, changes) {
+        (Ok(()), _) => {}
+        (Err(_), Changes::Allow) => {
+            let digests: Vec<String> = history.digests().into_iter().chain([identity.digest.clone()]).collect();
+            sink.accept(&digests)?;
+        }
+        (Err(refused), Changes::Refuse) => return Err(refused),
     }
+    Ok((history, durable, sink.open(identity)?))
 }
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything
@@ -183,7 +228,13 @@ fn remembered(sinks: &[OpenSink]) -> Vec<Coverage> {
     if durable.clone().all(|sink| sink.stage.is_none()) {
         return Vec::new();
     }
-    durable.map(|sink| sink.committed.clone()).collect()
+    let mut remembered: Vec<Coverage> = Vec::new();
+    for coverage in durable.flat_map(|sink| &sink.committed) {
+        if !remembered.contains(coverage) {
+            remembered.push(coverage.clone());
+        }
+    }
+    remembered
 }
 
 type Thread = std::io::Result<std::thread::JoinHandle<()>>;

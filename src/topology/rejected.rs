@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::UInt64Type;
+use arrow::ipc::writer::StreamWriter;
 
 use crate::batch::{Batch, Reject};
 use crate::error::StageError;
 use crate::sink::rejects::{self, RejectEntry};
+use crate::source::rejects::Format;
 use crate::source::{IMAGE, ROW, SOURCE};
 
 /// The rejects of one batch, and the batch as its source gave it.
@@ -33,13 +35,18 @@ impl Refused {
         let originals = self.list.iter().map(|(_, reject)| original(batch, reject)).collect::<Result<Vec<_>, _>>()?;
         let entries = self.list.iter().zip(&originals);
         let entries: Vec<_> =
-            entries.map(|((stage, reject), original)| entry(batch, stage, reject, original.as_deref())).collect();
+            entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();
         let origin = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
         Ok(Batch { records: rejects::records(&entries)?, origin, provenance: Arc::clone(&batch.provenance) })
     }
 }
 
-fn entry<'a>(batch: &'a Batch, stage: &'a str, reject: &'a Reject, record: Option<&'a [u8]>) -> RejectEntry<'a> {
+fn entry<'a>(
+    batch: &'a Batch,
+    stage: &'a str,
+    reject: &'a Reject,
+    record: Option<(Format, &'a [u8])>,
+) -> RejectEntry<'a> {
     let (split, split_row) = match batch.provenance.row(reject.ordinal) {
         Some((split, row)) => (split.name(), row),
         None => ("", u64::from(reject.ordinal)),
@@ -65,22 +72,32 @@ fn entry<'a>(batch: &'a Batch, stage: &'a str, reject: &'a Reject, record: Optio
     }
 }
 
+fn borrowed<'a>(original: &'a Option<(Format, Cow<'_, [u8]>)>) -> Option<(Format, &'a [u8])> {
+    original.as_ref().map(|(format, bytes)| (*format, &**bytes))
+}
+
 /// Where the record stands in its source's batch; `None` where the source could not read it.
 fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
     batch.origin.binary_search(&reject.ordinal).ok()
 }
 
-/// The record as its source gave it: an image's bytes as they are, anything else as a line of JSON.
-fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Cow<'a, [u8]>>, StageError> {
+/// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of its columns.
+fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<(Format, Cow<'a, [u8]>)>, StageError> {
     if let Some(record) = &reject.record {
-        return Ok(Some(Cow::Borrowed(record)));
+        return Ok(Some((Format::Line, Cow::Borrowed(record))));
     }
     let Some(place) = place(batch, reject) else { return Ok(None) };
-    if let Some(image) = batch.records.column_by_name(IMAGE).and_then(|image| image.as_binary_opt::<i32>()) {
-        return Ok(image.is_valid(place).then(|| Cow::Borrowed(image.value(place))));
+    let schema = batch.records.schema();
+    let image = batch.records.column_by_name(IMAGE).and_then(|image| image.as_binary_opt::<i32>());
+    match image {
+        // An image that came with more, such as a caption, is kept together with it.
+        Some(image) if schema.fields().len() == 3 && schema.field(0).name() == SOURCE && image.is_valid(place) => {
+            Ok(Some((Format::Image, Cow::Borrowed(image.value(place)))))
+        }
+        _ => {
+            let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+            writer.write(&batch.records.slice(place, 1))?;
+            Ok(Some((Format::Arrow, Cow::Owned(writer.into_inner()?))))
+        }
     }
-    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-    writer.write(&batch.records.slice(place, 1))?;
-    writer.finish()?;
-    Ok(Some(Cow::Owned(writer.into_inner())))
 }

@@ -11,7 +11,7 @@ use sketches_ddsketch::{Config, DDSketch};
 
 use crate::batch::{Reject, RejectCode};
 use crate::metrics::Metrics;
-use crate::plan::{Plan, Role};
+use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
 
 pub use crate::transform::RECONSTRUCTION_ERROR;
@@ -24,6 +24,9 @@ pub struct Stats {
     pub started: Instant,
     metrics: Arc<Metrics>,
 }
+
+/// Records below which a share of them says little.
+const ENOUGH: u64 = 1000;
 
 /// Counters of one stage.
 pub struct StageStats {
@@ -145,6 +148,25 @@ impl Stats {
     pub fn records(&self) -> u64 {
         let sources = self.stages.iter().filter(|stage| stage.role == "source");
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
+    }
+
+    /// Whether more records were rejected than may be, or certainly will have been at the end.
+    pub fn too_many_rejects(&self, allowed: &Allowed) -> bool {
+        let rejects = self.rejects();
+        if rejects == 0 {
+            return false;
+        }
+        let sources = self.stages.iter().filter(|stage| stage.role == "source");
+        let totals: Option<Vec<u64>> = sources.map(|stage| u64::try_from(stage.total.load(Relaxed)).ok()).collect();
+        // Sources are opened one after the other: until the last one is, their sum is not known.
+        let records = totals.map_or(0, |totals| totals.iter().sum()).max(self.records()).max(ENOUGH);
+        rejects as f64 > allowed.share * records as f64 || allowed.number.is_some_and(|number| rejects > number)
+    }
+
+    /// The same once everything has been read.
+    pub fn were_too_many_rejects(&self, allowed: &Allowed) -> bool {
+        let rejects = self.rejects();
+        rejects as f64 > allowed.share * self.records() as f64 || allowed.number.is_some_and(|number| rejects > number)
     }
 
     /// Records that all stages refused.

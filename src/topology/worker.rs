@@ -9,7 +9,9 @@ use arrow::array::RecordBatch;
 use super::messages::{Carried, Done, Stop, Work};
 use super::rejected::Refused;
 use super::stats::Stats;
-use crate::batch::{Batch, RejectCode, Rejects};
+use super::suspects::Suspects;
+use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
+use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::plan::{Role, Stage};
 use crate::transform::{Transform, TransformPlan};
@@ -35,6 +37,8 @@ pub(super) struct Graph {
     consumers: Vec<usize>,
     /// Whether rejects are kept: then they are the last output.
     pub(super) keeps_rejects: bool,
+    /// Per node, the source rows whose rejects by it are kept already.
+    rejected: Vec<Coverage>,
 }
 
 impl Graph {
@@ -55,7 +59,21 @@ impl Graph {
             .collect();
         let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
         let consumers = (0..nodes.len()).map(uses).collect();
-        Self { nodes, consumers, keeps_rejects }
+        let rejected = vec![Coverage::default(); nodes.len()];
+        Self { nodes, consumers, keeps_rejects, rejected }
+    }
+
+    /// Learns what rejects are kept already: `of` says it for a stage's name. Returns what it learned, for each stage
+    /// that can refuse records.
+    pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
+        let mut all = Vec::new();
+        for (node, rejected) in self.nodes.iter().zip(&mut self.rejected) {
+            if !matches!(node.part, Part::Sink(_)) {
+                *rejected = of(&node.name).unwrap_or_default();
+                all.push(rejected.clone());
+            }
+        }
+        all
     }
 }
 
@@ -65,6 +83,7 @@ pub(super) fn work(
     work: &async_channel::Receiver<Work>,
     done: &async_channel::Sender<Done>,
     stats: &Stats,
+    suspects: &Suspects,
     stop: &Stop,
 ) {
     let mut transforms: Vec<Option<Box<dyn Transform>>> = Vec::new();
@@ -79,8 +98,10 @@ pub(super) fn work(
         }
     }
     let mut worker = Worker { graph, transforms, stats };
-    while let Ok(Work { number, source, batch, permit }) = work.recv_blocking() {
-        let message = match worker.carry(source, batch) {
+    while let Ok(Work { number, source, batch, condemned, permit }) = work.recv_blocking() {
+        let carried = worker.carry(source, batch, condemned);
+        suspects.end(number);
+        let message = match carried {
             Ok(result) => Done::Batch { number, result: Box::new(result), permit },
             Err((name, error)) => {
                 stop.fail(&name, error);
@@ -100,11 +121,25 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn carry(&mut self, source: usize, input: crate::batch::SourceBatch) -> Result<Carried, (Arc<str>, StageError)> {
+    fn carry(
+        &mut self,
+        source: usize,
+        mut input: SourceBatch,
+        condemned: bool,
+    ) -> Result<Carried, (Arc<str>, StageError)> {
         let graph = self.graph;
         let provenance = Arc::clone(&input.batch.provenance);
         let mut refused = Refused::new(input.batch.clone());
-        refused.add(&graph.nodes[source].name, input.rejects);
+        if condemned {
+            let crashed = crashed(&input.batch);
+            self.stats.rejected(source, &crashed);
+            input.rejects.extend(crashed);
+            input.batch = input.batch.rows(0..0);
+        }
+        let is_kept = |at: usize| graph.rejected[at].covers_all(&provenance);
+        if !is_kept(source) {
+            refused.add(&graph.nodes[source].name, input.rejects);
+        }
         let mut left = graph.consumers.clone();
         let mut edges: Vec<Option<Batch>> = vec![None; graph.nodes.len()];
         edges[source] = Some(input.batch);
@@ -126,7 +161,9 @@ impl Worker<'_> {
                     edges[at] = Some(self.apply(at, plan.as_ref(), arrived, &mut rejects).map_err(fail)?);
                     let rejects = rejects.into_vec();
                     self.stats.rejected(at, &rejects);
-                    refused.add(&node.name, rejects);
+                    if !is_kept(at) {
+                        refused.add(&node.name, rejects);
+                    }
                 }
                 Part::Sink(schema) => outputs.push(arrived.unwrap_or_else(|| Batch {
                     records: RecordBatch::new_empty(Arc::clone(schema)),
@@ -158,6 +195,13 @@ impl Worker<'_> {
         self.stats.batch(at, input, Some(&output.records), started.elapsed());
         Ok(output)
     }
+}
+
+/// Every record of a batch as a reject: they took the process down before.
+fn crashed(batch: &Batch) -> Vec<Reject> {
+    let reason = "the process ended whenever this record was worked on: a native library may have aborted on it";
+    let reject = |&ordinal| Reject { ordinal, code: RejectCode::Crashed, reason: reason.to_owned(), record: None };
+    batch.origin.iter().map(reject).collect()
 }
 
 /// An edge's batch: a reference, or the batch itself for the last who asks, so that it is freed early.

@@ -10,8 +10,8 @@ use latentflow::batch::{Batch, Provenance, Rejects, SourceBatch, Split};
 use latentflow::context::Limits;
 use latentflow::coverage::{Coverage, Progress};
 use latentflow::error::StageError;
-use latentflow::plan::{Footprint, Memory, Plan, Role, Stage};
-use latentflow::sink::{Identity, Sink, Writer, Written};
+use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
+use latentflow::sink::{History, Identity, Sink, Writer, Written};
 use latentflow::source::{BatchSize, Opened, Source, origin_fields};
 use latentflow::transform::{Transform, TransformPlan};
 
@@ -113,8 +113,10 @@ impl Sink for Memo {
         Some(Path::new("memory"))
     }
 
-    fn committed(&self, _: &Identity) -> Result<Coverage, StageError> {
-        Ok(self.kept.lock().unwrap().committed.clone())
+    fn history(&self) -> Result<History, StageError> {
+        let mut history = History::default();
+        history.add(&identity(), &self.kept.lock().unwrap().committed);
+        Ok(history)
     }
 
     fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
@@ -176,7 +178,7 @@ pub fn stage(name: &str, inputs: Vec<usize>, role: Role) -> Stage {
 }
 
 pub fn identity() -> Identity {
-    Identity { pipeline: "test".into(), stage: "test".into(), digest: "d".into(), models: vec![] }
+    Identity { pipeline: "test".into(), stage: "test".into(), digest: "d".into(), ..Identity::default() }
 }
 
 pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
@@ -190,6 +192,6 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         memory: Memory { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },
         state: None,
         rejects: None,
-        max_share: 1.0,
+        allowed: Allowed { share: 1.0, number: None },
     }
 }

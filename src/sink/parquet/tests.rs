@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 use crate::batch::{Provenance, Split};
+use crate::sink::{Scope, StageIdentity};
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
 
 fn schema() -> Schema {
@@ -47,8 +49,10 @@ fn dropped(rows: Range<u16>) -> Batch {
 }
 
 fn identity() -> Identity {
-    let models = vec![("photo".to_owned(), "5eed".to_owned())];
-    Identity { pipeline: "photos".into(), stage: "out".into(), digest: "d1".into(), models }
+    let models = BTreeMap::from([("photo".to_owned(), "5eed".to_owned())]);
+    let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
+    let stages = BTreeMap::from([("px".into(), StageIdentity { kind: "pixels".into(), digest: "s1".into(), options })]);
+    Identity { pipeline: "photos".into(), stage: "out".into(), digest: "d1".into(), models, stages }
 }
 
 fn sink_with(path: &Path, change: impl FnOnce(&mut Config)) -> Box<dyn Sink> {
@@ -62,7 +66,7 @@ fn sink(path: &Path) -> Box<dyn Sink> {
 }
 
 fn committed(path: &Path) -> Result<String, String> {
-    let coverage = sink(path).committed(&identity()).map_err(|error| error.to_string())?;
+    let coverage = sink(path).history().map_err(|error| error.to_string())?.coverage();
     Ok(serde_json::to_string(&coverage).unwrap())
 }
 
@@ -231,26 +235,66 @@ fn a_file_without_a_sound_footer_is_named() {
 }
 
 #[test]
-fn output_of_another_digest_is_refused_by_what_differs() {
+fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5)]);
-    let refused = |identity: &Identity| sink(folder.path()).committed(identity).unwrap_err().to_string();
-    let mut other = Identity { digest: "d2".into(), ..identity() };
-    assert!(refused(&other).contains("options of the stages before it have changed"), "{}", refused(&other));
-    other.stage = "latents".into();
-    other.models = vec![("photo".into(), "0dd".into()), ("text".into(), "1e".into())];
-    let error = refused(&other);
-    assert!(error.contains("stage `out` of pipeline `photos`"), "{error}");
-    assert!(error.contains("the stage was `out` and is `latents` now"), "{error}");
-    assert!(error.contains("the model `photo` was `5eed` and is `0dd` now"), "{error}");
-    assert!(error.contains("the model `text` was `absent` and is `1e` now"), "{error}");
+    let other = Identity { digest: "d2".into(), ..identity() };
+    let sink2 = sink(folder.path());
+    assert!(sink2.history().unwrap().admit(folder.path(), &other, Scope::Sink).is_err());
+    sink2.accept(&["d1".into(), "d2".into()]).unwrap();
+    let mut writer = sink2.open(other.clone()).unwrap();
+    writer.write(&batch(5..9)).unwrap();
+    writer.commit().unwrap();
+    drop(writer);
+    let history = sink(folder.path()).history().unwrap();
+    history.admit(folder.path(), &other, Scope::Sink).unwrap();
+    let writers: Vec<_> = history.writers.iter().map(|(who, rows)| (who.digest.as_str(), rows.len())).collect();
+    assert_eq!(writers, [("d1", 5), ("d2", 4)]);
+}
+
+#[test]
+fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = |config: &mut Config| config.file.records = NonZeroU64::new(1);
+    let rows = u16::try_from(FOLD_FILES).unwrap() + 10;
+    let batches: Vec<Batch> = (0..rows).map(|row| batch(row..row + 1)).collect();
+    run(sink_with(folder.path(), one), &batches);
+    let marker = Marker::load(folder.path()).unwrap();
+    assert_eq!(marker.folded, FOLD_FILES);
+    assert_eq!(marker.history.coverage().len(), u64::from(FOLD_FILES));
+    for number in 0..FOLD_FILES {
+        fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();
+    }
+    let put_together = folder.path().join("all.parquet");
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(fs::File::create(&put_together).unwrap(), Arc::new(schema()), None)
+            .unwrap();
+    writer.write(&batch(0..2).records).unwrap();
+    writer.close().unwrap();
+    assert_eq!(committed(folder.path()).unwrap(), format!(r#"{{"a":[[0,{rows}]]}}"#));
+    run(sink_with(folder.path(), one), &[batch(rows..rows + 1)]);
+    assert!(folder.path().join(format!("part-{rows:05}.parquet")).exists(), "numbers go on");
+}
+
+#[test]
+fn what_is_forgotten_is_done_anew_and_files_of_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    run(sink(folder.path()), &[batch(0..5), dropped(5..6)]);
+    run(sink(folder.path()), &[dropped(6..7)]);
+    let bytes = fs::metadata(folder.path().join("part-00000.parquet")).unwrap().len();
+    let counted = sink(folder.path()).forget(false).unwrap();
+    assert_eq!(counted, Written { files: 1, bytes, records: 5 });
+    assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,7]]}"#);
+    assert_eq!(sink(folder.path()).forget(true).unwrap(), counted);
+    assert_eq!(committed(folder.path()).unwrap(), "{}");
+    assert!(names(folder.path()).is_empty());
 }
 
 #[test]
 fn a_second_writer_on_the_same_folder_is_refused_before_it_looks() {
     let folder = tempfile::tempdir().unwrap();
     let first = sink(folder.path());
-    first.committed(&identity()).unwrap();
+    first.history().unwrap();
     assert!(committed(folder.path()).unwrap_err().contains("another sink is writing here"));
     let writer = first.open(identity()).unwrap();
     assert!(sink(folder.path()).open(identity()).is_err());

@@ -1,0 +1,96 @@
+//! `latentflow reset`: forgets what a pipeline has done, after asking.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+
+use super::{Exit, Pipeline, print};
+use crate::metrics::Metrics;
+use crate::plan::{Plan, Role};
+use crate::sink::{Sink, Written};
+use crate::source;
+use crate::units::Bytes;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Reset {
+    #[command(flatten)]
+    pipeline: Pipeline,
+    /// Forget only what this sink has; may be repeated. Default: all sinks, the rejects, and the listings of sources.
+    #[arg(long, value_name = "STAGE")]
+    sink: Vec<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  latentflow reset photos.toml                       begin anew
+  latentflow reset photos.toml --sink out --yes      make one output anew
+
+Parquet files that the pipeline has written are removed, and its memory of what is done. Image files stay: the next run
+writes over them. Input is never touched.";
+
+impl Reset {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
+        let sinks: Vec<_> =
+            sinks(&plan).into_iter().filter(|(_, sink)| sink.folder().is_some_and(|f| f.exists())).collect();
+        if let Some(unknown) = self.sink.iter().find(|name| !sinks.iter().any(|(known, _)| known == name)) {
+            let known: Vec<&str> = sinks.iter().map(|(name, _)| *name).collect();
+            bail!("no sink `{unknown}` has written anything; those that have: {}", known.join(", "));
+        }
+        let chosen = |name: &str| self.sink.is_empty() || self.sink.iter().any(|wanted| wanted == name);
+        let chosen: Vec<_> = sinks.into_iter().filter(|(name, _)| chosen(name)).collect();
+        if chosen.is_empty() {
+            print("there is nothing to forget\n")?;
+            return Ok(Exit::Done);
+        }
+        for (name, sink) in &chosen {
+            let Written { files, bytes, records } = forget(name, *sink, false)?;
+            let folder = sink.folder().unwrap_or(std::path::Path::new("")).display();
+            print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", Bytes(bytes)))?;
+        }
+        if !self.yes && !confirmed()? {
+            print("nothing was removed\n")?;
+            return Ok(Exit::Done);
+        }
+        for (name, sink) in &chosen {
+            forget(name, *sink, true)?;
+        }
+        if let Some(state) = plan.state.as_ref().filter(|_| self.sink.is_empty()) {
+            for stage in plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..))) {
+                source::forget(&stage.name, state)?;
+            }
+        }
+        print("forgotten: the next run begins anew\n")?;
+        Ok(Exit::Done)
+    }
+}
+
+fn forget(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<Written> {
+    sink.forget(remove).map_err(|error| anyhow!("{name}: {error}"))
+}
+
+/// Every sink that keeps files, by its stage's name.
+fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
+    let stages = plan.stages.iter().filter_map(|stage| match &stage.role {
+        Role::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
+        _ => None,
+    });
+    stages.chain(plan.rejects.as_ref().map(|(sink, _)| ("rejects", sink.as_ref()))).collect()
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody can be asked here; add --yes to remove these files");
+    }
+    print("remove these files, so that the next run begins anew? [y/N] ")?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}

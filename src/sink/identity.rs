@@ -1,0 +1,279 @@
+//! Who wrote an output, what it holds already, and whether more may be added to it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::coverage::Coverage;
+use crate::error::StageError;
+
+/// Who wrote a file: goes into every footer, and is checked before more is added.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The sink's stage name.
+    pub stage: String,
+    /// Over all that lies upstream of the sink and changes its rows: stages, options, models.
+    pub digest: String,
+    /// Model name and digest, for each model upstream.
+    pub models: BTreeMap<String, String>,
+    /// What the digest is over: the stages upstream, by name, and the sink itself.
+    pub stages: BTreeMap<String, StageIdentity>,
+}
+
+/// A stage, as far as it changes rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageIdentity {
+    /// Its kind.
+    pub kind: String,
+    /// Over its kind, its options, its model, and the digests of its inputs.
+    pub digest: String,
+    /// Its options as written, without those that change no row.
+    pub options: Map<String, Value>,
+}
+
+/// What an output holds already.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Everyone who wrote here, each digest once, and the source rows that their files stand for.
+    pub writers: Vec<(Identity, Coverage)>,
+    /// Digests whose rows may lie beside each other here: the user has said so.
+    #[serde(default)]
+    pub accepted: Vec<String>,
+}
+
+impl History {
+    /// Adds what a file of this writer stands for.
+    pub fn add(&mut self, identity: &Identity, coverage: &Coverage) {
+        match self.writers.iter_mut().find(|(known, _)| known.digest == identity.digest) {
+            Some((_, known)) => known.union(coverage),
+            None => self.writers.push((identity.clone(), coverage.clone())),
+        }
+    }
+
+    /// Adds what another part of the same output holds.
+    pub fn union(&mut self, other: &Self) {
+        other.writers.iter().for_each(|(identity, coverage)| self.add(identity, coverage));
+        self.accept(&other.accepted);
+    }
+
+    /// Notes that rows of these digests may lie beside each other.
+    pub fn accept(&mut self, digests: &[String]) {
+        let new = digests.iter().filter(|digest| !self.accepted.contains(digest)).cloned().collect::<Vec<_>>();
+        self.accepted.extend(new);
+    }
+
+    /// The source rows that are done, whoever did them.
+    pub fn coverage(&self) -> Coverage {
+        self.coverage_where(|_| true)
+    }
+
+    /// The source rows that went through a stage: one of this name, or one that did the same under another.
+    pub fn coverage_of(&self, name: &str, stage: &StageIdentity) -> Coverage {
+        let same = |identity: &Identity| identity.stages.values().any(|known| known.digest == stage.digest);
+        self.coverage_where(|identity| identity.stages.contains_key(name) || same(identity))
+    }
+
+    fn coverage_where(&self, counts: impl Fn(&Identity) -> bool) -> Coverage {
+        let mut all = Coverage::default();
+        self.writers.iter().filter(|(identity, _)| counts(identity)).for_each(|(_, coverage)| all.union(coverage));
+        all
+    }
+
+    /// The digests of all writers.
+    pub fn digests(&self) -> Vec<String> {
+        self.writers.iter().map(|(identity, _)| identity.digest.clone()).collect()
+    }
+
+    /// Whether `mine` may add rows to what lies in `folder`.
+    ///
+    /// The rows of a sink are those of all its stages, so another digest is another output. The rejects belong to one
+    /// stage each: there, stages that come and go do no harm, and only one that is there under both must be the same.
+    ///
+    /// # Errors
+    /// What has changed, and what to do, where it may not.
+    pub fn admit(&self, folder: &Path, mine: &Identity, scope: Scope) -> Result<(), StageError> {
+        let accepted = |digest: &String| self.accepted.contains(digest);
+        let differs = |found: &Identity| match scope {
+            Scope::Sink => found.digest != mine.digest,
+            Scope::Rejects => mine.shared_stages(found).any(|(_, mine, found)| mine.digest != found.digest),
+        };
+        let refused = |found: &&Identity| differs(found) && !(accepted(&found.digest) && accepted(&mine.digest));
+        match self.writers.iter().map(|(identity, _)| identity).rfind(refused) {
+            None => Ok(()),
+            Some(found) => Err(StageError::Other(format!(
+                "{}: holds rows that stage `{}` of pipeline `{}` made otherwise: {}; write to another path, \
+                 forget what is there with `latentflow reset`, or mix both with `--allow-change`",
+                folder.display(),
+                found.stage,
+                found.pipeline,
+                mine.changes(found),
+            ))),
+        }
+    }
+}
+
+/// What an output's rows depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// On everything upstream.
+    Sink,
+    /// Each on one stage, and what lies upstream of it.
+    Rejects,
+}
+
+/// Changes that are told; the rest are counted.
+const TOLD: usize = 6;
+
+impl Identity {
+    fn shared_stages<'a>(
+        &'a self,
+        found: &'a Self,
+    ) -> impl Iterator<Item = (&'a String, &'a StageIdentity, &'a StageIdentity)> {
+        self.stages.iter().filter_map(|(name, mine)| Some((name, mine, found.stages.get(name)?)))
+    }
+
+    /// What differs from an earlier writer, in words.
+    fn changes(&self, found: &Self) -> String {
+        let mut changes = Vec::new();
+        for (name, mine, found) in self.shared_stages(found) {
+            mine.changes(name, found, &mut changes);
+        }
+        let unknown =
+            |stages: &BTreeMap<String, StageIdentity>, others: &BTreeMap<String, StageIdentity>, what: &str| {
+                let names = stages.keys().filter(|name| !others.contains_key(*name));
+                names.map(|name| format!("the stage `{name}` {what}")).collect::<Vec<_>>()
+            };
+        changes.extend(unknown(&found.stages, &self.stages, "is gone"));
+        changes.extend(unknown(&self.stages, &found.stages, "is new"));
+        for (name, digest) in &self.models {
+            match found.models.get(name) {
+                Some(before) if before == digest => {}
+                Some(before) => changes.push(format!("the model `{name}` was {before} and is {digest} now")),
+                None => changes.push(format!("the model `{name}` is new")),
+            }
+        }
+        if changes.is_empty() {
+            changes.push("its stages feed each other in another order".to_owned());
+        }
+        let more = changes.len().saturating_sub(TOLD);
+        changes.truncate(TOLD);
+        if more > 0 {
+            changes.push(format!("and {more} more"));
+        }
+        changes.join(", ")
+    }
+}
+
+impl StageIdentity {
+    fn changes(&self, name: &str, found: &Self, changes: &mut Vec<String>) {
+        if self.kind != found.kind {
+            changes.push(format!("the stage `{name}` was of kind `{}` and is of kind `{}` now", found.kind, self.kind));
+            return;
+        }
+        let keys = self.options.keys().chain(found.options.keys().filter(|key| !self.options.contains_key(*key)));
+        for key in keys {
+            let (mine, before) = (self.options.get(key), found.options.get(key));
+            let text = |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), Value::to_string);
+            if mine != before {
+                changes.push(format!("`{key}` of the stage `{name}` was {} and is {} now", text(before), text(mine)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use expect_test::{Expect, expect};
+    use serde_json::json;
+
+    use super::*;
+    use crate::batch::{Provenance, Split};
+
+    /// An identity from its stages: name, kind, digest, options.
+    fn identity(digest: &str, stages: &[(&str, &str, &str, Value)]) -> Identity {
+        let stage = |(name, kind, digest, options): &(&str, &str, &str, Value)| {
+            let options = options.as_object().unwrap().clone();
+            ((*name).to_owned(), StageIdentity { kind: (*kind).to_owned(), digest: (*digest).to_owned(), options })
+        };
+        Identity {
+            pipeline: "photos".into(),
+            stage: "out".into(),
+            digest: digest.into(),
+            models: BTreeMap::new(),
+            stages: stages.iter().map(stage).collect(),
+        }
+    }
+
+    fn history(writers: &[&Identity]) -> History {
+        let mut history = History::default();
+        for (n, identity) in (0..).zip(writers) {
+            let mut coverage = Coverage::default();
+            coverage.insert(&Provenance::rows(Split::new("s"), n * 10..n * 10 + 10));
+            history.add(identity, &coverage);
+        }
+        history
+    }
+
+    fn refusal(history: &History, mine: &Identity, scope: Scope, expected: Expect) {
+        let refusal =
+            history.admit(Path::new("out"), mine, scope).map_or_else(|error| error.to_string(), |()| "ok".into());
+        expected.assert_eq(&refusal);
+    }
+
+    #[test]
+    fn what_has_changed_is_named_down_to_the_option() {
+        let before = identity(
+            "1",
+            &[
+                ("in", "images", "a", json!({"path": "x"})),
+                ("px", "pixels", "b", json!({"size": [64, 64]})),
+                ("old", "filter", "c", json!({})),
+            ],
+        );
+        let now = identity(
+            "2",
+            &[
+                ("in", "images", "a", json!({"path": "x"})),
+                ("px", "pixels", "d", json!({"size": [32, 32], "fit": "crop"})),
+            ],
+        );
+        refusal(&history(&[&before]), &before, Scope::Sink, expect!["ok"]);
+        refusal(
+            &history(&[&before]),
+            &now,
+            Scope::Sink,
+            expect![
+                "out: holds rows that stage `out` of pipeline `photos` made otherwise: `fit` of the stage `px` was unset and is \"crop\" now, `size` of the stage `px` was [64,64] and is [32,32] now, the stage `old` is gone; write to another path, forget what is there with `latentflow reset`, or mix both with `--allow-change`"
+            ],
+        );
+    }
+
+    #[test]
+    fn digests_that_were_accepted_may_lie_beside_each_other_and_no_third() {
+        let (one, two, three) = (identity("1", &[]), identity("2", &[]), identity("3", &[]));
+        let mut history = history(&[&one]);
+        history.accept(&["1".into(), "2".into()]);
+        refusal(&history, &two, Scope::Sink, expect!["ok"]);
+        assert!(history.admit(Path::new("out"), &three, Scope::Sink).is_err());
+    }
+
+    #[test]
+    fn rejects_are_judged_stage_by_stage() {
+        let before = identity("1", &[("in", "csv", "a", json!({})), ("gone", "filter", "b", json!({}))]);
+        let more = identity("2", &[("in", "csv", "a", json!({})), ("new", "filter", "c", json!({}))]);
+        let history = history(&[&before, &more]);
+        refusal(&history, &more, Scope::Rejects, expect!["ok"]);
+        let other = identity("3", &[("in", "csv", "z", json!({"path": 1}))]);
+        assert!(history.admit(Path::new("out"), &other, Scope::Rejects).is_err());
+        let done = |name: &str, stage: &str| history.coverage_of(name, &more.stages[stage]).len();
+        assert_eq!([done("in", "in"), done("new", "new"), done("renamed", "new")], [20, 10, 10]);
+        let never = StageIdentity { digest: "never".into(), ..StageIdentity::default() };
+        assert_eq!(history.coverage_of("never", &never).len(), 0);
+    }
+}

@@ -1,0 +1,292 @@
+//! The source `rejects`: records that an earlier run refused, as their source gave them, for a pipeline that was mended.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::{Reject, RejectCode};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::image::read_header;
+use crate::source::cut::Cut;
+use crate::source::files::{self, InputFile};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
+use crate::source::{
+    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
+};
+
+/// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
+pub const SPLIT: &str = "split";
+/// The column that says which stage refused it.
+pub const STAGE: &str = "stage";
+/// The column that says why, in one word.
+pub const CODE: &str = "code";
+/// The column that says what `record` holds.
+pub const FORMAT: &str = "format";
+/// The column of the record itself; null where its source had no bytes of it.
+pub const RECORD: &str = "record";
+
+/// What a refused record is kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// An encoded image, as its file has it.
+    Image,
+    /// A line of text that could not be parsed.
+    Line,
+    /// All columns of its source, as an Arrow IPC stream of one row.
+    Arrow,
+}
+
+impl Format {
+    /// The word in the column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Line => "line",
+            Self::Arrow => "arrow",
+        }
+    }
+}
+
+/// Options of the source `rejects`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The folder of a rejects dataset, or one of its files.
+    path: String,
+    /// The source whose records are wanted, by its stage's name in the pipeline that refused them. Default: the only one.
+    from: Option<String>,
+    /// Only what these stages refused. Default: all.
+    stages: Option<Vec<String>>,
+    /// Only what was refused for these reasons, such as `too_large`. Default: all.
+    codes: Option<Vec<String>>,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let wanted = Wanted { from: self.from.clone().unwrap_or_default(), stages: self.stages, codes: self.codes };
+        let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
+        let found = found(&files).map_err(path)?;
+        let wanted = Wanted { from: choose(&found, self.from.as_deref())?, ..wanted };
+        let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
+            let message = format!("of source `{}` no record was kept that could be given again", wanted.from);
+            return Err(vec![Fault::new("path", message)]);
+        };
+        let images = schema.column_with_name(IMAGE).is_some();
+        let records = batch.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
+        let cut = Cut { records, bytes: batch.bytes() };
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema: with_origin(&schema),
+            format: Rejects { wanted, schema, cut },
+        }))
+    }
+}
+
+/// The source whose records are wanted.
+fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Result<String, Vec<Fault>> {
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let known = names.join(", ");
+    match (from, names.as_slice()) {
+        (None, &[only]) => Ok(only.to_owned()),
+        (None, []) => Err(vec![Fault::new("path", "holds no rejects")]),
+        (None, _) => Err(vec![Fault::new("from", format!("is missing: rejects of several sources lie here: {known}"))]),
+        (Some(name), _) if found.contains_key(name) => Ok(name.to_owned()),
+        (Some(name), _) => {
+            Err(vec![Fault::new("from", format!("there are no rejects of `{name}`; of these: {known}"))])
+        }
+    }
+}
+
+/// The sources whose rejects lie in the files, and the columns of their records, where any was kept.
+fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
+    let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
+    for file in files {
+        for batch in reader(&file.path, 1024)? {
+            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
+            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
+            for row in 0..batch.num_rows() {
+                let schema = sources.entry(columns.from(row).to_owned()).or_default();
+                if schema.is_none() {
+                    *schema = columns.schema(row);
+                }
+            }
+        }
+    }
+    Ok(sources)
+}
+
+fn not_rejects(file: &str) -> StageError {
+    let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD].join(", ");
+    StageError::Other(format!("{file}: these are no rejects of a run; their columns are {columns} among others"))
+}
+
+fn reader(path: &Path, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
+    let named = |error: String| StageError::Other(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(StageError::io(path))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| named(error.to_string()))?;
+    let mask = ProjectionMask::columns(reader.parquet_schema(), [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD]);
+    reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
+}
+
+/// The columns of a batch of rejects.
+struct Columns<'a> {
+    batch: &'a RecordBatch,
+    split: &'a StringArray,
+    stage: &'a StringArray,
+    code: &'a StringArray,
+    format: &'a StringArray,
+    record: &'a BinaryArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let text = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
+        let record = batch.column_by_name(RECORD)?.as_binary_opt::<i32>()?;
+        let [split, stage, code, format] = [text(SPLIT)?, text(STAGE)?, text(CODE)?, text(FORMAT)?];
+        Some(Self { batch, split, stage, code, format, record })
+    }
+
+    /// The stage that the record came from.
+    fn from(&self, row: usize) -> &'a str {
+        self.split.value(row).split('/').next().unwrap_or_default()
+    }
+
+    fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
+        let among = |names: &Option<Vec<String>>, name: &str| {
+            names.as_ref().is_none_or(|names| names.iter().any(|wanted| wanted == name))
+        };
+        self.from(row) == wanted.from
+            && among(&wanted.stages, self.stage.value(row))
+            && among(&wanted.codes, self.code.value(row))
+    }
+
+    /// The columns of the record, where it was kept.
+    fn schema(&self, row: usize) -> Option<SchemaRef> {
+        if self.is(row, Format::Image) {
+            return Some(image_schema());
+        }
+        let record = self.is(row, Format::Arrow).then(|| self.record.value(row))?;
+        guarded(|| StreamReader::try_new(record, None)).ok().map(|reader| reader.schema())
+    }
+
+    fn is(&self, row: usize, format: Format) -> bool {
+        self.format.is_valid(row) && self.record.is_valid(row) && self.format.value(row) == format.as_str()
+    }
+
+    /// The record as its source gave it, or why it cannot be given again.
+    fn read(&self, row: usize, schema: &SchemaRef) -> Result<RecordBatch, String> {
+        if self.is(row, Format::Image) && *schema == image_schema() {
+            let image: ArrayRef = Arc::new(self.record.slice(row, 1));
+            let part = |name: &str| self.batch.column_by_name(name).map(|column| column.slice(row, 1));
+            let columns = [part(SOURCE), part(ROW), Some(image)].into_iter().flatten().collect();
+            return RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| error.to_string());
+        }
+        if self.is(row, Format::Line) {
+            return Err("a line that its source could not read: mend it, and give it to such a source".to_owned());
+        }
+        if !self.is(row, Format::Arrow) {
+            return Err("its source had no bytes of it".to_owned());
+        }
+        let record = guarded(|| StreamReader::try_new(self.record.value(row), None)?.next().transpose());
+        match record {
+            Ok(Some(record)) if record.schema().fields() == schema.fields() && record.num_rows() == 1 => {
+                RecordBatch::try_new(Arc::clone(schema), record.columns().to_vec()).map_err(|error| error.to_string())
+            }
+            Ok(_) => Err("its columns are others than those of the records before it".to_owned()),
+            Err((_, what)) => Err(format!("it was not kept whole: {what}")),
+        }
+    }
+}
+
+/// What a source of images gives.
+fn image_schema() -> SchemaRef {
+    let image = Field::new(IMAGE, DataType::Binary, false);
+    Arc::new(Schema::new(origin_fields().into_iter().chain([image]).collect::<Vec<_>>()))
+}
+
+/// Which of the rejects are wanted.
+struct Wanted {
+    from: String,
+    stages: Option<Vec<String>>,
+    codes: Option<Vec<String>>,
+}
+
+/// How planned rejects are read.
+struct Rejects {
+    wanted: Wanted,
+    /// The columns of the records.
+    schema: SchemaRef,
+    cut: Cut,
+}
+
+/// Bytes of a decoded pixel: red, green, blue.
+const PIXEL_BYTES: u64 = 3;
+
+impl RecordFormat for Rejects {
+    const EXTENSIONS: &'static [&'static str] = &["parquet"];
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        let mut start = 0;
+        for batch in reader(&file.path, self.cut.records)? {
+            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
+            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
+            let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
+            let weigh =
+                |rows: Range<usize>| sizes[rows].iter().map(|&(bytes, pixels)| bytes.max(pixels * PIXEL_BYTES)).sum();
+            for part in self.cut.parts(batch.num_rows(), &weigh) {
+                let rows = start + part.start as u64..start + part.end as u64;
+                if !output.done(&rows) {
+                    let pixels = sizes[part.clone()].iter().map(|(_, pixels)| pixels).sum();
+                    output.send(rows, Records { pixels, ..self.records(&columns, part)? })?;
+                }
+            }
+            start += batch.num_rows() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Rejects {
+    /// Bytes and pixels of a record that is wanted.
+    fn size(&self, columns: &Columns<'_>, row: usize) -> (u64, u64) {
+        if !columns.is_wanted(&self.wanted, row) || !columns.record.is_valid(row) {
+            return (0, 0);
+        }
+        let record = columns.record.value(row);
+        let pixels = columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.pixels()));
+        (record.len() as u64, pixels.unwrap_or(0))
+    }
+
+    fn records(&self, columns: &Columns<'_>, part: Range<usize>) -> Result<Records, StageError> {
+        let mut records = Records::default();
+        let mut found = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
+        for (ordinal, row) in (0_u32..).zip(part).filter(|(_, row)| columns.is_wanted(&self.wanted, *row)) {
+            match columns.read(row, &self.schema) {
+                Ok(record) => {
+                    found.push(record);
+                    records.origin.push(ordinal);
+                }
+                Err(what) => {
+                    let reason = format!("cannot be given again: {what}");
+                    let record = columns.record.is_valid(row).then(|| columns.record.value(row).to_vec());
+                    records.rejects.push(Reject { ordinal, code: RejectCode::Unreadable, reason, record });
+                }
+            }
+        }
+        records.columns = concat_batches(&self.schema, &found)?.columns().to_vec();
+        Ok(records)
+    }
+}
