@@ -19,7 +19,8 @@ pub struct Limits {
     pub pixels: u64,
     /// Bytes that a record may have as it is stored: an image file, a line of text, an archive member.
     pub record_bytes: Bytes,
-    /// Bytes that all batches in flight may take together, decoded. Default: half of what the process may use.
+    /// Bytes that batches in flight, models and workers may take together. Where it is written, batches, workers and
+    /// what an image may have become smaller until they fit. Default: half of what the process may use.
     pub memory: Option<Bytes>,
 }
 

@@ -1,8 +1,14 @@
-//! How much memory a batch takes on its way through the graph, and how much a run may take in all.
+//! How much memory a batch takes on its way through the graph, how the memory at hand is shared out, and how much a run
+//! may take in all.
 
 use arrow::datatypes::{DataType, Schema};
 
+use super::{Role, Stage, slots};
 use crate::batch::SourceBatch;
+use crate::context::{Context, Limits};
+use crate::error::Fault;
+use crate::machine;
+use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
 use crate::units::Bytes;
 
 /// What a batch costs while it is in flight, from what is known when it leaves its source.
@@ -16,8 +22,9 @@ pub struct Footprint {
     pub per_pixel: u64,
 }
 
-/// Decoded bytes of a pixel, at three channels, once as the decoder gives them and once turned or resized.
-const DECODING: u64 = 6;
+/// Bytes that decoding takes per pixel: three channels as they come out, once more turned or resized, and the
+/// coefficients of a progressive JPEG.
+const DECODING: u64 = 12;
 
 impl Footprint {
     /// Bytes that a batch may take until every sink has accepted it.
@@ -34,7 +41,7 @@ impl Footprint {
 }
 
 /// Bytes that a record takes at least, in columns of this schema.
-pub(super) fn fixed_width(schema: &Schema) -> u64 {
+fn fixed_width(schema: &Schema) -> u64 {
     schema.fields().iter().map(|field| width(field.data_type())).sum()
 }
 
@@ -45,6 +52,112 @@ fn width(data_type: &DataType) -> u64 {
         // Offsets of what has no fixed width; the values count as the source's stored bytes.
         other => other.primitive_width().map_or(8, |bytes| bytes as u64),
     }
+}
+
+/// What a graph needs, whatever there is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs {
+    /// What a batch costs.
+    pub(super) footprint: Footprint,
+    /// What a worker costs: its sessions, and what its transforms hold while they work.
+    per_worker: u64,
+}
+
+/// How the memory at hand is shared out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) needs: Needs,
+    /// Workers that there is room for.
+    pub(super) workers: usize,
+    /// Bytes for batches in flight.
+    budget: u64,
+}
+
+impl Needs {
+    pub(super) fn of(stages: &[Stage], context: &Context) -> Self {
+        let per_record = stages.iter().filter_map(Stage::schema).map(|schema| fixed_width(&schema)).sum();
+        let transforms = || {
+            stages.iter().filter_map(|stage| match &stage.role {
+                Role::Transform(transform) => Some(transform),
+                _ => None,
+            })
+        };
+        let per_pixel = transforms().map(|transform| transform.bytes_per_pixel()).sum();
+        let scratch: u64 = transforms().map(|transform| transform.scratch_bytes()).sum();
+        // ONNX Runtime holds the weights of each session, packed for its kernels beside as stored.
+        let weights: u64 = context.models.values().flatten().map(|model| 2 * model.file_bytes()).sum();
+        Self { footprint: Footprint { per_record, per_pixel }, per_worker: scratch + weights }
+    }
+
+    /// Shares out what may be used: half of it at most to workers, the rest to batches.
+    ///
+    /// # Errors
+    /// A fault at `memory` where not even one worker finds room.
+    pub(super) fn share(self, memory: Option<Bytes>, workers: usize) -> Result<Share, Fault> {
+        let all = memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
+        let fit = usize::try_from(all / 2 / self.per_worker.max(1)).unwrap_or(usize::MAX);
+        // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
+        let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
+        let least = self.per_worker.saturating_add(LEAST_BUDGET);
+        if memory.is_some() && all < least {
+            let message = format!("{} is too little: models and one batch take {}", Bytes(all), Bytes(least));
+            return Err(Fault::new("memory", message));
+        }
+        let budget = all.saturating_sub(self.per_worker * workers as u64).max(LEAST_BUDGET);
+        Ok(Share { needs: self, workers, budget })
+    }
+}
+
+/// Bytes for batches below which nothing can be done.
+const LEAST_BUDGET: u64 = 16 << 20;
+
+impl Share {
+    /// The largest batch of which every worker can hold one while another waits.
+    pub(super) fn most(&self) -> Most {
+        let each = self.budget / (self.workers as u64 + 1);
+        let Footprint { per_record, per_pixel } = self.needs.footprint;
+        // Half for what is stored and decoded, half for the columns that the stages add.
+        let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
+        let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
+        Most { records, bytes }
+    }
+
+    /// The limits under which one record, alone, stays within the memory.
+    pub(super) fn limits(&self, limits: Limits) -> Limits {
+        let pixels = self.budget / 2 / (self.needs.footprint.per_pixel + DECODING);
+        Limits {
+            pixels: limits.pixels.min(pixels),
+            record_bytes: Bytes(limits.record_bytes.0.min(self.budget / 4)),
+            ..limits
+        }
+    }
+}
+
+/// The program, its libraries and the buffers of sinks, as measured.
+const FIXED: u64 = 96 << 20;
+/// An open Parquet row group, as it comes and as it is encoded, per sink that writes files.
+const PER_SINK: u64 = 32 << 20;
+
+/// What a run will take at most.
+pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory {
+    let Share { needs, workers, budget } = *share;
+    let (mut batch, mut sinks) = (0, 1);
+    for stage in stages {
+        match &stage.role {
+            Role::Source(source, size) => {
+                let images = source.schema().column_with_name(IMAGE).is_some();
+                let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
+                // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
+                let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
+                let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
+                batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
+            }
+            Role::Transform(_) => {}
+            Role::Sink(sink, _) => sinks += u64::from(sink.folder().is_some()),
+        }
+    }
+    let workers_bytes = needs.per_worker * workers as u64;
+    Memory { fixed: FIXED + sinks * PER_SINK, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
 }
 
 /// What a run may take in all, predicted.

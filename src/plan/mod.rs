@@ -19,10 +19,11 @@ use crate::machine;
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::sink::{Identity, STATE, Sink, rejects};
-use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source};
+use crate::source::{BatchSize, Source};
 use crate::spec::{Problems, Spec};
 use crate::transform::TransformPlan;
-use crate::units::Bytes;
+
+use memory::{Needs, Share};
 
 pub use memory::{Footprint, Memory};
 pub use render::GraphFormat;
@@ -124,13 +125,24 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
     let models = open_models(&spec, &runtime.unwrap_or_default(), metrics, &mut faults);
-    let context = Context { models, limits: limits.unwrap_or_default() };
-    let planned = stages::plan(&spec, &context, &mut faults);
-    if !faults.is_empty() {
-        return Err(Problems::new(&spec.places, faults));
+    let mut context = Context { models, limits: limits.unwrap_or_default() };
+    let mut planned = stages::plan(&spec, &context, None, &mut faults);
+    let needs = Needs::of(&planned, &context);
+    let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
+    let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
+    if let Some(most) = share.filter(|_| context.limits.memory.is_some() && faults.is_empty()).map(|share| share.most())
+    {
+        // What is planned already is planned for any memory: once more, for the memory that there is.
+        context.limits = share.map_or(context.limits, |share| share.limits(context.limits));
+        planned = stages::plan(&spec, &context, Some(most), &mut faults);
     }
-    let places = spec.places.clone();
-    assemble(spec, context, planned).map_err(|faults| Problems::new(&places, faults))
+    match share {
+        Some(share) if faults.is_empty() => {
+            let places = spec.places.clone();
+            assemble(spec, context, planned, share).map_err(|faults| Problems::new(&places, faults))
+        }
+        _ => Err(Problems::new(&spec.places, faults)),
+    }
 }
 
 /// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
@@ -170,8 +182,7 @@ fn open_models(
     models
 }
 
-fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Vec<Fault>> {
-    let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
+fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> Result<Plan, Vec<Fault>> {
     let folder = stages.iter().find_map(|stage| match &stage.role {
         Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
         _ => None,
@@ -183,16 +194,14 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>) -> Result<Plan, Ve
     let rejects = path.map(plan_rejects).transpose();
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
-    let footprint = footprint(&stages);
-    let budget = context.limits.memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
-    let memory = memory(&stages, footprint, workers, budget, &models, context.limits);
+    let memory = memory::predict(&stages, &share, context.limits);
     Ok(Plan {
         name: spec.name,
         stages,
         models,
         limits: context.limits,
-        workers,
-        footprint,
+        workers: share.workers,
+        footprint: share.needs.footprint,
         memory,
         state,
         rejects,
@@ -215,47 +224,4 @@ fn rejects_identity(pipeline: &str, stages: &[Stage]) -> Identity {
     let digests = identity.stages.iter().flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
     identity.digest = digest::of_parts(digests);
     identity
-}
-
-fn footprint(stages: &[Stage]) -> Footprint {
-    let per_record = stages.iter().filter_map(Stage::schema).map(|schema| memory::fixed_width(&schema)).sum();
-    let per_pixel = stages.iter().map(|stage| match &stage.role {
-        Role::Transform(transform) => transform.bytes_per_pixel(),
-        _ => 0,
-    });
-    Footprint { per_record, per_pixel: per_pixel.sum() }
-}
-
-/// The program, its libraries and the buffers of sinks: an estimate.
-const FIXED: u64 = 96 << 20;
-/// An open Parquet row group, as it comes and as it is encoded, per sink that writes files.
-const PER_SINK: u64 = 32 << 20;
-
-fn memory(
-    stages: &[Stage],
-    footprint: Footprint,
-    workers: usize,
-    budget: u64,
-    models: &[Arc<Model>],
-    limits: Limits,
-) -> Memory {
-    let (mut batch, mut per_worker, mut sinks) = (0, 0, 1);
-    for stage in stages {
-        match &stage.role {
-            Role::Source(source, size) => {
-                let images = source.schema().column_with_name(IMAGE).is_some();
-                let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
-                // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
-                let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
-                let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
-                batch = batch.max(footprint.cost(records as u64, stored, pixels));
-            }
-            Role::Transform(transform) => per_worker += transform.scratch_bytes(),
-            Role::Sink(sink, _) => sinks += u64::from(sink.folder().is_some()),
-        }
-    }
-    // ONNX Runtime holds the weights of each session, packed for its kernels beside as stored.
-    let weights: u64 = models.iter().map(|model| 2 * model.file_bytes()).sum();
-    let workers_bytes = (per_worker + weights) * workers as u64;
-    Memory { fixed: FIXED + sinks * PER_SINK, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
 }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::Fault;
 use crate::kind::{self, Kind};
 use crate::sink::{self, Identity, PlanSink, StageIdentity};
-use crate::source::{self, BatchSize, PlanSource};
+use crate::source::{self, BatchSize, Most, PlanSource};
 use crate::spec::{Spec, StageTable};
 use crate::transform::{self, PlanTransform};
 
@@ -34,7 +34,7 @@ struct Upstream {
 }
 
 /// Plans every stage, inputs first. Where there were faults, what is returned is of no use.
-pub(super) fn plan(spec: &Spec, context: &Context, faults: &mut Vec<Fault>) -> Vec<Stage> {
+pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &mut Vec<Fault>) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
     faults.extend(graph.faults);
     let mut upstream = vec![Upstream::default(); spec.stages.len()];
@@ -44,7 +44,7 @@ pub(super) fn plan(spec: &Spec, context: &Context, faults: &mut Vec<Fault>) -> V
     for at in graph.order.iter().copied().chain(unordered) {
         let table = &spec.stages[at];
         let inputs: Vec<&Upstream> = graph.inputs[at].iter().map(|&input| &upstream[input]).collect();
-        let (role, state, found) = plan_stage(table, &inputs, context, &spec.name);
+        let (role, state, found) = plan_stage(table, &inputs, context, most, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
@@ -69,7 +69,13 @@ pub(super) fn plan(spec: &Spec, context: &Context, faults: &mut Vec<Fault>) -> V
 
 type Planned = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);
 
-fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipeline: &str) -> Planned {
+fn plan_stage(
+    table: &StageTable,
+    inputs: &[&Upstream],
+    context: &Context,
+    most: Option<Most>,
+    pipeline: &str,
+) -> Planned {
     let found = match find(table) {
         Ok(Some(found)) => found,
         Ok(None) => return (None, Upstream::default(), Vec::new()),
@@ -88,7 +94,7 @@ fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipel
     let options = table.options.clone();
     let input = input_schema(table, inputs, &mut faults);
     let role = match (&found, input) {
-        (Found::Source(kind), _) => plan_source(kind, table, context),
+        (Found::Source(kind), _) => plan_source(kind, table, context, most),
         (Found::Transform(kind), Some(input)) => {
             (kind.plan)(options, &input, context).map(|transform| Role::Transform(Arc::from(transform)))
         }
@@ -115,12 +121,17 @@ fn plan_stage(table: &StageTable, inputs: &[&Upstream], context: &Context, pipel
     (role.map(|role| (name, role)), Upstream { schema, digest, models, lineage, is_sink }, faults)
 }
 
-fn plan_source(kind: &Kind<PlanSource>, table: &StageTable, context: &Context) -> Result<Role, Vec<Fault>> {
+fn plan_source(
+    kind: &Kind<PlanSource>,
+    table: &StageTable,
+    context: &Context,
+    most: Option<Most>,
+) -> Result<Role, Vec<Fault>> {
     let mut options = table.options.clone();
     let batch = options.as_object_mut().and_then(|options| options.remove("batch")).unwrap_or(Value::Null);
     let (batch, mut faults) = kind::read::<BatchSize>(batch);
     faults = faults.into_iter().map(|fault| fault.within("batch")).collect();
-    let batch = batch.unwrap_or_default();
+    let batch = BatchSize { most, ..batch.unwrap_or_default() };
     match (kind.plan)(&table.name, options, batch, context) {
         Ok(source) if faults.is_empty() => Ok(Role::Source(source, batch)),
         Ok(_) => Err(faults),

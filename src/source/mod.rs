@@ -80,17 +80,31 @@ pub struct BatchSize {
     pub bytes: Option<Bytes>,
     /// Sources without an end: wait at most so long for a batch to fill.
     pub delay: Option<Span>,
+    /// What the memory at hand allows, whatever is written.
+    #[serde(skip)]
+    pub most: Option<Most>,
+}
+
+/// The largest batch that the memory at hand allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// At most so many records.
+    pub records: u32,
+    /// At most so many bytes.
+    pub bytes: u64,
 }
 
 impl BatchSize {
     /// The limit in records, or `default`.
     pub fn records_or(&self, default: u32) -> usize {
-        self.records.map_or(default, std::num::NonZeroU32::get) as usize
+        let records = self.records.map_or(default, std::num::NonZeroU32::get);
+        self.most.map_or(records, |most| records.min(most.records)) as usize
     }
 
     /// The limit in bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes.map_or(32 << 20, |bytes| bytes.0)
+        let bytes = self.bytes.map_or(32 << 20, |bytes| bytes.0);
+        self.most.map_or(bytes, |most| bytes.min(most.bytes))
     }
 }
 
