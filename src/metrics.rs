@@ -1,7 +1,8 @@
 //! Every metric, once: its name, its labels, what it means.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, exponential_buckets,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    exponential_buckets,
 };
 
 /// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
@@ -26,6 +27,8 @@ pub struct Metrics {
     pub inference_seconds: HistogramVec,
     /// Reconstruction error of a record, by model.
     pub reconstruction_error: HistogramVec,
+    /// Records per second that a stage took in of late.
+    pub records_per_second: GaugeVec,
     /// Batches that wait, by queue.
     pub queue_batches: IntGaugeVec,
     /// Batches that may wait, by queue.
@@ -56,6 +59,11 @@ impl Metrics {
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
+            registry.register(Box::new(gauge.clone())).expect("registered once");
+            gauge
+        };
+        let rates = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = GaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
             registry.register(Box::new(gauge.clone())).expect("registered once");
             gauge
         };
@@ -100,6 +108,11 @@ impl Metrics {
                 "Reconstruction error of a record, in the loss of its model",
                 &["stage", "model"],
                 errors(),
+            ),
+            records_per_second: rates(
+                "records_per_second",
+                "Records per second that a stage took in over the last seconds",
+                &["stage", "kind"],
             ),
             queue_batches: gauges("queue_batches", "Batches that wait in a queue", &["queue"]),
             queue_limit: gauges("queue_limit_batches", "Batches that may wait in a queue", &["queue"]),

@@ -42,10 +42,13 @@ impl Life {
 /// A record as it was kept: the stage that refused it (empty for a sink's), its source and its row.
 type Kept = (String, String, u64);
 
+/// Who wrote a file, which source rows it stands for, and its records.
+type File = (Identity, Coverage, Vec<Kept>);
+
 /// A sink's files, which outlive the process.
 #[derive(Clone, Default)]
 struct Disk {
-    files: Arc<Mutex<Vec<(Identity, Coverage, Vec<Kept>)>>>,
+    files: Arc<Mutex<Vec<File>>>,
 }
 
 struct DiskSink {
@@ -86,7 +89,7 @@ impl Writer for DiskWriter {
         self.rows.extend(kept(&batch.records));
         self.coverage.insert(&batch.provenance);
         self.batches += 1;
-        if self.batches % self.sink.pace == 0 { self.commit() } else { Ok(()) }
+        if self.batches.is_multiple_of(self.sink.pace) { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -183,8 +186,7 @@ impl Shape {
         let fixed = self.sources.len();
         let mut alive = vec![false; fixed + self.transforms.len()];
         alive[..fixed].fill(true);
-        for (inputs, _, from) in self.sinks.iter().filter(|(_, _, from)| *from <= start) {
-            let _ = from;
+        for (inputs, _, _) in self.sinks.iter().filter(|(_, _, from)| *from <= start) {
             choose(inputs, alive.len()).into_iter().for_each(|place| alive[place] = true);
         }
         for at in (0..self.transforms.len()).rev() {
@@ -270,7 +272,7 @@ proptest! {
         shape in shape(),
         deaths in prop::collection::vec((0_u64..60, 1_usize..4), 0..6),
     ) {
-        let disks = vec![Disk::default(); shape.sinks.len() + 1].iter().map(|_| Disk::default()).collect::<Vec<_>>();
+        let disks: Vec<Disk> = (0..=shape.sinks.len()).map(|_| Disk::default()).collect();
         for (start, (dies_at, workers)) in deaths.iter().enumerate() {
             shape.live(start, Some(*dies_at), *workers, &disks);
         }

@@ -15,8 +15,11 @@ mod stats;
 mod suspects;
 mod worker;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
@@ -153,7 +156,7 @@ impl Topology {
         }
         self.metrics.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
         self.metrics.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
-        let gauge = watch_queue(&self.metrics, work);
+        let gauge = watch(&self.metrics, &self.stats, work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
         let dispatcher = Dispatcher {
             progress: self.progress,
@@ -251,17 +254,33 @@ fn join(threads: Vec<Thread>) {
     }
 }
 
-/// How often the gauge of the workers' queue is set.
-const GAUGE_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
+/// How often gauges are set.
+const GAUGE_EVERY: Duration = Duration::from_millis(250);
+/// Over how many of these spans a rate is taken.
+const RATE_SPANS: usize = 20;
 
-fn watch_queue(metrics: &Metrics, queue: async_channel::Receiver<Work>) -> tokio::task::JoinHandle<()> {
+/// Sets the gauges that nobody else does: what waits for a worker, and each stage's rate.
+fn watch(metrics: &Metrics, stats: &Arc<Stats>, queue: async_channel::Receiver<Work>) -> tokio::task::JoinHandle<()> {
     let gauge = metrics.queue_batches.with_label_values(&["work"]);
+    let rates: Vec<_> =
+        stats.stages.iter().map(|s| metrics.records_per_second.with_label_values(&[&*s.name, s.kind])).collect();
+    let stats = Arc::clone(stats);
     let queue = queue.downgrade();
     tokio::spawn(async move {
+        let records = || stats.stages.iter().map(|stage| stage.records_in.load(Relaxed)).collect::<Vec<_>>();
+        let mut past = VecDeque::from([(Instant::now(), records())]);
         while let Some(queue) = queue.upgrade() {
             gauge.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             drop(queue);
             tokio::time::sleep(GAUGE_EVERY).await;
+            let now = (Instant::now(), records());
+            let (then, before) = past.front().unwrap_or(&now);
+            let seconds = (now.0 - *then).as_secs_f64().max(f64::MIN_POSITIVE);
+            for (rate, (now, before)) in rates.iter().zip(now.1.iter().zip(before)) {
+                rate.set((now - before) as f64 / seconds);
+            }
+            past.push_back(now);
+            past.drain(..past.len().saturating_sub(RATE_SPANS));
         }
     })
 }

@@ -72,7 +72,7 @@ fn entry<'a>(
     }
 }
 
-fn borrowed<'a>(original: &'a Option<(Format, Cow<'_, [u8]>)>) -> Option<(Format, &'a [u8])> {
+fn borrowed<'a>(original: &'a Option<Original<'_>>) -> Option<(Format, &'a [u8])> {
     original.as_ref().map(|(format, bytes)| (*format, &**bytes))
 }
 
@@ -81,8 +81,11 @@ fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
     batch.origin.binary_search(&reject.ordinal).ok()
 }
 
+/// What a record's bytes are, and the bytes.
+type Original<'a> = (Format, Cow<'a, [u8]>);
+
 /// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of its columns.
-fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<(Format, Cow<'a, [u8]>)>, StageError> {
+fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {
     if let Some(record) = &reject.record {
         return Ok(Some((Format::Line, Cow::Borrowed(record))));
     }

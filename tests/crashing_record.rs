@@ -1,0 +1,108 @@
+//! A record that takes the whole process down is found and refused, and the rest goes on. The test runs itself as the
+//! process that dies.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
+use common::{Map, plan, schema, source, stage, transform};
+use latentflow::context::{Context, Limits};
+use latentflow::kind::find;
+use latentflow::metrics::Metrics;
+use latentflow::plan::Role;
+use latentflow::sink::{self, Identity, StageIdentity};
+use latentflow::topology::{Changes, Outcome, Topology};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// Names the folder of the process that dies, and how it dies.
+const FOLDER: &str = "LATENTFLOW_TEST_FOLDER";
+const DEATH: &str = "LATENTFLOW_TEST_DEATH";
+
+/// The record that no process survives, of so many.
+const CULPRIT: u64 = 37;
+const RECORDS: u64 = 200;
+
+/// What the process that dies does; nothing in the test's own process.
+#[test]
+fn the_process_that_dies() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let aborts = std::env::var(DEATH).unwrap() == "abort";
+    let dies = Map::new(move |batch, _| {
+        let rows = batch.records.column(1).as_primitive::<UInt64Type>().values();
+        if rows.contains(&CULPRIT) && aborts {
+            std::process::abort();
+        } else if rows.contains(&CULPRIT) {
+            Command::new("kill").args(["-9", &std::process::id().to_string()]).status().unwrap();
+            std::thread::park();
+        }
+        Ok(batch)
+    });
+    let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+    let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
+    let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap();
+    let out = stage("out", vec![1], Role::Sink(out, Identity::default()));
+    let mut plan = plan(vec![source("a", RECORDS, 16), transform("dies", vec![0], dies), out], 2);
+    let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));
+    let identity = Identity { stages: BTreeMap::from(stages), ..Identity::default() };
+    plan.rejects = Some((sink::rejects::plan(&folder.join("rejects")).unwrap(), identity));
+    plan.state = Some(folder.join("state"));
+    let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
+    assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+}
+
+fn start(folder: &Path, death: &str) -> ExitStatus {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "the_process_that_dies", "--nocapture"]).env(FOLDER, folder).env(DEATH, death);
+    child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap()
+}
+
+/// Rows of a dataset, ascending, and the words in a column of it.
+fn read(folder: &Path, words: &str) -> (Vec<u64>, Vec<String>) {
+    let (mut rows, mut found) = (Vec::new(), Vec::new());
+    let files = sink::footer::data_files(folder).unwrap();
+    for file in files {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(file).unwrap()).unwrap();
+        for batch in reader.build().unwrap().map(Result::unwrap) {
+            rows.extend_from_slice(batch.column(1).as_primitive::<UInt64Type>().values());
+            let words = batch.column_by_name(words).unwrap().as_string::<i32>();
+            found.extend(words.iter().flatten().map(str::to_owned));
+        }
+    }
+    rows.sort_unstable();
+    (rows, found)
+}
+
+/// How often a process must die before the culprit is known.
+fn deaths(death: &str) -> u32 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut deaths = 0;
+    while !start(folder.path(), death).success() {
+        deaths += 1;
+        assert!(deaths < 10, "the culprit is never found");
+    }
+    let (rows, _) = read(&folder.path().join("out"), "source");
+    assert_eq!(rows, (0..RECORDS).filter(|&row| row != CULPRIT).collect::<Vec<_>>());
+    assert_eq!(read(&folder.path().join("rejects"), "code"), (vec![CULPRIT], vec!["crashed".to_owned()]));
+    assert!(!folder.path().join("state/attempts").exists(), "an orderly end clears all suspicion");
+    deaths
+}
+
+#[test]
+fn a_record_that_aborts_the_process_is_found_after_three_starts() {
+    assert_eq!(deaths("abort"), 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_record_that_has_the_process_killed_is_found_after_it_was_killed_alone_three_times() {
+    assert_eq!(deaths("kill"), 5);
+}
