@@ -1,5 +1,6 @@
 //! Every metric, once: its name, its labels, what it means.
 
+use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     exponential_buckets,
@@ -49,39 +50,16 @@ pub struct Metrics {
 
 impl Metrics {
     /// Fresh metrics, all at zero.
-    #[expect(clippy::expect_used, reason = "names are constants that a test registers")]
     pub fn new() -> Self {
-        let registry = Registry::new_custom(Some("latentflow".to_owned()), None).expect("the prefix is a valid name");
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid counter");
-            registry.register(Box::new(counter.clone())).expect("registered once");
-            counter
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
-            registry.register(Box::new(gauge.clone())).expect("registered once");
-            gauge
-        };
-        let rates = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = GaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
-            registry.register(Box::new(gauge.clone())).expect("registered once");
-            gauge
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("a valid gauge");
-            registry.register(Box::new(gauge.clone())).expect("registered once");
-            gauge
-        };
-        let histogram = |name: &str, help: &str, labels: &[&str], buckets: Vec<f64>| {
-            let opts = HistogramOpts::new(name, help).buckets(buckets);
-            let histogram = HistogramVec::new(opts, labels).expect("a valid histogram");
-            registry.register(Box::new(histogram.clone())).expect("registered once");
-            histogram
-        };
+        let maker = Maker::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| maker.counter(name, help, labels);
+        let gauges = |name: &str, help: &str, labels: &[&str]| maker.gauges(name, help, labels);
+        let gauge = |name: &str, help: &str| maker.gauge(name, help);
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets| maker.histogram(name, help, labels, buckets);
         // 100 us to 52 s by factors of 2.
-        let seconds = || exponential_buckets(1e-4, 2.0, 20).expect("a valid range");
+        let seconds = || (1e-4, 2.0, 20);
         // 1e-6 to 1e3 by factors of about 1.8: pixels err by thousandths, outliers among features by hundreds.
-        let errors = || exponential_buckets(1e-6, 1.778_279_41, 37).expect("a valid range");
+        let errors = || (1e-6, 1.778_279_41, 37);
         let build = gauges("build_info", "1, labelled with the version of the program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
@@ -109,7 +87,7 @@ impl Metrics {
                 &["stage", "model"],
                 errors(),
             ),
-            records_per_second: rates(
+            records_per_second: maker.rates(
                 "records_per_second",
                 "Records per second that a stage took in over the last seconds",
                 &["stage", "kind"],
@@ -126,7 +104,7 @@ impl Metrics {
                 "1, labelled with a model's name and digest",
                 &["model", "digest", "kind"],
             ),
-            registry,
+            registry: maker.registry,
         }
     }
 
@@ -138,6 +116,49 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     pub fn text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// Makes metrics and registers each.
+struct Maker {
+    registry: Registry,
+}
+
+#[expect(clippy::expect_used, reason = "names are constants, and a test registers them all")]
+impl Maker {
+    fn new() -> Self {
+        Self {
+            registry: Registry::new_custom(Some("latentflow".to_owned()), None).expect("the prefix is a valid name"),
+        }
+    }
+
+    fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("a valid name and labels");
+        self.registry.register(Box::new(metric.clone())).expect("registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn rates(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    /// `buckets`: the first bound, the factor to the next, and how many.
+    fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: (f64, f64, usize)) -> HistogramVec {
+        let (first, factor, count) = buckets;
+        let buckets = exponential_buckets(first, factor, count).expect("a valid range");
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 }
 
