@@ -69,7 +69,9 @@ pub(super) struct Share {
     pub(super) needs: Needs,
     /// Workers that there is room for.
     pub(super) workers: usize,
-    /// Bytes for batches in flight.
+    /// Bytes that may be used in all.
+    all: u64,
+    /// Bytes of them for batches in flight.
     budget: u64,
 }
 
@@ -104,17 +106,21 @@ impl Needs {
             return Err(Fault::new("memory", message));
         }
         let budget = all.saturating_sub(self.per_worker * workers as u64).max(LEAST_BUDGET);
-        Ok(Share { needs: self, workers, budget })
+        Ok(Share { needs: self, workers, all, budget })
     }
 }
 
 /// Bytes for batches below which nothing can be done.
 const LEAST_BUDGET: u64 = 16 << 20;
 
+/// Batches of the largest size that find room together. Neither this nor what follows from it depends on the number of
+/// workers: where batches end, and what is refused, must not.
+const ROOM_FOR: u64 = 16;
+
 impl Share {
-    /// The largest batch of which every worker can hold one while another waits.
+    /// The largest batch.
     pub(super) fn most(&self) -> Most {
-        let each = self.budget / (self.workers as u64 + 1);
+        let each = self.all / ROOM_FOR;
         let Footprint { per_record, per_pixel } = self.needs.footprint;
         // Half for what is stored and decoded, half for the columns that the stages add.
         let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
@@ -124,10 +130,10 @@ impl Share {
 
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: Limits) -> Limits {
-        let pixels = self.budget / 2 / (self.needs.footprint.per_pixel + DECODING);
+        let pixels = self.all / 4 / (self.needs.footprint.per_pixel + DECODING);
         Limits {
             pixels: limits.pixels.min(pixels),
-            record_bytes: Bytes(limits.record_bytes.0.min(self.budget / 4)),
+            record_bytes: Bytes(limits.record_bytes.0.min(self.all / 8)),
             ..limits
         }
     }
@@ -140,7 +146,7 @@ const PER_SINK: u64 = 32 << 20;
 
 /// What a run will take at most.
 pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory {
-    let Share { needs, workers, budget } = *share;
+    let Share { needs, workers, budget, .. } = *share;
     let (mut batch, mut sinks) = (0, 1);
     for stage in stages {
         match &stage.role {
@@ -191,5 +197,53 @@ impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(Bytes);
         write!(f, "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn needs(per_worker: u64) -> Needs {
+        Needs { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker }
+    }
+
+    #[test]
+    fn workers_become_fewer_before_batches_find_no_room() {
+        let share =
+            |mib: u64, workers| needs(40 << 20).share(Some(Bytes(mib << 20)), workers).map(|share| share.workers);
+        assert_eq!(share(1024, 4), Ok(4));
+        assert_eq!(share(256, 4), Ok(3));
+        assert_eq!(share(60, 4), Ok(1));
+        let message = share(50, 4).unwrap_err().message;
+        assert_eq!(message, "50.0 MiB is too little: models and one batch take 56.0 MiB");
+        assert_eq!(
+            needs(1 << 60).share(None, 4).unwrap().workers,
+            4,
+            "only a limit that is written takes workers away"
+        );
+    }
+
+    #[test]
+    fn what_a_batch_may_hold_depends_on_the_memory_and_not_on_the_workers() {
+        let share = |workers| needs(1 << 20).share(Some(Bytes(512 << 20)), workers).unwrap();
+        let (one, many) = (share(1), share(64));
+        assert_ne!(one.budget, many.budget);
+        assert_eq!(one.most(), many.most());
+        assert_eq!(one.limits(Limits::default()), many.limits(Limits::default()));
+    }
+
+    #[test]
+    fn a_full_batch_and_the_largest_image_find_room() {
+        for mib in [64, 256, 1024] {
+            let share = needs(1 << 20).share(Some(Bytes(mib << 20)), 2).unwrap();
+            let (most, footprint) = (share.most(), share.needs.footprint);
+            let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
+            assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
+            let limits = share.limits(Limits { pixels: u64::MAX, record_bytes: Bytes(u64::MAX), memory: None });
+            assert!(footprint.cost(1, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
+        }
     }
 }
