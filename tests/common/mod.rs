@@ -1,6 +1,10 @@
 //! Stages made for tests: a source of numbers, a transform from a closure, a sink into memory.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod inputs;
+pub mod outputs;
+pub mod runs;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
