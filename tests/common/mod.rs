@@ -4,6 +4,7 @@
 pub mod inputs;
 pub mod outputs;
 pub mod runs;
+pub mod scenarios;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

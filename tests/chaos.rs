@@ -1,0 +1,149 @@
+//! Kill -9 at random instants, again and again: every record ends in each output exactly once, or in the rejects, and
+//! the values are those of an undisturbed run, bit for bit.
+//!
+//! `LATENTFLOW_CHAOS_KILLS` says how often in all (20), `LATENTFLOW_CHAOS_SEED` from which seed; it is printed.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::outputs::{self, unfinished};
+use common::scenarios::{self, Scenario, Site};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+const SIGKILL: i32 = 9;
+const SCENARIOS: u32 = 5;
+/// From so many kills on, chance is no excuse for having missed what is not committed.
+const ENOUGH: u32 = 20;
+
+#[test]
+fn images_into_a_table() {
+    survive(scenarios::images());
+}
+
+#[test]
+fn tables_into_two_tables_that_commit_at_different_paces() {
+    survive(scenarios::tables());
+}
+
+#[test]
+fn a_diamond_over_two_sources() {
+    survive(scenarios::diamond());
+}
+
+#[test]
+fn a_sink_behind_a_new_transform_is_added_between_runs() {
+    survive(scenarios::added());
+}
+
+#[test]
+fn images_into_image_files() {
+    survive(scenarios::pictures());
+}
+
+#[test]
+fn a_sink_that_is_added_after_the_end_catches_up_alone() {
+    let site = Site::new(scenarios::added());
+    let calm = site.finish("calm");
+    site.run(site.scenario.earlier.as_ref().unwrap(), "out");
+    let raw = site.root().join("out/raw");
+    let before = outputs::files(&raw);
+    site.finish_as("out", &calm);
+    assert!(before == outputs::files(&raw), "what was done is left as it was");
+}
+
+/// Kills runs of a scenario until it had its share of kills, and compares what comes of each line of runs.
+fn survive(scenario: Scenario) {
+    let name = scenario.name;
+    let seed = number("LATENTFLOW_CHAOS_SEED")
+        .unwrap_or_else(|| u64::from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos()));
+    println!("{name}: LATENTFLOW_CHAOS_SEED={seed}");
+    let kills = number("LATENTFLOW_CHAOS_KILLS").map_or(20, |kills| u32::try_from(kills).unwrap()).div_ceil(SCENARIOS);
+    let site = Site::new(scenario);
+    let started = Instant::now();
+    let outputs = site.finish("calm");
+    let calm = started.elapsed();
+    site.finish_as("calm", &outputs);
+    let seed = name.bytes().fold(seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let random = ChaCha8Rng::seed_from_u64(seed);
+    let mut trial = Trial { site, random, calm, kills: 0, hits: 0 };
+    let mut lines = 0;
+    while trial.kills < kills {
+        lines += 1;
+        let out = format!("line-{lines}");
+        trial.disturb(&out, kills);
+        trial.site.finish_as(&out, &outputs);
+        fs::remove_dir_all(trial.site.root().join(out)).unwrap();
+    }
+    let Trial { kills, hits, .. } = trial;
+    println!(
+        "{name}: {kills} kills in {lines} lines of runs, {hits} of them hit records that were read and not committed"
+    );
+    println!("{name}: an undisturbed run takes {calm:?}");
+    assert!(kills < ENOUGH || hits * 2 >= kills, "only {hits} of {kills} kills hit what was not committed");
+}
+
+struct Trial {
+    site: Site,
+    random: ChaCha8Rng,
+    /// How long an undisturbed run takes.
+    calm: Duration,
+    kills: u32,
+    /// Kills that left records behind which had reached a sink and were not committed.
+    hits: u32,
+}
+
+impl Trial {
+    /// Starts and kills until a run ends before it is killed, or there have been `kills` in all.
+    fn disturb(&mut self, out: &str, kills: u32) {
+        let mut before_change: u32 =
+            if self.site.scenario.earlier.is_some() { self.random.random_range(1..=2) } else { 0 };
+        while self.kills < kills {
+            let ended = self.run_and_kill(out, before_change > 0);
+            if ended && before_change == 0 {
+                break;
+            }
+            before_change = if ended { 0 } else { before_change.saturating_sub(1) };
+        }
+    }
+
+    /// Whether the run had ended before it was to be killed.
+    fn run_and_kill(&mut self, out: &str, earlier: bool) -> bool {
+        let folder = self.site.root().join(out);
+        let before = unfinished(&folder);
+        let workers = self.random.random_range(1..=3);
+        let wait = self.calm.mul_f64(self.random.random_range(0.0..1.1));
+        let scenario = &self.site.scenario;
+        let pipeline = scenario.earlier.as_ref().filter(|_| earlier).unwrap_or(&scenario.pipeline);
+        let mut child = self.site.command(pipeline, out, workers).spawn().unwrap();
+        std::thread::sleep(wait);
+        // One that has ended is not there to be killed any more, and keeps its own status.
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        if status.signal() != Some(SIGKILL) {
+            self.site.assert_done(status);
+            return true;
+        }
+        self.kills += 1;
+        let left = unfinished(&folder);
+        self.hits += u32::from(left.iter().any(|file| holds_records(file) && !before.contains(file)));
+        false
+    }
+}
+
+/// A sink opens a file when records come for it, and the file bears a temporary name until they are committed.
+/// Rejects do not count here: their file is open from the first of them to the end of a run.
+fn holds_records((path, _): &(PathBuf, SystemTime)) -> bool {
+    !path.components().any(|part| part.as_os_str() == "_latentflow" || part.as_os_str() == "rejects")
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: expected a whole number")))
+}
