@@ -9,16 +9,16 @@ mod common;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::outputs::{self, unfinished};
+use common::outputs::{self, Trace, in_flight, unfinished};
 use common::scenarios::{self, Scenario, Site};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 const SIGKILL: i32 = 9;
-const SCENARIOS: u32 = 5;
+const SCENARIOS: u32 = 7;
 /// From so many kills on, chance is no excuse for having missed what is not committed.
 const ENOUGH: u32 = 20;
 
@@ -30,6 +30,17 @@ fn images_into_a_table() {
 #[test]
 fn tables_into_two_tables_that_commit_at_different_paces() {
     survive(scenarios::tables());
+}
+
+#[test]
+fn so_many_files_that_their_history_is_folded() {
+    survive(scenarios::many_files());
+}
+
+/// Starts that come to nothing raise suspicion against what they worked on; kills alone prove nothing.
+#[test]
+fn a_single_file_that_no_kill_lets_become_whole() {
+    survive(scenarios::one_file());
 }
 
 #[test]
@@ -95,7 +106,7 @@ struct Trial {
     /// How long an undisturbed run takes.
     calm: Duration,
     kills: u32,
-    /// Kills that left records behind which had reached a sink and were not committed.
+    /// Kills that hit records which were read and not committed.
     hits: u32,
 }
 
@@ -116,7 +127,7 @@ impl Trial {
     /// Whether the run had ended before it was to be killed.
     fn run_and_kill(&mut self, out: &str, earlier: bool) -> bool {
         let folder = self.site.root().join(out);
-        let before = unfinished(&folder);
+        let before = uncommitted(&folder);
         let workers = self.random.random_range(1..=3);
         let wait = self.calm.mul_f64(self.random.random_range(0.0..1.1));
         let scenario = &self.site.scenario;
@@ -131,16 +142,19 @@ impl Trial {
             return true;
         }
         self.kills += 1;
-        let left = unfinished(&folder);
-        self.hits += u32::from(left.iter().any(|file| holds_records(file) && !before.contains(file)));
+        self.hits += u32::from(uncommitted(&folder).iter().any(|trace| !before.contains(trace)));
         false
     }
 }
 
-/// A sink opens a file when records come for it, and the file bears a temporary name until they are committed.
-/// Rejects do not count here: their file is open from the first of them to the end of a run.
-fn holds_records((path, _): &(PathBuf, SystemTime)) -> bool {
-    !path.components().any(|part| part.as_os_str() == "_latentflow" || part.as_os_str() == "rejects")
+/// What shows that records were read and not committed: notes of batches that had not come through yet, and the files
+/// that sinks open when records come and name when they commit. Rejects do not count: theirs is open from the first
+/// of them to the end of a run.
+fn uncommitted(folder: &Path) -> Vec<Trace> {
+    let is_state = |path: &Path| path.components().any(|part| part.as_os_str() == "_latentflow");
+    let files =
+        unfinished(folder).into_iter().filter(|(path, _)| !is_state(path) && !path.starts_with(folder.join("rejects")));
+    files.chain(in_flight(folder)).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {

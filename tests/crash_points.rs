@@ -14,8 +14,8 @@ const FILE_STEPS: [&str; 5] = ["written", "closed", "synced", "renamed", "durabl
 /// Of markers and journals.
 const ATOMIC_STEPS: [&str; 3] = ["atomic-written", "atomic-synced", "atomic-renamed"];
 
-/// Aborts a run at each step at its first, second and third passing, runs it again, and compares.
-fn crash(scenario: Scenario, steps: &[&str]) {
+/// Aborts a run at each step at each of these passings, runs it again, and compares.
+fn crash(scenario: Scenario, steps: &[&str], passings: &[u32]) {
     if !cfg!(debug_assertions) {
         eprintln!("skipped: only debug builds end where they are told to");
         return;
@@ -23,9 +23,9 @@ fn crash(scenario: Scenario, steps: &[&str]) {
     let site = Site::new(scenario);
     let calm = site.finish("calm");
     for step in steps {
-        for passing in 1..=3 {
+        for &passing in passings {
             let out = format!("{step}-{passing}");
-            let mut command = site.command(&site.scenario.pipeline, &out, passing);
+            let mut command = site.command(&site.scenario.pipeline, &out, 1 + passing % 3);
             let status = command.env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}")).status().unwrap();
             assert_eq!(status.signal(), Some(SIGABRT), "`{step}` is not passed {passing} times");
             site.finish_as(&out, &calm);
@@ -35,12 +35,18 @@ fn crash(scenario: Scenario, steps: &[&str]) {
 
 #[test]
 fn two_tables_and_rejects_survive_a_crash_at_each_step_of_a_file() {
-    crash(scenarios::tables(), &FILE_STEPS);
+    crash(scenarios::tables(), &FILE_STEPS, &[1, 2, 3]);
 }
 
 #[test]
 fn a_table_pictures_and_rejects_survive_a_crash_at_each_step_of_a_marker() {
-    crash(scenarios::both_forms(), &ATOMIC_STEPS);
+    crash(scenarios::both_forms(), &ATOMIC_STEPS, &[1, 2, 3]);
+}
+
+#[test]
+fn a_history_survives_a_crash_at_each_step_of_being_folded() {
+    // The first marker of this kind is noted when the run starts.
+    crash(scenarios::many_files(), &ATOMIC_STEPS, &[2]);
 }
 
 #[test]

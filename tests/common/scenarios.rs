@@ -286,6 +286,31 @@ row_group.records = 10
     }
 }
 
+/// So many files that their footers are folded into a marker while they are written.
+pub fn many_files() -> Scenario {
+    into_one_table("many files", "file.records = 1\n")
+}
+
+/// One file, which is whole at the end and not before.
+pub fn one_file() -> Scenario {
+    into_one_table("one file", "")
+}
+
+fn into_one_table(name: &'static str, file: &str) -> Scenario {
+    let source = TABLE_SOURCE.replace("records = 32", "records = 20");
+    let sink = "[stages.all]\nkind = \"parquet\"\ninputs = [\"vectors\"]\npath = \"OUT/all\"\n";
+    Scenario {
+        name,
+        prepare: write_tables,
+        pipeline: format!("{source}{FEATURES}{sink}{file}"),
+        earlier: None,
+        outputs: vec![
+            Expected::new("all", Kind::Table, table_ids(|n| !inputs::is_bad_row(n), "")),
+            Expected::new("rejects", Kind::Rejects, table_ids(inputs::is_bad_row, " vectors")),
+        ],
+    }
+}
+
 /// A table of what the input holds, which gains two more after some runs: a copy, and one behind a transform that
 /// rejects rows of which the first has long been done.
 pub fn added() -> Scenario {
