@@ -142,7 +142,7 @@ impl Site {
 }
 
 /// Images that become tables.
-const MANY: usize = 2000;
+const MANY: usize = 4000;
 /// Images that become files, each of which is synced on its own: enough for several commits.
 const SOME: usize = 600;
 
