@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`.
 
-.PHONY: demo test runtime build
+.PHONY: demo test chaos runtime build
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
 demo: build
@@ -15,6 +15,10 @@ build: runtime
 # Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
 test: runtime
 	cargo test --locked
+
+# The same test kills 20 runs in `make test`.
+chaos: runtime
+	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test chaos -- --nocapture
 
 # ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
 runtime:

@@ -1,5 +1,6 @@
 //! Errors that cross module borders: faults of a pipeline file, and failures of a running stage.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -41,7 +42,7 @@ impl Fault {
 #[derive(Debug, Error)]
 pub enum StageError {
     /// The operating system refused something.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -63,6 +64,26 @@ pub enum StageError {
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),
+}
+
+/// What to do about an I/O error, where that is known.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "; make room or write to another path, then run again: what was committed stays"
+        }
+        ErrorKind::FileTooLarge => {
+            "; raise the limit on the size of files (ulimit -f) or lower `file.bytes`, then run again: \
+             what was committed stays"
+        }
+        ErrorKind::NotFound => "; it, or a folder above it, was moved or removed: put it back, then run again",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "; a file is in the way of a folder: move it away, or name another path"
+        }
+        ErrorKind::PermissionDenied => "; allow it to the user that latentflow runs as, or name another path",
+        ErrorKind::ReadOnlyFilesystem => "; name a path on a file system that can be written",
+        _ => "",
+    }
 }
 
 impl StageError {

@@ -1,29 +1,15 @@
 //! Whole runs through the binary, and what a pipeline file's faults look like.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use common::outputs::data_files;
+use common::runs::{latentflow, run};
 use expect_test::{Expect, expect};
-use serde_json::Value;
-
-fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
-    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
-    let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
-    let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
-    command.current_dir(folder).args(arguments).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
-    command
-}
-
-fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Output, Value) {
-    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
-    let arguments = [&["run", "p.toml", "--summary", "json"], arguments].concat();
-    let output = latentflow(folder, &arguments).output().unwrap();
-    let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output, summary)
-}
 
 fn check(pipeline: &str, expected: &Expect) {
     let folder = tempfile::tempdir().unwrap();
@@ -45,17 +31,6 @@ fn images(records: u32) -> String {
     )
 }
 
-/// Names and bytes of the data files of a folder.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let data = entries.filter(|path| path.extension().is_some_and(|extension| extension == "parquet"));
-    let mut files: Vec<_> = data
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    files
-}
-
 #[test]
 fn the_same_input_gives_the_same_files_whatever_the_workers() {
     let [one, three] = ["1", "3"].map(|workers| {
@@ -63,7 +38,8 @@ fn the_same_input_gives_the_same_files_whatever_the_workers() {
         let (output, summary) = run(folder.path(), &images(300), &["--workers", workers]);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!((&summary["records"], &summary["rejects"]), (&300.into(), &0.into()));
-        files(&folder.path().join("out"))
+        let files = data_files(&folder.path().join("out")).into_iter();
+        files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
     });
     assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
     assert!(one == three, "files differ");
@@ -127,7 +103,7 @@ fn broken_images_are_rejects_and_too_many_of_them_an_exit_code_of_their_own() {
     let (output, summary) = run(folder.path(), pipeline, &[]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!((&summary["records"], &summary["rejects"]), (&3.into(), &2.into()));
-    assert_eq!((files(&folder.path().join("out")).len(), files(&folder.path().join("bad")).len()), (1, 1));
+    assert_eq!((data_files(&folder.path().join("out")).len(), data_files(&folder.path().join("bad")).len()), (1, 1));
 }
 
 #[test]
@@ -166,7 +142,7 @@ fn metrics_are_served_while_it_runs_and_a_signal_drains() {
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     log.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(!files(&folder.path().join("out")).is_empty(), "what was read is committed");
+    assert!(!data_files(&folder.path().join("out")).is_empty(), "what was read is committed");
 }
 
 #[test]

@@ -79,7 +79,9 @@ impl Run {
     async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
         if let Some(address) = self.metrics {
             let bound = admin::serve(address, Arc::clone(&metrics)).await;
-            let bound = bound.with_context(|| format!("cannot serve metrics on {address}"))?;
+            let bound = bound.with_context(|| {
+                format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)")
+            })?;
             tracing::info!("metrics at http://{bound}/metrics");
         }
         let (name, allowed) = (plan.name.clone(), plan.allowed);

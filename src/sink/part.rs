@@ -1,6 +1,7 @@
 //! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic end.
 
 use std::fs::{self, File};
+use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -234,7 +235,13 @@ impl Part {
 }
 
 fn failed(path: &Path) -> impl FnOnce(ParquetError) -> StageError {
-    move |error| StageError::Other(format!("{}: {error}", path.display()))
+    move |error| match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(refused) => StageError::io(path)(*refused),
+            Err(cause) => StageError::Other(format!("{}: {cause}", path.display())),
+        },
+        other => StageError::Other(format!("{}: {other}", path.display())),
+    }
 }
 
 #[cfg(test)]

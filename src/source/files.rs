@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::Split;
 use crate::error::StageError;
-use crate::source::listing::FileSet;
+use crate::source::listing::{FileSet, ListedFile, Refusal};
 
 /// A file of input.
 #[derive(Debug, Clone)]
@@ -16,6 +16,19 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
+    /// As it was when it was listed, and the root of the listing.
+    listed: (ListedFile, PathBuf),
+}
+
+impl InputFile {
+    /// Whether it is still the file that was listed, and can be opened.
+    ///
+    /// # Errors
+    /// `unreadable`, with the reason.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let (file, root) = &self.listed;
+        file.open(root).map(drop)
+    }
 }
 
 /// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its subfolders that have
@@ -33,6 +46,7 @@ pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str])
         path: file.path(&listing.root),
         name: file.name.clone(),
         split: Split::new(format!("{stage}/{}:{}:{}", file.name, file.size, file.mtime_ns)),
+        listed: (file.clone(), listing.root.clone()),
     });
     Ok(files.collect())
 }

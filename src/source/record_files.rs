@@ -11,6 +11,7 @@ use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::source::files::{self, InputFile};
+use crate::source::listing::Refusal;
 use crate::source::{BatchSender, Opened, SOURCE, Source, add_origin, read_blocking};
 
 /// How the files of some kind are read.
@@ -51,7 +52,12 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let batches = read_blocking(2, move |sender| {
             for file in &files {
                 let output = Output { schema: &self.schema, file, progress: &progress, sender };
-                match self.format.read(file, &output) {
+                // Others may remove or replace files while those before them are read.
+                let read = match file.check() {
+                    Ok(()) => self.format.read(file, &output),
+                    Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
+                };
+                match read {
                     Ok(()) => {}
                     Err(Stop::Closed) => break,
                     Err(Stop::Failed(error)) => return Err(error),
@@ -125,13 +131,20 @@ impl Output<'_> {
 
     /// Hands over that these rows are no records, as one reject.
     pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
-        if rows.is_empty() || self.done(&rows) {
+        if rows.is_empty() {
             return Ok(());
         }
         let count = rows.end - rows.start;
         let place =
             if count == 1 { format!("row {}", rows.start) } else { format!("{count} rows from {}", rows.start) };
-        let reason = format!("{}, {place}: {reason}", self.file.name);
+        self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
+    }
+
+    /// One reject for these rows; the reason names the file.
+    fn reject(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
+        if self.done(&rows) {
+            return Ok(());
+        }
         let rejects = vec![Reject { ordinal: 0, code, reason, record: None }];
         let empty = RecordBatch::new_empty(self.schema.clone());
         self.push(rows, empty, Records { rejects, ..Records::default() })

@@ -1,6 +1,11 @@
 //! Stages made for tests: a source of numbers, a transform from a closure, a sink into memory.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod inputs;
+pub mod outputs;
+pub mod runs;
+pub mod scenarios;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 

@@ -1,0 +1,40 @@
+//! The binary, run on real files in a folder.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The program with these arguments, in `folder`, with ONNX Runtime at hand.
+pub fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
+    in_place_of(Command::new(env!("CARGO_BIN_EXE_latentflow")), folder, arguments)
+}
+
+/// The same, started by another program: `wrapper` ends where the path of ours is to follow.
+pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_latentflow"));
+    in_place_of(command, folder, arguments)
+}
+
+fn in_place_of(mut command: Command, folder: &Path, arguments: &[&str]) -> Command {
+    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
+    let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
+    let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
+    command.current_dir(folder).args(arguments).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a pipeline to its end; with the summary, where there is one.
+pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Output, Value) {
+    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
+    let arguments = [&["run", "p.toml", "--summary", "json"], arguments].concat();
+    let output = latentflow(folder, &arguments).output().unwrap();
+    let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, summary)
+}
+
+/// What a program said on standard error.
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
