@@ -68,3 +68,21 @@ fn a_sink_that_was_added_survives_a_crash_at_each_step_of_a_file() {
         site.finish_as(step, &calm);
     }
 }
+
+#[test]
+fn what_was_committed_before_a_crash_is_not_read_again() {
+    if !cfg!(debug_assertions) {
+        eprintln!("skipped: only debug builds end where they are told to");
+        return;
+    }
+    let site = Site::new(scenarios::many_files());
+    let mut command = site.command(&site.scenario.pipeline, "out", 2);
+    // A file for each of some 300 batches.
+    let status = command.env("LATENTFLOW_CRASH_AT", "durable:290").status().unwrap();
+    assert_eq!(status.signal(), Some(SIGABRT));
+    let output = site.command(&site.scenario.pipeline, "out", 2).args(["--summary", "json"]).output().unwrap();
+    site.assert_done(output.status);
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (before, now) = (summary["done_before"].as_u64().unwrap(), summary["records"].as_u64().unwrap());
+    assert!(before >= 256 * 20 && before + now == 6000, "{before} before, {now} now");
+}
