@@ -75,7 +75,7 @@ fn survive(scenario: Scenario) {
     let name = scenario.name;
     let seed = number("LATENTFLOW_CHAOS_SEED")
         .unwrap_or_else(|| u64::from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos()));
-    println!("{name}: LATENTFLOW_CHAOS_SEED={seed}");
+    eprintln!("{name}: LATENTFLOW_CHAOS_SEED={seed}");
     let kills = number("LATENTFLOW_CHAOS_KILLS").map_or(20, |kills| u32::try_from(kills).unwrap()).div_ceil(SCENARIOS);
     let site = Site::new(scenario);
     let started = Instant::now();
@@ -94,13 +94,13 @@ fn survive(scenario: Scenario) {
         fs::remove_dir_all(trial.site.root().join(out)).unwrap();
     }
     let Trial { kills, hits, .. } = trial;
-    println!("{name}: {kills} kills in {lines} lines of runs, {hits} hit records that were read and not committed");
-    println!("{name}: an undisturbed run takes {calm:?}");
+    eprintln!("{name}: {kills} kills in {lines} lines of runs, {hits} hit records that were read and not committed");
+    eprintln!("{name}: an undisturbed run takes {calm:?}");
     let mut total = TOTAL.lock().unwrap();
     *total = Total { scenarios: total.scenarios + 1, kills: total.kills + kills, hits: total.hits + hits };
     let Total { scenarios, kills, hits } = *total;
     if scenarios == SCENARIOS {
-        println!("all: {kills} kills, {hits} hit records that were read and not committed; 0 lost, 0 twice");
+        eprintln!("all: {kills} kills, {hits} hit records that were read and not committed; 0 lost, 0 twice");
         assert!(kills < ENOUGH || hits * 2 >= kills, "only {hits} of {kills} kills hit what was not committed");
     }
 }

@@ -95,7 +95,7 @@ pub fn is_bad_line(number: u64) -> bool {
 
 /// Whether the record of a line lacks its value `a`, or `b`.
 pub fn lacks(column: &str, number: u64) -> bool {
-    number % (if column == "a" { 11 } else { 7 }) == 0
+    number.is_multiple_of(if column == "a" { 11 } else { 7 })
 }
 
 /// Writes so many lines of `id`, `x` (see [`share`]), `a` and `b` (see [`lacks`]), as CSV.
