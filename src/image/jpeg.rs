@@ -270,6 +270,23 @@ mod tests {
         }
     }
 
+    /// Colour noise of 40 x 40 pixels in 10 scans, as libjpeg's standard script has them.
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/hostile/progressive.jpg");
+
+    #[test]
+    fn a_progressive_image_that_was_cut_and_closed_is_an_error() {
+        assert!(decode(PROGRESSIVE, Channels::Rgb, 1 << 20).is_ok());
+        let first_scan = PROGRESSIVE.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for cut in first_scan..PROGRESSIVE.len() - 8 {
+            let closed = [&PROGRESSIVE[..cut], &[0xff, 0xd9]].concat();
+            assert!(decode(&closed, Channels::Rgb, 1 << 20).is_err(), "closed after {cut} of {}", PROGRESSIVE.len());
+        }
+        let last_scan = PROGRESSIVE.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let without = [&PROGRESSIVE[..last_scan], &[0xff, 0xd9]].concat();
+        let expected = format!("JPEG ends after {} bytes, before all of its scans are there", without.len());
+        assert_eq!(refusal(&without), (RejectCode::Truncated, expected));
+    }
+
     #[test]
     fn what_lies_behind_the_image_is_no_matter() {
         let whole = jpeg();
