@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
@@ -29,11 +28,10 @@ impl Places {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines::new(text);
         if !errors.is_empty() {
-            let line = |span: Option<Range<usize>>| span.map_or(0, |span| lines.of(span.start));
-            let located = errors.iter().map(|error| Located {
-                place: format!("{}:{}", places.file, line(error.span())),
-                line: line(error.span()),
-                fault: Fault::new("", error.message().trim().to_owned()),
+            let located = errors.iter().map(|error| {
+                let line = error.span().map_or(0, |span| lines.of(span.start));
+                let place = if line == 0 { places.file.clone() } else { format!("{}:{line}", places.file) };
+                Located { place, line, fault: Fault::new("", error.message().trim().to_owned()) }
             });
             return Err(Problems { located: located.collect(), partial: None });
         }
