@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 const MAX_PIXELS: u64 = 1 << 20;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
     for channels in [Channels::Rgb, Channels::Gray] {
         match decode(bytes, channels, MAX_PIXELS) {
             Ok(pixels) => {

@@ -3,4 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| latentflow_fuzz::read("ndjson", &latentflow_fuzz::file("in.ndjson", bytes)));
+fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+    latentflow_fuzz::read("ndjson", &latentflow_fuzz::file("in.ndjson", bytes));
+});
