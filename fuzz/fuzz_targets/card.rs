@@ -1,4 +1,4 @@
-//! Any text as a model's card: faults, or a card that is the same once it was written and read again.
+//! Any text as a model's card: faults, or a card that can be written.
 #![no_main]
 
 use latentflow::model::Card;
