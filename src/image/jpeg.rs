@@ -30,18 +30,32 @@ const MAX_SEGMENTS: usize = 2048;
 /// image with gray and call it sound; that it runs out of bytes it does report. It reads ahead by less than this.
 const PADDING: [u8; 16] = [0; 16];
 
+/// Stands before the marker at the end of a progressive image, whose decoder needs it: bits that are all 1, which are
+/// no Huffman code (T.81, annex C), so that a scan that goes on into them is an error. So many, since codes may
+/// be far apart in the scans that refine.
+const NO_CODE: [u8; 2048] = {
+    let mut bytes = [0; 2048];
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at] = 0xff;
+        at += 2;
+    }
+    bytes
+};
+
 /// Decodes the first image of a file.
 pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageError> {
     let Survey { orientation, end, progressive } = survey(bytes)?;
-    let padded = [&bytes[..end], &PADDING].concat();
-    // Between the scans of a progressive image, its decoder needs every marker.
-    let stream = if progressive { bytes } else { &padded };
+    let stream = match progressive {
+        true => [&bytes[..end], &NO_CODE, &[0xff, EOI]].concat(),
+        false => [&bytes[..end], &PADDING].concat(),
+    };
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(header.width as usize)
         .set_max_height(header.height as usize)
         .jpeg_set_max_scans(MAX_SCANS);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(stream), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(stream.as_slice()), options);
     decoder.decode_headers().map_err(|error| refuse(bytes, &error))?;
     let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
     decoder.set_options(options.jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB }));
@@ -95,10 +109,11 @@ struct Survey {
     progressive: bool,
 }
 
-/// Demands that the image has an end, and bounds what its decoding may cost.
+/// Demands that the image has an end and all of its scans, and bounds what its decoding may cost.
 fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
     let mut orientation = Orientation::NoTransforms;
     let mut progressive = false;
+    let mut script = Script::default();
     let mut scans = 0;
     let mut segments = Segments::new(bytes);
     for count in 0.. {
@@ -107,9 +122,16 @@ fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
             return Err(ImageError::TooLarge(format!("JPEG of more than {MAX_SEGMENTS} segments")));
         }
         match marker {
-            EOI => return Ok(Survey { orientation, end: segments.at - 2, progressive }),
-            SOF2 => progressive = true,
-            SOS => scans += 1,
+            EOI if script.is_complete() => return Ok(Survey { orientation, end: segments.at - 2, progressive }),
+            EOI => return Err(ImageError::truncated(Format::Jpeg, bytes, "before all of its scans are there")),
+            0xc0..=SOF2 => {
+                progressive = marker == SOF2;
+                script = Script::of_frame(body);
+            }
+            SOS => {
+                scans += 1;
+                script.add(body, progressive);
+            }
             // XMP has the same marker.
             APP1 if body.starts_with(b"Exif") => orientation = find_orientation(body),
             _ => {}
@@ -123,6 +145,46 @@ fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
         scan => format!("in the middle of scan {scan}"),
     };
     Err(ImageError::truncated(Format::Jpeg, bytes, &place))
+}
+
+/// How much of each component the scans so far have brought.
+#[derive(Default)]
+struct Script {
+    components: Vec<Component>,
+}
+
+struct Component {
+    id: u8,
+    /// For each coefficient the bits that are still missing at its lower end; [`ABSENT`]: all.
+    missing: [u8; 64],
+}
+
+const ABSENT: u8 = u8::MAX;
+
+impl Script {
+    /// Nothing yet of the components of a frame.
+    fn of_frame(body: &[u8]) -> Self {
+        let components = body.get(6..).unwrap_or_default().chunks_exact(3);
+        Self { components: components.map(|part| Component { id: part[0], missing: [ABSENT; 64] }).collect() }
+    }
+
+    /// A scan brings a band of coefficients down to a bit; of an image that is not progressive, everything.
+    fn add(&mut self, body: &[u8], progressive: bool) {
+        let Some((&count, rest)) = body.split_first() else { return };
+        let Some((ids, parameters)) = rest.split_at_checked(2 * usize::from(count)) else { return };
+        let &[start, end, bits, ..] = parameters else { return };
+        let (band, low) = if progressive { (start..=end, bits & 0x0f) } else { (0..=63, 0) };
+        for component in &mut self.components {
+            if ids.chunks_exact(2).any(|id| id[0] == component.id) {
+                let (from, to) = (usize::from(*band.start()), usize::from(*band.end()));
+                component.missing.iter_mut().take(to + 1).skip(from).for_each(|missing| *missing = low);
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.components.iter().all(|component| component.missing == [0; 64])
+    }
 }
 
 /// Walks from marker to marker, past the entropy-coded data of scans, until the end of the bytes.
@@ -206,6 +268,23 @@ mod tests {
             let closed = [&whole[..cut], &[0xff, 0xd9]].concat();
             assert!(decode(&closed, Channels::Rgb, 1 << 20).is_err(), "closed after {cut} of {}", whole.len());
         }
+    }
+
+    /// Colour noise of 40 x 40 pixels in 10 scans, as libjpeg's standard script has them.
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/hostile/progressive.jpg");
+
+    #[test]
+    fn a_progressive_image_that_was_cut_and_closed_is_an_error() {
+        assert!(decode(PROGRESSIVE, Channels::Rgb, 1 << 20).is_ok());
+        let first_scan = PROGRESSIVE.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for cut in first_scan..PROGRESSIVE.len() - 8 {
+            let closed = [&PROGRESSIVE[..cut], &[0xff, 0xd9]].concat();
+            assert!(decode(&closed, Channels::Rgb, 1 << 20).is_err(), "closed after {cut} of {}", PROGRESSIVE.len());
+        }
+        let last_scan = PROGRESSIVE.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let without = [&PROGRESSIVE[..last_scan], &[0xff, 0xd9]].concat();
+        let expected = format!("JPEG ends after {} bytes, before all of its scans are there", without.len());
+        assert_eq!(refusal(&without), (RejectCode::Truncated, expected));
     }
 
     #[test]

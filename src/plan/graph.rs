@@ -35,6 +35,11 @@ pub(super) fn link(stages: &[StageTable]) -> Graph {
 
 fn link_inputs(stage: &StageTable, places: &BTreeMap<&str, usize>, faults: &mut Vec<Fault>) -> Vec<usize> {
     let key = format!("stages.{}.inputs", stage.name);
+    if stage.inputs.len() > places.len() {
+        let text = format!("{} stages are named, but there are only {}", stage.inputs.len(), places.len());
+        faults.push(Fault::new(key, text));
+        return Vec::new();
+    }
     let mut seen = BTreeSet::new();
     let mut linked = Vec::new();
     for input in &stage.inputs {

@@ -15,6 +15,7 @@ mod json_shape;
 pub mod listing;
 mod ndjson;
 mod parquet;
+mod parquet_pages;
 mod record_files;
 pub mod rejects;
 mod synthetic;

@@ -88,15 +88,36 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(StageError::io(&file.path))?;
         let Some(block) = block else { continue };
         let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
-        let values: Vec<Value> = values.filter(Value::is_object).collect();
+        let values: Vec<Value> =
+            values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
         if !values.is_empty() {
-            return infer_from(values).map_err(|error| {
+            let inferred = infer_from(values).map_err(|error| {
                 StageError::Other(format!("{}: the first records do not fit together: {error}", file.name))
-            });
+            })?;
+            let found = inferred.flattened_fields().len();
+            return if found <= MAX_COLUMNS { Ok(inferred) } else { Err(too_wide(&file.name, found)) };
         }
     }
     let what = "no file begins with a JSON object; expected one a line, to know the columns by";
     Err(StageError::Other(what.to_owned()))
+}
+
+/// Records with more keys name no columns; a table that is wider has its features in a list.
+const MAX_COLUMNS: usize = 4096;
+
+fn too_wide(file: &str, found: usize) -> StageError {
+    StageError::Other(format!(
+        "{file}: the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists"
+    ))
+}
+
+/// Keys of an object and of those in it, at most so many as it makes columns; of a list its widest item counts.
+fn keys(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.values().map(|value| 1 + keys(value)).sum(),
+        Value::Array(items) => items.iter().map(keys).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// So many of the first records may contradict those before them; they are left out.
@@ -312,6 +333,19 @@ mod tests {
         assert_eq!(codes, ["too_large"]);
         assert_eq!(found[0].2.as_deref(), Some("[1, 2]"));
         assert_eq!(records(&batches).num_rows(), 9);
+    }
+
+    #[test]
+    fn a_record_of_very_many_keys_names_no_columns_and_a_table_of_them_is_refused() {
+        let keys = |from: usize, to: usize| (from..to).map(|n| format!("\"k{n}\": {n}")).collect::<Vec<_>>().join(",");
+        let wide = file(&format!("{{\"k0\": 1}}\n{{{}}}\n", keys(0, 5000)));
+        let batches = read::<Config>(json!({ "path": wide.path() }), 10);
+        assert_eq!(records(&batches)["k0"].as_primitive::<Int64Type>().values(), &[1, 0]);
+        let table: String = (0..6).map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000))).collect();
+        let table = file(&table);
+        let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
+        let expected = "a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
+        assert_eq!(faults[0].message, expected);
     }
 
     #[test]

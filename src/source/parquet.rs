@@ -12,8 +12,8 @@ use parquet::arrow::arrow_reader::{
     RowSelector,
 };
 use parquet::file::metadata::{
-    FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
-    RowGroupMetaData,
+    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,9 +22,11 @@ use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::nearest;
+use crate::machine;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::image_column::{ImageColumn, Images};
+use crate::source::parquet_pages::Pages;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source, SourceConfig, with_origin};
 
@@ -41,11 +43,14 @@ pub struct Config {
     pub image_column: Option<String>,
 }
 
+/// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
+const WORDS: u64 = 4;
+
 /// What a row group may declare to take without compression: no writer makes such, and its columns may overflow.
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
         let found = first_schema(&files).map_err(path)?;
@@ -57,11 +62,12 @@ impl SourceConfig for Config {
         let default = if given.column_with_name(IMAGE).is_some() { IMAGE_RECORDS } else { FEATURE_RECORDS };
         let cut = Cut { records: batch.records_or(default), bytes: batch.bytes() };
         let schema = with_origin(&given);
+        let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
             path: self.path,
             schema,
-            format: Parquet { columns, image, cut },
+            format: Parquet { columns, image, cut, held_bytes },
         }))
     }
 }
@@ -141,6 +147,8 @@ struct Parquet {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
     cut: Cut,
+    /// What the pages that are decoded at once may take.
+    held_bytes: u64,
 }
 
 impl RecordFormat for Parquet {
@@ -208,14 +216,22 @@ impl Opened<'_> {
         rows: Range<u64>,
         output: &Output<'_>,
     ) -> Result<(), Stop> {
-        let bytes = self.declared_bytes(group);
+        let pages = match guarded(|| self.pages(group)) {
+            Ok(pages) => pages,
+            Err((code, what)) => return output.refuse(rows, code, what),
+        };
+        let bytes = self.declared_bytes(group).max(pages.bytes);
+        let limit = self.parquet.held_bytes;
         if bytes > MAX_GROUP_BYTES {
             let what = format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
             return output.refuse(rows, RejectCode::TooLarge, what);
         }
-        let average = bytes / (rows.end - rows.start);
-        let fitting = self.parquet.cut.bytes / average.max(1);
-        let step = fitting.clamp(1, self.parquet.cut.records as u64);
+        if pages.held > limit {
+            let what =
+                format!("pages of {} bytes must be held at once, at most {limit} may (limits.memory)", pages.held);
+            return output.refuse(rows, RejectCode::TooLarge, what);
+        }
+        let step = self.step(bytes / (rows.end - rows.start), pages.word);
         let mut start = rows.start;
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
@@ -242,13 +258,39 @@ impl Opened<'_> {
         Ok(())
     }
 
+    /// How many rows to decode at once, by their average bytes and by what a repeated word may add to each.
+    fn step(&self, average: u64, word: u64) -> u64 {
+        let Cut { records, bytes } = self.parquet.cut;
+        let fitting = bytes / average.max(1);
+        let repeated = bytes.saturating_mul(WORDS) / word.max(1);
+        fitting.min(repeated).clamp(1, records as u64)
+    }
+
+    /// The planned columns of a row group.
+    fn leaves<'g>(&self, group: &'g RowGroupMetaData) -> impl Iterator<Item = &'g ColumnChunkMetaData> {
+        let descriptor = group.schema_descr();
+        let leaves = 0..group.num_columns().min(descriptor.num_columns());
+        leaves
+            .filter(|&leaf| self.places.contains(&descriptor.get_column_root_idx(leaf)))
+            .map(|leaf| group.column(leaf))
+    }
+
     /// Bytes that a row group says its planned columns take without compression.
     fn declared_bytes(&self, group: &RowGroupMetaData) -> u64 {
-        let descriptor = group.schema_descr();
-        let planned = (0..group.num_columns().min(descriptor.num_columns()))
-            .filter(|&leaf| self.places.contains(&descriptor.get_column_root_idx(leaf)));
-        let sizes = planned.map(|leaf| u64::try_from(group.column(leaf).uncompressed_size()).unwrap_or(u64::MAX));
+        let sizes = self.leaves(group).map(|leaf| u64::try_from(leaf.uncompressed_size()).unwrap_or(u64::MAX));
         sizes.fold(0, u64::saturating_add)
+    }
+
+    /// What the pages of the planned columns say that they take.
+    fn pages(&self, group: &RowGroupMetaData) -> Result<Pages, parquet::errors::ParquetError> {
+        let mut all = Pages::default();
+        for leaf in self.leaves(group) {
+            let pages = Pages::of(&self.input, leaf, self.parquet.held_bytes)?;
+            all.bytes = all.bytes.saturating_add(pages.bytes);
+            all.held = all.held.saturating_add(pages.held);
+            all.word = all.word.saturating_add(pages.word);
+        }
+        Ok(all)
     }
 
     /// A decoder of the rows `part` of a row group, `step` at a time.

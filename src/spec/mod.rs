@@ -3,6 +3,8 @@
 mod layers;
 mod place;
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -92,15 +94,30 @@ impl Default for RejectsSettings {
     }
 }
 
+/// Bytes that a pipeline file may have; what people write has some thousand.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Stages that a pipeline may have: what is done for each pair of them is bounded with it.
+const MAX_STAGES: usize = 256;
+
 /// Reads a pipeline file, overlays `LATENTFLOW__*` variables and `key=value` pairs, and splits it into tables.
 ///
 /// # Errors
 /// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
 pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
+    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
     let variables =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     parse(path, &text, variables, sets)
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it is longer than a pipeline file may be, at most {MAX_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 /// [`read`] without the file system: the file's text, and the environment as pairs.
@@ -133,6 +150,10 @@ pub fn parse(
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase().replace([' ', '.'], "-"));
     let name = settings.name.clone().or(stem).unwrap_or_default();
     faults.extend(check_names(&name, &models, &stages));
+    if stages.len() > MAX_STAGES {
+        let text = format!("there are {} stages; a pipeline has at most {MAX_STAGES}", stages.len());
+        return Err(Problems::new(&places, vec![Fault::new("stages", text)]));
+    }
     if stages.is_empty() && faults.is_empty() {
         faults.push(Fault::new("", "no stages: a pipeline needs at least a source and a sink; see `latentflow init`"));
     }

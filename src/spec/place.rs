@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
@@ -27,31 +26,31 @@ impl Places {
     pub(super) fn of(path: &Path, text: &str) -> Result<Self, Problems> {
         let mut places = Self { file: path.display().to_string(), ..Self::default() };
         let (table, errors) = DeTable::parse_recoverable(text);
+        let lines = Lines::new(text);
         if !errors.is_empty() {
-            let line = |span: Option<Range<usize>>| span.map_or(0, |span| line_of(text, span.start));
-            let located = errors.iter().map(|error| Located {
-                place: format!("{}:{}", places.file, line(error.span())),
-                line: line(error.span()),
-                fault: Fault::new("", error.message().trim().to_owned()),
+            let located = errors.iter().map(|error| {
+                let line = error.span().map_or(0, |span| lines.of(span.start));
+                let place = if line == 0 { places.file.clone() } else { format!("{}:{line}", places.file) };
+                Located { place, line, fault: Fault::new("", error.message().trim().to_owned()) }
             });
             return Err(Problems { located: located.collect(), partial: None });
         }
-        places.walk(text, "", table.get_ref());
+        places.walk(&lines, "", table.get_ref());
         Ok(places)
     }
 
-    fn walk(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
+    fn walk(&mut self, lines: &Lines, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-            self.lines.insert(path.clone(), line_of(text, key.span().start));
-            self.walk_value(text, &path, value);
+            self.lines.insert(path.clone(), lines.of(key.span().start));
+            self.walk_value(lines, &path, value);
         }
     }
 
-    fn walk_value(&mut self, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
+    fn walk_value(&mut self, lines: &Lines, path: &str, value: &Spanned<DeValue<'_>>) {
         if let DeValue::Table(table) = value.get_ref() {
-            self.walk(text, path, table);
+            self.walk(lines, path, table);
         }
     }
 
@@ -87,6 +86,11 @@ impl Places {
         }
     }
 }
+
+/// Faults that are printed: more is a file of another kind, and nobody reads them.
+const SHOWN: usize = 50;
+/// Characters of a fault's key, and of its message.
+const SHOWN_CHARS: usize = 1000;
 
 /// Everything that is wrong with a pipeline, each fault with its place; prints one a line.
 #[derive(Debug)]
@@ -149,12 +153,15 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (count, Located { place, fault, .. }) in self.located.iter().enumerate() {
+            if count == SHOWN {
+                return write!(f, "\nand {} more", self.len() - SHOWN);
+            }
             if count > 0 {
                 writeln!(f)?;
             }
-            match fault.key.as_str() {
-                "" => write!(f, "{place}: {}", fault.message)?,
-                key => write!(f, "{place}: {key}: {}", fault.message)?,
+            match shorten(&fault.key) {
+                "" => write!(f, "{place}: {}", shorten(&fault.message))?,
+                key => write!(f, "{place}: {key}: {}", shorten(&fault.message))?,
             }
         }
         Ok(())
@@ -163,6 +170,23 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
+/// The beginning of what may quote a hostile file.
+fn shorten(text: &str) -> &str {
+    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Where the lines of a text end.
+struct Lines {
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        Self { ends: text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place).collect() }
+    }
+
+    /// The line that a place is in, counted from 1.
+    fn of(&self, place: usize) -> usize {
+        1 + self.ends.partition_point(|&end| end < place)
+    }
 }

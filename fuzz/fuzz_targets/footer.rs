@@ -1,0 +1,42 @@
+//! Any bytes as what a run finds of earlier ones: a Parquet footer's key-value metadata, and the marker.
+#![no_main]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use latentflow::sink::{footer::Footer, marker::Marker};
+use libfuzzer_sys::fuzz_target;
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData};
+use parquet::schema::types::{SchemaDescriptor, Type};
+
+const KEYS: [&str; 7] = ["provenance", "pipeline", "stage", "digest", "models", "stages", "version"];
+
+fuzz_target!(|text: &str| {
+    // A line for each key, in order; an empty one for a key without a value, a missing one for no key.
+    let entries = KEYS
+        .iter()
+        .zip(text.split('\n'))
+        .map(|(key, value)| KeyValue::new(format!("latentflow.{key}"), (!value.is_empty()).then(|| value.to_owned())));
+    if let Ok(Some(found)) = Footer::of(Path::new("part.parquet"), &metadata(entries.collect())) {
+        let written = metadata(found.to_metadata());
+        let again = Footer::of(Path::new("part.parquet"), &written).expect("what was written can be read");
+        let again = again.expect("what was written is ours");
+        assert_eq!((again.coverage, again.version), (found.coverage, found.version));
+        assert_eq!((again.identity.digest, again.identity.models), (found.identity.digest, found.identity.models));
+    }
+
+    if let Ok(found) = Marker::parse(text.as_bytes()) {
+        let written = serde_json::to_vec(&found).expect("a marker has a JSON form");
+        let again = Marker::parse(&written).expect("what was written can be read");
+        let coverage =
+            |marker: Marker| marker.history.writers.into_iter().map(|(_, coverage)| coverage).collect::<Vec<_>>();
+        assert_eq!(again.folded, found.folded);
+        assert_eq!(coverage(again), coverage(found));
+    }
+});
+
+fn metadata(entries: Vec<KeyValue>) -> ParquetMetaData {
+    let root = Type::group_type_builder("schema").build().expect("a schema");
+    let schema = Arc::new(SchemaDescriptor::new(Arc::new(root)));
+    ParquetMetaData::new(FileMetaData::new(2, 0, None, Some(entries), schema, None), Vec::new())
+}
