@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
 const ORDER: [&[&str]; 12] = [
-    &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable"],
+    &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["kind"],
     &["spec"],
     &["image"],

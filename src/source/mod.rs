@@ -6,6 +6,7 @@ mod csv;
 mod cut;
 mod dead_leaves;
 mod factors;
+mod fetch;
 mod files;
 mod gather;
 mod image_column;

@@ -53,7 +53,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
             for file in &files {
                 let output = Output { schema: &self.schema, file, progress: &progress, sender };
                 // Others may remove or replace files while those before them are read.
-                let read = match file.check() {
+                let read = match file.check()? {
                     Ok(()) => self.format.read(file, &output),
                     Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
                 };
@@ -126,7 +126,7 @@ impl Output<'_> {
 
     /// For `map_err`: an I/O error of the file.
     pub(super) fn io(&self) -> impl FnOnce(std::io::Error) -> StageError {
-        StageError::io(&self.file.path)
+        self.file.failed()
     }
 
     /// Hands over that these rows are no records, as one reject.

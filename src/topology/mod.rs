@@ -26,6 +26,7 @@ use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Plan, Role, slots};
 use crate::sink::{History, Identity, Scope, Sink, Writer};
+use crate::store::Location;
 
 use budget::Budget;
 use dispatch::{Dispatcher, Ended, Feed};
@@ -108,7 +109,8 @@ impl Topology {
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
-        let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        let progress =
+            Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state.as_deref().map(Location::from) };
         let Plan { footprint, allowed, workers, .. } = plan;
         let graph = Arc::new(graph);
         Ok(Self { feeds, graph, sinks, progress, budget, footprint, allowed, workers, stats, metrics })

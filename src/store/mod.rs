@@ -1,0 +1,206 @@
+//! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside knows which it is.
+
+#[cfg(not(feature = "object-store"))]
+mod absent;
+#[cfg(feature = "object-store")]
+mod blocks;
+#[cfg(feature = "object-store")]
+mod bucket;
+mod input;
+#[cfg(feature = "object-store")]
+mod said;
+#[cfg(feature = "object-store")]
+mod task;
+#[cfg(feature = "object-store")]
+mod upload;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::durable::write_atomically;
+use crate::error::StageError;
+
+#[cfg(not(feature = "object-store"))]
+pub use absent::{Remote, Upload};
+#[cfg(feature = "object-store")]
+pub use bucket::Remote;
+pub use input::Input;
+#[cfg(feature = "object-store")]
+pub use upload::Upload;
+
+/// A folder or file of this machine, or a prefix or object of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A path.
+    Local(PathBuf),
+    /// `s3://bucket/key`.
+    Remote(Remote),
+}
+
+/// An object, as a listing knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key below the prefix that was listed, `/` between parts.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// What the store calls this content, without quotes, where it says so.
+    pub etag: Option<String>,
+}
+
+/// What stands before the path of a location that is none of this machine.
+const SCHEME: &str = "://";
+
+impl Location {
+    /// Understands `s3://bucket/prefix`, and takes all else for a path.
+    ///
+    /// # Errors
+    /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build cannot reach.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if is_url(text) { Remote::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
+    }
+
+    /// What is called `name` below this; `/` stands between folders.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        match self {
+            Self::Local(path) => Self::Local(path.join(name)),
+            Self::Remote(remote) => Self::Remote(remote.join(name)),
+        }
+    }
+
+    /// The path, if it is one.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// Opens the file. An object is read as it was when its `size` and `etag` were listed, or not at all.
+    ///
+    /// # Errors
+    /// When the system refuses; what is wrong with an object shows when it is read.
+    pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
+        match self {
+            Self::Local(path) => fs::File::open(path).map(Input::File),
+            Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
+        }
+    }
+
+    /// All bytes of a small file; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
+        let bytes = match self {
+            Self::Local(path) => fs::read(path),
+            Self::Remote(remote) => remote.read(None),
+        };
+        match bytes {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Puts a small file in place of what is there, durably and at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace(&self, bytes: &[u8]) -> Result<(), StageError> {
+        match self {
+            Self::Local(path) => write_atomically(path, bytes),
+            Self::Remote(remote) => remote.put(bytes).map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// Puts a small file where there is none. A folder of this machine is guarded by its lock; in a bucket the store
+    /// decides who was first.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another writer has written it.
+    pub fn create(&self, bytes: &[u8]) -> Result<(), StageError> {
+        match self {
+            Self::Local(path) => write_atomically(path, bytes),
+            Self::Remote(remote) => match remote.create(bytes) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(StageError::Other(format!(
+                    "{self}: another run has just written this; wait for it to end, and run again"
+                ))),
+                Err(error) => Err(self.failed(error)),
+            },
+        }
+    }
+
+    /// An I/O error of this file.
+    pub fn failed(&self, error: io::Error) -> StageError {
+        let path = match self {
+            Self::Local(path) => path.clone(),
+            Self::Remote(remote) => PathBuf::from(remote.to_string()),
+        };
+        StageError::Io { path, source: error }
+    }
+}
+
+/// Whether `text` names something that is no path of this machine.
+pub fn is_url(text: &str) -> bool {
+    let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+'))
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Remote(remote) => remote.fmt(f),
+        }
+    }
+}
+
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Self::Local(path.to_path_buf())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_is_a_path() {
+        for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
+            assert_eq!(Location::parse(path).unwrap(), Location::Local(PathBuf::from(path)));
+        }
+    }
+
+    #[test]
+    fn a_url_of_another_kind_is_refused() {
+        let refused = Location::parse("ftp://host/x").unwrap_err();
+        assert!(refused.contains("s3://bucket/prefix") || refused.contains("--features object-store"), "{refused}");
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    #[test]
+    fn a_build_without_object_stores_says_so() {
+        let refused = Location::parse("s3://bucket/x").unwrap_err();
+        assert_eq!(refused, "this build has no object stores; build with `--features object-store`, or name a path");
+    }
+
+    #[test]
+    fn small_files_are_read_back_and_missing_ones_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Location::from(folder.path()).join("a/b.json");
+        assert_eq!(file.read().unwrap(), None);
+        file.create(b"one").unwrap();
+        file.replace(b"two").unwrap();
+        assert_eq!(file.read().unwrap().unwrap(), b"two");
+    }
+}
