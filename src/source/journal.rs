@@ -60,14 +60,17 @@ pub(super) fn place(stage: &str, state: Option<&Location>, listing: &mut Listing
 ///
 /// # Errors
 /// When one cannot be removed.
-pub(super) fn forget(stage: &str, state: &Path) -> Result<(), StageError> {
-    // The last goes first: what is read is the journals up to the first that is missing.
-    let numbers = (0..).take_while(|&number| file_of(stage, state, number).exists()).collect::<Vec<_>>();
-    for number in numbers.into_iter().rev() {
-        let path = file_of(stage, state, number);
-        std::fs::remove_file(&path).map_err(StageError::io(&path))?;
+pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+    let mut files = Vec::new();
+    loop {
+        let file = file_of(stage, state, files.len());
+        if file.read()?.is_none() {
+            break;
+        }
+        files.push(file);
     }
-    Ok(())
+    // The last goes first: what is read is the journals up to the first that is missing.
+    files.iter().rev().try_for_each(Location::remove)
 }
 
 fn split(stage: &str, number: usize) -> Arc<Split> {

@@ -38,6 +38,7 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::kind::{Kind, options};
+use crate::store::Location;
 use crate::units::{Bytes, Span};
 
 /// The column that says where a record came from.
@@ -184,7 +185,7 @@ pub fn add_origin(
 ///
 /// # Errors
 /// When a journal cannot be removed.
-pub fn forget(stage: &str, state: &std::path::Path) -> Result<(), StageError> {
+pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     journal::forget(stage, state)
 }
 

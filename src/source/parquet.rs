@@ -445,7 +445,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         write(&path, vec![("n", numbers(0..300))], 100);
-        let footer = metadata(&File::open(&path).unwrap()).unwrap();
+        let footer = metadata(&Input::File(File::open(&path).unwrap())).unwrap();
         let (start, length) = footer.row_group(1).column(0).byte_range();
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[start as usize..(start + length) as usize].fill(0xff);
@@ -508,7 +508,7 @@ mod tests {
         let files = files::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
         assert!(files.len() > 60, "{} files", files.len());
         for file in files {
-            let what = match plan::<Config>(json!({ "path": file.path }), 1000) {
+            let what = match plan::<Config>(json!({ "path": root.join(&file.name) }), 1000) {
                 Err(faults) => format!("fault: {}", faults[0].message),
                 Ok(source) => {
                     let batches = drain(source, &Progress::default()).unwrap();

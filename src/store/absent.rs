@@ -44,6 +44,14 @@ impl Remote {
         match self.0 {}
     }
 
+    pub fn children(&self) -> io::Result<Vec<Entry>> {
+        match self.0 {}
+    }
+
+    pub fn remove(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
     pub fn head(&self) -> io::Result<Option<Entry>> {
         match self.0 {}
     }
@@ -112,7 +120,7 @@ impl Seek for Blocks {
 #[expect(missing_docs, reason = "the methods are those of the other build")]
 #[expect(clippy::missing_errors_doc, reason = "nothing can be called")]
 impl Upload {
-    pub fn finish(self) -> io::Result<u64> {
+    pub fn finish(self) -> io::Result<()> {
         match self.0 {}
     }
 }

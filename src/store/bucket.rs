@@ -79,6 +79,21 @@ impl Remote {
         .map_err(|error: Error| failure(&error))
     }
 
+    /// The objects directly below this, by name.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn children(&self) -> io::Result<Vec<Entry>> {
+        let (prefix, store) = (self.path()?, Arc::clone(&self.store));
+        let listed = wait(async move {
+            let listed = store.list_with_delimiter(Some(&prefix)).await?;
+            Ok(listed.objects.iter().filter_map(|object| Entry::below(&prefix, object)).collect::<Vec<_>>())
+        })?;
+        let mut entries = listed.map_err(|error: Error| failure(&error))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
     /// What the store knows of this object; `None` where there is none.
     ///
     /// # Errors
@@ -145,6 +160,18 @@ impl Remote {
         match wait(async move { store.put_opts(&path, payload, PutMode::Create.into()).await })? {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Removes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn remove(&self) -> io::Result<()> {
+        let (path, store) = (self.path()?, Arc::clone(&self.store));
+        match wait(async move { store.delete(&path).await })? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failure(&error)),
         }
     }

@@ -7,6 +7,7 @@ mod blocks;
 #[cfg(feature = "object-store")]
 mod bucket;
 mod input;
+mod output;
 #[cfg(feature = "object-store")]
 mod said;
 #[cfg(feature = "object-store")]
@@ -27,6 +28,7 @@ pub use absent::{Remote, Upload};
 #[cfg(feature = "object-store")]
 pub use bucket::Remote;
 pub use input::Input;
+pub use output::Output;
 #[cfg(feature = "object-store")]
 pub use upload::Upload;
 
@@ -62,6 +64,14 @@ impl Location {
     /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build cannot reach.
     pub fn parse(text: &str) -> Result<Self, String> {
         if is_url(text) { Remote::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
+    }
+
+    /// As [`Location::parse`], of what was written where a path is expected.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(path: &Path) -> Result<Self, String> {
+        path.to_str().map_or_else(|| Ok(Self::from(path)), Self::parse)
     }
 
     /// What is called `name` below this; `/` stands between folders.
@@ -137,14 +147,97 @@ impl Location {
         }
     }
 
-    /// An I/O error of this file.
-    pub fn failed(&self, error: io::Error) -> StageError {
-        let path = match self {
+    /// Begins a file that is there once it is finished.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin(&self) -> Result<Output, StageError> {
+        Output::begin(self)
+    }
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<(), StageError> {
+        let removed = match self {
+            Self::Local(path) => fs::remove_file(path),
+            Self::Remote(remote) => remote.remove(),
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the folder is there: a prefix is where an object lies below it.
+    ///
+    /// # Errors
+    /// When a store cannot be asked.
+    pub fn is_folder(&self) -> Result<bool, StageError> {
+        match self {
+            Self::Local(path) => Ok(path.is_dir()),
+            Self::Remote(remote) => Ok(!remote.list().map_err(|error| self.failed(error))?.is_empty()),
+        }
+    }
+
+    /// What is known of a file; `None` where there is no such file, or it is a folder.
+    ///
+    /// # Errors
+    /// When the system cannot be asked.
+    pub fn file(&self) -> Result<Option<Entry>, StageError> {
+        match self {
+            Self::Local(path) if path.is_dir() => Ok(None),
+            Self::Local(path) => {
+                let size = fs::metadata(path).map_err(StageError::io(path))?.len();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Some(Entry { name, size, mtime_ns: 0, etag: None }))
+            }
+            Self::Remote(remote) => remote.head().map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// The files directly in a folder, by name; none where there is no such folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn files(&self) -> Result<Vec<Entry>, StageError> {
+        match self {
+            Self::Local(path) => local_files(path),
+            Self::Remote(remote) => remote.children().map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// As it would be written where a path is expected: what [`Location::of`] understands.
+    pub fn to_path(&self) -> PathBuf {
+        match self {
             Self::Local(path) => path.clone(),
             Self::Remote(remote) => PathBuf::from(remote.to_string()),
-        };
-        StageError::Io { path, source: error }
+        }
     }
+
+    /// An I/O error of this file.
+    pub fn failed(&self, error: io::Error) -> StageError {
+        StageError::Io { path: self.to_path(), source: error }
+    }
+}
+
+fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StageError::io(folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StageError::io(folder))?;
+        let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
+        // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder again.
+        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+            files.push(Entry { name, size: metadata.len(), mtime_ns: 0, etag: None });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
 }
 
 /// Whether `text` names something that is no path of this machine.

@@ -22,35 +22,32 @@ pub struct Upload {
     /// The part that is on its way, while the next is filled.
     sending: Option<Pending<Result<(), object_store::Error>>>,
     parts: u64,
-    bytes: u64,
 }
 
 impl Upload {
     pub(super) fn new(remote: Remote) -> Self {
-        Self { remote, part: BytesMut::new(), begun: None, sending: None, parts: 0, bytes: 0 }
+        Self { remote, part: BytesMut::new(), begun: None, sending: None, parts: 0 }
     }
 
-    /// Makes the object visible, whole; says how many bytes it has.
+    /// Makes the object visible, whole.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked: then it may be there or not.
-    pub fn finish(mut self) -> io::Result<u64> {
+    pub fn finish(mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
         let path = self.remote.path()?;
         if self.begun.is_none() {
             let store = self.remote.store();
             let put = async move { store.put(&path, PutPayload::from(last)).await };
-            wait(put)?.map_err(|error| failure(&error))?;
-            return Ok(self.bytes);
+            return wait(put)?.map(drop).map_err(|error| failure(&error));
         }
         if !last.is_empty() {
             self.send(last)?;
         }
         self.sent()?;
-        let Some(mut begun) = self.begun.take() else { return Ok(self.bytes) };
+        let Some(mut begun) = self.begun.take() else { return Ok(()) };
         // An upload whose end is in doubt is not aborted: it may be there already.
-        wait(async move { begun.complete().await })?.map_err(|error| failure(&error))?;
-        Ok(self.bytes)
+        wait(async move { begun.complete().await })?.map(drop).map_err(|error| failure(&error))
     }
 
     /// Sends a part, once the one before has arrived.
@@ -91,7 +88,6 @@ impl Write for Upload {
         }
         let taken = bytes.len().min(PART - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);
-        self.bytes += taken as u64;
         Ok(taken)
     }
 

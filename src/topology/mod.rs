@@ -16,7 +16,7 @@ mod suspects;
 mod worker;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -109,8 +109,7 @@ impl Topology {
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
-        let progress =
-            Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state.as_deref().map(Location::from) };
+        let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
         let Plan { footprint, allowed, workers, .. } = plan;
         let graph = Arc::new(graph);
         Ok(Self { feeds, graph, sinks, progress, budget, footprint, allowed, workers, stats, metrics })
@@ -132,7 +131,7 @@ impl Topology {
         let stop = Stop::new();
         let capacity = slots(self.workers);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
-        let suspects = match Suspects::open(self.progress.state.as_deref(), done, capacity) {
+        let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
             Ok(suspects) => Arc::new(suspects),
             Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
         };
@@ -214,7 +213,8 @@ fn open_sink(
 ) -> Result<(History, bool, Box<dyn Writer>), StageError> {
     let durable = sink.folder().is_some();
     let history = sink.history()?;
-    let admitted = history.admit(sink.folder().unwrap_or(Path::new("")), &identity, scope);
+    let nowhere = Location::Local(PathBuf::new());
+    let admitted = history.admit(sink.folder().unwrap_or(&nowhere), &identity, scope);
     match (admitted, changes) {
         (Ok(()), _) => {}
         (Err(_), Changes::Allow) => {

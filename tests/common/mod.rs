@@ -6,7 +6,6 @@ pub mod outputs;
 pub mod runs;
 pub mod scenarios;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
@@ -18,6 +17,7 @@ use latentflow::error::StageError;
 use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
 use latentflow::sink::{History, Identity, Sink, Writer, Written};
 use latentflow::source::{BatchSize, Opened, Source, origin_fields};
+use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
 pub fn schema() -> SchemaRef {
@@ -94,6 +94,7 @@ pub struct Kept {
 /// Keeps rows in memory; claims a folder, so that it counts as durable.
 #[derive(Clone)]
 pub struct Memo {
+    pub folder: Location,
     pub kept: Arc<Mutex<Kept>>,
     pub fails_at: Option<u64>,
     pub slow: bool,
@@ -101,7 +102,7 @@ pub struct Memo {
 
 impl Memo {
     pub fn new() -> Self {
-        Self { kept: Arc::default(), fails_at: None, slow: false }
+        Self { folder: Location::Local("memory".into()), kept: Arc::default(), fails_at: None, slow: false }
     }
 
     pub fn rows(&self) -> Vec<u64> {
@@ -114,8 +115,8 @@ impl Memo {
 }
 
 impl Sink for Memo {
-    fn folder(&self) -> Option<&Path> {
-        Some(Path::new("memory"))
+    fn folder(&self) -> Option<&Location> {
+        Some(&self.folder)
     }
 
     fn history(&self) -> Result<History, StageError> {
