@@ -51,6 +51,10 @@ impl Source for Images {
         SchemaRef::clone(&self.rules.schema)
     }
 
+    fn reading_bytes(&self) -> u64 {
+        self.files.reading_bytes()
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let mut listing = self.files.list()?;
         let found = listing.files.len();

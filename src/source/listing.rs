@@ -13,7 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{Fault, StageError};
-use crate::store::{Entry, Input, Location, Remote, is_url};
+use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]
@@ -83,6 +83,11 @@ impl FileSet {
             Location::parse(&root).map_err(|message| Fault::new("path", message))?;
         }
         Ok(set)
+    }
+
+    /// Bytes that reading one of the files takes, beside what was read.
+    pub(super) fn reading_bytes(&self) -> u64 {
+        reading_bytes(&self.path)
     }
 
     /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.

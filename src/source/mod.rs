@@ -53,6 +53,11 @@ pub trait Source: Send {
     /// The columns of every batch; the first two are [`SOURCE`] and [`ROW`].
     fn schema(&self) -> SchemaRef;
 
+    /// Bytes that it holds at most, beside its batches, while it reads.
+    fn reading_bytes(&self) -> u64 {
+        0
+    }
+
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
     /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.

@@ -13,6 +13,7 @@ use crate::error::StageError;
 use crate::source::files::{self, InputFile};
 use crate::source::listing::Refusal;
 use crate::source::{BatchSender, Opened, SOURCE, Source, add_origin, read_blocking};
+use crate::store;
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + 'static {
@@ -43,6 +44,10 @@ pub(super) struct RecordFiles<F> {
 impl<F: RecordFormat> Source for RecordFiles<F> {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    fn reading_bytes(&self) -> u64 {
+        store::reading_bytes(&self.path)
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {

@@ -55,6 +55,10 @@ impl Source for Tar {
         SchemaRef::clone(&self.rules.schema)
     }
 
+    fn reading_bytes(&self) -> u64 {
+        self.files.reading_bytes()
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let listing = self.files.list()?;
         if listing.files.is_empty() {

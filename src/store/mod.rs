@@ -54,6 +54,16 @@ pub struct Entry {
     pub etag: Option<String>,
 }
 
+/// What an object that is being read takes at most: its blocks, or small objects that are read together.
+const READING_BYTES: u64 = 36 << 20;
+/// What an object that is being written takes: the part that is filled, and the one that is on its way.
+const WRITING_BYTES: u64 = 16 << 20;
+
+/// Bytes that it takes to read from `path`, beside what was read.
+pub fn reading_bytes(path: &str) -> u64 {
+    if is_url(path) { READING_BYTES } else { 0 }
+}
+
 /// What stands before the path of a location that is none of this machine.
 const SCHEME: &str = "://";
 
@@ -81,6 +91,11 @@ impl Location {
             Self::Local(path) => Self::Local(path.join(name)),
             Self::Remote(remote) => Self::Remote(remote.join(name)),
         }
+    }
+
+    /// Bytes that it takes to write a file here, beside those of who writes it.
+    pub fn writing_bytes(&self) -> u64 {
+        if self.local().is_some() { 0 } else { WRITING_BYTES }
     }
 
     /// The path, if it is one.
