@@ -58,7 +58,7 @@ impl Reset {
         }
         for (name, sink) in &chosen {
             let Written { files, bytes, records } = forget(name, *sink, false)?;
-            let folder = sink.folder().map(ToString::to_string).unwrap_or_default();
+            let folder = sink.folder().map(|folder| folder.to_string()).unwrap_or_default();
             print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", Bytes(bytes)))?;
         }
         if !self.yes && !confirmed()? {

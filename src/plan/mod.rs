@@ -99,7 +99,7 @@ impl Plan {
     /// Per stage, the folder that it writes.
     pub fn folders(&self) -> Vec<Option<Location>> {
         let folder = |stage: &Stage| match &stage.role {
-            Role::Sink(sink, _) => sink.folder().cloned(),
+            Role::Sink(sink, _) => sink.folder(),
             _ => None,
         };
         self.stages.iter().map(folder).collect()

@@ -23,7 +23,7 @@ impl SinkConfig for Config {
 struct Discard;
 
 impl Sink for Discard {
-    fn folder(&self) -> Option<&Location> {
+    fn folder(&self) -> Option<Location> {
         None
     }
 

@@ -129,8 +129,8 @@ impl Images {
 }
 
 impl Sink for Images {
-    fn folder(&self) -> Option<&Location> {
-        Some(&self.folder)
+    fn folder(&self) -> Option<Location> {
+        Some(self.folder.clone())
     }
 
     fn history(&self) -> Result<History, StageError> {

@@ -7,7 +7,7 @@ mod discard;
 mod distribution;
 mod encoder;
 mod epoch;
-mod files;
+pub mod files;
 pub mod footer;
 mod identity;
 mod images;
@@ -39,7 +39,7 @@ pub const STATE: &str = "_latentflow";
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
-    fn folder(&self) -> Option<&Location>;
+    fn folder(&self) -> Option<Location>;
 
     /// What earlier runs made durable, by its own files. Nobody else may write there from now on.
     ///

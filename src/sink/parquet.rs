@@ -185,8 +185,8 @@ impl ParquetSink {
 }
 
 impl Sink for ParquetSink {
-    fn folder(&self) -> Option<&Location> {
-        Some(&self.folder)
+    fn folder(&self) -> Option<Location> {
+        Some(self.folder.clone())
     }
 
     fn history(&self) -> Result<History, StageError> {

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_dataset_can_be_planned() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(plan(&folder.path().into()).unwrap().folder(), Some(&folder.path().into()));
+        assert_eq!(plan(&folder.path().into()).unwrap().folder(), Some(folder.path().into()));
         assert_eq!(plan(&Location::Local("".into())).err().unwrap()[0].key, "path");
     }
 }

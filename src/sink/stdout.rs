@@ -48,7 +48,7 @@ struct StdoutSink {
 }
 
 impl Sink for StdoutSink {
-    fn folder(&self) -> Option<&Location> {
+    fn folder(&self) -> Option<Location> {
         None
     }
 

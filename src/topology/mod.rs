@@ -213,8 +213,8 @@ fn open_sink(
 ) -> Result<(History, bool, Box<dyn Writer>), StageError> {
     let durable = sink.folder().is_some();
     let history = sink.history()?;
-    let nowhere = Location::Local(PathBuf::new());
-    let admitted = history.admit(sink.folder().unwrap_or(&nowhere), &identity, scope);
+    let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
+    let admitted = history.admit(&folder, &identity, scope);
     match (admitted, changes) {
         (Ok(()), _) => {}
         (Err(_), Changes::Allow) => {

@@ -94,7 +94,6 @@ pub struct Kept {
 /// Keeps rows in memory; claims a folder, so that it counts as durable.
 #[derive(Clone)]
 pub struct Memo {
-    pub folder: Location,
     pub kept: Arc<Mutex<Kept>>,
     pub fails_at: Option<u64>,
     pub slow: bool,
@@ -102,7 +101,7 @@ pub struct Memo {
 
 impl Memo {
     pub fn new() -> Self {
-        Self { folder: Location::Local("memory".into()), kept: Arc::default(), fails_at: None, slow: false }
+        Self { kept: Arc::default(), fails_at: None, slow: false }
     }
 
     pub fn rows(&self) -> Vec<u64> {
@@ -115,8 +114,8 @@ impl Memo {
 }
 
 impl Sink for Memo {
-    fn folder(&self) -> Option<&Location> {
-        Some(&self.folder)
+    fn folder(&self) -> Option<Location> {
+        Some(Location::Local("memory".into()))
     }
 
     fn history(&self) -> Result<History, StageError> {
