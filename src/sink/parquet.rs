@@ -206,7 +206,9 @@ impl Sink for ParquetSink {
     }
 
     fn forget(&self, remove: bool) -> Result<Written, StageError> {
-        let _claim = Claim::take(&self.folder)?;
+        // In a bucket a claim would stop a run that goes on: to count is no reason for that.
+        let claims = remove || self.folder.local().is_some();
+        let _claim = claims.then(|| Claim::take(&self.folder)).transpose()?;
         let mut forgotten = Written::default();
         // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
         if remove {
