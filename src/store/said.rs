@@ -23,6 +23,12 @@ pub(super) fn failure(error: &Error) -> io::Error {
 /// Variables whose values are never shown.
 const SECRET: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
 
+/// Shorter values are for tests; to take them out would only spoil the words that they are part of.
+const SHORTEST: usize = 8;
+
+/// Who is asked for credentials where the environment has none: the machine, if it belongs to a cloud.
+const MACHINE: &str = "169.254.169.254";
+
 /// Letters of a message that are kept.
 const LONGEST: usize = 400;
 
@@ -37,12 +43,15 @@ pub(super) fn plain(message: &str) -> String {
     };
     for name in SECRET {
         if let Ok(value) = std::env::var(name)
-            && !value.is_empty()
+            && value.len() >= SHORTEST
         {
             text = text.replace(&value, "***");
         }
     }
-    let text = without_user(&text);
+    let mut text = without_user(&text);
+    if text.contains(MACHINE) {
+        text.insert_str(0, "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ");
+    }
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.trim_end().to_owned(),

@@ -181,17 +181,19 @@ fn rows_that_leave_no_record_are_done_too() {
 
 #[test]
 fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
+    const ROWS: u32 = 600_000;
     let Some(bucket) = Bucket::new("kills") else { return };
     let folder = tempfile::tempdir().unwrap();
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     println!("seed {seed}");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     // Files of more than a part, so that kills meet uploads in all their states.
-    let pipeline = numbers(&bucket, 300_000, 64, "bytes = \"12MiB\"");
+    let pipeline =
+        numbers(&bucket, ROWS, 64, "bytes = \"30MiB\"") + "row_group = { bytes = \"1MiB\" }\ncompression = \"none\"\n";
     let mut kills = 0;
     for _ in 0..12 {
         let mut child = start(folder.path(), &bucket, &pipeline);
-        std::thread::sleep(Duration::from_millis(random.random_range(300..3000)));
+        std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -199,10 +201,11 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
         assert!(there.is_sorted_by(|a, b| a < b), "a row is there twice");
     }
     assert!(kills > 0, "every run was over before it could be killed");
+    assert!(bucket.unfinished() > 0, "no kill met an upload of several parts");
     let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
     assert_done(&output);
-    assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), 300_000);
-    assert_eq!(rows(&bucket, "out/"), (0..300_000).collect::<Vec<_>>());
+    assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), u64::from(ROWS));
+    assert_eq!(rows(&bucket, "out/"), (0..u64::from(ROWS)).collect::<Vec<_>>());
 }
 
 /// In debug builds a commit can be cut short at a step of it.

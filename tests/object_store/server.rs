@@ -139,6 +139,13 @@ impl Bucket {
         listing.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
     }
 
+    /// Uploads that were begun and neither finished nor given up.
+    pub fn unfinished(&self) -> usize {
+        let (status, listing) = self.ask("GET", "?uploads", b"");
+        assert_eq!(status, 200);
+        String::from_utf8(listing).unwrap().matches("<UploadId>").count()
+    }
+
     /// One request. The server wants to see a signature, but does not check it.
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let (name, port, length) = (self.name, self.server.port, body.len());
