@@ -37,7 +37,15 @@ impl Epoch {
             let known = numbers(&state).map_err(failed)?;
             let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
             let number = number.ok_or_else(|| StageError::Other(format!("{prefix}: there is no epoch left")))?;
-            if state.join(&name(number)).create(text.as_bytes()).map_err(failed)? {
+            let claim = state.join(&name(number));
+            if claim.create(text.as_bytes()).map_err(failed)? {
+                // A store that lets it be created once more would let another run do so.
+                if claim.create(text.as_bytes()).map_err(failed)? {
+                    return Err(StageError::Other(format!(
+                        "{prefix}: this store does not keep two writers apart (it ignores `If-None-Match: *` on PUT); \
+                         write to a folder, and copy it"
+                    )));
+                }
                 // They say nothing that this one does not say.
                 for before in known {
                     if let Err(error) = state.join(&name(before)).remove() {

@@ -323,6 +323,55 @@ fn what_is_not_there_is_said() {
     fault("gs://missing/in", "`gs://` is no kind of location that is known");
 }
 
+/// Reads `from` with a source of this kind into a folder, and ends the store once that has a file.
+fn lose_the_store(kind: &str, fill: impl FnOnce(&Path, &Bucket)) {
+    let Some(bucket) = Bucket::alone("lost") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &bucket);
+    let batch = if kind == "parquet" || kind == "csv" { 4096 } else { 16 };
+    let pipeline = format!(
+        "workers = 1\n[stages.in]\nkind = \"{kind}\"\npath = \"s3://lost/in\"\nbatch = {{ records = {batch} }}\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\nfile = {{ records = {batch} }}\n"
+    );
+    let child = start(folder.path(), &bucket, &pipeline);
+    let out = folder.path().join("out");
+    while !out.exists() || files(&out).is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bucket.pull_the_plug();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{kind}: {text}");
+    assert!(text.contains("latentflow: in: s3://lost/in"), "{kind}: {text}");
+    assert_eq!(files(&out.join("_latentflow/rejects")).len(), 0, "{kind}: what could not be read is no reject");
+}
+
+#[test]
+fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
+    let image = [b"P6 200 200 255\n".to_vec(), vec![7; 120_000]].concat();
+    lose_the_store("images", |_, bucket| {
+        (0..800).for_each(|number| bucket.put(&format!("in/{number:03}.ppm"), &image));
+    });
+    lose_the_store("tar", |_, bucket| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for number in 0..800 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(image.len() as u64);
+            tar.append_data(&mut header, format!("{number}.ppm"), image.as_slice()).unwrap();
+        }
+        bucket.put("in/a.tar", &tar.into_inner().unwrap());
+    });
+    lose_the_store("csv", |_, bucket| {
+        bucket.put("in/a.csv", ["a,b\n", &"1.25,2.5\n".repeat(12 << 20)].concat().as_bytes())
+    });
+    lose_the_store("parquet", |folder, bucket| {
+        let pipeline = "[stages.in]\nkind = \"synthetic\"\nof = \"features\"\nrecords = 400000\nwidth = 64\n\
+            [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"made\"\ncompression = \"none\"\n";
+        assert_done(&run(folder, bucket, pipeline, &[]).0);
+        bucket.put("in/a.parquet", files(&folder.join("made")).values().next().unwrap());
+    });
+}
+
 /// A black image of one pixel.
 const PIXEL: &[u8] = b"P6 1 1 255\n\0\0\0";
 

@@ -28,22 +28,15 @@ const UNSIGNED: &str = "Authorization: AWS4-HMAC-SHA256 \
 
 /// Killed by its process number when the last test that uses it has ended.
 struct Server {
-    process: Child,
+    process: Mutex<Child>,
     port: u16,
 }
 
 impl Server {
     /// The server, started if need be; `None`, said once, where Python or pip cannot provide it.
     fn get() -> Option<Arc<Self>> {
-        static PYTHON: LazyLock<Option<PathBuf>> = LazyLock::new(|| match install() {
-            Ok(python) => Some(python),
-            Err(reason) => {
-                eprintln!("skipped: moto cannot be had: {reason}");
-                None
-            }
-        });
         static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let python = PYTHON.as_ref()?;
+        let python = python()?;
         let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = known.upgrade() {
             return Some(server);
@@ -59,15 +52,34 @@ impl Server {
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let port = lines.map_while(Result::ok).find_map(|line| line.trim().parse().ok());
-        Self { process, port: port.expect("moto says its port") }
+        Self { process: Mutex::new(process), port: port.expect("moto says its port") }
+    }
+}
+
+impl Server {
+    fn end(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.end();
     }
+}
+
+/// The Python that has moto; `None`, said once, where it cannot be had.
+fn python() -> Option<&'static Path> {
+    static PYTHON: LazyLock<Option<PathBuf>> = LazyLock::new(|| match install() {
+        Ok(python) => Some(python),
+        Err(reason) => {
+            eprintln!("skipped: moto cannot be had: {reason}");
+            None
+        }
+    });
+    PYTHON.as_deref()
 }
 
 /// Makes the virtual environment, once for all runs.
@@ -102,6 +114,18 @@ impl Bucket {
         let bucket = Self { server: Server::get()?, name };
         assert_eq!(bucket.ask("PUT", "", b"").0, 200);
         Some(bucket)
+    }
+
+    /// The same, in a server of its own.
+    pub fn alone(name: &'static str) -> Option<Self> {
+        let bucket = Self { server: Arc::new(Server::start(python()?)), name };
+        assert_eq!(bucket.ask("PUT", "", b"").0, 200);
+        Some(bucket)
+    }
+
+    /// Ends the server of a bucket that has its own.
+    pub fn pull_the_plug(&self) {
+        self.server.end();
     }
 
     /// Where `key` lies, as pipelines name it.
