@@ -1,11 +1,10 @@
 //! Whole files, one after the other; those of a bucket some at a time, since each request takes its time.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 
 use crate::error::StageError;
 use crate::source::listing::{ListedFile, Refusal};
-use crate::store::{Location, Remote};
+use crate::store::{Location, Remote, is_about_file};
 
 /// Objects that are asked for together.
 const TOGETHER: usize = 16;
@@ -61,7 +60,7 @@ impl<'a> Fetch<'a> {
                 true => Err(Refusal::too_large(&file.name, file.size, self.limit)),
                 false => match answers.next() {
                     Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
-                    Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
+                    Some(Err(error)) if !is_about_file(&error) => {
                         return Err(file.location(self.root).failed(error));
                     }
                     Some(Err(error)) => Err(file.unreadable(&error.to_string())),

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use super::Remote;
 use super::task::Pending;
+use super::{Remote, is_about_file};
 
 /// Bytes of a block: what comes in the time that a request takes to be answered at all, or more.
 const BLOCK: u64 = 1 << 20;
@@ -138,7 +138,7 @@ impl Object {
 
     /// Keeps a failure that is not the object's.
     fn note(&self, error: io::Error) -> io::Error {
-        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) {
+        if !is_about_file(&error) {
             self.held().lost.get_or_insert(error.to_string());
         }
         error

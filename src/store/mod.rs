@@ -255,6 +255,12 @@ fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
     Ok(files)
 }
 
+/// Whether an error of [`Input`] or [`Remote`] says something of the file: that it is not there, not as it was listed,
+/// or shorter than it should be. Every other says something of the store alone.
+pub fn is_about_file(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle | ErrorKind::UnexpectedEof)
+}
+
 /// Whether `text` names something that is no path of this machine.
 pub fn is_url(text: &str) -> bool {
     let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);

@@ -4,14 +4,14 @@ use std::io::{self, ErrorKind};
 
 use object_store::Error;
 
-/// The error as the system would have put it. `NotFound` says that the object is not there, or not as it was listed;
-/// every other kind says nothing about the object.
+/// The error as the system would have put it: see [`super::is_about_file`].
 pub(super) fn failure(error: &Error) -> io::Error {
     let (kind, text) = match error {
         Error::NotFound { .. } => (ErrorKind::NotFound, "there is no such object".to_owned()),
-        Error::Precondition { .. } | Error::NotModified { .. } => {
-            (ErrorKind::NotFound, "was changed since it was listed; the next run takes it anew".to_owned())
-        }
+        Error::Precondition { .. } | Error::NotModified { .. } => (
+            ErrorKind::StaleNetworkFileHandle,
+            "was changed since it was listed; the next run takes it anew".to_owned(),
+        ),
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             (ErrorKind::PermissionDenied, format!("the store refuses: {}", plain(&error.to_string())))
         }
