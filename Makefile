@@ -14,7 +14,7 @@ build: runtime
 
 # Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
 test: runtime
-	cargo test --locked
+	cargo test --locked --features object-store
 
 # The same test kills 20 runs in `make test`.
 chaos: runtime

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Provenance, SplitRows};
+use crate::store::Location;
 
 /// A set of integers, kept as ascending, disjoint, non-touching half-open ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ pub struct Progress {
     /// What each sink has.
     pub sinks: Arc<Vec<Coverage>>,
     /// Where journals are kept; `None` where no sink is durable.
-    pub state: Option<PathBuf>,
+    pub state: Option<Location>,
 }
 
 impl Progress {

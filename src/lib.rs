@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod durable;
+pub mod store;
 pub mod units;
 pub mod machine;
 pub mod batch;

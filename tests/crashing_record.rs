@@ -18,6 +18,7 @@ use latentflow::kind::find;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
 use latentflow::sink::{self, Identity, StageIdentity};
+use latentflow::store::Location;
 use latentflow::topology::{Changes, Outcome, Topology};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -52,8 +53,8 @@ fn the_process_that_dies() {
     let mut plan = plan(vec![source("a", RECORDS, 16), transform("dies", vec![0], dies), out], 2);
     let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));
     let identity = Identity { stages: BTreeMap::from(stages), ..Identity::default() };
-    plan.rejects = Some((sink::rejects::plan(&folder.join("rejects")).unwrap(), identity));
-    plan.state = Some(folder.join("state"));
+    plan.rejects = Some((sink::rejects::plan(&Location::from(folder).join("rejects")).unwrap(), identity));
+    plan.state = Some(Location::from(folder).join("state"));
     let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
@@ -68,9 +69,9 @@ fn start(folder: &Path, death: &str) -> ExitStatus {
 /// Rows of a dataset, ascending, and the words in a column of it.
 fn read(folder: &Path, words: &str) -> (Vec<u64>, Vec<String>) {
     let (mut rows, mut found) = (Vec::new(), Vec::new());
-    let files = sink::footer::data_files(folder).unwrap();
+    let files = sink::files::data_files(&Location::from(folder)).unwrap();
     for file in files {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(file).unwrap()).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.open().unwrap()).unwrap();
         for batch in reader.build().unwrap().map(Result::unwrap) {
             rows.extend_from_slice(batch.column(1).as_primitive::<UInt64Type>().values());
             let words = batch.column_by_name(words).unwrap().as_string::<i32>();

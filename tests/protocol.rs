@@ -6,7 +6,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -18,6 +17,7 @@ use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
 use latentflow::sink::{History, Identity, Sink, StageIdentity, Writer, Written};
+use latentflow::store::Location;
 use latentflow::topology::{Changes, Outcome, Topology};
 use proptest::prelude::*;
 
@@ -59,8 +59,8 @@ struct DiskSink {
 }
 
 impl Sink for DiskSink {
-    fn folder(&self) -> Option<&Path> {
-        Some(Path::new("disk"))
+    fn folder(&self) -> Option<Location> {
+        Some(Location::Local("disk".into()))
     }
 
     fn history(&self) -> Result<History, StageError> {

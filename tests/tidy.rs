@@ -1,5 +1,5 @@
-//! The invariants of the source tree that no compiler checks: module docs, the order of modules, `ort` in one file,
-//! the length of functions.
+//! The invariants of the source tree that no compiler checks: module docs, the order of modules, `ort` in one file and
+//! `object_store` in one folder, the length of functions.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
 const ORDER: [&[&str]; 12] = [
-    &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable"],
+    &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["kind"],
     &["spec"],
     &["image"],
@@ -62,14 +62,25 @@ fn every_file_says_in_its_first_line_what_it_owns() {
 #[test]
 fn onnx_runtime_is_named_in_one_file() {
     let naming: Vec<_> =
-        sources().into_iter().filter(|(_, text)| names_ort(code(text))).map(|(path, _)| path).collect();
+        sources().into_iter().filter(|(_, text)| names(code(text), "ort")).map(|(path, _)| path).collect();
     assert!(naming.len() == 1 && naming[0].ends_with("model/onnx.rs"), "`ort` is named in {naming:?}");
 }
 
-/// `ort::` at the start of a path, not the end of `port::`.
-fn names_ort(code: &str) -> bool {
+#[test]
+fn object_stores_are_named_in_one_folder() {
+    for (path, text) in sources() {
+        let is_store = path.parent().is_some_and(|folder| folder.ends_with("src/store"));
+        for name in ["object_store", "reqwest", "rustls"] {
+            assert!(is_store || !names(code(&text), name), "`{name}` is named in {}", path.display());
+        }
+        assert!(is_store || !code(&text).contains("object-store\")"), "{} knows the feature", path.display());
+    }
+}
+
+/// Whether a path begins with this crate: `ort::`, and not the end of `port::`.
+fn names(code: &str, name: &str) -> bool {
     let starts = |(place, _)| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-    code.match_indices("ort::").any(starts)
+    code.match_indices(&format!("{name}::")).any(starts)
 }
 
 #[test]

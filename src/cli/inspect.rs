@@ -8,10 +8,11 @@ use clap::Args;
 use super::{Exit, print};
 use crate::model::{self, RuntimeSpec};
 use crate::sink::dataset;
+use crate::store::Location;
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files.
+    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://` included.
     path: PathBuf,
 }
 
@@ -21,7 +22,8 @@ impl Inspect {
         let name = path.display();
         let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
         let is_model = ["model.toml", "encoder.onnx", "model.onnx"].iter().any(|file| path.join(file).exists());
-        if !path.exists() {
+        let place = Location::of(path).map_err(|error| anyhow!("{name}: {error}"))?;
+        if place.local().is_some_and(|path| !path.exists()) {
             bail!("{name}: no such file or folder");
         }
         let mut usable = true;
@@ -37,7 +39,7 @@ impl Inspect {
             usable = description.usable();
             description.to_string()
         } else {
-            dataset::describe(path).with_context(|| name.to_string())?.to_string()
+            dataset::describe(&place).with_context(|| name.to_string())?.to_string()
         };
         print(&format!("{}\n", text.trim_end()))?;
         Ok(if usable { Exit::Done } else { Exit::Failed })

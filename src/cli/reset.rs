@@ -37,8 +37,15 @@ writes over them. Input is never touched.";
 impl Reset {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
-        let sinks: Vec<_> =
-            sinks(&plan).into_iter().filter(|(_, sink)| sink.folder().is_some_and(|f| f.exists())).collect();
+        let mut there = Vec::new();
+        for (name, sink) in sinks(&plan) {
+            if let Some(folder) = sink.folder()
+                && folder.is_folder().map_err(|error| anyhow!("{name}: {error}"))?
+            {
+                there.push((name, sink));
+            }
+        }
+        let sinks = there;
         if let Some(unknown) = self.sink.iter().find(|name| !sinks.iter().any(|(known, _)| known == name)) {
             let known: Vec<&str> = sinks.iter().map(|(name, _)| *name).collect();
             bail!("no sink `{unknown}` has written anything; those that have: {}", known.join(", "));
@@ -51,7 +58,7 @@ impl Reset {
         }
         for (name, sink) in &chosen {
             let Written { files, bytes, records } = forget(name, *sink, false)?;
-            let folder = sink.folder().unwrap_or(std::path::Path::new("")).display();
+            let folder = sink.folder().map(|folder| folder.to_string()).unwrap_or_default();
             print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", Bytes(bytes)))?;
         }
         if !self.yes && !confirmed()? {

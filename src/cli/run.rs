@@ -85,7 +85,7 @@ impl Run {
             tracing::info!("metrics at http://{bound}/metrics");
         }
         let (name, allowed) = (plan.name.clone(), plan.allowed);
-        let folders = plan.folders();
+        let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let changes = if self.allow_change { Changes::Allow } else { Changes::Refuse };
         let topology = Topology::open(plan, metrics, changes).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
         let stats = topology.stats();

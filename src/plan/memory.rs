@@ -147,7 +147,7 @@ const PER_SINK: u64 = 32 << 20;
 /// What a run will take at most.
 pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory {
     let Share { needs, workers, budget, .. } = *share;
-    let (mut batch, mut sinks) = (0, 1);
+    let (mut batch, mut reading, mut sinks) = (0, 0, PER_SINK);
     for stage in stages {
         match &stage.role {
             Role::Source(source, size) => {
@@ -157,13 +157,14 @@ pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory
                 let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
                 let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
                 batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
+                reading = reading.max(source.reading_bytes());
             }
             Role::Transform(_) => {}
-            Role::Sink(sink, _) => sinks += u64::from(sink.folder().is_some()),
+            Role::Sink(sink, _) => sinks += sink.folder().map_or(0, |folder| PER_SINK + folder.writing_bytes()),
         }
     }
     let workers_bytes = needs.per_worker * workers as u64;
-    Memory { fixed: FIXED + sinks * PER_SINK, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
+    Memory { fixed: FIXED + reading + sinks, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
 }
 
 /// What a run may take in all, predicted.

@@ -21,6 +21,7 @@ use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::sink::{Identity, STATE, Sink, rejects};
 use crate::source::{BatchSize, Source};
 use crate::spec::{Problems, Spec};
+use crate::store::Location;
 use crate::transform::TransformPlan;
 
 use memory::{Needs, Share};
@@ -45,7 +46,7 @@ pub struct Plan {
     /// What the run may take in all, predicted.
     pub memory: Memory,
     /// Where journals are kept; `None` where no sink is durable.
-    pub state: Option<PathBuf>,
+    pub state: Option<Location>,
     /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
     pub rejects: Option<(Box<dyn Sink>, Identity)>,
     /// How many records may be rejected.
@@ -96,9 +97,9 @@ impl Stage {
 
 impl Plan {
     /// Per stage, the folder that it writes.
-    pub fn folders(&self) -> Vec<Option<PathBuf>> {
+    pub fn folders(&self) -> Vec<Option<Location>> {
         let folder = |stage: &Stage| match &stage.role {
-            Role::Sink(sink, _) => sink.folder().map(PathBuf::from),
+            Role::Sink(sink, _) => sink.folder(),
             _ => None,
         };
         self.stages.iter().map(folder).collect()
@@ -187,11 +188,19 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
         _ => None,
     });
-    let state = spec.settings.state.clone().or(folder);
+    let mut faults = Vec::new();
+    let mut place =
+        |path: &PathBuf, key: &str| Location::of(path).map_err(|message| faults.push(Fault::new(key, message))).ok();
+    let written = spec.settings.state.as_ref().and_then(|path| place(path, "state"));
+    let state = written.or(folder);
+    let written = spec.settings.rejects.path.as_ref().and_then(|path| place(path, "rejects.path"));
+    let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
-    let path = spec.settings.rejects.path.clone().or_else(|| Some(state.as_ref()?.join("rejects")));
-    let plan_rejects = |path: PathBuf| Ok((rejects::plan(&path)?, rejects_identity(&spec.name, &stages)));
-    let rejects = path.map(plan_rejects).transpose();
+    let plan_rejects = |folder: Location| Ok((rejects::plan(&folder)?, rejects_identity(&spec.name, &stages)));
+    let rejects = rejects_folder.map(plan_rejects).transpose();
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
     let memory = memory::predict(&stages, &share, context.limits);

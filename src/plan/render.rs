@@ -28,7 +28,7 @@ impl fmt::Display for Plan {
         }
         writeln!(f)?;
         if let Some(folder) = self.rejects.as_ref().and_then(|(sink, _)| sink.folder()) {
-            writeln!(f, "rejects   {}", folder.display())?;
+            writeln!(f, "rejects   {}", folder)?;
         }
         let slots = super::slots(self.workers);
         writeln!(f, "segments  1: every transform runs in each worker, one batch at a time")?;
@@ -54,7 +54,7 @@ impl Plan {
             Role::Transform(transform) if !transform.summary().is_empty() => writeln!(f, "  {}", transform.summary())?,
             Role::Sink(sink, _) => {
                 if let Some(folder) = sink.folder() {
-                    writeln!(f, "  writes {}", folder.display())?;
+                    writeln!(f, "  writes {}", folder)?;
                 }
             }
             _ => {}

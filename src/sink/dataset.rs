@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::path::{Path, PathBuf};
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
@@ -15,8 +13,10 @@ use crate::error::StageError;
 use crate::schema::write_columns;
 use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
-use crate::sink::footer::{Footer, data_files, read_metadata};
+use crate::sink::files::{DataFile, data_files};
+use crate::sink::footer::Footer;
 use crate::sink::marker::Marker;
+use crate::store::Location;
 use crate::units::Bytes;
 
 /// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.
@@ -26,7 +26,7 @@ const ERRORS: [&str; 6] = ["reconstruction_error", "mse", "bce", "mae", "psnr", 
 #[derive(Debug)]
 pub struct DatasetDescription {
     /// The folder or file.
-    pub path: PathBuf,
+    pub place: Location,
     /// How many files there are.
     pub files: u64,
     /// Rows of all files.
@@ -36,7 +36,7 @@ pub struct DatasetDescription {
     /// The columns of the first file.
     pub schema: Schema,
     /// Files whose columns are others than those of the first.
-    pub different: Vec<PathBuf>,
+    pub different: Vec<Location>,
     /// Files that latentflow did not write.
     pub foreign: u64,
     /// Who wrote the others, and with which version; more than one where files were put together.
@@ -51,10 +51,14 @@ pub struct DatasetDescription {
 ///
 /// # Errors
 /// When there is none, or one cannot be read.
-pub fn describe(path: &Path) -> Result<DatasetDescription, StageError> {
-    let files = if path.is_dir() { data_files(path)? } else { vec![path.to_path_buf()] };
+pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
+    let file = place.file()?;
+    let (is_folder, files) = match file {
+        Some(entry) => (false, vec![DataFile { location: place.clone(), entry }]),
+        None => (true, data_files(place)?),
+    };
     let mut description = DatasetDescription {
-        path: path.to_path_buf(),
+        place: place.clone(),
         files: 0,
         rows: 0,
         bytes: 0,
@@ -70,7 +74,7 @@ pub fn describe(path: &Path) -> Result<DatasetDescription, StageError> {
         description.add_file(file)?;
         read_errors(file, &mut errors)?;
     }
-    let marker = if path.is_dir() { Marker::load(path)? } else { Marker::default() };
+    let marker = if is_folder { Marker::load(place)? } else { Marker::default() };
     if files.is_empty() && marker == Marker::default() {
         return Err(StageError::Other("there are no Parquet files directly in this folder".to_owned()));
     }
@@ -85,19 +89,19 @@ pub fn describe(path: &Path) -> Result<DatasetDescription, StageError> {
 }
 
 impl DatasetDescription {
-    fn add_file(&mut self, path: &Path) -> Result<(), StageError> {
-        let metadata = read_metadata(path)?;
+    fn add_file(&mut self, data: &DataFile) -> Result<(), StageError> {
+        let metadata = data.metadata()?;
         let file = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
         if self.files == 0 {
             self.schema = schema;
         } else if self.schema.fields() != schema.fields() {
-            self.different.push(path.to_path_buf());
+            self.different.push(data.location.clone());
         }
         self.files += 1;
         self.rows = self.rows.saturating_add(u64::try_from(file.num_rows()).unwrap_or(0));
-        self.bytes += path.metadata().map_err(StageError::io(path))?.len();
-        match Footer::of(path, &metadata)? {
+        self.bytes += data.entry.size;
+        match Footer::of(&data.location, &metadata)? {
             Some(Footer { identity, version, coverage }) => {
                 self.add_writer(identity, Some(version));
                 self.coverage.union(&coverage);
@@ -119,10 +123,9 @@ impl DatasetDescription {
 }
 
 /// Adds the values of a file's columns of errors to their distributions.
-fn read_errors(path: &Path, errors: &mut BTreeMap<String, Distribution>) -> Result<(), StageError> {
-    let named = |error: String| StageError::Other(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(StageError::io(path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| named(error.to_string()))?;
+fn read_errors(file: &DataFile, errors: &mut BTreeMap<String, Distribution>) -> Result<(), StageError> {
+    let named = |error: String| StageError::Other(format!("{}: {error}", file.location));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
     let is_error = |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
     let columns = reader.schema().fields().iter().enumerate();
     let columns = columns.filter(|(_, field)| ERRORS.contains(&field.name().as_str()) && is_error(field.data_type()));
@@ -150,14 +153,14 @@ fn floats(column: &ArrayRef) -> impl Iterator<Item = f64> {
 
 impl fmt::Display for DatasetDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.path.display())?;
+        writeln!(f, "{}", self.place)?;
         writeln!(f, "rows         {} in {} of {}", self.rows, count(self.files, "file"), Bytes(self.bytes))?;
         if self.files > 0 {
             writeln!(f, "columns")?;
             write_columns(f, &self.schema)?;
         }
-        for path in &self.different {
-            writeln!(f, "             {} has other columns", path.display())?;
+        for file in &self.different {
+            writeln!(f, "             {file} has other columns")?;
         }
         self.write_errors(f)?;
         self.write_origin(f)
@@ -246,6 +249,8 @@ fn short(value: f64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs::File;
+    use std::path::Path;
     use std::sync::Arc;
 
     use arrow::array::{Float32Array, RecordBatch, StringArray};
@@ -292,9 +297,9 @@ mod tests {
     }
 
     fn text(path: &Path) -> String {
-        let text = describe(path).unwrap().to_string();
+        let text = describe(&path.into()).unwrap().to_string();
         // Sizes of files change with the encoder; they are not what is tested.
-        let size = format!("of {}", Bytes(describe(path).unwrap().bytes));
+        let size = format!("of {}", Bytes(describe(&path.into()).unwrap().bytes));
         text.replace(&path.display().to_string(), "DATASET").replace(&size, "of SIZE")
     }
 
@@ -341,7 +346,7 @@ mod tests {
     fn a_dataset_whose_rows_were_all_dropped_is_described_by_its_marker() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), "d1", 0, &[&[]]);
-        let description = describe(folder.path()).unwrap();
+        let description = describe(&folder.path().into()).unwrap();
         assert_eq!((description.files, description.rows, description.coverage.len()), (0, 0, 10));
         assert_eq!(description.writers.len(), 1);
     }
@@ -353,7 +358,7 @@ mod tests {
         run(&folder.path().join("b"), "d2", 0, &[&[0.5]]);
         let moved = folder.path().join("a/other.parquet");
         std::fs::rename(folder.path().join("b/part-00000.parquet"), &moved).unwrap();
-        let description = describe(&folder.path().join("a")).unwrap();
+        let description = describe(&Location::from(folder.path()).join("a")).unwrap();
         let digests: Vec<&str> = description.writers.iter().map(|(identity, _)| identity.digest.as_str()).collect();
         assert_eq!(digests, ["d2", "d1"]);
         assert!(description.different.is_empty());
@@ -362,9 +367,14 @@ mod tests {
     #[test]
     fn what_is_no_dataset_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(describe(folder.path()).unwrap_err().to_string().contains("no Parquet files"));
+        assert!(describe(&folder.path().into()).unwrap_err().to_string().contains("no Parquet files"));
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "hello").unwrap();
-        assert!(describe(&path).unwrap_err().to_string().contains("notes.txt: this is no whole Parquet file"));
+        assert!(
+            describe(&path.as_path().into())
+                .unwrap_err()
+                .to_string()
+                .contains("notes.txt: this is no whole Parquet file")
+        );
     }
 }

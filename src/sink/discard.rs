@@ -1,7 +1,5 @@
 //! Sink `discard`: drops records, for benchmarks.
 
-use std::path::Path;
-
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,6 +8,7 @@ use crate::batch::Batch;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+use crate::store::Location;
 
 /// It has no options.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,7 +23,7 @@ impl SinkConfig for Config {
 struct Discard;
 
 impl Sink for Discard {
-    fn folder(&self) -> Option<&Path> {
+    fn folder(&self) -> Option<Location> {
         None
     }
 

@@ -1,15 +1,12 @@
 //! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use serde::de::DeserializeOwned;
 
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::sink::Identity;
+use crate::store::Location;
 
 const PROVENANCE: &str = "latentflow.provenance";
 const PIPELINE: &str = "latentflow.pipeline";
@@ -58,12 +55,12 @@ impl Footer {
     ///
     /// # Errors
     /// Where a file bears our keys, but not our values; it is named.
-    pub fn of(path: &Path, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
+    pub fn of(file: &Location, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
         let entries = metadata.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
         let find = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.as_deref();
         let Some(provenance) = find(PROVENANCE) else { return Ok(None) };
         let damaged = |key: &str, what: &str| {
-            StageError::Other(format!("{}: `{key}` in the footer {what}; restore or remove the file", path.display()))
+            StageError::Other(format!("{file}: `{key}` in the footer {what}; restore or remove the file"))
         };
         let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| damaged(key, "is missing"));
         let identity = Identity {
@@ -84,36 +81,4 @@ fn json<T: DeserializeOwned>(
     damaged: &dyn Fn(&str, &str) -> StageError,
 ) -> Result<T, StageError> {
     serde_json::from_str(text).map_err(|error| damaged(key, &format!("is damaged: {error}")))
-}
-
-/// The data files directly in a folder, by name; none where the folder does not exist.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn data_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(StageError::io(folder))?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(StageError::io(folder))?.path();
-        let hidden = path.file_name().is_some_and(|name| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_')));
-        if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The metadata of a Parquet file, from its footer alone.
-///
-/// # Errors
-/// When it cannot be read, or has no sound footer; the file is named.
-pub fn read_metadata(path: &Path) -> Result<ParquetMetaData, StageError> {
-    let file = File::open(path).map_err(StageError::io(path))?;
-    ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| {
-        StageError::Other(format!("{}: this is no whole Parquet file: {error}; restore or remove it", path.display()))
-    })
 }

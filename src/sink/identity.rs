@@ -1,13 +1,13 @@
 //! Who wrote an output, what it holds already, and whether more may be added to it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::coverage::Coverage;
 use crate::error::StageError;
+use crate::store::Location;
 
 /// Who wrote a file: goes into every footer, and is checked before more is added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl History {
     ///
     /// # Errors
     /// What has changed, and what to do, where it may not.
-    pub fn admit(&self, folder: &Path, mine: &Identity, scope: Scope) -> Result<(), StageError> {
+    pub fn admit(&self, folder: &Location, mine: &Identity, scope: Scope) -> Result<(), StageError> {
         let accepted = |digest: &String| self.accepted.contains(digest);
         let differs = |found: &Identity| match scope {
             Scope::Sink => found.digest != mine.digest,
@@ -107,7 +107,7 @@ impl History {
             Some(found) => Err(StageError::Other(format!(
                 "{}: holds rows that stage `{}` of pipeline `{}` made otherwise: {}; write to another path, \
                  forget what is there with `latentflow reset`, or mix both with `--allow-change`",
-                folder.display(),
+                folder,
                 found.stage,
                 found.pipeline,
                 mine.changes(found),
@@ -220,9 +220,12 @@ mod tests {
         history
     }
 
+    fn folder() -> Location {
+        Location::Local("out".into())
+    }
+
     fn refusal(history: &History, mine: &Identity, scope: Scope, expected: Expect) {
-        let refusal =
-            history.admit(Path::new("out"), mine, scope).map_or_else(|error| error.to_string(), |()| "ok".into());
+        let refusal = history.admit(&folder(), mine, scope).map_or_else(|error| error.to_string(), |()| "ok".into());
         expected.assert_eq(&refusal);
     }
 
@@ -260,7 +263,7 @@ mod tests {
         let mut history = history(&[&one]);
         history.accept(&["1".into(), "2".into()]);
         refusal(&history, &two, Scope::Sink, expect!["ok"]);
-        assert!(history.admit(Path::new("out"), &three, Scope::Sink).is_err());
+        assert!(history.admit(&folder(), &three, Scope::Sink).is_err());
     }
 
     #[test]
@@ -270,7 +273,7 @@ mod tests {
         let history = history(&[&before, &more]);
         refusal(&history, &more, Scope::Rejects, expect!["ok"]);
         let other = identity("3", &[("in", "csv", "z", json!({"path": 1}))]);
-        assert!(history.admit(Path::new("out"), &other, Scope::Rejects).is_err());
+        assert!(history.admit(&folder(), &other, Scope::Rejects).is_err());
         let done = |name: &str, stage: &str| history.coverage_of(name, &more.stages[stage]).len();
         assert_eq!([done("in", "in"), done("new", "new"), done("renamed", "new")], [20, 10, 10]);
         let never = StageIdentity { digest: "never".into(), ..StageIdentity::default() };

@@ -21,6 +21,7 @@ use crate::sink::lock::Lock;
 use crate::sink::marker::{self, Marker};
 use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
 use crate::source::{ROW, SOURCE};
+use crate::store::Location;
 
 /// Files after which they are made durable without being asked: what a crash costs at most.
 const COMMIT_FILES: usize = 256;
@@ -74,6 +75,10 @@ impl SinkConfig for Config {
         if self.path.as_os_str().is_empty() {
             faults.push(Fault::new("path", "is empty; write the folder that the images go to"));
         }
+        if let Ok(Location::Remote(_)) | Err(_) = Location::of(&self.path) {
+            let message = "images are written to folders of this machine only; the sink `parquet` writes to buckets";
+            faults.push(Fault::new("path", message));
+        }
         let quality = self.quality.unwrap_or(QUALITY);
         if !(1..=100).contains(&quality) {
             faults.push(Fault::new("quality", format!("{quality} is no quality; expected 1 to 100")));
@@ -94,7 +99,8 @@ impl SinkConfig for Config {
         match pixel_column(input, self.column.as_deref()) {
             Ok((column, pixels)) if faults.is_empty() => {
                 let encoder = Encoder { column, pixels, output, extension: self.format.extension() };
-                Ok(Box::new(Images { path: self.path, encoder, found: RefCell::default() }))
+                let folder = Location::Local(self.path.clone());
+                Ok(Box::new(Images { path: self.path, folder, encoder, found: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(message) => {
@@ -108,6 +114,8 @@ impl SinkConfig for Config {
 /// The sink as planned.
 struct Images {
     path: PathBuf,
+    /// The same.
+    folder: Location,
     encoder: Encoder,
     /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
     found: RefCell<Option<(Lock, Marker)>>,
@@ -115,14 +123,14 @@ struct Images {
 
 impl Images {
     fn found(&self) -> Result<(Lock, Marker), StageError> {
-        let look = || Ok((Lock::take(&self.path)?, Marker::load(&self.path)?));
+        let look = || Ok((Lock::take(&self.path)?, Marker::load(&self.folder)?));
         self.found.take().map_or_else(look, Ok)
     }
 }
 
 impl Sink for Images {
-    fn folder(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn folder(&self) -> Option<Location> {
+        Some(self.folder.clone())
     }
 
     fn history(&self) -> Result<History, StageError> {
@@ -135,17 +143,16 @@ impl Sink for Images {
     fn accept(&self, digests: &[String]) -> Result<(), StageError> {
         let (lock, mut marker) = self.found()?;
         marker.history.accept(digests);
-        marker.save(&self.path)?;
+        marker.save(&marker::place(&self.folder, None))?;
         self.found.replace(Some((lock, marker)));
         Ok(())
     }
 
     fn forget(&self, remove: bool) -> Result<Written, StageError> {
         let _lock = Lock::take(&self.path)?;
-        let marker = marker::place(&self.path);
         // The same record gives the same file: what is there will be written over.
-        if remove && marker.exists() {
-            fs::remove_file(&marker).map_err(StageError::io(&marker))?;
+        if remove {
+            marker::place(&self.folder, None).remove()?;
         }
         Ok(Written::default())
     }
@@ -154,6 +161,7 @@ impl Sink for Images {
         let (lock, marker) = self.found()?;
         remove_temporaries(&self.path)?;
         Ok(Box::new(ImageWriter {
+            marker_file: marker::place(&self.folder, None),
             path: self.path,
             encoder: self.encoder,
             identity,
@@ -175,6 +183,7 @@ struct ImageWriter {
     identity: Identity,
     _lock: Lock,
     marker: Marker,
+    marker_file: Location,
     /// The source rows since the marker was written.
     taken: Coverage,
     /// Folders in which names have changed, known to be no links.
@@ -218,7 +227,7 @@ impl Writer for ImageWriter {
         self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
         if !self.taken.is_empty() {
             self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-            self.marker.save(&self.path)?;
+            self.marker.save(&self.marker_file)?;
         }
         self.written.files += self.unnamed.len() as u64;
         self.written.records += self.unnamed.len() as u64;

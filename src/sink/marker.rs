@@ -1,15 +1,11 @@
 //! The marker: a small file in a sink's folder that says what its files no longer need to: rows that left no record,
 //! long histories folded into one, and which outputs may be mixed.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
-use crate::durable::write_atomically;
 use crate::error::StageError;
 use crate::sink::{History, STATE};
+use crate::store::Location;
 
 /// What the marker holds, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,20 +19,24 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// The marker in `folder`; an empty one where there is none.
+    /// What the markers in `folder` say together; an empty one where there is none.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn load(folder: &Path) -> Result<Self, StageError> {
-        let path = place(folder);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(StageError::io(&path)(error)),
-        };
-        Self::parse(&text).map_err(|error| {
-            StageError::Other(format!("{}: this is no marker of ours: {error}; restore or remove it", path.display()))
-        })
+    /// When one cannot be read.
+    pub fn load(folder: &Location) -> Result<Self, StageError> {
+        'anew: loop {
+            let mut all = Self::default();
+            for place in places(folder)? {
+                // Another run has put it into its own since it was listed.
+                let Some(text) = place.read()? else { continue 'anew };
+                let marker = Self::parse(&text).map_err(|error| {
+                    StageError::Other(format!("{place}: this is no marker of ours: {error}; restore or remove it"))
+                })?;
+                all.history.union(&marker.history);
+                all.folded = all.folded.max(marker.folded);
+            }
+            return Ok(all);
+        }
     }
 
     /// Reads a marker's text.
@@ -47,20 +47,33 @@ impl Marker {
         serde_json::from_slice(text)
     }
 
-    /// Replaces the marker in `folder`, durably. What it covers must be durable already.
+    /// Replaces the marker at `place`, durably. What it covers must be durable already.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), StageError> {
+    pub fn save(&self, place: &Location) -> Result<(), StageError> {
         let text = serde_json::to_vec(self);
         let text = text.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        write_atomically(&place(folder), &text)
+        place.replace(&text)
     }
 }
 
-/// Where the marker of a folder lies.
-pub fn place(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("coverage.json")
+const NAME: &str = "coverage";
+
+/// Where a folder's marker is written: one for all runs, or, in a bucket, one for each epoch.
+pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
+    let name = epoch.map_or_else(|| format!("{NAME}.json"), |epoch| format!("{NAME}-{epoch:06}.json"));
+    folder.join(STATE).join(&name)
+}
+
+/// Where the markers of a folder lie.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn places(folder: &Location) -> Result<Vec<Location>, StageError> {
+    let state = folder.join(STATE);
+    let names = state.files()?.into_iter().map(|entry| entry.name);
+    Ok(names.filter(|name| name.starts_with(NAME) && name.ends_with(".json")).map(|name| state.join(&name)).collect())
 }
 
 #[cfg(test)]
@@ -75,23 +88,44 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Marker::load(folder.path()).unwrap(), Marker::default());
+        let place = place(&folder.path().into(), None);
+        assert_eq!(Marker::load(&folder.path().into()).unwrap(), Marker::default());
         let mut coverage = Coverage::default();
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
         let mut marker = Marker { folded: 7, ..Marker::default() };
         marker.history.add(&Identity { digest: "a".into(), ..Identity::default() }, &coverage);
-        marker.save(folder.path()).unwrap();
-        assert_eq!(Marker::load(folder.path()).unwrap(), marker);
-        let text = fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
+        marker.save(&place).unwrap();
+        assert_eq!(Marker::load(&folder.path().into()).unwrap(), marker);
+        let text = std::fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
         assert!(text.contains(r#"{"photos/listing-0":[[0,32],[64,96]]}"#), "{text}");
     }
 
     #[test]
     fn a_marker_that_is_no_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        write_atomically(&place(folder.path()), b"{").unwrap();
-        let error = Marker::load(folder.path()).unwrap_err().to_string();
+        let place = place(&folder.path().into(), None);
+        place.replace(b"{").unwrap();
+        let error = Marker::load(&folder.path().into()).unwrap_err().to_string();
         assert!(error.contains("coverage.json") && error.contains("no marker"), "{error}");
+    }
+
+    #[test]
+    fn markers_of_several_epochs_count_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Location::from(folder.path());
+        let rows = |rows| {
+            let mut coverage = Coverage::default();
+            coverage.insert(&Provenance::rows(Split::new("a"), rows));
+            coverage
+        };
+        for (epoch, done) in [(2, 0..4), (11, 4..9)] {
+            let mut marker = Marker { folded: epoch, ..Marker::default() };
+            marker.history.add(&Identity::default(), &rows(done));
+            marker.save(&place(&folder, Some(epoch))).unwrap();
+        }
+        let all = Marker::load(&folder).unwrap();
+        assert_eq!((all.folded, all.history.coverage()), (11, rows(0..9)));
+        assert_eq!(places(&folder).unwrap().len(), 2);
     }
 }

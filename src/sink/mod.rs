@@ -1,10 +1,13 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
+pub mod claim;
 mod columns;
 pub mod dataset;
 mod discard;
 mod distribution;
 mod encoder;
+mod epoch;
+pub mod files;
 pub mod footer;
 mod identity;
 mod images;
@@ -16,8 +19,6 @@ pub mod part;
 pub mod rejects;
 mod stdout;
 
-use std::path::Path;
-
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -27,6 +28,7 @@ use crate::batch::Batch;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::{Kind, options};
+use crate::store::Location;
 
 pub use identity::{History, Identity, Scope, StageIdentity};
 
@@ -37,7 +39,7 @@ pub const STATE: &str = "_latentflow";
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
-    fn folder(&self) -> Option<&Path>;
+    fn folder(&self) -> Option<Location>;
 
     /// What earlier runs made durable, by its own files. Nobody else may write there from now on.
     ///

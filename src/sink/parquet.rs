@@ -16,18 +16,21 @@ use crate::coverage::Coverage;
 use crate::durable::{is_temporary, sync_folder};
 use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
+use crate::sink::claim::{Claim, part_number};
 use crate::sink::columns::Columns;
-use crate::sink::footer::{Footer, data_files, read_metadata};
-use crate::sink::lock::Lock;
+use crate::sink::files::{DataFile, data_files};
+use crate::sink::footer::Footer;
 use crate::sink::marker::{self, Marker};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
 use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
+use crate::store::Location;
 use crate::units::Bytes;
 
 /// Where the files go, and how large they become.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// The folder of the files; made where it is missing. It holds the output of this stage and nothing else.
+    /// `s3://bucket/prefix` where the build has object stores.
     pub path: PathBuf,
     /// The columns to write, in this order. Default: all of them.
     #[serde(default)]
@@ -86,35 +89,38 @@ impl Config {
                 faults.push(Fault::new(key, "is 0; write a size such as \"64MiB\""));
             }
         }
+        let folder = Location::of(&self.path).map_err(|message| faults.push(Fault::new("path", message)));
         let columns = Columns::choose(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
             let format = Format::new(SchemaRef::clone(columns.schema()), self.compression, self.row_group)?;
             Ok((columns, format))
         });
-        match planned {
-            Ok((columns, format)) if faults.is_empty() => {
+        match (planned, folder) {
+            (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
                 let file = self.file;
-                Ok(Box::new(ParquetSink { path: self.path, columns, format, file, found: RefCell::default() }))
+                Ok(Box::new(ParquetSink { folder, columns, format, file, found: RefCell::default() }))
             }
-            Ok(_) => Err(faults),
-            Err(more) => Err(faults.into_iter().chain(more).collect()),
+            (Ok(_), _) => Err(faults),
+            (Err(more), _) => Err(faults.into_iter().chain(more).collect()),
         }
     }
 }
 
 struct ParquetSink {
-    path: PathBuf,
+    folder: Location,
     columns: Columns,
     format: Format,
     file: FileSize,
-    /// Found at the first look, and kept: whoever looks without the lock may miss what another adds.
+    /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
     found: RefCell<Option<Found>>,
 }
 
-/// What a folder held when its lock was taken.
+/// What a folder held when it was claimed.
 struct Found {
-    lock: Lock,
+    claim: Claim,
     marker: Marker,
+    /// Where that was read.
+    markers: Vec<Location>,
     /// What the footers say of files that the marker does not account for.
     files: History,
     /// The number of the next file.
@@ -122,55 +128,65 @@ struct Found {
 }
 
 impl Found {
-    fn look(folder: &Path) -> Result<Self, StageError> {
-        let lock = Lock::take(folder)?;
+    fn look(folder: &Location) -> Result<Self, StageError> {
+        let claim = Claim::take(folder)?;
+        // What is listed here is all in the marker, which is read later.
+        let markers = marker::places(folder)?;
         let marker = Marker::load(folder)?;
-        let mut found = Self { lock, next: marker.folded, files: History::default(), marker };
-        for path in data_files(folder)? {
-            found.add(folder, &path)?;
+        let mut found = Self { claim, next: marker.folded, files: History::default(), marker, markers };
+        for file in data_files(folder)? {
+            found.add(folder, &file)?;
         }
         Ok(found)
     }
 
-    fn add(&mut self, folder: &Path, path: &Path) -> Result<(), StageError> {
-        let number = number(path);
+    fn add(&mut self, folder: &Location, file: &DataFile) -> Result<(), StageError> {
+        let number = part_number(&file.entry.name);
         if number.is_some_and(|number| number < self.marker.folded) {
             return Ok(());
         }
-        match Footer::of(path, &read_metadata(path)?)? {
+        match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
             // Who puts folded files together may leave the result here: what it stands for is known.
             None if self.marker.folded > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
                     "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
-                    path.display()
+                    file.location
                 )));
             }
         }
         if let Some(number) = number.filter(|&number| number >= self.next) {
-            self.next = number.checked_add(1).ok_or_else(|| {
-                StageError::Other(format!("{}: there is no number left for another file", folder.display()))
-            })?;
+            self.next = number
+                .checked_add(1)
+                .ok_or_else(|| StageError::Other(format!("{folder}: there is no number left for another file")))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the marker durable, and removes those that it was made of.
+    fn save_marker(&mut self, folder: &Location) -> Result<(), StageError> {
+        let place = self.claim.marker(folder);
+        self.claim.check()?;
+        self.marker.save(&place)?;
+        for old in self.markers.drain(..).filter(|old| *old != place) {
+            if let Err(error) = old.remove() {
+                tracing::debug!("an old marker stays: {error}");
+            }
         }
         Ok(())
     }
 }
 
-/// The number in a data file's name, where it bears one.
-fn number(path: &Path) -> Option<u32> {
-    path.file_stem()?.to_str()?.strip_prefix("part-")?.parse().ok()
-}
-
 impl ParquetSink {
     fn found(&self) -> Result<Found, StageError> {
-        self.found.take().map_or_else(|| Found::look(&self.path), Ok)
+        self.found.take().map_or_else(|| Found::look(&self.folder), Ok)
     }
 }
 
 impl Sink for ParquetSink {
-    fn folder(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn folder(&self) -> Option<Location> {
+        Some(self.folder.clone())
     }
 
     fn history(&self) -> Result<History, StageError> {
@@ -184,54 +200,45 @@ impl Sink for ParquetSink {
     fn accept(&self, digests: &[String]) -> Result<(), StageError> {
         let mut found = self.found()?;
         found.marker.history.accept(digests);
-        found.marker.save(&self.path)?;
+        found.save_marker(&self.folder)?;
         self.found.replace(Some(found));
         Ok(())
     }
 
     fn forget(&self, remove: bool) -> Result<Written, StageError> {
-        let _lock = Lock::take(&self.path)?;
+        // In a bucket a claim would stop a run that goes on: to count is no reason for that.
+        let claims = remove || self.folder.local().is_some();
+        let _claim = claims.then(|| Claim::take(&self.folder)).transpose()?;
         let mut forgotten = Written::default();
         // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
-        let marker = marker::place(&self.path);
-        if remove && marker.exists() {
-            fs::remove_file(&marker).map_err(StageError::io(&marker))?;
+        if remove {
+            marker::places(&self.folder)?.iter().try_for_each(Location::remove)?;
         }
-        for path in data_files(&self.path)? {
-            let metadata = read_metadata(&path)?;
-            if Footer::of(&path, &metadata)?.is_some() {
+        for file in data_files(&self.folder)? {
+            let metadata = file.metadata()?;
+            if Footer::of(&file.location, &metadata)?.is_some() {
                 forgotten.files += 1;
-                forgotten.bytes += path.metadata().map_err(StageError::io(&path))?.len();
+                forgotten.bytes += file.entry.size;
                 forgotten.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
                 if remove {
-                    fs::remove_file(&path).map_err(StageError::io(&path))?;
+                    file.location.remove()?;
                 }
             }
         }
-        if remove {
-            sync_folder(&self.path)?;
+        if let Some(path) = self.folder.local().filter(|_| remove) {
+            sync_folder(path)?;
         }
         Ok(forgotten)
     }
 
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let Found { lock, marker, files, next } = self.found()?;
-        remove_unfinished(&self.path)?;
-        let Self { path, columns, format, file, .. } = *self;
-        let mut writer = ParquetWriter {
-            path,
-            columns,
-            format,
-            file,
-            identity,
-            _lock: lock,
-            next,
-            part: None,
-            taken: Coverage::default(),
-            marker,
-            unfolded: files,
-            written: Written::default(),
-        };
+        let found = self.found()?;
+        if let Some(path) = self.folder.local() {
+            remove_unfinished(path)?;
+        }
+        let Self { folder, columns, format, file, .. } = *self;
+        let (part, taken, written) = (None, Coverage::default(), Written::default());
+        let mut writer = ParquetWriter { folder, columns, format, file, identity, found, part, taken, written };
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }
@@ -252,20 +259,16 @@ fn remove_unfinished(folder: &Path) -> Result<(), StageError> {
 const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
-    path: PathBuf,
+    folder: Location,
     columns: Columns,
     format: Format,
     file: FileSize,
     identity: Identity,
-    _lock: Lock,
-    /// The number of the file that is open, or would be opened next.
-    next: u32,
+    /// What lies in the folder, kept up to date.
+    found: Found,
     part: Option<Part>,
     /// The source rows of all batches since the last file.
     taken: Coverage,
-    marker: Marker,
-    /// What files say that the marker does not account for.
-    unfolded: History,
     written: Written,
 }
 
@@ -290,8 +293,8 @@ impl Writer for ParquetWriter {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-        self.marker.save(&self.path)
+        self.found.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.found.save_marker(&self.folder)
     }
 
     fn written(&self) -> Written {
@@ -303,7 +306,10 @@ impl ParquetWriter {
     fn append(&mut self, records: &RecordBatch) -> Result<(), StageError> {
         let mut part = match self.part.take() {
             Some(part) => part,
-            None => Part::begin(self.path.join(format!("part-{:05}.parquet", self.next)), &self.format)?,
+            None => {
+                let name = self.found.claim.part_name(self.found.next);
+                Part::begin(self.folder.join(&name), &self.format)?
+            }
         };
         // A file that fails is lost, and what it stood for is not done.
         let taken = std::mem::take(&mut self.taken);
@@ -316,9 +322,9 @@ impl ParquetWriter {
     fn finish_part(&mut self) -> Result<(), StageError> {
         let Some(part) = self.part.take() else { return Ok(()) };
         let footer = Footer::new(self.identity.clone(), std::mem::take(&mut self.taken));
-        let file = part.finish(&footer)?;
-        self.unfolded.add(&footer.identity, &footer.coverage);
-        self.next = self.next.saturating_add(1);
+        let file = part.finish(&footer, || self.found.claim.check())?;
+        self.found.files.add(&footer.identity, &footer.coverage);
+        self.found.next = self.found.next.saturating_add(1);
         self.written.files += file.files;
         self.written.bytes += file.bytes;
         self.written.records += file.records;
@@ -327,12 +333,13 @@ impl ParquetWriter {
 
     /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
-        if self.next - self.marker.folded < FOLD_FILES {
+        let Found { marker, files, next, .. } = &mut self.found;
+        if *next - marker.folded < FOLD_FILES {
             return Ok(());
         }
-        self.marker.history.union(&std::mem::take(&mut self.unfolded));
-        self.marker.folded = self.next;
-        self.marker.save(&self.path)
+        marker.history.union(&std::mem::take(files));
+        marker.folded = *next;
+        self.found.save_marker(&self.folder)
     }
 }
 

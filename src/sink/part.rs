@@ -1,9 +1,7 @@
 //! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic end.
 
-use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -16,11 +14,12 @@ use parquet::schema::types::ColumnDescPtr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::durable::{crash_point, create, sync_folder, temporary};
+use crate::durable::crash_point;
 use crate::error::{Fault, StageError};
 use crate::memory::{record_bytes, rows_that_fit};
 use crate::sink::Written;
 use crate::sink::footer::Footer;
+use crate::store::{Location, Output};
 use crate::units::Bytes;
 
 /// How pages are compressed.
@@ -142,10 +141,10 @@ fn unstorable(data_type: &DataType) -> Option<&DataType> {
     }
 }
 
-/// A file that bears a temporary name until it is whole.
+/// A file that nobody sees until it is whole.
 pub(super) struct Part {
-    path: PathBuf,
-    writer: ArrowWriter<File>,
+    location: Location,
+    writer: ArrowWriter<Output>,
     row_group: RowGroup,
     /// Arrow bytes in the row group that is open.
     group_bytes: u64,
@@ -154,16 +153,15 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Begins the file that will be found under `path`.
+    /// Begins the file that will be found under `location`.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(super) fn begin(path: PathBuf, format: &Format) -> Result<Self, StageError> {
-        let unfinished = temporary(&path);
-        let file = create(&unfinished).map_err(StageError::io(&unfinished))?;
-        let writer = ArrowWriter::try_new(file, SchemaRef::clone(&format.schema), Some(format.properties.clone()));
-        let writer = writer.map_err(failed(&path))?;
-        Ok(Self { path, writer, row_group: format.row_group, group_bytes: 0, bytes: 0, records: 0 })
+    pub(super) fn begin(location: Location, format: &Format) -> Result<Self, StageError> {
+        let schema = SchemaRef::clone(&format.schema);
+        let writer = ArrowWriter::try_new(location.begin()?, schema, Some(format.properties.clone()));
+        let writer = writer.map_err(failed(&location))?;
+        Ok(Self { location, writer, row_group: format.row_group, group_bytes: 0, bytes: 0, records: 0 })
     }
 
     /// Appends records. After an error the file is of no use.
@@ -171,7 +169,7 @@ impl Part {
     /// # Errors
     /// When they cannot be encoded or written.
     pub(super) fn write(&mut self, records: &RecordBatch) -> Result<(), StageError> {
-        self.append(records).map_err(failed(&self.path))?;
+        self.append(records).map_err(failed(&self.location))?;
         self.bytes += record_bytes(records);
         self.records += records.num_rows() as u64;
         Ok(())
@@ -212,35 +210,36 @@ impl Part {
         self.records
     }
 
-    /// Writes the footer and gives the file its name, durably; says what it came to.
+    /// Writes the footer and gives the file its name, durably; says what it came to. `check` is asked last of all
+    /// whether this may still be done.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn finish(mut self, footer: &Footer) -> Result<Written, StageError> {
+    /// When the system refuses, or `check` does.
+    pub(super) fn finish(
+        mut self,
+        footer: &Footer,
+        check: impl FnOnce() -> Result<(), StageError>,
+    ) -> Result<Written, StageError> {
         for entry in footer.to_metadata() {
             self.writer.append_key_value_metadata(entry);
         }
         crash_point("written");
-        self.writer.finish().map_err(failed(&self.path))?;
+        let output = self.writer.into_inner().map_err(failed(&self.location))?;
         crash_point("closed");
-        let bytes = self.writer.bytes_written() as u64;
-        self.writer.inner().sync_all().map_err(StageError::io(&self.path))?;
-        crash_point("synced");
-        fs::rename(temporary(&self.path), &self.path).map_err(StageError::io(&self.path))?;
-        crash_point("renamed");
-        sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
-        crash_point("durable");
+        let bytes = output.bytes();
+        check()?;
+        output.finish()?;
         Ok(Written { files: 1, bytes, records: self.records })
     }
 }
 
-fn failed(path: &Path) -> impl FnOnce(ParquetError) -> StageError {
+fn failed(location: &Location) -> impl FnOnce(ParquetError) -> StageError {
     move |error| match error {
         ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(refused) => StageError::io(path)(*refused),
-            Err(cause) => StageError::Other(format!("{}: {cause}", path.display())),
+            Ok(refused) => location.failed(*refused),
+            Err(cause) => StageError::Other(format!("{location}: {cause}")),
         },
-        other => StageError::Other(format!("{}: {other}", path.display())),
+        other => StageError::Other(format!("{location}: {other}")),
     }
 }
 
@@ -255,7 +254,7 @@ mod tests {
     use super::*;
     use crate::coverage::Coverage;
     use crate::sink::Identity;
-    use crate::sink::footer::read_metadata;
+    use crate::sink::files::data_files;
     use crate::tensor::{fixed_column, variable_column, variable_field, vector_field};
 
     fn schema() -> SchemaRef {
@@ -279,14 +278,14 @@ mod tests {
 
     fn written(row_group: RowGroup, batches: &[RecordBatch]) -> ParquetMetaData {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("part-00000.parquet");
+        let place = Location::from(folder.path());
         let format = Format::new(schema(), Compression::Zstd, row_group).unwrap();
-        let mut part = Part::begin(path.clone(), &format).unwrap();
+        let mut part = Part::begin(place.join("part-00000.parquet"), &format).unwrap();
         batches.iter().for_each(|batch| part.write(batch).unwrap());
-        assert!(!path.exists());
-        part.finish(&Footer::new(Identity::default(), Coverage::default())).unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        read_metadata(&path).unwrap()
+        assert!(data_files(&place).unwrap().is_empty());
+        part.finish(&Footer::new(Identity::default(), Coverage::default()), || Ok(())).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        data_files(&place).unwrap()[0].metadata().unwrap()
     }
 
     fn groups(metadata: &ParquetMetaData) -> Vec<i64> {

@@ -1,6 +1,5 @@
 //! The dataset of refused records: what they were, who refused them, and why.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array};
@@ -12,6 +11,7 @@ use crate::sink::Sink;
 use crate::sink::parquet::Config;
 use crate::source::rejects::{CODE, FORMAT, Format, RECORD, SPLIT, STAGE};
 use crate::source::{ROW, SOURCE};
+use crate::store::Location;
 
 /// A refused record, as it will be stored.
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +88,8 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
 ///
 /// # Errors
 /// A fault at `path`, where it is none.
-pub fn plan(path: &Path) -> Result<Box<dyn Sink>, Vec<Fault>> {
-    Config::new(path).sink(&schema())
+pub fn plan(folder: &Location) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    Config::new(&folder.to_path()).sink(&schema())
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_dataset_can_be_planned() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(plan(folder.path()).unwrap().folder(), Some(folder.path()));
-        assert_eq!(plan(Path::new("")).err().unwrap()[0].key, "path");
+        assert_eq!(plan(&folder.path().into()).unwrap().folder(), Some(folder.path().into()));
+        assert_eq!(plan(&Location::Local("".into())).err().unwrap()[0].key, "path");
     }
 }

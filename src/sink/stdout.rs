@@ -1,7 +1,6 @@
 //! Sink `stdout`: prints records as NDJSON, one object a line.
 
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
-use std::path::Path;
 
 use arrow::array::new_empty_array;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -15,6 +14,7 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::sink::columns::Columns;
 use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+use crate::store::Location;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -48,7 +48,7 @@ struct StdoutSink {
 }
 
 impl Sink for StdoutSink {
-    fn folder(&self) -> Option<&Path> {
+    fn folder(&self) -> Option<Location> {
         None
     }
 

@@ -1,7 +1,6 @@
 //! The `arrow` source: record batches of Arrow IPC files and streams.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -16,6 +15,7 @@ use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
 use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -42,10 +42,11 @@ fn first_schema(files: &[InputFile]) -> Result<SchemaRef, StageError> {
     let mut broken = None;
     for file in files {
         let mut input = open(file)?;
-        match guarded(|| Messages::start(&mut input)) {
+        match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => return Ok(messages.schema().clone()),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
+        file.check_lost(&input.handle)?;
     }
     Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
@@ -61,9 +62,12 @@ impl RecordFormat for Ipc {
 
     fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
         let mut input = open(file)?;
-        let mut messages = match guarded(|| Messages::start(&mut input)) {
+        let mut messages = match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => messages,
-            Err((code, what)) => return output.refuse(0..1, code, what),
+            Err((code, what)) => {
+                file.check_lost(&input.handle)?;
+                return output.refuse(0..1, code, what);
+            }
         };
         let places = self.places(file, messages.schema())?;
         let mut row = 0;
@@ -74,7 +78,10 @@ impl RecordFormat for Ipc {
                     row += records.num_rows() as u64;
                 }
                 Ok(None) => break,
-                Err((code, what)) => return output.refuse(row..row + 1, code, format!("the rest is lost: {what}")),
+                Err((code, what)) => {
+                    file.check_lost(&input.handle)?;
+                    return output.refuse(row..row + 1, code, format!("the rest is lost: {what}"));
+                }
             }
         }
         if input.is_file && !input.has_footer {
@@ -111,15 +118,11 @@ impl Ipc {
 
 /// The stream of messages in a file of either format.
 struct Input {
-    stream: std::io::Take<BufReader<File>>,
+    stream: io::Take<BufReader<store::Input>>,
+    /// The same file, to be asked while messages are read.
+    handle: store::Input,
     is_file: bool,
     has_footer: bool,
-}
-
-impl Read for &mut Input {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        self.stream.read(into)
-    }
 }
 
 /// Begins the file format, padded with zeros (to 8 bytes by most writers, to 64 by arrow-rs), and ends it.
@@ -128,25 +131,24 @@ const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
 fn open(file: &InputFile) -> Result<Input, StageError> {
-    let framed = |mut input: File| -> std::io::Result<Input> {
-        let len = input.metadata()?.len();
+    let framed = |mut input: store::Input| -> io::Result<Input> {
+        let (len, handle) = (input.length()?, input.try_clone()?);
         let mut head = Vec::new();
-        (&input).take(MAX_PADDING).read_to_end(&mut head)?;
+        (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
         let is_file = head.starts_with(MAGIC);
-        let footer = if is_file { footer_bytes(&input, len)? } else { None };
+        let footer = if is_file { footer_bytes(&mut input, len)? } else { None };
         let padding = head.iter().skip(MAGIC.len()).take_while(|&&byte| byte == 0).count();
         let start = if is_file { (MAGIC.len() + padding) as u64 } else { 0 };
         input.seek(SeekFrom::Start(start))?;
         let end = len - footer.unwrap_or(0);
         let stream = BufReader::new(input).take(end.saturating_sub(start));
-        Ok(Input { stream, is_file, has_footer: footer.is_some() })
+        Ok(Input { stream, handle, is_file, has_footer: footer.is_some() })
     };
-    let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
-    framed(input).map_err(StageError::io(&file.path))
+    framed(file.open()?).map_err(file.failed())
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
-fn footer_bytes(mut input: &File, len: u64) -> std::io::Result<Option<u64>> {
+fn footer_bytes(input: &mut store::Input, len: u64) -> io::Result<Option<u64>> {
     const TAIL: u64 = 10;
     if len < 8 + TAIL {
         return Ok(None);
@@ -163,6 +165,7 @@ fn footer_bytes(mut input: &File, len: u64) -> std::io::Result<Option<u64>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs::File;
     use std::path::Path;
     use std::sync::Arc;
 

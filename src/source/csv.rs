@@ -1,7 +1,6 @@
 //! The `csv` source: records of delimited text (RFC 4180).
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,6 +18,7 @@ use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
 use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+use crate::store::Input;
 
 /// Records of delimited text.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -132,9 +132,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile) -> Result<Framer<File>, StageError> {
-        let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
-        Framer::new(input, Some(self.quoting), self.record_bytes).map_err(StageError::io(&file.path))
+    fn open(&self, file: &InputFile) -> Result<Framer<Input>, StageError> {
+        Framer::new(file.open()?, Some(self.quoting), self.record_bytes).map_err(file.failed())
     }
 
     fn format(&self) -> Format {
@@ -142,9 +141,9 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(&self, file: &InputFile, framer: &mut Framer<File>) -> Result<Option<Vec<String>>, StageError> {
+    fn names(&self, file: &InputFile, framer: &mut Framer<Input>) -> Result<Option<Vec<String>>, StageError> {
         let mut header = Vec::new();
-        let frame = framer.frame(&mut header).map_err(StageError::io(&file.path))?;
+        let frame = framer.frame(&mut header).map_err(file.failed())?;
         if frame == Frame::End {
             return Ok(None);
         }
@@ -182,7 +181,7 @@ impl Reader {
         Ok(names.map_or(0, |names| names.len()))
     }
 
-    fn types(&self, file: &InputFile, framer: Framer<File>, names: Vec<String>) -> Result<Schema, StageError> {
+    fn types(&self, file: &InputFile, framer: Framer<Input>, names: Vec<String>) -> Result<Schema, StageError> {
         let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
         if names.len() > MAX_COLUMNS {
             return Err(bad(format!("there are {} columns; at most {MAX_COLUMNS} are supported", names.len())));
@@ -192,7 +191,7 @@ impl Reader {
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
         let parser = Parser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
-        if let Some(block) = Blocks::new(framer, SAMPLE).next(&parser).map_err(StageError::io(&file.path))? {
+        if let Some(block) = Blocks::new(framer, SAMPLE).next(&parser).map_err(file.failed())? {
             let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
             let rejects = block.parse(&parser)?.rejects;
             let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);

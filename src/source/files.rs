@@ -1,33 +1,66 @@
 //! The files of a source of records: found at planning, each a split of its own.
 
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 
 use crate::batch::Split;
 use crate::error::StageError;
-use crate::source::listing::{FileSet, ListedFile, Refusal};
+use crate::source::listing::{CHANGED, FileSet, ListedFile, Refusal};
+use crate::store::{Input, Location};
 
 /// A file of input.
 #[derive(Debug, Clone)]
 pub(super) struct InputFile {
-    /// Where it lies.
-    pub(super) path: PathBuf,
+    /// As it was when it was listed.
+    listed: ListedFile,
+    /// The root of the listing.
+    root: Location,
     /// Its path relative to the root of the listing, with `/` between folders.
     pub(super) name: String,
-    /// `<stage>/<name>:<size>:<modification time in ns>`: a file that was written anew is another input.
+    /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
-    /// As it was when it was listed, and the root of the listing.
-    listed: (ListedFile, PathBuf),
 }
 
 impl InputFile {
-    /// Whether it is still the file that was listed, and can be opened.
+    /// Whether it is still the file that was listed, and can be opened; `unreadable`, with the reason, where it is not.
     ///
     /// # Errors
-    /// `unreadable`, with the reason.
-    pub(super) fn check(&self) -> Result<(), Refusal> {
-        let (file, root) = &self.listed;
-        file.open(root).map(drop)
+    /// When a store cannot be asked: then nothing is known against the file.
+    pub(super) fn check(&self) -> Result<Result<(), Refusal>, StageError> {
+        match self.location() {
+            Location::Local(_) => Ok(self.listed.open(&self.root).map(drop)),
+            Location::Remote(object) => {
+                let found = object.head().map_err(self.failed())?.map(ListedFile::from);
+                let is_same = found.is_some_and(|found| found.has_content_of(&self.listed));
+                Ok(if is_same { Ok(()) } else { Err(self.listed.unreadable(CHANGED)) })
+            }
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn open(&self) -> Result<Input, StageError> {
+        let ListedFile { size, etag, .. } = &self.listed;
+        self.location().open(*size, etag.as_deref()).map_err(self.failed())
+    }
+
+    /// For `map_err`: an I/O error of the file.
+    pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> StageError {
+        |error| self.location().failed(error)
+    }
+
+    /// Ends the run where it is the store that could not be read: then nothing is known against the file.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub(super) fn check_lost(&self, input: &Input) -> Result<(), StageError> {
+        input.lost().map_or(Ok(()), |error| Err(self.location().failed(error)))
+    }
+
+    fn location(&self) -> Location {
+        self.listed.location(&self.root)
     }
 }
 
@@ -43,10 +76,10 @@ pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str])
         return Err(set.nothing_found(&listing));
     }
     let files = listing.files.values().map(|file| InputFile {
-        path: file.path(&listing.root),
+        listed: file.clone(),
+        root: listing.root.clone(),
         name: file.name.clone(),
-        split: Split::new(format!("{stage}/{}:{}:{}", file.name, file.size, file.mtime_ns)),
-        listed: (file.clone(), listing.root.clone()),
+        split: Split::new(format!("{stage}/{}", file.identity())),
     });
     Ok(files.collect())
 }

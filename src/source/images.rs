@@ -1,19 +1,18 @@
 //! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
 
-use std::path::PathBuf;
-
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
+use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::journal::{self, Journal, Row};
-use crate::source::listing::{FileSet, Refusal};
+use crate::source::listing::FileSet;
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::store::Location;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] =
@@ -52,10 +51,14 @@ impl Source for Images {
         SchemaRef::clone(&self.rules.schema)
     }
 
+    fn reading_bytes(&self) -> u64 {
+        self.files.reading_bytes()
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let mut listing = self.files.list()?;
         let found = listing.files.len();
-        let journals = journal::place(&self.name, progress.state.as_deref(), &mut listing)?;
+        let journals = journal::place(&self.name, progress.state.as_ref(), &mut listing)?;
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
@@ -75,7 +78,7 @@ fn pending(journal: &Journal, progress: &Progress) -> u64 {
 /// What it takes to read the files of a listing.
 struct Reader {
     rules: Rules,
-    root: PathBuf,
+    root: Location,
     progress: Progress,
 }
 
@@ -97,23 +100,19 @@ impl Reader {
 
     /// `false` when nobody wants more.
     fn read_stretch(&self, rows: &[Row], mut stretch: Stretch<'_>) -> Result<bool, StageError> {
+        let mut images =
+            Fetch::new(&self.root, self.rules.record_bytes, rows.iter().filter(|row| !row.gone).map(|row| &row.file));
         for row in rows {
             if row.gone && !stretch.is_done(1) {
                 tracing::warn!("{}: {GONE}", row.file.name);
             }
-            if !stretch.push(self.member(row))? {
+            let image = if row.gone { Err(row.file.unreadable(GONE)) } else { images.next(&row.file)? };
+            let member = Member { source: row.file.name.clone(), row: 0, text: None, image };
+            if !stretch.push(member)? {
                 return Ok(false);
             }
         }
         stretch.close()
-    }
-
-    fn member(&self, Row { file, gone }: &Row) -> Member {
-        let image = match gone {
-            true => Err(Refusal::new(RejectCode::Unreadable, format!("{}: {GONE}", file.name))),
-            false => file.read(&self.root, self.rules.record_bytes),
-        };
-        Member { source: file.name.clone(), row: 0, text: None, image }
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::batch::SourceBatch;
+    use crate::batch::{RejectCode, SourceBatch};
     use crate::context::Limits;
     use crate::coverage::Coverage;
     use crate::kind::find;
@@ -181,7 +180,7 @@ mod tests {
     fn progress(state: &Path, done: &[&SourceBatch]) -> Progress {
         let mut coverage = Coverage::default();
         done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-        Progress { sinks: Arc::new(vec![coverage]), state: Some(state.to_path_buf()) }
+        Progress { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
     }
 
     #[test]

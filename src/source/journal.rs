@@ -1,14 +1,11 @@
 //! Listings as they are journalled: which file is which row of which split, in this run and in those after it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::durable::write_atomically;
 use crate::error::StageError;
 use crate::source::listing::{ListedFile, Listing};
+use crate::store::Location;
 
 /// Files that were first met together: a split, its rows in order.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ pub(super) struct Row {
 ///
 /// # Errors
 /// When a journal cannot be read or written.
-pub(super) fn place(stage: &str, state: Option<&Path>, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
+pub(super) fn place(stage: &str, state: Option<&Location>, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
     let mut journals = Vec::new();
     if let Some(state) = state {
         while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
@@ -63,51 +60,49 @@ pub(super) fn place(stage: &str, state: Option<&Path>, listing: &mut Listing) ->
 ///
 /// # Errors
 /// When one cannot be removed.
-pub(super) fn forget(stage: &str, state: &Path) -> Result<(), StageError> {
-    // The last goes first: what is read is the journals up to the first that is missing.
-    let numbers = (0..).take_while(|&number| file_of(stage, state, number).exists()).collect::<Vec<_>>();
-    for number in numbers.into_iter().rev() {
-        let path = file_of(stage, state, number);
-        std::fs::remove_file(&path).map_err(StageError::io(&path))?;
+pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+    let mut files = Vec::new();
+    loop {
+        let file = file_of(stage, state, files.len());
+        if file.read()?.is_none() {
+            break;
+        }
+        files.push(file);
     }
-    Ok(())
+    // The last goes first: what is read is the journals up to the first that is missing.
+    files.iter().rev().try_for_each(Location::remove)
 }
 
 fn split(stage: &str, number: usize) -> Arc<Split> {
     Split::new(format!("{stage}/listing-{number}"))
 }
 
-fn file_of(stage: &str, state: &Path, number: usize) -> PathBuf {
-    state.join("listings").join(format!("{stage}-{number}.ndjson"))
+fn file_of(stage: &str, state: &Location, number: usize) -> Location {
+    state.join("listings").join(&format!("{stage}-{number}.ndjson"))
 }
 
-fn read(path: &Path) -> Result<Option<Vec<ListedFile>>, StageError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StageError::io(path)(error)),
-    };
-    let lines = BufReader::new(file).lines().enumerate();
+fn read(file: &Location) -> Result<Option<Vec<ListedFile>>, StageError> {
+    let Some(text) = file.read()? else { return Ok(None) };
+    let lines = text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     let files = lines.map(|(number, line)| {
-        let line = line.map_err(StageError::io(path))?;
-        serde_json::from_str(&line).map_err(|error| {
-            let place = format!("{}:{}", path.display(), number + 1);
+        serde_json::from_slice(line).map_err(|error| {
             StageError::Other(format!(
-                "{place}: this is no line of a listing: {error}; restore the file, or begin anew"
+                "{file}:{}: this is no line of a listing: {error}; restore the file, or begin anew",
+                number + 1
             ))
         })
     });
     files.collect::<Result<_, _>>().map(Some)
 }
 
-fn write(path: &Path, rows: &[Row]) -> Result<(), StageError> {
+fn write(file: &Location, rows: &[Row]) -> Result<(), StageError> {
     let mut text = Vec::new();
     for row in rows {
         let written = serde_json::to_writer(&mut text, &row.file);
         written.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
         text.push(b'\n');
     }
-    write_atomically(path, &text)
+    file.create(&text)
 }
 
 #[cfg(test)]
@@ -115,6 +110,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::fs;
+    use std::path::Path;
 
     use super::*;
     use crate::source::listing::FileSet;
@@ -122,7 +118,7 @@ mod tests {
     /// Per split, its name and its rows; a `-` marks those that are gone.
     fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
-        let journals = place("in", state, &mut set.list().unwrap()).unwrap();
+        let journals = place("in", state.map(Location::from).as_ref(), &mut set.list().unwrap()).unwrap();
         let name = |row: &Row| format!("{}{}", if row.gone { "-" } else { "" }, row.file.name);
         journals.iter().map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect())).collect()
     }
@@ -162,9 +158,9 @@ mod tests {
     #[test]
     fn a_broken_journal_is_named_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
-        let path = file_of("in", folder.path(), 0);
-        write_atomically(&path, b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n").unwrap();
-        let error = read(&path).unwrap_err().to_string();
+        let file = file_of("in", &Location::from(folder.path()), 0);
+        file.create(b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n").unwrap();
+        let error = read(&file).unwrap_err().to_string();
         assert!(error.contains("in-0.ndjson:2"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -13,6 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{Fault, StageError};
+use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]
@@ -33,20 +34,28 @@ pub(super) struct ListedFile {
     pub(super) size: u64,
     /// Modification time in nanoseconds since 1970.
     pub(super) mtime_ns: i64,
+    /// What a store calls its content; the time counts only where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) etag: Option<String>,
     /// The relative path as the system knows it, where that is no UTF-8.
     #[serde(skip)]
     raw: Option<Box<Path>>,
 }
 
+/// Why a file is refused that is no longer what it was.
+pub(super) const CHANGED: &str = "was changed since it was listed; the next run takes it anew";
+
 /// The files of a set at some moment.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// The folder that names are relative to.
-    pub(super) root: PathBuf,
+    /// The folder or prefix that names are relative to.
+    pub(super) root: Location,
     /// By name, bytewise.
     pub(super) files: BTreeMap<String, ListedFile>,
     /// Files that were looked at, those that did not match among them.
     pub(super) looked_at: u64,
+    /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
+    pub(super) is_folder: bool,
 }
 
 /// Why a record cannot be had.
@@ -68,10 +77,17 @@ impl FileSet {
         if set.path.is_empty() {
             return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
         }
-        if !Path::new(&set.path).exists() {
-            set.glob().map_err(|message| Fault::new("path", message))?;
+        if is_url(&set.path) || !Path::new(&set.path).exists() {
+            let glob = set.glob().map_err(|message| Fault::new("path", message))?;
+            let root = glob.map_or_else(|| set.path.clone(), |glob| glob.root);
+            Location::parse(&root).map_err(|message| Fault::new("path", message))?;
         }
         Ok(set)
+    }
+
+    /// Bytes that reading one of the files takes, beside what was read.
+    pub(super) fn reading_bytes(&self) -> u64 {
+        reading_bytes(&self.path)
     }
 
     /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
@@ -80,28 +96,69 @@ impl FileSet {
     /// # Errors
     /// When the folder to begin with cannot be read.
     pub(super) fn list(&self) -> Result<Listing, StageError> {
+        if is_url(&self.path) {
+            return self.list_objects();
+        }
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
             return self.walk(root, Some(1), |name| Some(name.as_os_str()) == place.file_name());
         }
         if place.is_dir() {
-            let wanted = |name: &Path| !is_hidden(name) && has_extension(name, self.extensions);
-            return self.walk(place.to_path_buf(), None, wanted);
+            let listing = self.walk(place.to_path_buf(), None, |name| self.is_wanted(name))?;
+            return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
-            Some((root, glob, depth)) => self.walk(root, depth, |name| glob.is_match(name)),
-            None => Err(StageError::Other(format!(
-                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
-                self.path
-            ))),
+            Some(Glob { root, matcher, depth }) => self.walk(root.into(), depth, |name| matcher.is_match(name)),
+            None => Err(self.nothing_there()),
         }
+    }
+
+    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
+    fn list_objects(&self) -> Result<Listing, StageError> {
+        let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
+        // What cannot be a key may still be a glob.
+        if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
+            let failed = |error| Location::Remote(place.clone()).failed(error);
+            if let Some((folder, _)) = place.parent()
+                && let Some(object) = place.head().map_err(failed)?
+            {
+                return Ok(Listing::of_objects(folder, vec![object], |_| true));
+            }
+            let objects = place.list().map_err(failed)?;
+            if !objects.is_empty() {
+                let listing = Listing::of_objects(place, objects, |name| self.is_wanted(name));
+                return Ok(Listing { is_folder: true, ..listing });
+            }
+        }
+        let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else {
+            return Err(self.nothing_there());
+        };
+        match parse(&root)? {
+            Location::Remote(root) => {
+                let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
+                Ok(Listing::of_objects(root, objects, |name| matcher.is_match(name)))
+            }
+            Location::Local(_) => Err(self.nothing_there()),
+        }
+    }
+
+    /// Whether a file counts where a folder is meant.
+    fn is_wanted(&self, name: &Path) -> bool {
+        !is_hidden(name) && has_extension(name, self.extensions)
+    }
+
+    fn nothing_there(&self) -> StageError {
+        StageError::Other(format!(
+            "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+            self.path
+        ))
     }
 
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
         let looked_at = listing.looked_at;
-        let wanted = match Path::new(&self.path).is_dir() {
+        let wanted = match listing.is_folder {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
@@ -110,10 +167,10 @@ impl FileSet {
 
     fn walk(&self, root: PathBuf, depth: Option<usize>, wanted: impl Fn(&Path) -> bool) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
-        let mut listing = Listing { root: start, files: BTreeMap::new(), looked_at: 0 };
+        let mut files = Listing::empty(Location::Local(start.clone()));
         // A file that the user names may be a link: it is the way to it that was asked for.
         let follow = self.follow_links || Path::new(&self.path).is_file();
-        let walk = WalkDir::new(&listing.root).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        let walk = WalkDir::new(&start).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -123,23 +180,23 @@ impl FileSet {
                     continue;
                 }
             };
-            let relative = entry.path().strip_prefix(&listing.root).unwrap_or(entry.path());
+            let relative = entry.path().strip_prefix(&start).unwrap_or(entry.path());
             if !entry.file_type().is_file() {
                 continue;
             }
-            listing.looked_at += 1;
+            files.looked_at += 1;
             if wanted(relative) && !is_temporary(entry.file_name()) {
                 match ListedFile::new(relative, &entry) {
-                    Ok(file) => listing.add(file),
+                    Ok(file) => files.add(file),
                     Err(error) => tracing::warn!("left out: {error}"),
                 }
             }
         }
-        Ok(listing)
+        Ok(files)
     }
 
-    /// The folder that a glob begins in, what it matches below, and how deep that can lie; `None` for a plain path.
-    fn glob(&self) -> Result<Option<(PathBuf, GlobMatcher, Option<usize>)>, String> {
+    /// `None` for a plain path.
+    fn glob(&self) -> Result<Option<Glob>, String> {
         let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else { return Ok(None) };
         let (root, pattern) = match self.path[..meta].rfind('/') {
             Some(slash) => self.path.split_at(slash + 1),
@@ -149,11 +206,33 @@ impl FileSet {
         let glob =
             glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
-        Ok(Some((PathBuf::from(root), glob.compile_matcher(), depth)))
+        Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
     }
 }
 
+/// A path with characters that stand for others.
+struct Glob {
+    /// The folder that it begins in.
+    root: String,
+    /// What it matches below.
+    matcher: GlobMatcher,
+    /// How deep that can lie.
+    depth: Option<usize>,
+}
+
 impl Listing {
+    fn empty(root: Location) -> Self {
+        Self { root, files: BTreeMap::new(), looked_at: 0, is_folder: false }
+    }
+
+    fn of_objects(root: Remote, objects: Vec<Entry>, wanted: impl Fn(&Path) -> bool) -> Self {
+        let mut listing = Self::empty(Location::Remote(root));
+        listing.looked_at = objects.len() as u64;
+        let wanted = objects.into_iter().filter(|object| wanted(Path::new(&object.name)));
+        wanted.for_each(|object| listing.add(ListedFile::from(object)));
+        listing
+    }
+
     fn add(&mut self, file: ListedFile) {
         if let Some(other) = self.files.insert(file.name.clone(), file) {
             tracing::warn!("two files have the name {:?} once its bytes are encoded; one is left out", other.name);
@@ -166,51 +245,82 @@ impl ListedFile {
         let (size, mtime_ns) = size_and_time(&entry.metadata()?);
         let raw = relative.to_str().is_none().then(|| relative.into());
         let parts: Vec<String> = relative.iter().map(|part| encode_name(part.as_encoded_bytes())).collect();
-        Ok(Self { name: parts.join("/"), size, mtime_ns, raw })
+        Ok(Self { name: parts.join("/"), size, mtime_ns, etag: None, raw })
     }
 
-    /// Whether both are one file with one content, as far as name, size and time tell.
+    /// Whether both are one file with one content, as far as name, size, and etag or time tell.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        (&self.name, self.size, self.mtime_ns) == (&other.name, other.size, other.mtime_ns)
+        self.name == other.name && self.has_content_of(other)
+    }
+
+    /// Whether both have one content, as far as that can be told.
+    pub(super) fn has_content_of(&self, other: &Self) -> bool {
+        let is_same_time = self.etag.is_some() || self.mtime_ns == other.mtime_ns;
+        (self.size, &self.etag) == (other.size, &other.etag) && is_same_time
+    }
+
+    /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
+    pub(super) fn identity(&self) -> String {
+        let Self { name, size, mtime_ns, etag, .. } = self;
+        match etag {
+            Some(etag) => format!("{name}:{size}:{etag}"),
+            None => format!("{name}:{size}:{mtime_ns}"),
+        }
     }
 
     /// Where it lies.
-    pub(super) fn path(&self, root: &Path) -> PathBuf {
-        root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))
+    pub(super) fn location(&self, root: &Location) -> Location {
+        match root {
+            Location::Local(root) => Location::Local(root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))),
+            Location::Remote(root) => Location::Remote(root.join(&self.name)),
+        }
     }
 
     /// Opens the file if it is still the one that was listed.
     ///
     /// # Errors
     /// `unreadable`, with the reason.
-    pub(super) fn open(&self, root: &Path) -> Result<File, Refusal> {
-        let path = self.path(root);
-        let unreadable = |reason: String| Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name));
+    pub(super) fn open(&self, root: &Location) -> Result<Input, Refusal> {
+        let unreadable = |error: std::io::Error| self.unreadable(&error.to_string());
+        let location = self.location(root);
+        let Some(path) = location.local() else {
+            return location.open(self.size, self.etag.as_deref()).map_err(unreadable);
+        };
         // Opening a pipe waits for its writer, perhaps for ever, so a look goes before. A pipe that is put in place
         // between the two is not guarded against: that would take O_NONBLOCK, which differs between systems.
-        let metadata = fs::metadata(&path).map_err(|error| unreadable(error.to_string()))?;
+        let metadata = fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
-            return Err(unreadable("was changed since it was listed; the next run takes it anew".to_owned()));
+            return Err(self.unreadable(CHANGED));
         }
-        File::open(&path).map_err(|error| unreadable(error.to_string()))
+        location.open(self.size, None).map_err(unreadable)
+    }
+
+    /// That it cannot be read.
+    pub(super) fn unreadable(&self, reason: &str) -> Refusal {
+        Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
     }
 
     /// The file's bytes, if it is still the one that was listed.
     ///
     /// # Errors
     /// `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason.
-    pub(super) fn read(&self, root: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, Refusal> {
         if self.size > limit {
             return Err(Refusal::too_large(&self.name, self.size, limit));
         }
         let file = self.open(root)?;
-        let unreadable = |reason: String| Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name));
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
-        file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
+        file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error.to_string()))?;
         if bytes.len() as u64 != self.size {
-            return Err(unreadable("was changed while it was read; the next run takes it anew".to_owned()));
+            return Err(self.unreadable("was changed while it was read; the next run takes it anew"));
         }
         Ok(bytes)
+    }
+}
+
+impl From<Entry> for ListedFile {
+    fn from(Entry { name, size, mtime_ns, etag }: Entry) -> Self {
+        Self { name, size, mtime_ns, etag, raw: None }
     }
 }
 

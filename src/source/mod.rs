@@ -6,6 +6,7 @@ mod csv;
 mod cut;
 mod dead_leaves;
 mod factors;
+mod fetch;
 mod files;
 mod gather;
 mod image_column;
@@ -38,6 +39,7 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::kind::{Kind, options};
+use crate::store::Location;
 use crate::units::{Bytes, Span};
 
 /// The column that says where a record came from.
@@ -51,6 +53,11 @@ pub const IMAGE: &str = "image";
 pub trait Source: Send {
     /// The columns of every batch; the first two are [`SOURCE`] and [`ROW`].
     fn schema(&self) -> SchemaRef;
+
+    /// Bytes that it holds at most, beside its batches, while it reads.
+    fn reading_bytes(&self) -> u64 {
+        0
+    }
 
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
@@ -184,7 +191,7 @@ pub fn add_origin(
 ///
 /// # Errors
 /// When a journal cannot be removed.
-pub fn forget(stage: &str, state: &std::path::Path) -> Result<(), StageError> {
+pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     journal::forget(stage, state)
 }
 

@@ -1,7 +1,6 @@
 //! The `ndjson` source: one JSON object a line.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -22,6 +21,7 @@ use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
 use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.
@@ -76,16 +76,15 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open(file: &InputFile, record_bytes: u64) -> Result<Framer<File>, StageError> {
-    let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
-    Framer::new(input, None, record_bytes).map_err(StageError::io(&file.path))
+fn open(file: &InputFile, record_bytes: u64) -> Result<Framer<Input>, StageError> {
+    Framer::new(file.open()?, None, record_bytes).map_err(file.failed())
 }
 
 /// The columns of the first file that begins with an object among its first records.
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
     for file in files {
-        let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(StageError::io(&file.path))?;
+        let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(file.failed())?;
         let Some(block) = block else { continue };
         let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
         let values: Vec<Value> =

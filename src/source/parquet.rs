@@ -1,6 +1,5 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,6 +28,7 @@ use crate::source::image_column::{ImageColumn, Images};
 use crate::source::parquet_pages::Pages;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source, SourceConfig, with_origin};
+use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
 /// Hugging Face datasets) becomes the binary column `image`.
@@ -95,16 +95,17 @@ impl Config {
 fn first_schema(files: &[InputFile]) -> Result<Schema, StageError> {
     let mut broken = None;
     for file in files {
-        let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
+        let input = file.open()?;
         match guarded(|| metadata(&input).and_then(arrow_metadata)) {
             Ok(metadata) => return Ok(metadata.schema().as_ref().clone()),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
+        file.check_lost(&input)?;
     }
     Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
 
-fn metadata(input: &File) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
+fn metadata(input: &Input) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
     // Statistics are of no use here, and what is broken in them does no harm.
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
@@ -155,17 +156,20 @@ impl RecordFormat for Parquet {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
     fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let input = File::open(&file.path).map_err(StageError::io(&file.path))?;
+        let input = file.open()?;
         let footer = match guarded(|| metadata(&input)) {
             Ok(footer) => footer,
-            Err((code, what)) => return output.refuse(0..1, code, what),
+            Err((code, what)) => {
+                file.check_lost(&input)?;
+                return output.refuse(0..1, code, what);
+            }
         };
         let metadata = match guarded(|| arrow_metadata(footer.clone())) {
             Ok(metadata) => metadata,
             Err((code, what)) => return output.refuse(0..declared(&footer), code, what),
         };
         let places = self.places(file, metadata.schema())?;
-        let opened = Opened { parquet: self, name: &file.name, input, metadata, places };
+        let opened = Opened { parquet: self, file, input, metadata, places };
         let mut start = 0;
         for (place, group) in footer.row_groups().iter().enumerate() {
             let rows = start..start + group_rows(group);
@@ -179,8 +183,11 @@ impl RecordFormat for Parquet {
 
     fn total(&self, files: &[InputFile]) -> Option<u64> {
         let rows = |file: &InputFile| {
-            let input = File::open(&file.path).ok()?;
-            Some(guarded(|| metadata(&input)).map_or(1, |footer| declared(&footer)))
+            let input = file.open().ok()?;
+            let footer = guarded(|| metadata(&input));
+            // Whoever reads it will say what is wrong.
+            file.check_lost(&input).ok()?;
+            Some(footer.map_or(1, |footer| declared(&footer)))
         };
         files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
     }
@@ -200,8 +207,8 @@ impl Parquet {
 /// A file whose footer could be read.
 struct Opened<'a> {
     parquet: &'a Parquet,
-    name: &'a str,
-    input: File,
+    file: &'a InputFile,
+    input: Input,
     metadata: ArrowReaderMetadata,
     places: Vec<usize>,
 }
@@ -218,7 +225,7 @@ impl Opened<'_> {
     ) -> Result<(), Stop> {
         let pages = match guarded(|| self.pages(group)) {
             Ok(pages) => pages,
-            Err((code, what)) => return output.refuse(rows, code, what),
+            Err((code, what)) => return self.refuse(rows, code, what, output),
         };
         let bytes = self.declared_bytes(group).max(pages.bytes);
         let limit = self.parquet.held_bytes;
@@ -239,7 +246,7 @@ impl Opened<'_> {
         let reader = guarded(|| self.reader(place, start - rows.start..rows.end - rows.start, step));
         let mut reader = match reader {
             Ok(reader) => reader,
-            Err((code, what)) => return output.refuse(start..rows.end, code, what),
+            Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
         };
         while start < rows.end {
             let next = guarded(|| reader.next().transpose());
@@ -249,7 +256,7 @@ impl Opened<'_> {
                     let what = "the row group ends before the rows that it declares".to_owned();
                     return output.refuse(start..rows.end, RejectCode::Truncated, what);
                 }
-                Err((code, what)) => return output.refuse(start..rows.end, code, what),
+                Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
             };
             let end = rows.end.min(start + batch.num_rows() as u64);
             self.send(&batch, start, output)?;
@@ -273,6 +280,12 @@ impl Opened<'_> {
         leaves
             .filter(|&leaf| self.places.contains(&descriptor.get_column_root_idx(leaf)))
             .map(|leaf| group.column(leaf))
+    }
+
+    /// Refuses rows that could not be read, unless it is for want of the store.
+    fn refuse(&self, rows: Range<u64>, code: RejectCode, what: String, output: &Output<'_>) -> Result<(), Stop> {
+        self.file.check_lost(&self.input)?;
+        output.refuse(rows, code, what)
     }
 
     /// Bytes that a row group says its planned columns take without compression.
@@ -315,10 +328,11 @@ impl Opened<'_> {
     fn send(&self, batch: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
         let planned = self.parquet.columns.iter().map(|field| field.name());
         let columns: Option<Vec<_>> = planned.map(|name| batch.column_by_name(name).cloned()).collect();
-        let columns = columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.name)))?;
+        let columns =
+            columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
         let mut images = Images::default();
         let columns = match &self.parquet.image {
-            Some(image) => image.take(columns, self.name, &mut images)?,
+            Some(image) => image.take(columns, &self.file.name, &mut images)?,
             None => columns,
         };
         let weigh = |rows: Range<usize>| weight(batch, rows.clone()) + images.decoded_beyond_stored(rows);
@@ -344,6 +358,7 @@ impl Opened<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs::File;
     use std::path::Path;
 
     use arrow::array::{ArrayRef, AsArray, BinaryArray, Float32Array, Int64Array, StringArray, StructArray};
@@ -472,7 +487,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         write(&path, vec![("n", numbers(0..300))], 100);
-        let footer = metadata(&File::open(&path).unwrap()).unwrap();
+        let footer = metadata(&Input::File(File::open(&path).unwrap())).unwrap();
         let (start, length) = footer.row_group(1).column(0).byte_range();
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[start as usize..(start + length) as usize].fill(0xff);
@@ -535,7 +550,7 @@ mod tests {
         let files = files::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
         assert!(files.len() > 60, "{} files", files.len());
         for file in files {
-            let what = match plan::<Config>(json!({ "path": file.path }), 1000) {
+            let what = match plan::<Config>(json!({ "path": root.join(&file.name) }), 1000) {
                 Err(faults) => format!("fault: {}", faults[0].message),
                 Ok(source) => {
                     let batches = drain(source, &Progress::default()).unwrap();

@@ -1,7 +1,6 @@
 //! What a Parquet column comes to, by the headers of its pages, before any of them is unpacked: footers may lie, and
 //! a page of some bytes may stand for billions of values.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
@@ -10,6 +9,8 @@ use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
+
+use crate::store::Input;
 
 /// The pages of a column in a row group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ const SUSPECT: u64 = 100;
 
 impl Pages {
     /// Reads the headers of a column's pages, and its dictionary if that is to be decoded at most `most` bytes.
-    pub(super) fn of(input: &File, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
+    pub(super) fn of(input: &Input, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
         let (start, length) = column.byte_range();
         let mut walk = BufReader::new(input.try_clone()?);
         walk.seek(SeekFrom::Start(start))?;
@@ -77,7 +78,7 @@ fn value_bytes(column: &ColumnChunkMetaData) -> u64 {
 }
 
 /// The length of the longest word of a column's dictionary.
-fn longest_word(input: &File, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
+fn longest_word(input: &Input, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else { return Ok(0) };
     let (mut longest, mut left) = (0, &buf[..]);
@@ -257,7 +258,7 @@ mod tests {
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
         let column = metadata.row_group(0).column(0);
-        (Pages::of(&file, column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
+        (Pages::of(&Input::File(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
     }
 
     #[test]

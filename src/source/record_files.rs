@@ -13,6 +13,7 @@ use crate::error::StageError;
 use crate::source::files::{self, InputFile};
 use crate::source::listing::Refusal;
 use crate::source::{BatchSender, Opened, SOURCE, Source, add_origin, read_blocking};
+use crate::store;
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + 'static {
@@ -45,6 +46,10 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         self.schema.clone()
     }
 
+    fn reading_bytes(&self) -> u64 {
+        store::reading_bytes(&self.path)
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
         let total = self.format.total(&files);
@@ -53,7 +58,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
             for file in &files {
                 let output = Output { schema: &self.schema, file, progress: &progress, sender };
                 // Others may remove or replace files while those before them are read.
-                let read = match file.check() {
+                let read = match file.check()? {
                     Ok(()) => self.format.read(file, &output),
                     Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
                 };
@@ -126,7 +131,7 @@ impl Output<'_> {
 
     /// For `map_err`: an I/O error of the file.
     pub(super) fn io(&self) -> impl FnOnce(std::io::Error) -> StageError {
-        StageError::io(&self.file.path)
+        self.file.failed()
     }
 
     /// Hands over that these rows are no records, as one reject.

@@ -1,9 +1,7 @@
 //! The source `rejects`: records that an earlier run refused, as their source gave them, for a pipeline that was mended.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
@@ -114,7 +112,7 @@ fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Re
 fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
     let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
     for file in files {
-        for batch in reader(&file.path, 1024)? {
+        for batch in reader(file, 1024)? {
             let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
             let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
             for row in 0..batch.num_rows() {
@@ -133,10 +131,9 @@ fn not_rejects(file: &str) -> StageError {
     StageError::Other(format!("{file}: these are no rejects of a run; their columns are {columns} among others"))
 }
 
-fn reader(path: &Path, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
-    let named = |error: String| StageError::Other(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(StageError::io(path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| named(error.to_string()))?;
+fn reader(file: &InputFile, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
+    let named = |error: String| StageError::Other(format!("{}: {error}", file.name));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD]);
     reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
 }
@@ -240,7 +237,7 @@ impl RecordFormat for Rejects {
 
     fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
         let mut start = 0;
-        for batch in reader(&file.path, self.cut.records)? {
+        for batch in reader(file, self.cut.records)? {
             let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
             let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();

@@ -1,9 +1,8 @@
 //! The source `tar`: images in tar shards, as WebDataset writes them.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use ::tar::{Archive, Entry};
@@ -19,6 +18,7 @@ use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::images::EXTENSIONS;
 use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::store::{Input, Location};
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 2;
@@ -55,6 +55,10 @@ impl Source for Tar {
         SchemaRef::clone(&self.rules.schema)
     }
 
+    fn reading_bytes(&self) -> u64 {
+        self.files.reading_bytes()
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let listing = self.files.list()?;
         if listing.files.is_empty() {
@@ -84,10 +88,10 @@ const COMPRESSED: [(&[u8], &str); 5] = [
     (b"\x04\x22\x4d\x18", "unlz4"),
 ];
 
-fn refuse_compressed(file: &ListedFile, root: &Path) -> Result<(), StageError> {
+fn refuse_compressed(file: &ListedFile, root: &Location) -> Result<(), StageError> {
     let mut start = Vec::new();
-    let path = root.join(&file.name);
-    open(file, root)?.take(6).read_to_end(&mut start).map_err(StageError::io(path))?;
+    let read = open(file, root)?.take(6).read_to_end(&mut start);
+    read.map_err(|error| file.location(root).failed(error))?;
     match COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
         Some((_, tool)) => Err(StageError::Other(format!(
             "{}: is compressed; only plain tar files are read: unpack it first (`{tool} {}`)",
@@ -97,7 +101,7 @@ fn refuse_compressed(file: &ListedFile, root: &Path) -> Result<(), StageError> {
     }
 }
 
-fn open(file: &ListedFile, root: &Path) -> Result<File, StageError> {
+fn open(file: &ListedFile, root: &Location) -> Result<Input, StageError> {
     file.open(root).map_err(|refusal| StageError::Other(refusal.reason))
 }
 
@@ -105,19 +109,23 @@ fn open(file: &ListedFile, root: &Path) -> Result<File, StageError> {
 struct Reader {
     stage: String,
     rules: Rules,
-    root: PathBuf,
+    root: Location,
     progress: Progress,
 }
 
 impl Reader {
     /// Reads a shard; `false` when nobody wants more. What cannot be read of a broken shard is one refused row.
     fn read(&self, file: &ListedFile, out: &BatchSender) -> Result<bool, StageError> {
-        let ListedFile { name, size, mtime_ns, .. } = file;
-        let split = Split::new(format!("{}/{name}:{size}:{mtime_ns}", self.stage));
+        let ListedFile { name, size, .. } = file;
+        let split = Split::new(format!("{}/{}", self.stage, file.identity()));
         let budget = Budget::default();
-        let mut archive =
-            Archive::new(Metered { file: BufReader::new(open(file, &self.root)?), budget: budget.clone() });
-        let mut entries = archive.entries_with_seek().map_err(StageError::io(self.root.join(name)))?;
+        let input = open(file, &self.root)?;
+        let failed = |error| file.location(&self.root).failed(error);
+        let handle = input.try_clone().map_err(failed)?;
+        // A store that cannot be read is no fault of the shard.
+        let check_lost = || handle.lost().map_or(Ok(()), |error| Err(failed(error)));
+        let mut archive = Archive::new(Metered { file: BufReader::new(input), budget: budget.clone() });
+        let mut entries = archive.entries_with_seek().map_err(failed)?;
         let length = self.rules.stretch;
         let mut stretch = Stretch::new(&self.rules, &self.progress, out, &split, 0);
         let mut done = stretch.is_done(length);
@@ -125,11 +133,19 @@ impl Reader {
         loop {
             budget.allow(HEADER_BYTES);
             let Some(entry) = entries.next() else { return stretch.close() };
-            let go_on = match image_of(entry, *size) {
+            let member = match image_of(entry, *size) {
                 Ok(None) => continue,
-                Ok(Some(_)) if done => stretch.skip(),
-                Ok(Some(mut entry)) => stretch.push(self.member(name, row, &mut entry, &budget))?,
-                Err(reason) => return Ok(stretch.push(broken(name, row, &reason))? && stretch.close()?),
+                Ok(Some(_)) if done => None,
+                Ok(Some(mut entry)) => Some(self.member(name, row, &mut entry, &budget)),
+                Err(reason) => {
+                    check_lost()?;
+                    return Ok(stretch.push(broken(name, row, &reason))? && stretch.close()?);
+                }
+            };
+            check_lost()?;
+            let go_on = match member {
+                Some(member) => stretch.push(member)?,
+                None => stretch.skip(),
             };
             if !go_on {
                 return Ok(false);
@@ -210,7 +226,7 @@ impl Budget {
 
 /// A shard that gives no more bytes than its budget allows.
 struct Metered {
-    file: BufReader<File>,
+    file: BufReader<Input>,
     budget: Budget,
 }
 

@@ -16,7 +16,7 @@ mod suspects;
 mod worker;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Plan, Role, slots};
 use crate::sink::{History, Identity, Scope, Sink, Writer};
+use crate::store::Location;
 
 use budget::Budget;
 use dispatch::{Dispatcher, Ended, Feed};
@@ -130,7 +131,7 @@ impl Topology {
         let stop = Stop::new();
         let capacity = slots(self.workers);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
-        let suspects = match Suspects::open(self.progress.state.as_deref(), done, capacity) {
+        let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
             Ok(suspects) => Arc::new(suspects),
             Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
         };
@@ -212,7 +213,8 @@ fn open_sink(
 ) -> Result<(History, bool, Box<dyn Writer>), StageError> {
     let durable = sink.folder().is_some();
     let history = sink.history()?;
-    let admitted = history.admit(sink.folder().unwrap_or(Path::new("")), &identity, scope);
+    let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
+    let admitted = history.admit(&folder, &identity, scope);
     match (admitted, changes) {
         (Ok(()), _) => {}
         (Err(_), Changes::Allow) => {

@@ -6,7 +6,6 @@ pub mod outputs;
 pub mod runs;
 pub mod scenarios;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
@@ -18,6 +17,7 @@ use latentflow::error::StageError;
 use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
 use latentflow::sink::{History, Identity, Sink, Writer, Written};
 use latentflow::source::{BatchSize, Opened, Source, origin_fields};
+use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
 pub fn schema() -> SchemaRef {
@@ -114,8 +114,8 @@ impl Memo {
 }
 
 impl Sink for Memo {
-    fn folder(&self) -> Option<&Path> {
-        Some(Path::new("memory"))
+    fn folder(&self) -> Option<Location> {
+        Some(Location::Local("memory".into()))
     }
 
     fn history(&self) -> Result<History, StageError> {

@@ -79,8 +79,7 @@ fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> Written {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    let files = data_files(path).unwrap();
-    files.iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    data_files(&path.into()).unwrap().into_iter().map(|file| file.entry.name).collect()
 }
 
 fn read(file: &Path) -> RecordBatch {
@@ -91,12 +90,13 @@ fn read(file: &Path) -> RecordBatch {
 }
 
 fn footer(file: &Path) -> Footer {
-    Footer::of(file, &read_metadata(file).unwrap()).unwrap().unwrap()
+    let location = Location::from(file);
+    DataFile { entry: location.file().unwrap().unwrap(), location }.footer().unwrap().unwrap()
 }
 
 fn records_of(path: &Path) -> Vec<i64> {
-    let files = data_files(path).unwrap();
-    files.iter().map(|file| read_metadata(file).unwrap().file_metadata().num_rows()).collect()
+    let files = data_files(&path.into()).unwrap();
+    files.iter().map(|file| file.metadata().unwrap().file_metadata().num_rows()).collect()
 }
 
 #[test]
@@ -240,14 +240,14 @@ fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
     run(sink(folder.path()), &[batch(0..5)]);
     let other = Identity { digest: "d2".into(), ..identity() };
     let sink2 = sink(folder.path());
-    assert!(sink2.history().unwrap().admit(folder.path(), &other, Scope::Sink).is_err());
+    assert!(sink2.history().unwrap().admit(&folder.path().into(), &other, Scope::Sink).is_err());
     sink2.accept(&["d1".into(), "d2".into()]).unwrap();
     let mut writer = sink2.open(other.clone()).unwrap();
     writer.write(&batch(5..9)).unwrap();
     writer.commit().unwrap();
     drop(writer);
     let history = sink(folder.path()).history().unwrap();
-    history.admit(folder.path(), &other, Scope::Sink).unwrap();
+    history.admit(&folder.path().into(), &other, Scope::Sink).unwrap();
     let writers: Vec<_> = history.writers.iter().map(|(who, rows)| (who.digest.as_str(), rows.len())).collect();
     assert_eq!(writers, [("d1", 5), ("d2", 4)]);
 }
@@ -259,7 +259,7 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
     let rows = u16::try_from(FOLD_FILES).unwrap() + 10;
     let batches: Vec<Batch> = (0..rows).map(|row| batch(row..row + 1)).collect();
     run(sink_with(folder.path(), one), &batches);
-    let marker = Marker::load(folder.path()).unwrap();
+    let marker = Marker::load(&folder.path().into()).unwrap();
     assert_eq!(marker.folded, FOLD_FILES);
     assert_eq!(marker.history.coverage().len(), u64::from(FOLD_FILES));
     for number in 0..FOLD_FILES {
@@ -317,7 +317,11 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
     run(sink_with(folders[0].path(), small), &[batch(0..10), batch(10..20), batch(20..40)]);
     run(sink_with(folders[1].path(), small), &slices);
     let bytes = |folder: &tempfile::TempDir| -> Vec<Vec<u8>> {
-        data_files(folder.path()).unwrap().iter().map(|file| fs::read(file).unwrap()).collect()
+        data_files(&folder.path().into())
+            .unwrap()
+            .iter()
+            .map(|file| fs::read(file.location.to_path()).unwrap())
+            .collect()
     };
     assert!(bytes(&folders[0]).len() > 1);
     assert_eq!(bytes(&folders[0]), bytes(&folders[1]));

@@ -1,0 +1,91 @@
+//! The epoch of an output in a bucket, where there are no locks: each run claims the next number, and the highest writes.
+//!
+//! An epoch is an object that the store lets one writer create: `_latentflow/epoch-000003`. The number is part of the
+//! name of whatever a run writes, so no two runs ever write the same object. The highest is never removed: a number
+//! that was given is not given again.
+
+use std::io;
+use std::time::SystemTime;
+
+use crate::error::StageError;
+use crate::sink::STATE;
+use crate::store::{Location, Remote};
+
+/// A run's claim.
+#[derive(Debug)]
+pub struct Epoch {
+    prefix: Remote,
+    number: u32,
+}
+
+const NAME: &str = "epoch-";
+
+/// Claims that may be lost to others before this one gives up.
+const TRIES: u32 = 100;
+
+impl Epoch {
+    /// Claims the next epoch of a prefix: whoever wrote there before may write no more.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn claim(prefix: &Remote) -> Result<Self, StageError> {
+        let failed = |error: io::Error| Location::Remote(prefix.clone()).failed(error);
+        let state = prefix.join(STATE);
+        let begun = humantime::format_rfc3339_seconds(SystemTime::now());
+        let text = format!("{{\"writer\":\"latentflow {}\",\"begun\":\"{begun}\"}}\n", env!("CARGO_PKG_VERSION"));
+        for _ in 0..TRIES {
+            let known = numbers(&state).map_err(failed)?;
+            let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
+            let number = number.ok_or_else(|| StageError::Other(format!("{prefix}: there is no epoch left")))?;
+            let claim = state.join(&name(number));
+            if claim.create(text.as_bytes()).map_err(failed)? {
+                // A store that lets it be created once more would let another run do so.
+                if claim.create(text.as_bytes()).map_err(failed)? {
+                    return Err(StageError::Other(format!(
+                        "{prefix}: this store does not keep two writers apart (it ignores `If-None-Match: *` on PUT); \
+                         write to a folder, and copy it"
+                    )));
+                }
+                // They say nothing that this one does not say.
+                for before in known {
+                    if let Err(error) = state.join(&name(before)).remove() {
+                        tracing::debug!("{prefix}: epoch {before} could not be removed: {error}");
+                    }
+                }
+                return Ok(Self { prefix: prefix.clone(), number });
+            }
+        }
+        Err(StageError::Other(format!("{prefix}: other runs begin to write here again and again; stop them first")))
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Looks whether a later run has claimed the prefix.
+    ///
+    /// # Errors
+    /// When one has, or the store cannot be asked.
+    pub fn check(&self) -> Result<(), StageError> {
+        let known = numbers(&self.prefix.join(STATE));
+        let known = known.map_err(|error| Location::Remote(self.prefix.clone()).failed(error))?;
+        match known.into_iter().max() {
+            Some(highest) if highest > self.number => Err(StageError::Other(format!(
+                "{}: another run, or another sink of this one, has begun to write here (epoch {highest}, this is {}); \
+                 what was not committed is left to it",
+                self.prefix, self.number
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(number: u32) -> String {
+    format!("{NAME}{number:06}")
+}
+
+fn numbers(state: &Remote) -> io::Result<Vec<u32>> {
+    let names = state.children()?.into_iter().map(|entry| entry.name);
+    Ok(names.filter_map(|name| name.strip_prefix(NAME)?.parse().ok()).collect())
+}

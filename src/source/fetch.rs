@@ -1,0 +1,74 @@
+//! Whole files, one after the other; those of a bucket some at a time, since each request takes its time.
+
+use std::collections::VecDeque;
+
+use crate::error::StageError;
+use crate::source::listing::{ListedFile, Refusal};
+use crate::store::{Location, Remote, is_about_file};
+
+/// Objects that are asked for together.
+const TOGETHER: usize = 16;
+/// Their bytes; a single larger one is asked for alone.
+const TOGETHER_BYTES: u64 = 32 << 20;
+
+/// The bytes of files, in the order in which they were given.
+pub(super) struct Fetch<'a> {
+    root: &'a Location,
+    limit: u64,
+    /// Objects that have not been asked for.
+    waiting: VecDeque<&'a ListedFile>,
+    /// What came of those that have.
+    fetched: VecDeque<Result<Vec<u8>, Refusal>>,
+}
+
+impl<'a> Fetch<'a> {
+    /// Will read `files` below `root`, none of more than `limit` bytes.
+    pub(super) fn new(root: &'a Location, limit: u64, files: impl Iterator<Item = &'a ListedFile>) -> Self {
+        let waiting = if root.local().is_some() { VecDeque::new() } else { files.collect() };
+        Self { root, limit, waiting, fetched: VecDeque::new() }
+    }
+
+    /// The next file, which is `file`: its bytes, if it is still the one that was listed, or why they cannot be had.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked: that is not the file's fault.
+    pub(super) fn next(&mut self, file: &ListedFile) -> Result<Result<Vec<u8>, Refusal>, StageError> {
+        let Location::Remote(root) = self.root else { return Ok(file.read(self.root, self.limit)) };
+        if self.fetched.is_empty() {
+            self.fetch(root)?;
+        }
+        let next = self.fetched.pop_front();
+        next.ok_or_else(|| StageError::Other(format!("{}: was read, but not asked for", file.name)))
+    }
+
+    fn fetch(&mut self, root: &Remote) -> Result<(), StageError> {
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        while let Some(&file) = self.waiting.front() {
+            let size = if file.size > self.limit { 0 } else { file.size };
+            if files.len() == TOGETHER || (bytes > 0 && bytes + size > TOGETHER_BYTES) {
+                break;
+            }
+            bytes += size;
+            files.extend(self.waiting.pop_front());
+        }
+        let fits = |file: &&&ListedFile| file.size <= self.limit;
+        let objects: Vec<_> =
+            files.iter().filter(fits).map(|file| (root.join(&file.name), file.etag.clone())).collect();
+        let mut answers = Remote::read_all(&objects).into_iter();
+        for file in files {
+            let image = match file.size > self.limit {
+                true => Err(Refusal::too_large(&file.name, file.size, self.limit)),
+                false => match answers.next() {
+                    Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
+                    Some(Err(error)) if !is_about_file(&error) => {
+                        return Err(file.location(self.root).failed(error));
+                    }
+                    Some(Err(error)) => Err(file.unreadable(&error.to_string())),
+                    _ => Err(file.unreadable("was changed while it was read; the next run takes it anew")),
+                },
+            };
+            self.fetched.push_back(image);
+        }
+        Ok(())
+    }
+}

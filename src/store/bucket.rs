@@ -1,0 +1,276 @@
+//! Prefixes and objects of S3-compatible stores: listed, read, put.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use tokio_stream::StreamExt as _;
+
+use super::blocks::Blocks;
+use super::said::{failure, plain};
+use super::task::{Pending, begin, wait};
+use super::upload::Upload;
+use super::{Entry, SCHEME};
+
+/// A prefix or object of a bucket.
+#[derive(Clone)]
+pub struct Remote {
+    store: Arc<dyn ObjectStore>,
+    bucket: Arc<str>,
+    /// Parts with `/` between them, none before or after.
+    key: String,
+}
+
+const S3: &str = "s3";
+
+impl Remote {
+    /// Understands `s3://bucket/key`. Endpoint, region and credentials come from the environment; nothing is asked yet.
+    ///
+    /// # Errors
+    /// What is wrong with the URL or the environment.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let expected = "expected s3://bucket/prefix, or a path";
+        let (scheme, rest) = url.split_once(SCHEME).unwrap_or_default();
+        if scheme != S3 {
+            return Err(format!("`{scheme}://` is no kind of location that is known; {expected}"));
+        }
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || bucket.contains(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c))) {
+            return Err(format!("`{bucket}` is no name of a bucket; {expected}"));
+        }
+        let key = Path::parse(key).map_err(|error| format!("`{key}` is no key of an object: {error}; {expected}"))?;
+        let store = store(bucket).map_err(|error| format!("s3://{bucket}: {error}"))?;
+        Ok(Self { store, bucket: Arc::from(bucket), key: key.to_string() })
+    }
+
+    /// What is called `name` below this.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        let key = if self.key.is_empty() { name.to_owned() } else { format!("{}/{name}", self.key) };
+        Self { key, ..self.clone() }
+    }
+
+    /// The prefix that this lies in, and what it is called there; `None` for a whole bucket.
+    #[must_use]
+    pub fn parent(&self) -> Option<(Self, String)> {
+        let (prefix, name) = self.key.rsplit_once('/').unwrap_or(("", &self.key));
+        (!name.is_empty()).then(|| (Self { key: prefix.to_owned(), ..self.clone() }, name.to_owned()))
+    }
+
+    /// The objects below this, in any order. What marks a folder is none.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn list(&self) -> io::Result<Vec<Entry>> {
+        let prefix = self.path()?;
+        let mut objects = self.store.list(Some(&prefix));
+        wait(async move {
+            let mut entries = Vec::new();
+            while let Some(object) = objects.next().await {
+                entries.extend(Entry::below(&prefix, &object?));
+            }
+            Ok(entries)
+        })?
+        .map_err(|error: Error| failure(&error))
+    }
+
+    /// The objects directly below this, by name.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn children(&self) -> io::Result<Vec<Entry>> {
+        let (prefix, store) = (self.path()?, Arc::clone(&self.store));
+        let listed = wait(async move {
+            let listed = store.list_with_delimiter(Some(&prefix)).await?;
+            Ok(listed.objects.iter().filter_map(|object| Entry::below(&prefix, object)).collect::<Vec<_>>())
+        })?;
+        let mut entries = listed.map_err(|error: Error| failure(&error))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// What the store knows of this object; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn head(&self) -> io::Result<Option<Entry>> {
+        let Some((folder, _)) = self.parent() else { return Ok(None) };
+        let (path, prefix, store) = (self.path()?, folder.path()?, Arc::clone(&self.store));
+        match wait(async move { store.head(&path).await })? {
+            Ok(object) => Ok(Entry::below(&prefix, &object)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where it is given.
+    pub fn blocks(&self, size: u64, etag: Option<&str>) -> Blocks {
+        Blocks::new(self.clone(), size, etag.map(str::to_owned))
+    }
+
+    /// All bytes of an object.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not there or has another etag; when the store refuses, or cannot be asked.
+    pub fn read(&self, etag: Option<&str>) -> io::Result<Vec<u8>> {
+        self.ask(None, etag)?.wait()?.map(Vec::from)
+    }
+
+    /// All bytes of these objects, each with the etag that it must have, asked for at once.
+    pub fn read_all(objects: &[(Self, Option<String>)]) -> Vec<io::Result<Vec<u8>>> {
+        let asked: Vec<_> = objects.iter().map(|(object, etag)| object.ask(None, etag.as_deref())).collect();
+        asked.into_iter().map(|pending| pending?.wait()?.map(Vec::from)).collect()
+    }
+
+    /// Asks for a range of an object, or for all of it.
+    pub(super) fn ask(
+        &self,
+        range: Option<std::ops::Range<u64>>,
+        etag: Option<&str>,
+    ) -> io::Result<Pending<io::Result<Bytes>>> {
+        let options =
+            GetOptions { range: range.map(GetRange::Bounded), if_match: etag.map(quoted), ..GetOptions::default() };
+        let (path, store) = (self.path()?, Arc::clone(&self.store));
+        begin(async move {
+            let answer = async { store.get_opts(&path, options).await?.bytes().await };
+            answer.await.map_err(|error| failure(&error))
+        })
+    }
+
+    /// Puts an object in place of what is there.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        let (path, store, payload) = (self.path()?, Arc::clone(&self.store), PutPayload::from(bytes.to_vec()));
+        wait(async move { store.put(&path, payload).await })?.map(drop).map_err(|error| failure(&error))
+    }
+
+    /// Puts an object where there is none; `false` where there is one.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn create(&self, bytes: &[u8]) -> io::Result<bool> {
+        let (path, store, payload) = (self.path()?, Arc::clone(&self.store), PutPayload::from(bytes.to_vec()));
+        match wait(async move { store.put_opts(&path, payload, PutMode::Create.into()).await })? {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Removes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn remove(&self) -> io::Result<()> {
+        let (path, store) = (self.path()?, Arc::clone(&self.store));
+        match wait(async move { store.delete(&path).await })? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Begins to write an object, which is there once it is finished.
+    pub fn upload(&self) -> Upload {
+        Upload::new(self.clone())
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    pub(super) fn path(&self) -> io::Result<Path> {
+        Path::parse(&self.key).map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))
+    }
+}
+
+/// The client of a bucket: one for all that is done there, since connections are kept.
+fn store(bucket: &str) -> Result<Arc<dyn ObjectStore>, String> {
+    static STORES: LazyLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = LazyLock::new(Mutex::default);
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = stores.get(bucket) {
+        return Ok(Arc::clone(store));
+    }
+    // The client is made on the runtime, which sees to it that TLS has its provider.
+    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    let built = wait(async move { builder.build() }).map_err(|error| error.to_string())?;
+    let store: Arc<dyn ObjectStore> = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
+    stores.insert(bucket.to_owned(), Arc::clone(&store));
+    Ok(store)
+}
+
+impl Entry {
+    fn below(prefix: &Path, object: &ObjectMeta) -> Option<Self> {
+        let key = object.location.as_ref();
+        let name = match prefix.as_ref() {
+            "" => key,
+            prefix => key.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        let mtime_ns = object.last_modified.timestamp_nanos_opt().unwrap_or_default();
+        let etag = object.e_tag.as_deref().map(|etag| etag.trim_matches('"').to_owned());
+        (!name.is_empty()).then(|| Self { name: name.to_owned(), size: object.size, mtime_ns, etag })
+    }
+}
+
+/// An etag as HTTP wants it.
+fn quoted(etag: &str) -> String {
+    if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") }
+}
+
+impl PartialEq for Remote {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.bucket, &self.key) == (&other.bucket, &other.key)
+    }
+}
+
+impl Eq for Remote {}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{S3}{SCHEME}{}", self.bucket),
+            key => write!(f, "{S3}{SCHEME}{}/{key}", self.bucket),
+        }
+    }
+}
+
+/// The URL alone: clients hold credentials.
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_bucket_and_perhaps_a_key() {
+        let name = |url: &str| Remote::parse(url).map(|remote| remote.to_string());
+        assert_eq!(name("s3://bucket/a/b c*/"), Ok("s3://bucket/a/b c*".to_owned()));
+        assert_eq!(name("s3://bucket"), Ok("s3://bucket".to_owned()));
+        let root = Remote::parse("s3://bucket/").unwrap();
+        assert_eq!(root.join("a").join("b/c").to_string(), "s3://bucket/a/b/c");
+        let (folder, name) = root.join("a/b").parent().unwrap();
+        assert_eq!((folder, name.as_str()), (root.join("a"), "b"));
+        assert_eq!(root.parent(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_is_said() {
+        let fault = |url: &str| Remote::parse(url).unwrap_err();
+        assert!(fault("gs://bucket/x").starts_with("`gs://` is no kind of location that is known"));
+        assert!(fault("s3:///x").starts_with("`` is no name of a bucket; expected s3://bucket/prefix"));
+        assert!(fault("s3://me:pass@host/x").contains("is no name of a bucket"));
+        assert!(fault("s3://bucket/a//b").contains("is no key of an object"));
+    }
+}

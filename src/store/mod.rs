@@ -1,0 +1,320 @@
+//! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside knows which it is.
+
+#[cfg(not(feature = "object-store"))]
+mod absent;
+#[cfg(feature = "object-store")]
+mod blocks;
+#[cfg(feature = "object-store")]
+mod bucket;
+mod input;
+mod output;
+#[cfg(feature = "object-store")]
+mod said;
+#[cfg(feature = "object-store")]
+mod task;
+#[cfg(feature = "object-store")]
+mod upload;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::durable::write_atomically;
+use crate::error::StageError;
+
+#[cfg(not(feature = "object-store"))]
+pub use absent::{Remote, Upload};
+#[cfg(feature = "object-store")]
+pub use bucket::Remote;
+pub use input::Input;
+pub use output::Output;
+#[cfg(feature = "object-store")]
+pub use upload::Upload;
+
+/// A folder or file of this machine, or a prefix or object of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A path.
+    Local(PathBuf),
+    /// `s3://bucket/key`.
+    Remote(Remote),
+}
+
+/// An object, as a listing knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key below the prefix that was listed, `/` between parts.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// What the store calls this content, without quotes, where it says so.
+    pub etag: Option<String>,
+}
+
+/// What an object that is being read takes at most: its blocks, or small objects that are read together.
+const READING_BYTES: u64 = 36 << 20;
+/// What an object that is being written takes: the part that is filled, and the one that is on its way.
+const WRITING_BYTES: u64 = 16 << 20;
+
+/// Bytes that it takes to read from `path`, beside what was read.
+pub fn reading_bytes(path: &str) -> u64 {
+    if is_url(path) { READING_BYTES } else { 0 }
+}
+
+/// What stands before the path of a location that is none of this machine.
+const SCHEME: &str = "://";
+
+impl Location {
+    /// Understands `s3://bucket/prefix`, and takes all else for a path.
+    ///
+    /// # Errors
+    /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build cannot reach.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if is_url(text) { Remote::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
+    }
+
+    /// As [`Location::parse`], of what was written where a path is expected.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(path: &Path) -> Result<Self, String> {
+        path.to_str().map_or_else(|| Ok(Self::from(path)), Self::parse)
+    }
+
+    /// What is called `name` below this; `/` stands between folders.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        match self {
+            Self::Local(path) => Self::Local(path.join(name)),
+            Self::Remote(remote) => Self::Remote(remote.join(name)),
+        }
+    }
+
+    /// Bytes that it takes to write a file here, beside those of who writes it.
+    pub fn writing_bytes(&self) -> u64 {
+        if self.local().is_some() { 0 } else { WRITING_BYTES }
+    }
+
+    /// The path, if it is one.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// Opens the file. An object is read as it was when its `size` and `etag` were listed, or not at all.
+    ///
+    /// # Errors
+    /// When the system refuses; what is wrong with an object shows when it is read.
+    pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
+        match self {
+            Self::Local(path) => fs::File::open(path).map(Input::File),
+            Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
+        }
+    }
+
+    /// All bytes of a small file; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
+        let bytes = match self {
+            Self::Local(path) => fs::read(path),
+            Self::Remote(remote) => remote.read(None),
+        };
+        match bytes {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Puts a small file in place of what is there, durably and at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace(&self, bytes: &[u8]) -> Result<(), StageError> {
+        match self {
+            Self::Local(path) => write_atomically(path, bytes),
+            Self::Remote(remote) => remote.put(bytes).map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// Puts a small file where there is none. A folder of this machine is guarded by its lock; in a bucket the store
+    /// decides who was first.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another writer has written it.
+    pub fn create(&self, bytes: &[u8]) -> Result<(), StageError> {
+        match self {
+            Self::Local(path) => write_atomically(path, bytes),
+            Self::Remote(remote) => match remote.create(bytes) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(StageError::Other(format!(
+                    "{self}: another run has just written this; wait for it to end, and run again"
+                ))),
+                Err(error) => Err(self.failed(error)),
+            },
+        }
+    }
+
+    /// Begins a file that is there once it is finished.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin(&self) -> Result<Output, StageError> {
+        Output::begin(self)
+    }
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<(), StageError> {
+        let removed = match self {
+            Self::Local(path) => fs::remove_file(path),
+            Self::Remote(remote) => remote.remove(),
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the folder is there: a prefix is where an object lies below it.
+    ///
+    /// # Errors
+    /// When a store cannot be asked.
+    pub fn is_folder(&self) -> Result<bool, StageError> {
+        match self {
+            Self::Local(path) => Ok(path.is_dir()),
+            Self::Remote(remote) => Ok(!remote.list().map_err(|error| self.failed(error))?.is_empty()),
+        }
+    }
+
+    /// What is known of a file; `None` where there is no such file, or it is a folder.
+    ///
+    /// # Errors
+    /// When the system cannot be asked.
+    pub fn file(&self) -> Result<Option<Entry>, StageError> {
+        match self {
+            Self::Local(path) if path.is_dir() => Ok(None),
+            Self::Local(path) => {
+                let size = fs::metadata(path).map_err(StageError::io(path))?.len();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Some(Entry { name, size, mtime_ns: 0, etag: None }))
+            }
+            Self::Remote(remote) => remote.head().map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// The files directly in a folder, by name; none where there is no such folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn files(&self) -> Result<Vec<Entry>, StageError> {
+        match self {
+            Self::Local(path) => local_files(path),
+            Self::Remote(remote) => remote.children().map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// As it would be written where a path is expected: what [`Location::of`] understands.
+    pub fn to_path(&self) -> PathBuf {
+        match self {
+            Self::Local(path) => path.clone(),
+            Self::Remote(remote) => PathBuf::from(remote.to_string()),
+        }
+    }
+
+    /// An I/O error of this file.
+    pub fn failed(&self, error: io::Error) -> StageError {
+        StageError::Io { path: self.to_path(), source: error }
+    }
+}
+
+fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StageError::io(folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StageError::io(folder))?;
+        let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
+        // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder again.
+        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+            files.push(Entry { name, size: metadata.len(), mtime_ns: 0, etag: None });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Whether an error of [`Input`] or [`Remote`] says something of the file: that it is not there, not as it was listed,
+/// or shorter than it should be. Every other says something of the store alone.
+pub fn is_about_file(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle | ErrorKind::UnexpectedEof)
+}
+
+/// Whether `text` names something that is no path of this machine.
+pub fn is_url(text: &str) -> bool {
+    let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+'))
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Remote(remote) => remote.fmt(f),
+        }
+    }
+}
+
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Self::Local(path.to_path_buf())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_is_a_path() {
+        for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
+            assert_eq!(Location::parse(path).unwrap(), Location::Local(PathBuf::from(path)));
+        }
+    }
+
+    #[test]
+    fn a_url_of_another_kind_is_refused() {
+        let refused = Location::parse("ftp://host/x").unwrap_err();
+        assert!(refused.contains("s3://bucket/prefix") || refused.contains("--features object-store"), "{refused}");
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    #[test]
+    fn a_build_without_object_stores_says_so() {
+        let refused = Location::parse("s3://bucket/x").unwrap_err();
+        assert_eq!(refused, "this build has no object stores; build with `--features object-store`, or name a path");
+    }
+
+    #[test]
+    fn small_files_are_read_back_and_missing_ones_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Location::from(folder.path()).join("a/b.json");
+        assert_eq!(file.read().unwrap(), None);
+        file.create(b"one").unwrap();
+        file.replace(b"two").unwrap();
+        assert_eq!(file.read().unwrap().unwrap(), b"two");
+    }
+}

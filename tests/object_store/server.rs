@@ -1,0 +1,187 @@
+//! The server that the tests run against: moto, in a virtual environment of its own, on a free port of this machine.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+pub const ACCESS_KEY: &str = "AKIALATENTFLOWTESTS0";
+pub const SECRET: &str = "tests/secret+that/nobody+may/see0123456789";
+pub const TOKEN: &str = "token-that-nobody-may-see-either";
+
+/// What is installed; pinned, so that the tests meet the same server everywhere.
+const PACKAGES: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+
+/// Says its port, and ends when its standard input does: when these tests end, however they end.
+const PROGRAM: &str = "\
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+";
+
+const UNSIGNED: &str = "Authorization: AWS4-HMAC-SHA256 \
+    Credential=somebody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
+/// Killed by its process number when the last test that uses it has ended.
+struct Server {
+    process: Mutex<Child>,
+    port: u16,
+}
+
+impl Server {
+    /// The server, started if need be; `None`, said once, where Python or pip cannot provide it.
+    fn get() -> Option<Arc<Self>> {
+        static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let python = python()?;
+        let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = known.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Self::start(python));
+        *known = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    fn start(python: &Path) -> Self {
+        let mut command = Command::new(python);
+        command.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let port = lines.map_while(Result::ok).find_map(|line| line.trim().parse().ok());
+        Self { process: Mutex::new(process), port: port.expect("moto says its port") }
+    }
+}
+
+impl Server {
+    fn end(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The Python that has moto; `None`, said once, where it cannot be had.
+fn python() -> Option<&'static Path> {
+    static PYTHON: LazyLock<Option<PathBuf>> = LazyLock::new(|| match install() {
+        Ok(python) => Some(python),
+        Err(reason) => {
+            eprintln!("skipped: moto cannot be had: {reason}");
+            None
+        }
+    });
+    PYTHON.as_deref()
+}
+
+/// Makes the virtual environment, once for all runs.
+fn install() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("moto");
+    let python = folder.join("bin/python");
+    let ready = folder.join("ready");
+    let wanted = PACKAGES.join(" ");
+    if std::fs::read_to_string(&ready).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    let succeed = |command: &mut Command| match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    std::fs::write(&ready, wanted).map_err(|error| error.to_string())?;
+    Ok(python)
+}
+
+/// A bucket of one test.
+pub struct Bucket {
+    server: Arc<Server>,
+    name: &'static str,
+}
+
+impl Bucket {
+    /// An empty bucket; `None` where there is no server.
+    pub fn new(name: &'static str) -> Option<Self> {
+        let bucket = Self { server: Server::get()?, name };
+        assert_eq!(bucket.ask("PUT", "", b"").0, 200);
+        Some(bucket)
+    }
+
+    /// The same, in a server of its own.
+    pub fn alone(name: &'static str) -> Option<Self> {
+        let bucket = Self { server: Arc::new(Server::start(python()?)), name };
+        assert_eq!(bucket.ask("PUT", "", b"").0, 200);
+        Some(bucket)
+    }
+
+    /// Ends the server of a bucket that has its own.
+    pub fn pull_the_plug(&self) {
+        self.server.end();
+    }
+
+    /// Where `key` lies, as pipelines name it.
+    pub fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.name)
+    }
+
+    /// What a process needs to reach it.
+    pub fn environment(&self) -> [(&'static str, String); 6] {
+        [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+            ("AWS_SESSION_TOKEN", TOKEN.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.server.port)),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
+    }
+
+    pub fn put(&self, key: &str, bytes: &[u8]) {
+        assert_eq!(self.ask("PUT", &format!("/{key}"), bytes).0, 200);
+    }
+
+    pub fn get(&self, key: &str) -> Vec<u8> {
+        let (status, bytes) = self.ask("GET", &format!("/{key}"), b"");
+        assert_eq!(status, 200, "{key}");
+        bytes
+    }
+
+    /// The keys that begin with `prefix`, in order; there are less than a thousand in these tests.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let (status, listing) = self.ask("GET", &format!("?list-type=2&prefix={prefix}"), b"");
+        let listing = String::from_utf8(listing).unwrap();
+        assert!(status == 200 && listing.contains("<IsTruncated>false<"), "{listing}");
+        listing.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+    }
+
+    /// Uploads that were begun and neither finished nor given up.
+    pub fn unfinished(&self) -> usize {
+        let (status, listing) = self.ask("GET", "?uploads", b"");
+        assert_eq!(status, 200);
+        String::from_utf8(listing).unwrap().matches("<UploadId>").count()
+    }
+
+    /// One request. The server wants to see a signature, but does not check it.
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let (name, port, length) = (self.name, self.server.port, body.len());
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let head = format!(
+            "{method} /{name}{path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n{UNSIGNED}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let status = String::from_utf8_lossy(&answer[..end]).split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer[end + 4..].to_vec())
+    }
+}
