@@ -280,6 +280,15 @@ pub struct Reject {
     pub reason: String,
     /// The record as it was met, where the source's batch does not hold it (a line that is no JSON).
     pub record: Option<Vec<u8>>,
+    /// Where it came from and its row in there, where the source's batch does not hold it.
+    pub source: Option<(String, u64)>,
+}
+
+impl Reject {
+    /// A reject of which nothing is known but what the source's batch says.
+    pub fn new(ordinal: u32, code: RejectCode, reason: impl Into<String>) -> Self {
+        Self { ordinal, code, reason: reason.into(), record: None, source: None }
+    }
 }
 
 /// Collects what a transform refuses.
@@ -291,7 +300,7 @@ pub struct Rejects {
 impl Rejects {
     /// Refuses the record whose origin is `ordinal`. The transform must drop it from its output.
     pub fn push(&mut self, ordinal: u32, code: RejectCode, reason: impl Into<String>) {
-        self.list.push(Reject { ordinal, code, reason: reason.into(), record: None });
+        self.list.push(Reject::new(ordinal, code, reason));
     }
 
     /// Adds what `others` holds.
@@ -355,7 +364,7 @@ mod tests {
         // Row 2 could not be read: five records stand for six rows.
         whole.batch.records = whole.batch.records.slice(0, 5);
         whole.batch.origin = vec![0, 1, 3, 4, 5];
-        whole.rejects.push(Reject { ordinal: 2, code: RejectCode::Malformed, reason: "bad".into(), record: None });
+        whole.rejects.push(Reject::new(2, RejectCode::Malformed, "bad"));
         let part = whole.slice(2..4);
         assert_eq!(part.batch.origin, [1]);
         assert_eq!(part.batch.records.num_rows(), 1);

@@ -65,7 +65,7 @@ fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() 
                     {\"source\":\"in.csv\",\"row\":3,\"a\":null,\"b\":4,\"name\":\"w\"}\n\
                     {\"source\":\"in.csv\",\"row\":4,\"a\":null,\"b\":5,\"name\":\"v\"}\n";
     assert_eq!(lines, expected, "{}", String::from_utf8_lossy(&output.stderr));
-    // The line that the source could not read stays a reject, with its bytes.
+    // The line that the source could not read stays a reject, with its bytes, and still bears its own name.
     let (_, summary, text) = run(folder.path(), &format!("{replay}{}", sink("again", "second")));
     assert_eq!((&summary["rejects"], written(&summary)), (&1.into(), &3.into()), "{text}");
 }

@@ -32,7 +32,10 @@ fn calls(folder: &Path) -> Vec<Call> {
             // 1764111111.123456 fsync(9</a/file>) = 0 <0.000123>
             let Some((began, rest)) = line.split_once(' ') else { continue };
             let Some((text, took)) = rest.rsplit_once(" <") else { continue };
-            let (began, took): (f64, f64) = (began.parse().unwrap(), took.trim_end_matches('>').parse().unwrap());
+            // A call that was cut short, by the end of its process, took no time: `<unfinished ...>`.
+            let (began, Ok(took)) = (began.parse::<f64>().unwrap(), took.trim_end_matches('>').parse::<f64>()) else {
+                continue;
+            };
             if !text.contains(" = -1 ") {
                 calls.push(Call { thread: thread.clone(), began, ended: began + took, text: text.to_owned() });
             }

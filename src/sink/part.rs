@@ -224,8 +224,9 @@ impl Part {
             self.writer.append_key_value_metadata(entry);
         }
         crash_point("written");
-        let output = self.writer.into_inner().map_err(failed(&self.location))?;
+        self.writer.finish().map_err(failed(&self.location))?;
         crash_point("closed");
+        let output = self.writer.inner_mut();
         let bytes = output.bytes();
         check()?;
         output.finish()?;

@@ -144,7 +144,10 @@ impl<'a> Stretch<'a> {
                 self.images.append_value(image);
                 self.texts.append_value(member.text.unwrap_or_default());
             }
-            Err(Refusal { code, reason }) => self.rejects.push(Reject { ordinal, code, reason, record: None }),
+            Err(Refusal { code, reason }) => {
+                let source = Some((member.source, member.row));
+                self.rejects.push(Reject { source, ..Reject::new(ordinal, code, reason) });
+            }
         }
         self.rows.end += 1;
         Ok(true)

@@ -150,12 +150,17 @@ impl Output<'_> {
         if self.done(&rows) {
             return Ok(());
         }
-        let rejects = vec![Reject { ordinal: 0, code, reason, record: None }];
+        let rejects = vec![Reject::new(0, code, reason)];
         let empty = RecordBatch::new_empty(self.schema.clone());
         self.push(rows, empty, Records { rejects, ..Records::default() })
     }
 
-    fn push(&self, rows: Range<u64>, batch: RecordBatch, records: Records) -> Result<(), Stop> {
+    fn push(&self, rows: Range<u64>, batch: RecordBatch, mut records: Records) -> Result<(), Stop> {
+        for reject in &mut records.rejects {
+            let place = || (self.file.name.clone(), rows.start + u64::from(reject.ordinal));
+            let source = reject.source.take().unwrap_or_else(place);
+            reject.source = Some(source);
+        }
         let provenance = Provenance::rows(self.file.split.clone(), rows).into();
         let batch = Batch { records: batch, origin: records.origin, provenance };
         let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -161,6 +161,13 @@ impl<'a> Columns<'a> {
         self.split.value(row).split('/').next().unwrap_or_default()
     }
 
+    /// Where the record came from, and its row in there.
+    fn origin(&self, row: usize) -> Option<(String, u64)> {
+        let source = self.batch.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
+        let rows = self.batch.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
+        Some((source.value(row).to_owned(), rows.value(row)))
+    }
+
     fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
         let among = |names: &Option<Vec<String>>, name: &str| {
             names.as_ref().is_none_or(|names| names.iter().any(|wanted| wanted == name))
@@ -279,7 +286,12 @@ impl Rejects {
                 Err(what) => {
                     let reason = format!("cannot be given again: {what}");
                     let record = columns.record.is_valid(row).then(|| columns.record.value(row).to_vec());
-                    records.rejects.push(Reject { ordinal, code: RejectCode::Unreadable, reason, record });
+                    let source = columns.origin(row);
+                    records.rejects.push(Reject {
+                        record,
+                        source,
+                        ..Reject::new(ordinal, RejectCode::Unreadable, reason)
+                    });
                 }
             }
         }

@@ -285,7 +285,7 @@ impl Block {
             Verdict::Refuse(code, reason) => {
                 let record = self.text.split_off(start);
                 let record = (!record.is_empty()).then_some(record);
-                self.rejects.push(Reject { ordinal: self.rows, code, reason, record });
+                self.rejects.push(Reject { record, ..Reject::new(self.rows, code, reason) });
             }
         }
         self.rows += 1;
@@ -326,7 +326,7 @@ impl Block {
             Ok(batch) => good.push(batch),
             Err((code, reason)) if part.len() == 1 => {
                 let record = Some(text[..text.len() - 1].to_vec());
-                bad.push(Reject { ordinal: *ordinal, code, reason: shorten(&reason), record });
+                bad.push(Reject { record, ..Reject::new(*ordinal, code, shorten(&reason)) });
             }
             Err(_) => {
                 let middle = part.start + part.len() / 2;

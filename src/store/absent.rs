@@ -120,7 +120,7 @@ impl Seek for Blocks {
 #[expect(missing_docs, reason = "the methods are those of the other build")]
 #[expect(clippy::missing_errors_doc, reason = "nothing can be called")]
 impl Upload {
-    pub fn finish(self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         match self.0 {}
     }
 }

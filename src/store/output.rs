@@ -40,16 +40,16 @@ impl Output {
         self.bytes
     }
 
-    /// Gives the file its name, durably.
+    /// Gives the file its name, durably. Nothing may be written to it then.
     ///
     /// # Errors
     /// When it cannot be made durable; then it may bear its name or not.
-    pub fn finish(self) -> Result<(), StageError> {
-        match self.place {
+    pub fn finish(&mut self) -> Result<(), StageError> {
+        match &mut self.place {
             Place::File(file, path) => {
-                file.sync_all().map_err(StageError::io(&path))?;
+                file.sync_all().map_err(StageError::io(&*path))?;
                 crash_point("synced");
-                fs::rename(temporary(&path), &path).map_err(StageError::io(&path))?;
+                fs::rename(temporary(path), &*path).map_err(StageError::io(&*path))?;
                 crash_point("renamed");
                 sync_folder(path.parent().unwrap_or(Path::new(".")))?;
             }

@@ -33,7 +33,7 @@ impl Upload {
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked: then it may be there or not.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
         let path = self.remote.path()?;
         if self.begun.is_none() {
@@ -102,7 +102,7 @@ impl Drop for Upload {
         let _ = self.sent();
         if let Some(mut begun) = self.begun.take()
             && let Err(error) =
-                wait(async move { begun.abort().await }).map(|outcome| outcome.map_err(|e| failure(&e))).flatten()
+                wait(async move { begun.abort().await }).and_then(|outcome| outcome.map_err(|e| failure(&e)))
         {
             tracing::warn!("{}: what was sent of it could not be removed: {error}", self.remote);
         }

@@ -60,9 +60,10 @@ fn entry<'a>(
         let column = batch.records.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
         Some(column.value(place))
     });
+    let told = reject.source.as_ref();
     RejectEntry {
-        source: source.unwrap_or(split),
-        row: row.unwrap_or(split_row),
+        source: source.or(told.map(|(source, _)| source.as_str())).unwrap_or(split),
+        row: row.or(told.map(|(_, row)| *row)).unwrap_or(split_row),
         split,
         split_row,
         stage,

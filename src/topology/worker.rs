@@ -200,7 +200,7 @@ impl Worker<'_> {
 /// Every record of a batch as a reject: they took the process down before.
 fn crashed(batch: &Batch) -> Vec<Reject> {
     let reason = "the process ended whenever this record was worked on: a native library may have aborted on it";
-    let reject = |&ordinal| Reject { ordinal, code: RejectCode::Crashed, reason: reason.to_owned(), record: None };
+    let reject = |&ordinal| Reject::new(ordinal, RejectCode::Crashed, reason);
     batch.origin.iter().map(reject).collect()
 }
 

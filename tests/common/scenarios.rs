@@ -48,17 +48,7 @@ impl Expected {
         let folder = root.join(self.folder);
         match self.kind {
             Kind::Table => records(&folder, &["source", "row"]),
-            Kind::Rejects => {
-                let mut records = records(&folder, &["source", "row", "stage"]);
-                // What is no record at all is known by its split: `csv/lines.csv:<size>:<time> 7 csv`.
-                for (id, _) in records.iter_mut().filter(|(id, _)| id.contains(':')) {
-                    let (split, rest) = id.split_once(' ').unwrap();
-                    let file = split.rsplit('/').next().unwrap().split(':').next().unwrap();
-                    *id = format!("{file} {rest}");
-                }
-                records.sort();
-                records
-            }
+            Kind::Rejects => records(&folder, &["source", "row", "stage"]),
             Kind::Pictures => files(&folder),
         }
     }
