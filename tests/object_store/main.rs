@@ -1,5 +1,5 @@
 //! Runs against an S3-compatible server over HTTP: what is read, what is written, and what a kill at any time leaves.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod server;
 
