@@ -4,7 +4,7 @@ use crate::error::StageError;
 use crate::sink::epoch::Epoch;
 use crate::sink::lock::Lock;
 use crate::sink::marker;
-use crate::store::Location;
+use crate::store::{Location, Remote};
 
 /// Held by the one who writes.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl Claim {
         match self.epoch() {
             None => format!("part-{number:05}.parquet"),
             Some(epoch) => format!("part-{number:05}-e{epoch:06}.parquet"),
+        }
+    }
+
+    /// Where it is noted that a file is being sent, so that a later run can give it up.
+    pub fn note(&self) -> Option<Remote> {
+        match self {
+            Self::Lock(_) => None,
+            Self::Epoch(epoch) => Some(epoch.note()),
         }
     }
 

@@ -3,6 +3,9 @@
 //! An epoch is an object that the store lets one writer create: `_latentflow/epoch-000003`. The number is part of the
 //! name of whatever a run writes, so no two runs ever write the same object. The highest is never removed: a number
 //! that was given is not given again.
+//!
+//! A request may still be on its way when its run is dead. So an upload is noted before it is begun to be sent, and who
+//! claims the next epoch gives up all that are noted, before it looks at what is there: they cannot be finished any more.
 
 use std::io;
 use std::time::SystemTime;
@@ -19,6 +22,7 @@ pub struct Epoch {
 }
 
 const NAME: &str = "epoch-";
+const UPLOAD: &str = "upload-";
 
 /// Claims that may be lost to others before this one gives up.
 const TRIES: u32 = 100;
@@ -46,6 +50,8 @@ impl Epoch {
                          write to a folder, and copy it"
                     )));
                 }
+                // From here on no file of an earlier run can appear: who notes an upload later sees the claim first.
+                give_up_others(&state).map_err(failed)?;
                 // They say nothing that this one does not say.
                 for before in known {
                     if let Err(error) = state.join(&name(before)).remove() {
@@ -56,6 +62,11 @@ impl Epoch {
             }
         }
         Err(StageError::Other(format!("{prefix}: other runs begin to write here again and again; stop them first")))
+    }
+
+    /// Where the upload that goes on is noted; a run has one at a time.
+    pub fn note(&self) -> Remote {
+        self.prefix.join(STATE).join(&format!("{UPLOAD}{:06}", self.number))
     }
 
     /// Its number.
@@ -79,6 +90,12 @@ impl Epoch {
             _ => Ok(()),
         }
     }
+}
+
+/// What earlier runs were sending when they ended, or still are.
+fn give_up_others(state: &Remote) -> io::Result<()> {
+    let names = state.children()?.into_iter().map(|entry| entry.name);
+    names.filter(|name| name.starts_with(UPLOAD)).try_for_each(|name| state.join(&name).give_up())
 }
 
 fn name(number: u32) -> String {

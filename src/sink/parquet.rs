@@ -308,7 +308,7 @@ impl ParquetWriter {
             Some(part) => part,
             None => {
                 let name = self.found.claim.part_name(self.found.next);
-                Part::begin(self.folder.join(&name), &self.format)?
+                Part::begin(self.folder.join(&name), self.found.claim.note(), &self.format)?
             }
         };
         // A file that fails is lost, and what it stood for is not done.

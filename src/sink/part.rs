@@ -19,7 +19,7 @@ use crate::error::{Fault, StageError};
 use crate::memory::{record_bytes, rows_that_fit};
 use crate::sink::Written;
 use crate::sink::footer::Footer;
-use crate::store::{Location, Output};
+use crate::store::{Location, Output, Remote};
 use crate::units::Bytes;
 
 /// How pages are compressed.
@@ -157,9 +157,9 @@ impl Part {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(super) fn begin(location: Location, format: &Format) -> Result<Self, StageError> {
+    pub(super) fn begin(location: Location, note: Option<Remote>, format: &Format) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
-        let writer = ArrowWriter::try_new(location.begin()?, schema, Some(format.properties.clone()));
+        let writer = ArrowWriter::try_new(location.begin(note)?, schema, Some(format.properties.clone()));
         let writer = writer.map_err(failed(&location))?;
         Ok(Self { location, writer, row_group: format.row_group, group_bytes: 0, bytes: 0, records: 0 })
     }
@@ -218,7 +218,7 @@ impl Part {
     pub(super) fn finish(
         mut self,
         footer: &Footer,
-        check: impl FnOnce() -> Result<(), StageError>,
+        check: impl Fn() -> Result<(), StageError>,
     ) -> Result<Written, StageError> {
         for entry in footer.to_metadata() {
             self.writer.append_key_value_metadata(entry);
@@ -229,7 +229,10 @@ impl Part {
         let output = self.writer.inner_mut();
         let bytes = output.bytes();
         check()?;
-        output.finish()?;
+        if let Err(error) = output.finish() {
+            // Where another run has given it up, that says more than what the store answered.
+            return Err(check().err().unwrap_or(error));
+        }
         Ok(Written { files: 1, bytes, records: self.records })
     }
 }
@@ -281,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Location::from(folder.path());
         let format = Format::new(schema(), Compression::Zstd, row_group).unwrap();
-        let mut part = Part::begin(place.join("part-00000.parquet"), &format).unwrap();
+        let mut part = Part::begin(place.join("part-00000.parquet"), None, &format).unwrap();
         batches.iter().for_each(|batch| part.write(batch).unwrap());
         assert!(data_files(&place).unwrap().is_empty());
         part.finish(&Footer::new(Identity::default(), Coverage::default()), || Ok(())).unwrap();

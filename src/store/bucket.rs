@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_stream::StreamExt as _;
@@ -20,7 +21,7 @@ use super::{Entry, SCHEME};
 /// A prefix or object of a bucket.
 #[derive(Clone)]
 pub struct Remote {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<AmazonS3>,
     bucket: Arc<str>,
     /// Parts with `/` between them, none before or after.
     key: String,
@@ -176,12 +177,45 @@ impl Remote {
         }
     }
 
-    /// Begins to write an object, which is there once it is finished.
-    pub fn upload(&self) -> Upload {
-        Upload::new(self.clone())
+    /// Begins to write an object, which is there once it is finished; what it takes to give it up stands in `note` until
+    /// then.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn upload(&self, note: Option<Self>) -> io::Result<Upload> {
+        Upload::begin(self.clone(), note)
     }
 
-    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
+    /// Gives up the upload that this note is about, whoever began it, so that it cannot be finished any more, and
+    /// removes the note.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn give_up(&self) -> io::Result<()> {
+        let text = match self.read(None) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            text => text?,
+        };
+        let (key, id): (String, String) = serde_json::from_slice(&text).map_err(io::Error::other)?;
+        Self { key, ..self.clone() }.abort(id)?;
+        self.remove()
+    }
+
+    /// Removes what was sent of an object; it is no error where it is finished, or was given up.
+    pub(super) fn abort(&self, id: String) -> io::Result<()> {
+        let (path, store) = (self.path()?, self.store());
+        match wait(async move { store.abort_multipart(&path, &id).await })? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// The text of a note about an upload of this object.
+    pub(super) fn note(&self, id: &str) -> io::Result<Vec<u8>> {
+        serde_json::to_vec(&(&self.key, id)).map_err(io::Error::other)
+    }
+
+    pub(super) fn store(&self) -> Arc<AmazonS3> {
         Arc::clone(&self.store)
     }
 
@@ -191,8 +225,8 @@ impl Remote {
 }
 
 /// The client of a bucket: one for all that is done there, since connections are kept.
-fn store(bucket: &str) -> Result<Arc<dyn ObjectStore>, String> {
-    static STORES: LazyLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = LazyLock::new(Mutex::default);
+fn store(bucket: &str) -> Result<Arc<AmazonS3>, String> {
+    static STORES: LazyLock<Mutex<HashMap<String, Arc<AmazonS3>>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(store) = stores.get(bucket) {
         return Ok(Arc::clone(store));
@@ -200,7 +234,7 @@ fn store(bucket: &str) -> Result<Arc<dyn ObjectStore>, String> {
     // The client is made on the runtime, which sees to it that TLS has its provider.
     let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     let built = wait(async move { builder.build() }).map_err(|error| error.to_string())?;
-    let store: Arc<dyn ObjectStore> = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
+    let store = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
     stores.insert(bucket.to_owned(), Arc::clone(&store));
     Ok(store)
 }

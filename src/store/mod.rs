@@ -162,12 +162,12 @@ impl Location {
         }
     }
 
-    /// Begins a file that is there once it is finished.
+    /// Begins a file that is there once it is finished. In a bucket `note` says, until then, what it takes to give it up.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn begin(&self) -> Result<Output, StageError> {
-        Output::begin(self)
+    pub fn begin(&self, note: Option<Remote>) -> Result<Output, StageError> {
+        Output::begin(self, note)
     }
 
     /// Removes a file; one that is not there is no error.

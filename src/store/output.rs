@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Location, Upload};
+use super::{Location, Remote, Upload};
 use crate::durable::{crash_point, create, sync_folder, temporary};
 use crate::error::StageError;
 
@@ -24,13 +24,13 @@ enum Place {
 }
 
 impl Output {
-    pub(super) fn begin(location: &Location) -> Result<Self, StageError> {
+    pub(super) fn begin(location: &Location, note: Option<Remote>) -> Result<Self, StageError> {
         let place = match location {
             Location::Local(path) => {
                 let unfinished = temporary(path);
                 Place::File(create(&unfinished).map_err(StageError::io(&unfinished))?, path.clone())
             }
-            Location::Remote(remote) => Place::Object(remote.upload()),
+            Location::Remote(remote) => Place::Object(remote.upload(note).map_err(|error| location.failed(error))?),
         };
         Ok(Self { location: location.clone(), place, bytes: 0 })
     }

@@ -1,9 +1,10 @@
-//! An object that is being written: in one request when it is small, else in parts; there once it is finished.
+//! An object that is being written, in parts; there once it is finished.
 
 use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
+use object_store::multipart::{MultipartStore as _, PartId};
+use object_store::{Error, PutPayload};
 
 use super::Remote;
 use super::said::failure;
@@ -11,72 +12,81 @@ use super::task::{Pending, begin, wait};
 
 /// Bytes of a part. Stores want 5 MiB at least, all parts but the last of one size, and 10,000 parts at most.
 const PART: usize = 8 << 20;
-const MOST_PARTS: u64 = 10_000;
+const MOST_PARTS: usize = 10_000;
 
 /// Dropped before it is finished, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Upload {
     remote: Remote,
+    note: Option<Remote>,
+    id: String,
     part: BytesMut,
-    begun: Option<Box<dyn MultipartUpload>>,
     /// The part that is on its way, while the next is filled.
-    sending: Option<Pending<Result<(), object_store::Error>>>,
-    parts: u64,
+    sending: Option<Pending<Result<PartId, Error>>>,
+    /// Those that have arrived.
+    sent: Vec<PartId>,
+    /// Whether it was asked to be finished: from then on it may be there, whatever was answered.
+    asked: bool,
 }
 
 impl Upload {
-    pub(super) fn new(remote: Remote) -> Self {
-        Self { remote, part: BytesMut::new(), begun: None, sending: None, parts: 0 }
+    /// The note is there before the first byte is sent.
+    pub(super) fn begin(remote: Remote, note: Option<Remote>) -> io::Result<Self> {
+        let (store, path) = (remote.store(), remote.path()?);
+        let id = wait(async move { store.create_multipart(&path).await })?.map_err(|error| failure(&error))?;
+        let text = remote.note(&id)?;
+        let (part, sending, sent) = (BytesMut::new(), None, Vec::new());
+        let upload = Self { remote, note, id, part, sending, sent, asked: false };
+        upload.note.as_ref().map_or(Ok(()), |note| note.put(&text))?;
+        Ok(upload)
     }
 
     /// Makes the object visible, whole.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked: then it may be there or not.
+    /// When somebody has given it up, the store refuses, or cannot be asked: then it may be there or not.
     pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
-        let path = self.remote.path()?;
-        if self.begun.is_none() {
-            let store = self.remote.store();
-            let put = async move { store.put(&path, PutPayload::from(last)).await };
-            return wait(put)?.map(drop).map_err(|error| failure(&error));
-        }
-        if !last.is_empty() {
+        if !last.is_empty() || self.sending.is_none() {
             self.send(last)?;
         }
-        self.sent()?;
-        let Some(mut begun) = self.begun.take() else { return Ok(()) };
-        // An upload whose end is in doubt is not aborted: it may be there already.
-        wait(async move { begun.complete().await })?.map(drop).map_err(|error| failure(&error))
+        self.arrived()?;
+        self.asked = true;
+        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
+        let parts = std::mem::take(&mut self.sent);
+        let finished = wait(async move { store.complete_multipart(&path, &id, parts).await })?;
+        finished.map_err(|error| match error {
+            Error::NotFound { .. } => io::Error::other("another run, which has begun to write here, has given it up"),
+            other => failure(&other),
+        })?;
+        if let Some(note) = &self.note
+            && let Err(error) = note.remove()
+        {
+            tracing::debug!("{note}: could not be removed: {error}");
+        }
+        Ok(())
     }
 
     /// Sends a part, once the one before has arrived.
     fn send(&mut self, part: Bytes) -> io::Result<()> {
-        self.sent()?;
-        if self.parts == MOST_PARTS {
-            let most = crate::units::Bytes(MOST_PARTS * PART as u64);
+        self.arrived()?;
+        let number = self.sent.len();
+        if number == MOST_PARTS {
+            let most = crate::units::Bytes(MOST_PARTS as u64 * PART as u64);
             return Err(io::Error::other(format!("an object holds at most {most}; make files smaller")));
         }
-        let mut upload = match self.begun.take() {
-            Some(begun) => begun,
-            None => {
-                let (store, path) = (self.remote.store(), self.remote.path()?);
-                wait(async move { store.put_multipart(&path).await })?.map_err(|error| failure(&error))?
-            }
-        };
-        let sending = upload.put_part(PutPayload::from(part));
-        self.begun = Some(upload);
-        self.parts += 1;
+        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
+        let sending = async move { store.put_part(&path, &id, number, PutPayload::from(part)).await };
         self.sending = Some(begin(sending)?);
         Ok(())
     }
 
     /// Waits for the part that is on its way.
-    fn sent(&mut self) -> io::Result<()> {
-        match self.sending.take() {
-            Some(sending) => sending.wait()?.map_err(|error| failure(&error)),
-            None => Ok(()),
+    fn arrived(&mut self) -> io::Result<()> {
+        if let Some(sending) = self.sending.take() {
+            self.sent.push(sending.wait()?.map_err(|error| failure(&error))?);
         }
+        Ok(())
     }
 }
 
@@ -98,12 +108,14 @@ impl Write for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if self.asked {
+            return;
+        }
         // A part that is still on its way could arrive after the end, and be kept for ever.
-        let _ = self.sent();
-        if let Some(mut begun) = self.begun.take()
-            && let Err(error) =
-                wait(async move { begun.abort().await }).and_then(|outcome| outcome.map_err(|e| failure(&e)))
-        {
+        let _ = self.arrived();
+        let ended = self.remote.abort(self.id.clone());
+        let ended = ended.and_then(|()| self.note.as_ref().map_or(Ok(()), Remote::remove));
+        if let Err(error) = ended {
             tracing::warn!("{}: what was sent of it could not be removed: {error}", self.remote);
         }
     }

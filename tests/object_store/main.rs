@@ -190,22 +190,28 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
     // Files of more than a part, so that kills meet uploads in all their states.
     let pipeline =
         numbers(&bucket, ROWS, 64, "bytes = \"30MiB\"") + "row_group = { bytes = \"1MiB\" }\ncompression = \"none\"\n";
-    let mut kills = 0;
+    let (mut kills, mut met) = (0, 0);
     for _ in 0..12 {
         let mut child = start(folder.path(), &bucket, &pipeline);
         std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
+        met += bucket.unfinished();
         let there = rows(&bucket, "out/");
         assert!(there.is_sorted_by(|a, b| a < b), "a row is there twice");
     }
     assert!(kills > 0, "every run was over before it could be killed");
-    assert!(bucket.unfinished() > 0, "no kill met an upload of several parts");
+    assert!(met > 0, "no kill met an upload");
     let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
     assert_done(&output);
     assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), u64::from(ROWS));
     assert_eq!(rows(&bucket, "out/"), (0..u64::from(ROWS)).collect::<Vec<_>>());
+    assert_eq!(
+        (bucket.unfinished(), bucket.keys("out/_latentflow/upload-").len()),
+        (0, 0),
+        "what was sent is given up"
+    );
 }
 
 /// In debug builds a commit can be cut short at a step of it.
