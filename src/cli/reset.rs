@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, Role};
 use crate::sink::{Sink, Written};
 use crate::source;
+use crate::topology;
 use crate::units::Bytes;
 
 #[derive(Debug, Args)]
@@ -72,6 +73,7 @@ impl Reset {
             for stage in plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..))) {
                 source::forget(&stage.name, state)?;
             }
+            state.local().map_or(Ok(()), topology::forget)?;
         }
         print("forgotten: the next run begins anew\n")?;
         Ok(Exit::Done)

@@ -8,6 +8,7 @@ use crate::batch::SourceBatch;
 use crate::context::{Context, Limits};
 use crate::error::Fault;
 use crate::machine;
+use crate::sink::Sink;
 use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
 use crate::units::Bytes;
 
@@ -139,15 +140,14 @@ impl Share {
     }
 }
 
-/// The program, its libraries and the buffers of sinks, as measured.
+/// The program and its libraries, as measured.
 const FIXED: u64 = 96 << 20;
-/// An open Parquet row group, as it comes and as it is encoded, per sink that writes files.
-const PER_SINK: u64 = 32 << 20;
 
 /// What a run will take at most.
-pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory {
+pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: Limits) -> Memory {
     let Share { needs, workers, budget, .. } = *share;
-    let (mut batch, mut reading, mut sinks) = (0, 0, PER_SINK);
+    let held = |sink: &dyn Sink| sink.held_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
+    let (mut batch, mut reading, mut sinks) = (0, 0, rejects.map_or(0, held));
     for stage in stages {
         match &stage.role {
             Role::Source(source, size) => {
@@ -160,7 +160,7 @@ pub(super) fn predict(stages: &[Stage], share: &Share, limits: Limits) -> Memory
                 reading = reading.max(source.reading_bytes());
             }
             Role::Transform(_) => {}
-            Role::Sink(sink, _) => sinks += sink.folder().map_or(0, |folder| PER_SINK + folder.writing_bytes()),
+            Role::Sink(sink, _) => sinks += held(sink.as_ref()),
         }
     }
     let workers_bytes = needs.per_worker * workers as u64;

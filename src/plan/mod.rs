@@ -203,7 +203,8 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     let rejects = rejects_folder.map(plan_rejects).transpose();
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
-    let memory = memory::predict(&stages, &share, context.limits);
+    let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
+    let memory = memory::predict(&stages, kept, &share, context.limits);
     Ok(Plan {
         name: spec.name,
         stages,

@@ -66,6 +66,11 @@ pub trait Sink: Send {
         Ok(Written::default())
     }
 
+    /// Bytes that it holds at most while it writes, beside the batches that it is given.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
     /// Removes what a crash left behind and makes ready to write.
     ///
     /// # Errors

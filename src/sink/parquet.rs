@@ -231,6 +231,10 @@ impl Sink for ParquetSink {
         Ok(forgotten)
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.format.held_bytes()
+    }
+
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
         let found = self.found()?;
         if let Some(path) = self.folder.local() {

@@ -74,7 +74,11 @@ pub(super) struct Format {
     schema: SchemaRef,
     properties: WriterProperties,
     row_group: RowGroup,
+    leaves: u64,
 }
+
+/// Bytes that the writer holds for a column, however little is in it.
+const COLUMN_BYTES: u64 = 72 << 10;
 
 impl Format {
     /// Floats are split into their bytes, which compress better so, and have no dictionary.
@@ -89,7 +93,8 @@ impl Format {
             // Row groups end where we say, by rows and Arrow bytes, never by encoded size.
             .set_max_row_group_row_count(None)
             .set_max_row_group_bytes(None);
-        for leaf in leaves(&schema)? {
+        let leaves = leaves(&schema)?;
+        for leaf in &leaves {
             let path = leaf.path().clone();
             properties = match leaf.physical_type() {
                 Type::FLOAT | Type::DOUBLE => properties
@@ -102,7 +107,13 @@ impl Format {
                 _ => properties,
             };
         }
-        Ok(Self { schema, properties: properties.build(), row_group })
+        Ok(Self { schema, properties: properties.build(), row_group, leaves: leaves.len() as u64 })
+    }
+
+    /// Bytes that a file takes while it is written: a row group as it comes and as it is encoded, and what each
+    /// column's writer holds.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.row_group.bytes.0.saturating_mul(2).saturating_add(self.leaves * COLUMN_BYTES)
     }
 }
 

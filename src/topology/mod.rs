@@ -35,6 +35,8 @@ use messages::{Stop, Work};
 use suspects::Suspects;
 use worker::Graph;
 
+pub use suspects::forget;
+
 pub use stats::{ErrorSummary, RECONSTRUCTION_ERROR, StageStats, Stats};
 
 /// How a run ended.

@@ -27,6 +27,9 @@ const KILLS: u32 = 3;
 /// Bytes of a place in the file of batches in flight; batches of more ranges than fit note the first ones.
 const PLACE: usize = 256;
 
+/// The folder of the notes.
+const ATTEMPTS: &str = "attempts";
+
 /// What is known from earlier starts.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Notes {
@@ -70,7 +73,7 @@ impl Suspects {
     /// When the notes cannot be written.
     pub(super) fn open(state: Option<&Path>, done: u64, places: usize) -> Result<Self, StageError> {
         let (places, carried) = (places.max(1) as u64, watch::Sender::new(0));
-        let Some(folder) = state.map(|state| state.join("attempts")) else {
+        let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
             return Ok(Self { folder: None, notes: Notes::default(), places, file: None, carried });
         };
         create_folders(&folder)?;
@@ -197,6 +200,18 @@ impl Suspects {
         if let Err(error) = cleared {
             tracing::debug!(%error, "cannot clear {}", folder.display());
         }
+    }
+}
+
+/// Forgets who was suspected: rows may bear other numbers from now on.
+///
+/// # Errors
+/// When the notes cannot be removed.
+pub fn forget(state: &Path) -> Result<(), StageError> {
+    let folder = state.join(ATTEMPTS);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(folder)(error)),
+        _ => Ok(()),
     }
 }
 
