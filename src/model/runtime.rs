@@ -71,11 +71,18 @@ impl Surroundings {
 
     fn folders(&self) -> Vec<PathBuf> {
         let beside = self.executable.as_deref().and_then(Path::parent).map(Path::to_path_buf);
-        let project =
-            self.folder.iter().flat_map(|folder| folder.ancestors()).map(|at| at.join(".runtime/onnxruntime"));
+        // The folder that the program was built in, wherever it is run, and the one that it is run in.
+        let above = self.executable.iter().chain(&self.folder).flat_map(|place| place.ancestors());
+        let project = above.map(|at| at.join(".runtime/onnxruntime"));
         let python =
             self.virtual_env.iter().flat_map(|venv| python_packages(venv)).map(|at| at.join("onnxruntime/capi"));
-        beside.into_iter().chain(project).chain(python).collect()
+        let mut folders: Vec<PathBuf> = Vec::new();
+        for folder in beside.into_iter().chain(project).chain(python) {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        folders
     }
 }
 
