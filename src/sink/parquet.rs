@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::{is_temporary, sync_folder};
+use crate::durable::{is_temporary, remove_temporaries, sync_folder};
 use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
 use crate::sink::claim::{Claim, part_number};
@@ -22,7 +22,7 @@ use crate::sink::files::{DataFile, data_files};
 use crate::sink::footer::Footer;
 use crate::sink::marker::{self, Marker};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
-use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::{History, Identity, STATE, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 use crate::units::Bytes;
 
@@ -239,6 +239,7 @@ impl Sink for ParquetSink {
         let found = self.found()?;
         if let Some(path) = self.folder.local() {
             remove_unfinished(path)?;
+            remove_temporaries(&path.join(STATE))?;
         }
         let Self { folder, columns, format, file, .. } = *self;
         let (part, taken, written) = (None, Coverage::default(), Written::default());

@@ -205,10 +205,12 @@ fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
     drop(writer);
     fs::write(&mine, "keep").unwrap();
     let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
+    let marker = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
+    fs::write(&marker, "{").unwrap();
     assert!(unfinished.exists());
     assert_eq!(committed(folder.path()).unwrap(), "{}");
     drop(sink(folder.path()).open(identity()).unwrap());
-    assert!(!unfinished.exists() && mine.exists());
+    assert!(!unfinished.exists() && !marker.exists() && mine.exists());
 }
 
 #[test]
