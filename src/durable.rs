@@ -106,14 +106,14 @@ pub fn create(temporary: &Path) -> std::io::Result<File> {
     })
 }
 
-/// Removes the temporary files that a crash left in a folder and below it; links are not followed.
-/// A folder that does not exist has none.
+/// Removes the temporary files that a crash left in a folder and, `depth` folders deep, below it; 1 is the folder alone.
+/// Links are not followed. A folder that does not exist has none.
 ///
 /// # Errors
 /// When a file cannot be removed.
-pub fn remove_temporaries(folder: &Path) -> Result<(), StageError> {
-    let files =
-        walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok).filter(|entry| !entry.file_type().is_dir());
+pub fn remove_temporaries(folder: &Path, depth: usize) -> Result<(), StageError> {
+    let walk = walkdir::WalkDir::new(folder).max_depth(depth).into_iter().filter_map(Result::ok);
+    let files = walk.filter(|entry| !entry.file_type().is_dir());
     let left_behind = files.filter(|entry| is_temporary(entry.file_name()));
     for entry in left_behind.filter(|entry| entry.depth() > 0) {
         fs::remove_file(entry.path()).map_err(StageError::io(entry.path()))?;
@@ -154,9 +154,11 @@ mod tests {
         for name in [".latentflow-a.png.tmp", "sub/.latentflow-b.png.tmp", "sub/c.png", ".hidden", "_latentflow"] {
             fs::write(folder.path().join(name), b"x").unwrap();
         }
-        remove_temporaries(folder.path()).unwrap();
-        remove_temporaries(&folder.path().join("absent")).unwrap();
         let left = |name: &str| folder.path().join(name).exists();
+        remove_temporaries(folder.path(), 1).unwrap();
+        assert!(!left(".latentflow-a.png.tmp") && left("sub/.latentflow-b.png.tmp"));
+        remove_temporaries(folder.path(), usize::MAX).unwrap();
+        remove_temporaries(&folder.path().join("absent"), usize::MAX).unwrap();
         assert!(!left(".latentflow-a.png.tmp") && !left("sub/.latentflow-b.png.tmp"));
         assert!(left("sub/c.png") && left(".hidden") && left("_latentflow") && left(".latentflow-folder"));
     }

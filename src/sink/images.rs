@@ -159,7 +159,7 @@ impl Sink for Images {
 
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
         let (lock, marker) = self.found()?;
-        remove_temporaries(&self.path)?;
+        remove_temporaries(&self.path, usize::MAX)?;
         Ok(Box::new(ImageWriter {
             marker_file: marker::place(&self.folder, None),
             path: self.path,

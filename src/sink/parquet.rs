@@ -1,7 +1,6 @@
 //! Sink `parquet`: writes records to Parquet files, each file whole or not at all.
 
 use std::cell::RefCell;
-use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::{is_temporary, remove_temporaries, sync_folder};
+use crate::durable::{remove_temporaries, sync_folder};
 use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
 use crate::sink::claim::{Claim, part_number};
@@ -238,8 +237,9 @@ impl Sink for ParquetSink {
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
         let found = self.found()?;
         if let Some(path) = self.folder.local() {
-            remove_unfinished(path)?;
-            remove_temporaries(&path.join(STATE))?;
+            // Folders below it may be those of others, who are writing.
+            remove_temporaries(path, 1)?;
+            remove_temporaries(&path.join(STATE), usize::MAX)?;
         }
         let Self { folder, columns, format, file, .. } = *self;
         let (part, taken, written) = (None, Coverage::default(), Written::default());
@@ -247,17 +247,6 @@ impl Sink for ParquetSink {
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }
-}
-
-/// Removes the files that a crash left half written.
-fn remove_unfinished(folder: &Path) -> Result<(), StageError> {
-    for entry in fs::read_dir(folder).map_err(StageError::io(folder))? {
-        let entry = entry.map_err(StageError::io(folder))?;
-        if is_temporary(&entry.file_name()) {
-            fs::remove_file(entry.path()).map_err(StageError::io(entry.path()))?;
-        }
-    }
-    Ok(())
 }
 
 /// So many files at most are read for their footers when a run starts; the marker speaks for those before.
