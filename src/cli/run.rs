@@ -108,7 +108,7 @@ impl Run {
             Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
             Outcome::Drained => Ok(Exit::Drained),
             Outcome::Rejected => Ok(Exit::Rejects),
-            Outcome::Finished if stats.were_too_many_rejects(&allowed) => Ok(Exit::Rejects),
+            Outcome::Finished if stats.too_many_rejects(&allowed, stats.records()) => Ok(Exit::Rejects),
             Outcome::Finished => Ok(Exit::Done),
         }
     }

@@ -147,6 +147,6 @@ impl Dispatcher {
             self.suspects.idle(*numbers).await;
             self.suspects.alone(None);
         }
-        self.stats.too_many_rejects(&self.allowed).then_some(Ended::Rejected)
+        self.stats.too_many_rejects(&self.allowed, self.stats.foreseen()).then_some(Ended::Rejected)
     }
 }

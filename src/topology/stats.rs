@@ -150,23 +150,19 @@ impl Stats {
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
     }
 
-    /// Whether more records were rejected than may be, or certainly will have been at the end.
-    pub fn too_many_rejects(&self, allowed: &Allowed) -> bool {
+    /// Whether more of so many records were rejected than may be.
+    pub fn too_many_rejects(&self, allowed: &Allowed, records: u64) -> bool {
         let rejects = self.rejects();
-        if rejects == 0 {
-            return false;
-        }
-        let sources = self.stages.iter().filter(|stage| stage.role == "source");
-        let totals: Option<Vec<u64>> = sources.map(|stage| u64::try_from(stage.total.load(Relaxed)).ok()).collect();
-        // Sources are opened one after the other: until the last one is, their sum is not known.
-        let records = totals.map_or(0, |totals| totals.iter().sum()).max(self.records()).max(ENOUGH);
         rejects as f64 > allowed.share * records as f64 || allowed.number.is_some_and(|number| rejects > number)
     }
 
-    /// The same once everything has been read.
-    pub fn were_too_many_rejects(&self, allowed: &Allowed) -> bool {
-        let rejects = self.rejects();
-        rejects as f64 > allowed.share * self.records() as f64 || allowed.number.is_some_and(|number| rejects > number)
+    /// Records that there will have been at the end, as far as that is known; some at least, of which a share says
+    /// something.
+    pub(super) fn foreseen(&self) -> u64 {
+        let sources = self.stages.iter().filter(|stage| stage.role == "source");
+        // Sources are opened one after the other: until the last one is, their sum is not known.
+        let total: Option<u64> = sources.map(|stage| u64::try_from(stage.total.load(Relaxed)).ok()).sum();
+        total.unwrap_or(0).max(self.records()).max(ENOUGH)
     }
 
     /// Records that all stages refused.
