@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::error::StageError;
-use crate::source::listing::{ListedFile, Refusal};
+use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, Refusal};
 use crate::store::{Location, Remote, is_about_file};
 
 /// Objects that are asked for together.
@@ -64,7 +64,7 @@ impl<'a> Fetch<'a> {
                         return Err(file.location(self.root).failed(error));
                     }
                     Some(Err(error)) => Err(file.unreadable(&error.to_string())),
-                    _ => Err(file.unreadable("was changed while it was read; the next run takes it anew")),
+                    _ => Err(file.unreadable(CHANGED_MEANWHILE)),
                 },
             };
             self.fetched.push_back(image);

@@ -12,7 +12,7 @@ use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::image::read_header;
 use crate::source::listing::Refusal;
-use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, origin_fields};
+use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
 ///
@@ -34,9 +34,6 @@ pub(super) struct Rules {
 
 /// Arrow counts the bytes of a binary column with an `i32`.
 const COLUMN_BYTES: u64 = i32::MAX as u64;
-
-/// Bytes of a decoded pixel: red, green, blue.
-const PIXEL_BYTES: u64 = 3;
 
 impl Rules {
     /// `text` is the name of a text column after the image.

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 
 use crate::image::read_header;
-use crate::source::IMAGE;
+use crate::source::{IMAGE, PIXEL_BYTES};
 
 /// Which of a table's columns it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,6 @@ pub(super) struct ImageColumn {
     place: usize,
     is_struct: bool,
 }
-
-/// Bytes of a decoded pixel: red, green, blue.
-const PIXEL_BYTES: u64 = 3;
 
 impl ImageColumn {
     /// The column of that name, or the one that looks like it; `None` where none does.

@@ -42,6 +42,9 @@ pub(super) struct ListedFile {
     raw: Option<Box<Path>>,
 }
 
+/// Why a file is refused that became another under its reader.
+pub(super) const CHANGED_MEANWHILE: &str = "was changed while it was read; the next run takes it anew";
+
 /// Why a file is refused that is no longer what it was.
 pub(super) const CHANGED: &str = "was changed since it was listed; the next run takes it anew";
 
@@ -312,7 +315,7 @@ impl ListedFile {
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
         file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error.to_string()))?;
         if bytes.len() as u64 != self.size {
-            return Err(self.unreadable("was changed while it was read; the next run takes it anew"));
+            return Err(self.unreadable(CHANGED_MEANWHILE));
         }
         Ok(bytes)
     }

@@ -116,6 +116,9 @@ impl BatchSize {
     }
 }
 
+/// Bytes of a decoded pixel: red, green, blue.
+const PIXEL_BYTES: u64 = 3;
+
 /// Images in a batch where the pipeline does not say.
 pub const IMAGE_RECORDS: u32 = 32;
 /// Feature records in a batch where the pipeline does not say.

@@ -21,7 +21,8 @@ use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{
-    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
+    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields,
+    with_origin,
 };
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
@@ -235,9 +236,6 @@ struct Rejects {
     schema: SchemaRef,
     cut: Cut,
 }
-
-/// Bytes of a decoded pixel: red, green, blue.
-const PIXEL_BYTES: u64 = 3;
 
 impl RecordFormat for Rejects {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
