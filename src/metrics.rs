@@ -52,54 +52,50 @@ impl Metrics {
     /// Fresh metrics, all at zero.
     pub fn new() -> Self {
         let maker = Maker::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| maker.counter(name, help, labels);
-        let gauges = |name: &str, help: &str, labels: &[&str]| maker.gauges(name, help, labels);
-        let gauge = |name: &str, help: &str| maker.gauge(name, help);
-        let histogram = |name: &str, help: &str, labels: &[&str], buckets| maker.histogram(name, help, labels, buckets);
         // 100 us to 52 s by factors of 2.
-        let seconds = || (1e-4, 2.0, 20);
+        let seconds = (1e-4, 2.0, 20);
         // 1e-6 to 1e3 by factors of about 1.8: pixels err by thousandths, outliers among features by hundreds.
-        let errors = || (1e-6, 1.778_279_41, 37);
-        let build = gauges("build_info", "1, labelled with the version of the program", &["version"]);
+        let errors = (1e-6, 1.778_279_41, 37);
+        let build = maker.gauges("build_info", "1, labelled with the version of the program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            records_in: counter("records_in_total", "Records that a stage took in", &["stage", "kind"]),
-            records_out: counter("records_out_total", "Records that a stage put out", &["stage", "kind"]),
-            bytes_in: counter("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
-            bytes_out: counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
-            batches: counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
-            rejects: counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
-            batch_seconds: histogram(
+            records_in: maker.counter("records_in_total", "Records that a stage took in", &["stage", "kind"]),
+            records_out: maker.counter("records_out_total", "Records that a stage put out", &["stage", "kind"]),
+            bytes_in: maker.counter("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
+            bytes_out: maker.counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
+            batches: maker.counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
+            rejects: maker.counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            batch_seconds: maker.histogram(
                 "batch_seconds",
                 "Seconds that a stage took for a batch",
                 &["stage", "kind"],
-                seconds(),
+                seconds,
             ),
-            inference_seconds: histogram(
+            inference_seconds: maker.histogram(
                 "inference_seconds",
                 "Seconds of one call of ONNX Runtime",
                 &["model", "part"],
-                seconds(),
+                seconds,
             ),
-            reconstruction_error: histogram(
+            reconstruction_error: maker.histogram(
                 "reconstruction_error",
                 "Reconstruction error of a record, in the loss of its model",
                 &["stage", "model"],
-                errors(),
+                errors,
             ),
             records_per_second: maker.rates(
                 "records_per_second",
                 "Records per second that a stage took in over the last seconds",
                 &["stage", "kind"],
             ),
-            queue_batches: gauges("queue_batches", "Batches that wait in a queue", &["queue"]),
-            queue_limit: gauges("queue_limit_batches", "Batches that may wait in a queue", &["queue"]),
-            memory_bytes: gauge("memory_reserved_bytes", "Bytes that batches in flight have reserved"),
-            memory_limit_bytes: gauge("memory_limit_bytes", "Bytes that batches in flight may reserve"),
-            files: counter("files_committed_total", "Files that a sink committed", &["stage"]),
-            file_bytes: counter("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
-            workers: gauge("workers", "Workers that run"),
-            model_info: gauges(
+            queue_batches: maker.gauges("queue_batches", "Batches that wait in a queue", &["queue"]),
+            queue_limit: maker.gauges("queue_limit_batches", "Batches that may wait in a queue", &["queue"]),
+            memory_bytes: maker.gauge("memory_reserved_bytes", "Bytes that batches in flight have reserved"),
+            memory_limit_bytes: maker.gauge("memory_limit_bytes", "Bytes that batches in flight may reserve"),
+            files: maker.counter("files_committed_total", "Files that a sink committed", &["stage"]),
+            file_bytes: maker.counter("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
+            workers: maker.gauge("workers", "Workers that run"),
+            model_info: maker.gauges(
                 "model_info",
                 "1, labelled with a model's name and digest",
                 &["model", "digest", "kind"],

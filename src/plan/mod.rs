@@ -131,11 +131,10 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     let needs = Needs::of(&planned, &context);
     let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
     let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
-    if let Some(most) = share.filter(|_| context.limits.memory.is_some() && faults.is_empty()).map(|share| share.most())
-    {
+    if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
         // What is planned already is planned for any memory: once more, for the memory that there is.
-        context.limits = share.map_or(context.limits, |share| share.limits(context.limits));
-        planned = stages::plan(&spec, &context, Some(most), &mut faults);
+        context.limits = share.limits(context.limits);
+        planned = stages::plan(&spec, &context, Some(share.most()), &mut faults);
     }
     match share {
         Some(share) if faults.is_empty() => {
