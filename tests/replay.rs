@@ -1,17 +1,16 @@
 //! Rejects go through a mended pipeline as their source gave them, once.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
+use std::path::Path;
+
+use common::runs::{self, errors, latentflow};
 use serde_json::Value;
 
 fn run(folder: &Path, pipeline: &str) -> (Option<i32>, Value, String) {
-    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
-    let output = command.current_dir(folder).args(["run", "p.toml", "--summary", "json"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), text)
+    let (output, summary) = runs::run(folder, pipeline, &[]);
+    (output.status.code(), summary, errors(&output))
 }
 
 fn sink(input: &str, path: &str) -> String {
@@ -58,13 +57,12 @@ fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() 
     let replay = "[stages.again]\nkind = \"rejects\"\npath = \"first-rejects\"\n";
     let print = "[stages.out]\nkind = \"stdout\"\ninputs = [\"again\"]\n";
     std::fs::write(folder.path().join("q.toml"), format!("{replay}{print}")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
-    let output = command.current_dir(folder.path()).args(["run", "q.toml", "--summary", "none"]).output().unwrap();
+    let output = latentflow(folder.path(), &["run", "q.toml", "--summary", "none"]).output().unwrap();
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":null,\"b\":3,\"name\":\"y\"}\n\
                     {\"source\":\"in.csv\",\"row\":3,\"a\":null,\"b\":4,\"name\":\"w\"}\n\
                     {\"source\":\"in.csv\",\"row\":4,\"a\":null,\"b\":5,\"name\":\"v\"}\n";
-    assert_eq!(lines, expected, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(lines, expected, "{}", errors(&output));
     // The line that the source could not read stays a reject, with its bytes, and still bears its own name.
     let (_, summary, text) = run(folder.path(), &format!("{replay}{}", sink("again", "second")));
     assert_eq!((&summary["rejects"], written(&summary)), (&1.into(), &3.into()), "{text}");

@@ -418,6 +418,20 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     assert_eq!(sources.len(), 71);
     assert_eq!(bucket.keys("out/_latentflow/listings/").len(), 2);
 
+    // What was gone has no bytes to be given again.
+    let replay = pipeline("rejects", "again").replace(&bucket.url("in"), &bucket.url("out/_latentflow/rejects"));
+    let (output, summary) = run(folder.path(), &bucket, &replay, &[]);
+    assert_done(&output);
+    assert_eq!((&summary["records"], &summary["rejects"]), (&2.into(), &2.into()));
+    let codes = |out: &str| {
+        let rejects = records(&bucket, &format!("{out}/_latentflow/rejects/")).unwrap();
+        let mut codes: Vec<_> =
+            column(&rejects, "code").as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+        codes.sort();
+        codes
+    };
+    assert_eq!(codes("again"), codes("out"));
+
     let (output, summary) = run(folder.path(), &bucket, &pipeline("tar", "tar"), &[]);
     assert_done(&output);
     assert_eq!((&summary["records"], &summary["rejects"]), (&2.into(), &0.into()));
