@@ -139,7 +139,7 @@ impl Share {
     }
 }
 
-/// The program and its libraries, as measured.
+/// The program and its libraries, ONNX Runtime among them: an estimate on the safe side.
 const FIXED: u64 = 96 << 20;
 
 /// What a run will take at most.
