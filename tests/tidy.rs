@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["kind"],
     &["spec"],
@@ -19,6 +19,7 @@ const ORDER: [&[&str]; 12] = [
     &["plan"],
     &["topology"],
     &["admin"],
+    &["data"],
 ];
 
 /// Lines that a function may have, its signature and closing brace among them.
