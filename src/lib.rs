@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod kind;
 pub mod spec;
 pub mod image;
+pub mod corruption;
 pub mod model;
 pub mod context;
 pub mod source;
@@ -25,4 +26,6 @@ pub mod plan;
 pub mod topology;
 pub mod admin;
 pub mod data;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod cli;

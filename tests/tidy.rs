@@ -20,6 +20,7 @@ const ORDER: [&[&str]; 13] = [
     &["topology"],
     &["admin"],
     &["data"],
+    &["train"],
 ];
 
 /// Lines that a function may have, its signature and closing brace among them.

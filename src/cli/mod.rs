@@ -11,6 +11,8 @@ mod reset;
 mod run;
 mod schema;
 mod summary;
+#[cfg(feature = "train")]
+mod train;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +79,9 @@ enum Command {
     Check(check::Check),
     /// Draw a pipeline's graph.
     Graph(graph::Graph),
+    /// Train the autoencoder that a file declares, and write its model folder.
+    #[cfg(feature = "train")]
+    Train(train::Train),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::Inspect),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
@@ -99,6 +104,8 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Graph(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Train(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
