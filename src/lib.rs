@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod kind;
 pub mod spec;
 pub mod image;
+pub mod corruption;
 pub mod model;
 pub mod context;
 pub mod source;
