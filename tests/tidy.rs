@@ -11,6 +11,7 @@ const ORDER: [&[&str]; 13] = [
     &["kind"],
     &["spec"],
     &["image"],
+    &["corruption"],
     &["model"],
     &["context"],
     &["source"],
