@@ -64,7 +64,11 @@ impl TrainingMetrics {
     fn new(maker: &Maker) -> Self {
         let gauge = |name: &str, help: &str| maker.rates(&format!("training_{name}"), help, &["model"]);
         Self {
-            loss: maker.rates("training_loss", "Mean loss: of the present epoch, and of the last validation", &["model", "part"]),
+            loss: maker.rates(
+                "training_loss",
+                "Mean loss: of the present epoch, and of the last validation",
+                &["model", "part"],
+            ),
             learning_rate: gauge("learning_rate", "The present learning rate"),
             steps: gauge("steps", "Steps that are done"),
             epochs: gauge("epochs", "Epochs that are done"),

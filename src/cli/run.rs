@@ -94,7 +94,9 @@ impl Run {
             tracing::info!("{before} records were done by earlier runs");
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
-        let outcome = topology.run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read")).await;
+        let outcome = topology
+            .run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read"))
+            .await;
         progress.finish();
         let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {

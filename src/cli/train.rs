@@ -135,7 +135,8 @@ fn told(error: TrainError, places: &Places) -> anyhow::Error {
 fn metrics(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> anyhow::Result<Arc<Metrics>> {
     let metrics = Arc::new(Metrics::new());
     let bound = runtime.block_on(crate::admin::serve(address, Arc::clone(&metrics)));
-    let bound = bound.with_context(|| format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)"))?;
+    let bound = bound
+        .with_context(|| format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)"))?;
     tracing::info!("metrics at http://{bound}/metrics");
     Ok(metrics)
 }
@@ -164,7 +165,8 @@ impl Watch {
                 self.bar.set_position(*records);
             }
             Event::Prepared(prepared) => {
-                let (training, validation, test) = (prepared.training.len(), prepared.validation.len(), prepared.test.len());
+                let (training, validation, test) =
+                    (prepared.training.len(), prepared.validation.len(), prepared.test.len());
                 tracing::info!(training, validation, test, rejects = prepared.rejects, "data is ready");
                 for reason in &prepared.reasons {
                     tracing::warn!("rejected: {reason}");

@@ -97,7 +97,10 @@ impl Checkpoint {
             let own = names.iter().filter(|name| name.starts_with(role));
             let read = own.map(|name| {
                 let view = tensors.tensor(name).map_err(|error| broken(path, &error))?;
-                let values = view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+                let values = view
+                    .data()
+                    .chunks_exact(4)
+                    .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
                 Ok(values.collect())
             });
             read.collect()
@@ -121,7 +124,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = Checkpoint::path(folder.path());
         assert_eq!(Checkpoint::read(&path).unwrap(), None);
-        let point = Point { epoch: 1, step: 7, seconds: 1.25, learning_rate: 0.1, loss: 0.5, validation_loss: Some(0.1 + 0.2) };
+        let point =
+            Point { epoch: 1, step: 7, seconds: 1.25, learning_rate: 0.1, loss: 0.5, validation_loss: Some(0.1 + 0.2) };
         let position = Position { step: u64::MAX, best: Some(0.1 + 0.2), curve: vec![point], ..Position::default() };
         let state = (0..12).map(|i| vec![0.1 + i as f32, f32::MIN_POSITIVE, f32::NAN.copysign(-1.0)]).collect();
         let checkpoint = Checkpoint { position, state, best: vec![vec![], vec![1.0]] };

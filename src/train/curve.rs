@@ -35,7 +35,9 @@ pub struct Point {
 /// # Errors
 /// When the system refuses.
 pub fn write(path: &Path, points: &[Point]) -> Result<(), StageError> {
-    let floats = |of: fn(&Point) -> f64| -> ArrayRef { Arc::new(points.iter().map(of).collect::<Vec<_>>().into_iter().collect::<Float64Array>()) };
+    let floats = |of: fn(&Point) -> f64| -> ArrayRef {
+        Arc::new(points.iter().map(of).collect::<Vec<_>>().into_iter().collect::<Float64Array>())
+    };
     let validation: Float64Array = points.iter().map(|point| point.validation_loss).collect();
     let columns: [(&str, ArrayRef, bool); 6] = [
         ("epoch", Arc::new(UInt32Array::from_iter_values(points.iter().map(|point| point.epoch))), false),

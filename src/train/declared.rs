@@ -40,7 +40,8 @@ impl Network {
     /// Height and width of its images must be multiples of this.
     pub fn multiple(&self) -> usize {
         let Self::Whole(whole) = self else { return 1 };
-        let halves = |step: &&Step| matches!(step, Step::SpaceToDepth) || matches!(step, Step::Conv(c) if c.stride == 2);
+        let halves =
+            |step: &&Step| matches!(step, Step::SpaceToDepth) || matches!(step, Step::Conv(c) if c.stride == 2);
         1 << whole.steps().iter().filter(halves).count()
     }
 }
@@ -120,7 +121,10 @@ fn kinds_fit(kinds: &Kinds, file: &TrainingFile, fault: &mut impl FnMut(&str, &s
         fault("kind", "is missing: vanilla, deep, convolutional, sparse, denoising, or a list of them");
     }
     if kinds.has(KindWord::Vanilla) && !(spec.nodes.is_empty() && spec.channels.is_empty()) {
-        fault("kind", "a vanilla autoencoder has one hidden layer, its code; with more layers it is deep or convolutional");
+        fault(
+            "kind",
+            "a vanilla autoencoder has one hidden layer, its code; with more layers it is deep or convolutional",
+        );
     }
     if kinds.has(KindWord::Deep) && spec.nodes.is_empty() {
         fault("network.nodes", "is missing: a deep autoencoder has hidden layers before its code, such as [512, 128]");
@@ -262,16 +266,25 @@ impl Build<'_> {
     }
 
     /// Appends the encoder's convolutions; gives the image's size before the first and after each.
-    fn convolutions(&self, colours: usize, size: (usize, usize), steps: &mut Vec<Step>) -> Result<Vec<(usize, usize)>, Fault> {
+    fn convolutions(
+        &self,
+        colours: usize,
+        size: (usize, usize),
+        steps: &mut Vec<Step>,
+    ) -> Result<Vec<(usize, usize)>, Fault> {
         let (mut inputs, mut sizes) = (colours, vec![size]);
         for (&outputs, stride) in self.spec.channels.iter().zip(self.strides()) {
             let (height, width) = sizes[sizes.len() - 1];
             if stride == 2 && (height < 2 || width < 2) {
-                let message = format!("an image of {height}x{width} cannot be halved; leave a convolution out, or give it stride 1");
+                let message = format!(
+                    "an image of {height}x{width} cannot be halved; leave a convolution out, or give it stride 1"
+                );
                 return Err(Fault::new("network.channels", message));
             }
             if stride == 2 && height % 2 != width % 2 {
-                let message = format!("height and width must both be even, or both odd, before each halving; met {height}x{width}");
+                let message = format!(
+                    "height and width must both be even, or both odd, before each halving; met {height}x{width}"
+                );
                 return Err(Fault::new("input.size", message));
             }
             steps.push(same(inputs, outputs, self.spec.kernel, stride));
@@ -294,7 +307,9 @@ impl Build<'_> {
             steps.push(match stride {
                 1 => same(inputs, outputs, self.spec.kernel, 1),
                 // Twice the size, or one less.
-                _ => Step::ConvTranspose(Convolution { inputs, outputs, kernel: 4 - height % 2, stride: 2, padding: 1 }),
+                _ => {
+                    Step::ConvTranspose(Convolution { inputs, outputs, kernel: 4 - height % 2, stride: 2, padding: 1 })
+                }
             });
             let last = level + 1 == levels;
             steps.push(Step::Activate(if last { output } else { self.spec.activation }));
@@ -381,4 +396,193 @@ fn dense(sizes: &[usize], between: Activation, last: Activation, steps: &mut Vec
 
 fn within(key: &str) -> impl Fn(String) -> Fault + '_ {
     move |message| Fault::new(key, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    const GRAY28: Shape = Shape::Planes { channels: 1, size: Some((28, 28)) };
+    const ANY: Shape = Shape::Planes { channels: 3, size: None };
+
+    fn file(text: &str) -> Result<TrainingFile, Vec<Fault>> {
+        TrainingFile::read(toml::from_str(text).unwrap())
+    }
+
+    fn check(text: &str, input: Shape, expected: Expect) {
+        let shown = match file(text).and_then(|file| declared(&file, input, (0.5, 0.25))) {
+            Err(faults) => faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect(),
+            Ok(Declared { network, loss }) => {
+                let chains = network.chains();
+                let lines = chains.iter().map(|chain| format!("{}: {}", chain.input(), chain.describe().join(" | ")));
+                let end = chains.last().unwrap().output();
+                lines
+                    .chain([format!("{end}, {} loss, multiples of {}", loss.as_str(), network.multiple())])
+                    .collect::<Vec<_>>()
+            }
+        };
+        expected.assert_eq(&shown.join("\n"));
+    }
+
+    #[test]
+    fn a_vanilla_autoencoder_has_one_hidden_layer() {
+        check(
+            "kind = 'vanilla'\ncode_size = 32",
+            GRAY28,
+            expect![[r#"
+            [1, 28, 28]: scale 4, offset -2 | dense 784->32, linear
+            [32]: dense 32->784, linear
+            [1, 28, 28], mse loss, multiples of 1"#]],
+        );
+        check(
+            "kind = 'vanilla'\ncode_size = 3\nloss = 'bce'",
+            Shape::Flat(8),
+            expect![[r#"
+            [8]: dense 8->3, linear
+            [3]: dense 3->8, sigmoid
+            [8], bce loss, multiples of 1"#]],
+        );
+    }
+
+    #[test]
+    fn a_deep_decoder_mirrors_its_encoder_unless_told_otherwise() {
+        let deep = "kind = 'deep'\ncode_size = 4\n[network]\nnodes = [32, 16]\nactivation = 'tanh'\n";
+        check(
+            deep,
+            Shape::Flat(64),
+            expect![[r#"
+            [64]: dense 64->32, tanh | dense 32->16, tanh | dense 16->4, linear
+            [4]: dense 4->16, tanh | dense 16->32, tanh | dense 32->64, linear
+            [64], mse loss, multiples of 1"#]],
+        );
+        check(
+            &format!("{deep}decoder = {{ nodes = [8] }}"),
+            Shape::Flat(64),
+            expect![[r#"
+            [64]: dense 64->32, tanh | dense 32->16, tanh | dense 16->4, linear
+            [4]: dense 4->8, tanh | dense 8->64, linear
+            [64], mse loss, multiples of 1"#]],
+        );
+    }
+
+    #[test]
+    fn a_convolutional_decoder_gives_back_the_sizes_of_its_encoder() {
+        let conv = "kind = 'convolutional'\ncode_size = 32\n[network]\nchannels = [32, 64, 128]\n";
+        check(
+            conv,
+            GRAY28,
+            expect![[r#"
+            [1, 28, 28]: scale 4, offset -2 | conv 1->32 3x3 stride 2, relu | conv 32->64 3x3 stride 2, relu | conv 64->128 3x3 stride 2, relu | dense 2048->32, linear
+            [32]: dense 32->2048, relu | transposed conv 128->64 3x3 stride 2, relu | transposed conv 64->32 4x4 stride 2, relu | transposed conv 32->1 4x4 stride 2, linear
+            [1, 28, 28], mse loss, multiples of 1"#]],
+        );
+        check(
+            &format!("{conv}nodes = [256]\nblocks = 1\nstrides = [1, 2, 2]\ndecoder = {{ channels = [96, 64, 16] }}"),
+            GRAY28,
+            expect![[r#"
+            [1, 28, 28]: scale 4, offset -2 | conv 1->32 3x3, relu | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | conv 32->64 3x3 stride 2, relu | conv 64->64 3x3, relu | conv 64->64 3x3 | add what was kept | conv 64->128 3x3 stride 2, relu | conv 128->128 3x3, relu | conv 128->128 3x3 | add what was kept | dense 6272->256, relu | dense 256->32, linear
+            [32]: dense 32->256, relu | dense 256->4704, relu | conv 96->96 3x3, relu | conv 96->96 3x3 | add what was kept | transposed conv 96->64 4x4 stride 2, relu | conv 64->64 3x3, relu | conv 64->64 3x3 | add what was kept | transposed conv 64->16 4x4 stride 2, relu | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->1 3x3, linear
+            [1, 28, 28], mse loss, multiples of 1"#]],
+        );
+    }
+
+    #[test]
+    fn without_a_code_a_network_takes_images_of_any_size() {
+        let whole = "kind = ['denoising', 'convolutional']\n[[corruption]]\nnoise = 'gray'\n[network]\nchannels = [16, 32, 48]\n";
+        check(
+            &format!("{whole}residual = true\nblocks = 1"),
+            ANY,
+            expect![[r#"
+            [3, height, width]: conv 3->16 3x3 | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->32 2x2 stride 2 | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | conv 32->48 2x2 stride 2 | conv 48->48 3x3, relu | conv 48->48 3x3 | add what was kept | transposed conv 48->32 2x2 stride 2 | add what was kept | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | transposed conv 32->16 2x2 stride 2 | add what was kept | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->3 3x3 | add what was kept
+            [3, height, width], mse loss, multiples of 4"#]],
+        );
+        check(
+            &format!("{whole}fold = true\nskips = false\nstrides = [1, 1, 2]"),
+            ANY,
+            expect![[r#"
+            [3, height, width]: space to depth | conv 12->16 3x3, relu | conv 16->32 3x3, relu | conv 32->48 2x2 stride 2, relu | transposed conv 48->32 2x2 stride 2, relu | conv 32->16 3x3, relu | conv 16->12 3x3 | depth to space
+            [3, height, width], mse loss, multiples of 4"#]],
+        );
+    }
+
+    #[test]
+    fn kinds_combine() {
+        let text = "kind = ['sparse', 'convolutional', 'denoising']\ncode_size = 16\n[network]\nchannels = [8]\n[sparsity]\npenalty = 'kl'\n[corruption]\nnoise = 'masking'\nrate = 0.2";
+        check(
+            text,
+            GRAY28,
+            expect![[r#"
+            [1, 28, 28]: scale 4, offset -2 | conv 1->8 3x3 stride 2, relu | dense 1568->16, sigmoid
+            [16]: dense 16->1568, relu | transposed conv 8->1 4x4 stride 2, linear
+            [1, 28, 28], mse loss, multiples of 1"#]],
+        );
+    }
+
+    #[test]
+    fn every_contradiction_is_told_at_once() {
+        check(
+            "code_size = 0",
+            GRAY28,
+            expect![[r#"
+            kind: is missing: vanilla, deep, convolutional, sparse, denoising, or a list of them
+            code_size: must be above 0; leave it out for a network without a code"#]],
+        );
+        check(
+            "kind = ['deep', 'sparse', 'denoising']\ncode_size = 4\n[network]\nresidual = true\nkernel = 4\nchannels = [0]\nstrides = [1, 3]",
+            Shape::Flat(3),
+            expect![[r#"
+            network.nodes: is missing: a deep autoencoder has hidden layers before its code, such as [512, 128]
+            kind: there are network.channels: add "convolutional"
+            corruption: is missing: a denoising autoencoder learns from corrupted input; give [[corruption]]
+            sparsity: is missing: give [sparsity] with penalty = "l1" or "kl" and its weight
+            network.residual: is for networks without a code: it would lead around the code
+            network.channels: convolutions are for images; for features give network.nodes
+            network.channels: a layer has 1 to 32768 values; met 0
+            network.strides: 2 strides for 1 channels; give as many
+            network.strides: must each be 1 or 2
+            network.kernel: must be odd and at most 31, such as 3; met 4"#]],
+        );
+        check(
+            "kind = 'vanilla'\n[network]\nnodes = [3]\n[corruption]\nnoise = 'gray'\n[sparsity]\nweight = -1",
+            ANY,
+            expect![[r#"
+            kind: a vanilla autoencoder has one hidden layer, its code; with more layers it is deep or convolutional
+            kind: there is [[corruption]]: add "denoising"
+            kind: there is [sparsity]: add "sparse"
+            code_size: is missing: only convolutional networks (with network.channels) do without a code
+            sparsity.weight: must be 0 or more"#]],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\n[network]\nchannels = [8, 8]\noutput_activation = 'tanh'",
+            ANY,
+            expect!["input.size: is missing: a network with a code takes images of one size, such as [64, 64]"],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\nloss = 'bce'\n[network]\nchannels = [8, 8]\noutput_activation = 'tanh'",
+            GRAY28,
+            expect!["network.output_activation: binary cross-entropy needs a sigmoid, not tanh; leave it out"],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\n[network]\nchannels = [8, 8, 8]",
+            Shape::Planes { channels: 1, size: Some((4, 4)) },
+            expect!["network.channels: an image of 1x1 cannot be halved; leave a convolution out, or give it stride 1"],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\n[network]\nchannels = [8, 8, 8]",
+            Shape::Planes { channels: 1, size: Some((28, 21)) },
+            expect!["input.size: height and width must both be even, or both odd, before each halving; met 28x21"],
+        );
+        check(
+            "kind = 'shallow'\nnmae = 'x'\n[netwrok]\n[network]\nnode = 3\n[training]\nepochs = 'many'\n[[corruption]]\nnoise = 'gauss'",
+            GRAY28,
+            expect![[r#"
+            network.node: unknown key (did you mean `nodes`?); known: activation, blocks, channels, code_activation, decoder, fold, kernel, nodes, output_activation, residual, skips, standardise, strides
+            training.epochs: invalid type: string "many", expected u32
+            corruption[0].noise: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`
+            kind: data did not match any variant of untagged enum Kinds"#]],
+        );
+    }
 }

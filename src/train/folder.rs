@@ -163,7 +163,8 @@ fn without_nulls(value: Value) -> Value {
 }
 
 fn write_card(out: &Path, card: &Card) -> Result<(), TrainError> {
-    let text = toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
+    let text =
+        toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
 }
 

@@ -85,8 +85,12 @@ impl Input {
                 spec.columns = prepared.columns_are_values.then(|| prepared.columns.clone());
                 match method {
                     ScalingKind::None => {}
-                    ScalingKind::Standard => (spec.mean, spec.std) = (Some(statistics.mean.clone()), Some(statistics.std.clone())),
-                    ScalingKind::MinMax => (spec.min, spec.max) = (Some(statistics.min.clone()), Some(statistics.max.clone())),
+                    ScalingKind::Standard => {
+                        (spec.mean, spec.std) = (Some(statistics.mean.clone()), Some(statistics.std.clone()))
+                    }
+                    ScalingKind::MinMax => {
+                        (spec.min, spec.max) = (Some(statistics.min.clone()), Some(statistics.max.clone()))
+                    }
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
                 let shape = Shape::Flat(statistics.mean.len());
@@ -99,10 +103,16 @@ impl Input {
 /// Mean and deviation over all values, from those of each column or channel; all have the same number of values.
 fn moments(statistics: &Statistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
     let count = statistics.mean.len().max(1) as f64;
-    let each: Vec<(f64, f64)> = statistics.mean.iter().zip(&statistics.std).enumerate().map(|(place, (mean, std))| {
-        let (scale, offset) = affine(place);
-        (mean * scale + offset, std * scale)
-    }).collect();
+    let each: Vec<(f64, f64)> = statistics
+        .mean
+        .iter()
+        .zip(&statistics.std)
+        .enumerate()
+        .map(|(place, (mean, std))| {
+            let (scale, offset) = affine(place);
+            (mean * scale + offset, std * scale)
+        })
+        .collect();
     let mean = each.iter().map(|(mean, _)| mean).sum::<f64>() / count;
     let variance = each.iter().map(|(own, std)| std * std + (own - mean) * (own - mean)).sum::<f64>() / count;
     (mean, variance.sqrt())

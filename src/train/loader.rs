@@ -56,7 +56,9 @@ impl Loader {
         let batch = turn.recv_blocking();
         self.receivers.push(turn);
         self.next += 1;
-        batch.unwrap_or_else(|_| Err(StageError::Other("a thread that makes batches has panicked".to_owned()))).map(Some)
+        batch
+            .unwrap_or_else(|_| Err(StageError::Other("a thread that makes batches has panicked".to_owned())))
+            .map(Some)
     }
 }
 

@@ -16,6 +16,8 @@ mod schedule;
 pub mod spec;
 mod tensors;
 mod trainer;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -229,7 +229,9 @@ impl Step {
             }
             (Self::Flatten, Shape::Planes { size: Some(_), .. }) => Ok(Shape::Flat(shape.len().unwrap_or_default())),
             (Self::Flatten, Shape::Planes { .. }) => Err("images of any size cannot be flattened".to_owned()),
-            (Self::Unflatten { shape: [channels, height, width] }, Shape::Flat(len)) if channels * height * width == len => {
+            (Self::Unflatten { shape: [channels, height, width] }, Shape::Flat(len))
+                if channels * height * width == len =>
+            {
                 Ok(Shape::Planes { channels, size: Some((height, width)) })
             }
             (Self::SpaceToDepth, Shape::Planes { channels, size }) => {
@@ -353,9 +355,21 @@ mod tests {
         let check = |input, steps, expected: Expect| expected.assert_eq(&Chain::new(input, steps).unwrap_err());
         let dense = Step::Dense { inputs: 5, outputs: 4 };
         check(Shape::Flat(4), vec![dense], expect!["step 0 (dense 5->4) after [4]: the shapes do not fit"]);
-        check(Shape::Flat(5), vec![Step::Keep, dense, Step::Add], expect!["step 2 (add what was kept) after [4]: [5] was kept"]);
+        check(
+            Shape::Flat(5),
+            vec![Step::Keep, dense, Step::Add],
+            expect!["step 2 (add what was kept) after [4]: [5] was kept"],
+        );
         check(Shape::Flat(5), vec![Step::Keep], expect!["1 values are kept and never added"]);
-        check(Shape::Planes { channels: 1, size: None }, vec![Step::Flatten], expect!["step 0 (flatten) after [1, height, width]: images of any size cannot be flattened"]);
-        check(image(1, 2), vec![Step::Conv(conv(1, 1, 5, 1, 0))], expect!["step 0 (conv 1->1 5x5) after [1, 2, 2]: the image is smaller than the kernel"]);
+        check(
+            Shape::Planes { channels: 1, size: None },
+            vec![Step::Flatten],
+            expect!["step 0 (flatten) after [1, height, width]: images of any size cannot be flattened"],
+        );
+        check(
+            image(1, 2),
+            vec![Step::Conv(conv(1, 1, 5, 1, 0))],
+            expect!["step 0 (conv 1->1 5x5) after [1, 2, 2]: the image is smaller than the kernel"],
+        );
     }
 }

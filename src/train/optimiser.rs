@@ -76,7 +76,8 @@ impl Optimising {
                 Rule::Sgd { decays } => (momentum(state, gradient, MOMENTUM), decays),
                 Rule::Muon { rows, columns } => (muon(state, gradient, rows, columns), true),
             };
-            let kept = if decays && decay > 0.0 { weight.clone().mul_scalar(1.0 - rate * decay) } else { weight.clone() };
+            let kept =
+                if decays && decay > 0.0 { weight.clone().mul_scalar(1.0 - rate * decay) } else { weight.clone() };
             kept - change.mul_scalar(rate)
         })
         .collect()

@@ -48,7 +48,8 @@ pub fn train(
     } else if out.join(crate::model::card::CARD).exists() && !Checkpoint::path(&work).exists() {
         return Err(TrainError::Exists(out.display().to_string()));
     }
-    let prepared = data::prepare(&file.data, &file.input, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
+    let prepared =
+        data::prepare(&file.data, &file.input, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
     watch(Event::Prepared(&prepared));
     let input = Input::of(&file.input, &prepared)?;
     let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
@@ -65,12 +66,22 @@ pub fn train(
     let training = Arc::new(prepared.training);
     let validation = Arc::new(prepared.validation);
     let trainer = Trainer::new(file, &declared, options.device.device());
-    let mut run = Run { file, options, trainer, checkpoint: Checkpoint::default(), training, validation, preparation, work: &work };
+    let mut run = Run {
+        file,
+        options,
+        trainer,
+        checkpoint: Checkpoint::default(),
+        training,
+        validation,
+        preparation,
+        work: &work,
+    };
     run.resume(digest, out)?;
     let finished = run.epochs(watch)?;
     watch(Event::Finishing);
     let Run { checkpoint, trainer, validation, preparation, .. } = run;
-    let weights = if checkpoint.best.is_empty() { trainer.kept_weights().map_err(TrainError::Device)? } else { checkpoint.best };
+    let weights =
+        if checkpoint.best.is_empty() { trainer.kept_weights().map_err(TrainError::Device)? } else { checkpoint.best };
     let outcome = Outcome {
         file,
         declared: &declared,
@@ -78,7 +89,12 @@ pub fn train(
         weights,
         position: &checkpoint.position,
         parameters: trainer.size(),
-        data: folder::Data { digest: prepared.digest, training: run.training.len(), validation: Arc::clone(&validation), preparation },
+        data: folder::Data {
+            digest: prepared.digest,
+            training: run.training.len(),
+            validation: Arc::clone(&validation),
+            preparation,
+        },
     };
     folder::write(out, &outcome)?;
     if finished {

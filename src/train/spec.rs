@@ -307,7 +307,10 @@ impl TrainingSpec {
             fault("crop", format!("must lie between 4 and {MAX_CROP} pixels"));
         }
         if self.crop.is_some() && input.size.is_some() {
-            fault("crop", "is for networks that take images of any size; leave it out, or leave out input.size".to_owned());
+            fault(
+                "crop",
+                "is for networks that take images of any size; leave it out, or leave out input.size".to_owned(),
+            );
         }
         if self.crop.is_none() && self.crops > 1 {
             fault("crops", "has no use without training.crop".to_owned());
@@ -345,7 +348,9 @@ impl TrainingFile {
         faults.extend(found.into_iter().map(known_tables));
         let whole = (input, network, training, data, head, sparsity.map_or(Some(None), |read| read.map(Some)));
         match whole {
-            (Some(input), Some(network), Some(training), Some(data), Some(head), Some(sparsity)) if faults.is_empty() => {
+            (Some(input), Some(network), Some(training), Some(data), Some(head), Some(sparsity))
+                if faults.is_empty() =>
+            {
                 Ok(Self { head, input, network, sparsity, corruption, training, data, written })
             }
             _ => Err(faults),

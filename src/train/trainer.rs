@@ -65,7 +65,8 @@ impl Trainer {
 
     /// Learns from a batch, as step number `step`, counted from 1. Gives the objective before the step, on the device.
     pub fn step(&mut self, step: u64, rate: f64, batch: Batch) -> Tensor<1> {
-        let leaves: Vec<Tensor<1>> = self.weights.iter().map(|weight| weight.clone().autodiff().require_grad()).collect();
+        let leaves: Vec<Tensor<1>> =
+            self.weights.iter().map(|weight| weight.clone().autodiff().require_grad()).collect();
         let (reconstruction, penalty) = self.objective(&leaves, batch, &self.device.clone().autodiff());
         let objective = penalty.map_or(reconstruction.clone(), |penalty| reconstruction + penalty);
         let mut found = objective.backward();

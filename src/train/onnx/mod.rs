@@ -18,7 +18,8 @@ const IR_VERSION: i64 = 8;
 /// height and width of any size where the chain leaves them open. `weights` are the chain's parameters in order;
 /// `metadata` goes into `metadata_props`.
 pub fn write(name: &str, ends: [&str; 2], chain: &Chain, weights: &[Vec<f32>], metadata: &[(&str, String)]) -> Vec<u8> {
-    let mut writer = Writer { parameters: chain.parameters(), weights, next: 0, graph: Graph::default(), value: ends[0].to_owned() };
+    let mut writer =
+        Writer { parameters: chain.parameters(), weights, next: 0, graph: Graph::default(), value: ends[0].to_owned() };
     let mut kept = Vec::new();
     for (place, step) in chain.steps().iter().enumerate() {
         writer.step(place, step, &mut kept);
@@ -122,7 +123,13 @@ impl Writer<'_> {
     /// Appends a node whose first input is the value on its way, which its output then is.
     fn node(&mut self, operator: &str, output: &str, others: &[&str], attribute: Vec<Attribute>) {
         let input = std::iter::once(self.value.as_str()).chain(others.iter().copied()).map(str::to_owned).collect();
-        let node = Node { input, output: vec![output.to_owned()], name: output.to_owned(), op_type: operator.to_owned(), attribute };
+        let node = Node {
+            input,
+            output: vec![output.to_owned()],
+            name: output.to_owned(),
+            op_type: operator.to_owned(),
+            attribute,
+        };
         self.graph.node.push(node);
         self.value = output.to_owned();
     }
