@@ -183,12 +183,13 @@ impl Window {
     fn write(&self, format: &PixelFormat, pixels: &[u8], [rows, columns, channels]: [usize; 3], out: &mut Vec<f32>) {
         for channel in 0..channels {
             let (scale, offset) = format.affine(channel);
+            let table: [f32; 256] = std::array::from_fn(|byte| byte as f32 * scale + offset);
             for y in 0..self.height {
                 for x in 0..self.width {
                     let (y, x) = if self.transpose { (x, y) } else { (y, x) };
                     let y = reflect(self.top + if self.upside_down { self.height - 1 - y } else { y }, rows);
                     let x = reflect(self.left + if self.mirror { self.width - 1 - x } else { x }, columns);
-                    out.push(f32::from(pixels[(y * columns + x) * channels + channel]) * scale + offset);
+                    out.push(table[usize::from(pixels[(y * columns + x) * channels + channel])]);
                 }
             }
         }

@@ -118,7 +118,7 @@ fn card(outcome: &Outcome<'_>, files: BTreeMap<String, String>) -> Card {
             data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
             architecture,
             hyperparameters: hyperparameters(outcome),
-            file: without_nulls(outcome.file.written.clone()),
+            file: portable(outcome.file.written.clone()),
         }),
         metrics: BTreeMap::new(),
         files,
@@ -148,6 +148,14 @@ fn hyperparameters(outcome: &Outcome<'_>) -> BTreeMap<String, Value> {
         all.insert("corruption".to_owned(), json!(each));
     }
     all
+}
+
+/// The training file without what holds on this machine alone: where the data lies.
+fn portable(mut written: Value) -> Value {
+    if let Some(data) = written.get_mut("data").and_then(Value::as_object_mut) {
+        data.remove("root");
+    }
+    without_nulls(written)
 }
 
 /// TOML has no nulls.
