@@ -13,6 +13,7 @@ pub mod tensor;
 pub mod memory;
 pub mod schema;
 pub mod metrics;
+pub mod measure;
 pub mod kind;
 pub mod spec;
 pub mod image;
