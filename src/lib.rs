@@ -25,4 +25,5 @@ pub mod sink;
 pub mod plan;
 pub mod topology;
 pub mod admin;
+pub mod data;
 pub mod cli;

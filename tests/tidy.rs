@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 15] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["measure"],
     &["kind"],
@@ -20,6 +20,8 @@ const ORDER: [&[&str]; 13] = [
     &["plan"],
     &["topology"],
     &["admin"],
+    &["data"],
+    &["evaluate"],
 ];
 
 /// Lines that a function may have, its signature and closing brace among them.

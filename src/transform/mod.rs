@@ -16,6 +16,7 @@ mod tile;
 mod vector;
 
 pub use encode::RECONSTRUCTION_ERROR;
+pub use filter::Config as Comparison;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
