@@ -64,10 +64,13 @@ mod tests {
 
     #[test]
     fn the_share_is_that_of_scikit_learn() {
-        // KNeighborsClassifier(5, algorithm="brute").fit(rows 0..300).score(rows 300..500) of the same clouds
+        // KNeighborsClassifier(algorithm="brute").fit(rows 0..300) of the same clouds: its score on rows 300..500 for one
+        // neighbour, and for five the share that is right when the votes of its kneighbors are counted, ties to the nearest
         let ((fitted, labels), (scored, truth)) = (clouds(300, 0), clouds(200, 300));
-        let met = accuracy(Rows::new(&fitted, 6), &labels, Rows::new(&scored, 6), &truth, 5);
-        assert_eq!(met, Some(0.62));
+        for (k, expected) in [(1, 0.83), (5, 0.72)] {
+            let met = accuracy(Rows::new(&fitted, 6), &labels, Rows::new(&scored, 6), &truth, k);
+            assert_eq!(met, Some(expected), "{k}");
+        }
     }
 
     #[test]
