@@ -10,6 +10,7 @@ mod library;
 pub mod normalise;
 mod orient;
 mod png;
+mod quality;
 pub mod resize;
 mod samples;
 pub mod ssim;

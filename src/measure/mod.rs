@@ -1,7 +1,6 @@
 //! Measures of quality as pure mathematics: what a linear model would have done, and how well codes and errors tell
 //! records apart.
 
-pub mod distribution;
 pub mod neighbours;
 mod pca;
 pub mod probe;
