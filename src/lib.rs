@@ -17,6 +17,7 @@ pub mod measure;
 pub mod kind;
 pub mod spec;
 pub mod image;
+pub mod corruption;
 pub mod model;
 pub mod context;
 pub mod source;

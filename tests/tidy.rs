@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["measure"],
     &["kind"],
     &["spec"],
     &["image"],
+    &["corruption"],
     &["model"],
     &["context"],
     &["source"],

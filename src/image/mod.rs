@@ -11,6 +11,7 @@ pub mod normalise;
 mod orient;
 mod png;
 mod quality;
+pub mod random_mark;
 pub mod resize;
 mod samples;
 pub mod ssim;

@@ -12,7 +12,7 @@ pub enum Watermark {
 }
 
 /// The side of a glyph, in dots.
-const GLYPH: f32 = 8.0;
+pub(super) const GLYPH: f32 = 8.0;
 /// Dots between one copy of the text and the next in its line.
 const GAP: f32 = 2.0 * GLYPH;
 /// Dots from one line of text to the next.
@@ -26,11 +26,8 @@ impl Watermark {
     /// # Errors
     /// A sentence for people where it is blank, or holds a character that the font lacks.
     pub fn text(text: &str) -> Result<Self, String> {
-        let glyph = |c: char| {
-            let found = BASIC_FONTS.get(c).or_else(|| LATIN_FONTS.get(c)).filter(|_| !c.is_control());
-            found.ok_or_else(|| format!("the font has no `{}`; it knows ASCII and Latin-1", c.escape_debug()))
-        };
-        let glyphs = text.chars().map(glyph).collect::<Result<Vec<_>, _>>()?;
+        let lacks = |c: char| format!("the font has no `{}`; it knows ASCII and Latin-1", c.escape_debug());
+        let glyphs = text.chars().map(|c| glyph(c).ok_or_else(|| lacks(c))).collect::<Result<Vec<_>, _>>()?;
         if text.trim().is_empty() {
             return Err("the text is blank; write something that can be seen".to_owned());
         }
@@ -60,6 +57,11 @@ impl Watermark {
             }
         }
     }
+}
+
+/// The dots of a character, row after row, the lowest bit leftmost; `None` where the font lacks it.
+pub(super) fn glyph(c: char) -> Option<[u8; 8]> {
+    BASIC_FONTS.get(c).or_else(|| LATIN_FONTS.get(c)).filter(|_| !c.is_control())
 }
 
 /// Whether a point, in dots, lies on a glyph.

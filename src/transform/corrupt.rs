@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,29 +11,32 @@ use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_col
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::Context;
+use crate::corruption::{Amount, Corruption, CorruptionSpec, Noise};
 use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
-use crate::image::watermark::Watermark;
 use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, vector_field};
 
 /// The options. The same record gets the same noise in every run.
+// Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of its faults.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Config {
     /// What is done to the values.
     pub noise: Noise,
-    /// For `gaussian`: the standard deviation. For pixels in steps of 8 bits, whatever their scale, so that 25 means
-    /// 25/255 of the range; for other columns in their own units.
+    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record draws its own. For
+    /// pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255 of the range; for other columns in
+    /// their own units.
     #[serde(default)]
-    pub sigma: Option<f32>,
-    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1.
+    pub sigma: Option<Amount>,
+    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1, or a range of it.
     #[serde(default)]
-    pub rate: Option<f32>,
+    pub rate: Option<Amount>,
     /// For `watermark_text`: the text. Default: latentflow.
     #[serde(default)]
     pub text: Option<String>,
-    /// For watermarks: 0 is invisible, 1 hides what is below. Default: 0.5.
+    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2, 0.8] for
+    /// `watermark`.
     #[serde(default)]
-    pub opacity: Option<f32>,
+    pub opacity: Option<Amount>,
     /// Another seed is other noise. Give two stages of a pipeline different ones.
     #[serde(default)]
     pub seed: u64,
@@ -48,84 +48,28 @@ pub struct Config {
     pub to: Option<String>,
 }
 
-/// Kinds of corruption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Noise {
-    /// Adds independent normal values. Pixels are not clipped to their range, as denoisers are trained and compared.
-    Gaussian,
-    /// Sets values to 0, each on its own.
-    Masking,
-    /// Sets pixels to black or white, all channels together; values that are no pixels to 0 or 1.
-    SaltAndPepper,
-    /// Blends a text in white over the image, tiled.
-    WatermarkText,
-    /// Blends a white grid over the image.
-    WatermarkGrid,
-}
-
 impl TransformConfig for Config {
     fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
-        let mut faults = self.unused();
-        let corruption = self.corruption().map_err(|fault| faults.push(fault)).ok();
+        let spec = self.corruption();
+        let mut faults = spec.faults();
         let found = find_tensor(input, "column", self.column.as_deref()).map_err(|fault| faults.push(fault)).ok();
-        let (Some(corruption), Some((index, field, shape))) = (corruption, found) else { return Err(faults) };
+        let Some((index, field, shape)) = found else { return Err(faults) };
         let format = pixel_format(field, &shape).map_err(|fault| faults.push(fault)).unwrap_or_default();
-        if matches!(corruption, Corruption::Watermark { .. }) && format.is_none() && faults.is_empty() {
-            let message = format!("column `{}` holds no pixels to draw a watermark on", field.name());
-            faults.push(Fault::new("column", message));
+        if let Some(what) = spec.unfit(format.as_ref()).filter(|_| faults.is_empty()) {
+            faults.push(Fault::new("column", format!("column `{}` holds {what}", field.name())));
         }
         let schema = self.schema(input, index, &shape).map_err(|fault| faults.push(fault));
         let (Ok(schema), true) = (schema, faults.is_empty()) else { return Err(faults) };
+        let corruption = spec.plan(format.as_ref())?;
         let replaces = self.to.is_none();
         Ok(Box::new(Corrupt { corruption, seed: self.seed, index, shape, format, replaces, schema }))
     }
 }
 
 impl Config {
-    /// Faults for options that the chosen noise does not use.
-    fn unused(&self) -> Vec<Fault> {
-        let watermark = matches!(self.noise, Noise::WatermarkText | Noise::WatermarkGrid);
-        let options = [
-            ("sigma", self.sigma.is_some(), self.noise == Noise::Gaussian, "gaussian noise"),
-            (
-                "rate",
-                self.rate.is_some(),
-                matches!(self.noise, Noise::Masking | Noise::SaltAndPepper),
-                "masking and salt_and_pepper",
-            ),
-            ("text", self.text.is_some(), self.noise == Noise::WatermarkText, "watermark_text"),
-            ("opacity", self.opacity.is_some(), watermark, "watermarks"),
-        ];
-        let idle = options.into_iter().filter(|(_, given, used, _)| *given && !used);
-        idle.map(|(key, _, _, owner)| Fault::new(key, format!("is for {owner} only; leave it out"))).collect()
-    }
-
-    fn corruption(&self) -> Result<Corruption, Fault> {
-        let rate = || match self.rate {
-            Some(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
-            Some(rate) => Err(Fault::new("rate", format!("must lie between 0 and 1; met {rate}"))),
-            None => Err(Fault::new("rate", "is missing; the share of values to change, such as 0.1")),
-        };
-        let opacity = || match self.opacity.unwrap_or(0.5) {
-            opacity if (0.0..=1.0).contains(&opacity) => Ok(opacity),
-            opacity => Err(Fault::new("opacity", format!("must lie between 0 and 1; met {opacity}"))),
-        };
-        match self.noise {
-            Noise::Gaussian => match self.sigma {
-                Some(sigma) if sigma.is_finite() && sigma >= 0.0 => Ok(Corruption::Gaussian { sigma }),
-                Some(sigma) => Err(Fault::new("sigma", format!("must be 0 or more; met {sigma}"))),
-                None => Err(Fault::new("sigma", "is missing; the standard deviation, such as 25 for pixels")),
-            },
-            Noise::Masking => Ok(Corruption::Masking { rate: rate()? }),
-            Noise::SaltAndPepper => Ok(Corruption::SaltAndPepper { rate: rate()? }),
-            Noise::WatermarkText => {
-                let mark = Watermark::text(self.text.as_deref().unwrap_or("latentflow"));
-                let mark = mark.map_err(|message| Fault::new("text", message))?;
-                Ok(Corruption::Watermark { mark, opacity: opacity()? })
-            }
-            Noise::WatermarkGrid => Ok(Corruption::Watermark { mark: Watermark::Grid, opacity: opacity()? }),
-        }
+    fn corruption(&self) -> CorruptionSpec {
+        let Self { noise, sigma, rate, opacity, .. } = *self;
+        CorruptionSpec { noise, sigma, rate, opacity, text: self.text.clone() }
     }
 
     /// The columns that go out: the corrupted one keeps its metadata, thus its pixel format.
@@ -165,15 +109,6 @@ fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat
     }
 }
 
-/// What is done, with the numbers that it needs.
-#[derive(Debug, Clone)]
-enum Corruption {
-    Gaussian { sigma: f32 },
-    Masking { rate: f32 },
-    SaltAndPepper { rate: f32 },
-    Watermark { mark: Watermark, opacity: f32 },
-}
-
 #[derive(Clone)]
 struct Corrupt {
     corruption: Corruption,
@@ -195,13 +130,7 @@ impl TransformPlan for Corrupt {
     }
 
     fn summary(&self) -> String {
-        match &self.corruption {
-            Corruption::Gaussian { sigma } if self.format.is_some() => format!("gaussian noise, sigma {sigma}/255"),
-            Corruption::Gaussian { sigma } => format!("gaussian noise, sigma {sigma}"),
-            Corruption::Masking { rate } => format!("sets {rate} of the values to 0"),
-            Corruption::SaltAndPepper { rate } => format!("salt and pepper on {rate} of the values"),
-            Corruption::Watermark { opacity, .. } => format!("a watermark of opacity {opacity}"),
-        }
+        self.corruption.summary()
     }
 
     fn bytes_per_pixel(&self) -> u64 {
@@ -224,8 +153,8 @@ impl Transform for Corrupt {
                 Ok((clean, size, shape)) => {
                     let start = values.len();
                     values.extend_from_slice(clean);
-                    let rng = ChaCha8Rng::seed_from_u64(batch.provenance.seed(origin, self.seed));
-                    self.corrupt(&mut values[start..], size, rng);
+                    let seed = batch.provenance.seed(origin, self.seed);
+                    self.corruption.apply(&mut values[start..], size, self.format.as_ref(), seed);
                     shapes.push(shape.into_owned());
                 }
             }
@@ -250,59 +179,6 @@ impl Corrupt {
     fn size(&self, shape: &[usize]) -> Result<(usize, usize), Refusal> {
         let Some(format) = &self.format else { return Ok((1, shape.iter().product())) };
         format.size(shape).ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
-    }
-
-    /// Draws in the order of channels, then pixels, so that the noise does not depend on the tensor's layout.
-    fn corrupt(&self, values: &mut [f32], (height, width): (usize, usize), mut rng: ChaCha8Rng) {
-        let pixels = height * width;
-        let channels = self.format.as_ref().map_or(1, |format| format.channels.count());
-        let index = |channel, pixel| match &self.format {
-            Some(format) => format.index(channel, pixel, pixels),
-            None => pixel,
-        };
-        // A step of 8 bits, black and white, as they stand in the tensor.
-        let levels = |channel| match &self.format {
-            Some(format) => {
-                let (step, black) = format.affine(channel);
-                (step, black, black + 255.0 * step)
-            }
-            None => (1.0, 0.0, 1.0),
-        };
-        match &self.corruption {
-            Corruption::Gaussian { sigma } => {
-                for channel in 0..channels {
-                    let deviation = sigma * levels(channel).0;
-                    for pixel in 0..pixels {
-                        values[index(channel, pixel)] += deviation * rng.sample::<f32, _>(StandardNormal);
-                    }
-                }
-            }
-            Corruption::Masking { rate } => {
-                for (channel, pixel) in (0..channels).flat_map(|channel| (0..pixels).map(move |pixel| (channel, pixel)))
-                {
-                    if rng.random::<f32>() < *rate {
-                        values[index(channel, pixel)] = 0.0;
-                    }
-                }
-            }
-            Corruption::SaltAndPepper { rate } => {
-                for pixel in 0..pixels {
-                    if rng.random::<f32>() < *rate {
-                        let salt = rng.random::<bool>();
-                        for channel in 0..channels {
-                            let (_, black, white) = levels(channel);
-                            values[index(channel, pixel)] = if salt { white } else { black };
-                        }
-                    }
-                }
-            }
-            Corruption::Watermark { mark, opacity } => mark.draw(height, width, rng.random(), |pixel| {
-                for channel in 0..channels {
-                    let value = &mut values[index(channel, pixel)];
-                    *value += opacity * (levels(channel).2 - *value);
-                }
-            }),
-        }
     }
 }
 
@@ -467,7 +343,7 @@ mod tests {
         check(
             r#"{"noise": "speckle"}"#,
             expect![
-                "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`"
+                "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
             ],
         );
         let text = batch([("source", strings(&["a"]))]);

@@ -1,0 +1,206 @@
+//! Corruption of tensors: noise, masks, watermarks and the loss of colour, declared once for serving and for training.
+
+mod amount;
+mod canvas;
+
+pub use amount::Amount;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::image::format::{Channels, PixelFormat};
+use crate::image::random_mark::RandomMark;
+use crate::image::watermark::Watermark;
+use canvas::Canvas;
+
+/// One corruption, as it is declared. The same record gets the same one in every run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CorruptionSpec {
+    /// What is done to the values.
+    pub noise: Noise,
+    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record draws its own. For
+    /// pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255 of the range; for other columns in
+    /// their own units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma: Option<Amount>,
+    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1, or a range of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Amount>,
+    /// For `watermark_text`: the text. Default: latentflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2, 0.8] for
+    /// `watermark`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opacity: Option<Amount>,
+}
+
+/// Kinds of corruption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Noise {
+    /// Adds independent normal values. Pixels are not clipped to their range, as denoisers are trained and compared.
+    Gaussian,
+    /// Sets values to 0, each on its own.
+    Masking,
+    /// Sets pixels to black or white, all channels together; values that are no pixels to 0 or 1.
+    SaltAndPepper,
+    /// Blends a text in white over the image, tiled.
+    WatermarkText,
+    /// Blends a white grid over the image.
+    WatermarkGrid,
+    /// Blends a watermark over the image that is drawn at random for each record: words of random letters or a grid,
+    /// of any size, place, angle and spacing, light or dark. For networks that learn to remove what they have not seen.
+    Watermark,
+    /// Sets every channel to the pixel's luma (ITU-R BT.601): what a network that adds colour is given.
+    Gray,
+}
+
+/// A corruption that was checked against what it is done to.
+#[derive(Debug, Clone)]
+pub struct Corruption {
+    change: Change,
+    /// Whether the values are pixels, so that numbers count steps of 8 bits.
+    pixels: bool,
+}
+
+/// What is done, with the numbers that it needs.
+#[derive(Debug, Clone)]
+enum Change {
+    Gaussian { sigma: Amount },
+    Masking { rate: Amount },
+    SaltAndPepper { rate: Amount },
+    Watermark { mark: Watermark, opacity: Amount },
+    RandomWatermark { opacity: Amount },
+    Gray,
+}
+
+impl CorruptionSpec {
+    /// The corruption of tensors whose pixels stand as `format` says; `None` for values that are no pixels.
+    ///
+    /// # Errors
+    /// Every fault of [`CorruptionSpec::faults`], and one at `noise` where it does not fit such tensors.
+    pub fn plan(&self, format: Option<&PixelFormat>) -> Result<Corruption, Vec<Fault>> {
+        let mut faults = self.unused();
+        let change = self.change().map_err(|found| faults.extend(found));
+        faults.extend(self.unfit(format).map(|what| Fault::new("noise", format!("the input holds {what}"))));
+        match change {
+            Ok(change) if faults.is_empty() => Ok(Corruption { change, pixels: format.is_some() }),
+            _ => Err(faults),
+        }
+    }
+
+    /// What is wrong with the options, whatever they are used on.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.unused();
+        faults.extend(self.change().err().unwrap_or_default());
+        faults
+    }
+
+    /// What tensors of this format lack for such noise, as the object of "holds"; `None` where they lack nothing.
+    pub fn unfit(&self, format: Option<&PixelFormat>) -> Option<&'static str> {
+        match (self.noise, format) {
+            (Noise::WatermarkText | Noise::WatermarkGrid | Noise::Watermark, None) => {
+                Some("no pixels to draw a watermark on")
+            }
+            (Noise::Gray, None) => Some("no pixels to take the colour from"),
+            (Noise::Gray, Some(PixelFormat { channels: Channels::Gray, .. })) => {
+                Some("gray pixels, which have no colour to take; prepare them as rgb")
+            }
+            _ => None,
+        }
+    }
+
+    /// Faults for options that the chosen noise does not use.
+    fn unused(&self) -> Vec<Fault> {
+        let watermark = matches!(self.noise, Noise::WatermarkText | Noise::WatermarkGrid | Noise::Watermark);
+        let share = matches!(self.noise, Noise::Masking | Noise::SaltAndPepper);
+        let options = [
+            ("sigma", self.sigma.is_some(), self.noise == Noise::Gaussian, "gaussian noise"),
+            ("rate", self.rate.is_some(), share, "masking and salt_and_pepper"),
+            ("text", self.text.is_some(), self.noise == Noise::WatermarkText, "watermark_text"),
+            ("opacity", self.opacity.is_some(), watermark, "watermarks"),
+        ];
+        let idle = options.into_iter().filter(|(_, given, used, _)| *given && !used);
+        idle.map(|(key, _, _, owner)| Fault::new(key, format!("is for {owner} only; leave it out"))).collect()
+    }
+
+    fn change(&self) -> Result<Change, Vec<Fault>> {
+        let one = |fault| vec![fault];
+        let rate = || {
+            let missing = || Fault::new("rate", "is missing; the share of values to change, such as 0.1");
+            self.rate.ok_or_else(missing)?.within("rate", 0.0, 1.0)
+        };
+        let opacity = |default| self.opacity.unwrap_or(default).within("opacity", 0.0, 1.0);
+        match self.noise {
+            Noise::Gaussian => {
+                let missing = || Fault::new("sigma", "is missing; the standard deviation, such as 25 for pixels");
+                let sigma = self.sigma.ok_or_else(missing).and_then(|sigma| sigma.within("sigma", 0.0, f64::INFINITY));
+                Ok(Change::Gaussian { sigma: sigma.map_err(one)? })
+            }
+            Noise::Masking => Ok(Change::Masking { rate: rate().map_err(one)? }),
+            Noise::SaltAndPepper => Ok(Change::SaltAndPepper { rate: rate().map_err(one)? }),
+            Noise::WatermarkText => {
+                let mark = Watermark::text(self.text.as_deref().unwrap_or("latentflow"));
+                let mark = mark.map_err(|message| Fault::new("text", message));
+                match (mark, opacity(Amount::Fixed(0.5))) {
+                    (Ok(mark), Ok(opacity)) => Ok(Change::Watermark { mark, opacity }),
+                    (mark, opacity) => Err(mark.err().into_iter().chain(opacity.err()).collect()),
+                }
+            }
+            Noise::WatermarkGrid => {
+                let opacity = opacity(Amount::Fixed(0.5)).map_err(one)?;
+                Ok(Change::Watermark { mark: Watermark::Grid, opacity })
+            }
+            Noise::Watermark => {
+                Ok(Change::RandomWatermark { opacity: opacity(Amount::Range([0.2, 0.8])).map_err(one)? })
+            }
+            Noise::Gray => Ok(Change::Gray),
+        }
+    }
+}
+
+impl Corruption {
+    /// Corrupts one record in place. `size` is the height and width of an image; values that are no pixels are an
+    /// image of height 1. `format` is the one that was planned with; `seed` is the record's own, from its identity.
+    ///
+    /// Numbers are drawn in the order of channels, then pixels, so that the noise does not depend on the layout.
+    pub fn apply(&self, values: &mut [f32], size: (usize, usize), format: Option<&PixelFormat>, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut canvas = Canvas::new(values, size, format);
+        match &self.change {
+            Change::Gaussian { sigma } => canvas.add_normal(sigma.draw(&mut rng), &mut rng),
+            Change::Masking { rate } => canvas.mask(rate.draw(&mut rng), &mut rng),
+            Change::SaltAndPepper { rate } => canvas.salt_and_pepper(rate.draw(&mut rng), &mut rng),
+            Change::Watermark { mark, opacity } => {
+                let opacity = opacity.draw(&mut rng);
+                mark.draw(size.0, size.1, rng.random(), |pixel| canvas.blend(pixel, 1.0, opacity));
+            }
+            Change::RandomWatermark { opacity } => {
+                let opacity = opacity.draw(&mut rng);
+                let mark = RandomMark::draw(size.0, size.1, &mut rng);
+                mark.paint(size.0, size.1, |pixel, share| canvas.blend(pixel, mark.shade(), opacity * share));
+            }
+            Change::Gray => canvas.remove_colour(),
+        }
+    }
+
+    /// What is done, in a phrase: `gaussian noise, sigma [0, 55]/255`.
+    pub fn summary(&self) -> String {
+        match &self.change {
+            Change::Gaussian { sigma } if self.pixels => format!("gaussian noise, sigma {sigma}/255"),
+            Change::Gaussian { sigma } => format!("gaussian noise, sigma {sigma}"),
+            Change::Masking { rate } => format!("sets {rate} of the values to 0"),
+            Change::SaltAndPepper { rate } => format!("salt and pepper on {rate} of the values"),
+            Change::Watermark { opacity, .. } => format!("a watermark of opacity {opacity}"),
+            Change::RandomWatermark { opacity } => format!("a random watermark of opacity {opacity}"),
+            Change::Gray => "takes the colour away".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

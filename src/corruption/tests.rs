@@ -1,0 +1,198 @@
+//! Tests of corruption: what is drawn, on what it depends, and what is refused.
+
+#![allow(clippy::unwrap_used)]
+
+use expect_test::{Expect, expect};
+use serde_json::json;
+
+use super::*;
+use crate::image::format::Layout;
+use crate::kind::options;
+
+const SIZE: (usize, usize) = (48, 40);
+
+fn spec(written: serde_json::Value) -> CorruptionSpec {
+    options(written).unwrap()
+}
+
+fn corrupted(written: serde_json::Value, format: &PixelFormat, clean: f32, seed: u64) -> Vec<f32> {
+    let mut values = vec![clean; SIZE.0 * SIZE.1 * format.channels.count()];
+    spec(written).plan(Some(format)).unwrap().apply(&mut values, SIZE, Some(format), seed);
+    values
+}
+
+fn rgb() -> PixelFormat {
+    PixelFormat::default()
+}
+
+fn deviation(values: &[f32]) -> f64 {
+    (values.iter().map(|&v| f64::from(v - 0.5).powi(2)).sum::<f64>() / values.len() as f64).sqrt() * 255.0
+}
+
+#[test]
+fn a_range_is_drawn_once_per_record_and_evenly() {
+    let deviations: Vec<f64> = (0..200)
+        .map(|seed| deviation(&corrupted(json!({"noise": "gaussian", "sigma": [10, 50]}), &rgb(), 0.5, seed)))
+        .collect();
+    assert!(deviations.iter().all(|d| (9.0..52.0).contains(d)), "{deviations:?}");
+    for quarter in [10.0, 20.0, 30.0, 40.0] {
+        let count = deviations.iter().filter(|d| (quarter..quarter + 10.0).contains(*d)).count();
+        assert!((30..70).contains(&count), "{count} of 200 from {quarter}");
+    }
+}
+
+#[test]
+fn a_range_of_one_number_is_that_number_up_to_the_draw() {
+    for (fixed, range) in [(json!(0.0), json!([0.0, 0.0])), (json!(1.0), json!([1.0, 1.0]))] {
+        let fixed = corrupted(json!({"noise": "masking", "rate": fixed}), &rgb(), 0.5, 3);
+        assert_eq!(fixed, corrupted(json!({"noise": "masking", "rate": range}), &rgb(), 0.5, 3));
+    }
+}
+
+#[test]
+fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
+    let (red, green, blue) = (200.0_f32, 100.0, 50.0);
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let format = PixelFormat { layout, mean: vec![0.1, 0.2, 0.3], std: vec![1.0, 2.0, 4.0], ..rgb() };
+        let affine = |channel, byte: f32| format.affine(channel).1 + byte * format.affine(channel).0;
+        let mut values = vec![0.0; 6];
+        for pixel in 0..2 {
+            for (channel, byte) in [red, green, blue].into_iter().enumerate() {
+                values[format.index(channel, pixel, 2)] = affine(channel, byte);
+            }
+        }
+        let gray = spec(json!({"noise": "gray"})).plan(Some(&format)).unwrap();
+        gray.apply(&mut values, (1, 2), Some(&format), 0);
+        let luma = 0.299 * red + 0.587 * green + 0.114 * blue;
+        for pixel in 0..2 {
+            for channel in 0..3 {
+                let value = values[format.index(channel, pixel, 2)];
+                assert!((value - affine(channel, luma)).abs() < 1e-5, "{layout:?} {pixel} {channel}: {value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_random_watermark_leaves_most_of_the_image_and_differs_from_record_to_record() {
+    let marks: Vec<Vec<f32>> =
+        (0..100).map(|seed| corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, seed)).collect();
+    let share = |mark: &Vec<f32>| mark.iter().filter(|&&v| v != 0.5).count() as f64 / mark.len() as f64;
+    let mean = marks.iter().map(share).sum::<f64>() / 100.0;
+    assert!((0.05..0.5).contains(&mean), "{mean}");
+    assert!(marks.iter().filter(|mark| share(mark) > 0.0).count() > 90);
+    assert!(marks.iter().any(|mark| mark.iter().any(|&v| v > 0.6)), "none is light");
+    assert!(marks.iter().any(|mark| mark.iter().any(|&v| v < 0.4)), "none is dark");
+    assert!(marks.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
+    assert!(marks.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_eq!(marks[7], corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, 7));
+}
+
+#[test]
+fn opacity_bounds_how_far_a_random_watermark_goes() {
+    for seed in 0..50 {
+        let faint = corrupted(json!({"noise": "watermark", "opacity": [0.0, 0.1]}), &rgb(), 0.5, seed);
+        assert!(faint.iter().all(|v| (v - 0.5).abs() <= 0.051), "{seed}");
+    }
+}
+
+#[test]
+fn an_image_without_pixels_is_left_alone() {
+    for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let format = PixelFormat { layout, ..rgb() };
+            spec(json!({"noise": noise})).plan(Some(&format)).unwrap().apply(&mut [], (0, 7), Some(&format), 1);
+        }
+    }
+    let gaussian = spec(json!({"noise": "gaussian", "sigma": 1}));
+    let interleaved = PixelFormat { layout: Layout::Nhwc, ..rgb() };
+    gaussian.plan(Some(&interleaved)).unwrap().apply(&mut [], (3, 0), Some(&interleaved), 1);
+}
+
+#[test]
+fn a_record_is_corrupted_as_by_every_version_before() {
+    let format = PixelFormat { layout: Layout::Nhwc, range: [-1.0, 1.0], ..rgb() };
+    let check = |written: serde_json::Value, expected: Expect| {
+        let values = corrupted(written, &format, 0.25, 7);
+        let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+        expected.assert_eq(&format!("{:?} {sum:.4}", &values[300..303]));
+    };
+    check(json!({"noise": "gaussian", "sigma": 25}), expect!["[0.47445184, 0.57862365, 0.16143817] 1452.4287"]);
+    check(json!({"noise": "masking", "rate": 0.3}), expect!["[0.0, 0.25, 0.25] 1012.0000"]);
+    check(json!({"noise": "salt_and_pepper", "rate": 0.3}), expect!["[1.0, 1.0, 1.0] 1056.0000"]);
+    check(json!({"noise": "watermark_text", "text": "Zoë"}), expect!["[0.25, 0.25, 0.25] 1620.0000"]);
+    check(json!({"noise": "watermark_grid", "opacity": 0.3}), expect!["[0.25, 0.25, 0.25] 1743.7500"]);
+}
+
+#[test]
+fn what_is_declared_is_written_as_it_was_read() {
+    for text in ["noise = \"gaussian\"\nsigma = [0.0, 55.5]\n", "noise = \"masking\"\nrate = 0.1\n"] {
+        let spec: CorruptionSpec = toml::from_str(text).unwrap();
+        assert_eq!(toml::to_string(&spec).unwrap(), text);
+    }
+}
+
+#[test]
+fn every_fault_is_named() {
+    let gray = PixelFormat { channels: Channels::Gray, ..rgb() };
+    let check = |written: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
+        let faults = options::<CorruptionSpec>(written).and_then(|spec| spec.plan(format)).err().unwrap_or_default();
+        let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+        expected.assert_eq(&lines.join("\n"));
+    };
+    check(
+        json!({"noise": "gaussian", "sigma": [5, 0], "rate": 0.1}),
+        None,
+        expect![[r#"
+        rate: is for masking and salt_and_pepper only; leave it out
+        sigma: must ascend, as in [0, 5]; met [5, 0]"#]],
+    );
+    check(json!({"noise": "gaussian", "sigma": [-1, 5]}), None, expect!["sigma: must be 0 or more; met [-1, 5]"]);
+    check(
+        json!({"noise": "gaussian", "sigma": "x"}),
+        None,
+        expect![[r#"sigma: invalid type: string "x", expected a number, or a range of two numbers as in [0, 55]"#]],
+    );
+    check(
+        json!({"noise": "gaussian", "sigma": [1]}),
+        None,
+        expect!["sigma: invalid length 1, expected a number, or a range of two numbers as in [0, 55]"],
+    );
+    check(
+        json!({"noise": "gaussian", "sigma": [1, 2, 3]}),
+        None,
+        expect!["sigma: invalid length 3, expected a number, or a range of two numbers as in [0, 55]"],
+    );
+    check(
+        json!({"noise": "salt_and_pepper", "rate": [0.5, 2]}),
+        None,
+        expect!["rate: must lie between 0 and 1; met [0.5, 2]"],
+    );
+    check(
+        json!({"noise": "watermark_text", "text": " ", "opacity": 2}),
+        Some(&gray),
+        expect![[r#"
+        text: the text is blank; write something that can be seen
+        opacity: must lie between 0 and 1; met 2"#]],
+    );
+    check(
+        json!({"noise": "watermark", "text": "x", "opacity": [0.5, 0.4]}),
+        None,
+        expect![[r#"
+        text: is for watermark_text only; leave it out
+        opacity: must ascend, as in [0.4, 0.5]; met [0.5, 0.4]
+        noise: the input holds no pixels to draw a watermark on"#]],
+    );
+    check(
+        json!({"noise": "gray", "opacity": 1}),
+        None,
+        expect![[r#"
+        opacity: is for watermarks only; leave it out
+        noise: the input holds no pixels to take the colour from"#]],
+    );
+    check(
+        json!({"noise": "gray"}),
+        Some(&gray),
+        expect!["noise: the input holds gray pixels, which have no colour to take; prepare them as rgb"],
+    );
+}
