@@ -1,9 +1,16 @@
 //! Data for training and evaluation: declared sources become files of records that are read at random.
 
+mod fill;
+mod images;
+mod labels;
+mod manifest;
+mod origin;
+mod plan;
 mod records;
 mod shuffle;
 mod spec;
 mod statistics;
+mod write;
 
 use std::path::Path;
 
@@ -16,6 +23,9 @@ pub use statistics::Statistics;
 
 use crate::error::{Fault, StageError};
 use crate::model::input::{InputKind, InputSpec};
+use fill::fill;
+use manifest::Manifest;
+use plan::Plan;
 
 /// Records that are ready, and what became of the others.
 #[derive(Debug)]
@@ -86,6 +96,11 @@ pub fn prepare(
     folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Prepared, DataError> {
-    let _ = (spec, input, folder, progress);
-    Err(DataError::Stage(StageError::Other("not there yet".to_owned())))
+    let plan = Plan::new(spec, input).map_err(DataError::Faults)?;
+    let key = plan.key(spec)?;
+    let earlier = key.as_ref().and_then(|_| Manifest::read(folder)).filter(|manifest| manifest.key == key);
+    if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok()) {
+        return Ok(prepared);
+    }
+    Ok(fill(plan, spec, key, folder, progress)?.open(folder, false)?)
 }
