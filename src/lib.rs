@@ -27,4 +27,5 @@ pub mod plan;
 pub mod topology;
 pub mod admin;
 pub mod data;
+pub mod evaluate;
 pub mod cli;

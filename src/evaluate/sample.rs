@@ -92,13 +92,14 @@ pub(super) fn is_among(n: usize, few: usize, many: usize) -> bool {
 }
 
 /// Some records, one after the other.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Slice {
     pub(super) entries: Vec<Entry>,
     pub(super) values: Vec<f32>,
 }
 
 /// A record of a slice.
+#[derive(Clone)]
 pub(super) struct Entry {
     /// The part it is in.
     pub(super) part: Part,
@@ -171,5 +172,21 @@ fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<
             Some(vec![raw.len()])
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_are_each_taken_once_and_evenly() {
+        for (few, many) in [(1, 1), (3, 10), (10, 10), (7, 1000)] {
+            let taken: Vec<usize> = (0..few).map(|n| spread(n, few, many)).collect();
+            assert!(taken.windows(2).all(|pair| pair[1] - pair[0] >= many / few), "{taken:?}");
+            assert!(taken.iter().all(|&place| place < many));
+            assert_eq!((0..many).filter(|&n| is_among(n, few, many)).count(), few);
+        }
+        assert!(is_among(4, 100, 10), "all are taken where there are fewer");
     }
 }
