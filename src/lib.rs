@@ -28,4 +28,6 @@ pub mod topology;
 pub mod admin;
 pub mod data;
 pub mod evaluate;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod cli;

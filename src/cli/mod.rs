@@ -12,6 +12,8 @@ mod reset;
 mod run;
 mod schema;
 mod summary;
+#[cfg(feature = "train")]
+mod train;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +81,9 @@ enum Command {
     Check(check::Check),
     /// Draw a pipeline's graph.
     Graph(graph::Graph),
+    /// Train the autoencoder that a file declares, and write its model folder.
+    #[cfg(feature = "train")]
+    Train(train::Train),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::Inspect),
     /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against PCA.
@@ -103,6 +108,8 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Graph(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Train(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Evaluate(command) => command.run(),
             Command::Reset(command) => command.run(),

@@ -173,7 +173,14 @@ impl ErrorStats {
         };
         let [p01, p05, p25, p50, p75, p95, p99] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99].map(at);
         let quantiles = Quantiles { p01, p05, p25, p50, p75, p95, p99 };
-        (std.is_finite() && max.is_finite()).then_some(Self { count: errors.len() as u64, mean, std, min, max, quantiles })
+        (std.is_finite() && max.is_finite()).then_some(Self {
+            count: errors.len() as u64,
+            mean,
+            std,
+            min,
+            max,
+            quantiles,
+        })
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {
