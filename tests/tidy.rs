@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 17] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
+    &["measure"],
     &["kind"],
     &["spec"],
     &["image"],
@@ -21,6 +22,7 @@ const ORDER: [&[&str]; 13] = [
     &["topology"],
     &["admin"],
     &["data"],
+    &["evaluate"],
     &["train"],
 ];
 

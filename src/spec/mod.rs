@@ -124,6 +124,15 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
     parse(path, &text, variables(), sets)
 }
 
+/// A table, such as a model's card keeps, with `key=value` pairs laid over it; the later wins. `example` is one that would
+/// be understood.
+///
+/// # Errors
+/// Pairs that are none.
+pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
+    layers::overlay(table, sets, example)
+}
+
 fn text_of(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;

@@ -12,7 +12,7 @@ mod select;
 #[cfg(test)]
 mod testing;
 mod through;
-mod tile;
+pub(crate) mod tile;
 mod vector;
 
 pub use encode::RECONSTRUCTION_ERROR;
