@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use burn_tensor::Tensor;
 use sha2::{Digest as _, Sha256};
 
-use super::batches::{Batch, Order, Preparation};
+use super::batches::{Batch, Order, Preparation, Zoom};
 use super::checkpoint::{Checkpoint, Position};
 use super::declared::declared;
 use super::folder::{self, Outcome};
@@ -20,6 +20,7 @@ use super::trainer::Trainer;
 use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
 use crate::data::{self, Records};
 use crate::error::{Fault, StageError};
+use crate::model::input::InputSpec;
 
 /// A checkpoint is written after so long, and after each epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -48,8 +49,11 @@ pub fn train(
     } else if out.join(crate::model::card::CARD).exists() && !Checkpoint::path(&work).exists() {
         return Err(TrainError::Exists(out.display().to_string()));
     }
+    // Parts are cut from images of their own size.
+    let size = if file.training.zoom.is_some() { None } else { file.input.size };
+    let kept = InputSpec { size, ..file.input.clone() };
     let prepared =
-        data::prepare(&file.data, &file.input, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
+        data::prepare(&file.data, &kept, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
     watch(Event::Prepared(&prepared));
     let input = Input::of(&file.input, &prepared)?;
     let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
@@ -58,6 +62,7 @@ pub fn train(
         values: input.preparing,
         corruption,
         crop: file.training.crop,
+        zoom: file.training.zoom.zip(file.input.size).map(|(share, size)| Zoom { size, share }),
         crops: file.training.crops,
         flips: file.training.flips,
         seed: file.head.seed,
