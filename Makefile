@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`.
 
-.PHONY: demo test chaos runtime build
+.PHONY: demo test chaos runtime checker build
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
 demo: build
@@ -13,7 +13,7 @@ build: runtime
 	cargo build --release --locked
 
 # Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
-test: runtime
+test: runtime checker
 	cargo test --locked --features object-store
 
 # The same test kills 20 runs in `make test`.
@@ -23,3 +23,7 @@ chaos: runtime
 # ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
 runtime:
 	@deploy/fetch-onnxruntime.sh
+
+# The official checker of ONNX files, for tests of what `train` writes: by pip.
+checker:
+	@deploy/fetch-onnx-checker.sh

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::kind::nearest;
@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::units::Bytes;
 
 /// Bounds on what one record may be, whatever it claims of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
     /// Pixels that an image may have, by its header, before it is decoded.
@@ -21,6 +21,7 @@ pub struct Limits {
     pub record_bytes: Bytes,
     /// Bytes that batches in flight, models and workers may take together. Where it is written, batches, workers and
     /// what an image may have become smaller until they fit. Default: half of what the process may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
 }
 

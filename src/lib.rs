@@ -13,6 +13,7 @@ pub mod tensor;
 pub mod memory;
 pub mod schema;
 pub mod metrics;
+pub mod measure;
 pub mod kind;
 pub mod spec;
 pub mod image;
@@ -25,4 +26,8 @@ pub mod sink;
 pub mod plan;
 pub mod topology;
 pub mod admin;
+pub mod data;
+pub mod evaluate;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod cli;

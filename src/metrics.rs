@@ -46,6 +46,53 @@ pub struct Metrics {
     pub workers: IntGauge,
     /// 1, labelled with a model's name, digest and kind.
     pub model_info: IntGaugeVec,
+    /// How a training goes.
+    pub training: TrainingMetrics,
+}
+
+/// The metrics of a training, by model; absent where nothing is trained.
+pub struct TrainingMetrics {
+    loss: GaugeVec,
+    learning_rate: GaugeVec,
+    steps: GaugeVec,
+    epochs: GaugeVec,
+    records_per_second: GaugeVec,
+    seconds_left: GaugeVec,
+}
+
+impl TrainingMetrics {
+    fn new(maker: &Maker) -> Self {
+        let gauge = |name: &str, help: &str| maker.rates(&format!("training_{name}"), help, &["model"]);
+        Self {
+            loss: maker.rates(
+                "training_loss",
+                "Mean loss: of the present epoch, and of the last validation",
+                &["model", "part"],
+            ),
+            learning_rate: gauge("learning_rate", "The present learning rate"),
+            steps: gauge("steps", "Steps that are done"),
+            epochs: gauge("epochs", "Epochs that are done"),
+            records_per_second: gauge("records_per_second", "Records per second that were learned from"),
+            seconds_left: gauge("seconds_left", "Seconds that the epochs to come will take at most"),
+        }
+    }
+
+    /// Notes where an epoch stands.
+    pub fn step(&self, model: &str, steps: u64, loss: f64, learning_rate: f64) {
+        self.steps.with_label_values(&[model]).set(steps as f64);
+        self.loss.with_label_values(&[model, "training"]).set(loss);
+        self.learning_rate.with_label_values(&[model]).set(learning_rate);
+    }
+
+    /// Notes an epoch that is over.
+    pub fn epoch(&self, model: &str, epochs: u32, validation_loss: Option<f64>, rate: f64, seconds_left: f64) {
+        self.epochs.with_label_values(&[model]).set(f64::from(epochs));
+        if let Some(loss) = validation_loss {
+            self.loss.with_label_values(&[model, "validation"]).set(loss);
+        }
+        self.records_per_second.with_label_values(&[model]).set(rate);
+        self.seconds_left.with_label_values(&[model]).set(seconds_left);
+    }
 }
 
 impl Metrics {
@@ -100,6 +147,7 @@ impl Metrics {
                 "1, labelled with a model's name and digest",
                 &["model", "digest", "kind"],
             ),
+            training: TrainingMetrics::new(&maker),
             registry: maker.registry,
         }
     }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 17] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
+    &["measure"],
     &["kind"],
     &["spec"],
     &["image"],
@@ -20,6 +21,9 @@ const ORDER: [&[&str]; 13] = [
     &["plan"],
     &["topology"],
     &["admin"],
+    &["data"],
+    &["evaluate"],
+    &["train"],
 ];
 
 /// Lines that a function may have, its signature and closing brace among them.

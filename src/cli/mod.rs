@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod evaluate;
 mod graph;
 mod init;
 mod inspect;
@@ -11,6 +12,8 @@ mod reset;
 mod run;
 mod schema;
 mod summary;
+#[cfg(feature = "train")]
+mod train;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +68,7 @@ Examples:
   latentflow run photos.toml --set stages.photos.path='holiday/**/*.jpg'
   latentflow inspect models/photo-ae                 what a model takes and gives
   latentflow inspect out/latents                     what a run has written
+  latentflow evaluate models/photo-ae --source photos   how well a model does on data
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid pipeline, 3 too many rejects,
 4 drained before the end of the input (run again to go on), 130 stopped at once.";
@@ -77,8 +81,13 @@ enum Command {
     Check(check::Check),
     /// Draw a pipeline's graph.
     Graph(graph::Graph),
+    /// Train the autoencoder that a file declares, and write its model folder.
+    #[cfg(feature = "train")]
+    Train(train::Train),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::Inspect),
+    /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against PCA.
+    Evaluate(evaluate::Evaluate),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
     Reset(reset::Reset),
     /// Print the JSON Schema of pipeline files, for editors.
@@ -99,7 +108,10 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Graph(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Train(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Evaluate(command) => command.run(),
             Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),

@@ -94,7 +94,9 @@ impl Run {
             tracing::info!("{before} records were done by earlier runs");
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
-        let outcome = topology.run(self.limit.map(NonZeroU64::get), asked_to_stop()).await;
+        let outcome = topology
+            .run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read"))
+            .await;
         progress.finish();
         let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {
@@ -115,7 +117,8 @@ impl Run {
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-async fn asked_to_stop() {
+/// `meanwhile` says what is done then.
+pub(super) async fn asked_to_stop(meanwhile: &str) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -124,7 +127,7 @@ async fn asked_to_stop() {
         }
     };
     signals.next().await;
-    tracing::info!("stopping: finishing and committing what was read; once more to stop at once");
+    tracing::info!("stopping: {meanwhile}; once more to stop at once");
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(Exit::Killed as i32);

@@ -10,6 +10,7 @@ mod library;
 pub mod normalise;
 mod orient;
 mod png;
+mod quality;
 pub mod random_mark;
 pub mod resize;
 mod samples;

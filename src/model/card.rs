@@ -29,6 +29,9 @@ pub struct Card {
     /// Values of a code; none where the network has no code of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_size: Option<usize>,
+    /// Images of any size: height and width must be multiples of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiple: Option<usize>,
     /// What it was trained to make small, and the measure of its reconstruction error.
     #[serde(default)]
     pub loss: Loss,
@@ -95,10 +98,16 @@ pub struct Training {
     pub data: String,
     /// Under which terms that data stands.
     pub licence: String,
+    /// SHA-256 over all records, as `sha256:` and 64 hexadecimal digits.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub data_digest: String,
     /// The layers, in order.
     pub architecture: Vec<String>,
     /// Whatever the training was run with.
     pub hyperparameters: BTreeMap<String, Value>,
+    /// The training file, from which the model can be trained again.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub file: Value,
 }
 
 impl Card {
@@ -132,6 +141,9 @@ impl Card {
         if self.code_size == Some(0) {
             faults.push(Fault::new("code_size", "must be above 0; leave it out where the network has no code"));
         }
+        if self.multiple == Some(0) {
+            faults.push(Fault::new("multiple", "must be above 0"));
+        }
         if let Some(stats) = &self.reconstruction_error {
             stats.check(self.input.columns.as_deref(), &mut faults);
         }
@@ -150,6 +162,33 @@ impl Card {
 }
 
 impl ErrorStats {
+    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no number. What is known
+    /// of single features is up to [`super::feature_errors::FeatureErrors`].
+    /// Quantiles are interpolated between neighbours, as NumPy does.
+    pub fn from_errors(errors: &mut [f64]) -> Option<Self> {
+        errors.sort_by(f64::total_cmp);
+        let count = errors.len() as f64;
+        let (min, max) = (*errors.first()?, *errors.last()?);
+        let mean = errors.iter().sum::<f64>() / count;
+        let std = (errors.iter().map(|error| (error - mean) * (error - mean)).sum::<f64>() / count).sqrt();
+        let at = |share: f64| {
+            let place = share * (count - 1.0);
+            let (low, high) = (errors[place.floor() as usize], errors[place.ceil() as usize]);
+            low + (high - low) * place.fract()
+        };
+        let [p01, p05, p25, p50, p75, p95, p99] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99].map(at);
+        let quantiles = Quantiles { p01, p05, p25, p50, p75, p95, p99 };
+        (std.is_finite() && max.is_finite()).then_some(Self {
+            count: errors.len() as u64,
+            mean,
+            std,
+            min,
+            max,
+            quantiles,
+            features: None,
+        })
+    }
+
     fn check(&self, columns: Option<&[String]>, faults: &mut Vec<Fault>) {
         let Quantiles { p01, p05, p25, p50, p75, p95, p99 } = self.quantiles;
         let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];

@@ -143,16 +143,7 @@ impl InputSpec {
     /// Every key that contradicts another or the file.
     pub fn resolve(&self, port: &Port) -> Result<ModelInput, Vec<Fault>> {
         let (image, features) = (self.image_keys(), self.feature_keys());
-        let kind = match (self.kind, image.first(), features.first()) {
-            (None, Some(image), Some(features)) => {
-                let message = format!("`{image}` describes images, but `{features}` features; say one of them");
-                return Err(vec![Fault::new(*image, message)]);
-            }
-            (Some(kind), ..) => Some(kind),
-            (None, Some(_), _) => Some(InputKind::Image),
-            (None, _, Some(_)) => Some(InputKind::Features),
-            (None, None, None) => guess(port),
-        };
+        let kind = self.told().map_err(|fault| vec![fault])?.or_else(|| guess(port));
         let stray = match kind {
             Some(InputKind::Image) => features,
             Some(InputKind::Features) => image,
@@ -167,6 +158,23 @@ impl InputSpec {
         match input {
             Some(input) if faults.is_empty() => Ok(input),
             _ => Err(faults),
+        }
+    }
+
+    /// What it says the input is, by `type` or else by the other keys.
+    ///
+    /// # Errors
+    /// Where its keys speak of both.
+    pub fn told(&self) -> Result<Option<InputKind>, Fault> {
+        match (self.kind, self.image_keys().first(), self.feature_keys().first()) {
+            (Some(kind), ..) => Ok(Some(kind)),
+            (None, Some(image), Some(features)) => {
+                let message = format!("`{image}` describes images, but `{features}` features; say one of them");
+                Err(Fault::new(*image, message))
+            }
+            (None, Some(_), None) => Ok(Some(InputKind::Image)),
+            (None, None, Some(_)) => Ok(Some(InputKind::Features)),
+            (None, None, None) => Ok(None),
         }
     }
 

@@ -26,6 +26,7 @@ pub use spec::{ModelSpec, RuntimeSpec};
 
 use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
+use input::{InputKind, InputSpec};
 use onnx::Engine;
 use port::{Port, values};
 use session::{Chain, Session};
@@ -121,6 +122,22 @@ impl Model {
     /// What it takes.
     pub fn input(&self) -> &ModelInput {
         &self.input
+    }
+
+    /// What a card says of such an input: what its own says, and what the files show beside.
+    pub fn input_spec(&self) -> InputSpec {
+        let said = self.card.as_ref().map(|card| card.input.clone()).unwrap_or_default();
+        match &self.input {
+            ModelInput::Image(ImageInput { format, size }) => InputSpec {
+                kind: Some(InputKind::Image),
+                size: size.map(|(height, width)| [height, width]),
+                channels: Some(format.channels),
+                layout: Some(format.layout),
+                ..said
+            },
+            ModelInput::Features(_) => InputSpec { kind: Some(InputKind::Features), ..said },
+            ModelInput::Tensor => said,
+        }
     }
 
     /// The images that it takes, if images.

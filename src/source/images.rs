@@ -55,6 +55,10 @@ impl Source for Images {
         self.files.reading_bytes()
     }
 
+    fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
+        self.files.list().map(|listing| Some(listing.identities()))
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let mut listing = self.files.list()?;
         let found = listing.files.len();

@@ -236,6 +236,11 @@ impl Listing {
         listing
     }
 
+    /// The files, each with its size and time.
+    pub(super) fn identities(&self) -> Vec<String> {
+        self.files.values().map(ListedFile::identity).collect()
+    }
+
     fn add(&mut self, file: ListedFile) {
         if let Some(other) = self.files.insert(file.name.clone(), file) {
             tracing::warn!("two files have the name {:?} once its bytes are encoded; one is left out", other.name);

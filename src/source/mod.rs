@@ -59,6 +59,15 @@ pub trait Source: Send {
         0
     }
 
+    /// What will be read: the name of each file with its size and time, as far as that is known without reading. The
+    /// same list means the same records. `None`: that cannot be told beforehand.
+    ///
+    /// # Errors
+    /// When the input cannot be found or listed.
+    fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
+        Ok(None)
+    }
+
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
     /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.

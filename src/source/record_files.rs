@@ -50,6 +50,11 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         store::reading_bytes(&self.path)
     }
 
+    fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
+        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
         let total = self.format.total(&files);

@@ -246,6 +246,10 @@ impl Source for Synthetic {
         Arc::clone(&self.schema)
     }
 
+    fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
+        Ok(Some(vec![self.split.name().to_owned()]))
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let pending = progress.pending(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();

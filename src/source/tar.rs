@@ -59,6 +59,10 @@ impl Source for Tar {
         self.files.reading_bytes()
     }
 
+    fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
+        self.files.list().map(|listing| Some(listing.identities()))
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let listing = self.files.list()?;
         if listing.files.is_empty() {

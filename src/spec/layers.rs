@@ -56,6 +56,18 @@ pub(super) fn merge(
     merged.map_err(|error| Problems::new(places, vec![Fault::new("", format!("{}: {error}", path.display()))]))
 }
 
+/// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be understood.
+pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
+    let wrong = |set: &str| vec![Fault::new("", format!("--set {set}: expected key=value, such as {example}"))];
+    let failed = |error: config::ConfigError| vec![Fault::new("", error.to_string())];
+    let mut builder = Config::builder().add_source(Config::try_from(table).map_err(failed)?);
+    for set in sets {
+        let (key, value) = set.split_once('=').ok_or_else(|| wrong(set))?;
+        builder = builder.set_override(key.trim(), typed(value.trim())).map_err(|_| wrong(set))?;
+    }
+    builder.build().and_then(Config::try_deserialize).map_err(failed)
+}
+
 /// A value as TOML would read it (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); anything else is a string.
 fn typed(text: &str) -> config::Value {
     let parsed = Config::builder().add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml)).build();

@@ -100,15 +100,37 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Stages that a pipeline may have: what is done for each pair of them is bounded with it.
 const MAX_STAGES: usize = 256;
 
+/// A TOML file under what overrides it, `LATENTFLOW__*` variables and then `key=value` pairs, and where its keys stand.
+///
+/// # Errors
+/// When it cannot be read, every error of syntax, and what overrides no key.
+pub fn layered(path: &Path, sets: &[String]) -> Result<(Value, Places), Problems> {
+    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
+    let mut places = Places::of(path, &text)?;
+    let merged = layers::merge(path, &text, variables(), sets, &mut places)?;
+    Ok((merged, places))
+}
+
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Reads a pipeline file, overlays `LATENTFLOW__*` variables and `key=value` pairs, and splits it into tables.
 ///
 /// # Errors
 /// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
 pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
     let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
-    let variables =
-        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    parse(path, &text, variables, sets)
+    parse(path, &text, variables(), sets)
+}
+
+/// A table, such as a model's card keeps, with `key=value` pairs laid over it; the later wins. `example` is one that would
+/// be understood.
+///
+/// # Errors
+/// Pairs that are none.
+pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
+    layers::overlay(table, sets, example)
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
@@ -221,9 +243,12 @@ fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<
     let models = models.iter().map(|model| (format!("models.{}", model.name), model.name.as_str()));
     let stages = stages.iter().map(|stage| (format!("stages.{}", stage.name), stage.name.as_str()));
     let named = std::iter::once(("name".to_owned(), name)).chain(models).chain(stages);
-    let bad = named.filter(|(_, name)| !is_name(name));
-    bad.map(|(key, name)| Fault::new(key, format!("`{name}` is no name: use a-z, 0-9, _ and -, at most 64 of them")))
-        .collect()
+    named.filter_map(|(key, name)| Some(Fault::new(key, name_fault(name)?))).collect()
+}
+
+/// What is wrong with a name, if anything.
+pub fn name_fault(name: &str) -> Option<String> {
+    (!is_name(name)).then(|| format!("`{name}` is no name: use a-z, 0-9, _ and -, at most 64 of them"))
 }
 
 /// Names become labels of metrics, file names and environment variables: what is allowed is what all of them take.

@@ -11,14 +11,14 @@ use serde::Deserialize;
 
 use super::columns::{Refused, TensorRows};
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
-use super::tile::{Cut, Tiling};
+use super::tile::{Cut, OVERLAP, Placed, TILE, Tiling};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
+use crate::batch::{Batch, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
 use crate::model::port::values;
-use crate::model::session::{Chain, slice_rows};
+use crate::model::session::Chain;
 use crate::model::{ImageInput, Model, Pass, same_layout};
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
@@ -40,9 +40,6 @@ pub struct Config {
     #[serde(default)]
     pub overlap: Option<usize>,
 }
-
-const TILE: usize = 256;
-const OVERLAP: usize = 32;
 
 impl TransformConfig for Config {
     fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
@@ -269,63 +266,26 @@ impl Worker {
         let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
         for row in 0..batch.records.num_rows() {
             let (values, shape) = rows.get(row).map_err(|(_, reason)| StageError::Other(reason))?;
-            images.push(Image { row, values, at: len });
+            images.push(Placed { values, at: len });
             shapes.push(shape.into_owned());
             len += values.len();
         }
-        let mut by_size: BTreeMap<(usize, usize), Vec<Image<'_>>> = BTreeMap::new();
-        for image in images {
-            by_size.entry(format.size(&shapes[image.row]).unwrap_or_default()).or_default().push(image);
+        let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<Placed<'_>>)> = BTreeMap::new();
+        for (row, image) in images.into_iter().enumerate() {
+            let same = by_size.entry(format.size(&shapes[row]).unwrap_or_default()).or_default();
+            same.0.push(row);
+            same.1.push(image);
         }
         let mut out = vec![0.0; len];
-        for (size, images) in by_size {
-            run_size(&mut self.chain, &Tiling::new(format, size, cut), &images, format, &mut out, refused);
+        for (size, (rows, images)) in by_size {
+            let mut refuse = |image: usize, code, reason| refused.add(rows[image], (code, reason));
+            Tiling::new(format, size, cut).run(&mut self.chain, format, &images, &mut out, &mut refuse);
         }
         match &self.plan.shape {
             TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
             TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
         }
     }
-}
-
-/// Runs images of one size, and puts what comes out in their places in `out`.
-fn run_size(
-    chain: &mut Chain,
-    tiling: &Tiling,
-    images: &[Image<'_>],
-    format: &PixelFormat,
-    out: &mut [f32],
-    refused: &mut Refused,
-) {
-    let (height, width) = tiling.side();
-    let shape = format.shape(height, width);
-    let len = values(&shape).unwrap_or_default();
-    let tiles: Vec<(&Image<'_>, usize)> =
-        images.iter().flat_map(|image| (0..tiling.count()).map(move |tile| (image, tile))).collect();
-    let (mut given, mut made) = (Vec::new(), Vec::new());
-    for tiles in tiles.chunks(slice_rows(len)) {
-        given.clear();
-        made.clear();
-        tiles.iter().for_each(|(image, tile)| tiling.cut(image.values, *tile, &mut given));
-        for failure in chain.run_rows(&given, &shape, len, &mut made) {
-            refused.add(tiles[failure.row].0.row, (RejectCode::Model, failure.reason));
-        }
-        for ((image, tile), values) in tiles.iter().zip(made.chunks_exact(len)) {
-            if values.iter().any(|value| !value.is_finite()) {
-                let reason = "the model gave a result that is not finite".to_owned();
-                refused.add(image.row, (RejectCode::NotFinite, reason));
-            }
-            tiling.blend(values, *tile, &mut out[image.at..image.at + image.values.len()]);
-        }
-    }
-}
-
-/// An image of the batch.
-struct Image<'a> {
-    row: usize,
-    values: &'a [f32],
-    /// Where its values begin in the column.
-    at: usize,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use arrow::compute::kernels::cmp;
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::columns::find;
@@ -18,32 +18,32 @@ use crate::error::{Fault, StageError};
 
 /// The options: a column, and exactly one comparison. Records that do not pass are dropped, not rejected;
 /// so are those whose value is null.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The column to look at: of numbers, strings or truth values.
     pub column: String,
     /// Keep values greater than this number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
     pub above: Option<Value>,
     /// Keep values greater than or equal to this number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
     pub at_least: Option<Value>,
     /// Keep values less than this number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
     pub below: Option<Value>,
     /// Keep values less than or equal to this number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
     pub at_most: Option<Value>,
     /// Keep values equal to this number, string or truth value.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
     pub equals: Option<Value>,
     /// Keep values other than this number, string or truth value.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
     pub not_equals: Option<Value>,
 }

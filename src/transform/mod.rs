@@ -12,11 +12,12 @@ mod select;
 #[cfg(test)]
 mod testing;
 mod through;
-mod tile;
+pub(crate) mod tile;
 mod unusual;
 mod vector;
 
 pub use encode::RECONSTRUCTION_ERROR;
+pub use filter::Config as Comparison;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;

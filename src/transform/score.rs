@@ -15,7 +15,8 @@ use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
-use crate::image::ssim::{WINDOW, ssim};
+use crate::image::ssim::WINDOW;
+use crate::measure::psnr;
 use crate::model::Loss;
 use crate::tensor::TensorShape;
 
@@ -291,42 +292,24 @@ impl Measure {
         }
     }
 
-    /// `10 log10(peak² / mse)`; for pixels, the peak of a channel is 255 steps of 8 bits, as they stand in the tensor.
     fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
-        let Some(format) = &self.format else {
-            return Ok(10.0 * (self.peak * self.peak / Loss::Mse.error(x, y)).log10());
-        };
-        let pixels = pixels(format, shape)?;
-        let channels = (0..format.channels.count()).map(|channel| {
-            let peak = 255.0 * f64::from(format.affine(channel).0);
-            let places = (0..pixels).map(|pixel| format.index(channel, pixel, pixels));
-            places.map(|at| ((f64::from(x[at]) - f64::from(y[at])) / peak).powi(2)).sum::<f64>()
-        });
-        Ok(-10.0 * (channels.sum::<f64>() / x.len() as f64).log10())
+        match &self.format {
+            None => Ok(psnr(Loss::Mse.error(x, y), self.peak)),
+            Some(format) => format.psnr(shape, x, y).ok_or_else(|| no_image(shape)),
+        }
     }
 
     fn ssim(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
         let format = self.format.clone().unwrap_or_default();
-        let pixels = pixels(&format, shape)?;
-        let (height, width) = format.size(shape).unwrap_or_default();
-        let channels = format.channels.count();
-        let channel = |channel| {
-            let (step, black) = format.affine(channel);
-            let level = |values: &[f32], pixel| {
-                (f64::from(values[format.index(channel, pixel, pixels)]) - f64::from(black)) / f64::from(step)
-            };
-            ssim(height, width, |pixel| level(x, pixel), |pixel| level(y, pixel))
-        };
-        let sum = (0..channels).map(channel).sum::<Option<f64>>();
-        sum.map(|sum| sum / channels as f64).ok_or_else(|| {
+        let (height, width) = format.size(shape).ok_or_else(|| no_image(shape))?;
+        format.ssim(shape, x, y).ok_or_else(|| {
             (RejectCode::Mismatch, format!("ssim needs at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"))
         })
     }
 }
 
-fn pixels(format: &PixelFormat, shape: &[usize]) -> Result<usize, Refusal> {
-    let size = format.size(shape).map(|(height, width)| height * width);
-    size.ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
+fn no_image(shape: &[usize]) -> Refusal {
+    (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image"))
 }
 
 fn mae(x: &[f32], y: &[f32]) -> f64 {

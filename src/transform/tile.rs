@@ -2,11 +2,18 @@
 
 use std::ops::Range;
 
+use crate::batch::RejectCode;
 use crate::image::format::{Layout, PixelFormat};
+use crate::model::port::values;
+use crate::model::session::{Chain, slice_rows};
+
+/// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in pixels.
+pub(crate) const TILE: usize = 256;
+pub(crate) const OVERLAP: usize = 32;
 
 /// How images of one size are cut. An image that is no larger than a tile is one tile, padded by repeating its edges.
 #[derive(Debug)]
-pub(super) struct Tiling {
+pub(crate) struct Tiling {
     planes: usize,
     interleaved: usize,
     height: usize,
@@ -17,7 +24,7 @@ pub(super) struct Tiling {
 
 impl Tiling {
     /// For images of `height` x `width`: tiles of at most `cut.tile` a side.
-    pub(super) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: Cut) -> Self {
+    pub(crate) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: Cut) -> Self {
         let channels = format.channels.count();
         let (planes, interleaved) = match format.layout {
             Layout::Nchw => (channels, 1),
@@ -27,17 +34,17 @@ impl Tiling {
     }
 
     /// How many tiles an image has.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.down.spans.len() * self.across.spans.len()
     }
 
     /// Height and width of every tile.
-    pub(super) fn side(&self) -> (usize, usize) {
+    pub(crate) fn side(&self) -> (usize, usize) {
         (self.down.side, self.across.side)
     }
 
     /// Appends a tile of the image to `out`.
-    pub(super) fn cut(&self, image: &[f32], tile: usize, out: &mut Vec<f32>) {
+    pub(crate) fn cut(&self, image: &[f32], tile: usize, out: &mut Vec<f32>) {
         let (down, across) = self.spans(tile);
         for plane in 0..self.planes {
             for y in 0..self.down.side {
@@ -53,7 +60,7 @@ impl Tiling {
     }
 
     /// Adds a tile, as the model gave it, to the image; when all its tiles are added, the image is whole.
-    pub(super) fn blend(&self, values: &[f32], tile: usize, image: &mut [f32]) {
+    pub(crate) fn blend(&self, values: &[f32], tile: usize, image: &mut [f32]) {
         let (down, across) = self.spans(tile);
         let (side, tile_row) = (self.down.side, self.across.side * self.interleaved);
         for plane in 0..self.planes {
@@ -70,6 +77,40 @@ impl Tiling {
         }
     }
 
+    /// Runs images of this size through a model that gives the shape it takes, and adds what comes out to `out`, which holds
+    /// zeros there. `refuse` is told the place among `images` of each that failed, and why.
+    pub(crate) fn run(
+        &self,
+        chain: &mut Chain,
+        format: &PixelFormat,
+        images: &[Placed<'_>],
+        out: &mut [f32],
+        refuse: &mut dyn FnMut(usize, RejectCode, String),
+    ) {
+        let (height, width) = self.side();
+        let shape = format.shape(height, width);
+        let len = values(&shape).unwrap_or_default();
+        let tiles: Vec<(usize, usize)> =
+            (0..images.len()).flat_map(|image| (0..self.count()).map(move |tile| (image, tile))).collect();
+        let (mut given, mut made) = (Vec::new(), Vec::new());
+        for tiles in tiles.chunks(slice_rows(len)) {
+            given.clear();
+            made.clear();
+            tiles.iter().for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut given));
+            for failure in chain.run_rows(&given, &shape, len, &mut made) {
+                refuse(tiles[failure.row].0, RejectCode::Model, failure.reason);
+            }
+            for (&(image, tile), values) in tiles.iter().zip(made.chunks_exact(len)) {
+                if values.iter().any(|value| !value.is_finite()) {
+                    let reason = "the model gave a result that is not finite".to_owned();
+                    refuse(image, RejectCode::NotFinite, reason);
+                }
+                let Placed { values: image, at } = &images[image];
+                self.blend(values, tile, &mut out[*at..at + image.len()]);
+            }
+        }
+    }
+
     fn spans(&self, tile: usize) -> (&Span, &Span) {
         let columns = self.across.spans.len();
         (&self.down.spans[tile / columns], &self.across.spans[tile % columns])
@@ -81,15 +122,28 @@ impl Tiling {
     }
 }
 
+/// The values of an image, and where in an output its own begin.
+pub(crate) struct Placed<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) at: usize,
+}
+
 /// How large tiles are, in pixels: `tile` is a multiple of `multiple`, and at least twice `overlap`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     /// Side of a tile, for images that exceed it.
-    pub(super) tile: usize,
+    pub(crate) tile: usize,
     /// How far neighbours reach into each other.
-    pub(super) overlap: usize,
+    pub(crate) overlap: usize,
     /// Sides that the model takes are multiples of this.
-    pub(super) multiple: usize,
+    pub(crate) multiple: usize,
+}
+
+impl Cut {
+    /// Tiles of 256 that overlap by 32, or a little more where the model needs sides of a `multiple`.
+    pub(crate) fn usual(multiple: usize) -> Self {
+        Self { tile: TILE.next_multiple_of(multiple.max(1)), overlap: OVERLAP, multiple: multiple.max(1) }
+    }
 }
 
 /// One direction of an image, cut.

@@ -1,0 +1,319 @@
+//! `latentflow evaluate`: how well a model does on the data it was trained with, or on other data.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::log::{self, LogFormat};
+use super::{Exit, print};
+use crate::corruption::{Amount, CorruptionSpec, Noise};
+use crate::data::{self, DataError, DataSpec, Part, Prepared};
+use crate::error::Fault;
+use crate::evaluate::{self, EvaluateError, Options};
+use crate::kind;
+use crate::metrics::Metrics;
+use crate::model::{self, Model, ModelSpec, Pass, RuntimeSpec};
+use crate::spec::overlay;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Evaluate {
+    /// The model's folder, with `model.toml` and its ONNX files.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The folder that holds the data the model was trained with, where that is not where it was then.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
+    data: Option<PathBuf>,
+    /// Other data: a folder of images, a file (recognised by its extension), or a source as in pipelines:
+    /// '{ kind = "csv", path = "rows.csv" }'. May be repeated. Half of it is kept to fit PCA and classifiers to, but for
+    /// models that have no code.
+    #[arg(long, value_name = "PATH|TABLE")]
+    source: Vec<String>,
+    /// Override a key of the data's table, such as label=species, test=0.2 or 'normal={ column = "y", equals = 0 }'.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The records to score. Default: the test part; where the training kept none, the validation part, and all anomalies.
+    #[arg(long, value_enum)]
+    part: Option<Parts>,
+    /// Try to undo this corruption: gaussian:25, masking:0.3, salt_and_pepper:0.1, watermark_text:0.5, watermark_grid:0.5,
+    /// watermark:0.5, gray. May be repeated. Default: what the model was trained with.
+    #[arg(long, value_name = "NOISE:AMOUNT")]
+    corrupt: Vec<String>,
+    /// Write everything as JSON: to a file, or with - to standard output instead of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep the records that are read from the data in this folder, and use them again the next time. Default: a temporary
+    /// folder that is removed.
+    #[arg(long, value_name = "FOLDER")]
+    prepared: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = r#"Examples:
+  latentflow evaluate models/mine                            on data that the training kept aside
+  latentflow evaluate models/mine --data /mnt/data --json mine.json
+  latentflow evaluate models/photo-ae --source holiday/      on other images
+  latentflow evaluate models/kdd-ae --source kdd.csv --set 'normal={ column = "label", equals = "normal" }'
+  latentflow evaluate models/mine --source '{ kind = "parquet", path = "rows.parquet" }' --set label=species
+  latentflow evaluate models/denoiser --source Set12/ --corrupt gaussian:15 --corrupt gaussian:25
+
+What is measured follows from the model and the data: reconstruction error, PSNR and SSIM of images, PCA with codes of
+the same size beside it; with labels, how well codes tell them apart; with `normal`, how well the error finds anomalies;
+for denoisers, corrupted input and output against the clean record."#;
+
+/// Parts of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Parts {
+    /// Kept aside for the end.
+    Test,
+    /// Kept aside to tell when to stop.
+    Validation,
+    /// Trained on.
+    Training,
+    /// Everything.
+    All,
+}
+
+impl Parts {
+    fn parts(self) -> Vec<Part> {
+        match self {
+            Self::Test => vec![Part::Test],
+            Self::Validation => vec![Part::Validation],
+            Self::Training => vec![Part::Training],
+            Self::All => Part::ALL.to_vec(),
+        }
+    }
+}
+
+impl Evaluate {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        log::start(LogFormat::Auto);
+        let corruptions = self.corrupt.iter().map(|text| corruption(text)).collect::<Result<Vec<_>, _>>()?;
+        let model = self.open()?;
+        let spec = self.data_spec(&model)?;
+        // A denoiser needs nothing that is fitted beside it.
+        let all = !self.source.is_empty() && model.code_size().is_none();
+        let parts = self.part.or(all.then_some(Parts::All)).map(Parts::parts).unwrap_or_default();
+        let bar = Bar::new();
+        let temporary = Temporary::new();
+        let prepared = self.prepare(&model, &spec, self.prepared.as_deref().unwrap_or(&temporary.0), &bar)?;
+        let options = Options { parts, corruptions };
+        let evaluation = evaluate::evaluate(&model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
+        bar.finish();
+        let evaluation = evaluation.map_err(|error| match error {
+            EvaluateError::Faults(faults) => anyhow!(lines(&faults, "--corrupt")),
+            EvaluateError::Stage(error) => anyhow!("{error}"),
+        })?;
+        let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
+        match &self.json {
+            Some(path) if path == Path::new("-") => print(&as_json()?)?,
+            Some(path) => {
+                std::fs::write(path, as_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+                print(&evaluation.to_string())?;
+            }
+            None => print(&evaluation.to_string())?,
+        }
+        Ok(Exit::Done)
+    }
+
+    fn open(&self) -> anyhow::Result<Model> {
+        let runtime = RuntimeSpec::default();
+        model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
+        let spec = ModelSpec { path: Some(self.model.clone()), ..ModelSpec::default() };
+        let name = self.model.file_name().map_or("model".into(), |name| name.to_string_lossy());
+        let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
+        let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
+        if model.parts(Pass::Whole).is_none() && model.code_size().is_none() {
+            bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
+        }
+        Ok(model)
+    }
+
+    /// The table of the data: that of the training, or one of the given sources.
+    fn data_spec(&self, model: &Model) -> anyhow::Result<DataSpec> {
+        let base = if self.source.is_empty() { self.trained_with(model)? } else { self.other_data()? };
+        let written = overlay(&base, &self.set, "label=species").map_err(|faults| anyhow!(lines(&faults, "")))?;
+        kind::options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
+    }
+
+    fn trained_with(&self, model: &Model) -> anyhow::Result<Value> {
+        let file = model.card().and_then(|card| card.training.as_ref()).map(|training| &training.file);
+        let Some(mut data) = file.and_then(|file| file.get("data")).cloned() else {
+            bail!(
+                "the card of {} does not say which data it was trained with; name some with --source, such as a folder of \
+                 images or a table's file",
+                self.model.display()
+            );
+        };
+        if let (Some(root), Value::Object(table)) = (&self.data, &mut data) {
+            table.insert("root".to_owned(), json!(root));
+        }
+        Ok(data)
+    }
+
+    fn other_data(&self) -> anyhow::Result<Value> {
+        let sources = self.source.iter().map(|text| source(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(json!({ "sources": sources, "validation": 0.0, "test": 0.5 }))
+    }
+
+    fn prepare(&self, model: &Model, spec: &DataSpec, folder: &Path, bar: &Bar) -> anyhow::Result<Prepared> {
+        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| bar.read(records));
+        let prepared = prepared.map_err(|error| match error {
+            DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
+            DataError::Stage(error) => anyhow!("data: {error}"),
+        })?;
+        prepared.reasons.iter().for_each(|reason| tracing::warn!("not read: {reason}"));
+        Ok(prepared)
+    }
+}
+
+/// Faults, one a line, with the table that their keys are in.
+fn lines(faults: &[Fault], table: &str) -> String {
+    let line = |fault: &Fault| {
+        let Fault { key, message } = fault.clone().within(table);
+        if key.is_empty() { message } else { format!("{key}: {message}") }
+    };
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A source from the command line: a table, or a path whose kind shows.
+fn source(text: &str) -> anyhow::Result<Value> {
+    if text.trim_start().starts_with('{') {
+        let table: toml::Table = toml::from_str(&format!("source = {text}"))
+            .map_err(|error| anyhow!("--source {text}: {}", error.message()))?;
+        return Ok(serde_json::to_value(&table["source"])?);
+    }
+    let path = Path::new(text);
+    let name = text.to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let kinds = [
+        ("csv", "csv"),
+        ("ndjson", "ndjson"),
+        ("jsonl", "ndjson"),
+        ("parquet", "parquet"),
+        ("arrow", "arrow"),
+        ("feather", "arrow"),
+        ("npz", "npz"),
+        ("idx", "idx"),
+        ("-ubyte", "idx"),
+        ("tar", "tar"),
+    ];
+    let by_name = kinds.iter().find(|(end, _)| name.ends_with(end)).map(|(_, kind)| *kind);
+    let kind = match by_name {
+        _ if path.is_dir() => "images",
+        Some(kind) => kind,
+        None if crate::source::images::EXTENSIONS.iter().any(|end| name.ends_with(&format!(".{end}"))) => "images",
+        None => bail!(
+            "--source {text}: neither a folder of images nor a file whose extension tells what it is; write a table, such \
+             as '{{ kind = \"csv\", path = \"{text}\" }}'"
+        ),
+    };
+    Ok(json!({ "kind": kind, "path": text }))
+}
+
+/// A corruption from the command line, such as `gaussian:25`.
+fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
+    let (noise, amount) = text.split_once(':').map_or((text, None), |(noise, amount)| (noise, Some(amount)));
+    let amount = amount.map(|amount| {
+        let number = amount.parse::<f64>();
+        number.map(Amount::Fixed).map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
+    });
+    let amount = amount.transpose()?;
+    let noise: Noise = serde_json::from_value(json!(noise)).map_err(|error| anyhow!("--corrupt {text}: {error}"))?;
+    let mut spec = CorruptionSpec { noise, sigma: None, rate: None, text: None, opacity: None };
+    match noise {
+        Noise::Gaussian => spec.sigma = amount,
+        Noise::Masking | Noise::SaltAndPepper => spec.rate = amount,
+        Noise::WatermarkText | Noise::WatermarkGrid | Noise::Watermark => spec.opacity = amount,
+        Noise::Gray if amount.is_some() => bail!("--corrupt {text}: gray has no amount; write gray"),
+        Noise::Gray => {}
+    }
+    match spec.faults().into_iter().next() {
+        Some(fault) => bail!("--corrupt {text}: {} {}", fault.key, fault.message),
+        None => Ok(spec),
+    }
+}
+
+/// A folder that is removed when it goes out of scope.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("latentflow-evaluate-{}", std::process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It is not there where another folder was named.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is being done, on a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        // A constant; one that does not parse would show as the plain default.
+        let style = ProgressStyle::with_template("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    fn read(&self, records: u64) {
+        self.0.set_message(format!("reading the data: {records} records"));
+    }
+
+    fn tell(&self, what: &str, done: usize, all: usize) {
+        self.0.set_message(what.to_owned());
+        self.0.set_length(all as u64);
+        self.0.set_position(done as u64);
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check<T: std::fmt::Debug>(met: anyhow::Result<T>, expected: Expect) {
+        expected.assert_eq(&met.map_or_else(|error| error.to_string(), |met| format!("{met:?}")));
+    }
+
+    #[test]
+    fn a_source_is_known_by_its_extension_or_written_out() {
+        check(source("rows/a.CSV").map(|table| table.to_string()), expect![[""]]);
+        check(source("train.idx3-ubyte.gz").map(|table| table.to_string()), expect![[""]]);
+        check(source("one.jpg").map(|table| table.to_string()), expect![[""]]);
+        check(source(env!("CARGO_MANIFEST_DIR")).map(|table| table["kind"].to_string()), expect![[""]]);
+        check(source("{ kind = 'tar', path = 'a' }").map(|table| table.to_string()), expect![[""]]);
+        check(source("{ kind = 'tar'").map(|table| table.to_string()), expect![[""]]);
+        check(source("rows.xls"), expect![[""]]);
+    }
+
+    #[test]
+    fn a_corruption_is_a_noise_and_its_amount() {
+        let told = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
+        check(told("gaussian:25"), expect![[""]]);
+        check(told("watermark"), expect![[""]]);
+        check(told("salt_and_pepper:0.1"), expect![[""]]);
+        check(told("gaussian"), expect![[""]]);
+        check(told("masking:2"), expect![[""]]);
+        check(told("gauss:2"), expect![[""]]);
+        check(told("gaussian:loud"), expect![[""]]);
+        check(told("gray:1"), expect![[""]]);
+    }
+}

@@ -1,0 +1,253 @@
+//! `latentflow train`: trains what a file declares, shows how it goes, and says what came of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use super::Exit;
+use super::log::{self, LogFormat};
+use crate::error::Fault;
+use crate::metrics::Metrics;
+use crate::spec::{self, Places, Problems};
+use crate::train::{self, DeviceKind, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Train {
+    /// The training file (TOML).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Override a key: --set training.epochs=5. The environment does too: LATENTFLOW__TRAINING__EPOCHS.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The folder that relative paths of data start from; the same as --set data.root=FOLDER.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// The model's folder. Default: the file's name without its ending, beside it.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Begin anew, whatever an earlier run has done; a model that is there already is replaced at the end.
+    #[arg(long)]
+    restart: bool,
+    /// Threads that compute. Results are the same bit for bit with one thread; convolutions gain from more.
+    /// Default: the cores at hand for convolutional networks, else 1.
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// How progress and log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  latentflow train models/fashion-conv.toml --data ~/data
+  latentflow train models/kdd-ae.toml --data ~/data --set training.epochs=50 --out /tmp/kdd
+  latentflow train my.toml --metrics 127.0.0.1:9464
+
+Ctrl-C or SIGTERM: the best weights so far become the model, exit code 4; run again to go on.
+After a kill, or a loss of power, run again: training goes on from its last checkpoint, to the same result.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+impl Train {
+    pub(super) fn run(mut self) -> anyhow::Result<Exit> {
+        log::start(self.log_format);
+        if let Some(data) = &self.data {
+            self.set.push(format!("data.root={}", data.display()));
+        }
+        let (written, places) = spec::layered(&self.file, &self.set)?;
+        let file = TrainingFile::read(written);
+        let file = file.and_then(TrainingFile::named).map_err(|faults| Problems::new(&places, faults))?;
+        let out = self.out.clone().unwrap_or_else(|| self.file.with_extension(""));
+        self.use_threads(&file)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.context("cannot start the runtime")?;
+        let flag = Arc::clone(&stop);
+        runtime.spawn(async move {
+            super::run::asked_to_stop("keeping the best weights so far").await;
+            flag.store(true, Ordering::Relaxed);
+        });
+        let options = Options { restart: self.restart, loaders: self.loaders(), device: self.device.kind(), stop };
+        let metrics = self.metrics.map(|address| metrics(&runtime, address)).transpose()?;
+        let mut watch = Watch::new(self.log_format, file.head.name.clone(), metrics);
+        let trained = train::train(&file, &out, &options, &mut |event| watch.see(&event));
+        watch.finish();
+        runtime.shutdown_background();
+        let trained = trained.map_err(|error| told(error, &places))?;
+        report(&trained, &file, &out);
+        Ok(if trained.finished { Exit::Done } else { Exit::Drained })
+    }
+
+    /// Sets how many threads compute, for the whole process.
+    fn use_threads(&self, file: &TrainingFile) -> anyhow::Result<()> {
+        let threads = self.threads.map(Into::into);
+        // Two threads take longer than one over the small products of dense networks.
+        let default = if file.network.channels.is_empty() { 1 } else { crate::machine::cores() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(default));
+        pool.build_global().context("cannot start threads")
+    }
+
+    fn loaders(&self) -> usize {
+        match self.device {
+            Device::Cpu => 1,
+            #[cfg(feature = "cuda")]
+            Device::Cuda => crate::machine::cores().saturating_sub(2).max(1),
+        }
+    }
+}
+
+impl Device {
+    fn kind(self) -> DeviceKind {
+        match self {
+            Self::Cpu => DeviceKind::Cpu,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => DeviceKind::Cuda,
+        }
+    }
+}
+
+fn told(error: TrainError, places: &Places) -> anyhow::Error {
+    match error {
+        TrainError::Faults(faults) => Problems::new(places, faults).into(),
+        error => anyhow!(error),
+    }
+}
+
+fn metrics(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> anyhow::Result<Arc<Metrics>> {
+    let metrics = Arc::new(Metrics::new());
+    let bound = runtime.block_on(crate::admin::serve(address, Arc::clone(&metrics)));
+    let bound = bound
+        .with_context(|| format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)"))?;
+    tracing::info!("metrics at http://{bound}/metrics");
+    Ok(metrics)
+}
+
+/// Shows how a training goes: a bar on a terminal, a line per epoch everywhere.
+struct Watch {
+    bar: ProgressBar,
+    metrics: Option<Arc<Metrics>>,
+    model: String,
+    epochs: u32,
+    batches: u64,
+    records: u64,
+}
+
+impl Watch {
+    fn new(format: LogFormat, model: String, metrics: Option<Arc<Metrics>>) -> Self {
+        let terminal = format == LogFormat::Auto && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let bar = if terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { bar, metrics, model, epochs: 0, batches: 0, records: 0 }
+    }
+
+    fn see(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Reading(records) => {
+                self.bar.set_style(style("reading  {spinner} {human_pos} records"));
+                self.bar.set_position(*records);
+            }
+            Event::Prepared(prepared) => {
+                let (training, validation, test) =
+                    (prepared.training.len(), prepared.validation.len(), prepared.test.len());
+                tracing::info!(training, validation, test, rejects = prepared.rejects, "data is ready");
+                for reason in &prepared.reasons {
+                    tracing::warn!("rejected: {reason}");
+                }
+            }
+            Event::Started(started) => self.start(started),
+            Event::Stepped(stepped) => {
+                let done = u64::from(stepped.epoch - 1) * self.batches + stepped.batch;
+                self.bar.set_position(done);
+                self.bar.set_message(format!("epoch {}/{}  loss {:.6}", stepped.epoch, self.epochs, stepped.loss));
+                if let Some(metrics) = &self.metrics {
+                    metrics.training.step(&self.model, done, stepped.loss, stepped.learning_rate);
+                }
+            }
+            Event::Epoch(point, better) => self.epoch(point, *better),
+            Event::Finishing => self.bar.set_message("writing and measuring the model"),
+        }
+    }
+
+    fn start(&mut self, started: &Started) {
+        (self.epochs, self.batches, self.records) = (started.epochs, started.batches, started.records);
+        let Started { parameters, records, batches, epochs, resumed } = *started;
+        let going = if resumed > 0 { "going on" } else { "training" };
+        tracing::info!(parameters, records, batches, epochs, resumed, "{going}");
+        self.bar.set_length(batches * u64::from(epochs));
+        self.bar.reset_eta();
+        self.bar.set_position(resumed);
+        self.bar.set_style(style("{bar:30} {percent}%  {msg}  {per_sec}  {eta} left"));
+    }
+
+    fn epoch(&self, point: &Point, better: bool) {
+        let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
+        let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
+        let validation = point.validation_loss.map_or("-".to_owned(), |loss| format!("{loss:.6}"));
+        let line = format!(
+            "epoch {:>3}/{}  loss {:.6}  validation {validation}{}  {rate:.0} records/s  {} left",
+            point.epoch,
+            self.epochs,
+            point.loss,
+            if better { " *" } else { "  " },
+            HumanDuration(std::time::Duration::from_secs_f64(left)),
+        );
+        self.bar.suspend(|| tracing::info!("{line}"));
+        if let Some(metrics) = &self.metrics {
+            metrics.training.epoch(&self.model, point.epoch, point.validation_loss, rate, left);
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Templates are constants; one that does not parse would show as the plain default.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
+    let best = trained.best_epoch.and_then(|epoch| trained.curve.iter().find(|point| point.epoch == epoch));
+    let best = best.map_or("no epoch was finished".to_owned(), |point| {
+        let loss = point.validation_loss.unwrap_or(point.loss);
+        format!("best epoch {} of {}, validation loss {loss:.6}", point.epoch, trained.curve.len())
+    });
+    let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
+    let end = if trained.finished { "trained" } else { "stopped before the end" };
+    eprintln!("{} {end} in {seconds}: {best}", file.head.name);
+    eprintln!("model: {}", out.display());
+    if trained.finished {
+        eprintln!("next: latentflow evaluate {0}; latentflow report {0}", out.display());
+    } else {
+        eprintln!("run the same command again to go on");
+    }
+}
+
+impl TrainingFile {
+    /// Checks the model's name.
+    fn named(self) -> Result<Self, Vec<Fault>> {
+        match spec::name_fault(&self.head.name) {
+            Some(message) => Err(vec![Fault::new("name", message)]),
+            None => Ok(self),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Decodes the images of a batch, on several cores where that pays.
+
+use arrow::array::{Array, BinaryArray};
+
+use super::plan::Target;
+use crate::image::{Channels, Fit, ImageError, Pixels, Resizer, decode};
+use crate::machine;
+
+/// Decodes images, and resizes them where they are to have one size.
+pub(super) struct Images {
+    channels: Channels,
+    max_pixels: u64,
+    /// One for each thread.
+    resizers: Vec<Option<Fixed>>,
+}
+
+/// Below so many pixels starting threads costs more than it gains.
+const PIXELS_FOR_THREADS: u64 = 1 << 18;
+
+impl Images {
+    /// A decoder to what the target says; `None` where it is features.
+    pub(super) fn new(target: &Target) -> Option<Self> {
+        let Target::Images { channels, size, max_pixels } = *target else { return None };
+        let fixed = |size: [usize; 2]| Fixed { resizer: Resizer::new(size[0], size[1], Fit::default()), size };
+        let resizers = (0..machine::cores()).map(|_| size.map(fixed)).collect();
+        Some(Self { channels, max_pixels, resizers })
+    }
+
+    /// What comes of each image, in order; `pixels` is how many they have together. A batch of many pixels is one image
+    /// alone, so threads do not multiply the memory that the largest may take.
+    pub(super) fn decode(&mut self, images: &BinaryArray, pixels: u64) -> Vec<Result<Pixels, ImageError>> {
+        let threads = if pixels < PIXELS_FOR_THREADS { 1 } else { self.resizers.len() };
+        let each = images.len().div_ceil(threads).max(1);
+        let (channels, max_pixels) = (self.channels, self.max_pixels);
+        let part = |start: usize, resizer: &mut Option<Fixed>| -> Vec<_> {
+            let rows = start..images.len().min(start + each);
+            rows.map(|row| one(images.value(row), channels, max_pixels, resizer)).collect()
+        };
+        if threads == 1 {
+            return self.resizers.first_mut().map(|resizer| part(0, resizer)).unwrap_or_default();
+        }
+        std::thread::scope(|scope| {
+            let starts = (0..images.len()).step_by(each);
+            let running: Vec<_> = starts
+                .zip(&mut self.resizers)
+                .map(|(start, resizer)| scope.spawn(move || part(start, resizer)))
+                .collect();
+            running
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                .collect()
+        })
+    }
+}
+
+fn one(bytes: &[u8], channels: Channels, max_pixels: u64, resizer: &mut Option<Fixed>) -> Result<Pixels, ImageError> {
+    let pixels = decode(bytes, channels, max_pixels)?;
+    let Some(Fixed { resizer, size: [height, width] }) = resizer else { return Ok(pixels) };
+    let data = resizer.resize(&pixels)?.to_vec();
+    Ok(Pixels { width: *width, height: *height, channels, data })
+}
+
+/// Resizes to one size, as the transform `pixels` does.
+struct Fixed {
+    resizer: Resizer,
+    size: [usize; 2],
+}

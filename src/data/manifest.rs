@@ -1,0 +1,130 @@
+//! The manifest of prepared data: written last, it says that the files beside it are whole, and what they hold.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Prepared;
+use super::records::{Element, Places, Records};
+use super::spec::Part;
+use super::write::{Written, ends_path, records_path};
+use crate::durable::write_atomically;
+use crate::error::StageError;
+use crate::model::input::InputKind;
+
+/// What was prepared, and from what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// A digest of the spec and of its inputs; `None` where it cannot be known whether they stay the same.
+    pub(super) key: Option<String>,
+    pub(super) kind: InputKind,
+    pub(super) channels: usize,
+    pub(super) columns: Vec<String>,
+    pub(super) columns_are_values: bool,
+    /// Sorted.
+    pub(super) labels: Vec<String>,
+    /// For each label as records have it, its place among the sorted ones.
+    pub(super) classes: Vec<u32>,
+    pub(super) digest: String,
+    pub(super) rejects: u64,
+    pub(super) reasons: Vec<String>,
+    pub(super) left_out: u64,
+    pub(super) anomalies: u64,
+    /// As [`Part::ALL`] has them.
+    pub(super) parts: [Written; 3],
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("manifest.json")
+}
+
+impl Manifest {
+    /// The manifest in a folder; `None` where there is none, or none of ours.
+    pub(super) fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path(folder)).ok()?).ok()
+    }
+
+    /// Says that the files are whole.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), StageError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|error| StageError::Other(error.to_string()))?;
+        write_atomically(&path(folder), &text)
+    }
+
+    /// Says that the files are not whole any more.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn remove(folder: &Path) -> Result<(), StageError> {
+        let path = path(folder);
+        if path.exists() { fs::remove_file(&path).map_err(StageError::io(&path)) } else { Ok(()) }
+    }
+
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// When one is not there, or not as long as it was.
+    pub(super) fn open(self, folder: &Path, reused: bool) -> Result<Prepared, StageError> {
+        let classes: Arc<[u32]> = Arc::from(self.classes.as_slice());
+        let open = |part: Part| self.open_part(folder, part, &classes);
+        let (training, validation, test) = (open(Part::Training)?, open(Part::Validation)?, open(Part::Test)?);
+        let shape = common_shape(&[&training, &validation, &test]);
+        Ok(Prepared {
+            kind: self.kind,
+            training,
+            validation,
+            test,
+            shape,
+            columns: self.columns,
+            columns_are_values: self.columns_are_values,
+            labels: self.labels,
+            digest: self.digest,
+            rejects: self.rejects,
+            reasons: self.reasons,
+            left_out: self.left_out,
+            anomalies: self.anomalies,
+            reused,
+        })
+    }
+
+    fn open_part(&self, folder: &Path, part: Part, classes: &Arc<[u32]>) -> Result<Records, StageError> {
+        let written = &self.parts[part as usize];
+        let path = records_path(folder, part);
+        let file = File::open(&path).map_err(StageError::io(&path))?;
+        let found = file.metadata().map_err(StageError::io(&path))?.len();
+        if found != written.bytes {
+            let message = format!("{}: has {found} bytes, not {}", path.display(), written.bytes);
+            return Err(StageError::Other(message));
+        }
+        let len = usize::try_from(written.records).unwrap_or(usize::MAX);
+        let places = match written.size {
+            Some(size) => Places::Same(size),
+            None => Places::Ends(read_ends(&ends_path(folder, part), len)?),
+        };
+        let element = match self.kind {
+            InputKind::Image => Element::U8,
+            InputKind::Features => Element::F32,
+        };
+        Ok(Records { path, file, len, places, element, channels: self.channels, classes: Arc::clone(classes) })
+    }
+}
+
+/// The shape of all records, where they have the same.
+fn common_shape(parts: &[&Records]) -> Option<[usize; 3]> {
+    let mut shapes = parts.iter().filter(|part| !part.is_empty()).map(|part| part.shape());
+    let first = shapes.next().flatten();
+    first.filter(|_| shapes.all(|shape| shape == first))
+}
+
+fn read_ends(path: &Path, len: usize) -> Result<Vec<u64>, StageError> {
+    let bytes = fs::read(path).map_err(StageError::io(path))?;
+    let ends: Vec<u64> = bytes.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+    if ends.len() == len {
+        return Ok(ends);
+    }
+    Err(StageError::Other(format!("{}: has the ends of {} records, not of {len}", path.display(), ends.len())))
+}

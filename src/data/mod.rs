@@ -1,0 +1,106 @@
+//! Data for training and evaluation: declared sources become files of records that are read at random.
+
+mod fill;
+mod images;
+mod labels;
+mod manifest;
+mod origin;
+mod plan;
+mod records;
+mod shuffle;
+mod spec;
+mod statistics;
+mod write;
+
+use std::path::Path;
+
+use thiserror::Error;
+
+pub use records::{Record, Records, Values};
+pub use shuffle::Permutation;
+pub use spec::{DataSpec, Part};
+pub use statistics::Statistics;
+
+use crate::error::{Fault, StageError};
+use crate::model::input::{InputKind, InputSpec};
+use fill::fill;
+use manifest::Manifest;
+use plan::Plan;
+
+/// Records that are ready, and what became of the others.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the records are.
+    pub kind: InputKind,
+    /// What the model learns from.
+    pub training: Records,
+    /// What says when to stop.
+    pub validation: Records,
+    /// What is looked at when all is done, anomalies among them.
+    pub test: Records,
+    /// Height, width and channels where all records have the same (feature records: `[1, 1, values]`).
+    pub shape: Option<[usize; 3]>,
+    /// Features: the columns that were taken, in order. For images none.
+    pub columns: Vec<String>,
+    /// Features: whether each column gives one value. Where one is a list, a card cannot name the columns.
+    pub columns_are_values: bool,
+    /// The classes that [`Record::label`] counts, sorted: by number where all are numbers.
+    pub labels: Vec<String>,
+    /// SHA-256 over all records, their labels and parts: the same data has the same digest wherever it lies.
+    pub digest: String,
+    /// Records that could not be used.
+    pub rejects: u64,
+    /// Why, for the first of them.
+    pub reasons: Vec<String>,
+    /// Records that `keep` left out.
+    pub left_out: u64,
+    /// Records of the test part that are not normal.
+    pub anomalies: u64,
+    /// Whether an earlier call had prepared the same already.
+    pub reused: bool,
+}
+
+impl Prepared {
+    /// The records of a part.
+    pub fn part(&self, part: Part) -> &Records {
+        match part {
+            Part::Training => &self.training,
+            Part::Validation => &self.validation,
+            Part::Test => &self.test,
+        }
+    }
+}
+
+/// Why data cannot be prepared.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// What is wrong with the table: every fault at once. Keys are relative to `[data]`, but for those that begin with
+    /// `input.`, which belong to the model's input.
+    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<Fault>),
+    /// The data cannot be read or written.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// Reads all sources of `spec` and keeps their records as a model of `input` takes them in files under `folder`.
+/// What an earlier call has prepared there from the same sources is used again.
+///
+/// `progress` is told how many records were read so far.
+///
+/// # Errors
+/// Every fault of the table; or what the system said; or that there is no record at all.
+pub fn prepare(
+    spec: &DataSpec,
+    input: &InputSpec,
+    folder: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Prepared, DataError> {
+    let plan = Plan::new(spec, input).map_err(DataError::Faults)?;
+    let key = plan.key(spec)?;
+    let earlier = key.as_ref().and_then(|_| Manifest::read(folder)).filter(|manifest| manifest.key == key);
+    if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok()) {
+        return Ok(prepared);
+    }
+    Ok(fill(plan, spec, key, folder, progress)?.open(folder, false)?)
+}

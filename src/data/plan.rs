@@ -1,0 +1,350 @@
+//! Checks a `[data]` table against the input that a model takes: every fault at once, before a record is read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::origin::Origins;
+use super::spec::DataSpec;
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::image::Channels;
+use crate::kind::{self, nearest};
+use crate::model::input::{InputKind, InputSpec};
+use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
+use crate::store::is_url;
+use crate::tensor::TensorShape;
+use crate::transform::{self, Transform, TransformConfig, TransformPlan};
+
+/// A table that cannot be wrong.
+pub(super) struct Plan {
+    pub(super) target: Target,
+    pub(super) sources: Vec<Planned>,
+    /// Features: the values of a record. Images: 0.
+    pub(super) width: usize,
+    /// Features: whether each column gives one value.
+    pub(super) columns_are_values: bool,
+}
+
+/// What records become.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Target {
+    Images { channels: Channels, size: Option<[usize; 2]>, max_pixels: u64 },
+    Features { columns: Vec<String> },
+}
+
+/// A source, and what is done with its batches.
+pub(super) struct Planned {
+    pub(super) source: Box<dyn Source>,
+    pub(super) steps: Steps,
+}
+
+/// What is done with the batches of a source.
+pub(super) struct Steps {
+    pub(super) keep: Vec<Box<dyn Transform>>,
+    /// Features: appends the vector as the last column.
+    pub(super) features: Option<Box<dyn Transform>>,
+    pub(super) normal: Option<Box<dyn Transform>>,
+    pub(super) label: Option<usize>,
+    /// Images: the column of encoded images.
+    pub(super) image: Option<usize>,
+    pub(super) origins: Origins,
+}
+
+/// Options of sources that are paths.
+const PATHS: [&str; 2] = ["path", "labels"];
+
+/// A name that no column of an input has.
+const VECTOR: &str = "\u{1}vector";
+
+/// Another number makes data anew that an earlier program has prepared.
+const VERSION: u32 = 1;
+
+impl Plan {
+    /// Plans the sources and what is done with their records.
+    ///
+    /// # Errors
+    /// Every fault. Keys are relative to the table, but for those that begin with `input.`.
+    pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<Fault>> {
+        let mut faults = check_shares(spec);
+        let context = Context { models: BTreeMap::new(), limits: spec.limits };
+        if spec.sources.is_empty() {
+            let message = "no source: say where records come from, such as [{ kind = \"images\", path = \"photos\" }]";
+            faults.push(Fault::new("sources", message));
+        }
+        let mut sources = Vec::new();
+        for (at, written) in spec.sources.iter().enumerate() {
+            match plan_source(written, spec.root.as_deref(), &context) {
+                Ok(source) => sources.push((at, source)),
+                Err(found) => faults.extend(found.into_iter().map(|fault| fault.within(&format!("sources[{at}]")))),
+            }
+        }
+        let schema = sources.first().map(|(_, source)| source.schema());
+        let target = Target::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
+        let Some(target) = target else { return Err(faults) };
+        let mut planned = Vec::new();
+        let mut vectors = Vec::new();
+        for (at, source) in sources {
+            let mut steps = Sketch { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
+            let (steps, vector) = steps.plan(&target, input.columns.is_some());
+            vectors.extend(vector);
+            planned.extend(steps.map(|steps| Planned { source, steps }));
+        }
+        let width = vectors.first().copied().unwrap_or(0);
+        if let Some(other) = vectors.iter().find(|&&other| other != width) {
+            let message = format!("its columns hold {other} values a record, those of the first source {width}");
+            faults.push(Fault::new("sources", message));
+        }
+        let columns_are_values = matches!(&target, Target::Features { columns } if columns.len() == width);
+        if faults.is_empty() { Ok(Self { target, sources: planned, width, columns_are_values }) } else { Err(faults) }
+    }
+
+    /// A digest of all that decides what is prepared; `None` where it is not known whether the inputs stay the same.
+    ///
+    /// # Errors
+    /// When the inputs cannot be listed.
+    pub(super) fn key(&self, spec: &DataSpec) -> Result<Option<String>, StageError> {
+        let mut inputs = Vec::new();
+        for Planned { source, .. } in &self.sources {
+            match source.inputs()? {
+                Some(files) => inputs.push(files),
+                None => return Ok(None),
+            }
+        }
+        let said = DataSpec { root: None, description: String::new(), licence: String::new(), ..spec.clone() };
+        let target = match &self.target {
+            Target::Images { channels, size, .. } => json!({ "channels": channels, "size": size }),
+            Target::Features { columns } => json!({ "columns": columns }),
+        };
+        let all = json!({ "version": VERSION, "spec": said, "target": target, "inputs": inputs });
+        Ok(Some(format!("{:x}", Sha256::digest(all.to_string()))))
+    }
+
+    /// What the records are.
+    pub(super) fn kind(&self) -> InputKind {
+        match self.target {
+            Target::Images { .. } => InputKind::Image,
+            Target::Features { .. } => InputKind::Features,
+        }
+    }
+}
+
+fn check_shares(spec: &DataSpec) -> Vec<Fault> {
+    let shares = [("validation", spec.validation), ("test", spec.test)];
+    let wrong = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
+    let mut faults: Vec<Fault> =
+        wrong.map(|(key, share)| Fault::new(key, format!("{share} is no share; write a number from 0 to 1"))).collect();
+    if faults.is_empty() && spec.validation + spec.test > 1.0 {
+        let message = format!("{} for validation and {} for the test are more than all", spec.validation, spec.test);
+        faults.push(Fault::new("test", message));
+    }
+    faults
+}
+
+fn plan_source(written: &Value, root: Option<&Path>, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    let Value::Object(table) = written else {
+        return Err(vec![Fault::new("", "expected a table, such as { kind = \"images\", path = \"photos\" }")]);
+    };
+    let mut options = table.clone();
+    let kind = match options.remove("kind") {
+        Some(Value::String(kind)) => kind,
+        Some(other) => return Err(vec![Fault::new("kind", format!("expected a string, met {other}"))]),
+        None => {
+            let known: Vec<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
+            let message = format!("`kind` is missing: it says what the source is; known: {}", known.join(", "));
+            return Err(vec![Fault::new("", message)]);
+        }
+    };
+    let kind = kind::find(source::KINDS, &kind, "source").map_err(|fault| vec![fault])?;
+    let (batch, faults) = kind::read::<BatchSize>(options.remove("batch").unwrap_or(Value::Null));
+    let mut faults: Vec<Fault> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+    if let Some(root) = root {
+        below(root, &mut options);
+    }
+    match (kind.plan)("data", Value::Object(options), batch.unwrap_or_default(), context) {
+        Ok(source) if faults.is_empty() => Ok(source),
+        Ok(_) => Err(faults),
+        Err(found) => {
+            faults.extend(found);
+            Err(faults)
+        }
+    }
+}
+
+/// Puts the root before relative paths.
+fn below(root: &Path, options: &mut Map<String, Value>) {
+    for key in PATHS {
+        if let Some(Value::String(path)) = options.get_mut(key)
+            && !is_url(path)
+            && !path.is_empty()
+        {
+            *path = root.join(&*path).to_string_lossy().into_owned();
+        }
+    }
+}
+
+impl Target {
+    /// What the input asks for, or else what the first source has; `None` where neither is known.
+    fn new(spec: &DataSpec, input: &InputSpec, schema: Option<&Schema>) -> Result<Option<Self>, Vec<Fault>> {
+        let told = input.told().map_err(|fault| vec![fault.within("input")])?;
+        let kind = told.or_else(|| schema.map(shown));
+        match (kind, schema) {
+            (Some(InputKind::Image), _) => Self::images(spec, input).map(Some),
+            (Some(InputKind::Features), Some(schema)) => Self::features(spec, input, schema).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn images(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<Fault>> {
+        let max_pixels = spec.limits.pixels;
+        let mut faults = Vec::new();
+        match input.size {
+            Some([height, width]) if height == 0 || width == 0 => {
+                faults.push(Fault::new("input.size", "a side of the image is 0"));
+            }
+            Some([height, width]) if (height as u64).saturating_mul(width as u64) > max_pixels => {
+                let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
+                faults.push(Fault::new("input.size", message));
+            }
+            _ => {}
+        }
+        if !spec.without.is_empty() {
+            faults.push(Fault::new("without", "leaves out columns of features, but the input is images"));
+        }
+        let target = Self::Images { channels: input.channels.unwrap_or_default(), size: input.size, max_pixels };
+        if faults.is_empty() { Ok(target) } else { Err(faults) }
+    }
+
+    fn features(spec: &DataSpec, input: &InputSpec, schema: &Schema) -> Result<Self, Vec<Fault>> {
+        if let Some(columns) = &input.columns {
+            let message = "the input names its columns; leave this out, or `columns` there";
+            let fault = (!spec.without.is_empty()).then(|| Fault::new("without", message));
+            return fault.map_or_else(|| Ok(Self::Features { columns: columns.clone() }), |fault| Err(vec![fault]));
+        }
+        let missing = spec.without.iter().filter_map(|name| find(schema, "without", name).err());
+        let mut faults: Vec<Fault> = missing.collect();
+        let others = [spec.label.as_deref(), spec.normal.as_ref().map(|normal| normal.column.as_str())];
+        let others: Vec<&str> = others.into_iter().flatten().chain([SOURCE, ROW]).collect();
+        let is_feature = |name: &str| !others.contains(&name) && spec.without.iter().all(|without| without != name);
+        let fields = schema.fields().iter().filter(|field| is_number(field.data_type()) && is_feature(field.name()));
+        let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
+        if columns.is_empty() {
+            let message = format!("there is no numeric column to take; there are: {}", names(schema).join(", "));
+            faults.push(Fault::new("sources", message));
+        }
+        if faults.is_empty() { Ok(Self::Features { columns }) } else { Err(faults) }
+    }
+}
+
+/// What a source's columns look like.
+fn shown(schema: &Schema) -> InputKind {
+    let image = schema.column_with_name(IMAGE).filter(|(_, field)| is_bytes(field.data_type()));
+    if image.is_some() { InputKind::Image } else { InputKind::Features }
+}
+
+fn is_bytes(column: &DataType) -> bool {
+    matches!(column, DataType::Binary | DataType::LargeBinary)
+}
+
+/// Whether a column gives a fixed number of values.
+fn is_number(column: &DataType) -> bool {
+    match column {
+        DataType::FixedSizeList(item, _) => item.data_type().is_numeric() || item.data_type() == &DataType::Boolean,
+        plain => plain.is_numeric() || plain == &DataType::Boolean,
+    }
+}
+
+fn names(schema: &Schema) -> Vec<&str> {
+    schema.fields().iter().map(|field| field.name().as_str()).collect()
+}
+
+fn find(schema: &Schema, key: &str, name: &str) -> Result<usize, Fault> {
+    schema.index_of(name).map_err(|_| {
+        let known = names(schema);
+        let hint = nearest(name, &known);
+        Fault::new(key, format!("there is no column `{name}`{hint}; the source has: {}", known.join(", ")))
+    })
+}
+
+/// The steps of one source while they are planned.
+struct Sketch<'a> {
+    spec: &'a DataSpec,
+    context: &'a Context,
+    /// Which source it is.
+    at: usize,
+    schema: SchemaRef,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Sketch<'_> {
+    /// The steps, where nothing is wrong with them, and the values of a feature record.
+    fn plan(&mut self, target: &Target, named: bool) -> (Option<Steps>, Option<usize>) {
+        let before = self.faults.len();
+        let spec = self.spec;
+        let keep = spec.keep.iter().enumerate().filter_map(|(number, comparison)| {
+            self.built(comparison.clone().plan(&self.schema, self.context), &format!("keep[{number}]"))
+        });
+        let keep = keep.collect();
+        let normal = spec
+            .normal
+            .as_ref()
+            .and_then(|comparison| self.built(comparison.clone().plan(&self.schema, self.context), "normal"));
+        let label = spec.label.as_deref().and_then(|name| self.label(name));
+        let (mut image, mut features, mut width) = (None, None, None);
+        match target {
+            Target::Images { .. } => image = self.image(),
+            Target::Features { columns } => (features, width) = self.features(columns, named),
+        }
+        let origins = Origins::new(&self.schema);
+        let steps = Steps { keep, features, normal, label, image, origins };
+        ((self.faults.len() == before).then_some(steps), width)
+    }
+
+    fn built(&mut self, planned: Result<Box<dyn TransformPlan>, Vec<Fault>>, key: &str) -> Option<Box<dyn Transform>> {
+        let built = planned.and_then(|plan| plan.build().map_err(|error| vec![Fault::new("", error.to_string())]));
+        let faults = &mut *self.faults;
+        built.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
+    }
+
+    fn label(&mut self, name: &str) -> Option<usize> {
+        let found = find(&self.schema, "label", name).and_then(|place| {
+            let column = self.schema.field(place).data_type();
+            let value = match column {
+                DataType::Dictionary(_, value) => value,
+                plain => plain,
+            };
+            let is_label = value.is_numeric() || value.is_string() || value == &DataType::Boolean;
+            let message = || format!("column `{name}` holds {column}, no numbers, strings or truth values");
+            if is_label { Ok(place) } else { Err(Fault::new("label", message())) }
+        });
+        found.map_err(|fault| self.faults.push(fault)).ok()
+    }
+
+    fn image(&mut self) -> Option<usize> {
+        let place = self.schema.index_of(IMAGE).ok();
+        let found = place.filter(|&place| is_bytes(self.schema.field(place).data_type()));
+        if found.is_none() {
+            let known = names(&self.schema).join(", ");
+            let message =
+                format!("the model takes images, but there is no column `{IMAGE}` of them; there are: {known}");
+            self.faults.push(Fault::new(format!("sources[{}]", self.at), message));
+        }
+        found
+    }
+
+    fn features(&mut self, columns: &[String], named: bool) -> (Option<Box<dyn Transform>>, Option<usize>) {
+        let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
+        let planned = kind::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
+        let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
+        let vector = planned.as_ref().ok().and_then(|plan| {
+            let schema = plan.schema();
+            TensorShape::of(schema.fields().last()?)?.len()
+        });
+        let planned = planned.map_err(|found| found.into_iter().map(|fault| Fault::new("", fault.message)).collect());
+        let key = if named { "input.columns".to_owned() } else { format!("sources[{}]", self.at) };
+        (self.built(planned, &key), vector)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a model makes of corrupted records: which corruptions are tried, and how close it comes to the clean record.
+
+use super::evaluation::{Closeness, Denoising};
+use super::runner::Runner;
+use super::sample::{Entry, Sample, Slice};
+use super::tally::Quality;
+use crate::corruption::{Amount, Corruption, CorruptionSpec, Noise};
+use crate::error::{Fault, StageError};
+use crate::image::PixelFormat;
+use crate::kind;
+use crate::model::{Card, Loss, ModelInput};
+
+/// Records that are corrupted at most, once for each corruption: denoisers of photographs take a second an image.
+pub(super) const MOST_CORRUPTED: usize = 1000;
+
+/// The noise at which denoisers are compared, in steps of 8 bits.
+const USUAL_SIGMAS: [f64; 3] = [15.0, 25.0, 50.0];
+
+/// Corruptions that are done one after the other, and what they are called.
+pub(super) struct Level {
+    corruptions: Vec<Corruption>,
+    text: String,
+}
+
+impl Level {
+    /// Checks corruptions against what a model takes.
+    ///
+    /// # Errors
+    /// Every fault of theirs.
+    pub(super) fn plan(specs: &[CorruptionSpec], format: Option<&PixelFormat>) -> Result<Self, Vec<Fault>> {
+        let corruptions: Vec<Corruption> = specs.iter().map(|spec| spec.plan(format)).collect::<Result<_, _>>()?;
+        let text: Vec<String> = corruptions.iter().map(Corruption::summary).collect();
+        Ok(Self { corruptions, text: text.join(", then ") })
+    }
+
+    /// The corruptions, in a phrase.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Corrupts a record in place.
+    pub(super) fn apply(&self, values: &mut [f32], entry: &Entry, format: Option<&PixelFormat>) {
+        let flat = (1, values.len());
+        let size = format.map_or(Some(flat), |format| format.size(&entry.shape)).unwrap_or(flat);
+        for (place, corruption) in self.corruptions.iter().enumerate() {
+            corruption.apply(values, size, format, entry.identity.wrapping_add(place as u64));
+        }
+    }
+}
+
+/// The corruptions that a model was trained with, as they are tried: normal noise of a range at each of the usual sigmas in
+/// there, anything else as it was trained with.
+///
+/// # Errors
+/// Every fault of what the card keeps.
+pub(super) fn trained_with(card: &Card) -> Result<Vec<Vec<CorruptionSpec>>, Vec<Fault>> {
+    let written = card.training.as_ref().and_then(|training| training.file.get("corruption"));
+    let tables = match written {
+        None => return Ok(Vec::new()),
+        Some(serde_json::Value::Array(tables)) => tables.clone(),
+        Some(table) => vec![table.clone()],
+    };
+    let specs = tables.into_iter().map(kind::options::<CorruptionSpec>).collect::<Result<Vec<_>, _>>()?;
+    let range = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
+        (Noise::Gaussian, Some(Amount::Range([low, high]))) => Some((low, high)),
+        _ => None,
+    });
+    let Some((low, high)) = range else { return Ok(if specs.is_empty() { vec![] } else { vec![specs] }) };
+    let mut sigmas: Vec<f64> = USUAL_SIGMAS.into_iter().filter(|sigma| (low..=high).contains(sigma)).collect();
+    if sigmas.is_empty() {
+        sigmas.push((low + high) / 2.0);
+    }
+    let fixed = |sigma: f64| {
+        let fix = |spec: &CorruptionSpec| match spec.noise {
+            Noise::Gaussian => CorruptionSpec { sigma: Some(Amount::Fixed(sigma)), ..spec.clone() },
+            _ => spec.clone(),
+        };
+        specs.iter().map(fix).collect()
+    };
+    Ok(sigmas.into_iter().map(fixed).collect())
+}
+
+/// Corrupts records, lets the model see them, and compares both with the clean ones; anomalies are left out. `None` where no
+/// record could be compared.
+///
+/// # Errors
+/// When records cannot be read.
+pub(super) fn measure(
+    runner: &mut Runner,
+    input: &ModelInput,
+    sample: &Sample<'_>,
+    level: &Level,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Option<Denoising>, StageError> {
+    let format = match input {
+        ModelInput::Image(image) => Some(&image.format),
+        _ => None,
+    };
+    let mut before = Comparison::new(format, sample.len());
+    let mut after = Comparison::new(format, sample.len());
+    sample.read(input, &mut |clean| {
+        let mut noisy = clean.clone();
+        for entry in &clean.entries {
+            level.apply(&mut noisy.values[entry.at.clone()], entry, format);
+        }
+        let given = runner.run(&noisy, false);
+        let Some(outputs) = given.outputs else { return Ok(()) };
+        for (entry, _) in clean.entries.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
+            before.add(clean, entry, &noisy.values[entry.at.clone()]);
+            after.add(clean, entry, &outputs[entry.at.clone()]);
+        }
+        progress(clean.entries.last().map_or(0, |entry| entry.place + 1));
+        Ok(())
+    })?;
+    let corruption = level.text.clone();
+    let records = before.records;
+    let both = before.finish().zip(after.finish());
+    Ok(both.map(|(noisy, output)| Denoising { corruption, records, noisy, output }))
+}
+
+/// How close records are to clean ones, while they are compared.
+struct Comparison {
+    squares: f64,
+    records: usize,
+    quality: Option<Quality>,
+}
+
+impl Comparison {
+    fn new(format: Option<&PixelFormat>, expected: usize) -> Self {
+        Self { squares: 0.0, records: 0, quality: format.map(|format| Quality::new(format.clone(), expected)) }
+    }
+
+    fn add(&mut self, clean: &Slice, entry: &Entry, other: &[f32]) {
+        let target = clean.of(entry);
+        self.squares += Loss::Mse.error(target, other);
+        self.records += 1;
+        if let Some(quality) = &mut self.quality {
+            quality.add(entry.place, &entry.shape, target, other);
+        }
+    }
+
+    fn finish(&self) -> Option<Closeness> {
+        let images = self.quality.as_ref().and_then(Quality::finish);
+        (self.records > 0).then(|| Closeness { mse: self.squares / self.records as f64, images })
+    }
+}

@@ -1,0 +1,94 @@
+//! How well codes tell labels apart: classifiers fitted to codes of the training part, scored with others.
+
+use super::evaluation::{Accuracy, Labels};
+use super::runner::Runner;
+use super::sample::Sample;
+use super::tally::Kept;
+use crate::error::StageError;
+use crate::measure::probe::Probe;
+use crate::measure::{Pca, Rows, neighbours};
+use crate::model::ModelInput;
+
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 5;
+/// Labels that are told apart at most: beyond, a label is rather a name.
+pub(super) const MOST_LABELS: usize = 128;
+
+/// Codes with labels.
+struct Labelled {
+    codes: Vec<f32>,
+    pca: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+/// Fits classifiers to the codes of `fitted`, and scores them with those that were kept. `None` where no label is left, or
+/// one alone.
+///
+/// # Errors
+/// When records cannot be read.
+pub(super) fn measure(
+    runner: &mut Runner,
+    input: &ModelInput,
+    fitted: &Sample<'_>,
+    scored: &Kept,
+    pca: Option<&Pca>,
+    code_size: usize,
+) -> Result<Option<Labels>, StageError> {
+    let known = encode(runner, input, fitted, pca)?;
+    let asked = labelled(scored, code_size, pca.map(Pca::size));
+    let mut classes = known.labels.clone();
+    classes.sort_unstable();
+    classes.dedup();
+    let latent = accuracy(&known.codes, &asked.codes, code_size, &known.labels, &asked.labels);
+    let pca = pca.and_then(|pca| accuracy(&known.pca, &asked.pca, pca.size(), &known.labels, &asked.labels));
+    Ok(latent.map(|latent| Labels {
+        classes: classes.len(),
+        fitted: known.labels.len(),
+        scored: asked.labels.len(),
+        latent,
+        pca,
+    }))
+}
+
+fn encode(
+    runner: &mut Runner,
+    input: &ModelInput,
+    fitted: &Sample<'_>,
+    pca: Option<&Pca>,
+) -> Result<Labelled, StageError> {
+    let mut known = Labelled { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
+    fitted.read(input, &mut |slice| {
+        let given = runner.run(slice, true);
+        let codes = given.codes.unwrap_or_default();
+        let len = codes.len() / slice.entries.len().max(1);
+        for (row, entry) in slice.entries.iter().enumerate() {
+            if let (Some(label), false) = (entry.label, given.failed[row]) {
+                known.labels.push(label);
+                known.codes.extend_from_slice(&codes[row * len..(row + 1) * len]);
+                known.pca.extend(pca.map(|pca| pca.encode(slice.of(entry))).unwrap_or_default());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(known)
+}
+
+/// Those of the kept codes that have a label.
+fn labelled(kept: &Kept, code_size: usize, pca_size: Option<usize>) -> Labelled {
+    let mut asked = Labelled { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
+    for (row, label) in kept.labels.iter().enumerate() {
+        if let Some(label) = label {
+            asked.labels.push(*label);
+            asked.codes.extend_from_slice(&kept.codes[row * code_size..(row + 1) * code_size]);
+            asked.pca.extend(pca_size.map(|size| &kept.pca[row * size..(row + 1) * size]).unwrap_or_default());
+        }
+    }
+    asked
+}
+
+fn accuracy(known: &[f32], asked: &[f32], width: usize, labels: &[u32], truth: &[u32]) -> Option<Accuracy> {
+    let (known, asked) = (Rows::new(known, width), Rows::new(asked, width));
+    let probe = Probe::fit(known, labels)?.accuracy(asked, truth)?;
+    let neighbours = neighbours::accuracy(known, labels, asked, truth, NEIGHBOURS)?;
+    Some(Accuracy { neighbours, probe })
+}

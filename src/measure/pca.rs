@@ -1,0 +1,302 @@
+//! Principal components: the best that a linear autoencoder of the same code size can do.
+
+use nalgebra::{DMatrix, DMatrixView, DVector, SymmetricEigen};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+/// Values of a row up to which the covariance is decomposed as a whole: a few seconds of work, and 8 MiB.
+const EXACT_WIDTH: usize = 1024;
+/// Directions that are sought beyond those that are wanted, so that the wanted ones settle sooner.
+const SPARE: usize = 16;
+/// Passes over the rows after which directions are taken as they are.
+const PASSES: usize = 16;
+/// What a pass may still gain, as a share of the variance that is not captured, when the directions have settled.
+const SETTLED: f64 = 1e-4;
+/// Values that are worked on at a time: 8 MiB of float64.
+const BLOCK_VALUES: usize = 1 << 20;
+
+/// Principal components of a set of rows.
+#[derive(Debug)]
+pub struct Pca {
+    mean: DVector<f32>,
+    /// Width x code size; columns are orthonormal.
+    components: DMatrix<f32>,
+    explained: Vec<f64>,
+    variance: f64,
+}
+
+impl Pca {
+    /// Fits `size` components (at most `width`) to rows of `width` values. `pass` hands all rows, the same each time, to
+    /// its argument: some whole rows at a time, all finite. It is called three times for rows of at most 1,024 values,
+    /// whose covariance is decomposed as a whole, and up to 17 times for longer ones, by block subspace iteration (Halko,
+    /// Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011). `None` where there are
+    /// fewer than two rows, or nothing to find.
+    ///
+    /// # Errors
+    /// What `pass` gives.
+    pub fn fit<E>(
+        width: usize,
+        size: usize,
+        mut pass: impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
+        let size = size.min(width);
+        let (mut count, mut sums) = (0, DVector::<f64>::zeros(width));
+        pass(&mut |rows| {
+            for row in rows.chunks_exact(width.max(1)) {
+                count += 1;
+                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
+        })?;
+        if count < 2 || size == 0 {
+            return Ok(None);
+        }
+        let mean = sums / count as f64;
+        let mut blocks = |work: &mut dyn FnMut(DMatrix<f32>)| in_blocks(&mean, &mut pass, work);
+        let found = if width <= EXACT_WIDTH { exact(width, &mut blocks)? } else { iterate(width, size, &mut blocks)? };
+        Ok(found.filter(|found| found.variance.is_finite()).map(|found| {
+            let freedom = (count - 1) as f64;
+            let explained = found.spectrum.values.iter().take(size).map(|value| value.max(0.0) / freedom);
+            Self {
+                mean: mean.map(|value| value as f32),
+                components: found.spectrum.directions.columns(0, size).map(|value| value as f32),
+                explained: explained.collect(),
+                variance: found.variance / freedom,
+            }
+        }))
+    }
+
+    /// Values of a code.
+    pub fn size(&self) -> usize {
+        self.components.ncols()
+    }
+
+    /// The variance along each component, descending, in the squared units of the rows; sums are divided by their number
+    /// less one.
+    pub fn explained(&self) -> &[f64] {
+        &self.explained
+    }
+
+    /// The share of the rows' variance that lies along the components, 0 to 1; 1 where rows never vary.
+    pub fn explained_share(&self) -> f64 {
+        if self.variance > 0.0 { (self.explained.iter().sum::<f64>() / self.variance).min(1.0) } else { 1.0 }
+    }
+
+    /// The codes of rows, one after the other.
+    pub fn encode(&self, rows: &[f32]) -> Vec<f32> {
+        let mut centred = DMatrixView::from_slice(rows, self.mean.len(), rows.len() / self.mean.len()).into_owned();
+        centred.column_iter_mut().for_each(|mut row| row -= &self.mean);
+        (self.components.transpose() * centred).data.into()
+    }
+
+    /// The rows that codes stand for.
+    pub fn decode(&self, codes: &[f32]) -> Vec<f32> {
+        let codes = DMatrixView::from_slice(codes, self.size(), codes.len() / self.size());
+        let mut rows = &self.components * codes;
+        rows.column_iter_mut().for_each(|mut row| row += &self.mean);
+        rows.data.into()
+    }
+}
+
+/// Directions with the squares along them, summed over all rows, descending; and the squares in all directions.
+struct Found {
+    spectrum: Spectrum,
+    variance: f64,
+}
+
+/// Hands the rows over as columns of matrices, less their mean.
+fn in_blocks<E>(
+    mean: &DVector<f64>,
+    pass: &mut impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
+    work: &mut dyn FnMut(DMatrix<f32>),
+) -> Result<(), E> {
+    let width = mean.len();
+    let most = (BLOCK_VALUES / width).max(1) * width;
+    let mut block = Vec::with_capacity(most);
+    let mut flush = |block: &mut Vec<f32>| {
+        let rows = block.len() / width;
+        work(DMatrix::from_vec(width, rows, std::mem::take(block)));
+    };
+    pass(&mut |rows| {
+        for row in rows.chunks_exact(width) {
+            block.extend(row.iter().zip(mean).map(|(&value, mean)| (f64::from(value) - mean) as f32));
+            if block.len() >= most {
+                flush(&mut block);
+            }
+        }
+    })?;
+    if !block.is_empty() {
+        flush(&mut block);
+    }
+    Ok(())
+}
+
+type Blocks<'a, E> = &'a mut dyn FnMut(&mut dyn FnMut(DMatrix<f32>)) -> Result<(), E>;
+
+fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<Found>, E> {
+    let mut squares = DMatrix::<f64>::zeros(width, width);
+    blocks(&mut |rows| {
+        let rows = rows.cast::<f64>();
+        squares.gemm(1.0, &rows, &rows.transpose(), 1.0);
+    })?;
+    let variance = squares.trace();
+    Ok(Spectrum::of(squares).map(|spectrum| Found { spectrum, variance }))
+}
+
+fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<Found>, E> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let sought = (size + SPARE).min(width);
+    let start = DMatrix::<f32>::from_fn(width, sought, |_, _| rng.sample(StandardNormal));
+    let mut basis = start.qr().q();
+    let mut before = 0.0;
+    let mut passes = 0;
+    loop {
+        passes += 1;
+        let across = basis.transpose();
+        let mut inside = DMatrix::<f64>::zeros(sought, sought);
+        let mut turned = DMatrix::<f32>::zeros(width, sought);
+        let mut variance = 0.0;
+        blocks(&mut |rows| {
+            let codes = &across * &rows;
+            turned.gemm(1.0, &rows, &codes.transpose(), 1.0);
+            let codes = codes.cast::<f64>();
+            inside.gemm(1.0, &codes, &codes.transpose(), 1.0);
+            variance += rows.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+        })?;
+        let Some(mut spectrum) = Spectrum::of(inside) else { return Ok(None) };
+        let captured: f64 = spectrum.values.iter().take(size).sum();
+        if captured - before <= SETTLED * (variance - captured).max(1e-6 * variance) || passes == PASSES {
+            spectrum.directions = basis.cast::<f64>() * spectrum.directions;
+            return Ok(Some(Found { spectrum, variance }));
+        }
+        before = captured;
+        basis = turned.qr().q();
+    }
+}
+
+/// Eigenvalues of a symmetric matrix, descending, and their eigenvectors as columns.
+struct Spectrum {
+    values: Vec<f64>,
+    directions: DMatrix<f64>,
+}
+
+impl Spectrum {
+    /// `None` where the matrix holds what is not finite, or the decomposition does not come to an end.
+    fn of(matrix: DMatrix<f64>) -> Option<Self> {
+        let size = matrix.nrows();
+        if matrix.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, 64 * size.max(1))?;
+        let mut order: Vec<usize> = (0..size).collect();
+        order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+        let values = order.iter().map(|&place| eigen.eigenvalues[place]).collect();
+        Some(Self { values, directions: eigen.eigenvectors.select_columns(&order) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::testing::clouds;
+    use super::*;
+
+    fn fit(values: &[f32], width: usize, size: usize) -> Option<Pca> {
+        let pass = |work: &mut dyn FnMut(&[f32])| {
+            values.chunks(7 * width).for_each(work);
+            Ok::<_, ()>(())
+        };
+        Pca::fit(width, size, pass).unwrap()
+    }
+
+    fn mse(pca: &Pca, values: &[f32]) -> f64 {
+        let back = pca.decode(&pca.encode(values));
+        let squares = values.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2));
+        squares.sum::<f64>() / values.len() as f64
+    }
+
+    fn near(met: f64, expected: f64, share: f64) {
+        assert!((met / expected - 1.0).abs() < share, "{met}, expected {expected}");
+    }
+
+    #[test]
+    fn figures_are_those_of_scikit_learn() {
+        // PCA(2).fit(rows 0..120): explained_variance_, explained_variance_ratio_.sum(), and the mean squared error of
+        // inverse_transform(transform(rows 120..200)) of the same clouds
+        let ((fitted, _), (scored, _)) = (clouds(120, 0), clouds(80, 120));
+        let pca = fit(&fitted, 6, 2).unwrap();
+        near(pca.explained()[0], 46.191_658_649_236_47, 1e-8);
+        near(pca.explained()[1], 35.645_747_589_727_14, 1e-8);
+        near(pca.explained_share(), 0.650_709_832_758_151_3, 1e-8);
+        near(mse(&pca, &scored), 7.671_466_800_802_268, 1e-5);
+    }
+
+    /// 60 rows of 1,100 values, beyond the exact way: 8 directions of falling weight, and a little of every other.
+    fn wide() -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut normal = || -> f32 { rng.sample(StandardNormal) };
+        let directions: Vec<f32> = (0..8 * 1100).map(|_| normal()).collect();
+        let row = |_| {
+            let weights: [f32; 8] = std::array::from_fn(|place| normal() / (1 + place) as f32);
+            let value = |at: usize| (0..8).map(|place| weights[place] * directions[place * 1100 + at]).sum::<f32>();
+            (0..1100).map(|at| value(at) + 3.0 + 0.05 * normal()).collect::<Vec<f32>>()
+        };
+        (0..60).flat_map(row).collect()
+    }
+
+    #[test]
+    fn wide_rows_give_what_the_whole_decomposition_gives() {
+        let values = wide();
+        let iterated = fit(&values, 1100, 5).unwrap();
+        // The same by way of the 60 x 60 matrix of products between rows, whose eigenvalues are those of the covariance.
+        let rows = DMatrix::from_column_slice(1100, 60, &values).cast::<f64>();
+        let mean = rows.column_mean();
+        let rows = DMatrix::from_fn(1100, 60, |at, row| rows[(at, row)] - mean[at]);
+        let products = rows.transpose() * &rows;
+        let all = Spectrum::of(products).unwrap();
+        for (met, expected) in iterated.explained().iter().zip(&all.values) {
+            near(*met, expected / 59.0, 1e-4);
+        }
+        let left: f64 = all.values[5..].iter().sum();
+        near(mse(&iterated, &values), left / values.len() as f64, 1e-3);
+    }
+
+    #[test]
+    fn components_are_orthonormal_and_as_many_as_fit() {
+        let (values, _) = clouds(50, 0);
+        let pca = fit(&values, 6, 99).unwrap();
+        assert_eq!(pca.size(), 6);
+        let products = pca.components.transpose() * &pca.components;
+        assert!((products - DMatrix::identity(6, 6)).amax() < 1e-6);
+        assert!(mse(&pca, &values) < 1e-10);
+        near(pca.explained_share(), 1.0, 1e-9);
+    }
+
+    #[test]
+    fn rows_that_never_vary_are_reconstructed_as_they_are() {
+        for width in [4, 1100] {
+            let values = vec![3.0; 5 * width];
+            let pca = fit(&values, width, 2).unwrap();
+            assert_eq!(mse(&pca, &values), 0.0);
+            assert_eq!(pca.explained_share(), 1.0);
+        }
+    }
+
+    #[test]
+    fn without_rows_or_with_what_is_not_finite_nothing_is_found() {
+        assert!(fit(&[], 4, 2).is_none());
+        assert!(fit(&[1.0; 4], 4, 2).is_none());
+        assert!(fit(&[1.0; 8], 4, 0).is_none());
+        for width in [2, 1100] {
+            let mut values = vec![1.0; 3 * width];
+            values[1] = f32::NAN;
+            assert!(fit(&values, width, 1).is_none());
+        }
+    }
+
+    #[test]
+    fn a_failing_pass_is_told() {
+        assert_eq!(Pca::fit(4, 2, |_| Err("gone")).err(), Some("gone"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Batches for training and validation: records read in a seeded order, cut, turned over, scaled, corrupted.
+
+use std::sync::Arc;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::spec::Flips;
+use crate::corruption::Corruption;
+use crate::data::{Permutation, Record, Records, Values};
+use crate::error::StageError;
+use crate::image::PixelFormat;
+use crate::model::Scaling;
+
+/// How records become what the network sees.
+pub struct Preparation {
+    /// What the values of a record are.
+    pub values: Preparing,
+    /// Done to the input, one after the other; the target stays clean.
+    pub corruption: Vec<Corruption>,
+    /// Side of the squares that images are cut into.
+    pub crop: Option<usize>,
+    /// Squares of each image in an epoch.
+    pub crops: usize,
+    /// How images are turned over.
+    pub flips: Flips,
+    /// Seed of the training.
+    pub seed: u64,
+}
+
+/// How raw values become a tensor's.
+pub enum Preparing {
+    /// Pixels; the layout is planes.
+    Pixels(PixelFormat),
+    /// Features.
+    Features(Scaling),
+}
+
+/// Records of one shape: what goes in, and what should come out.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// How many.
+    pub records: usize,
+    /// Shape of each: one dimension, or channels, height, width.
+    pub shape: Vec<usize>,
+    /// Values that go in, record after record; empty where they are the target's.
+    pub input: Vec<f32>,
+    /// Values that should come out.
+    pub target: Vec<f32>,
+}
+
+/// The part of the data that is looked at, in some order.
+#[derive(Clone)]
+pub struct Order {
+    records: Arc<Records>,
+    preparation: Arc<Preparation>,
+    /// Another number is another order, other cuts and other noise; `None`: the records as they lie, each alike in every
+    /// run.
+    epoch: Option<u32>,
+    batch_size: usize,
+}
+
+/// Keeps the random streams of one seed apart.
+const ORDER: u64 = 0x6f72_6465;
+const CUT: u64 = 0x6375_7400;
+const NOISE: u64 = 0x6e6f_6973;
+
+impl Order {
+    /// All records of `records`, in batches, for an epoch of training.
+    pub fn training(records: &Arc<Records>, preparation: &Arc<Preparation>, epoch: u32, batch_size: usize) -> Self {
+        Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: Some(epoch), batch_size }
+    }
+
+    /// All records of `records`, for a measurement that is the same every time.
+    pub fn validation(records: &Arc<Records>, preparation: &Arc<Preparation>, batch_size: usize) -> Self {
+        Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: None, batch_size }
+    }
+
+    /// Records, or cuts of them.
+    pub fn len(&self) -> u64 {
+        let crops = if self.preparation.crop.is_some() { self.preparation.crops } else { 1 };
+        self.records.len() as u64 * crops as u64
+    }
+
+    /// How many batches.
+    pub fn batches(&self) -> u64 {
+        self.len().div_ceil(self.batch_size as u64)
+    }
+
+    /// Batch `number`, counted from 0.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn batch(&self, number: u64) -> Result<Batch, StageError> {
+        let (start, len) = (number * self.batch_size as u64, self.len());
+        let end = (start + self.batch_size as u64).min(len);
+        let key = |epoch: u32| mix(self.preparation.seed, ORDER) ^ u64::from(epoch);
+        let permutation = self.epoch.map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
+        let mut batch = Batch { records: 0, shape: Vec::new(), input: Vec::new(), target: Vec::new() };
+        let mut record = Record::default();
+        for place in start..end {
+            let at = permutation.map_or(place, |permutation| permutation.at(place));
+            let index = at % self.records.len().max(1) as u64;
+            self.records.read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
+            let visit = mix(record.identity ^ mix(self.preparation.seed, at), self.epoch.map_or(0, u64::from));
+            self.append(&record, visit, &mut batch);
+        }
+        Ok(batch)
+    }
+
+    /// Appends a record as the network sees it; `visit` is the seed of this one look at it.
+    fn append(&self, record: &Record, visit: u64, batch: &mut Batch) {
+        let preparation = &*self.preparation;
+        let start = batch.target.len();
+        let shape = match (&preparation.values, &record.values) {
+            (Preparing::Pixels(format), Values::U8(pixels)) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, CUT));
+                let window = preparation.window(record.shape, &mut rng, self.epoch.is_some());
+                window.write(format, pixels, record.shape, &mut batch.target);
+                vec![format.channels.count(), window.height, window.width]
+            }
+            (Preparing::Features(scaling), Values::F32(values)) => {
+                let scale = |(i, &value): (usize, &f32)| {
+                    let (scale, offset) = scaling.affine(i);
+                    (f64::from(value) * scale + offset) as f32
+                };
+                batch.target.extend(values.iter().enumerate().map(scale));
+                vec![values.len()]
+            }
+            // Records are what the preparation was made for; another kind would be a batch that fits no network.
+            _ => Vec::new(),
+        };
+        if !preparation.corruption.is_empty() {
+            batch.input.extend_from_slice(&batch.target[start..]);
+            let (size, format) = match (&preparation.values, shape.as_slice()) {
+                (Preparing::Pixels(format), &[_, height, width]) => ((height, width), Some(format)),
+                _ => ((1, batch.target.len() - start), None),
+            };
+            for (place, corruption) in preparation.corruption.iter().enumerate() {
+                let seed = mix(mix(visit, NOISE), place as u64);
+                corruption.apply(&mut batch.input[start..], size, format, seed);
+            }
+        }
+        batch.shape = shape;
+        batch.records += 1;
+    }
+}
+
+/// A well-mixed number from two: the finaliser of MurmurHash3 over their sum.
+fn mix(one: u64, other: u64) -> u64 {
+    let mut x = one.wrapping_add(other.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
+/// A part of an image, turned over in some way.
+struct Window {
+    top: usize,
+    left: usize,
+    height: usize,
+    width: usize,
+    mirror: bool,
+    upside_down: bool,
+    transpose: bool,
+}
+
+impl Preparation {
+    fn window(&self, [height, width, _]: [usize; 3], rng: &mut ChaCha8Rng, turn: bool) -> Window {
+        let (h, w) = self.crop.map_or((height, width), |crop| (crop, crop));
+        let mut shift = |whole: usize, part: usize| rng.random_range(0..=whole.saturating_sub(part));
+        let (top, left) = (shift(height, h), shift(width, w));
+        let flips = if turn { self.flips } else { Flips::None };
+        let mut coin = |may: bool| may && rng.random::<bool>();
+        let all = flips == Flips::All;
+        let (mirror, upside_down) = (coin(flips != Flips::None), coin(all));
+        Window { top, left, height: h, width: w, mirror, upside_down, transpose: coin(all && h == w) }
+    }
+}
+
+impl Window {
+    /// Appends the window's pixels, as planes of the format's values.
+    fn write(&self, format: &PixelFormat, pixels: &[u8], [rows, columns, channels]: [usize; 3], out: &mut Vec<f32>) {
+        for channel in 0..channels {
+            let (scale, offset) = format.affine(channel);
+            let table: [f32; 256] = std::array::from_fn(|byte| byte as f32 * scale + offset);
+            for y in 0..self.height {
+                for x in 0..self.width {
+                    let (y, x) = if self.transpose { (x, y) } else { (y, x) };
+                    let y = reflect(self.top + if self.upside_down { self.height - 1 - y } else { y }, rows);
+                    let x = reflect(self.left + if self.mirror { self.width - 1 - x } else { x }, columns);
+                    out.push(table[usize::from(pixels[(y * columns + x) * channels + channel])]);
+                }
+            }
+        }
+    }
+}
+
+/// The place that a place beyond the edge is a mirror image of: an image that is smaller than its window goes on in its
+/// own reflection.
+fn reflect(place: usize, len: usize) -> usize {
+    let place = place % (2 * len).max(1);
+    if place < len { place } else { 2 * len - 1 - place }
+}

@@ -1,0 +1,214 @@
+//! The model folder that a training leaves: ONNX files, card, loss curve; measured by ONNX Runtime before it counts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::batches::{Order, Preparation};
+use super::checkpoint::Position;
+use super::declared::{Declared, Network};
+use super::net::Chain;
+use super::spec::TrainingFile;
+use super::{TrainError, curve, onnx};
+use crate::data::Records;
+use crate::durable::write_atomically;
+use crate::error::{Fault, StageError};
+use crate::metrics::Metrics;
+use crate::model::card::{CARD, Card, ErrorStats, Training};
+use crate::model::feature_errors::FeatureErrors;
+use crate::model::input::InputSpec;
+use crate::model::{Model, ModelSpec, Pass, RuntimeSpec, runtime};
+
+/// What a training has come to.
+pub struct Outcome<'a> {
+    /// What was asked for.
+    pub file: &'a TrainingFile,
+    /// The network.
+    pub declared: &'a Declared,
+    /// The input as the card says it.
+    pub input: InputSpec,
+    /// The weights to keep, of all chains one after the other.
+    pub weights: Vec<Vec<f32>>,
+    /// Where it stands.
+    pub position: &'a Position,
+    /// Numbers that were learned.
+    pub parameters: usize,
+    /// What it was trained with.
+    pub data: Data,
+}
+
+/// What a model was trained with.
+pub struct Data {
+    /// SHA-256 over all records.
+    pub digest: String,
+    /// Records that it learned from.
+    pub training: usize,
+    /// Records that it is measured by.
+    pub validation: Arc<Records>,
+    /// How records become tensors.
+    pub preparation: Arc<Preparation>,
+}
+
+/// Writes the folder. The card comes last: what a crash leaves behind is seen to be no whole model.
+///
+/// # Errors
+/// When the system refuses, or ONNX Runtime does.
+pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<(), TrainError> {
+    let mut files = BTreeMap::new();
+    let mut weights = outcome.weights.as_slice();
+    for (name, ends, chain) in parts(&outcome.declared.network) {
+        let (own, rest) = weights.split_at(chain.parameters().len());
+        weights = rest;
+        let bytes = onnx::write(&outcome.file.head.name, ends, chain, own, &properties(outcome));
+        write_atomically(&out.join(name), &bytes)?;
+        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        files.insert(name.to_owned(), format!("sha256:{digest}"));
+    }
+    curve::write(&out.join(curve::CURVE), &outcome.position.curve)?;
+    let mut card = card(outcome, files);
+    write_card(out, &card)?;
+    if let Some(stats) = measure(out, outcome)? {
+        card.metrics.insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
+        card.reconstruction_error = Some(stats);
+        write_card(out, &card)?;
+    }
+    Ok(())
+}
+
+/// The files of a network, the names of their ends, and what they hold.
+fn parts(network: &Network) -> Vec<(&'static str, [&'static str; 2], &Chain)> {
+    match network {
+        Network::Autoencoder { encoder, decoder } => vec![
+            ("encoder.onnx", ["input", "latent"], encoder),
+            ("decoder.onnx", ["latent", "reconstruction"], decoder),
+        ],
+        Network::Whole(whole) => vec![("model.onnx", ["input", "output"], whole)],
+    }
+}
+
+fn properties(outcome: &Outcome<'_>) -> Vec<(&'static str, String)> {
+    let head = &outcome.file.head;
+    vec![
+        ("kind", head.kind.tell()),
+        ("description", head.description.clone()),
+        ("loss", outcome.declared.loss.as_str().to_owned()),
+        ("training_data", outcome.file.data.description.clone()),
+        ("licence", outcome.file.data.licence.clone()),
+    ]
+}
+
+fn card(outcome: &Outcome<'_>, files: BTreeMap<String, String>) -> Card {
+    let (head, data) = (&outcome.file.head, &outcome.file.data);
+    let architecture = outcome.declared.network.chains().into_iter().flat_map(Chain::describe).collect();
+    let multiple = outcome.declared.network.multiple();
+    Card {
+        name: head.name.clone(),
+        kind: head.kind.tell(),
+        description: head.description.clone(),
+        code_size: head.code_size,
+        multiple: (multiple > 1).then_some(multiple),
+        loss: outcome.declared.loss,
+        input: outcome.input.clone(),
+        reconstruction_error: None,
+        training: Some(Training {
+            data: data.description.clone(),
+            licence: data.licence.clone(),
+            data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
+            architecture,
+            hyperparameters: hyperparameters(outcome),
+            file: portable(outcome.file.written.clone()),
+        }),
+        metrics: BTreeMap::new(),
+        files,
+    }
+}
+
+fn hyperparameters(outcome: &Outcome<'_>) -> BTreeMap<String, Value> {
+    let (training, position) = (&outcome.file.training, outcome.position);
+    let mut all = BTreeMap::from([
+        ("optimiser".to_owned(), json!(training.optimiser)),
+        ("learning_rate".to_owned(), json!(training.learning_rate)),
+        ("schedule".to_owned(), json!(training.schedule)),
+        ("batch_size".to_owned(), json!(training.batch_size)),
+        ("epochs".to_owned(), json!(position.epoch)),
+        ("steps".to_owned(), json!(position.step)),
+        ("seconds".to_owned(), json!(position.seconds.round())),
+        ("seed".to_owned(), json!(outcome.file.head.seed)),
+        ("parameters".to_owned(), json!(outcome.parameters)),
+        ("training_records".to_owned(), json!(outcome.data.training)),
+        ("validation_records".to_owned(), json!(outcome.data.validation.len())),
+    ]);
+    if let Some(sparsity) = &outcome.file.sparsity {
+        all.insert("sparsity".to_owned(), json!(sparsity));
+    }
+    if !outcome.data.preparation.corruption.is_empty() {
+        let each: Vec<String> = outcome.data.preparation.corruption.iter().map(|one| one.summary()).collect();
+        all.insert("corruption".to_owned(), json!(each));
+    }
+    all
+}
+
+/// The training file without what holds on this machine alone: where the data lies.
+fn portable(mut written: Value) -> Value {
+    if let Some(data) = written.get_mut("data").and_then(Value::as_object_mut) {
+        data.remove("root");
+    }
+    without_nulls(written)
+}
+
+/// TOML has no nulls.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let kept = table.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
+        value => value,
+    }
+}
+
+fn write_card(out: &Path, card: &Card) -> Result<(), TrainError> {
+    let text =
+        toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
+    Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
+}
+
+/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it.
+fn measure(out: &Path, outcome: &Outcome<'_>) -> Result<Option<ErrorStats>, TrainError> {
+    let refused = |faults: Vec<Fault>| {
+        let reasons: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+        TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
+    };
+    let settings = RuntimeSpec::default();
+    runtime::init(&settings).map_err(|fault| refused(vec![fault]))?;
+    let spec = ModelSpec { path: Some(out.to_path_buf()), ..ModelSpec::default() };
+    let name = &outcome.file.head.name;
+    let model = Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(refused)?;
+    let mut chain = model.chain(Pass::Whole)?;
+    let Data { validation, preparation, .. } = &outcome.data;
+    let order = Order::validation(validation, preparation, outcome.file.training.batch_size);
+    let (mut errors, mut output) = (Vec::new(), Vec::new());
+    let mut features = outcome.input.columns.as_ref().map(|columns| FeatureErrors::new(columns.len()));
+    for number in 0..order.batches() {
+        let batch = order.batch(number)?;
+        output.clear();
+        let input = if batch.input.is_empty() { &batch.target } else { &batch.input };
+        chain.run(input, &batch.shape, &mut output).map_err(StageError::Model)?;
+        let len = (batch.target.len() / batch.records.max(1)).max(1);
+        for (target, output) in batch.target.chunks(len).zip(output.chunks(len)) {
+            errors.push(outcome.declared.loss.error(target, output));
+            features.iter_mut().for_each(|features| features.push(target, output));
+        }
+    }
+    let features = features.and_then(|features| features.stats());
+    Ok(ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats }))
+}
+
+/// Seven digits: as many as float32 has.
+fn round(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
+}

@@ -1,0 +1,119 @@
+//! What the network takes: the declared input, completed by what the training part shows.
+
+use super::batches::Preparing;
+use super::net::Shape;
+use crate::data::{Prepared, Statistics};
+use crate::error::{Fault, StageError};
+use crate::image::{Layout, PixelFormat};
+use crate::model::input::{InputKind, InputSpec, ScalingKind};
+
+/// The input as the card will say it, and what follows from it.
+pub struct Input {
+    /// For the card: names and scaling filled in.
+    pub spec: InputSpec,
+    /// How raw values become a tensor's.
+    pub preparing: Preparing,
+    /// Shape of a record.
+    pub shape: Shape,
+    /// Mean and deviation of the tensor's values over the training part.
+    pub moments: (f64, f64),
+}
+
+/// Faults of an input that show without data.
+pub fn faults(spec: &InputSpec) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if spec.layout == Some(Layout::Nhwc) {
+        faults.push(Fault::new("input.layout", "networks are trained on planes (nchw); leave it out"));
+    }
+    if kind(spec) == InputKind::Image
+        && let Err(message) = format(spec).check()
+    {
+        faults.push(Fault::new("input", message));
+    }
+    let learned = [("min", &spec.min), ("max", &spec.max), ("mean", &spec.mean), ("std", &spec.std)];
+    for (key, _) in learned.into_iter().filter(|(_, given)| given.is_some() && kind(spec) == InputKind::Features) {
+        faults.push(Fault::new(format!("input.{key}"), "is found from the training part; leave it out"));
+    }
+    faults
+}
+
+fn kind(spec: &InputSpec) -> InputKind {
+    let features = spec.columns.is_some() || spec.scaling.is_some();
+    spec.kind.unwrap_or(if features { InputKind::Features } else { InputKind::Image })
+}
+
+fn format(spec: &InputSpec) -> PixelFormat {
+    let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
+    PixelFormat {
+        channels: spec.channels.unwrap_or_default(),
+        layout: Layout::Nchw,
+        range: spec.range.unwrap_or([0.0, 1.0]),
+        mean: narrow(&spec.mean),
+        std: narrow(&spec.std),
+    }
+}
+
+impl Input {
+    /// Reads the training part once.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(declared: &InputSpec, prepared: &Prepared) -> Result<Self, StageError> {
+        let statistics = Statistics::of(&prepared.training)?;
+        let mut spec = declared.clone();
+        spec.kind = Some(prepared.kind);
+        match prepared.kind {
+            InputKind::Image => {
+                let format = format(declared);
+                spec.channels = Some(format.channels);
+                spec.layout = Some(Layout::Nchw);
+                spec.range = Some(format.range);
+                let size = declared.size.map(|[height, width]| (height, width));
+                let shape = Shape::Planes { channels: format.channels.count(), size };
+                let affine = |channel| {
+                    let (scale, offset) = format.affine(channel);
+                    (f64::from(scale), f64::from(offset))
+                };
+                let moments = moments(&statistics, affine);
+                Ok(Self { spec, preparing: Preparing::Pixels(format), shape, moments })
+            }
+            InputKind::Features => {
+                let method = declared.scaling.unwrap_or(ScalingKind::Standard);
+                let scaling = statistics.scaling(method);
+                spec.scaling = Some(method);
+                // A column that is a list has no names for its values.
+                spec.columns = prepared.columns_are_values.then(|| prepared.columns.clone());
+                match method {
+                    ScalingKind::None => {}
+                    ScalingKind::Standard => {
+                        (spec.mean, spec.std) = (Some(statistics.mean.clone()), Some(statistics.std.clone()))
+                    }
+                    ScalingKind::MinMax => {
+                        (spec.min, spec.max) = (Some(statistics.min.clone()), Some(statistics.max.clone()))
+                    }
+                }
+                let moments = moments(&statistics, |column| scaling.affine(column));
+                let shape = Shape::Flat(statistics.mean.len());
+                Ok(Self { spec, preparing: Preparing::Features(scaling), shape, moments })
+            }
+        }
+    }
+}
+
+/// Mean and deviation over all values, from those of each column or channel; all have the same number of values.
+fn moments(statistics: &Statistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
+    let count = statistics.mean.len().max(1) as f64;
+    let each: Vec<(f64, f64)> = statistics
+        .mean
+        .iter()
+        .zip(&statistics.std)
+        .enumerate()
+        .map(|(place, (mean, std))| {
+            let (scale, offset) = affine(place);
+            (mean * scale + offset, std * scale)
+        })
+        .collect();
+    let mean = each.iter().map(|(mean, _)| mean).sum::<f64>() / count;
+    let variance = each.iter().map(|(own, std)| std * std + (own - mean) * (own - mean)).sum::<f64>() / count;
+    (mean, variance.sqrt())
+}

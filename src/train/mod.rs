@@ -1,0 +1,167 @@
+//! Training: a declared autoencoder and its data become a model folder.
+
+mod batches;
+mod checkpoint;
+pub mod curve;
+mod declared;
+mod folder;
+mod input;
+mod loader;
+mod net;
+mod objective;
+mod onnx;
+mod optimiser;
+mod run;
+mod schedule;
+pub mod spec;
+mod tensors;
+mod trainer;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use thiserror::Error;
+
+pub use curve::Point;
+pub use run::train;
+pub use spec::TrainingFile;
+
+use crate::data::{DataError, Prepared};
+use crate::error::{Fault, StageError};
+
+/// What a training is run with, beside its file.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Forget what an earlier run of the same training has done.
+    pub restart: bool,
+    /// Threads that make batches, beside those that train.
+    pub loaders: usize,
+    /// What the tensors live on.
+    pub device: DeviceKind,
+    /// Once true: keep the best so far and end.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What can train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+impl DeviceKind {
+    fn device(self) -> burn_tensor::Device {
+        match self {
+            Self::Cpu => burn_tensor::Device::flex(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => burn_tensor::Device::cuda(0),
+        }
+    }
+}
+
+/// What happens in a training, for whoever watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// So many records were read from the sources.
+    Reading(u64),
+    /// The data is ready.
+    Prepared(&'a Prepared),
+    /// The network stands; training begins, or goes on.
+    Started(&'a Started),
+    /// Learned from some batches.
+    Stepped(Stepped),
+    /// An epoch is over; whether it was the best so far.
+    Epoch(Point, bool),
+    /// The model is written and measured.
+    Finishing,
+}
+
+/// What is trained, and from where on.
+#[derive(Debug)]
+pub struct Started {
+    /// Numbers that are learned.
+    pub parameters: usize,
+    /// Records of the training part, or cuts of them, in an epoch.
+    pub records: u64,
+    /// Steps to an epoch.
+    pub batches: u64,
+    /// Epochs to come at most, those that are over included.
+    pub epochs: u32,
+    /// Steps that an earlier run has done.
+    pub resumed: u64,
+}
+
+/// Where a training stands between two epochs.
+#[derive(Debug, Clone, Copy)]
+pub struct Stepped {
+    /// The present epoch, counted from 1.
+    pub epoch: u32,
+    /// Batches of it that were learned from.
+    pub batch: u64,
+    /// Mean over them of what is made small.
+    pub loss: f64,
+    /// The present learning rate.
+    pub learning_rate: f64,
+}
+
+/// How a training ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// Whether it came to its end; else it was told to stop, and a further run goes on.
+    pub finished: bool,
+    /// The epochs that are over.
+    pub curve: Vec<Point>,
+    /// Seconds of work, those of earlier runs included.
+    pub seconds: f64,
+    /// The epoch whose weights were kept.
+    pub best_epoch: Option<u32>,
+}
+
+/// Why a training cannot go on.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// What is wrong with the file, every fault at once; keys from its top.
+    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<Fault>),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The folder holds a model already.
+    #[error("{0}: there is a model already; --restart trains it anew, --out names another folder")]
+    Exists(String),
+    /// A checkpoint is of another training.
+    #[error("{0}: the training file, or its data, has changed since this training began; --restart begins anew")]
+    Changed(String),
+    /// The loss is no number any more.
+    #[error(
+        "the loss is no finite number at step {0}: lower training.learning_rate, or set training.clip (such as 1.0); \
+         then run again with --restart"
+    )]
+    NotFinite(u64),
+    /// The device failed.
+    #[error("{0}")]
+    Device(String),
+}
+
+impl From<DataError> for TrainError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Faults(faults) => {
+                let place = |fault: Fault| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
+                Self::Faults(faults.into_iter().map(place).collect())
+            }
+            DataError::Stage(error) => Self::Stage(error),
+        }
+    }
+}
+
+/// The folder of work in a model's folder: checkpoint and prepared data. It goes when the training is done.
+fn work_folder(model: &Path) -> std::path::PathBuf {
+    model.join(".training")
+}

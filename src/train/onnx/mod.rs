@@ -1,0 +1,161 @@
+//! The second reading of a network: its steps as nodes of an ONNX graph.
+
+mod proto;
+
+use prost::Message as _;
+
+use self::proto::{
+    Attribute, Dimension, Graph, KeyValue, Model, Node, OperatorSet, Tensor, TensorShape, TensorType, Type, ValueInfo,
+};
+use super::net::{Activation, Chain, Convolution, LEAK, Parameter, Shape, Step};
+
+/// The operator set: the first that all of our operators have their present meaning in.
+pub const OPSET: i64 = 17;
+/// The version of the file format that came with it.
+const IR_VERSION: i64 = 8;
+
+/// A chain as a file that ONNX Runtime reads: one input and one output, float32, with a batch dimension of any size, and
+/// height and width of any size where the chain leaves them open. `weights` are the chain's parameters in order;
+/// `metadata` goes into `metadata_props`.
+pub fn write(name: &str, ends: [&str; 2], chain: &Chain, weights: &[Vec<f32>], metadata: &[(&str, String)]) -> Vec<u8> {
+    let mut writer =
+        Writer { parameters: chain.parameters(), weights, next: 0, graph: Graph::default(), value: ends[0].to_owned() };
+    let mut kept = Vec::new();
+    for (place, step) in chain.steps().iter().enumerate() {
+        writer.step(place, step, &mut kept);
+    }
+    // A node's output bears the name that it gets here; a chain of nothing still needs one node.
+    writer.node("Identity", "output", &[], vec![]);
+    let renamed = writer.graph.node.last_mut().expect("a node was pushed just now");
+    renamed.output = vec![ends[1].to_owned()];
+    let mut graph = writer.graph;
+    graph.name = name.to_owned();
+    graph.input = vec![value_info(ends[0], chain.input())];
+    graph.output = vec![value_info(ends[1], chain.output())];
+    let properties = metadata.iter().map(|(key, value)| KeyValue { key: (*key).to_owned(), value: value.clone() });
+    let model = Model {
+        ir_version: IR_VERSION,
+        producer_name: "latentflow".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
+        graph: Some(graph),
+        metadata_props: properties.collect(),
+    };
+    model.encode_to_vec()
+}
+
+struct Writer<'a> {
+    parameters: Vec<Parameter>,
+    weights: &'a [Vec<f32>],
+    /// The parameter that comes next.
+    next: usize,
+    graph: Graph,
+    /// The name of the value on its way.
+    value: String,
+}
+
+impl Writer<'_> {
+    fn step(&mut self, place: usize, step: &Step, kept: &mut Vec<String>) {
+        match *step {
+            Step::Affine { scale, offset } => {
+                let scale = self.constant(format!("{place}.scale"), &[scale]);
+                let offset = self.constant(format!("{place}.offset"), &[offset]);
+                self.node("Mul", &format!("{place}.scaled"), &[&scale], vec![]);
+                self.node("Add", &format!("{place}.shifted"), &[&offset], vec![]);
+            }
+            Step::Dense { .. } => {
+                let (weight, bias) = (self.learned(), self.learned());
+                self.node("Gemm", &format!("{place}.dense"), &[&weight, &bias], vec![]);
+            }
+            Step::Conv(conv) => self.convolution("Conv", place, &conv),
+            Step::ConvTranspose(conv) => self.convolution("ConvTranspose", place, &conv),
+            Step::Activate(activation) => self.activation(place, activation),
+            Step::Flatten => self.node("Flatten", &format!("{place}.flat"), &[], vec![Attribute::int("axis", 1)]),
+            Step::Unflatten { shape: [channels, height, width] } => {
+                // A leading 0 keeps the batch dimension as it is.
+                let shape = [0, channels as i64, height as i64, width as i64];
+                let name = format!("{place}.shape");
+                self.graph.initializer.push(Tensor::int64(&name, &shape));
+                self.node("Reshape", &format!("{place}.planes"), &[&name], vec![]);
+            }
+            Step::SpaceToDepth => {
+                self.node("SpaceToDepth", &format!("{place}.folded"), &[], vec![Attribute::int("blocksize", 2)]);
+            }
+            Step::DepthToSpace => {
+                self.node("DepthToSpace", &format!("{place}.unfolded"), &[], vec![Attribute::int("blocksize", 2)]);
+            }
+            Step::Keep => kept.push(self.value.clone()),
+            Step::Add => {
+                let other = kept.pop().expect("a chain keeps before it adds");
+                self.node("Add", &format!("{place}.sum"), &[&other], vec![]);
+            }
+        }
+    }
+
+    fn convolution(&mut self, operator: &str, place: usize, conv: &Convolution) {
+        let (weight, bias) = (self.learned(), self.learned());
+        let square = |name: &str, size: usize| Attribute::ints(name, &[size as i64; 2]);
+        let attributes = vec![
+            square("kernel_shape", conv.kernel),
+            square("strides", conv.stride),
+            Attribute::ints("pads", &[conv.padding as i64; 4]),
+        ];
+        self.node(operator, &format!("{place}.conv"), &[&weight, &bias], attributes);
+    }
+
+    fn activation(&mut self, place: usize, activation: Activation) {
+        let output = format!("{place}.{}", activation.as_str());
+        match activation {
+            Activation::Linear => {}
+            Activation::Relu => self.node("Relu", &output, &[], vec![]),
+            Activation::LeakyRelu => self.node("LeakyRelu", &output, &[], vec![Attribute::float("alpha", LEAK)]),
+            Activation::Elu => self.node("Elu", &output, &[], vec![Attribute::float("alpha", 1.0)]),
+            Activation::Tanh => self.node("Tanh", &output, &[], vec![]),
+            Activation::Sigmoid => self.node("Sigmoid", &output, &[], vec![]),
+            Activation::Silu => {
+                let before = self.value.clone();
+                self.node("Sigmoid", &format!("{place}.gate"), &[], vec![]);
+                self.node("Mul", &output, &[&before], vec![]);
+            }
+        }
+    }
+
+    /// Appends a node whose first input is the value on its way, which its output then is.
+    fn node(&mut self, operator: &str, output: &str, others: &[&str], attribute: Vec<Attribute>) {
+        let input = std::iter::once(self.value.as_str()).chain(others.iter().copied()).map(str::to_owned).collect();
+        let node = Node {
+            input,
+            output: vec![output.to_owned()],
+            name: output.to_owned(),
+            op_type: operator.to_owned(),
+            attribute,
+        };
+        self.graph.node.push(node);
+        self.value = output.to_owned();
+    }
+
+    fn constant(&mut self, name: String, values: &[f32]) -> String {
+        self.graph.initializer.push(Tensor::float(&name, &[], values));
+        name
+    }
+
+    fn learned(&mut self) -> String {
+        let (parameter, values) = (&self.parameters[self.next], &self.weights[self.next]);
+        self.next += 1;
+        self.graph.initializer.push(Tensor::float(&parameter.name, &parameter.shape, values));
+        parameter.name.clone()
+    }
+}
+
+fn value_info(name: &str, shape: Shape) -> ValueInfo {
+    let fixed = |size: usize| Dimension { value: Some(size as i64), param: None };
+    let open = |name: &str| Dimension { value: None, param: Some(name.to_owned()) };
+    let mut dims = vec![open("batch")];
+    match shape {
+        Shape::Flat(len) => dims.push(fixed(len)),
+        Shape::Planes { channels, size: Some((height, width)) } => dims.extend([channels, height, width].map(fixed)),
+        Shape::Planes { channels, size: None } => dims.extend([fixed(channels), open("height"), open("width")]),
+    }
+    let tensor = TensorType { elem_type: proto::FLOAT, shape: Some(TensorShape { dim: dims }) };
+    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor) }) }
+}

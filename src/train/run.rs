@@ -1,0 +1,304 @@
+//! A training from its file to its model folder: prepared, resumed, run epoch by epoch, finished.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use burn_tensor::Tensor;
+use sha2::{Digest as _, Sha256};
+
+use super::batches::{Batch, Order, Preparation};
+use super::checkpoint::{Checkpoint, Position};
+use super::declared::declared;
+use super::folder::{self, Outcome};
+use super::input::{self, Input};
+use super::loader::Loader;
+use super::spec::TrainingFile;
+use super::tensors::download;
+use super::trainer::Trainer;
+use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
+use crate::data::{self, Records};
+use crate::error::{Fault, StageError};
+
+/// A checkpoint is written after so long, and after each epoch.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// The loss is read from the device, and told, after so long: reading it makes the device wait.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An earlier run that was
+/// ended, or killed, is gone on with, and the result is the same as without the interruption.
+///
+/// # Errors
+/// Every fault of the file; what the system said; a loss that is no number.
+pub fn train(
+    file: &TrainingFile,
+    out: &Path,
+    options: &Options,
+    watch: &mut dyn FnMut(Event<'_>),
+) -> Result<Trained, TrainError> {
+    let mut faults = input::faults(&file.input);
+    faults.extend(file.training.faults(&file.input));
+    if !faults.is_empty() {
+        return Err(TrainError::Faults(faults));
+    }
+    let work = work_folder(out);
+    if options.restart {
+        remove(&work)?;
+    } else if out.join(crate::model::card::CARD).exists() && !Checkpoint::path(&work).exists() {
+        return Err(TrainError::Exists(out.display().to_string()));
+    }
+    let prepared =
+        data::prepare(&file.data, &file.input, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
+    watch(Event::Prepared(&prepared));
+    let input = Input::of(&file.input, &prepared)?;
+    let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
+    let corruption = corruption(file, &input).map_err(TrainError::Faults)?;
+    let preparation = Arc::new(Preparation {
+        values: input.preparing,
+        corruption,
+        crop: file.training.crop,
+        crops: file.training.crops,
+        flips: file.training.flips,
+        seed: file.head.seed,
+    });
+    let digest = digest(file, &prepared.digest);
+    let training = Arc::new(prepared.training);
+    let validation = Arc::new(prepared.validation);
+    let trainer = Trainer::new(file, &declared, options.device.device());
+    let mut run = Run {
+        file,
+        options,
+        trainer,
+        checkpoint: Checkpoint::default(),
+        training,
+        validation,
+        preparation,
+        work: &work,
+    };
+    run.resume(digest, out)?;
+    let finished = run.epochs(watch)?;
+    watch(Event::Finishing);
+    let Run { checkpoint, trainer, validation, preparation, .. } = run;
+    let weights =
+        if checkpoint.best.is_empty() { trainer.kept_weights().map_err(TrainError::Device)? } else { checkpoint.best };
+    let outcome = Outcome {
+        file,
+        declared: &declared,
+        input: input.spec,
+        weights,
+        position: &checkpoint.position,
+        parameters: trainer.size(),
+        data: folder::Data {
+            digest: prepared.digest,
+            training: run.training.len(),
+            validation: Arc::clone(&validation),
+            preparation,
+        },
+    };
+    folder::write(out, &outcome)?;
+    if finished {
+        remove(&work)?;
+    }
+    let Position { curve, seconds, .. } = checkpoint.position;
+    Ok(Trained { finished, best_epoch: best_epoch(&curve), curve, seconds })
+}
+
+/// The first epoch of least validation loss.
+fn best_epoch(curve: &[Point]) -> Option<u32> {
+    let measured = curve.iter().filter_map(|point| Some((point.epoch, point.validation_loss?)));
+    measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(epoch, _)| epoch).or(curve.last().map(|point| point.epoch))
+}
+
+fn corruption(file: &TrainingFile, input: &Input) -> Result<Vec<crate::corruption::Corruption>, Vec<Fault>> {
+    let format = match &input.preparing {
+        super::batches::Preparing::Pixels(format) => Some(format),
+        super::batches::Preparing::Features(_) => None,
+    };
+    let mut faults = Vec::new();
+    let planned = file.corruption.iter().enumerate().filter_map(|(place, spec)| {
+        let key = format!("corruption[{place}]");
+        spec.plan(format).map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(&key)))).ok()
+    });
+    let planned = planned.collect();
+    if faults.is_empty() { Ok(planned) } else { Err(faults) }
+}
+
+/// Over what a training's result depends on: all of the file but for where the data lies, and the data.
+fn digest(file: &TrainingFile, data: &str) -> String {
+    let mut written = file.written.clone();
+    if let Some(table) = written.get_mut("data").and_then(serde_json::Value::as_object_mut) {
+        table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
+    }
+    let hash = Sha256::digest(format!("{written}\n{data}"));
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn remove(folder: &Path) -> Result<(), StageError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+struct Run<'a> {
+    file: &'a TrainingFile,
+    options: &'a Options,
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    training: Arc<Records>,
+    validation: Arc<Records>,
+    preparation: Arc<Preparation>,
+    work: &'a Path,
+}
+
+impl Run<'_> {
+    fn resume(&mut self, digest: String, out: &Path) -> Result<(), TrainError> {
+        let path = Checkpoint::path(self.work);
+        if let Some(found) = Checkpoint::read(&path)? {
+            if found.position.digest != digest {
+                return Err(TrainError::Changed(out.display().to_string()));
+            }
+            let restored = self.trainer.restore(&found.state);
+            restored.map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
+            self.checkpoint = found;
+        }
+        self.checkpoint.position.digest = digest;
+        Ok(())
+    }
+
+    /// `false` where it was told to stop before the end.
+    fn epochs(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool, TrainError> {
+        let epochs = self.file.training.epochs;
+        let first = self.order(0);
+        watch(Event::Started(&Started {
+            parameters: self.trainer.size(),
+            records: first.len(),
+            batches: first.batches(),
+            epochs,
+            resumed: self.checkpoint.position.step,
+        }));
+        while self.checkpoint.position.epoch < epochs && !self.patience_is_over() {
+            if !self.epoch(watch)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn patience_is_over(&self) -> bool {
+        self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
+    }
+
+    fn order(&self, epoch: u32) -> Order {
+        Order::training(&self.training, &self.preparation, epoch, self.file.training.batch_size)
+    }
+
+    /// Goes on with the present epoch, to its end or until told to stop.
+    fn epoch(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<bool, TrainError> {
+        let begun = self.checkpoint.position.clone();
+        let started = Instant::now();
+        let order = self.order(begun.epoch);
+        let batches = order.batches();
+        let mut sum = self.trainer.zero() + begun.sum;
+        let mut loader = Loader::start(order, begun.batch, self.options.loaders)?;
+        let (mut told, mut kept) = (started, started);
+        while let Some(batch) = loader.next()? {
+            let rate = self.rate(batches);
+            let position = &mut self.checkpoint.position;
+            position.step += 1;
+            position.batch += 1;
+            sum = sum + self.trainer.step(position.step, rate, batch);
+            position.seconds = begun.seconds + started.elapsed().as_secs_f64();
+            let stop = self.options.stop.load(Relaxed);
+            if told.elapsed() >= TELL_EVERY || stop {
+                told = Instant::now();
+                self.read(&sum)?;
+                let Position { epoch, batch, sum, .. } = self.checkpoint.position;
+                let loss = f64::from(sum) / batch as f64;
+                watch(Event::Stepped(Stepped { epoch: epoch + 1, batch, loss, learning_rate: rate }));
+            }
+            if stop || kept.elapsed() >= CHECKPOINT_EVERY {
+                kept = Instant::now();
+                self.read(&sum)?;
+                self.keep()?;
+            }
+            if stop {
+                return Ok(false);
+            }
+        }
+        self.read(&sum)?;
+        let rate = self.rate(batches);
+        let validation = self.validate()?;
+        self.checkpoint.position.seconds = begun.seconds + started.elapsed().as_secs_f64();
+        let better = self.close(rate, validation)?;
+        self.keep()?;
+        let point = self.checkpoint.position.curve.last().copied();
+        point.into_iter().for_each(|point| watch(Event::Epoch(point, better)));
+        Ok(true)
+    }
+
+    fn rate(&self, batches: u64) -> f64 {
+        let training = &self.file.training;
+        let total = batches * u64::from(training.epochs);
+        training.learning_rate * training.schedule.at(self.checkpoint.position.step, training.warmup, total)
+    }
+
+    /// Reads the sum of the losses from the device.
+    fn read(&mut self, sum: &Tensor<1>) -> Result<(), TrainError> {
+        let read = download(sum.clone()).map_err(TrainError::Device)?;
+        let sum = read.first().copied().unwrap_or(f32::NAN);
+        if !sum.is_finite() {
+            return Err(TrainError::NotFinite(self.checkpoint.position.step));
+        }
+        self.checkpoint.position.sum = sum;
+        Ok(())
+    }
+
+    /// Notes an epoch that is over; `true` where it is the best so far.
+    fn close(&mut self, rate: f64, validation: Option<f64>) -> Result<bool, TrainError> {
+        let position = &mut self.checkpoint.position;
+        let better = match (validation, position.best) {
+            (Some(loss), Some(best)) => loss < best,
+            _ => true,
+        };
+        position.epoch += 1;
+        let loss = f64::from(position.sum) / position.batch.max(1) as f64;
+        let Position { epoch, step, seconds, .. } = *position;
+        position.curve.push(Point { epoch, step, seconds, learning_rate: rate, loss, validation_loss: validation });
+        (position.batch, position.sum) = (0, 0.0);
+        position.since_best = if better { 0 } else { position.since_best + 1 };
+        if better {
+            position.best = validation;
+            self.checkpoint.best = self.trainer.kept_weights().map_err(TrainError::Device)?;
+        }
+        Ok(better)
+    }
+
+    fn keep(&mut self) -> Result<(), TrainError> {
+        self.checkpoint.state = self.trainer.state().map_err(TrainError::Device)?;
+        Ok(self.checkpoint.write(&Checkpoint::path(self.work))?)
+    }
+
+    /// The mean loss over the validation part; `None` where it is empty.
+    fn validate(&self) -> Result<Option<f64>, TrainError> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let order = Order::validation(&self.validation, &self.preparation, self.file.training.batch_size);
+        let mut loader = Loader::start(order, 0, self.options.loaders)?;
+        let (mut losses, mut counts) = (Vec::new(), Vec::new());
+        while let Some(batch) = loader.next()? {
+            let Batch { records, .. } = batch;
+            counts.push(records as f64);
+            losses.push(self.trainer.measure(batch));
+        }
+        let count: f64 = counts.iter().sum();
+        let read = download(Tensor::cat(losses, 0)).map_err(TrainError::Device)?;
+        let sum: f64 = read.iter().zip(&counts).map(|(&loss, count)| f64::from(loss) * count).sum();
+        if !sum.is_finite() {
+            return Err(TrainError::NotFinite(self.checkpoint.position.step));
+        }
+        Ok(Some(sum / count))
+    }
+}
