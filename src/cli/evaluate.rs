@@ -102,7 +102,8 @@ impl Evaluate {
         let temporary = Temporary::new();
         let prepared = self.prepare(&model, &spec, self.prepared.as_deref().unwrap_or(&temporary.0), &bar)?;
         let options = Options { parts, corruptions };
-        let evaluation = evaluate::evaluate(&model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
+        let evaluation =
+            evaluate::evaluate(&model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
         bar.finish();
         let evaluation = evaluation.map_err(|error| match error {
             EvaluateError::Faults(faults) => anyhow!(lines(&faults, "--corrupt")),

@@ -6,6 +6,7 @@ use super::sample::{Slice, is_among};
 use crate::image::PixelFormat;
 use crate::measure::Pca;
 use crate::model::Loss;
+use crate::model::feature_errors::FeatureErrors;
 
 /// Images whose structural similarity is measured at most: it takes a millisecond or two each.
 pub(super) const MOST_SSIM: usize = 5000;
@@ -16,15 +17,17 @@ pub(super) struct Tally<'a> {
     pca: Option<&'a Pca>,
     pub(super) scores: Vec<RecordScore>,
     pub(super) quality: Option<Quality>,
+    pub(super) features: Option<FeatureErrors>,
     pub(super) codes: Option<Kept>,
     pub(super) failed: usize,
 }
 
 impl<'a> Tally<'a> {
-    /// For `records` records, of images if there is a `format`; `codes`: how many are kept.
+    /// For `records` records, of images if there is a `format`, of so many `features` if there are; `codes`: how many are
+    /// kept.
     pub(super) fn new(
         loss: Loss,
-        format: Option<PixelFormat>,
+        (format, features): (Option<PixelFormat>, Option<usize>),
         pca: Option<&'a Pca>,
         records: usize,
         codes: Option<usize>,
@@ -34,6 +37,7 @@ impl<'a> Tally<'a> {
             pca,
             scores: Vec::with_capacity(records),
             quality: format.map(|format| Quality::new(format, records)),
+            features: features.map(FeatureErrors::new),
             codes: codes.map(|most| Kept::new(most, records)),
             failed: 0,
         }
@@ -52,7 +56,7 @@ impl<'a> Tally<'a> {
             if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
                 let codes = row_of(codes, row, slice.entries.len());
                 let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.entries.len()));
-                kept.add(entry.place, entry.label, codes, pca);
+                kept.add(entry.place, (entry.label, entry.anomaly), codes, pca);
             }
             let Some(outputs) = &given.outputs else { continue };
             let output = &outputs[entry.at.clone()];
@@ -62,6 +66,9 @@ impl<'a> Tally<'a> {
             self.scores.push(RecordScore { part, index, label, anomaly, error, mse, pca });
             if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
                 quality.add(entry.place, &entry.shape, target, output);
+            }
+            if let Some(features) = self.features.as_mut().filter(|_| !anomaly) {
+                features.push(target, output);
             }
         }
     }
@@ -128,19 +135,22 @@ pub(super) struct Kept {
     pub(super) codes: Vec<f32>,
     /// The label of each.
     pub(super) labels: Vec<Option<u32>>,
+    /// Whether each is that of an anomaly.
+    pub(super) anomalies: Vec<bool>,
     /// Those of principal components.
     pub(super) pca: Vec<f32>,
 }
 
 impl Kept {
     fn new(most: usize, expected: usize) -> Self {
-        Self { most, expected, codes: Vec::new(), labels: Vec::new(), pca: Vec::new() }
+        Self { most, expected, codes: Vec::new(), labels: Vec::new(), anomalies: Vec::new(), pca: Vec::new() }
     }
 
-    fn add(&mut self, place: usize, label: Option<u32>, code: &[f32], pca: Option<&[f32]>) {
+    fn add(&mut self, place: usize, (label, anomaly): (Option<u32>, bool), code: &[f32], pca: Option<&[f32]>) {
         if is_among(place, self.most, self.expected) {
             self.codes.extend_from_slice(code);
             self.labels.push(label);
+            self.anomalies.push(anomaly);
             self.pca.extend_from_slice(pca.unwrap_or_default());
         }
     }

@@ -14,6 +14,7 @@ use super::declared::declared;
 use super::folder::{self, Outcome};
 use super::input::{self, Input};
 use super::loader::Loader;
+use super::quality;
 use super::spec::TrainingFile;
 use super::tensors::download;
 use super::trainer::Trainer;
@@ -52,8 +53,7 @@ pub fn train(
     // Parts are cut from images of their own size.
     let size = if file.training.zoom.is_some() { None } else { file.input.size };
     let kept = InputSpec { size, ..file.input.clone() };
-    let prepared =
-        data::prepare(&file.data, &kept, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
+    let prepared = data::prepare(&file.data, &kept, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
     watch(Event::Prepared(&prepared));
     let input = Input::of(&file.input, &prepared)?;
     let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
@@ -101,7 +101,11 @@ pub fn train(
             preparation,
         },
     };
-    folder::write(out, &outcome)?;
+    let model = folder::write(out, &outcome)?;
+    // Parts of images were trained on; whole ones are measured.
+    let records = work.join(if file.training.zoom.is_some() { "measured" } else { "data" });
+    let prepared = data::prepare(&file.data, &file.input, &records, &mut |records| watch(Event::Reading(records)))?;
+    folder::add_metrics(out, quality::metrics(&model, &prepared)?)?;
     if finished {
         remove(&work)?;
     }
