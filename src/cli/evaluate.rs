@@ -150,8 +150,10 @@ impl Evaluate {
                 self.model.display()
             );
         };
-        if let (Some(root), Value::Object(table)) = (&self.data, &mut data) {
-            table.insert("root".to_owned(), json!(root));
+        if let Value::Object(table) = &mut data {
+            // The card names the columns that training has found; what it left out is left out by that.
+            table.remove("without");
+            table.extend(self.data.iter().map(|root| ("root".to_owned(), json!(root))));
         }
         Ok(data)
     }

@@ -128,7 +128,7 @@ impl Device {
 fn told(error: TrainError, places: &Places) -> anyhow::Error {
     match error {
         TrainError::Faults(faults) => Problems::new(places, faults).into(),
-        error => anyhow!(error),
+        error => anyhow!("{error}"),
     }
 }
 

@@ -134,7 +134,8 @@ fn records_on_which_the_model_fails_are_counted_apart() {
     );
     let prepared = table(folder.path(), &model, json!({}));
     let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training], corruptions: vec![] });
-    let fits = rows().lines().skip(1).filter(|line| {
+    let rows = rows();
+    let fits = rows.lines().skip(1).filter(|line| {
         let values: Vec<f64> = line.split(',').take(3).map(|value| value.parse().unwrap()).collect();
         values[0] < 6.0 && values[2] < 6.0
     });

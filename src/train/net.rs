@@ -156,7 +156,6 @@ pub struct Parameter {
 
 impl Parameter {
     /// How many numbers.
-    #[expect(clippy::len_without_is_empty, reason = "a parameter without values cannot be built")]
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }

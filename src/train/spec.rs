@@ -298,7 +298,7 @@ impl TrainingSpec {
         if !(0.0..1.0).contains(&self.weight_decay) {
             fault("weight_decay", format!("must be 0 or more and below 1; met {}", self.weight_decay));
         }
-        if self.clip.is_some_and(|clip| !(clip > 0.0)) {
+        if self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0) {
             fault("clip", "must be above 0, such as 1.0".to_owned());
         }
         if self.average.is_some_and(|average| !(0.0..1.0).contains(&average)) {
