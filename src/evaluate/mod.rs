@@ -90,14 +90,17 @@ pub fn evaluate(
         code: code_use(&tally, runner.code_size()),
         pca: pca.as_ref().and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
         labels: None,
-        anomalies: anomalies::measure(
-            &tally.scores,
-            model.card().and_then(|card| card.reconstruction_error.as_ref()),
-        ),
+        anomalies: anomalies::measure(&tally.scores, model.card().and_then(|card| card.reconstruction_error.as_ref())),
         denoising: Vec::new(),
         notes: notes(prepared, &scored, &fitted, &tally),
         records: Vec::new(),
     };
+    if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
+        let size = pca.size();
+        evaluation
+            .notes
+            .push(format!("{size} principal components of {fitted} records hold these as they are: too few"));
+    }
     label_codes(&mut evaluation, &mut runner, model.input(), prepared, (&fitted, pca.as_ref()), &tally, progress)?;
     let corrupted = scored.at_most(MOST_CORRUPTED);
     for level in &levels {
@@ -250,21 +253,25 @@ fn baseline(pca: &Pca, fitted: usize, tally: &Tally<'_>) -> Option<Baseline> {
     })
 }
 
-/// The share of the greatest value of a code, without its sign, from which on a value is active.
-const ACTIVE: f64 = 0.01;
+/// The share of the root mean square of codes from which on a value is active.
+const ACTIVE: f64 = 0.1;
 
 fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
     let (kept, size) = (tally.codes.as_ref()?, size?);
-    let greatest = kept.codes.iter().fold(0.0_f32, |greatest, value| greatest.max(value.abs()));
-    let threshold = f64::from(greatest) * ACTIVE;
+    let normal = || kept.codes.chunks_exact(size).zip(&kept.anomalies).filter(|(_, anomaly)| !**anomaly);
+    let codes = normal().count();
+    let squares: f64 = normal().flat_map(|(code, _)| code).map(|&value| f64::from(value).powi(2)).sum();
+    let threshold = ACTIVE * (squares / (codes * size) as f64).sqrt();
     let mut active = vec![0_usize; size];
-    for code in kept.codes.chunks_exact(size) {
-        active.iter_mut().zip(code).for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
+    for (code, _) in normal() {
+        active
+            .iter_mut()
+            .zip(code)
+            .for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
     }
-    let (codes, all) = (kept.codes.len() / size, kept.codes.len());
     (codes > 0).then(|| CodeUse {
         codes,
-        active_share: active.iter().sum::<usize>() as f64 / all as f64,
+        active_share: active.iter().sum::<usize>() as f64 / (codes * size) as f64,
         threshold,
         never_active: active.iter().filter(|&&count| count == 0).count(),
     })
@@ -291,8 +298,8 @@ fn label_codes(
         }
     }
     let fitted = fitted.at_most((MOST_CODE_VALUES / size).max(1));
-    progress("fitting classifiers", 0, fitted.len());
-    evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), size)?;
+    let mut told = |done| progress("fitting classifiers", done, fitted.len());
+    evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), &mut told)?;
     match &evaluation.labels {
         Some(labels) if labels.scored < evaluation.data.scored => {
             evaluation.notes.push(format!("labels were sought for {} records, evenly spread", labels.scored));
