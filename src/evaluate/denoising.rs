@@ -33,7 +33,13 @@ impl Level {
         Ok(Self { corruptions, text: text.join(", then ") })
     }
 
-    fn apply(&self, values: &mut [f32], entry: &Entry, format: Option<&PixelFormat>) {
+    /// The corruptions, in a phrase.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Corrupts a record in place.
+    pub(super) fn apply(&self, values: &mut [f32], entry: &Entry, format: Option<&PixelFormat>) {
         let flat = (1, values.len());
         let size = format.map_or(Some(flat), |format| format.size(&entry.shape)).unwrap_or(flat);
         for (place, corruption) in self.corruptions.iter().enumerate() {

@@ -37,6 +37,22 @@ pub struct Evaluation {
     /// Every record that was scored, in order: too many for JSON.
     #[serde(skip)]
     pub records: Vec<RecordScore>,
+    /// Codes of records that were scored, evenly spread, where the model has codes: too many for JSON as well.
+    #[serde(skip)]
+    pub codes: Option<Codes>,
+}
+
+/// Codes, and what is known of the records that they stand for.
+#[derive(Debug, Clone)]
+pub struct Codes {
+    /// Values of a code.
+    pub size: usize,
+    /// Codes, one after the other.
+    pub values: Vec<f32>,
+    /// The label of each, a place in [`crate::data::Prepared::labels`].
+    pub labels: Vec<Option<u32>>,
+    /// Whether each is that of an anomaly.
+    pub anomalies: Vec<bool>,
 }
 
 /// The model that was evaluated.

@@ -4,6 +4,7 @@ mod anomalies;
 mod denoising;
 mod evaluation;
 mod labels;
+mod look;
 mod render;
 mod runner;
 mod sample;
@@ -14,6 +15,7 @@ mod tests;
 use thiserror::Error;
 
 pub use evaluation::*;
+pub use look::{Shown, ShownRecord, look};
 
 use crate::corruption::CorruptionSpec;
 use crate::data::{Part, Prepared};
@@ -21,11 +23,12 @@ use crate::error::{Fault, StageError};
 use crate::image::PixelFormat;
 use crate::measure::Pca;
 use crate::model::card::ErrorStats;
+use crate::model::feature_errors::FeatureErrors;
 use crate::model::{Model, ModelInput};
 use denoising::{Level, MOST_CORRUPTED};
 use runner::Runner;
 use sample::Sample;
-use tally::{MOST_SSIM, Tally};
+use tally::{Kept, MOST_SSIM, Tally};
 
 /// Records that are scored at most.
 const MOST_SCORED: usize = 100_000;
@@ -94,6 +97,7 @@ pub fn evaluate(
         denoising: Vec::new(),
         notes: notes(prepared, &scored, &fitted, &tally),
         records: Vec::new(),
+        codes: None,
     };
     if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
         let size = pca.size();
@@ -110,6 +114,10 @@ pub fn evaluate(
     if !levels.is_empty() && corrupted.len() < scored.len() {
         evaluation.notes.push(format!("corrupted {MOST_CORRUPTED} of {} records, evenly spread", scored.len()));
     }
+    evaluation.codes = tally.codes.zip(runner.code_size()).map(|(kept, size)| {
+        let Kept { codes: values, labels, anomalies, .. } = kept;
+        Codes { size, values, labels, anomalies }
+    });
     evaluation.records = tally.scores;
     Ok(evaluation)
 }
@@ -169,7 +177,8 @@ fn score<'a>(
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Tally<'a>, StageError> {
     let codes = runner.code_size().map(|size| MOST_ASKED.min(MOST_CODE_VALUES / size));
-    let mut tally = Tally::new(model.loss(), format, pca, scored.len(), codes);
+    let features = model.feature_input().and_then(|_| runner.record_len());
+    let mut tally = Tally::new(model.loss(), (format, features), pca, scored.len(), codes);
     let mut seen = 0;
     scored.read(model.input(), &mut |slice| {
         let given = runner.run(slice, false);
@@ -230,7 +239,8 @@ fn reconstruction(tally: &Tally<'_>) -> Option<Reconstruction> {
     let mut scores = compared(tally);
     let mse = mean(scores.iter().map(|score| score.mse));
     let mut errors: Vec<f64> = scores.iter().map(|score| score.error).collect();
-    let error = ErrorStats::from_errors(&mut errors)?;
+    let features = tally.features.as_ref().and_then(FeatureErrors::stats);
+    let error = ErrorStats { features, ..ErrorStats::from_errors(&mut errors)? };
     scores.sort_by(|a, b| a.error.total_cmp(&b.error));
     let example = |place: usize| {
         let score = scores[place];

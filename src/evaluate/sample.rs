@@ -118,7 +118,8 @@ pub(super) struct Entry {
 }
 
 impl Slice {
-    fn add(&mut self, input: &ModelInput, record: &Record, (part, index, place): (Part, usize, usize)) {
+    /// Adds a record as `input` takes it, unless it is none, or holds a value that is not finite.
+    pub(super) fn add(&mut self, input: &ModelInput, record: &Record, (part, index, place): (Part, usize, usize)) {
         let start = self.values.len();
         let shape = tensor(input, record, &mut self.values);
         match shape.filter(|_| self.values[start..].iter().all(|value| value.is_finite())) {

@@ -6,6 +6,7 @@ use super::sample::{Entry, Slice, is_among};
 use crate::image::PixelFormat;
 use crate::measure::Pca;
 use crate::model::Loss;
+use crate::model::feature_errors::FeatureErrors;
 
 /// Images whose structural similarity is measured at most: it takes a millisecond or two each.
 pub(super) const MOST_SSIM: usize = 5000;
@@ -16,15 +17,17 @@ pub(super) struct Tally<'a> {
     pca: Option<&'a Pca>,
     pub(super) scores: Vec<RecordScore>,
     pub(super) quality: Option<Quality>,
+    pub(super) features: Option<FeatureErrors>,
     pub(super) codes: Option<Kept>,
     pub(super) failed: usize,
 }
 
 impl<'a> Tally<'a> {
-    /// For `records` records, of images if there is a `format`; `codes`: how many are kept.
+    /// For `records` records, of images if there is a `format`, of so many `features` if there are; `codes`: how many are
+    /// kept.
     pub(super) fn new(
         loss: Loss,
-        format: Option<PixelFormat>,
+        (format, features): (Option<PixelFormat>, Option<usize>),
         pca: Option<&'a Pca>,
         records: usize,
         codes: Option<usize>,
@@ -34,6 +37,7 @@ impl<'a> Tally<'a> {
             pca,
             scores: Vec::with_capacity(records),
             quality: format.map(|format| Quality::new(format, records)),
+            features: features.map(FeatureErrors::new),
             codes: codes.map(|most| Kept::new(most, records)),
             failed: 0,
         }
@@ -62,6 +66,9 @@ impl<'a> Tally<'a> {
             self.scores.push(RecordScore { part, index, label, anomaly, error, mse, pca });
             if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
                 quality.add(entry.place, &entry.shape, target, output);
+            }
+            if let Some(features) = self.features.as_mut().filter(|_| !anomaly) {
+                features.push(target, output);
             }
         }
     }

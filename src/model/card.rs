@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::Fault;
 use crate::kind;
+use crate::model::feature_errors::FeatureStats;
 use crate::model::input::InputSpec;
 use crate::model::loss::Loss;
 
@@ -65,6 +66,9 @@ pub struct ErrorStats {
     pub max: f64,
     /// Quantiles.
     pub quantiles: Quantiles,
+    /// Feature by feature, where the model takes features: their squared errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureStats>,
 }
 
 /// Quantiles of a distribution: a share of so many percent lies at or below.
@@ -141,7 +145,7 @@ impl Card {
             faults.push(Fault::new("multiple", "must be above 0"));
         }
         if let Some(stats) = &self.reconstruction_error {
-            stats.check(&mut faults);
+            stats.check(self.input.columns.as_deref(), &mut faults);
         }
         for (file, digest) in &self.files {
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
@@ -158,7 +162,8 @@ impl Card {
 }
 
 impl ErrorStats {
-    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no number.
+    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no number. What is known
+    /// of single features is up to [`super::feature_errors::FeatureErrors`].
     /// Quantiles are interpolated between neighbours, as NumPy does.
     pub fn from_errors(errors: &mut [f64]) -> Option<Self> {
         errors.sort_by(f64::total_cmp);
@@ -180,10 +185,11 @@ impl ErrorStats {
             min,
             max,
             quantiles,
+            features: None,
         })
     }
 
-    fn check(&self, faults: &mut Vec<Fault>) {
+    fn check(&self, columns: Option<&[String]>, faults: &mut Vec<Fault>) {
         let Quantiles { p01, p05, p25, p50, p75, p95, p99 } = self.quantiles;
         let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];
         // Also false where one of them is not a number.
@@ -194,6 +200,9 @@ impl ErrorStats {
         if !(self.std >= 0.0 && self.mean.is_finite()) {
             let message = format!("mean {} and std {} are no mean and deviation", self.mean, self.std);
             faults.push(Fault::new("reconstruction_error", message));
+        }
+        if let Some(features) = &self.features {
+            features.check(columns, faults);
         }
     }
 }
@@ -256,6 +265,39 @@ mod tests {
         assert_eq!(card.reconstruction_error.as_ref().unwrap().quantiles.p99, 0.012);
         assert_eq!(card.training.as_ref().unwrap().hyperparameters["epochs"], 6);
         assert_eq!(Card::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
+    }
+
+    #[test]
+    fn errors_of_features_are_told_for_each_column() {
+        let input = WHOLE.split("[reconstruction_error]").next().unwrap().split("[input]").next().unwrap();
+        let rest = WHOLE.split("[reconstruction_error]").nth(1).unwrap();
+        let card = |features: &str, columns: &str| {
+            let input = format!("{input}[input]\ntype = \"features\"\n{columns}\n[reconstruction_error]\n");
+            format!("{input}features = {features}\n{rest}")
+        };
+        let columns = r#"columns = ["a", "b"]"#;
+        let written = Card::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
+        assert_eq!(Card::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
+        check(
+            &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
+            expect![[r#"
+            reconstruction_error.features.mean: has 1 values, but `input.columns` names 2
+            reconstruction_error.features.std: must be 0 or more; met -1 for `b`"#]],
+        );
+        check(
+            &card("{ mean = [nan, 1.0], std = [0.2, inf] }", columns),
+            expect!["reconstruction_error.features.mean[0]: invalid type: null, expected f64"],
+        );
+        check(
+            &card("{ mean = [], std = [] }", ""),
+            expect!["reconstruction_error.features: is for features that `input.columns` names; there is none"],
+        );
+        check(
+            &card("{ means = [1.0, 1.0], std = [1.0, 1.0] }", columns),
+            expect![[r#"
+            reconstruction_error.?.features.?.means: unknown key
+            reconstruction_error.features: missing field `mean`"#]],
+        );
     }
 
     #[test]

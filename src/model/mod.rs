@@ -2,6 +2,7 @@
 
 pub mod card;
 pub mod describe;
+pub mod feature_errors;
 pub mod input;
 pub mod loss;
 pub mod onnx;

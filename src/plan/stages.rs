@@ -86,7 +86,7 @@ fn plan_stage(
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
     let digests: Vec<&str> = inputs.iter().map(|input| input.digest.as_str()).collect();
     let own = digest::of_stage(table, &digests, model.map(|model| model.digest()));
-    let digest = own.digest.clone();
+    let mut digest = own.digest.clone();
     let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
     let mut lineage: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.lineage.clone()).collect();
@@ -105,6 +105,12 @@ fn plan_stage(
         }),
         (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => Err(check(options)),
     };
+    if let Ok(Role::Transform(transform)) = &role
+        && let Some(known) = transform.depends_on()
+    {
+        digest = digest::of_parts([digest.as_str(), &known].into_iter());
+        lineage.entry(table.name.clone()).and_modify(|own| own.digest.clone_from(&digest));
+    }
     let is_sink = matches!(found, Found::Sink(_));
     let (name, role) = match role {
         Ok(role) => (found.name(), Some(role)),

@@ -323,7 +323,10 @@ impl TrainingSpec {
             fault("zoom", "must ascend, above 0 and up to 1, such as [0.3, 1.0]".to_owned());
         }
         if self.zoom.is_some() && input.size.is_none() {
-            fault("zoom", "is for networks that take images of one size; give input.size, or use training.crop".to_owned());
+            fault(
+                "zoom",
+                "is for networks that take images of one size; give input.size, or use training.crop".to_owned(),
+            );
         }
         faults
     }

@@ -13,6 +13,7 @@ mod select;
 mod testing;
 mod through;
 pub(crate) mod tile;
+mod unusual;
 mod vector;
 
 pub use encode::RECONSTRUCTION_ERROR;
@@ -41,6 +42,11 @@ pub trait TransformPlan: Send + Sync {
 
     /// The model that it runs, for the metrics of reconstruction error.
     fn model(&self) -> Option<&str> {
+        None
+    }
+
+    /// What its rows depend on beside its options, its input and the files of its model: such output is another.
+    fn depends_on(&self) -> Option<String> {
         None
     }
 

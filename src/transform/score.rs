@@ -1,5 +1,6 @@
 //! The transform `score`: measures the reconstruction error between two tensor columns.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array};
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
+use super::unusual::{Added, Unusual};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::Context;
@@ -35,6 +37,27 @@ pub struct Config {
     /// For psnr of columns that are no pixels: the width of their values' range. Default: 1.
     #[serde(default)]
     pub peak: Option<f64>,
+    /// The model that made the reconstruction, as declared under `models`; its card says how large errors were on the
+    /// data that it was validated on. For `zscore`, `feature_zscores` and `top_features`.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Whether to add the column `zscore`: how many standard deviations the record's error, by the model's loss, lies
+    /// above the mean that the card tells. Above 3 is unusual, below 0 is well known.
+    #[serde(default)]
+    pub zscore: bool,
+    /// Whether to add the column `feature_errors`: the squared error of each feature, in the order of the columns in the
+    /// model's card.
+    #[serde(default)]
+    pub feature_errors: bool,
+    /// Whether to add the column `feature_zscores`: for each feature, how many standard deviations its squared error lies
+    /// above its mean. A feature whose error never varied on the validation data is measured by the least deviation
+    /// above 0 of the others.
+    #[serde(default)]
+    pub feature_zscores: bool,
+    /// Add the column `top_features`: so many features with the highest z-scores, the highest first, as a list of
+    /// `feature` (its name) and `zscore`.
+    #[serde(default)]
+    pub top_features: Option<NonZeroUsize>,
 }
 
 fn mse_only() -> Vec<Metric> {
@@ -70,12 +93,15 @@ impl Metric {
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
         let (original, reconstruction) =
             (find("original", &self.original), find("reconstruction", &self.reconstruction));
-        let schema = self.schema(input, &mut faults);
+        let shape = original.as_ref().map(|(_, _, shape)| shape);
+        let unusual = shape.map(|shape| Unusual::plan(&self, shape, context).map_err(|found| faults.extend(found)));
+        let unusual = unusual.and_then(Result::ok);
+        let schema = self.schema(input, unusual.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
@@ -88,28 +114,30 @@ impl TransformConfig for Config {
         }
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let (Some(unusual), true) = (unusual, faults.is_empty()) else { return Err(faults) };
         let measure = Measure { format, peak: self.peak.unwrap_or(1.0) };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(Score { columns, metrics: self.metrics, measure, schema }))
+        Ok(Box::new(Score { columns, metrics: self.metrics, measure, unusual, schema }))
     }
 }
 
 impl Config {
-    /// The input's columns and those of the metrics.
-    fn schema(&self, input: &SchemaRef, faults: &mut Vec<Fault>) -> SchemaRef {
-        let mut schema = Arc::clone(input);
-        if self.metrics.is_empty() {
+    /// The input's columns, those of the metrics, and those that the card is asked for.
+    fn schema(&self, input: &SchemaRef, unusual: Option<&Unusual>, faults: &mut Vec<Fault>) -> SchemaRef {
+        if self.metrics.is_empty() && !Unusual::is_asked(self) {
             faults.push(Fault::new("metrics", "nothing is measured; give at least one metric"));
         }
+        let mut added = Vec::new();
         for (place, metric) in self.metrics.iter().enumerate() {
             if self.metrics[..place].contains(metric) {
                 faults.push(Fault::new("metrics", format!("`{}` is measured twice", metric.name())));
                 continue;
             }
-            let field = Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false);
+            added.push(Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false));
+        }
+        added.extend(unusual.map(|unusual| unusual.fields(&self.prefix)).unwrap_or_default());
+        let mut schema = Arc::clone(input);
+        for field in added {
             match append(&schema, "prefix", field) {
                 Ok(longer) => schema = longer,
                 Err(fault) => faults.push(fault),
@@ -169,6 +197,7 @@ struct Score {
     columns: [(usize, TensorShape); 2],
     metrics: Vec<Metric>,
     measure: Measure,
+    unusual: Unusual,
     schema: SchemaRef,
 }
 
@@ -181,9 +210,13 @@ impl TransformPlan for Score {
         Ok(Box::new(self.clone()))
     }
 
+    fn depends_on(&self) -> Option<String> {
+        self.unusual.known()
+    }
+
     fn summary(&self) -> String {
-        let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
-        names.join(", ")
+        let names = self.metrics.iter().map(|metric| metric.name().to_owned());
+        names.chain(self.unusual.summary()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -192,22 +225,30 @@ impl Transform for Score {
         let [original, reconstruction] =
             self.columns.each_ref().map(|(index, shape)| TensorRows::new(&batch, *index, shape));
         let mut scores = vec![Vec::with_capacity(batch.origin.len()); self.metrics.len()];
-        let mut refused = Refused::default();
+        let (mut added, mut refused) = (Added::default(), Refused::default());
         for row in 0..batch.origin.len() {
-            match self.score(&original, &reconstruction, row) {
+            match self.score(&original, &reconstruction, row, &mut added) {
                 Ok(row) => scores.iter_mut().zip(row).for_each(|(scores, score)| scores.push(score)),
                 Err(refusal) => refused.add(row, refusal),
             }
         }
         let batch = refused.leave_out(batch, rejects)?;
         let column = |scores| Arc::new(Float32Array::from(scores)) as ArrayRef;
-        with_columns(batch, &self.schema, scores.into_iter().map(column).collect())
+        let mut columns: Vec<ArrayRef> = scores.into_iter().map(column).collect();
+        columns.extend(self.unusual.columns(added)?);
+        with_columns(batch, &self.schema, columns)
     }
 }
 
 impl Score {
-    /// All metrics of a row.
-    fn score(&self, original: &TensorRows, reconstruction: &TensorRows, row: usize) -> Result<Vec<f32>, Refusal> {
+    /// All metrics of a row; what the card is asked for is added to `added`.
+    fn score(
+        &self,
+        original: &TensorRows,
+        reconstruction: &TensorRows,
+        row: usize,
+        added: &mut Added,
+    ) -> Result<Vec<f32>, Refusal> {
         let ((x, shape), (y, other)) = (original.get(row)?, reconstruction.get(row)?);
         if shape != other {
             return Err((RejectCode::Mismatch, format!("the original is {shape:?}, its reconstruction {other:?}")));
@@ -221,7 +262,10 @@ impl Score {
             }
         }
         let metrics = self.metrics.iter();
-        metrics.map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32)).collect()
+        let scores =
+            metrics.map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32)).collect::<Result<_, _>>()?;
+        self.unusual.add(x, y, added);
+        Ok(scores)
     }
 }
 

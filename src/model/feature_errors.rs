@@ -1,0 +1,117 @@
+//! The errors of single features: how they lie on validation data, and how unusual a record's own are beside that.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+
+/// The distribution of each feature's squared error over records, in the order of the card's `input.columns`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FeatureStats {
+    /// Means.
+    pub mean: Vec<f64>,
+    /// Standard deviations.
+    pub std: Vec<f64>,
+}
+
+/// The squared error of each feature, in float64.
+pub fn squared_errors(target: &[f32], output: &[f32]) -> impl Iterator<Item = f64> + Clone {
+    target.iter().zip(output).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
+}
+
+impl FeatureStats {
+    /// Faults at `reconstruction_error.features`; `columns` are the names of the features that the card gives.
+    pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<Fault>) {
+        const KEY: &str = "reconstruction_error.features";
+        let Some(columns) = columns else {
+            return faults.push(Fault::new(KEY, "is for features that `input.columns` names; there is none"));
+        };
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            let key = format!("{KEY}.{key}");
+            if values.len() != columns.len() {
+                let message = format!("has {} values, but `input.columns` names {}", values.len(), columns.len());
+                faults.push(Fault::new(key, message));
+            } else if let Some(place) = values.iter().position(|value| !(value.is_finite() && *value >= 0.0)) {
+                let message = format!("must be 0 or more; met {} for `{}`", values[place], columns[place]);
+                faults.push(Fault::new(key, message));
+            }
+        }
+    }
+
+    /// What to divide each feature's distance from its mean by. A feature whose error never varied has a deviation of
+    /// 0: it counts as the least that is above 0, or as 1 where none is, so that z-scores stay finite.
+    pub fn divisors(&self) -> Vec<f64> {
+        let least = self.std.iter().copied().filter(|&std| std > 0.0).min_by(f64::total_cmp).unwrap_or(1.0);
+        self.std.iter().map(|&std| if std > 0.0 { std } else { least }).collect()
+    }
+}
+
+/// Takes the errors of features record by record, by the recurrence of Welford (1962), which loses no digits to large
+/// means.
+#[derive(Debug, Clone)]
+pub struct FeatureErrors {
+    count: u64,
+    mean: Vec<f64>,
+    /// Sums of squared distances from the mean.
+    squares: Vec<f64>,
+}
+
+impl FeatureErrors {
+    /// No record yet, of so many features.
+    pub fn new(features: usize) -> Self {
+        Self { count: 0, mean: vec![0.0; features], squares: vec![0.0; features] }
+    }
+
+    /// Takes in a record and its reconstruction, a value per feature.
+    pub fn push(&mut self, target: &[f32], output: &[f32]) {
+        self.count += 1;
+        let count = self.count as f64;
+        let sums = self.mean.iter_mut().zip(&mut self.squares);
+        for (error, (mean, squares)) in squared_errors(target, output).zip(sums) {
+            let distance = error - *mean;
+            *mean += distance / count;
+            *squares += distance * (error - *mean);
+        }
+    }
+
+    /// The distribution over the records so far (deviations divided by their number, as NumPy does); `None` without
+    /// records, or where an error was not finite.
+    pub fn stats(&self) -> Option<FeatureStats> {
+        let count = self.count as f64;
+        let std: Vec<f64> = self.squares.iter().map(|squares| (squares / count).sqrt()).collect();
+        let finite = self.count > 0 && self.mean.iter().chain(&std).all(|value| value.is_finite());
+        finite.then(|| FeatureStats { mean: self.mean.clone(), std })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn statistics_are_those_of_all_errors_together() {
+        let mut errors = FeatureErrors::new(2);
+        assert_eq!(errors.stats(), None);
+        // Squared errors 1, 4, 16 and 1e6 twice, then 0 (numpy.mean, numpy.std).
+        for (x, y) in [(1.0, 1000.0), (2.0, 1000.0), (4.0, 0.0)] {
+            errors.push(&[x, y], &[0.0, 0.0]);
+        }
+        let stats = errors.stats().unwrap();
+        let near = |met: f64, wanted: f64| assert!((met - wanted).abs() < 1e-9 * wanted, "{met} {wanted}");
+        near(stats.mean[0], 7.0);
+        near(stats.std[0], 6.480_740_698_407_86);
+        near(stats.mean[1], 666_666.666_666_666_6);
+        near(stats.std[1], 471_404.520_791_031_7);
+        errors.push(&[f32::NAN, 0.0], &[0.0, 0.0]);
+        assert_eq!(errors.stats(), None);
+    }
+
+    #[test]
+    fn a_deviation_of_0_counts_as_the_least_above_it() {
+        let divisors = |std: &[f64]| FeatureStats { mean: vec![0.0; std.len()], std: std.to_vec() }.divisors();
+        assert_eq!(divisors(&[0.5, 0.0, 0.25]), [0.5, 0.25, 0.25]);
+        assert_eq!(divisors(&[0.0, 0.0]), [1.0, 1.0]);
+    }
+}
