@@ -106,7 +106,7 @@ impl Evaluate {
             evaluate::evaluate(&model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
         bar.finish();
         let evaluation = evaluation.map_err(|error| match error {
-            EvaluateError::Faults(faults) => anyhow!(lines(&faults, "--corrupt")),
+            EvaluateError::Faults(faults) => anyhow!(lines(&faults, "corruption")),
             EvaluateError::Stage(error) => anyhow!("{error}"),
         })?;
         let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
@@ -122,6 +122,10 @@ impl Evaluate {
     }
 
     fn open(&self) -> anyhow::Result<Model> {
+        if !self.model.is_dir() {
+            let met = if self.model.exists() { "is a file" } else { "there is no such folder" };
+            bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", self.model.display());
+        }
         let runtime = RuntimeSpec::default();
         model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
         let spec = ModelSpec { path: Some(self.model.clone()), ..ModelSpec::default() };
@@ -166,6 +170,11 @@ impl Evaluate {
     fn prepare(&self, model: &Model, spec: &DataSpec, folder: &Path, bar: &Bar) -> anyhow::Result<Prepared> {
         let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| bar.read(records));
         let prepared = prepared.map_err(|error| match error {
+            DataError::Faults(faults) if self.source.is_empty() => {
+                let advice = "this is the data that the model was trained with; if it lies elsewhere now, say where with \
+                              --data FOLDER, or name other data with --source";
+                anyhow!("{}\n{advice}", lines(&faults, "data"))
+            }
             DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
             DataError::Stage(error) => anyhow!("data: {error}"),
         })?;
@@ -210,6 +219,7 @@ fn source(text: &str) -> anyhow::Result<Value> {
         _ if path.is_dir() => "images",
         Some(kind) => kind,
         None if crate::source::images::EXTENSIONS.iter().any(|end| name.ends_with(&format!(".{end}"))) => "images",
+        None if !path.exists() => bail!("--source {text}: no such file or folder"),
         None => bail!(
             "--source {text}: neither a folder of images nor a file whose extension tells what it is; write a table, such \
              as '{{ kind = \"csv\", path = \"{text}\" }}'"
@@ -292,19 +302,26 @@ mod tests {
 
     use super::*;
 
-    fn check<T: std::fmt::Debug>(met: anyhow::Result<T>, expected: Expect) {
-        expected.assert_eq(&met.map_or_else(|error| error.to_string(), |met| format!("{met:?}")));
+    fn check(met: anyhow::Result<String>, expected: Expect) {
+        expected.assert_eq(&met.unwrap_or_else(|error| error.to_string()));
     }
 
     #[test]
     fn a_source_is_known_by_its_extension_or_written_out() {
-        check(source("rows/a.CSV").map(|table| table.to_string()), expect![[""]]);
-        check(source("train.idx3-ubyte.gz").map(|table| table.to_string()), expect![[""]]);
-        check(source("one.jpg").map(|table| table.to_string()), expect![[""]]);
-        check(source(env!("CARGO_MANIFEST_DIR")).map(|table| table["kind"].to_string()), expect![[""]]);
-        check(source("{ kind = 'tar', path = 'a' }").map(|table| table.to_string()), expect![[""]]);
-        check(source("{ kind = 'tar'").map(|table| table.to_string()), expect![[""]]);
-        check(source("rows.xls"), expect![[""]]);
+        let told = |text: &str| source(text).map(|table| table.to_string());
+        check(told("rows/a.CSV"), expect![[""]]);
+        check(told("train.idx3-ubyte.gz"), expect![[""]]);
+        check(told("one.jpg"), expect![[""]]);
+        check(told("{ kind = 'tar', path = 'a' }"), expect![[""]]);
+        check(told("{ kind = 'tar'"), expect![[""]]);
+        check(told("rows.xls"), expect![[""]]);
+        let folder = env!("CARGO_MANIFEST_DIR");
+        assert_eq!(source(folder).unwrap(), json!({ "kind": "images", "path": folder }));
+        let unclear = told(&format!("{folder}/LICENSE-MIT")).unwrap_err().to_string();
+        assert!(
+            unclear.contains("neither a folder of images nor a file whose extension tells what it is"),
+            "{unclear}"
+        );
     }
 
     #[test]
