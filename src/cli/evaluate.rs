@@ -309,12 +309,12 @@ mod tests {
     #[test]
     fn a_source_is_known_by_its_extension_or_written_out() {
         let told = |text: &str| source(text).map(|table| table.to_string());
-        check(told("rows/a.CSV"), expect![[""]]);
-        check(told("train.idx3-ubyte.gz"), expect![[""]]);
-        check(told("one.jpg"), expect![[""]]);
-        check(told("{ kind = 'tar', path = 'a' }"), expect![[""]]);
-        check(told("{ kind = 'tar'"), expect![[""]]);
-        check(told("rows.xls"), expect![[""]]);
+        check(told("rows/a.CSV"), expect![[r#"{"kind":"csv","path":"rows/a.CSV"}"#]]);
+        check(told("train.idx3-ubyte.gz"), expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]]);
+        check(told("one.jpg"), expect![[r#"{"kind":"images","path":"one.jpg"}"#]]);
+        check(told("{ kind = 'tar', path = 'a' }"), expect![[r#"{"kind":"tar","path":"a"}"#]]);
+        check(told("{ kind = 'tar'"), expect!["--source { kind = 'tar': unclosed inline table, expected `}`"]);
+        check(told("rows.xls"), expect!["--source rows.xls: no such file or folder"]);
         let folder = env!("CARGO_MANIFEST_DIR");
         assert_eq!(source(folder).unwrap(), json!({ "kind": "images", "path": folder }));
         let unclear = told(&format!("{folder}/LICENSE-MIT")).unwrap_err().to_string();
@@ -327,13 +327,13 @@ mod tests {
     #[test]
     fn a_corruption_is_a_noise_and_its_amount() {
         let told = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
-        check(told("gaussian:25"), expect![[""]]);
-        check(told("watermark"), expect![[""]]);
-        check(told("salt_and_pepper:0.1"), expect![[""]]);
-        check(told("gaussian"), expect![[""]]);
-        check(told("masking:2"), expect![[""]]);
-        check(told("gauss:2"), expect![[""]]);
-        check(told("gaussian:loud"), expect![[""]]);
-        check(told("gray:1"), expect![[""]]);
+        check(told("gaussian:25"), expect![[r#"{"noise":"gaussian","sigma":25.0}"#]]);
+        check(told("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
+        check(told("salt_and_pepper:0.1"), expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]]);
+        check(told("gaussian"), expect!["--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"]);
+        check(told("masking:2"), expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"]);
+        check(told("gauss:2"), expect!["--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"]);
+        check(told("gaussian:loud"), expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"]);
+        check(told("gray:1"), expect!["--corrupt gray:1: gray has no amount; write gray"]);
     }
 }
