@@ -289,7 +289,10 @@ fn every_fault_is_told_at_once() {
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
             sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
             sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
-            without: there is no column `dy`; the source has: source, row, a, b, y, day, name"#]],
+            without: there is no column `dy`; the source has: source, row, a, b, y, day, name
+            keep[0].column: no column `c`; the input has: source, row, a, b, y, day, name
+            normal.equals: the column holds Int64, but `equals` is "no"; compare it with a whole number
+            label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name"#]],
     );
     faults(
         table(folder.path(), json!({ "label": "nam", "validation": 0.6, "test": 0.6 })),
