@@ -99,6 +99,19 @@ fn photographs_at_their_own_size() {
 }
 
 #[test]
+fn images_in_a_folder_for_each_class() {
+    let declared = r#"
+        [input]
+        size = [32, 32]
+
+        [data]
+        label = "label"
+        sources = [{ kind = "images", path = "images/cifar10_jpg", folder_labels = true }]
+    "#;
+    check(declared, expect![[r#""#]]);
+}
+
+#[test]
 fn gray_images_of_one_size() {
     let declared = r#"
         [input]
