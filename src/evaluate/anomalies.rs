@@ -19,7 +19,8 @@ pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Opti
     let quantiles = card.map(|card| [("p95", card.quantiles.p95), ("p99", card.quantiles.p99)]);
     let thresholds = quantiles.into_iter().flatten().map(|(quantile, error)| {
         let above = |anomaly| {
-            let (above, all) = errors(anomaly).fold((0, 0), |(above, all), met| (above + i32::from(met > error), all + 1));
+            let (above, all) =
+                errors(anomaly).fold((0, 0), |(above, all), met| (above + i32::from(met > error), all + 1));
             f64::from(above) / f64::from(all.max(1))
         };
         Threshold { quantile, error, anomalies_above: above(true), normal_above: above(false) }

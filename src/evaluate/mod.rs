@@ -93,10 +93,7 @@ pub fn evaluate(
         code: code_use(&tally, runner.code_size()),
         pca: pca.as_ref().and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
         labels: None,
-        anomalies: anomalies::measure(
-            &tally.scores,
-            model.card().and_then(|card| card.reconstruction_error.as_ref()),
-        ),
+        anomalies: anomalies::measure(&tally.scores, model.card().and_then(|card| card.reconstruction_error.as_ref())),
         denoising: Vec::new(),
         notes: notes(prepared, &scored, &fitted, &tally),
         records: Vec::new(),
@@ -269,7 +266,10 @@ fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
     let threshold = f64::from(greatest) * ACTIVE;
     let mut active = vec![0_usize; size];
     for code in kept.codes.chunks_exact(size) {
-        active.iter_mut().zip(code).for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
+        active
+            .iter_mut()
+            .zip(code)
+            .for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
     }
     let (codes, all) = (kept.codes.len() / size, kept.codes.len());
     (codes > 0).then(|| CodeUse {

@@ -130,7 +130,10 @@ fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &Anomalies) -> fmt::Result
     found.thresholds.iter().try_for_each(|threshold| {
         let (found, alarms) = (threshold.anomalies_above * 100.0, threshold.normal_above * 100.0);
         let (quantile, error) = (threshold.quantile, figure(threshold.error));
-        writeln!(f, "  above the card's {quantile}, {error}: {found:.1} % of the anomalies, {alarms:.1} % of the others")
+        writeln!(
+            f,
+            "  above the card's {quantile}, {error}: {found:.1} % of the anomalies, {alarms:.1} % of the others"
+        )
     })
 }
 

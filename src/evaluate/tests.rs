@@ -127,7 +127,11 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
 #[test]
 fn records_on_which_the_model_fails_are_counted_apart() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model(folder.path(), &[("picky.onnx", "model.onnx")], "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']");
+    let model = model(
+        folder.path(),
+        &[("picky.onnx", "model.onnx")],
+        "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']",
+    );
     let prepared = table(folder.path(), &model, json!({}));
     let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training], corruptions: vec![] });
     let fits = rows().lines().skip(1).filter(|line| {
