@@ -84,10 +84,11 @@ impl TrainingMetrics {
         self.learning_rate.with_label_values(&[model]).set(learning_rate);
     }
 
-    /// Notes an epoch that is over.
-    pub fn epoch(&self, model: &str, epochs: u32, validation_loss: Option<f64>, rate: f64, seconds_left: f64) {
+    /// Notes an epoch that is over; `losses` are those of training and validation.
+    pub fn epoch(&self, model: &str, epochs: u32, losses: (f64, Option<f64>), rate: f64, seconds_left: f64) {
         self.epochs.with_label_values(&[model]).set(f64::from(epochs));
-        if let Some(loss) = validation_loss {
+        self.loss.with_label_values(&[model, "training"]).set(losses.0);
+        if let Some(loss) = losses.1 {
             self.loss.with_label_values(&[model, "validation"]).set(loss);
         }
         self.records_per_second.with_label_values(&[model]).set(rate);

@@ -119,6 +119,10 @@ impl Evaluate {
 /// # Errors
 /// When it cannot be opened, or gives nothing that could be measured.
 pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
+    if !folder.is_dir() {
+        let met = if folder.exists() { "is a file" } else { "there is no such folder" };
+        bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", folder.display());
+    }
     let runtime = RuntimeSpec::default();
     model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
     let spec = ModelSpec { path: Some(folder.to_path_buf()), ..ModelSpec::default() };
@@ -191,8 +195,10 @@ impl Scoring {
                 folder.display()
             );
         };
-        if let (Some(root), Value::Object(table)) = (&self.data, &mut data) {
-            table.insert("root".to_owned(), json!(root));
+        if let Value::Object(table) = &mut data {
+            // The card names the columns that training has found; what it left out is left out by that.
+            table.remove("without");
+            table.extend(self.data.iter().map(|root| ("root".to_owned(), json!(root))));
         }
         Ok(data)
     }
@@ -205,6 +211,11 @@ impl Scoring {
     fn prepare(&self, model: &Model, spec: &DataSpec, folder: &Path, bar: &Bar) -> anyhow::Result<Prepared> {
         let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| bar.read(records));
         let prepared = prepared.map_err(|error| match error {
+            DataError::Faults(faults) if self.source.is_empty() => {
+                let advice = "this is the data that the model was trained with; if it lies elsewhere now, say where with \
+                              --data FOLDER, or name other data with --source";
+                anyhow!("{}\n{advice}", lines(&faults, "data"))
+            }
             DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
             DataError::Stage(error) => anyhow!("data: {error}"),
         })?;
@@ -221,7 +232,7 @@ fn trained_with(model: &Model) -> Option<&Value> {
 /// Why a model could not be tried.
 pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
     match error {
-        EvaluateError::Faults(faults) => anyhow!(lines(&faults, "--corrupt")),
+        EvaluateError::Faults(faults) => anyhow!(lines(&faults, "corruption")),
         EvaluateError::Stage(error) => anyhow!("{error}"),
     }
 }
@@ -262,6 +273,7 @@ fn source(text: &str) -> anyhow::Result<Value> {
         _ if path.is_dir() => "images",
         Some(kind) => kind,
         None if crate::source::images::EXTENSIONS.iter().any(|end| name.ends_with(&format!(".{end}"))) => "images",
+        None if !path.exists() => bail!("--source {text}: no such file or folder"),
         None => bail!(
             "--source {text}: neither a folder of images nor a file whose extension tells what it is; write a table, such \
              as '{{ kind = \"csv\", path = \"{text}\" }}'"
@@ -344,31 +356,38 @@ mod tests {
 
     use super::*;
 
-    fn check<T: std::fmt::Debug>(met: anyhow::Result<T>, expected: Expect) {
-        expected.assert_eq(&met.map_or_else(|error| error.to_string(), |met| format!("{met:?}")));
+    fn check(met: anyhow::Result<String>, expected: Expect) {
+        expected.assert_eq(&met.unwrap_or_else(|error| error.to_string()));
     }
 
     #[test]
     fn a_source_is_known_by_its_extension_or_written_out() {
-        check(source("rows/a.CSV").map(|table| table.to_string()), expect![[""]]);
-        check(source("train.idx3-ubyte.gz").map(|table| table.to_string()), expect![[""]]);
-        check(source("one.jpg").map(|table| table.to_string()), expect![[""]]);
-        check(source(env!("CARGO_MANIFEST_DIR")).map(|table| table["kind"].to_string()), expect![[""]]);
-        check(source("{ kind = 'tar', path = 'a' }").map(|table| table.to_string()), expect![[""]]);
-        check(source("{ kind = 'tar'").map(|table| table.to_string()), expect![[""]]);
-        check(source("rows.xls"), expect![[""]]);
+        let told = |text: &str| source(text).map(|table| table.to_string());
+        check(told("rows/a.CSV"), expect![[r#"{"kind":"csv","path":"rows/a.CSV"}"#]]);
+        check(told("train.idx3-ubyte.gz"), expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]]);
+        check(told("one.jpg"), expect![[r#"{"kind":"images","path":"one.jpg"}"#]]);
+        check(told("{ kind = 'tar', path = 'a' }"), expect![[r#"{"kind":"tar","path":"a"}"#]]);
+        check(told("{ kind = 'tar'"), expect!["--source { kind = 'tar': unclosed inline table, expected `}`"]);
+        check(told("rows.xls"), expect!["--source rows.xls: no such file or folder"]);
+        let folder = env!("CARGO_MANIFEST_DIR");
+        assert_eq!(source(folder).unwrap(), json!({ "kind": "images", "path": folder }));
+        let unclear = told(&format!("{folder}/LICENSE-MIT")).unwrap_err().to_string();
+        assert!(
+            unclear.contains("neither a folder of images nor a file whose extension tells what it is"),
+            "{unclear}"
+        );
     }
 
     #[test]
     fn a_corruption_is_a_noise_and_its_amount() {
         let told = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
-        check(told("gaussian:25"), expect![[""]]);
-        check(told("watermark"), expect![[""]]);
-        check(told("salt_and_pepper:0.1"), expect![[""]]);
-        check(told("gaussian"), expect![[""]]);
-        check(told("masking:2"), expect![[""]]);
-        check(told("gauss:2"), expect![[""]]);
-        check(told("gaussian:loud"), expect![[""]]);
-        check(told("gray:1"), expect![[""]]);
+        check(told("gaussian:25"), expect![[r#"{"noise":"gaussian","sigma":25.0}"#]]);
+        check(told("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
+        check(told("salt_and_pepper:0.1"), expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]]);
+        check(told("gaussian"), expect!["--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"]);
+        check(told("masking:2"), expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"]);
+        check(told("gauss:2"), expect!["--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"]);
+        check(told("gaussian:loud"), expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"]);
+        check(told("gray:1"), expect!["--corrupt gray:1: gray has no amount; write gray"]);
     }
 }

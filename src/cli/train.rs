@@ -128,7 +128,7 @@ impl Device {
 fn told(error: TrainError, places: &Places) -> anyhow::Error {
     match error {
         TrainError::Faults(faults) => Problems::new(places, faults).into(),
-        error => anyhow!(error),
+        error => anyhow!("{error}"),
     }
 }
 
@@ -211,7 +211,9 @@ impl Watch {
         );
         self.bar.suspend(|| tracing::info!("{line}"));
         if let Some(metrics) = &self.metrics {
-            metrics.training.epoch(&self.model, point.epoch, point.validation_loss, rate, left);
+            metrics.training.step(&self.model, point.step, point.loss, point.learning_rate);
+            let losses = (point.loss, point.validation_loss);
+            metrics.training.epoch(&self.model, point.epoch, losses, rate, left);
         }
     }
 

@@ -74,7 +74,9 @@ mod tests {
 
     fn sorted(met: &[&str]) -> (Vec<String>, Vec<u32>) {
         let mut labels = Labels::default();
-        met.iter().for_each(|label| drop(labels.number(label).unwrap()));
+        for label in met {
+            labels.number(label).unwrap();
+        }
         labels.sorted()
     }
 

@@ -10,6 +10,8 @@ mod records;
 mod shuffle;
 mod spec;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::path::Path;

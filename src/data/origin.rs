@@ -35,15 +35,11 @@ impl Origins {
 
     /// The name of what the record at this place of the batch came from, and its row in there.
     pub(super) fn name<'a>(&self, batch: &'a Batch, place: usize) -> (&'a str, u64) {
-        match self.has_columns {
-            true => Self::by_columns(&batch.records, place),
-            false => batch.origin.get(place).map_or(("", 0), |&ordinal| by_provenance(&batch.provenance, ordinal)),
+        match batch.origin.get(place) {
+            Some(_) if self.has_columns => by_columns(&batch.records, place),
+            Some(&ordinal) => by_provenance(&batch.provenance, ordinal),
+            None => ("", 0),
         }
-    }
-
-    fn by_columns(records: &RecordBatch, place: usize) -> (&str, u64) {
-        let (source, row) = (records.column(0).as_string::<i32>(), records.column(1).as_primitive::<UInt64Type>());
-        (source.value(place), row.value(place))
     }
 
     /// The record's numbers.
@@ -55,6 +51,11 @@ impl Origins {
         let record = Provenance::rows(Arc::clone(&self.last), row..row.saturating_add(1));
         Origin { lot: record.seed(0, PART), identity: record.seed(0, IDENTITY ^ source as u64) }
     }
+}
+
+fn by_columns(records: &RecordBatch, place: usize) -> (&str, u64) {
+    let (source, row) = (records.column(0).as_string::<i32>(), records.column(1).as_primitive::<UInt64Type>());
+    (source.value(place), row.value(place))
 }
 
 /// `<stage>/<name>:<size>:<time>` without what is another tomorrow.

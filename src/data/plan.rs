@@ -84,12 +84,11 @@ impl Plan {
         }
         let schema = sources.first().map(|(_, source)| source.schema());
         let target = Target::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
-        let Some(target) = target else { return Err(faults) };
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
         for (at, source) in sources {
             let mut steps = Sketch { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
-            let (steps, vector) = steps.plan(&target, input.columns.is_some());
+            let (steps, vector) = steps.plan(target.as_ref(), input.columns.is_some());
             vectors.extend(vector);
             planned.extend(steps.map(|steps| Planned { source, steps }));
         }
@@ -98,6 +97,7 @@ impl Plan {
             let message = format!("its columns hold {other} values a record, those of the first source {width}");
             faults.push(Fault::new("sources", message));
         }
+        let Some(target) = target else { return Err(faults) };
         let columns_are_values = matches!(&target, Target::Features { columns } if columns.len() == width);
         if faults.is_empty() { Ok(Self { target, sources: planned, width, columns_are_values }) } else { Err(faults) }
     }
@@ -281,7 +281,7 @@ struct Sketch<'a> {
 
 impl Sketch<'_> {
     /// The steps, where nothing is wrong with them, and the values of a feature record.
-    fn plan(&mut self, target: &Target, named: bool) -> (Option<Steps>, Option<usize>) {
+    fn plan(&mut self, target: Option<&Target>, named: bool) -> (Option<Steps>, Option<usize>) {
         let before = self.faults.len();
         let spec = self.spec;
         let keep = spec.keep.iter().enumerate().filter_map(|(number, comparison)| {
@@ -295,8 +295,9 @@ impl Sketch<'_> {
         let label = spec.label.as_deref().and_then(|name| self.label(name));
         let (mut image, mut features, mut width) = (None, None, None);
         match target {
-            Target::Images { .. } => image = self.image(),
-            Target::Features { columns } => (features, width) = self.features(columns, named),
+            Some(Target::Images { .. }) => image = self.image(),
+            Some(Target::Features { columns }) => (features, width) = self.features(columns, named),
+            None => {}
         }
         let origins = Origins::new(&self.schema);
         let steps = Steps { keep, features, normal, label, image, origins };

@@ -202,7 +202,10 @@ fn read_at(file: &File, mut into: &mut [u8], mut start: u64) -> io::Result<()> {
     while !into.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, into, start)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => (into, start) = (&mut into[read..], start + read as u64),
+            read => {
+                let whole = into;
+                (into, start) = (&mut whole[read..], start + read as u64);
+            }
         }
     }
     Ok(())

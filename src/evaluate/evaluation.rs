@@ -158,11 +158,11 @@ pub struct ImageQuality {
 /// How much of a code is used.
 #[derive(Debug, Serialize)]
 pub struct CodeUse {
-    /// Codes that were looked at.
+    /// Codes that were looked at, of normal records.
     pub codes: usize,
     /// The mean share of a code's values that are active: greater, without their sign, than `threshold`.
     pub active_share: f64,
-    /// One hundredth of the greatest value that any code holds, without its sign.
+    /// A tenth of the root mean square of these codes' values.
     pub threshold: f64,
     /// Places of a code that are active in none.
     pub never_active: usize,

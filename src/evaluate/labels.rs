@@ -3,7 +3,7 @@
 use super::evaluation::{Accuracy, Labels};
 use super::runner::Runner;
 use super::sample::Sample;
-use super::tally::Kept;
+use super::tally::{Kept, row_of};
 use crate::error::StageError;
 use crate::measure::probe::Probe;
 use crate::measure::{Pca, Rows, neighbours};
@@ -32,9 +32,10 @@ pub(super) fn measure(
     fitted: &Sample<'_>,
     scored: &Kept,
     pca: Option<&Pca>,
-    code_size: usize,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Option<Labels>, StageError> {
-    let known = encode(runner, input, fitted, pca)?;
+    let Some(code_size) = runner.code_size() else { return Ok(None) };
+    let known = encode(runner, input, fitted, pca, progress)?;
     let asked = labelled(scored, code_size, pca.map(Pca::size));
     let mut classes = known.labels.clone();
     classes.sort_unstable();
@@ -55,19 +56,21 @@ fn encode(
     input: &ModelInput,
     fitted: &Sample<'_>,
     pca: Option<&Pca>,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Labelled, StageError> {
     let mut known = Labelled { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
     fitted.read(input, &mut |slice| {
         let given = runner.run(slice, true);
-        let codes = given.codes.unwrap_or_default();
-        let len = codes.len() / slice.entries.len().max(1);
+        let (rows, codes) = (slice.entries.len(), given.codes.unwrap_or_default());
+        let pca = pca.map(|pca| pca.encode(&slice.values)).unwrap_or_default();
         for (row, entry) in slice.entries.iter().enumerate() {
             if let (Some(label), false) = (entry.label, given.failed[row]) {
                 known.labels.push(label);
-                known.codes.extend_from_slice(&codes[row * len..(row + 1) * len]);
-                known.pca.extend(pca.map(|pca| pca.encode(slice.of(entry))).unwrap_or_default());
+                known.codes.extend_from_slice(row_of(&codes, row, rows));
+                known.pca.extend_from_slice(row_of(&pca, row, rows));
             }
         }
+        progress(slice.entries.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
     Ok(known)

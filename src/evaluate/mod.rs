@@ -99,6 +99,12 @@ pub fn evaluate(
         records: Vec::new(),
         codes: None,
     };
+    if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
+        let size = pca.size();
+        evaluation
+            .notes
+            .push(format!("{size} principal components of {fitted} records hold these as they are: too few"));
+    }
     label_codes(&mut evaluation, &mut runner, model.input(), prepared, (&fitted, pca.as_ref()), &tally, progress)?;
     let corrupted = scored.at_most(MOST_CORRUPTED);
     for level in &levels {
@@ -257,24 +263,25 @@ fn baseline(pca: &Pca, fitted: usize, tally: &Tally<'_>) -> Option<Baseline> {
     })
 }
 
-/// The share of the greatest value of a code, without its sign, from which on a value is active.
-const ACTIVE: f64 = 0.01;
+/// The share of the root mean square of codes from which on a value is active.
+const ACTIVE: f64 = 0.1;
 
 fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
     let (kept, size) = (tally.codes.as_ref()?, size?);
-    let greatest = kept.codes.iter().fold(0.0_f32, |greatest, value| greatest.max(value.abs()));
-    let threshold = f64::from(greatest) * ACTIVE;
+    let normal = || kept.codes.chunks_exact(size).zip(&kept.anomalies).filter(|(_, anomaly)| !**anomaly);
+    let codes = normal().count();
+    let squares: f64 = normal().flat_map(|(code, _)| code).map(|&value| f64::from(value).powi(2)).sum();
+    let threshold = ACTIVE * (squares / (codes * size) as f64).sqrt();
     let mut active = vec![0_usize; size];
-    for code in kept.codes.chunks_exact(size) {
+    for (code, _) in normal() {
         active
             .iter_mut()
             .zip(code)
             .for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
     }
-    let (codes, all) = (kept.codes.len() / size, kept.codes.len());
     (codes > 0).then(|| CodeUse {
         codes,
-        active_share: active.iter().sum::<usize>() as f64 / all as f64,
+        active_share: active.iter().sum::<usize>() as f64 / (codes * size) as f64,
         threshold,
         never_active: active.iter().filter(|&&count| count == 0).count(),
     })
@@ -301,8 +308,8 @@ fn label_codes(
         }
     }
     let fitted = fitted.at_most((MOST_CODE_VALUES / size).max(1));
-    progress("fitting classifiers", 0, fitted.len());
-    evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), size)?;
+    let mut told = |done| progress("fitting classifiers", done, fitted.len());
+    evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), &mut told)?;
     match &evaluation.labels {
         Some(labels) if labels.scored < evaluation.data.scored => {
             evaluation.notes.push(format!("labels were sought for {} records, evenly spread", labels.scored));

@@ -16,12 +16,16 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (model, data) = (&self.model, &self.data);
         writeln!(f, "{}: {}", model.name, model.summary)?;
-        let parts = data.parts.join(" and ");
+        let parts = match data.parts.as_slice() {
+            [one] => format!("{one} part"),
+            [before @ .., last] => format!("{} and {last} parts", before.join(", ")),
+            [] => String::new(),
+        };
         let anomalies = match data.anomalies {
             0 => String::new(),
             anomalies => format!(", {anomalies} of them anomalies"),
         };
-        writeln!(f, "{} records of the {parts} part{anomalies}", data.scored)?;
+        writeln!(f, "{} records of the {parts}{anomalies}", data.scored)?;
         self.reconstruction.iter().try_for_each(|found| reconstruction(f, found, model.loss))?;
         if self.compression.is_some() || self.code.is_some() {
             writeln!(f, "\ncode")?;
@@ -88,7 +92,11 @@ fn compression(f: &mut fmt::Formatter<'_>, found: &Compression) -> fmt::Result {
 
 fn code(f: &mut fmt::Formatter<'_>, found: &CodeUse) -> fmt::Result {
     let (share, threshold) = (found.active_share * 100.0, figure(found.threshold));
-    write!(f, "  {:<NAMES$}  {share:.1} % of the values (above {threshold}, 1 % of the greatest)", "active")?;
+    write!(
+        f,
+        "  {:<NAMES$}  {share:.1} % of the values (beyond {threshold}, a tenth of their root mean square)",
+        "active"
+    )?;
     match found.never_active {
         0 => writeln!(f),
         never => writeln!(f, "; {never} never are"),

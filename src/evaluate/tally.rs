@@ -2,7 +2,7 @@
 
 use super::evaluation::{ImageQuality, RecordScore};
 use super::runner::Given;
-use super::sample::{Slice, is_among};
+use super::sample::{Entry, Slice, is_among};
 use crate::image::PixelFormat;
 use crate::measure::Pca;
 use crate::model::Loss;
@@ -56,7 +56,7 @@ impl<'a> Tally<'a> {
             if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
                 let codes = row_of(codes, row, slice.entries.len());
                 let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.entries.len()));
-                kept.add(entry.place, (entry.label, entry.anomaly), codes, pca);
+                kept.add(entry, codes, pca);
             }
             let Some(outputs) = &given.outputs else { continue };
             let output = &outputs[entry.at.clone()];
@@ -74,8 +74,8 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// The values of a row, where `values` holds `rows` of them.
-fn row_of(values: &[f32], row: usize, rows: usize) -> &[f32] {
+/// The values of a row, where `values` holds `rows` rows of one length.
+pub(super) fn row_of(values: &[f32], row: usize, rows: usize) -> &[f32] {
     let len = values.len() / rows.max(1);
     &values[row * len..(row + 1) * len]
 }
@@ -143,14 +143,14 @@ pub(super) struct Kept {
 
 impl Kept {
     fn new(most: usize, expected: usize) -> Self {
-        Self { most, expected, codes: Vec::new(), labels: Vec::new(), anomalies: Vec::new(), pca: Vec::new() }
+        Self { most, expected, codes: vec![], labels: vec![], anomalies: vec![], pca: vec![] }
     }
 
-    fn add(&mut self, place: usize, (label, anomaly): (Option<u32>, bool), code: &[f32], pca: Option<&[f32]>) {
-        if is_among(place, self.most, self.expected) {
+    fn add(&mut self, entry: &Entry, code: &[f32], pca: Option<&[f32]>) {
+        if is_among(entry.place, self.most, self.expected) {
             self.codes.extend_from_slice(code);
-            self.labels.push(label);
-            self.anomalies.push(anomaly);
+            self.labels.push(entry.label);
+            self.anomalies.push(entry.anomaly);
             self.pca.extend_from_slice(pca.unwrap_or_default());
         }
     }

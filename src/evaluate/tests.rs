@@ -71,7 +71,38 @@ fn errors_codes_and_labels_are_told() {
     assert_eq!((reconstruction.error.mean, reconstruction.error.min, reconstruction.error.max), (5.0 / 3.0, 0.0, 4.0));
     assert_eq!(evaluation.records.len(), 60);
     assert!(evaluation.records.iter().all(|record| record.error == [0.0, 1.0, 4.0][record.label.unwrap() as usize]));
-    check(&evaluation, expect![[""]]);
+    check(
+        &evaluation,
+        expect![[r#"
+        pairs: linear features [4] -> code of 2, mse loss
+        60 records of the training part
+
+        reconstruction error (mse)
+          mean, deviation                1.667         1.700
+          p01, p05, p25                  0.000         0.000         0.000
+          p50, p75                       1.000         4.000
+          p95, p99                       4.000         4.000
+          best                           0.000  training record 0
+          median                         1.000  training record 28
+          worst                          4.000  training record 59
+
+        code
+          compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
+          active                  82.5 % of the values (beyond 4.349, a tenth of their root mean square)
+
+        against PCA                      model           PCA   PCA / model
+          mean squared error             1.667      0.002807          0.00
+          PCA: 2 components of 60 training records, 100.0 % of their variance
+
+        labels                          latent           PCA
+          5 nearest neighbours          1.0000        1.0000
+          linear probe                  1.0000        1.0000
+          accuracy over 3 labels: 60 training records, scored with 60
+
+        notes
+          records of the training part are among those scored: the model has seen them
+    "#]],
+    );
 }
 
 #[test]
@@ -81,7 +112,40 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let prepared = table(folder.path(), &model, json!({ "normal": { "column": "odd", "equals": 0 } }));
     let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training, Part::Test], corruptions: vec![] });
     assert_eq!(evaluation.reconstruction.as_ref().unwrap().error.mean, 0.5);
-    check(&evaluation, expect![[""]]);
+    check(
+        &evaluation,
+        expect![[r#"
+        pairs: linear features [4] -> code of 2, mse loss
+        60 records of the training and test parts, 20 of them anomalies
+
+        reconstruction error (mse)
+          mean, deviation               0.5000        0.5000
+          p01, p05, p25                  0.000         0.000         0.000
+          p50, p75                      0.5000         1.000
+          p95, p99                       1.000         1.000
+          best                           0.000  training record 0
+          median                         0.000  training record 38
+          worst                          1.000  training record 39
+
+        code
+          compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
+          active                  83.8 % of the values (beyond 2.789, a tenth of their root mean square)
+
+        against PCA                      model           PCA   PCA / model
+          mean squared error            0.5000      0.002788          0.01
+          PCA: 2 components of 40 training records, 100.0 % of their variance
+
+        anomalies                        model           PCA
+          AUCROC                        1.0000        0.5000
+          average precision             1.0000        0.4967
+          20 anomalies among 40 normal records; their error: mean 4.000, median 4.000
+          above the card's p95, 0.5000: 100.0 % of the anomalies, 50.0 % of the others
+          above the card's p99, 1.500: 100.0 % of the anomalies, 0.0 % of the others
+
+        notes
+          records of the training part are among those scored: the model has seen them
+    "#]],
+    );
     let json = serde_json::to_value(&evaluation).unwrap();
     assert_eq!(json["anomalies"]["model"], json!({ "auc_roc": 1.0, "average_precision": 1.0 }));
     assert_eq!(json["anomalies"]["thresholds"][0]["normal_above"], 0.5);
@@ -134,7 +198,8 @@ fn records_on_which_the_model_fails_are_counted_apart() {
     );
     let prepared = table(folder.path(), &model, json!({}));
     let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training], corruptions: vec![] });
-    let fits = rows().lines().skip(1).filter(|line| {
+    let rows = rows();
+    let fits = rows.lines().skip(1).filter(|line| {
         let values: Vec<f64> = line.split(',').take(3).map(|value| value.parse().unwrap()).collect();
         values[0] < 6.0 && values[2] < 6.0
     });

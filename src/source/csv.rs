@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::nearest;
+use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
@@ -31,6 +32,10 @@ pub struct Config {
     /// The character between values. Default: ",".
     #[serde(default = "comma")]
     pub delimiter: char,
+    /// Whether columns are aligned by several delimiters in a row, which then count as one; those at the ends of a record
+    /// count as none. For columns of figures with `delimiter = " "`. Default: false.
+    #[serde(default)]
+    pub aligned: bool,
     /// The character around values that hold delimiters, line ends or itself (doubled). Default: a double quote.
     #[serde(default = "double_quote")]
     pub quote: char,
@@ -62,6 +67,7 @@ impl SourceConfig for Config {
         let reader = Reader {
             header: self.header,
             quoting,
+            aligned: self.aligned,
             record_bytes: context.limits.record_bytes.0,
             cut: Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() },
         };
@@ -127,13 +133,15 @@ impl Config {
 struct Reader {
     header: bool,
     quoting: Quoting,
+    aligned: bool,
     record_bytes: u64,
     cut: Cut,
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile) -> Result<Framer<Input>, StageError> {
-        Framer::new(file.open()?, Some(self.quoting), self.record_bytes).map_err(file.failed())
+    fn open(&self, file: &InputFile) -> Result<Framer<Aligned<Input>>, StageError> {
+        let text = Aligned::new(file.open()?, self.aligned.then_some(self.quoting));
+        Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.failed())
     }
 
     fn format(&self) -> Format {
@@ -141,7 +149,7 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(&self, file: &InputFile, framer: &mut Framer<Input>) -> Result<Option<Vec<String>>, StageError> {
+    fn names(&self, file: &InputFile, framer: &mut Framer<Aligned<Input>>) -> Result<Option<Vec<String>>, StageError> {
         let mut header = Vec::new();
         let frame = framer.frame(&mut header).map_err(file.failed())?;
         if frame == Frame::End {
@@ -181,7 +189,12 @@ impl Reader {
         Ok(names.map_or(0, |names| names.len()))
     }
 
-    fn types(&self, file: &InputFile, framer: Framer<Input>, names: Vec<String>) -> Result<Schema, StageError> {
+    fn types(
+        &self,
+        file: &InputFile,
+        framer: Framer<Aligned<Input>>,
+        names: Vec<String>,
+    ) -> Result<Schema, StageError> {
         let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
         if names.len() > MAX_COLUMNS {
             return Err(bad(format!("there are {} columns; at most {MAX_COLUMNS} are supported", names.len())));
@@ -444,6 +457,20 @@ mod tests {
         let all =
             records(&read::<Config>(options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })), 10));
         assert_eq!(types(&all.schema())[2..], ["column_1: Int64", "column_2: Utf8"]);
+    }
+
+    #[test]
+    fn columns_of_figures_are_read_where_several_spaces_part_them() {
+        let folder = folder(&[("a.txt", "   1.0e+00  -1.5e-01\n  2.0e+00   3\n  x  4\n")]);
+        let more = json!({
+            "path": folder.path().join("a.txt"), "header": false, "delimiter": " ", "aligned": true,
+            "types": { "column_1": "float" },
+        });
+        let batches = read::<Config>(options(&folder, more), 10);
+        let all = records(&batches);
+        assert_eq!(all["column_1"].as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
+        assert_eq!(all["column_2"].as_primitive::<Float64Type>().values(), &[-0.15, 3.0]);
+        assert_eq!(rejects(&batches), [(2, "malformed", Some("x 4".to_owned()))]);
     }
 
     #[test]

@@ -30,12 +30,20 @@ pub struct Config {
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
     follow_links: bool,
+    /// Add the column `label`: the name of the folder that a file lies in, as collections with a folder for each class
+    /// have it. Default: false.
+    #[serde(default)]
+    folder_labels: bool,
 }
+
+/// The column of folders' names.
+const LABEL: &str = "label";
 
 impl SourceConfig for Config {
     fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let files = FileSet::new(self.path, self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
-        Ok(Box::new(Images { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, None) }))
+        let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
+        Ok(Box::new(Images { name: name.to_owned(), files, rules }))
     }
 }
 
@@ -111,13 +119,19 @@ impl Reader {
                 tracing::warn!("{}: {GONE}", row.file.name);
             }
             let image = if row.gone { Err(row.file.unreadable(GONE)) } else { images.next(&row.file)? };
-            let member = Member { source: row.file.name.clone(), row: 0, text: None, image };
+            let text = Some(folder(&row.file.name).to_owned());
+            let member = Member { source: row.file.name.clone(), row: 0, text, image };
             if !stretch.push(member)? {
                 return Ok(false);
             }
         }
         stretch.close()
     }
+}
+
+/// The name of the folder that a file lies in; empty for the root of the listing.
+fn folder(name: &str) -> &str {
+    name.rsplit('/').nth(1).unwrap_or_default()
 }
 
 const GONE: &str = "was listed, but is gone or was changed since";
@@ -198,6 +212,20 @@ mod tests {
         assert_eq!(batch.batch.records.column(2).as_binary::<i32>().value(1), image(2, 1));
         assert_eq!((batch.pixels, batch.rejects.len()), (6, 0));
         assert_eq!(batch.batch.provenance.ranges()[0].split.name(), "in/listing-0");
+    }
+
+    #[test]
+    fn a_file_may_be_labelled_by_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
+        let options = json!({ "path": folder.path(), "folder_labels": true });
+        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context);
+        let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let batch = runtime.block_on(batches.next()).unwrap().unwrap();
+        let labels: Vec<&str> = batch.batch.records["label"].as_string::<i32>().iter().flatten().collect();
+        assert_eq!(labels, ["", "cat", "dog"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
+mod aligned;
+mod arrays;
 mod arrow;
 mod arrow_messages;
 mod csv;
@@ -9,12 +11,15 @@ mod factors;
 mod fetch;
 mod files;
 mod gather;
+mod idx;
 mod image_column;
 pub mod images;
 mod journal;
 mod json_shape;
 pub mod listing;
 mod ndjson;
+mod npy;
+mod npz;
 mod parquet;
 mod parquet_pages;
 mod record_files;
@@ -152,6 +157,8 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<csv::Config>("csv", "records of delimited text"),
     kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
     kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
+    kind::<idx::Config>("idx", "images or features of IDX files (MNIST), with their labels"),
+    kind::<npz::Config>("npz", "arrays of NumPy archives (.npz) and files (.npy)"),
     kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
     kind::<rejects::Config>("rejects", "records that an earlier run refused, for a pipeline that was mended"),
     kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),

@@ -23,6 +23,16 @@ pub(super) trait RecordFormat: Send + 'static {
     /// Reads one file into `output`, batch by batch; where batches end depends on the file alone.
     fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop>;
 
+    /// A file as it was listed, once what else decides its records is in its split.
+    fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
+        Ok(file)
+    }
+
+    /// Bytes that are held at most while a file is read, beside its batches.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
     /// How many rows the files have, where that is cheap to know.
     fn total(&self, _files: &[InputFile]) -> Option<u64> {
         None
@@ -41,22 +51,29 @@ pub(super) struct RecordFiles<F> {
     pub(super) format: F,
 }
 
+impl<F: RecordFormat> RecordFiles<F> {
+    fn files(&self) -> Result<Vec<InputFile>, StageError> {
+        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        files.into_iter().map(|file| self.format.listed(file)).collect()
+    }
+}
+
 impl<F: RecordFormat> Source for RecordFiles<F> {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
     fn reading_bytes(&self) -> u64 {
-        store::reading_bytes(&self.path)
+        store::reading_bytes(&self.path).saturating_add(self.format.held_bytes())
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        let files = self.files()?;
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        let files = self.files()?;
         let total = self.format.total(&files);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {

@@ -9,7 +9,7 @@ use super::spec::Flips;
 use crate::corruption::Corruption;
 use crate::data::{Permutation, Record, Records, Values};
 use crate::error::StageError;
-use crate::image::PixelFormat;
+use crate::image::{Channels, Fit, PixelFormat, Pixels, Resizer};
 use crate::model::Scaling;
 
 /// How records become what the network sees.
@@ -20,12 +20,23 @@ pub struct Preparation {
     pub corruption: Vec<Corruption>,
     /// Side of the squares that images are cut into.
     pub crop: Option<usize>,
-    /// Squares of each image in an epoch.
+    /// Parts of images that are looked at instead of whole ones.
+    pub zoom: Option<Zoom>,
+    /// Squares, or parts, of each image in an epoch.
     pub crops: usize,
     /// How images are turned over.
     pub flips: Flips,
     /// Seed of the training.
     pub seed: u64,
+}
+
+/// Parts of images, resized to one size.
+#[derive(Debug, Clone, Copy)]
+pub struct Zoom {
+    /// Height and width that parts are resized to.
+    pub size: [usize; 2],
+    /// Height and width of a part, each a share of the whole within this range.
+    pub share: [f32; 2],
 }
 
 /// How raw values become a tensor's.
@@ -63,6 +74,7 @@ pub struct Order {
 /// Keeps the random streams of one seed apart.
 const ORDER: u64 = 0x6f72_6465;
 const CUT: u64 = 0x6375_7400;
+const ZOOM: u64 = 0x7a6f_6f6d;
 const NOISE: u64 = 0x6e6f_6973;
 
 impl Order {
@@ -78,7 +90,9 @@ impl Order {
 
     /// Records, or cuts of them.
     pub fn len(&self) -> u64 {
-        let crops = if self.preparation.crop.is_some() { self.preparation.crops } else { 1 };
+        // What is measured is the whole image: once is enough.
+        let zooms = self.preparation.zoom.is_some() && self.epoch.is_some();
+        let crops = if self.preparation.crop.is_some() || zooms { self.preparation.crops } else { 1 };
         self.records.len() as u64 * crops as u64
     }
 
@@ -98,14 +112,37 @@ impl Order {
         let permutation = self.epoch.map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
         let mut batch = Batch { records: 0, shape: Vec::new(), input: Vec::new(), target: Vec::new() };
         let mut record = Record::default();
+        let mut resizer = self.preparation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], Fit::Stretch));
         for place in start..end {
             let at = permutation.map_or(place, |permutation| permutation.at(place));
             let index = at % self.records.len().max(1) as u64;
             self.records.read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
             let visit = mix(record.identity ^ mix(self.preparation.seed, at), self.epoch.map_or(0, u64::from));
+            if let (Some(zoom), Some(resizer)) = (self.preparation.zoom, &mut resizer) {
+                self.zoom(zoom, resizer, visit, &mut record)?;
+            }
             self.append(&record, visit, &mut batch);
         }
         Ok(batch)
+    }
+
+    /// Puts a part of the image in its place; the whole of it where nothing is learned.
+    fn zoom(&self, zoom: Zoom, resizer: &mut Resizer, visit: u64, record: &mut Record) -> Result<(), StageError> {
+        let ([rows, columns, channels], Values::U8(pixels)) = (record.shape, &record.values) else { return Ok(()) };
+        let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, ZOOM));
+        let [low, high] = if self.epoch.is_some() { zoom.share } else { [1.0, 1.0] };
+        let mut part = |whole: usize| {
+            let len = ((whole as f32 * rng.random_range(low..=high)).round() as usize).clamp(1, whole);
+            (rng.random_range(0..=whole - len), len)
+        };
+        let ((top, height), (left, width)) = (part(rows), part(columns));
+        let row = |y: usize| &pixels[((top + y) * columns + left) * channels..][..width * channels];
+        let data: Vec<u8> = (0..height).flat_map(row).copied().collect();
+        let channels_of = if channels == 1 { Channels::Gray } else { Channels::Rgb };
+        let resized = resizer.resize(&Pixels { width, height, channels: channels_of, data });
+        let resized = resized.map_err(|error| StageError::Other(error.to_string()))?.to_vec();
+        (record.shape, record.values) = ([zoom.size[0], zoom.size[1], channels], Values::U8(resized));
+        Ok(())
     }
 
     /// Appends a record as the network sees it; `visit` is the seed of this one look at it.

@@ -182,7 +182,7 @@ fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
             fault("network.strides", "must each be 1 or 2");
         }
     }
-    if spec.kernel % 2 == 0 || spec.kernel > 31 {
+    if spec.kernel.is_multiple_of(2) || spec.kernel > 31 {
         fault("network.kernel", &format!("must be odd and at most 31, such as 3; met {}", spec.kernel));
     }
     if spec.blocks > MAX_LAYERS {

@@ -56,7 +56,7 @@ pub struct Data {
 ///
 /// # Errors
 /// When the system refuses, or ONNX Runtime does.
-pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<(), TrainError> {
+pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<Model, TrainError> {
     let mut files = BTreeMap::new();
     let mut weights = outcome.weights.as_slice();
     for (name, ends, chain) in parts(&outcome.declared.network) {
@@ -70,12 +70,25 @@ pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<(), TrainError> {
     curve::write(&out.join(curve::CURVE), &outcome.position.curve)?;
     let mut card = card(outcome, files);
     write_card(out, &card)?;
-    if let Some(stats) = measure(out, outcome)? {
+    let model = open(out, &outcome.file.head.name)?;
+    if let Some(stats) = measure(&model, outcome)? {
         card.metrics.insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
         card.reconstruction_error = Some(stats);
         write_card(out, &card)?;
     }
-    Ok(())
+    Ok(model)
+}
+
+/// Adds figures to the card of a folder.
+///
+/// # Errors
+/// When the system refuses.
+pub fn add_metrics(out: &Path, metrics: Vec<(&'static str, f64)>) -> Result<(), TrainError> {
+    let path = out.join(CARD);
+    let card = Card::read(&path).map_err(|faults| refused(&faults))?;
+    let added = metrics.into_iter().map(|(name, value)| (name.to_owned(), round(value)));
+    let metrics = card.metrics.into_iter().chain(added).collect();
+    write_card(out, &Card { metrics, ..card })
 }
 
 /// The files of a network, the names of their ends, and what they hold.
@@ -177,17 +190,21 @@ fn write_card(out: &Path, card: &Card) -> Result<(), TrainError> {
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
 }
 
-/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it.
-fn measure(out: &Path, outcome: &Outcome<'_>) -> Result<Option<ErrorStats>, TrainError> {
-    let refused = |faults: Vec<Fault>| {
-        let reasons: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
-        TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
-    };
+fn refused(faults: &[Fault]) -> TrainError {
+    let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
+}
+
+/// The model as pipelines will see it.
+fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
     let settings = RuntimeSpec::default();
-    runtime::init(&settings).map_err(|fault| refused(vec![fault]))?;
+    runtime::init(&settings).map_err(|fault| refused(&[fault]))?;
     let spec = ModelSpec { path: Some(out.to_path_buf()), ..ModelSpec::default() };
-    let name = &outcome.file.head.name;
-    let model = Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(refused)?;
+    Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(|faults| refused(&faults))
+}
+
+/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it.
+fn measure(model: &Model, outcome: &Outcome<'_>) -> Result<Option<ErrorStats>, TrainError> {
     let mut chain = model.chain(Pass::Whole)?;
     let Data { validation, preparation, .. } = &outcome.data;
     let order = Order::validation(validation, preparation, outcome.file.training.batch_size);

@@ -11,6 +11,7 @@ mod net;
 mod objective;
 mod onnx;
 mod optimiser;
+mod quality;
 mod run;
 mod schedule;
 pub mod spec;

@@ -149,11 +149,13 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Values that each output of its layer is made of; a bias has none and starts at 0.
     pub fan_in: Option<usize>,
+    /// Whether it starts at 0 all the same: the layer ends a branch that is added, which begins as nothing, so that a
+    /// network of many branches begins as the identity.
+    pub zero: bool,
 }
 
 impl Parameter {
     /// How many numbers.
-    #[expect(clippy::len_without_is_empty, reason = "a parameter without values cannot be built")]
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -193,7 +195,7 @@ impl Chain {
 
     /// What is learned, in the order of the steps: of each layer its weight, then its bias.
     pub fn parameters(&self) -> Vec<Parameter> {
-        let of = |(place, step): (usize, &Step)| step.parameters(place);
+        let of = |(place, step): (usize, &Step)| step.parameters(place, self.steps.get(place + 1) == Some(&Step::Add));
         self.steps.iter().enumerate().flat_map(of).collect()
     }
 
@@ -254,7 +256,7 @@ impl Step {
         }
     }
 
-    fn parameters(&self, place: usize) -> Vec<Parameter> {
+    fn parameters(&self, place: usize, zero: bool) -> Vec<Parameter> {
         let (shape, fan_in, outputs) = match *self {
             Self::Dense { inputs, outputs } => (vec![inputs, outputs], inputs, outputs),
             Self::Conv(c) => (vec![c.outputs, c.inputs, c.kernel, c.kernel], c.inputs * c.kernel * c.kernel, c.outputs),
@@ -266,8 +268,8 @@ impl Step {
             _ => return Vec::new(),
         };
         vec![
-            Parameter { name: format!("{place}.weight"), shape, fan_in: Some(fan_in) },
-            Parameter { name: format!("{place}.bias"), shape: vec![outputs], fan_in: None },
+            Parameter { name: format!("{place}.weight"), shape, fan_in: Some(fan_in), zero },
+            Parameter { name: format!("{place}.bias"), shape: vec![outputs], fan_in: None, zero },
         ]
     }
 }

@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 use burn_tensor::Tensor;
 use sha2::{Digest as _, Sha256};
 
-use super::batches::{Batch, Order, Preparation};
+use super::batches::{Batch, Order, Preparation, Preparing, Zoom};
 use super::checkpoint::{Checkpoint, Position};
 use super::declared::declared;
 use super::folder::{self, Outcome};
 use super::input::{self, Input};
 use super::loader::Loader;
+use super::quality;
 use super::spec::TrainingFile;
 use super::tensors::download;
 use super::trainer::Trainer;
 use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
+use crate::corruption::Corruption;
 use crate::data::{self, Records};
 use crate::error::{Fault, StageError};
+use crate::model::input::InputSpec;
 
 /// A checkpoint is written after so long, and after each epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -37,71 +40,83 @@ pub fn train(
     options: &Options,
     watch: &mut dyn FnMut(Event<'_>),
 ) -> Result<Trained, TrainError> {
+    let work = work_folder(out);
+    begin(file, out, &work, options)?;
+    // Parts are cut from images of their own size.
+    let size = if file.training.zoom.is_some() { None } else { file.input.size };
+    let kept = InputSpec { size, ..file.input.clone() };
+    let mut told = |records| watch(Event::Reading(records));
+    let prepared = data::prepare(&file.data, &kept, &work.join("data"), &mut told)?;
+    watch(Event::Prepared(&prepared));
+    let input = Input::of(&file.input, &prepared)?;
+    let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
+    let preparation = Arc::new(preparation(file, input.preparing).map_err(TrainError::Faults)?);
+    let mut run = Run {
+        file,
+        options,
+        trainer: Trainer::new(file, &declared, options.device.device()),
+        checkpoint: Checkpoint::default(),
+        training: Arc::new(prepared.training),
+        validation: Arc::new(prepared.validation),
+        preparation,
+        work: &work,
+    };
+    run.resume(digest(file, &prepared.digest), out)?;
+    let finished = run.epochs(watch)?;
+    watch(Event::Finishing);
+    let outcome = Outcome {
+        file,
+        declared: &declared,
+        input: input.spec,
+        weights: run.best()?,
+        position: &run.checkpoint.position,
+        parameters: run.trainer.size(),
+        data: folder::Data {
+            digest: prepared.digest,
+            training: run.training.len(),
+            validation: Arc::clone(&run.validation),
+            preparation: Arc::clone(&run.preparation),
+        },
+    };
+    let model = folder::write(out, &outcome)?;
+    // Where parts of images were trained on, whole ones are measured.
+    let records = if file.training.zoom.is_some() { "measured" } else { "data" };
+    let prepared = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
+    folder::add_metrics(out, quality::metrics(&model, &prepared)?)?;
+    if finished {
+        remove(&work)?;
+    }
+    let Position { curve, seconds, .. } = run.checkpoint.position;
+    Ok(Trained { finished, best_epoch: best_epoch(&curve), curve, seconds })
+}
+
+/// Checks what shows without data, and that no model is in the way.
+fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &Options) -> Result<(), TrainError> {
     let mut faults = input::faults(&file.input);
     faults.extend(file.training.faults(&file.input));
     if !faults.is_empty() {
         return Err(TrainError::Faults(faults));
     }
-    let work = work_folder(out);
     if options.restart {
-        remove(&work)?;
-    } else if out.join(crate::model::card::CARD).exists() && !Checkpoint::path(&work).exists() {
+        remove(work)?;
+    } else if out.join(crate::model::card::CARD).exists() && !Checkpoint::path(work).exists() {
         return Err(TrainError::Exists(out.display().to_string()));
     }
-    let prepared =
-        data::prepare(&file.data, &file.input, &work.join("data"), &mut |records| watch(Event::Reading(records)))?;
-    watch(Event::Prepared(&prepared));
-    let input = Input::of(&file.input, &prepared)?;
-    let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
-    let corruption = corruption(file, &input).map_err(TrainError::Faults)?;
-    let preparation = Arc::new(Preparation {
-        values: input.preparing,
+    Ok(())
+}
+
+fn preparation(file: &TrainingFile, values: Preparing) -> Result<Preparation, Vec<Fault>> {
+    let training = &file.training;
+    let corruption = corruption(file, &values)?;
+    Ok(Preparation {
+        values,
         corruption,
-        crop: file.training.crop,
-        crops: file.training.crops,
-        flips: file.training.flips,
+        crop: training.crop,
+        zoom: training.zoom.zip(file.input.size).map(|(share, size)| Zoom { size, share }),
+        crops: training.crops,
+        flips: training.flips,
         seed: file.head.seed,
-    });
-    let digest = digest(file, &prepared.digest);
-    let training = Arc::new(prepared.training);
-    let validation = Arc::new(prepared.validation);
-    let trainer = Trainer::new(file, &declared, options.device.device());
-    let mut run = Run {
-        file,
-        options,
-        trainer,
-        checkpoint: Checkpoint::default(),
-        training,
-        validation,
-        preparation,
-        work: &work,
-    };
-    run.resume(digest, out)?;
-    let finished = run.epochs(watch)?;
-    watch(Event::Finishing);
-    let Run { checkpoint, trainer, validation, preparation, .. } = run;
-    let weights =
-        if checkpoint.best.is_empty() { trainer.kept_weights().map_err(TrainError::Device)? } else { checkpoint.best };
-    let outcome = Outcome {
-        file,
-        declared: &declared,
-        input: input.spec,
-        weights,
-        position: &checkpoint.position,
-        parameters: trainer.size(),
-        data: folder::Data {
-            digest: prepared.digest,
-            training: run.training.len(),
-            validation: Arc::clone(&validation),
-            preparation,
-        },
-    };
-    folder::write(out, &outcome)?;
-    if finished {
-        remove(&work)?;
-    }
-    let Position { curve, seconds, .. } = checkpoint.position;
-    Ok(Trained { finished, best_epoch: best_epoch(&curve), curve, seconds })
+    })
 }
 
 /// The first epoch of least validation loss.
@@ -110,10 +125,10 @@ fn best_epoch(curve: &[Point]) -> Option<u32> {
     measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(epoch, _)| epoch).or(curve.last().map(|point| point.epoch))
 }
 
-fn corruption(file: &TrainingFile, input: &Input) -> Result<Vec<crate::corruption::Corruption>, Vec<Fault>> {
-    let format = match &input.preparing {
-        super::batches::Preparing::Pixels(format) => Some(format),
-        super::batches::Preparing::Features(_) => None,
+fn corruption(file: &TrainingFile, values: &Preparing) -> Result<Vec<Corruption>, Vec<Fault>> {
+    let format = match values {
+        Preparing::Pixels(format) => Some(format),
+        Preparing::Features(_) => None,
     };
     let mut faults = Vec::new();
     let planned = file.corruption.iter().enumerate().filter_map(|(place, spec)| {
@@ -273,6 +288,14 @@ impl Run<'_> {
             self.checkpoint.best = self.trainer.kept_weights().map_err(TrainError::Device)?;
         }
         Ok(better)
+    }
+
+    /// The weights of the best epoch; the present ones before the first is over.
+    fn best(&self) -> Result<Vec<Vec<f32>>, TrainError> {
+        match self.checkpoint.best.as_slice() {
+            [] => self.trainer.kept_weights().map_err(TrainError::Device),
+            best => Ok(best.to_vec()),
+        }
     }
 
     fn keep(&mut self) -> Result<(), TrainError> {

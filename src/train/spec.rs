@@ -238,7 +238,10 @@ pub struct TrainingSpec {
     pub patience: Option<u32>,
     /// Images: train on squares of this side, cut at random places. Default: whole images.
     pub crop: Option<usize>,
-    /// Squares that are cut from each image in an epoch. Default: 1.
+    /// Images of one size: train on parts of them, whose height and width are each a share of the whole drawn from this
+    /// range, such as [0.3, 1.0], and which are then resized. Default: whole images.
+    pub zoom: Option<[f32; 2]>,
+    /// Squares, or parts, that are cut from each image in an epoch. Default: 1.
     pub crops: usize,
     /// Images: turn them over at random. Default: none.
     pub flips: Flips,
@@ -258,6 +261,7 @@ impl Default for TrainingSpec {
             average: None,
             patience: None,
             crop: None,
+            zoom: None,
             crops: 1,
             flips: Flips::default(),
         }
@@ -294,7 +298,7 @@ impl TrainingSpec {
         if !(0.0..1.0).contains(&self.weight_decay) {
             fault("weight_decay", format!("must be 0 or more and below 1; met {}", self.weight_decay));
         }
-        if self.clip.is_some_and(|clip| !(clip > 0.0)) {
+        if self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0) {
             fault("clip", "must be above 0, such as 1.0".to_owned());
         }
         if self.average.is_some_and(|average| !(0.0..1.0).contains(&average)) {
@@ -312,8 +316,17 @@ impl TrainingSpec {
                 "is for networks that take images of any size; leave it out, or leave out input.size".to_owned(),
             );
         }
-        if self.crop.is_none() && self.crops > 1 {
-            fault("crops", "has no use without training.crop".to_owned());
+        if self.crop.is_none() && self.zoom.is_none() && self.crops > 1 {
+            fault("crops", "has no use without training.crop or training.zoom".to_owned());
+        }
+        if self.zoom.is_some_and(|[low, high]| !(low > 0.0 && low <= high && high <= 1.0)) {
+            fault("zoom", "must ascend, above 0 and up to 1, such as [0.3, 1.0]".to_owned());
+        }
+        if self.zoom.is_some() && input.size.is_none() {
+            fault(
+                "zoom",
+                "is for networks that take images of one size; give input.size, or use training.crop".to_owned(),
+            );
         }
         faults
     }

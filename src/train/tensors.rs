@@ -5,7 +5,7 @@ use burn_tensor::ops::ConvTransposeOptions;
 use burn_tensor::{Device, Tensor, TensorData, activation, module};
 use rand::Rng;
 
-use super::net::{Activation, Chain, Convolution, LEAK, Step};
+use super::net::{Activation, Chain, Convolution, LEAK, Parameter, Step};
 
 /// A batch on its way through a network.
 #[derive(Debug, Clone)]
@@ -130,16 +130,17 @@ fn depth_to_space(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// First weights of a chain: uniform within `+-0.7 sqrt(6 / fan_in)`, biases 0. It is 0.7 of He's bound (He, Zhang, Ren
-/// and Sun, 2015), which is made for ReLUs alone: codes and outputs are linear.
+/// and Sun, 2015), which is made for ReLUs alone: codes and outputs are linear. A layer that ends
+/// a branch starts at 0.
 pub fn initial(chain: &Chain, rng: &mut impl Rng) -> Vec<Vec<f32>> {
-    let draw = |len: usize, fan_in: Option<usize>, rng: &mut dyn rand::RngCore| match fan_in {
-        None => vec![0.0; len],
+    let mut draw = |parameter: &Parameter| match parameter.fan_in.filter(|_| !parameter.zero) {
+        None => vec![0.0; parameter.len()],
         Some(fan_in) => {
             let bound = 0.7 * (6.0 / fan_in as f32).sqrt();
-            (0..len).map(|_| rng.random_range(-bound..bound)).collect()
+            (0..parameter.len()).map(|_| rng.random_range(-bound..bound)).collect()
         }
     };
-    chain.parameters().iter().map(|parameter| draw(parameter.len(), parameter.fan_in, rng)).collect()
+    chain.parameters().iter().map(&mut draw).collect()
 }
 
 /// A flat tensor on a device.

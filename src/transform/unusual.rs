@@ -201,7 +201,7 @@ impl Unusual {
             let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
             let zscores: Float32Array = added.top.iter().map(|&(_, zscore)| zscore).collect();
             let tops = StructArray::try_new(top_fields(), vec![names, Arc::new(zscores)], None)?;
-            let rows = added.top.len() / self.top_features;
+            let rows = added.top.len().checked_div(self.top_features).unwrap_or_default();
             let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(self.top_features, rows));
             columns.push(Arc::new(ListArray::try_new(top_item(), offsets, Arc::new(tops), None)?));
         }

@@ -2,6 +2,7 @@
 //! none takes more memory than it may, and what cannot be run at all ends with a sentence.
 #![allow(clippy::unwrap_used)]
 
+mod arrays;
 mod images;
 mod listings;
 mod parquet;

@@ -1,0 +1,318 @@
+//! Data prepared from small files, looked at from outside.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::image::Channels;
+use crate::model::Scaling;
+use crate::model::input::ScalingKind;
+
+fn spec(value: Value) -> DataSpec {
+    crate::kind::options(value).unwrap()
+}
+
+fn prepared(folder: &Path, value: Value, input: &InputSpec) -> Prepared {
+    prepare(&spec(value), input, &folder.join("prepared"), &mut |_| {}).unwrap()
+}
+
+fn all(records: &Records) -> Vec<Record> {
+    let read = |index| {
+        let mut record = Record::default();
+        records.read(index, &mut record).unwrap();
+        record
+    };
+    (0..records.len()).map(read).collect()
+}
+
+fn floats(record: &Record) -> Vec<f32> {
+    match &record.values {
+        Values::F32(values) => values.clone(),
+        Values::U8(_) => panic!("features expected"),
+    }
+}
+
+/// `rows` lines of `a,b,y,day,name`: `a` is the row, `y` is 1 in every tenth.
+fn write_table(path: &Path, rows: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let line = |row: usize| {
+        format!("{row},{},{},{},{}\n", row as f64 / 2.0, usize::from(row % 10 == 9), row % 7, ["x", "y", "z"][row % 3])
+    };
+    let lines: String = (0..rows).map(line).collect();
+    fs::write(path, format!("a,b,y,day,name\n{lines}")).unwrap();
+}
+
+fn table(folder: &Path, more: Value) -> Value {
+    let mut spec = json!({ "root": folder, "sources": [{ "kind": "csv", "path": "in/t.csv" }] });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+/// The first value of each record, and the part that it is in.
+fn parts(prepared: &Prepared) -> BTreeMap<u32, Part> {
+    let of = |part| all(prepared.part(part)).into_iter().map(move |record| (floats(&record)[0] as u32, part));
+    Part::ALL.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_part() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 1000);
+    let spec = table(
+        folder.path(),
+        json!({
+            "label": "name", "normal": { "column": "y", "equals": 0 }, "without": ["day"],
+            "keep": [{ "column": "a", "at_least": 100 }, { "column": "a", "below": 900 }],
+            "validation": 0.2, "test": 0.3,
+        }),
+    );
+    let prepared = prepared(folder.path(), spec, &InputSpec::default());
+    assert_eq!((prepared.columns.join(" "), prepared.columns_are_values), ("a b".to_owned(), true));
+    assert_eq!((prepared.kind, prepared.shape), (InputKind::Features, Some([1, 1, 2])));
+    assert_eq!(prepared.labels, ["x", "y", "z"]);
+    assert_eq!((prepared.left_out, prepared.anomalies, prepared.rejects), (200, 80, 0));
+    let parts = parts(&prepared);
+    assert!(parts.keys().copied().eq(100..900));
+    for record in Part::ALL.iter().flat_map(|&part| all(prepared.part(part))) {
+        let [a, b] = floats(&record)[..] else { panic!("two values expected") };
+        assert_eq!((b, record.shape, record.label), (a / 2.0, [1, 1, 2], Some(a as u32 % 3)));
+        assert_eq!(record.anomaly, a as u32 % 10 == 9);
+        assert!(!record.anomaly || parts[&(a as u32)] == Part::Test, "an anomaly is for the test alone");
+    }
+    // 720 normal records: within five deviations of the shares.
+    assert!(prepared.training.len().abs_diff(360) < 67, "{}", prepared.training.len());
+    assert!(prepared.validation.len().abs_diff(144) < 54, "{}", prepared.validation.len());
+}
+
+#[test]
+fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    write_table(&folders[0].path().join("in/t.csv"), 500);
+    write_table(&folders[1].path().join("in/t.csv"), 800);
+    write_table(&folders[1].path().join("in/first.csv"), 3);
+    let of = |folder: &Path, path: &str, validation: f64| {
+        let sources = json!([{ "kind": "csv", "path": path }]);
+        let spec = json!({ "sources": sources, "root": folder, "validation": validation, "test": 0.3 });
+        parts(&prepared(folder, spec, &InputSpec::default()))
+    };
+    let first = of(folders[0].path(), "in/t.csv", 0.2);
+    let mut moved = of(folders[1].path(), "in/t.csv", 0.2);
+    moved.retain(|a, _| *a < 500);
+    assert_eq!(first, moved);
+    let mut among_others = of(folders[1].path(), "in", 0.2);
+    among_others.retain(|a, _| (3..500).contains(a));
+    assert_eq!(among_others, first.clone().into_iter().filter(|(a, _)| *a >= 3).collect());
+    let test = |parts: &BTreeMap<u32, Part>| -> Vec<u32> {
+        parts.iter().filter(|(_, part)| **part == Part::Test).map(|(a, _)| *a).collect()
+    };
+    assert_eq!(test(&first), test(&of(folders[0].path(), "in/t.csv", 0.5)), "validation takes from training alone");
+}
+
+/// Cards name the data that models were trained on: if these change, they are tested on what they have learnt.
+#[test]
+fn parts_are_fixed_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 40);
+    let spec = table(folder.path(), json!({ "validation": 0.25, "test": 0.25 }));
+    let prepared = prepared(folder.path(), spec, &InputSpec::default());
+    let letters: String = parts(&prepared).values().map(|part| &part.as_str()[..1]).collect();
+    expect!["tvtvtvttvtttvvvvtttvtvvtvvvtvtttvtvvttvt"].assert_eq(&letters);
+    let first = all(&prepared.training).remove(0);
+    expect!["1d9c984878988dfc"].assert_eq(&format!("{:x}", first.identity));
+}
+
+#[test]
+fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in/t.csv");
+    write_table(&input, 100);
+    let again = |more: Value| {
+        let prepared = prepared(folder.path(), table(folder.path(), more), &InputSpec::default());
+        (prepared.reused, prepared.digest)
+    };
+    let (reused, digest) = again(json!({}));
+    assert!(!reused && digest.len() == 64);
+    assert_eq!(again(json!({ "description": "words change no data" })), (true, digest.clone()));
+    assert!(!again(json!({ "without": ["b"] })).0);
+    assert_eq!(again(json!({})), (false, digest.clone()));
+    let records = folder.path().join("prepared/training.records");
+    fs::write(&records, &fs::read(&records).unwrap()[1..]).unwrap();
+    assert_eq!(again(json!({})), (false, digest.clone()));
+    fs::remove_file(folder.path().join("prepared/manifest.json")).unwrap();
+    assert_eq!(again(json!({})), (false, digest.clone()));
+    fs::write(folder.path().join("prepared/manifest.json"), "{").unwrap();
+    assert_eq!(again(json!({})), (false, digest.clone()));
+    write_table(&input, 101);
+    assert_ne!(again(json!({})), (false, digest));
+}
+
+/// A PNM whose pixels all have one value; of two colours each.
+fn image(width: usize, height: usize, value: u8) -> Vec<u8> {
+    let mut image = format!("P5 {width} {height} 255\n").into_bytes();
+    image.resize(image.len() + width * height, value);
+    image
+}
+
+fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> Prepared {
+    fs::create_dir_all(folder.join("in")).unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(folder.join("in").join(name), bytes).unwrap());
+    let spec = json!({ "root": folder, "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
+    prepared(folder, spec, &crate::kind::options(input).unwrap())
+}
+
+#[test]
+fn images_keep_their_own_sizes_unless_the_input_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("a.pgm", image(3, 2, 7)), ("b.pgm", image(1, 4, 8)), ("c.pgm", image(3, 2, 9))];
+    let varied = images(folder.path(), &files, json!({ "channels": "gray" }));
+    assert_eq!((varied.shape, varied.training.channels()), (None, 1));
+    let records = all(&varied.training);
+    let shapes: Vec<_> = records.iter().map(|record| record.shape).collect();
+    assert_eq!(shapes, [[2, 3, 1], [4, 1, 1], [2, 3, 1]]);
+    assert_eq!(records[1].values, Values::U8(vec![8; 4]));
+    let fixed = images(folder.path(), &files, json!({ "size": [2, 2] }));
+    assert_eq!((fixed.shape, fixed.training.len()), (Some([2, 2, 3]), 3));
+    assert_eq!(all(&fixed.training)[2].values, Values::U8(vec![9; 12]));
+    assert_eq!(fixed.training.shape(), Some([2, 2, Channels::Rgb.count()]));
+}
+
+#[test]
+fn images_that_cannot_be_used_are_counted_with_the_first_reasons() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = vec![("a.pgm", image(300, 1000, 1)), ("b.pgm", b"no image".to_vec())];
+    let names: Vec<String> = (0..15).map(|number| format!("c{number:02}.pgm")).collect();
+    files.extend(names.iter().map(|name| (name.as_str(), b"P5 9 9 255\n".to_vec())));
+    let prepared = images(folder.path(), &files, json!({}));
+    assert_eq!((prepared.training.len(), prepared.rejects, prepared.reasons.len()), (1, 16, 10));
+    assert!(prepared.reasons[0].starts_with("b.pgm, row 0: "), "{}", prepared.reasons[0]);
+}
+
+#[test]
+fn many_threads_read_what_one_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..60).map(|number| format!("{number:02}.pgm")).collect();
+    let files: Vec<_> = names.iter().zip(1..).map(|(name, size)| (name.as_str(), image(size, 3, size as u8))).collect();
+    let prepared = images(folder.path(), &files, json!({ "channels": "gray" }));
+    let expected = all(&prepared.training);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(all(&prepared.training), expected));
+        }
+    });
+}
+
+#[test]
+fn wide_records_and_lists_of_values_are_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = json!([{ "kind": "synthetic", "of": "features", "records": 20, "width": 3000, "outliers": 0.5 }]);
+    let spec = json!({ "sources": source, "label": "outlier", "validation": 0.5 });
+    let prepared = prepared(folder.path(), spec, &InputSpec::default());
+    assert_eq!((prepared.columns.len(), prepared.columns_are_values), (1, false));
+    assert_eq!(prepared.shape, Some([1, 1, 3000]));
+    assert_eq!(prepared.labels, ["false", "true"]);
+    let record = &all(&prepared.training)[0];
+    assert!(floats(record).len() == 3000 && floats(record)[2999] != 0.0);
+    let beyond = prepared.training.read(20, &mut Record::default()).unwrap_err();
+    assert!(beyond.to_string().ends_with("there is no record 20"), "{beyond}");
+}
+
+#[test]
+fn values_that_are_no_numbers_are_rejects_and_no_record_at_all_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    fs::write(folder.path().join("in/t.csv"), "a,b\n1,2\n3,\n4,inf\n").unwrap();
+    let types = json!({ "sources": [{ "kind": "csv", "path": "in/t.csv", "types": { "a": "float", "b": "float" } }] });
+    let prepared = prepared(folder.path(), table(folder.path(), types), &InputSpec::default());
+    expect![[r#"
+        t.csv, row 1: `b` is null
+        t.csv, row 2: `b` is not a finite number (value 1 of the vector is inf)"#]]
+    .assert_eq(&prepared.reasons.join("\n"));
+    fs::write(folder.path().join("in/t.csv"), "a,b\n3,\n").unwrap();
+    let none = table(folder.path(), json!({ "keep": [{ "column": "a", "below": 0 }] }));
+    let error = prepare(&spec(none), &InputSpec::default(), &folder.path().join("p"), &mut |_| {}).unwrap_err();
+    expect!["there is no record: 0 could not be used; `keep` left out 1"].assert_eq(&error.to_string());
+}
+
+#[test]
+fn statistics_are_those_of_the_training_part() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 300);
+    let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
+    let prepared = prepared(folder.path(), spec, &InputSpec::default());
+    let statistics = Statistics::of(&prepared.training).unwrap();
+    let values: Vec<f64> = all(&prepared.training).iter().map(|record| f64::from(floats(record)[1])).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+    assert!((statistics.mean[1] - mean).abs() < 1e-9 && (statistics.std[1] - variance.sqrt()).abs() < 1e-9);
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let Scaling::MinMax { min, max } = statistics.scaling(ScalingKind::MinMax) else { panic!("another scaling") };
+    assert_eq!((min[1], max[0]), (least, statistics.max[0]));
+    assert_eq!(Statistics::of(&prepared.test).unwrap().mean, [0.0, 0.0], "of no record");
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 10);
+    let faults = |value: Value, input: Value, expected: Expect| {
+        let input = crate::kind::options(input).unwrap();
+        let error = prepare(&spec(value), &input, &folder.path().join("prepared"), &mut |_| {}).unwrap_err();
+        let text = error.to_string().replace(&folder.path().display().to_string(), "FOLDER");
+        expected.assert_eq(&text);
+    };
+    faults(
+        json!({}),
+        json!({}),
+        expect![[r#"sources: no source: say where records come from, such as [{ kind = "images", path = "photos" }]"#]],
+    );
+    faults(
+        table(
+            folder.path(),
+            json!({
+                "label": "nam", "normal": { "column": "y", "equals": "no" }, "keep": [{ "column": "c", "above": 1 }],
+                "without": ["dy"], "validation": 1.5,
+                "sources": [
+                    { "kind": "csv", "path": "in/t.csv" }, { "kind": "csv", "path": "in/u.csv", "heade": true }, 7,
+                    { "path": "x" }, { "kind": "cvs" }
+                ],
+            }),
+        ),
+        json!({}),
+        expect![[r#"
+            validation: 1.5 is no share; write a number from 0 to 1
+            sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, path, quote, types
+            sources[2]: expected a table, such as { kind = "images", path = "photos" }
+            sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
+            sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
+            without: there is no column `dy`; the source has: source, row, a, b, y, day, name
+            keep[0].column: no column `c`; the input has: source, row, a, b, y, day, name
+            normal.equals: the column holds Int64, but `equals` is "no"; compare it with a whole number
+            label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name"#]],
+    );
+    faults(
+        table(folder.path(), json!({ "label": "nam", "validation": 0.6, "test": 0.6 })),
+        json!({ "columns": ["a", "c", "name"] }),
+        expect![[r#"
+            test: 0.6 for validation and 0.6 for the test are more than all
+            label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name
+            input.columns: no column `c`; the input has: source, row, a, b, y, day, name
+            input.columns: column `name` holds Utf8, not numbers"#]],
+    );
+    faults(
+        table(folder.path(), json!({ "without": ["a"] })),
+        json!({ "size": [0, 1] }),
+        expect![[r#"
+        input.size: a side of the image is 0
+        without: leaves out columns of features, but the input is images"#]],
+    );
+    faults(
+        table(folder.path(), json!({})),
+        json!({ "size": [2, 2], "columns": ["a"] }),
+        expect!["input.size: `size` describes images, but `columns` features; say one of them"],
+    );
+}

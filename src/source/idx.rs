@@ -1,0 +1,397 @@
+//! The `idx` source: images or features of IDX files, the format of MNIST, plain or compressed by gzip.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use flate2::bufread::MultiGzDecoder;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::{RejectCode, Split};
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
+use crate::source::files::{self, InputFile};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::store;
+
+/// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
+/// dimensions a record are images and become the column `image`; anything else becomes the column `features`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as `*-images-idx3-ubyte.gz`.
+    pub path: String,
+    /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
+    pub labels: Option<String>,
+}
+
+/// The column of labels.
+const LABEL: &str = "label";
+/// The column of what are no images.
+const FEATURES: &str = "features";
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let at = |key: &'static str| move |error: StageError| vec![Fault::new(key, error.to_string())];
+        let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
+        let header = first_header(&files).map_err(at("path"))?;
+        let mut fields = vec![header.field(FEATURES)];
+        let mut headers = vec![header.clone()];
+        if let Some(labels) = &self.labels {
+            if files.len() > 1 {
+                let message = format!("`path` means {} files; labels belong to a single one", files.len());
+                return Err(vec![Fault::new("labels", message)]);
+            }
+            let labels = labels_header(name, labels, &header).map_err(at("labels"))?;
+            fields.push(labels.field(LABEL));
+            headers.push(labels);
+        }
+        let together = Together::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
+        let together = together.map_err(|what| vec![Fault::new("path", what)])?;
+        let schema = Arc::new(Schema::new(fields));
+        let format = Idx { stage: name.to_owned(), labels: self.labels, schema: schema.clone(), together };
+        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+    }
+}
+
+/// The header of the first file that has one.
+fn first_header(files: &[InputFile]) -> Result<Header, StageError> {
+    let mut broken = None;
+    for file in files {
+        let mut opened = Opened::new(file)?;
+        match opened.header() {
+            Ok(header) => return Ok(header),
+            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
+        }
+        file.check_lost(&opened.handle)?;
+    }
+    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
+}
+
+/// The header of a file of labels for the records of `header`.
+fn labels_header(stage: &str, path: &str, records: &Header) -> Result<Header, StageError> {
+    let file = labels_file(stage, path)?;
+    let labels = first_header(std::slice::from_ref(&file))?;
+    let problem = match (labels.is_single(), labels.rows == records.rows) {
+        (true, true) => return Ok(labels),
+        (false, _) => "holds more than one value for each record".to_owned(),
+        (true, false) => format!("holds {} labels, but there are {} records", labels.rows, records.rows),
+    };
+    Err(StageError::Other(format!("{}: {problem}", file.name)))
+}
+
+fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
+    let mut files = files::list(stage, path, Idx::EXTENSIONS)?;
+    match (files.pop(), files.len()) {
+        (Some(file), 0) => Ok(file),
+        (_, more) => Err(StageError::Other(format!("`{path}` means {} files; expected one", more + 1))),
+    }
+}
+
+/// How planned IDX files are read.
+struct Idx {
+    stage: String,
+    labels: Option<String>,
+    schema: SchemaRef,
+    together: Together,
+}
+
+impl RecordFormat for Idx {
+    const EXTENSIONS: &'static [&'static str] = &["idx"];
+
+    /// A file with other labels is another input.
+    fn listed(&self, mut file: InputFile) -> Result<InputFile, StageError> {
+        if let Some(labels) = &self.labels {
+            let labels = labels_file(&self.stage, labels)?;
+            file.split = Split::new(format!("{}+{}", file.split.name(), labels.split.name()));
+        }
+        Ok(file)
+    }
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        let mut records = Opened::new(file)?;
+        let header = match records.header() {
+            Ok(header) => header,
+            Err((code, what)) => {
+                file.check_lost(&records.handle)?;
+                return output.refuse(0..1, code, what);
+            }
+        };
+        self.check(file, header.field(FEATURES), 0)?;
+        let refuse = |(code, what): Refusal| output.refuse(0..header.rows.max(1), code, what);
+        let Some(labels) = &self.labels else {
+            let check_lost = || file.check_lost(&records.handle);
+            return match ArrayReader::new("the records", header.clone(), records.stream) {
+                Ok(array) => read_together(vec![array], &self.together, &check_lost, output),
+                Err(refusal) => refuse(refusal),
+            };
+        };
+        let labels_header = labels_header(&self.stage, labels, &header)?;
+        let labels = labels_file(&self.stage, labels)?;
+        self.check(&labels, labels_header.field(LABEL), 1)?;
+        let mut opened = Opened::new(&labels)?;
+        if let Err((_, what)) = opened.header() {
+            return Err(StageError::Other(format!("{}: {what}", labels.name)).into());
+        }
+        let check_lost = || file.check_lost(&records.handle).and_then(|()| labels.check_lost(&opened.handle));
+        let arrays = [("the records", header.clone(), records.stream), (&labels.name, labels_header, opened.stream)];
+        let arrays = arrays.map(|(name, header, stream)| ArrayReader::new(name, header, stream));
+        match arrays.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(arrays) => read_together(arrays, &self.together, &check_lost, output),
+            Err(refusal) => refuse(refusal),
+        }
+    }
+
+    fn total(&self, files: &[InputFile]) -> Option<u64> {
+        let rows = |file: &InputFile| {
+            let mut opened = Opened::new(file).ok()?;
+            Some(opened.header().map_or(1, |header| header.rows))
+        };
+        files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
+    }
+}
+
+impl Idx {
+    /// That a file's column is the planned one.
+    fn check(&self, file: &InputFile, found: Field, place: usize) -> Result<(), StageError> {
+        let planned = self.schema.field(place);
+        if planned.name() == found.name() && planned.data_type() == found.data_type() {
+            return Ok(());
+        }
+        let met = (planned.name() == found.name()).then(|| found.data_type());
+        Err(differs(&file.name, planned, met))
+    }
+}
+
+/// A file of either kind.
+struct Opened {
+    /// Its content, decompressed.
+    stream: Box<dyn Read>,
+    /// The same file, to be asked while it is read.
+    handle: store::Input,
+}
+
+/// How a file begins that gzip has compressed.
+const GZIP: &[u8] = b"\x1f\x8b";
+
+impl Opened {
+    fn new(file: &InputFile) -> Result<Self, StageError> {
+        let input = file.open()?;
+        let handle = input.try_clone().map_err(file.failed())?;
+        let mut plain = BufReader::with_capacity(1 << 16, input);
+        let is_gzip = plain.fill_buf().map_err(file.failed())?.starts_with(GZIP);
+        let stream: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(plain)) } else { Box::new(plain) };
+        Ok(Self { stream, handle })
+    }
+
+    /// Reads the header: two zeros, the type of values, the number of dimensions, each as a big-endian `u32`
+    /// (<http://yann.lecun.com/exdb/mnist/>).
+    fn header(&mut self) -> Result<Header, Refusal> {
+        let read = |bytes: &mut [u8], stream: &mut dyn Read| {
+            let ends = |error: std::io::Error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => (RejectCode::Truncated, "ends in its header".to_owned()),
+                _ => (RejectCode::Malformed, shorten(&error.to_string())),
+            };
+            stream.read_exact(bytes).map_err(ends)
+        };
+        let mut magic = [0; 4];
+        read(&mut magic, &mut self.stream)?;
+        let malformed = |what: String| (RejectCode::Malformed, what);
+        let element = match magic {
+            [0, 0, 0x08, _] => Element::UInt8,
+            [0, 0, 0x09, _] => Element::Int8,
+            [0, 0, 0x0b, _] => Element::Int16,
+            [0, 0, 0x0c, _] => Element::Int32,
+            [0, 0, 0x0d, _] => Element::Float32,
+            [0, 0, 0x0e, _] => Element::Float64,
+            _ => return Err(malformed(format!("is no IDX file: it begins with the bytes {magic:02x?}"))),
+        };
+        let mut sides = vec![0; 4 * usize::from(magic[3])];
+        read(&mut sides, &mut self.stream)?;
+        let shape: Vec<u64> = sides.as_chunks().0.iter().map(|&side| u64::from(u32::from_be_bytes(side))).collect();
+        Header::new(element, true, false, &shape).map_err(malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write;
+    use std::path::Path;
+
+    use arrow::array::{AsArray, RecordBatch};
+    use arrow::datatypes::{Float32Type, Int16Type, UInt8Type};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::coverage::Progress;
+    use crate::image::{Channels, decode};
+    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+
+    fn idx(kind: u8, sides: &[u32], values: &[u8]) -> Vec<u8> {
+        let sides: Vec<u8> = sides.iter().flat_map(|side| side.to_be_bytes()).collect();
+        [&[0, 0, kind, u8::try_from(sides.len() / 4).unwrap()][..], &sides, values].concat()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// `count` images of 2 x 3 pixels, all of an image with its number.
+    fn images(count: u8) -> Vec<u8> {
+        let values: Vec<u8> = (0..count).flat_map(|number| [number; 6]).collect();
+        idx(8, &[u32::from(count), 2, 3], &values)
+    }
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+        folder
+    }
+
+    fn fault(options: Value) -> String {
+        let fault = plan::<Config>(options, 10).err().unwrap().remove(0);
+        format!("{}: {}", fault.key, fault.message)
+    }
+
+    fn pixels(records: &RecordBatch, row: usize) -> (usize, usize, Vec<u8>) {
+        let image = decode(records["image"].as_binary::<i32>().value(row), Channels::Gray, 100).unwrap();
+        (image.height, image.width, image.data)
+    }
+
+    #[test]
+    fn images_come_with_their_labels_compressed_or_not() {
+        let labels = idx(8, &[25], &(0..25).map(|row| row % 10).collect::<Vec<u8>>());
+        let (packed_images, packed_labels) = (gzip(&images(25)), gzip(&labels));
+        let folder = folder(&[("i", &images(25)), ("l", &labels), ("i.gz", &packed_images), ("l.gz", &packed_labels)]);
+        let of = |images: &str, labels: &str| {
+            let options = json!({ "path": folder.path().join(images), "labels": folder.path().join(labels) });
+            read::<Config>(options, 10)
+        };
+        let batches = of("i", "l.gz");
+        let sizes: Vec<_> = batches.iter().map(|batch| (batch.batch.records.num_rows(), batch.pixels)).collect();
+        assert_eq!(sizes, [(10, 60), (10, 60), (5, 30)]);
+        let all = records(&batches);
+        assert_eq!(pixels(&all, 24), (2, 3, vec![24; 6]));
+        assert_eq!(all["label"].as_primitive::<UInt8Type>().value(24), 4);
+        let packed = records(&of("i.gz", "l"));
+        assert_eq!((&packed["image"], &packed["label"]), (&all["image"], &all["label"]));
+        assert!(rejects(&batches).is_empty());
+    }
+
+    #[test]
+    fn colours_and_what_is_no_image_come_as_they_are() {
+        let floats: Vec<u8> = [1.5_f32, -2.0, 0.0, 4.0].iter().flat_map(|value| value.to_be_bytes()).collect();
+        let (colours, vectors) = (idx(8, &[1, 1, 2, 3], &[9, 0, 0, 9, 0, 0]), idx(0x0d, &[2, 2], &floats));
+        let folder = folder(&[("c", &colours), ("v", &vectors), ("n", &idx(0x0b, &[2], &[0, 7, 0xff, 0xff]))]);
+        let of = |name: &str| records(&read::<Config>(json!({ "path": folder.path().join(name) }), 10));
+        let red = of("c");
+        let red = decode(red["image"].as_binary::<i32>().value(0), Channels::Rgb, 100).unwrap();
+        assert_eq!(red.data, [9, 0, 0, 9, 0, 0]);
+        let vectors = of("v");
+        let second = vectors["features"].as_fixed_size_list().value(1);
+        assert_eq!(second.as_primitive::<Float32Type>().values(), &[0.0, 4.0]);
+        assert_eq!(of("n")["features"].as_primitive::<Int16Type>().values(), &[7, -1]);
+    }
+
+    #[test]
+    fn headers_that_cannot_be_are_faults() {
+        let check = |bytes: &[u8], expected: &str| {
+            let folder = folder(&[("x", bytes)]);
+            let message = fault(json!({ "path": folder.path().join("x") }));
+            assert!(message.contains(expected), "{message}");
+        };
+        check(b"P5 2 2 255\n", "x: is no IDX file: it begins with the bytes [50, 35, 20, 32]");
+        check(b"", "ends in its header");
+        check(&idx(8, &[5, 2], &[])[..9], "ends in its header");
+        check(&idx(8, &[], &[]), "is a single value");
+        check(&idx(8, &[u32::MAX, 0], &[]), "its records hold no value");
+        check(&idx(8, &[1, u32::MAX, u32::MAX, u32::MAX, 9], &[]), "larger than any can be");
+        check(
+            &idx(8, &[1, 2000, 1000], &[]),
+            "a record takes 1.9 MiB, more than 1.0 MiB; limits.record_bytes may raise",
+        );
+        check(&gzip(&images(2))[..12], "ends in its header");
+    }
+
+    #[test]
+    fn labels_that_do_not_belong_to_the_images_are_faults() {
+        let folder = folder(&[("a.idx", &images(3)), ("b.idx", &images(3)), ("l", &idx(8, &[4], &[0; 4]))]);
+        let path = |name: &str| folder.path().join(name);
+        let counts = fault(json!({ "path": path("a.idx"), "labels": path("l") }));
+        assert_eq!(counts, "labels: l: holds 4 labels, but there are 3 records");
+        let shape = fault(json!({ "path": path("a.idx"), "labels": path("b.idx") }));
+        assert_eq!(shape, "labels: b.idx: holds more than one value for each record");
+        let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
+        assert_eq!(several, "labels: `path` means 2 files; labels belong to a single one");
+        assert_eq!(read::<Config>(json!({ "path": folder.path() }), 10).len(), 2);
+    }
+
+    #[test]
+    fn what_is_behind_the_last_record_is_a_reject() {
+        let folder = folder(&[("a", &[images(3), vec![0]].concat())]);
+        let batches = read::<Config>(json!({ "path": folder.path().join("a") }), 10);
+        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(3, "malformed", None)]));
+        let reason = &batches[1].rejects[0].reason;
+        assert_eq!(reason, "a, row 3: the records: there is more behind the 3 records of its header");
+    }
+
+    #[test]
+    fn every_truncation_gives_the_whole_records_and_one_reject_for_the_rest() {
+        for bytes in [images(20), gzip(&images(20))] {
+            for end in 16..bytes.len() {
+                let folder = folder(&[("a", &images(1)), ("b", &bytes[..end])]);
+                let batches = read::<Config>(json!({ "path": folder.path().join("*") }), 8);
+                let (rows, refused) = (records(&batches).num_rows() - 1, rejects(&batches));
+                assert!(rows <= 20 && refused.len() == 1, "{end}: {rows}, {refused:?}");
+                // Where the checksum alone is missing, all records are there.
+                assert!(refused[0].0 == rows as u64 || refused[0].0 == 20, "{end}: {refused:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_ends_the_run_without_naming_the_file(place in 0_usize..200, byte: u8, packed: bool) {
+            let mut bytes = if packed { gzip(&images(20)) } else { images(20) };
+            if let Some(damaged) = bytes.get_mut(place) {
+                *damaged = byte;
+            }
+            let folder = folder(&[("a", &images(1)), ("b", &bytes)]);
+            let source = plan::<Config>(json!({ "path": folder.path().join("*") }), 8).unwrap();
+            match drain(source, &Progress::default()) {
+                Ok(batches) => prop_assert!(records(&batches).num_rows() >= 1),
+                Err(error) => prop_assert!(error.to_string().starts_with("b: "), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_run_sends_the_batches_that_are_not_done_and_other_labels_are_another_input() {
+        let folder = folder(&[("i.gz", &gzip(&images(25))), ("l", &idx(8, &[25], &[1; 25]))]);
+        let options = || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
+        let all = read::<Config>(options(), 10);
+        let rest = |progress: &Progress| drain(plan::<Config>(options(), 10).unwrap(), progress).unwrap();
+        let later = rest(&progress_of(&all[..1]));
+        assert_eq!(later.len(), 2);
+        assert_eq!(later[0].batch.records, all[1].batch.records);
+        write_later(&folder.path().join("l"), &idx(8, &[25], &[2; 25]));
+        assert_eq!(rest(&progress_of(&all)).len(), 3);
+    }
+
+    /// Writes a file with another time than it had.
+    fn write_later(path: &Path, bytes: &[u8]) {
+        let before = std::fs::metadata(path).unwrap().modified().unwrap();
+        std::fs::write(path, bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(before + std::time::Duration::from_secs(2)).unwrap();
+    }
+}

@@ -1,0 +1,336 @@
+//! The `npz` source: arrays of NumPy archives (.npz) and files (.npy), a record for each index of their first dimension.
+
+use std::cell::RefCell;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use flate2::bufread::DeflateDecoder;
+use rawzip::{
+    CompressionMethod, RECOMMENDED_BUFFER_SIZE, RangeReader, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::RejectCode;
+use crate::context::Context;
+use crate::error::{Fault, StageError};
+use crate::kind::nearest;
+use crate::machine;
+use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
+use crate::source::files::{self, InputFile};
+use crate::source::npy;
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::store::Input;
+
+/// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
+/// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
+/// with one or three channels, are images and become the column `image`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
+    pub path: String,
+    /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
+    /// a .npy file is called `array`. Default: all.
+    pub arrays: Option<Vec<String>>,
+}
+
+/// The name of the array in a file that holds but one.
+const ONLY: &str = "array";
+
+/// Archives of more members are not taken for arrays.
+const MAX_MEMBERS: usize = 10_000;
+/// Longer names of members are passed over.
+const MAX_NAME: usize = 255;
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let path = |what: String| vec![Fault::new("path", what)];
+        let files = files::list(name, &self.path, Npz::EXTENSIONS).map_err(|error| path(error.to_string()))?;
+        if let Some(arrays) = &self.arrays {
+            check_names(arrays.iter()).map_err(|what| vec![Fault::new("arrays", what.replace("column", "array"))])?;
+        }
+        let first = first_arrays(&files, self.arrays.as_deref())?;
+        let headers: Vec<&Header> = first.iter().map(|array| &array.header).collect();
+        if let Some(other) = first.iter().find(|array| array.header.rows != headers[0].rows) {
+            let (name, rows) = (&other.name, other.header.rows);
+            let message = format!("`{}` has {} records, but `{name}` {rows}", first[0].name, headers[0].rows);
+            return Err(vec![Fault::new("arrays", format!("{message}; name arrays that belong together"))]);
+        }
+        let together = Together::new(&headers, batch, &context.limits).map_err(path)?;
+        let schema = Arc::new(Schema::new(first.iter().map(Found::field).collect::<Vec<_>>()));
+        if headers.iter().filter(|header| header.is_image()).count() > 1 {
+            let message = "several arrays hold images, but a record has one; name the arrays that are wanted";
+            return Err(vec![Fault::new("arrays", message)]);
+        }
+        let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+        check_names(names.into_iter()).map_err(path)?;
+        let most_held = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
+        let names = first.iter().map(|array| array.name.clone()).collect();
+        let mut format = Npz { arrays: names, schema: schema.clone(), together, most_held, held: 0 };
+        format.held = format.largest(&files).map_err(path)?;
+        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+    }
+}
+
+/// The wanted arrays of the first file that can be read.
+fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<Fault>> {
+    let mut broken = None;
+    for file in files {
+        let of = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let input = file.open().map_err(of)?;
+        let handle = input.try_clone().map_err(file.failed()).map_err(of)?;
+        let found = guarded(|| Container::open(input).and_then(|container| container.find(wanted)));
+        match found {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(fault)) => return Err(vec![fault]),
+            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
+        }
+        file.check_lost(&handle).map_err(of)?;
+    }
+    Err(vec![Fault::new("path", format!("no file can be read; {}", broken.unwrap_or_default()))])
+}
+
+/// How planned files are read.
+struct Npz {
+    arrays: Vec<String>,
+    schema: SchemaRef,
+    together: Together,
+    /// What may be held of arrays whose records do not lie together.
+    most_held: u64,
+    /// What is held of them, in the largest file.
+    held: u64,
+}
+
+impl RecordFormat for Npz {
+    const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
+
+    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+        let input = file.open()?;
+        let handle = input.try_clone().map_err(file.failed())?;
+        let check_lost = || file.check_lost(&handle);
+        let opened = guarded(|| {
+            let container = Container::open(input)?;
+            let found = container.find(Some(&self.arrays))?.map_err(|fault| fault.message)?;
+            Ok::<_, String>((container, found))
+        });
+        let (container, found) = match opened {
+            Ok(opened) => opened,
+            Err((code, what)) => {
+                check_lost()?;
+                return output.refuse(0..1, code, what);
+            }
+        };
+        for (planned, found) in self.schema.fields().iter().zip(&found) {
+            let field = found.field();
+            if (planned.name(), planned.data_type()) != (field.name(), field.data_type()) {
+                return Err(differs(&file.name, planned, Some(field.data_type())).into());
+            }
+        }
+        let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);
+        let refuse = |code, what| output.refuse(0..rows.max(1), code, what);
+        if let Some(other) = found.iter().find(|array| array.header.rows != rows) {
+            let what = format!("`{}` has {} records, but another array {rows}", other.name, other.header.rows);
+            return refuse(RejectCode::Mismatch, what);
+        }
+        let held = held(&found);
+        if held > self.held.max(self.most_held) {
+            return refuse(RejectCode::TooLarge, too_large(held, self.most_held));
+        }
+        let arrays = guarded(|| Ok::<_, String>(container.readers(&found)));
+        match arrays.flatten() {
+            Ok(arrays) => read_together(arrays, &self.together, &check_lost, output),
+            Err((code, what)) => {
+                check_lost()?;
+                refuse(code, what)
+            }
+        }
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.held
+    }
+
+    fn total(&self, files: &[InputFile]) -> Option<u64> {
+        let rows = |file: &InputFile| {
+            let found = self.find(file)?;
+            Some(found.map_or(1, |found| found.iter().map(|array| array.header.rows).max().unwrap_or(0)))
+        };
+        files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
+    }
+}
+
+impl Npz {
+    /// The arrays of a file; `None` where the store cannot be read.
+    fn find(&self, file: &InputFile) -> Option<Result<Vec<Found>, String>> {
+        let input = file.open().ok()?;
+        let handle = input.try_clone().ok()?;
+        let found = guarded(|| Container::open(input).and_then(|container| container.find(Some(&self.arrays))));
+        file.check_lost(&handle).ok()?;
+        Some(found.map_err(|(_, what)| what).and_then(|found| found.map_err(|fault| fault.message)))
+    }
+
+    /// What must be held of the file that needs most; those that cannot be read will say so when they are.
+    fn largest(&self, files: &[InputFile]) -> Result<u64, String> {
+        let needs = files.iter().filter_map(|file| Some(held(&self.find(file)?.ok()?)));
+        let (fit, beyond): (Vec<u64>, Vec<u64>) = needs.partition(|&held| held <= self.most_held);
+        match (fit.into_iter().max(), beyond.first()) {
+            (None, Some(&held)) => Err(too_large(held, self.most_held)),
+            (held, _) => Ok(held.unwrap_or(0)),
+        }
+    }
+}
+
+fn held(found: &[Found]) -> u64 {
+    found.iter().fold(0, |total: u64, array| total.saturating_add(array.header.held_bytes()))
+}
+
+fn too_large(held: u64, most: u64) -> String {
+    format!(
+        "arrays of {held} bytes lie column after column (fortran_order) and must be held at once, at most {most} bytes \
+         may (limits.memory); save them with numpy.ascontiguousarray"
+    )
+}
+
+/// An array in a file.
+#[derive(Debug, Clone)]
+struct Found {
+    name: String,
+    header: Header,
+    /// Its member, where the file is an archive.
+    member: Option<Member>,
+}
+
+impl Found {
+    fn field(&self) -> Field {
+        self.header.field(&self.name)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    at: ZipArchiveEntryWayfinder,
+    method: CompressionMethod,
+    is_encrypted: bool,
+}
+
+/// A file of one array, or an archive of some.
+enum Container {
+    Npy(At),
+    Npz(ZipArchive<At>),
+}
+
+impl Container {
+    fn open(input: Input) -> Result<Self, String> {
+        let length = input.length().map_err(|error| error.to_string())?;
+        let file = At { input: RefCell::new(input), length };
+        let mut start = [0; npy::MAGIC.len()];
+        let is_npy = file.read_exact_at(&mut start, 0).is_ok() && start == npy::MAGIC;
+        if is_npy {
+            return Ok(Self::Npy(file));
+        }
+        let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+        let located = ZipLocator::new().locate_in_reader(file, &mut buffer, length);
+        located.map(Self::Npz).map_err(|(_, error)| format!("is neither a .npy file nor a .npz archive: {error}"))
+    }
+
+    /// The wanted arrays, or all; the inner error says which is not there.
+    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<Found>, Fault>, String> {
+        let members = self.members()?;
+        let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+        let mut chosen = Vec::new();
+        for name in wanted.unwrap_or_default() {
+            match members.iter().find(|(found, _)| found == name) {
+                Some(member) => chosen.push(member.clone()),
+                None => {
+                    let hint = nearest(name, &names);
+                    let known = shorten(&names.join(", "));
+                    return Ok(Err(Fault::new("arrays", format!("there is no array `{name}`{hint}; known: {known}"))));
+                }
+            }
+        }
+        if wanted.is_none() {
+            chosen = members;
+        }
+        let found = chosen.into_iter().map(|(name, member)| {
+            let header = self.stream(member).and_then(|mut stream| npy::header(&mut stream).map_err(|(_, what)| what));
+            match header {
+                Ok(header) => Ok(Found { name, header, member }),
+                Err(what) => Err(format!("the array `{}` {what}", shorten(&name))),
+            }
+        });
+        let found: Vec<Found> = found.collect::<Result<_, _>>()?;
+        if found.is_empty() { Err("holds no array".to_owned()) } else { Ok(Ok(found)) }
+    }
+
+    /// Names and places of the arrays.
+    fn members(&self) -> Result<Vec<(String, Option<Member>)>, String> {
+        let Self::Npz(archive) = self else { return Ok(vec![(ONLY.to_owned(), None)]) };
+        let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+        let mut entries = archive.entries(&mut buffer);
+        let mut members = Vec::new();
+        let mut seen = 0;
+        while let Some(entry) = entries.next_entry().map_err(|error| error.to_string())? {
+            seen += 1;
+            if seen > MAX_MEMBERS {
+                return Err(format!("has more than {MAX_MEMBERS} members; that is no archive of arrays"));
+            }
+            let path = entry.file_path();
+            let name = str::from_utf8(path.as_ref()).ok().and_then(|path| path.strip_suffix(".npy"));
+            if let Some(name) = name.filter(|name| name.len() <= MAX_NAME) {
+                let (at, method) = (entry.wayfinder(), entry.compression_method());
+                let member = Member { at, method, is_encrypted: entry.flags().is_encrypted() };
+                members.push((name.to_owned(), Some(member)));
+            }
+        }
+        Ok(members)
+    }
+
+    /// The bytes of an array's file, decompressed and, at their end, verified.
+    fn stream(&self, member: Option<Member>) -> Result<Box<dyn Read + '_>, String> {
+        let (archive, member) = match (self, member) {
+            (Self::Npz(archive), Some(member)) => (archive, member),
+            (Self::Npy(file), _) => return Ok(Box::new(BufReader::new(RangeReader::new(file, 0..file.length)))),
+            (Self::Npz(_), None) => return Err("is in another file".to_owned()),
+        };
+        if member.is_encrypted {
+            return Err("is encrypted; only plain arrays are read".to_owned());
+        }
+        let entry = archive.get_entry(member.at).map_err(|error| error.to_string())?;
+        let stored = BufReader::with_capacity(1 << 16, entry.reader());
+        match member.method {
+            CompressionMethod::STORE => Ok(Box::new(entry.verifying_reader(stored))),
+            CompressionMethod::DEFLATE => Ok(Box::new(entry.verifying_reader(DeflateDecoder::new(stored)))),
+            other => Err(format!("is compressed by {other}; only stored and deflated arrays are read")),
+        }
+    }
+
+    /// Readers of the arrays that were found.
+    fn readers(&self, found: &[Found]) -> Result<Vec<ArrayReader<'_>>, Refusal> {
+        let malformed = |what: String| (RejectCode::Malformed, what);
+        let reader = |array: &Found| {
+            let mut stream = self.stream(array.member).map_err(malformed)?;
+            let header = npy::header(&mut stream)?;
+            ArrayReader::new(&array.name, header, stream)
+        };
+        found.iter().map(reader).collect()
+    }
+}
+
+/// A file that is read at any place; the arrays of an archive take turns.
+struct At {
+    input: RefCell<Input>,
+    length: u64,
+}
+
+impl ReaderAt for At {
+    fn read_at(&self, into: &mut [u8], start: u64) -> io::Result<usize> {
+        let mut input = self.input.borrow_mut();
+        input.seek(SeekFrom::Start(start))?;
+        input.read(into)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The figures of quality that a card gives, measured as `evaluate` measures them.
+
+use super::TrainError;
+use crate::data::{Part, Prepared};
+use crate::evaluate::{Closeness, EvaluateError, Evaluation, Options, evaluate};
+use crate::model::Model;
+
+/// Measures a model on the validation part, and on all anomalies where there are any.
+///
+/// # Errors
+/// When the model cannot run, or the records cannot be read.
+pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(&'static str, f64)>, TrainError> {
+    if prepared.validation.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut parts = vec![Part::Validation];
+    parts.extend((prepared.anomalies > 0).then_some(Part::Test));
+    let options = Options { parts, corruptions: Vec::new() };
+    let evaluation = evaluate(model, prepared, &options, &mut |_, _, _| {}).map_err(|error| match error {
+        EvaluateError::Faults(faults) => TrainError::Faults(faults),
+        EvaluateError::Stage(error) => TrainError::Stage(error),
+    })?;
+    Ok(named(&evaluation))
+}
+
+fn named(evaluation: &Evaluation) -> Vec<(&'static str, f64)> {
+    let mut all = Vec::new();
+    let mut add = |name, value: Option<f64>| all.extend(value.map(|value| (name, value)));
+    let of = |closeness: &Closeness| closeness.images.clone();
+    match evaluation.denoising.first() {
+        // What a denoiser does to a clean image says little.
+        Some(denoising) => {
+            let (noisy, output) = (of(&denoising.noisy), of(&denoising.output));
+            add("input_mse", Some(denoising.noisy.mse));
+            add("input_psnr", noisy.and_then(|images| images.psnr));
+            add("psnr", output.as_ref().and_then(|images| images.psnr));
+            add("ssim", output.and_then(|images| images.ssim));
+        }
+        None => {
+            let images = evaluation.reconstruction.as_ref().and_then(|found| found.images.as_ref());
+            add("mse", evaluation.reconstruction.as_ref().map(|found| found.mse));
+            add("psnr", images.and_then(|images| images.psnr));
+            add("ssim", images.and_then(|images| images.ssim));
+        }
+    }
+    add("pca_mse", evaluation.pca.as_ref().map(|pca| pca.mse));
+    add("active_share", evaluation.code.as_ref().map(|code| code.active_share));
+    if let Some(labels) = &evaluation.labels {
+        add("neighbours_accuracy", Some(labels.latent.neighbours));
+        add("probe_accuracy", Some(labels.latent.probe));
+        add("pca_neighbours_accuracy", labels.pca.as_ref().map(|pca| pca.neighbours));
+        add("pca_probe_accuracy", labels.pca.as_ref().map(|pca| pca.probe));
+    }
+    if let Some(anomalies) = &evaluation.anomalies {
+        add("auc_roc", Some(anomalies.model.auc_roc));
+        add("average_precision", Some(anomalies.model.average_precision));
+        add("auc_roc_pca", anomalies.pca.as_ref().map(|pca| pca.auc_roc));
+    }
+    all
+}
