@@ -28,6 +28,7 @@ pub mod topology;
 pub mod admin;
 pub mod data;
 pub mod evaluate;
+pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod cli;

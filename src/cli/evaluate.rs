@@ -14,7 +14,7 @@ use super::{Exit, print};
 use crate::corruption::{Amount, CorruptionSpec, Noise};
 use crate::data::{self, DataError, DataSpec, Part, Prepared};
 use crate::error::Fault;
-use crate::evaluate::{self, EvaluateError, Options};
+use crate::evaluate::{self, EvaluateError, Evaluation, Options};
 use crate::kind;
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, Pass, RuntimeSpec};
@@ -26,6 +26,16 @@ pub(super) struct Evaluate {
     /// The model's folder, with `model.toml` and its ONNX files.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    #[command(flatten)]
+    scoring: Scoring,
+    /// Write everything as JSON: to a file, or with - to standard output instead of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Which records a model is tried with, and how.
+#[derive(Debug, Args)]
+pub(super) struct Scoring {
     /// The folder that holds the data the model was trained with, where that is not where it was then.
     #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
     data: Option<PathBuf>,
@@ -44,9 +54,6 @@ pub(super) struct Evaluate {
     /// watermark:0.5, gray. May be repeated. Default: what the model was trained with.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
-    /// Write everything as JSON: to a file, or with - to standard output instead of the table.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// Keep the records that are read from the data in this folder, and use them again the next time. Default: a temporary
     /// folder that is removed.
     #[arg(long, value_name = "FOLDER")]
@@ -92,23 +99,8 @@ impl Parts {
 impl Evaluate {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         log::start(LogFormat::Auto);
-        let corruptions = self.corrupt.iter().map(|text| corruption(text)).collect::<Result<Vec<_>, _>>()?;
-        let model = self.open()?;
-        let spec = self.data_spec(&model)?;
-        // A denoiser needs nothing that is fitted beside it.
-        let all = !self.source.is_empty() && model.code_size().is_none();
-        let parts = self.part.or(all.then_some(Parts::All)).map(Parts::parts).unwrap_or_default();
-        let bar = Bar::new();
-        let temporary = Temporary::new();
-        let prepared = self.prepare(&model, &spec, self.prepared.as_deref().unwrap_or(&temporary.0), &bar)?;
-        let options = Options { parts, corruptions };
-        let evaluation =
-            evaluate::evaluate(&model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
-        bar.finish();
-        let evaluation = evaluation.map_err(|error| match error {
-            EvaluateError::Faults(faults) => anyhow!(lines(&faults, "corruption")),
-            EvaluateError::Stage(error) => anyhow!("{error}"),
-        })?;
+        let model = open(&self.model)?;
+        let Tried { evaluation, .. } = self.scoring.evaluate(&model, &self.model)?;
         let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
         match &self.json {
             Some(path) if path == Path::new("-") => print(&as_json()?)?,
@@ -120,38 +112,87 @@ impl Evaluate {
         }
         Ok(Exit::Done)
     }
+}
 
-    fn open(&self) -> anyhow::Result<Model> {
-        if !self.model.is_dir() {
-            let met = if self.model.exists() { "is a file" } else { "there is no such folder" };
-            bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", self.model.display());
-        }
-        let runtime = RuntimeSpec::default();
-        model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
-        let spec = ModelSpec { path: Some(self.model.clone()), ..ModelSpec::default() };
-        let name = self.model.file_name().map_or("model".into(), |name| name.to_string_lossy());
-        let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
-        let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
-        if model.parts(Pass::Whole).is_none() && model.code_size().is_none() {
-            bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
-        }
-        Ok(model)
+/// Opens the model in a folder.
+///
+/// # Errors
+/// When it cannot be opened, or gives nothing that could be measured.
+pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
+    if !folder.is_dir() {
+        let met = if folder.exists() { "is a file" } else { "there is no such folder" };
+        bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", folder.display());
+    }
+    let runtime = RuntimeSpec::default();
+    model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
+    let spec = ModelSpec { path: Some(folder.to_path_buf()), ..ModelSpec::default() };
+    let name = folder.file_name().map_or("model".into(), |name| name.to_string_lossy());
+    let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
+    let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
+    if model.parts(Pass::Whole).is_none() && model.code_size().is_none() {
+        bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
+    }
+    Ok(model)
+}
+
+/// A model that was tried with data.
+pub(super) struct Tried {
+    pub(super) evaluation: Evaluation,
+    pub(super) prepared: Prepared,
+    pub(super) options: Options,
+    /// Where the records are, unless a folder was named for them.
+    _temporary: Temporary,
+}
+
+impl Scoring {
+    /// Whether data is named, or the model's card names some.
+    pub(super) fn has_data(&self, model: &Model) -> bool {
+        !self.source.is_empty() || trained_with(model).is_some()
+    }
+
+    /// Whether anything was asked for.
+    pub(super) fn is_set(&self) -> bool {
+        let Self { data, source, set, part, corrupt, prepared } = self;
+        data.is_some()
+            || part.is_some()
+            || prepared.is_some()
+            || [source, set, corrupt].iter().any(|all| !all.is_empty())
+    }
+
+    /// Reads the data and tries the model, which lies in `folder`, with it.
+    ///
+    /// # Errors
+    /// What is wrong with what was asked for, or went wrong.
+    pub(super) fn evaluate(&self, model: &Model, folder: &Path) -> anyhow::Result<Tried> {
+        let corruptions = self.corrupt.iter().map(|text| corruption(text)).collect::<Result<Vec<_>, _>>()?;
+        let spec = self.data_spec(model, folder)?;
+        // A denoiser needs nothing that is fitted beside it.
+        let all = !self.source.is_empty() && model.code_size().is_none();
+        let parts = self.part.or(all.then_some(Parts::All)).map(Parts::parts).unwrap_or_default();
+        let bar = Bar::new();
+        let temporary = Temporary::new();
+        let prepared = self.prepare(model, &spec, self.prepared.as_deref().unwrap_or(&temporary.0), &bar)?;
+        let options = Options { parts, corruptions };
+        let evaluation =
+            evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
+        bar.finish();
+        let evaluation = evaluation.map_err(failure)?;
+        Ok(Tried { evaluation, prepared, options, _temporary: temporary })
     }
 
     /// The table of the data: that of the training, or one of the given sources.
-    fn data_spec(&self, model: &Model) -> anyhow::Result<DataSpec> {
-        let base = if self.source.is_empty() { self.trained_with(model)? } else { self.other_data()? };
+    fn data_spec(&self, model: &Model, folder: &Path) -> anyhow::Result<DataSpec> {
+        let base = if self.source.is_empty() { self.trained_with(model, folder)? } else { self.other_data()? };
         let written = overlay(&base, &self.set, "label=species").map_err(|faults| anyhow!(lines(&faults, "")))?;
         kind::options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
     }
 
-    fn trained_with(&self, model: &Model) -> anyhow::Result<Value> {
-        let file = model.card().and_then(|card| card.training.as_ref()).map(|training| &training.file);
-        let Some(mut data) = file.and_then(|file| file.get("data")).cloned() else {
+    fn trained_with(&self, model: &Model, folder: &Path) -> anyhow::Result<Value> {
+        let Some(mut data) = trained_with(model).cloned() else {
             bail!(
                 "the card of {} does not say which data it was trained with; name some with --source, such as a folder of \
                  images or a table's file",
-                self.model.display()
+                folder.display()
             );
         };
         if let Value::Object(table) = &mut data {
@@ -180,6 +221,19 @@ impl Evaluate {
         })?;
         prepared.reasons.iter().for_each(|reason| tracing::warn!("not read: {reason}"));
         Ok(prepared)
+    }
+}
+
+/// The table of the data that a model was trained with, where its card has it.
+fn trained_with(model: &Model) -> Option<&Value> {
+    model.card()?.training.as_ref()?.file.get("data")
+}
+
+/// Why a model could not be tried.
+pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
+    match error {
+        EvaluateError::Faults(faults) => anyhow!(lines(&faults, "corruption")),
+        EvaluateError::Stage(error) => anyhow!("{error}"),
     }
 }
 

@@ -8,6 +8,7 @@ mod init;
 mod inspect;
 mod log;
 mod progress;
+mod report;
 mod reset;
 mod run;
 mod schema;
@@ -69,6 +70,7 @@ Examples:
   latentflow inspect models/photo-ae                 what a model takes and gives
   latentflow inspect out/latents                     what a run has written
   latentflow evaluate models/photo-ae --source photos   how well a model does on data
+  latentflow report models/photo-ae --source photos     the same as a page with charts and images
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid pipeline, 3 too many rejects,
 4 drained before the end of the input (run again to go on), 130 stopped at once.";
@@ -88,6 +90,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against PCA.
     Evaluate(evaluate::Evaluate),
+    /// Write a page about a model, or about what a run has written: charts, examples, figures in one HTML file.
+    Report(report::Report),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
     Reset(reset::Reset),
     /// Print the JSON Schema of pipeline files, for editors.
@@ -112,6 +116,7 @@ impl Cli {
             Command::Train(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Evaluate(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),

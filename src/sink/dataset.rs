@@ -20,7 +20,7 @@ use crate::store::Location;
 use crate::units::Bytes;
 
 /// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.
-const ERRORS: [&str; 6] = ["reconstruction_error", "mse", "bce", "mae", "psnr", "ssim"];
+pub const ERRORS: [&str; 7] = ["reconstruction_error", "zscore", "mse", "bce", "mae", "psnr", "ssim"];
 
 /// What was found; its `Display` is the text for people.
 #[derive(Debug)]

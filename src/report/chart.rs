@@ -1,0 +1,227 @@
+//! Charts as inline SVG: lines, histograms and maps of points, in the tones that the style sheet gives for light and dark.
+
+use super::html::{Element, Html, element};
+use super::scale::{Kind, Scale, figure};
+
+/// Width and height of a chart, in its own units: as wide as a column of the page in pixels.
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 300.0;
+/// Room for the names of ticks and axes.
+const LEFT: f64 = 66.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 48.0;
+/// Room above a chart for the names of values of note.
+const MARKS: f64 = 20.0;
+/// Points of a line beyond which it is drawn through fewer of them: more than there are pixels.
+const MOST_POINTS: usize = 700;
+/// Points of a line up to which each is marked, and tells its figures.
+const MOST_MARKED: usize = 40;
+
+/// A series of points that are joined.
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// A sample whose distribution is shown.
+pub(super) struct Sample<'a> {
+    pub(super) name: &'a str,
+    pub(super) values: Vec<f64>,
+}
+
+/// Points of one sort on a map.
+pub(super) struct Cloud {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// What a chart is about: its title, and the names of its axes.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub(super) title: &'a str,
+    pub(super) x: &'a str,
+    pub(super) y: &'a str,
+}
+
+/// Lines over a common axis; `kind` is how their height is shown.
+pub(super) fn lines(words: Words<'_>, lines: &[Line], kind: Kind) -> Html {
+    let all = || lines.iter().flat_map(|line| line.points.iter().copied());
+    let x = Scale::fit(all().map(|(x, _)| x), Kind::Linear, (LEFT, WIDTH - RIGHT));
+    let y = Scale::fit(all().map(|(_, y)| y), kind, (HEIGHT - BOTTOM, TOP)).rounded(5);
+    let drawn = lines.iter().enumerate().map(|(tone, line)| drawn_line(line, tone, words, &x, &y));
+    let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
+    let inside = [frame(words, &x, &y)].into_iter().chain(drawn).collect();
+    chart(words, &names, HEIGHT, inside)
+}
+
+fn drawn_line(line: &Line, tone: usize, words: Words<'_>, x: &Scale, y: &Scale) -> Html {
+    let points: Vec<(f64, f64)> = line.points.iter().copied().filter(|(_, y)| y.is_finite()).collect();
+    let every = points.len().div_ceil(MOST_POINTS).max(1);
+    let mut path = String::new();
+    for (at, (px, py)) in points.iter().step_by(every).chain(points.last()).enumerate() {
+        let command = if at == 0 { 'M' } else { 'L' };
+        path.push_str(&format!("{command}{:.1} {:.1}", x.at(*px), y.at(*py)));
+    }
+    let mut group = toned(element("g"), tone).with(element("path").class("line").attribute("d", path));
+    if points.len() <= MOST_MARKED {
+        group = group.all(points.iter().map(|&(px, py)| {
+            let told = format!("{}, {} {}: {}", line.name, words.x, figure(px, 4), figure(py, 4));
+            let dot =
+                element("circle").attribute("r", 3).attribute("cx", place(x.at(px))).attribute("cy", place(y.at(py)));
+            dot.with(element("title").text(told))
+        }));
+    }
+    group.into()
+}
+
+/// How samples are distributed: the share of each that lies in a bin. `marks` are values of note.
+pub(super) fn histogram(words: Words<'_>, samples: &[Sample<'_>], marks: &[(String, f64)]) -> Html {
+    let values = || samples.iter().flat_map(|sample| sample.values.iter().copied()).filter(|value| value.is_finite());
+    let kind = Kind::fitting(values());
+    let x = Scale::fit(values(), kind, (LEFT, WIDTH - RIGHT));
+    let largest = samples.iter().map(|sample| sample.values.len()).max().unwrap_or_default();
+    let bins = ((largest as f64).sqrt() as usize).clamp(8, 48);
+    let shares: Vec<Vec<f64>> = samples.iter().map(|sample| binned(&sample.values, &x, bins)).collect();
+    let top = if marks.is_empty() { TOP } else { TOP + MARKS };
+    let y = Scale::fit(shares.iter().flatten().copied(), Kind::Linear, (HEIGHT - BOTTOM, top)).from_zero().rounded(4);
+    let bars = samples.iter().zip(&shares).enumerate().map(|(tone, (sample, shares))| {
+        let bars = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(bin, &share)| {
+            let edge = |bin: usize| x.value(bin as f64 / bins as f64);
+            let (from, to) = (edge(bin), edge(bin + 1));
+            let (left, right, top) = (x.at(from), x.at(to), y.at(share));
+            let told = format!("{}: {} % from {} to {}", sample.name, figure(share, 3), figure(from, 3), figure(to, 3));
+            element("rect")
+                .attribute("x", place(left + 0.5))
+                .attribute("y", place(top))
+                .attribute("width", place((right - left - 1.0).max(0.5)))
+                .attribute("height", place(y.at(0.0) - top))
+                .with(element("title").text(told))
+        });
+        toned(element("g"), tone).attribute("data-kind", "bars").all(bars).into()
+    });
+    let names: Vec<&str> = samples.iter().map(|sample| sample.name).collect();
+    let inside = [frame(words, &x, &y)].into_iter().chain(bars).chain([marked(marks, &x)]).collect();
+    chart(words, &names, HEIGHT, inside)
+}
+
+/// The share of the values in each of so many bins, in percent.
+fn binned(values: &[f64], scale: &Scale, bins: usize) -> Vec<f64> {
+    let mut shares = vec![0.0; bins];
+    for value in values.iter().filter(|value| scale.holds(**value)) {
+        let bin = ((scale.share(*value) * bins as f64) as usize).min(bins - 1);
+        shares[bin] += 100.0 / values.len() as f64;
+    }
+    shares
+}
+
+/// Vertical lines at values of note, their names above; names that would meet go below one another.
+fn marked(marks: &[(String, f64)], x: &Scale) -> Html {
+    const APART: f64 = 40.0;
+    let mut row = 0;
+    let mut last = f64::NEG_INFINITY;
+    let within = marks.iter().filter(|(_, value)| x.holds(*value));
+    within
+        .map(|(name, value)| {
+            let at = x.at(*value);
+            row = if at - last < APART { (row + 1) % 3 } else { 0 };
+            last = at;
+            let line = element("line")
+                .attribute("x1", place(at))
+                .attribute("x2", place(at))
+                .attribute("y1", TOP + MARKS - 6.0)
+                .attribute("y2", HEIGHT - BOTTOM);
+            let name = element("text")
+                .attribute("x", place(at))
+                .attribute("y", TOP + MARKS - 10.0 + 15.0 * f64::from(row))
+                .attribute("text-anchor", "middle")
+                .text(name);
+            element("g").class("mark").with(line).with(name).with(element("title").text(figure(*value, 4)))
+        })
+        .collect()
+}
+
+/// Points on a plane whose axes have one scale, in groups; `named` writes each group's name in its middle.
+pub(super) fn map(words: Words<'_>, clouds: &[Cloud], named: bool) -> Html {
+    const MAP_HEIGHT: f64 = 440.0;
+    let all = || clouds.iter().flat_map(|cloud| cloud.points.iter().copied());
+    let x = Scale::fit(all().map(|(x, _)| x), Kind::Linear, (LEFT, WIDTH - RIGHT));
+    let y = Scale::fit(all().map(|(_, y)| y), Kind::Linear, (MAP_HEIGHT - BOTTOM, TOP));
+    let (x, y) = Scale::alike(x, y, 0.04);
+    let mut order: Vec<usize> = (0..clouds.len()).collect();
+    order.sort_by_key(|&place| std::cmp::Reverse(clouds[place].points.len()));
+    let drawn = order.iter().map(|&tone| {
+        let points = clouds[tone].points.iter().filter(|(px, py)| x.holds(*px) && y.holds(*py));
+        let path: String = points.map(|&(px, py)| format!("M{:.1} {:.1}h0", x.at(px), y.at(py))).collect();
+        toned(element("g"), tone).with(element("path").class("points").attribute("d", path)).into()
+    });
+    let names = clouds.iter().enumerate().filter(|_| named).filter_map(|(tone, cloud)| {
+        let (at_x, at_y) = (median(cloud.points.iter().map(|p| p.0))?, median(cloud.points.iter().map(|p| p.1))?);
+        let label = element("text").class("halo").attribute("text-anchor", "middle").attribute("dy", "0.35em");
+        let label = label.attribute("x", place(x.at(at_x))).attribute("y", place(y.at(at_y)));
+        Some(Html::from(toned(element("g"), tone).with(label.text(&cloud.name))))
+    });
+    let legend: Vec<&str> = clouds.iter().map(|cloud| cloud.name.as_str()).collect();
+    let frame = frame_of(words, &x, &y, MAP_HEIGHT);
+    let inside = [frame].into_iter().chain(drawn).chain(names).collect();
+    chart(words, &legend, MAP_HEIGHT, inside)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// The tones of the style sheet go round; the last of them is for what is left over.
+pub(super) const TONES: usize = 10;
+
+fn toned(element: Element, tone: usize) -> Element {
+    element.attribute("class", format_args!("tone{}", tone % TONES))
+}
+
+/// A swatch and a name for each series, where there are several.
+fn legend(names: &[&str]) -> Option<Element> {
+    let entries = names.iter().enumerate().map(|(tone, name)| element("li").with(toned(element("i"), tone)).text(name));
+    (names.len() > 1).then(|| element("ul").class("legend").all(entries))
+}
+
+fn chart(words: Words<'_>, names: &[&str], height: f64, inside: Html) -> Html {
+    let told = format!("{}: {} over {}", words.title, words.y, words.x);
+    let svg = element("svg")
+        .attribute("viewBox", format_args!("0 0 {WIDTH} {height}"))
+        .attribute("role", "img")
+        .attribute("aria-label", told)
+        .with(inside);
+    let caption = element("figcaption").with(element("h3").text(words.title));
+    let caption = legend(names).into_iter().fold(caption, Element::with);
+    element("figure").class("chart").with(caption).with(svg).into()
+}
+
+fn frame(words: Words<'_>, x: &Scale, y: &Scale) -> Html {
+    frame_of(words, x, y, HEIGHT)
+}
+
+/// Grid, ticks and the names of the axes.
+fn frame_of(words: Words<'_>, x: &Scale, y: &Scale, height: f64) -> Html {
+    let bottom = height - BOTTOM;
+    let label = |px: f64, py: f64, anchor: &str| {
+        element("text").attribute("x", place(px)).attribute("y", place(py)).attribute("text-anchor", anchor)
+    };
+    let horizontal = y.ticks(5).into_iter().flat_map(|tick| {
+        let at = y.at(tick);
+        let line = element("path").attribute("d", format_args!("M{LEFT} {at:.1}H{}", WIDTH - RIGHT));
+        [line, label(LEFT - 8.0, at + 4.0, "end").text(figure(tick, 3))]
+    });
+    let vertical = x.ticks(6).into_iter().map(|tick| label(x.at(tick), bottom + 18.0, "middle").text(figure(tick, 4)));
+    let axis = element("path").class("axis").attribute("d", format_args!("M{LEFT} {bottom:.1}H{}", WIDTH - RIGHT));
+    let x_name = label((LEFT + WIDTH - RIGHT) / 2.0, height - 8.0, "middle").class("name").text(words.x);
+    let y_name = label(0.0, 14.0, "start").class("name");
+    let inside = horizontal.chain(vertical).chain([axis, x_name, y_name.text(words.y)]);
+    element("g").class("frame").all(inside).into()
+}
+
+/// A place, to a tenth of a unit.
+fn place(value: f64) -> String {
+    format!("{value:.1}")
+}

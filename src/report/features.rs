@@ -1,0 +1,91 @@
+//! Feature records in a report: which features err, on the whole and in single records.
+
+use super::chart::{self, Line, Words};
+use super::html::Html;
+use super::page::{Bar, bars, charts};
+use super::scale::{Kind, figure};
+use crate::evaluate::ShownRecord;
+use crate::model::FeatureInput;
+use crate::model::feature_errors::{FeatureStats, squared_errors};
+
+/// Features that a table shows.
+const SHOWN: usize = 12;
+/// Features from which on a record is drawn as a line, too.
+const LINES_FROM: usize = 24;
+
+/// The names of features, and how they are scaled.
+pub(super) struct Features<'a> {
+    pub(super) names: &'a [String],
+    pub(super) input: Option<&'a FeatureInput>,
+    /// By the model's card.
+    pub(super) stats: Option<&'a FeatureStats>,
+}
+
+impl Features<'_> {
+    fn name(&self, place: usize) -> String {
+        self.names.get(place).cloned().unwrap_or_else(|| format!("feature {place}"))
+    }
+
+    /// As it stands in the data.
+    fn raw(&self, place: usize, value: f32) -> f64 {
+        let (scale, offset) = self.input.map_or((1.0, 0.0), |input| input.scaling.affine(place));
+        (f64::from(value) - offset) / scale
+    }
+}
+
+/// The features with the largest mean errors.
+pub(super) fn largest_means(features: &Features<'_>, found: &FeatureStats) -> Html {
+    let order = largest(&found.mean);
+    let most = order.first().map_or(0.0, |&place| found.mean[place]);
+    let rows = order.iter().take(SHOWN).map(|&place| Bar {
+        name: features.name(place),
+        share: found.mean[place] / most,
+        cells: vec![figure(found.mean[place], 4), figure(found.std[place], 4)],
+    });
+    let rows: Vec<Bar> = rows.collect();
+    bars(&of_all("Mean squared error of each feature", found.mean.len()), &["feature", "mean", "deviation", ""], rows)
+}
+
+/// One record: its features with the largest errors, and where there are many a line through all of them.
+pub(super) fn record(features: &Features<'_>, name: &str, record: &ShownRecord) -> Html {
+    let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
+    let order = largest(&errors);
+    let most = order.first().map_or(0.0, |&place| errors[place]);
+    let zscore = |place: usize| {
+        let stats = features.stats.filter(|stats| stats.mean.len() == errors.len())?;
+        Some((errors[place] - stats.mean[place]) / stats.divisors()[place])
+    };
+    let rows = order.iter().take(SHOWN).map(|&place| {
+        let [original, output] = [&record.clean, &record.output].map(|values| features.raw(place, values[place]));
+        let mut cells = vec![figure(original, 4), figure(output, 4), figure(errors[place], 3)];
+        cells.extend(zscore(place).map(|zscore| figure(zscore, 3)));
+        Bar { name: features.name(place), share: errors[place] / most, cells }
+    });
+    let mut heads = vec!["feature", "original", "reconstruction", "squared error"];
+    heads.extend(features.stats.filter(|stats| stats.mean.len() == errors.len()).map(|_| "z-score"));
+    heads.push("");
+    let rows: Vec<Bar> = rows.collect();
+    let table = bars(&of_all(name, errors.len()), &heads, rows);
+    let drawn = (errors.len() >= LINES_FROM).then(|| line(name, record));
+    charts(drawn.into_iter().chain([table]))
+}
+
+fn line(name: &str, record: &ShownRecord) -> Html {
+    let line = |name: &str, values: &[f32]| Line {
+        name: name.to_owned(),
+        points: values.iter().enumerate().map(|(place, &value)| (place as f64, f64::from(value))).collect(),
+    };
+    let lines = [line("original", &record.clean), line("reconstruction", &record.output)];
+    chart::lines(Words { title: name, x: "feature", y: "scaled value" }, &lines, Kind::Linear)
+}
+
+fn of_all(name: &str, all: usize) -> String {
+    if all > SHOWN { format!("{name}: the {SHOWN} largest of {all}") } else { name.to_owned() }
+}
+
+/// Places, those of the largest values first.
+fn largest(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+    order
+}

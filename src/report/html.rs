@@ -1,0 +1,145 @@
+//! HTML as values: tags and attributes are the program's own, and all else is escaped, so that data stays text.
+
+use std::fmt::{self, Display, Write as _};
+
+/// A piece of a page.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Html(String);
+
+/// An element while its attributes and children are added.
+#[derive(Debug, Clone)]
+pub(super) struct Element {
+    tag: &'static str,
+    attributes: String,
+    inside: String,
+}
+
+/// Elements that have no end tag.
+const VOID: [&str; 3] = ["img", "meta", "br"];
+
+/// An element without attributes or children.
+pub(super) fn element(tag: &'static str) -> Element {
+    Element { tag, attributes: String::new(), inside: String::new() }
+}
+
+/// Text, as it is read.
+pub(super) fn text(content: impl Display) -> Html {
+    let mut html = Html::default();
+    // Writing to a string cannot fail.
+    let _ = write!(Escaping(&mut html.0), "{content}");
+    html
+}
+
+/// What the program itself wrote, as it stands: a style sheet.
+pub(super) fn verbatim(content: &'static str) -> Html {
+    Html(content.to_owned())
+}
+
+impl Html {
+    /// Adds what follows.
+    pub(super) fn push(&mut self, next: impl Into<Self>) {
+        self.0.push_str(&next.into().0);
+    }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Display for Html {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<T: Into<Html>> FromIterator<T> for Html {
+    fn from_iter<I: IntoIterator<Item = T>>(pieces: I) -> Self {
+        let mut all = Self::default();
+        pieces.into_iter().for_each(|piece| all.push(piece));
+        all
+    }
+}
+
+impl Element {
+    /// With an attribute.
+    pub(super) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
+        let _ = write!(self.attributes, " {name}=\"");
+        let _ = write!(Escaping(&mut self.attributes), "{value}");
+        self.attributes.push('"');
+        self
+    }
+
+    /// With a class.
+    pub(super) fn class(self, name: &'static str) -> Self {
+        self.attribute("class", name)
+    }
+
+    /// With a child after those that it has.
+    pub(super) fn with(mut self, child: impl Into<Html>) -> Self {
+        self.inside.push_str(&child.into().0);
+        self
+    }
+
+    /// With text after the children that it has.
+    pub(super) fn text(self, content: impl Display) -> Self {
+        self.with(text(content))
+    }
+
+    /// With these children after those that it has.
+    pub(super) fn all<T: Into<Html>>(self, children: impl IntoIterator<Item = T>) -> Self {
+        children.into_iter().fold(self, Self::with)
+    }
+}
+
+impl From<Element> for Html {
+    fn from(Element { tag, attributes, inside }: Element) -> Self {
+        if VOID.contains(&tag) {
+            return Self(format!("<{tag}{attributes}>"));
+        }
+        Self(format!("<{tag}{attributes}>{inside}</{tag}>"))
+    }
+}
+
+/// Writes text so that it means itself, in an element and in an attribute's quotes.
+struct Escaping<'a>(&'a mut String);
+
+impl fmt::Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match c {
+                '&' => self.0.push_str("&amp;"),
+                '<' => self.0.push_str("&lt;"),
+                '>' => self.0.push_str("&gt;"),
+                '"' => self.0.push_str("&quot;"),
+                '\'' => self.0.push_str("&#39;"),
+                '\n' | '\t' => self.0.push(c),
+                // They are not allowed in pages, and those that turn the direction of text would hide what is written.
+                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                    self.0.push(char::REPLACEMENT_CHARACTER);
+                }
+                c => self.0.push(c),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_data_stays_text() {
+        let hostile = "</p><script>alert('&')</script>\u{0}\u{202e}\"";
+        let html: Html = element("p").attribute("title", hostile).text(hostile).into();
+        expect_test::expect![[r#"<p title="&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;">&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;</p>"#]].assert_eq(&html.to_string());
+    }
+
+    #[test]
+    fn elements_hold_their_children_in_order() {
+        let list = element("ul").class("x").all((1..3).map(|n| element("li").text(n))).with(element("br"));
+        expect_test::expect![[r#"<ul class="x"><li>1</li><li>2</li><br></ul>"#]]
+            .assert_eq(&Html::from(list).to_string());
+    }
+}

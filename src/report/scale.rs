@@ -1,0 +1,204 @@
+//! From values to places in a chart: linear and logarithmic scales, their ticks, and how figures are written.
+
+/// A scale along one axis.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    low: f64,
+    high: f64,
+    /// Places of `low` and `high`.
+    places: (f64, f64),
+    kind: Kind,
+}
+
+/// How values are spread along an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Evenly.
+    Linear,
+    /// By their logarithms; they are above 0.
+    Log,
+}
+
+impl Kind {
+    /// Logarithmic where all values are above 0 and the greatest is far above the least.
+    pub(super) fn fitting(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let low = values.clone().fold(f64::INFINITY, f64::min);
+        let high = values.fold(f64::NEG_INFINITY, f64::max);
+        if low > 0.0 && high / low > 30.0 { Self::Log } else { Self::Linear }
+    }
+}
+
+impl Scale {
+    /// For all finite values, and a little beyond where that makes round ends.
+    pub(super) fn fit(values: impl Iterator<Item = f64>, kind: Kind, places: (f64, f64)) -> Self {
+        // Beyond, the span between two values is no number any more.
+        let usable = |value: &f64| value.abs() < 1e150 && (kind == Kind::Linear || *value > 1e-150);
+        let (low, high) =
+            values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        let (low, high) = match kind {
+            _ if low > high => (0.0_f64.max(f64::from(kind == Kind::Log)), 10.0),
+            Kind::Linear if low == high => (low - low.abs().max(1.0) * 0.5, high + high.abs().max(1.0) * 0.5),
+            Kind::Log if low == high => (low / 2.0, high * 2.0),
+            _ => (low, high),
+        };
+        Self { low, high, places, kind }
+    }
+
+    /// The same, from 0.
+    pub(super) fn from_zero(mut self) -> Self {
+        self.low = self.low.min(0.0);
+        self
+    }
+
+    /// The same, beyond both ends to the next tick.
+    pub(super) fn rounded(mut self, ticks: usize) -> Self {
+        if self.kind == Kind::Linear {
+            let step = step(self.high - self.low, ticks);
+            self.low = (self.low / step).floor() * step;
+            self.high = (self.high / step).ceil() * step;
+        }
+        self
+    }
+
+    /// Two linear scales on which equal distances are equally long, with a margin of some share on all sides.
+    pub(super) fn alike(x: Self, y: Self, margin: f64) -> (Self, Self) {
+        let length = |scale: &Self| (scale.places.1 - scale.places.0).abs().max(1.0);
+        let per_unit = ((x.high - x.low) / length(&x)).max((y.high - y.low) / length(&y)) * (1.0 + 2.0 * margin);
+        let [x, y] = [x, y].map(|scale| {
+            let (middle, half) = (f64::midpoint(scale.low, scale.high), per_unit * length(&scale) / 2.0);
+            Self { low: middle - half, high: middle + half, ..scale }
+        });
+        (x, y)
+    }
+
+    /// Where a value is; beyond the ends for values beyond them.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        let (from, to) = self.places;
+        from + self.share(value) * (to - from)
+    }
+
+    /// From 0 at the low end to 1 at the high one.
+    pub(super) fn share(&self, value: f64) -> f64 {
+        match self.kind {
+            Kind::Linear => (value - self.low) / (self.high - self.low),
+            Kind::Log => (value / self.low).ln() / (self.high / self.low).ln(),
+        }
+    }
+
+    /// The value at a share of the way from the low end to the high one.
+    pub(super) fn value(&self, share: f64) -> f64 {
+        match self.kind {
+            Kind::Linear => self.low + share * (self.high - self.low),
+            Kind::Log => self.low * (self.high / self.low).powf(share),
+        }
+    }
+
+    /// Whether a value lies within the ends.
+    pub(super) fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+
+    /// Round values within the ends, about so many.
+    pub(super) fn ticks(&self, about: usize) -> Vec<f64> {
+        if self.kind == Kind::Log {
+            return self.decades(about);
+        }
+        let step = step(self.high - self.low, about);
+        let first = (self.low / step - 1e-9).ceil();
+        let all = (0..100).map(|n| (first + f64::from(n)) * step).take_while(|tick| *tick <= self.high + step * 1e-9);
+        // Counting in steps leaves -0 and the like.
+        all.map(|tick| if tick.abs() < step * 1e-9 { 0.0 } else { tick }).collect()
+    }
+
+    fn decades(&self, about: usize) -> Vec<f64> {
+        let (low, high) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let span = (self.high / self.low).log10();
+        let decades = span.ceil() as usize;
+        let within: &[f64] = if span * 2.0 <= about as f64 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let every = decades.div_ceil(about.max(1)).max(1);
+        let ticks = (low..=high).step_by(every).flat_map(|power| within.iter().map(move |m| m * 10.0_f64.powi(power)));
+        ticks.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, so that about so many steps make the span.
+fn step(span: f64, about: usize) -> f64 {
+    let rough = (span / about.max(1) as f64).max(f64::MIN_POSITIVE);
+    let power = 10.0_f64.powf(rough.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= rough * 0.999);
+    factor.unwrap_or(10.0) * power
+}
+
+/// A figure with up to so many digits that count, without idle zeros.
+pub(super) fn figure(value: f64, digits: usize) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return if value.is_nan() { "–".to_owned() } else { format!("{value}") };
+    }
+    let magnitude = value.abs().log10().floor();
+    let text = if (-4.0..6.0).contains(&magnitude) {
+        let decimals = (digits as f64 - 1.0 - magnitude).max(0.0) as usize;
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    } else {
+        let text = format!("{value:.*e}", digits.saturating_sub(1));
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+        format!("{digits}e{power}")
+    };
+    text.replace('-', "−")
+}
+
+/// A whole number, its digits in threes.
+pub(super) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(values: &[f64], kind: Kind, expected: Expect) {
+        let scale = Scale::fit(values.iter().copied(), kind, (0.0, 100.0));
+        let ticks: Vec<String> = scale.ticks(5).into_iter().map(|tick| figure(tick, 3)).collect();
+        expected.assert_eq(&ticks.join(" "));
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        check(&[0.0, 1.0], Kind::Linear, expect!["0 0.2 0.4 0.6 0.8 1"]);
+        check(&[-3.2, 17.0], Kind::Linear, expect!["0 5 10 15"]);
+        check(&[5.0], Kind::Linear, expect!["3 4 5 6 7"]);
+        check(&[], Kind::Linear, expect!["0 2 4 6 8 10"]);
+        check(&[], Kind::Log, expect!["1 2 5 10"]);
+        check(&[0.0012, 0.03], Kind::Log, expect!["0.002 0.005 0.01 0.02"]);
+        check(&[1e-9, 1e3], Kind::Log, expect!["1e−9 1e−6 0.001 1 1000"]);
+        check(&[f64::NAN, 1.0, 3.0], Kind::Linear, expect!["1 1.5 2 2.5 3"]);
+        check(&[1e300, -1e300], Kind::Linear, expect!["0 2 4 6 8 10"]);
+    }
+
+    #[test]
+    fn a_value_lies_where_its_share_of_the_scale_is() {
+        let linear = Scale::fit([0.0, 10.0].into_iter(), Kind::Linear, (100.0, 0.0));
+        assert_eq!((linear.at(0.0), linear.at(2.5), linear.value(0.25)), (100.0, 75.0, 2.5));
+        let log = Scale::fit([0.01, 100.0].into_iter(), Kind::Log, (0.0, 100.0));
+        assert!((log.at(1.0) - 50.0).abs() < 1e-9 && (log.value(0.5) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn figures_are_short() {
+        let all = [0.0, 1.0, 0.5, 12.3456, 123_456.0, 1.5e7, -0.000_25, 1e-7, f64::NAN, f64::INFINITY];
+        let all: Vec<String> = all.into_iter().map(|value| figure(value, 4)).collect();
+        expect!["0 1 0.5 12.35 123456 1.5e7 −0.00025 1e−7 – inf"].assert_eq(&all.join(" "));
+        assert_eq!([7, 1000, 1_234_567].map(count), ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
+    }
+}

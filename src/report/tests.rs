@@ -1,0 +1,206 @@
+//! Tests of whole pages: that they are sound HTML, fetch nothing, and show what they should.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::data::{DataSpec, Part, prepare};
+use crate::evaluate::{Options, evaluate, look};
+use crate::kind::options;
+use crate::model::Model;
+use crate::model::testing;
+use crate::store::Location;
+use crate::tensor::{fixed_column, vector_field};
+
+/// Ends every element that it begins, runs nothing, fetches nothing.
+fn check_page(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for tag in page.split('<').skip(2).map(|rest| rest.split('>').next().unwrap()) {
+        let name = tag.trim_start_matches('/').split_whitespace().next().unwrap();
+        match tag.strip_prefix('/') {
+            Some(_) => assert_eq!(open.pop(), Some(name), "{tag}"),
+            None if ["img", "meta", "br"].contains(&name) => {}
+            None => open.push(name),
+        }
+        assert!(name != "script" && !tag.contains(" on"), "{tag}");
+    }
+    assert!(open.is_empty(), "{open:?}");
+    for source in page.split("src=\"").skip(1) {
+        assert!(source.starts_with("data:image/png;base64,"));
+    }
+    assert!(!page.contains("http") || page.matches("http").count() == page.matches("http-equiv").count());
+    assert!(page.len() < 3_000_000, "{} bytes", page.len());
+}
+
+fn write(path: &Path, columns: Vec<(Field, ArrayRef)>) {
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), records.schema(), None).unwrap();
+    writer.write(&records).unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, writer.into_inner().unwrap()).unwrap();
+}
+
+fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<StringArray>())
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, false)
+}
+
+#[test]
+fn a_page_about_a_run_shows_errors_codes_sources_and_rejects() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = 500;
+    let errors: Float32Array = (0..rows).map(|n| Some(0.01 + (n % 97) as f32)).collect();
+    let codes = (0..rows * 3).map(|n| (n * 7 % 31) as f32).collect();
+    write(
+        &folder.path().join("part-00000.parquet"),
+        vec![
+            (text("source"), texts((0..rows).map(|n| format!("photos/<b>{}/{n}.jpg", n % 2)))),
+            (vector_field("latent", 3), fixed_column(3, codes).unwrap()),
+            (Field::new("reconstruction_error", DataType::Float32, false), Arc::new(errors)),
+            (text("label"), texts((0..rows).map(|n| ["cat & dog", "<script>"][n % 2].to_owned()))),
+        ],
+    );
+    let refused = [("pixels", "truncated"), ("pixels", "truncated"), ("latents", "not_finite")];
+    write(
+        &folder.path().join("_latentflow/rejects/part-00000.parquet"),
+        vec![
+            (text("stage"), texts(refused.iter().map(|(stage, _)| (*stage).to_owned()))),
+            (text("code"), texts(refused.iter().map(|(_, code)| (*code).to_owned()))),
+        ],
+    );
+    let page = RunReport::read(&Location::from(folder.path())).unwrap().page();
+    check_page(&page);
+    for shown in
+        ["cat &amp; dog", "&lt;script&gt;", "photos/&lt;b&gt;1", "truncated (pixels)", "first principal component"]
+    {
+        assert!(page.contains(shown), "{shown}");
+    }
+    let one = RunReport::read(&Location::from(folder.path().join("part-00000.parquet").as_path())).unwrap().page();
+    check_page(&one);
+    assert!(!one.contains("truncated"));
+}
+
+#[test]
+fn a_dataset_of_which_nothing_is_known_makes_a_page_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing: Float32Array = [Some(f32::NAN), None].into_iter().collect();
+    write(
+        &folder.path().join("a.parquet"),
+        vec![
+            (Field::new("mse", DataType::Float32, true), Arc::new(nothing)),
+            (text("y"), texts(["", "b"].map(str::to_owned).into_iter())),
+        ],
+    );
+    check_page(&RunReport::read(&Location::from(folder.path())).unwrap().page());
+}
+
+/// A model folder made of files under `tests/models`.
+fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
+    for (from, to) in files {
+        std::fs::copy(testing::file(from), folder.join(to)).unwrap();
+    }
+    std::fs::write(folder.join("model.toml"), card).unwrap();
+    testing::open(&format!("path = {folder:?}")).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+/// The page about a model that was tried with all parts of what `spec` names.
+fn page(folder: &Path, model: &Model, spec: Value) -> String {
+    let spec: DataSpec = options(spec).unwrap();
+    let prepared = prepare(&spec, &model.input_spec(), &folder.join("prepared"), &mut |_| {}).unwrap();
+    let asked = Options { parts: Part::ALL.to_vec(), corruptions: vec![] };
+    let evaluation = evaluate(model, &prepared, &asked, &mut |_, _, _| {}).unwrap();
+    let shown = look(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
+    let evaluated = Some(Evaluated { evaluation: &evaluation, prepared: &prepared, shown: &shown });
+    let curve = read_curve(folder).unwrap();
+    let page = ModelReport { model, curve: &curve, evaluated, notes: vec!["a <note>".to_owned()] }.page();
+    check_page(&page);
+    page
+}
+
+#[test]
+fn a_page_about_a_model_of_features_shows_which_of_them_err() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let rows = (0..60).map(|n| format!("{},{},{},{},{}\n", n % 7, n % 7 + n % 3, n % 5, n % 5, u8::from(n % 3 == 2)));
+    let rows: String = std::iter::once("a<b,b,c,d,odd\n".to_owned()).chain(rows).collect();
+    std::fs::write(path.join("rows.csv"), rows).unwrap();
+    let card = "name = 'pairs <of> two'\nkind = 'linear'\ncode_size = 2\ndescription = 'sums & halves'\n\
+                [input]\ncolumns = ['a<b', 'b', 'c', 'd']\n\
+                [reconstruction_error]\ncount = 9\nmean = 0.5\nstd = 0.1\nmin = 0\nmax = 2\n\
+                quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n\
+                features = { mean = [0.1, 0.1, 0, 0], std = [0.1, 0.1, 0, 0] }\n\
+                [training]\nlicence = 'free'\nhyperparameters = { learning_rate = 0.5 }\nfile = { name = 'x' }\n";
+    let model = model(path, &[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], card);
+    curve(path);
+    let source = json!({ "kind": "csv", "path": path.join("rows.csv") });
+    let page = page(path, &model, json!({ "sources": [source], "normal": { "column": "odd", "equals": 0 } }));
+    for shown in [
+        "pairs &lt;of&gt; two",
+        "sums &amp; halves",
+        "a&lt;b",
+        "z-score",
+        "median anomaly",
+        "AUCROC",
+        "epoch 2 of 3",
+        "first principal component",
+        "a &lt;note&gt;",
+        "The training file",
+        "learning rate",
+    ] {
+        assert!(page.contains(shown), "{shown}");
+    }
+    let alone = ModelReport { model: &model, curve: &[], evaluated: None, notes: vec![] }.page();
+    check_page(&alone);
+    assert!(alone.contains("validation records") && !alone.contains("<svg"));
+}
+
+fn curve(folder: &Path) {
+    let floats = |values: [Option<f64>; 3]| Arc::new(Float64Array::from_iter(values)) as ArrayRef;
+    let loss = |name: &str| Field::new(name, DataType::Float64, true);
+    write(
+        &folder.join("training.parquet"),
+        vec![
+            (Field::new("epoch", DataType::UInt32, false), Arc::new(UInt32Array::from_iter_values([1, 2, 3]))),
+            (loss("loss"), floats([Some(3.0), Some(0.01), Some(0.005)])),
+            (loss("validation_loss"), floats([None, Some(0.02), Some(0.03)])),
+        ],
+    );
+}
+
+#[test]
+fn a_page_about_a_denoiser_shows_images_before_and_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for n in 0..6_u32 {
+        let (width, height) = if n % 2 == 0 { (300, 230) } else { (24, 24) };
+        let pixel = |x: u32, y: u32| image::Rgb([(x + n) as u8, 90 + y as u8 / 2, 110]);
+        image::RgbImage::from_fn(width, height, pixel).save(path.join(format!("{n}.png"))).unwrap();
+    }
+    let card = "name = 'blur'\nkind = 'denoiser'\n[input]\ntype = 'image'\n\
+                [training]\nfile = { corruption = { noise = 'gaussian', sigma = 25 } }\n";
+    let model = model(path, &[("blur.onnx", "model.onnx")], card);
+    let page = page(path, &model, json!({ "sources": [{ "kind": "images", "path": path }] }));
+    assert_eq!(page.matches("<img").count(), 12, "original, corrupted, restored, difference of three");
+    for shown in ["gaussian noise, sigma 25/255", "PSNR, from", "alt=\"worst, restored\"", "width=\"224\""] {
+        assert!(page.contains(shown), "{shown}");
+    }
+}
+
+#[test]
+fn a_loss_curve_that_is_none_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(read_curve(folder.path()).unwrap(), []);
+    std::fs::write(folder.path().join("training.parquet"), "no Parquet").unwrap();
+    let error = read_curve(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("training.parquet") && error.ends_with("remove it to do without"), "{error}");
+}
