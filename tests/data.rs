@@ -108,13 +108,16 @@ fn images_in_a_folder_for_each_class() {
         label = "label"
         sources = [{ kind = "images", path = "images/cifar10_jpg", folder_labels = true }]
     "#;
-    check(declared, expect![[r#"
+    check(
+        declared,
+        expect![[r#"
         [886, 114, 0] shape Some([32, 32, 3]) labels airplane automobile bird cat deer dog frog horse ship truck
         anomalies 0 left out 0 rejects 0
         digest e89f5b04f9d7
         first [32, 32, 3] mean 148.5898 label Some(0)
         mean 125.0937 std 61.9373 of the first column
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -384,9 +384,17 @@ mod tests {
         check(told("gaussian:25"), expect![[r#"{"noise":"gaussian","sigma":25.0}"#]]);
         check(told("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
         check(told("salt_and_pepper:0.1"), expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]]);
-        check(told("gaussian"), expect!["--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"]);
+        check(
+            told("gaussian"),
+            expect!["--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"],
+        );
         check(told("masking:2"), expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"]);
-        check(told("gauss:2"), expect!["--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"]);
+        check(
+            told("gauss:2"),
+            expect![
+                "--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
+            ],
+        );
         check(told("gaussian:loud"), expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"]);
         check(told("gray:1"), expect!["--corrupt gray:1: gray has no amount; write gray"]);
     }
