@@ -84,7 +84,7 @@ pub(super) fn histogram(words: Words<'_>, samples: &[Sample<'_>], marks: &[(Stri
     let bins = ((largest as f64).sqrt() as usize).clamp(8, 48);
     let shares: Vec<Vec<f64>> = samples.iter().map(|sample| binned(&sample.values, &x, bins)).collect();
     let top = if marks.is_empty() { TOP } else { TOP + MARKS };
-    let y = Scale::fit(shares.iter().flatten().copied(), Kind::Linear, (HEIGHT - BOTTOM, top)).from_zero().rounded(4);
+    let y = Scale::fit(shares.iter().flatten().copied(), Kind::Linear, (HEIGHT - BOTTOM, top)).with_zero().rounded(4);
     let bars = samples.iter().zip(&shares).enumerate().map(|(tone, (sample, shares))| {
         let bars = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(bin, &share)| {
             let edge = |bin: usize| x.value(bin as f64 / bins as f64);

@@ -22,10 +22,13 @@ pub(super) fn is_small((height, width): (usize, usize)) -> bool {
     height.max(width) <= SMALL
 }
 
+/// The values of a record at some stage of its way; `None` where it has no such stage.
+type Stage<'a> = &'a dyn Fn(&ShownRecord) -> Option<Vec<f32>>;
+
 /// The gallery: a row per stage of the way through the model, a column per record. `corruption` says what was done.
 pub(super) fn gallery(pictures: &[Picture<'_>], format: &PixelFormat, corruption: Option<&str>) -> Html {
     let gray = corruption.is_some();
-    let rows: [(&str, &dyn Fn(&ShownRecord) -> Option<Vec<f32>>); 4] = [
+    let rows: [(&str, Stage<'_>); 4] = [
         ("original", &|record| Some(record.clean.clone())),
         ("corrupted", &|record| record.corrupted.clone()),
         (if gray { "restored" } else { "reconstruction" }, &|record| Some(record.output.clone())),

@@ -45,7 +45,7 @@ impl Scale {
     }
 
     /// The same, from 0.
-    pub(super) fn from_zero(mut self) -> Self {
+    pub(super) fn with_zero(mut self) -> Self {
         self.low = self.low.min(0.0);
         self
     }
