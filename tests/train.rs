@@ -242,3 +242,40 @@ fn a_loss_that_is_no_number_ends_a_training_with_advice() {
     assert_eq!(output.status.code(), Some(1));
     assert!(errors(&output).contains("lower training.learning_rate"), "{}", errors(&output));
 }
+
+#[test]
+fn the_starter_trains_and_the_schema_knows_every_key_of_shipped_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = |arguments: &[&str]| {
+        let output = latentflow(folder.path(), arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let starter = printed(&["init", "training"]);
+    std::fs::write(folder.path().join("mine.toml"), &starter).unwrap();
+    let small = ["training.epochs=1", "data.sources=[{ kind = 'synthetic', of = 'images', records = 30 }]"];
+    let output = latentflow(folder.path(), &["train", "mine.toml", "--set", small[0], "--set", small[1]]).output();
+    assert!(output.as_ref().unwrap().status.success(), "{}", errors(&output.unwrap()));
+
+    let schema: serde_json::Value = serde_json::from_str(&printed(&["schema", "training"])).unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let files = models.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let texts = files.map(|path| std::fs::read_to_string(path).unwrap()).chain([starter]);
+    for text in texts {
+        known(&schema, &toml::from_str(&text).unwrap(), "");
+    }
+}
+
+/// Every key of `table` stands in a schema.
+fn known(schema: &serde_json::Value, table: &toml::Table, place: &str) {
+    for (key, value) in table {
+        let place = format!("{place}.{key}");
+        let property = &schema["properties"][key];
+        assert!(property.is_object(), "{place} is not in the schema");
+        // Sources are closed tables of their kinds, which the schema of pipelines has as well.
+        if let Some(table) = value.as_table().filter(|_| property["properties"].is_object()) {
+            known(property, table, &place);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! `latentflow init`: a commented pipeline to start from.
+//! `latentflow init`: a commented pipeline, or training file, to start from.
 
 use clap::{Args, ValueEnum};
 
@@ -17,6 +17,9 @@ enum Starter {
     Images,
     /// Feature records to latents, outliers to a dataset of their own.
     Features,
+    /// An autoencoder to train.
+    #[cfg(feature = "train")]
+    Training,
 }
 
 impl Init {
@@ -24,6 +27,8 @@ impl Init {
         print(match self.of {
             Starter::Images => include_str!("init/images.toml"),
             Starter::Features => include_str!("init/features.toml"),
+            #[cfg(feature = "train")]
+            Starter::Training => include_str!("init/training.toml"),
         })?;
         Ok(Exit::Done)
     }

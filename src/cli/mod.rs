@@ -94,9 +94,9 @@ enum Command {
     Report(report::Report),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
     Reset(reset::Reset),
-    /// Print the JSON Schema of pipeline files, for editors.
+    /// Print the JSON Schema of pipeline files, or of training files, for editors.
     Schema(schema::Schema),
-    /// Print a commented pipeline file to start from.
+    /// Print a commented pipeline, or training file, to start from.
     Init(init::Init),
     /// Print completions for a shell.
     Completions(completions::Completions),

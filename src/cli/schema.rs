@@ -1,41 +1,63 @@
-//! `latentflow schema`: the JSON Schema of pipeline files, made from the tables of kinds.
+//! `latentflow schema`: the JSON Schemas of pipeline files and of training files, made from the tables of kinds.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{Exit, print};
 use crate::context::Limits;
+#[cfg(feature = "train")]
+use crate::corruption::CorruptionSpec;
+#[cfg(feature = "train")]
+use crate::data::DataSpec;
 use crate::kind::Kind;
+#[cfg(feature = "train")]
+use crate::model::input::InputSpec;
 use crate::model::{ModelSpec, RuntimeSpec};
 use crate::source::BatchSize;
 use crate::spec::Settings;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]
-pub(super) struct Schema {}
+pub(super) struct Schema {
+    /// The files that it is of.
+    #[arg(value_enum, default_value_t = Files::Pipeline)]
+    of: Files,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Files {
+    /// What `run` takes.
+    Pipeline,
+    /// What `train` takes.
+    #[cfg(feature = "train")]
+    Training,
+}
 
 impl Schema {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        print(&format!("{}\n", serde_json::to_string_pretty(&document())?))?;
+        let mut settings = SchemaSettings::draft07();
+        settings.inline_subschemas = true;
+        let mut generator = settings.into_generator();
+        let document = match self.of {
+            Files::Pipeline => pipeline(&mut generator),
+            #[cfg(feature = "train")]
+            Files::Training => training(&mut generator),
+        };
+        print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         Ok(Exit::Done)
     }
 }
 
-/// The whole schema. A stage is one of the kinds: sources without `inputs`, the others with some.
-fn document() -> Value {
-    let mut settings = SchemaSettings::draft07();
-    settings.inline_subschemas = true;
-    let mut generator = settings.into_generator();
-    let batch = generator.subschema_for::<BatchSize>().to_value();
-    let mut stages = Vec::new();
-    stages.extend(source::KINDS.iter().map(|kind| stage(kind, &mut generator, [("batch", batch.clone())], &[])));
+/// Pipeline files. A stage is one of the kinds: sources without `inputs`, the others with some.
+fn pipeline(generator: &mut SchemaGenerator) -> Value {
+    let mut stages = sources(generator);
     let inputs = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1,
         "description": "The stages whose records it takes; several must have the same columns." });
     let with_inputs = || [("inputs", inputs.clone())];
-    stages.extend(transform::KINDS.iter().map(|kind| stage(kind, &mut generator, with_inputs(), &["inputs"])));
-    stages.extend(sink::KINDS.iter().map(|kind| stage(kind, &mut generator, with_inputs(), &["inputs"])));
+    stages.extend(transform::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
+    stages.extend(sink::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
     let mut root = generator.subschema_for::<Settings>().to_value();
     let limits = closed(generator.subschema_for::<Limits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
@@ -45,11 +67,42 @@ fn document() -> Value {
     root["properties"]["runtime"] = runtime;
     root["properties"]["models"] = named(model);
     root["properties"]["stages"] = named(json!({ "oneOf": stages }));
+    document(root, "latentflow pipeline", &["stages"])
+}
+
+/// Training files: each table as its own code reads it.
+#[cfg(feature = "train")]
+fn training(generator: &mut SchemaGenerator) -> Value {
+    use crate::train::spec::{Head, NetworkSpec, Sparsity, TrainingSpec};
+    let mut root = generator.subschema_for::<Head>().to_value();
+    let corruption = closed(generator.subschema_for::<CorruptionSpec>().to_value());
+    let mut data = closed(generator.subschema_for::<DataSpec>().to_value());
+    data["properties"]["sources"]["items"] = json!({ "oneOf": sources(generator) });
+    let tables = [
+        ("input", closed(generator.subschema_for::<InputSpec>().to_value())),
+        ("network", closed(generator.subschema_for::<NetworkSpec>().to_value())),
+        ("sparsity", closed(generator.subschema_for::<Sparsity>().to_value())),
+        ("corruption", json!({ "anyOf": [corruption, { "type": "array", "items": corruption }] })),
+        ("training", closed(generator.subschema_for::<TrainingSpec>().to_value())),
+        ("data", data),
+    ];
+    for (name, table) in tables {
+        root["properties"][name] = table;
+    }
+    document(root, "latentflow training", &["input", "data"])
+}
+
+fn document(root: Value, title: &str, required: &[&str]) -> Value {
     let mut root = closed(root);
     root["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    root["title"] = json!("latentflow pipeline");
-    root["required"] = json!(["stages"]);
+    root["title"] = json!(title);
+    root["required"] = json!(required);
     root
+}
+
+fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
+    let batch = generator.subschema_for::<BatchSize>().to_value();
+    source::KINDS.iter().map(|kind| stage(kind, generator, [("batch", batch.clone())], &[])).collect()
 }
 
 /// A kind's options, with what every stage of its role has beside them.

@@ -31,7 +31,7 @@ pub struct Outcome<'a> {
     /// The input as the card says it.
     pub input: InputSpec,
     /// The weights to keep, of all chains one after the other.
-    pub weights: Vec<Vec<f32>>,
+    pub weights: &'a [Vec<f32>],
     /// Where it stands.
     pub position: &'a Position,
     /// Numbers that were learned.
@@ -58,7 +58,7 @@ pub struct Data {
 /// When the system refuses, or ONNX Runtime does.
 pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<Model, TrainError> {
     let mut files = BTreeMap::new();
-    let mut weights = outcome.weights.as_slice();
+    let mut weights = outcome.weights;
     for (name, ends, chain) in parts(&outcome.declared.network) {
         let (own, rest) = weights.split_at(chain.parameters().len());
         weights = rest;

@@ -64,6 +64,16 @@ impl DeviceKind {
             Self::Cuda => burn_tensor::Device::cuda(0),
         }
     }
+
+    /// Whether convolutions that change height and width are computed right: burn 0.22 gave wrong losses for them on
+    /// NVIDIA cards.
+    fn strides(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => false,
+        }
+    }
 }
 
 /// What happens in a training, for whoever watches.
@@ -148,6 +158,12 @@ pub enum TrainError {
     /// The device failed.
     #[error("{0}")]
     Device(String),
+    /// The device would compute it wrong.
+    #[error(
+        "strided and transposed convolutions come out wrong on this device; use --device cpu, or network.fold and \
+         strides of 1"
+    )]
+    Strides,
 }
 
 impl From<DataError> for TrainError {

@@ -1,10 +1,12 @@
-//! Optimisers: how gradients change weights. State is plain tensors, so that a checkpoint can hold it bit for bit.
+//! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that small networks are not
+//! held up by memory, and a checkpoint can hold the state bit for bit.
 
 use burn_tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::Parameter;
+use super::tensors::{download, upload};
 
 /// Kinds of optimiser.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,7 +33,8 @@ pub struct Optimising {
     weight_decay: f32,
     rules: Vec<Rule>,
     /// Of each parameter its moments: two of Adam's, one of the others.
-    state: Vec<Vec<Tensor<1>>>,
+    state: Vec<Vec<Vec<f32>>>,
+    device: Device,
 }
 
 /// What is done with one parameter.
@@ -43,8 +46,8 @@ enum Rule {
 }
 
 impl Optimising {
-    /// Begins with moments of 0.
-    pub fn new(kind: Optimiser, weight_decay: f32, parameters: &[Parameter], device: &Device) -> Self {
+    /// Begins with moments of 0. Products of matrices are left to `device`.
+    pub fn new(kind: Optimiser, weight_decay: f32, parameters: &[Parameter], device: Device) -> Self {
         let matrices = parameters.iter().filter(|parameter| parameter.fan_in.is_some()).count();
         let mut met = 0;
         let mut rule = |parameter: &Parameter| {
@@ -60,63 +63,95 @@ impl Optimising {
         let rules: Vec<Rule> = parameters.iter().map(&mut rule).collect();
         let zeros = |(rule, parameter): (&Rule, &Parameter)| {
             let moments = if matches!(rule, Rule::Adam { .. }) { 2 } else { 1 };
-            (0..moments).map(|_| Tensor::zeros([parameter.len()], device)).collect()
+            vec![vec![0.0; parameter.len()]; moments]
         };
         let state = rules.iter().zip(parameters).map(zeros).collect();
-        Self { weight_decay, rules, state }
+        Self { weight_decay, rules, state, device }
     }
 
-    /// The new values of all parameters after step number `step`, counted from 1.
-    pub fn step(&mut self, step: u64, rate: f32, weights: &[Tensor<1>], gradients: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
-        let decay = self.weight_decay;
-        let all = self.rules.iter().zip(&mut self.state).zip(weights.iter().zip(gradients));
-        all.map(|((rule, state), (weight, gradient))| {
-            let (change, decays) = match *rule {
-                Rule::Adam { decays } => (adam(state, gradient, step), decays),
-                Rule::Sgd { decays } => (momentum(state, gradient, MOMENTUM), decays),
-                Rule::Muon { rows, columns } => (muon(state, gradient, rows, columns), true),
-            };
-            let kept =
-                if decays && decay > 0.0 { weight.clone().mul_scalar(1.0 - rate * decay) } else { weight.clone() };
-            kept - change.mul_scalar(rate)
-        })
-        .collect()
+    /// Changes all parameters by step number `step`, counted from 1.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn step(
+        &mut self,
+        step: u64,
+        rate: f32,
+        weights: &mut [Vec<f32>],
+        gradients: &[Vec<f32>],
+    ) -> Result<(), String> {
+        let all = self.rules.iter().zip(&mut self.state).zip(weights.iter_mut().zip(gradients));
+        for ((rule, state), (weight, gradient)) in all {
+            let keep = |decays: bool| if decays { 1.0 - rate * self.weight_decay } else { 1.0 };
+            match (*rule, state.as_mut_slice()) {
+                (Rule::Adam { decays }, [first, second]) => {
+                    adam(Adam { step, rate, keep: keep(decays) }, weight, gradient, first, second);
+                }
+                (Rule::Sgd { decays }, [moment, ..]) => {
+                    let keep = keep(decays);
+                    for ((weight, gradient), moment) in weight.iter_mut().zip(gradient).zip(moment) {
+                        *moment = *moment * MOMENTUM + gradient;
+                        *weight = *weight * keep - rate * *moment;
+                    }
+                }
+                (Rule::Muon { rows, columns }, [moment, ..]) => {
+                    let change = muon(moment, gradient, [rows, columns], &self.device)?;
+                    let (keep, rate) = (keep(true), rate * muon_scale(rows, columns));
+                    weight.iter_mut().zip(change).for_each(|(weight, change)| *weight = *weight * keep - rate * change);
+                }
+                // A rule has its moments: `new` makes them.
+                (Rule::Adam { .. } | Rule::Sgd { .. } | Rule::Muon { .. }, _) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The moments, of all parameters one after the other.
-    pub fn state(&self) -> impl Iterator<Item = &Tensor<1>> {
+    pub fn state(&self) -> impl Iterator<Item = &Vec<f32>> {
         self.state.iter().flatten()
     }
 
     /// As [`Optimising::state`], to be put back from a checkpoint.
-    pub fn state_mut(&mut self) -> impl Iterator<Item = &mut Tensor<1>> {
+    pub fn state_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
         self.state.iter_mut().flatten()
     }
 }
 
-fn adam(state: &mut [Tensor<1>], gradient: Tensor<1>, step: u64) -> Tensor<1> {
-    let [first, second] = state else { return gradient };
-    *first = first.clone().mul_scalar(BETA1) + gradient.clone().mul_scalar(1.0 - BETA1);
-    *second = second.clone().mul_scalar(BETA2) + (gradient.clone() * gradient).mul_scalar(1.0 - BETA2);
+/// What one step of Adam goes by.
+struct Adam {
+    step: u64,
+    rate: f32,
+    /// The share of each weight that is kept.
+    keep: f32,
+}
+
+fn adam(by: Adam, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
     // The moments begin at 0: their expectations are this much too small.
-    let power = i32::try_from(step).unwrap_or(i32::MAX);
-    let (bias1, bias2) = (1.0 - f64::from(BETA1).powi(power), 1.0 - f64::from(BETA2).powi(power));
-    let deviation = second.clone().div_scalar(bias2 as f32).sqrt().add_scalar(EPSILON);
-    first.clone().div_scalar(bias1 as f32) / deviation
+    let power = i32::try_from(by.step).unwrap_or(i32::MAX);
+    let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
+    let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
+    let moments = first.iter_mut().zip(second);
+    for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
+        *first = *first * BETA1 + gradient * (1.0 - BETA1);
+        *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
+        let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
+        *weight = *weight * by.keep - by.rate * change;
+    }
 }
 
-fn momentum(state: &mut [Tensor<1>], gradient: Tensor<1>, share: f32) -> Tensor<1> {
-    let [moment] = state else { return gradient };
-    *moment = moment.clone().mul_scalar(share) + gradient;
-    moment.clone()
+/// The momentum, looked ahead by one step, made orthogonal.
+fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2], device: &Device) -> Result<Vec<f32>, String> {
+    let ahead = |(moment, gradient): (&mut f32, &f32)| {
+        *moment = *moment * MUON_MOMENTUM + gradient;
+        gradient + *moment * MUON_MOMENTUM
+    };
+    let ahead: Vec<f32> = moment.iter_mut().zip(gradient).map(ahead).collect();
+    download(orthogonal(upload(&ahead, device).reshape(shape)))
 }
 
-fn muon(state: &mut [Tensor<1>], gradient: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
-    let moment = momentum(state, gradient.clone(), MUON_MOMENTUM);
-    let ahead = gradient + moment.mul_scalar(MUON_MOMENTUM);
-    // An orthogonal matrix has an RMS of 1 / sqrt(longer side); Adam's steps have about 0.2.
-    let scale = 0.2 * (rows.max(columns) as f32).sqrt();
-    orthogonal(ahead.reshape([rows, columns])).reshape([rows * columns]).mul_scalar(scale)
+/// An orthogonal matrix has an RMS of 1 / sqrt(longer side); Adam's steps have about 0.2.
+fn muon_scale(rows: usize, columns: usize) -> f32 {
+    0.2 * (rows.max(columns) as f32).sqrt()
 }
 
 /// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz, whose coefficients

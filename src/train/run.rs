@@ -50,6 +50,9 @@ pub fn train(
     watch(Event::Prepared(&prepared));
     let input = Input::of(&file.input, &prepared)?;
     let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
+    if declared.network.strides() && !options.device.strides() {
+        return Err(TrainError::Strides);
+    }
     let preparation = Arc::new(preparation(file, input.preparing).map_err(TrainError::Faults)?);
     let mut run = Run {
         file,
@@ -68,7 +71,7 @@ pub fn train(
         file,
         declared: &declared,
         input: input.spec,
-        weights: run.best()?,
+        weights: run.best(),
         position: &run.checkpoint.position,
         parameters: run.trainer.size(),
         data: folder::Data {
@@ -223,7 +226,7 @@ impl Run<'_> {
             let position = &mut self.checkpoint.position;
             position.step += 1;
             position.batch += 1;
-            sum = sum + self.trainer.step(position.step, rate, batch);
+            sum = sum + self.trainer.step(position.step, rate, batch).map_err(TrainError::Device)?;
             position.seconds = begun.seconds + started.elapsed().as_secs_f64();
             let stop = self.options.stop.load(Relaxed);
             if told.elapsed() >= TELL_EVERY || stop {
@@ -285,21 +288,21 @@ impl Run<'_> {
         position.since_best = if better { 0 } else { position.since_best + 1 };
         if better {
             position.best = validation;
-            self.checkpoint.best = self.trainer.kept_weights().map_err(TrainError::Device)?;
+            self.checkpoint.best = self.trainer.kept().to_vec();
         }
         Ok(better)
     }
 
     /// The weights of the best epoch; the present ones before the first is over.
-    fn best(&self) -> Result<Vec<Vec<f32>>, TrainError> {
+    fn best(&self) -> &[Vec<f32>] {
         match self.checkpoint.best.as_slice() {
-            [] => self.trainer.kept_weights().map_err(TrainError::Device),
-            best => Ok(best.to_vec()),
+            [] => self.trainer.kept(),
+            best => best,
         }
     }
 
     fn keep(&mut self) -> Result<(), TrainError> {
-        self.checkpoint.state = self.trainer.state().map_err(TrainError::Device)?;
+        self.checkpoint.state = self.trainer.state();
         Ok(self.checkpoint.write(&Checkpoint::path(self.work))?)
     }
 

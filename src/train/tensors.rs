@@ -109,7 +109,8 @@ fn activate<const D: usize>(kind: Activation, x: Tensor<D>) -> Tensor<D> {
         Activation::Linear => x,
         Activation::Relu => activation::relu(x),
         Activation::LeakyRelu => activation::leaky_relu(x, f64::from(LEAK)),
-        Activation::Elu => activation::elu(x, 1.0),
+        // Not burn's, which takes the exponential of large values too: its gradient is infinity times 0.
+        Activation::Elu => activation::relu(x.clone()) + x.clamp_max(0.0).exp().sub_scalar(1.0),
         Activation::Silu => activation::silu(x),
         Activation::Tanh => activation::tanh(x),
         Activation::Sigmoid => activation::sigmoid(x),
@@ -154,5 +155,5 @@ pub fn upload(values: &[f32], device: &Device) -> Tensor<1> {
 /// When the device failed.
 pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, String> {
     let data = tensor.try_into_data().map_err(|error| format!("the device failed: {error:?}"))?;
-    data.try_to_vec::<f32>().map_err(|error| format!("the device gave no float32: {error:?}"))
+    data.try_into_vec::<f32>().map_err(|error| format!("the device gave no float32: {error:?}"))
 }

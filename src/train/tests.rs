@@ -175,6 +175,16 @@ fn gradients_of_every_kind_of_step_are_those_of_finite_differences() {
 }
 
 #[test]
+fn the_gradient_of_an_elu_is_finite_for_any_value() {
+    let values = [-1e30_f32, -200.0, 0.5, 100.0, 1e30];
+    let chain = Chain::new(Shape::Flat(5), vec![Step::Activate(Activation::Elu)]).unwrap();
+    let leaf = upload(&values, &Device::flex().autodiff()).require_grad();
+    let output = forward(chain.steps(), &mut [].iter(), Value::Flat(leaf.clone().reshape([1, 5]))).flat();
+    let gradient = download(leaf.grad(&output.sum().backward()).unwrap()).unwrap();
+    assert_eq!(gradient, [0.0, 0.0, 1.0, 1.0, 1.0]);
+}
+
+#[test]
 fn gradients_of_losses_and_penalties_are_those_of_finite_differences() {
     let chain = Chain::new(Shape::Flat(4), vec![Step::Dense { inputs: 4, outputs: 3 }]).unwrap();
     check_gradients("bce", &chain, &|output, target| loss(Loss::Bce, output, target));

@@ -1,4 +1,4 @@
-//! One network in training: its weights on the device, and what a step does to them.
+//! One network in training: its weights, and what a step does to them.
 
 use burn_tensor::{Device, Tensor};
 use rand::SeedableRng;
@@ -26,8 +26,8 @@ pub struct Trainer {
     clip: Option<f32>,
     average: Option<f32>,
     device: Device,
-    weights: Vec<Tensor<1>>,
-    averaged: Vec<Tensor<1>>,
+    weights: Vec<Vec<f32>>,
+    averaged: Vec<Vec<f32>>,
     optimiser: Optimising,
 }
 
@@ -37,8 +37,7 @@ impl Trainer {
         let chains = declared.network.chains();
         let parameters: Vec<Parameter> = chains.iter().flat_map(|chain| chain.parameters()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(file.head.seed);
-        let first: Vec<Vec<f32>> = chains.iter().flat_map(|chain| initial(chain, &mut rng)).collect();
-        let weights: Vec<Tensor<1>> = first.iter().map(|values| upload(values, &device)).collect();
+        let weights: Vec<Vec<f32>> = chains.iter().flat_map(|chain| initial(chain, &mut rng)).collect();
         let mut steps: Vec<Vec<Step>> = chains.iter().map(|chain| chain.steps().to_vec()).collect();
         if declared.loss == Loss::Bce
             && let Some(last) = steps.last_mut()
@@ -56,7 +55,7 @@ impl Trainer {
             sparsity: file.sparsity,
             clip: training.clip,
             average: training.average,
-            optimiser: Optimising::new(training.optimiser, training.weight_decay, &parameters, &device),
+            optimiser: Optimising::new(training.optimiser, training.weight_decay, &parameters, device.clone()),
             averaged: if training.average.is_some() { weights.clone() } else { Vec::new() },
             weights,
             device,
@@ -64,31 +63,36 @@ impl Trainer {
     }
 
     /// Learns from a batch, as step number `step`, counted from 1. Gives the objective before the step, on the device.
-    pub fn step(&mut self, step: u64, rate: f64, batch: Batch) -> Tensor<1> {
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn step(&mut self, step: u64, rate: f64, batch: Batch) -> Result<Tensor<1>, String> {
+        let device = self.device.clone().autodiff();
         let leaves: Vec<Tensor<1>> =
-            self.weights.iter().map(|weight| weight.clone().autodiff().require_grad()).collect();
-        let (reconstruction, penalty) = self.objective(&leaves, batch, &self.device.clone().autodiff());
+            self.weights.iter().map(|weight| upload(weight, &device).require_grad()).collect();
+        let (reconstruction, penalty) = self.objective(&leaves, batch, &device);
         let objective = penalty.map_or(reconstruction.clone(), |penalty| reconstruction + penalty);
         let mut found = objective.backward();
-        let gradient = |(leaf, weight): (&Tensor<1>, &Tensor<1>)| {
-            leaf.grad_remove(&mut found).unwrap_or_else(|| weight.zeros_like())
+        let gradient = |(leaf, weight): (&Tensor<1>, &Vec<f32>)| match leaf.grad_remove(&mut found) {
+            Some(gradient) => download(gradient),
+            None => Ok(vec![0.0; weight.len()]),
         };
-        let gradients: Vec<Tensor<1>> = leaves.iter().zip(&self.weights).map(gradient).collect();
-        let gradients = self.clipped(gradients);
-        self.weights = self.optimiser.step(step, rate as f32, &self.weights, gradients);
+        let mut gradients = leaves.iter().zip(&self.weights).map(gradient).collect::<Result<Vec<_>, _>>()?;
+        self.clip(&mut gradients);
+        self.optimiser.step(step, rate as f32, &mut self.weights, &gradients)?;
         if let Some(share) = self.average {
             // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
             let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
-            let pairs = self.averaged.iter().zip(&self.weights);
-            let mixed = pairs.map(|(mean, now)| mean.clone().mul_scalar(share) + now.clone().mul_scalar(1.0 - share));
-            self.averaged = mixed.collect();
+            let pairs = self.averaged.iter_mut().flatten().zip(self.weights.iter().flatten());
+            pairs.for_each(|(mean, now)| *mean = *mean * share + now * (1.0 - share));
         }
-        objective.inner()
+        Ok(objective.inner())
     }
 
     /// The mean loss over a batch, without the penalty, by the weights that would be kept now.
     pub fn measure(&self, batch: Batch) -> Tensor<1> {
-        self.objective(self.kept(), batch, &self.device).0
+        let weights: Vec<Tensor<1>> = self.kept().iter().map(|weight| upload(weight, &self.device)).collect();
+        self.objective(&weights, batch, &self.device).0
     }
 
     fn objective(&self, weights: &[Tensor<1>], batch: Batch, device: &Device) -> (Tensor<1>, Option<Tensor<1>>) {
@@ -102,34 +106,24 @@ impl Trainer {
         (loss(self.loss, output.flat(), clean.flat()), penalty)
     }
 
-    fn clipped(&self, gradients: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
-        let Some(clip) = self.clip else { return gradients };
-        let squares = gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
-        let Some(sum) = squares.reduce(|sum, square| sum + square) else { return gradients };
-        let share = sum.sqrt().add_scalar(1e-12).recip().mul_scalar(clip).clamp_max(1.0);
-        gradients.into_iter().map(|gradient| gradient * share.clone()).collect()
+    /// Shortens a gradient that is too long, all weights together.
+    fn clip(&self, gradients: &mut [Vec<f32>]) {
+        let Some(clip) = self.clip else { return };
+        let squares: f64 = gradients.iter().flatten().map(|&gradient| f64::from(gradient) * f64::from(gradient)).sum();
+        let share = (f64::from(clip) / squares.sqrt()) as f32;
+        if share < 1.0 {
+            gradients.iter_mut().flatten().for_each(|gradient| *gradient *= share);
+        }
     }
 
-    /// The weights that would be kept now: the running mean, where there is one.
-    fn kept(&self) -> &[Tensor<1>] {
+    /// The weights that would be kept now: the running mean, where there is one; of all chains one after the other.
+    pub fn kept(&self) -> &[Vec<f32>] {
         if self.average.is_some() { &self.averaged } else { &self.weights }
     }
 
-    /// The weights that would be kept now, of all chains one after the other.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn kept_weights(&self) -> Result<Vec<Vec<f32>>, String> {
-        self.kept().iter().map(|weight| download(weight.clone())).collect()
-    }
-
     /// Everything that the next step depends on: weights, running means, moments.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn state(&self) -> Result<Vec<Vec<f32>>, String> {
-        let all = self.weights.iter().chain(&self.averaged).chain(self.optimiser.state());
-        all.map(|tensor| download(tensor.clone())).collect()
+    pub fn state(&self) -> Vec<Vec<f32>> {
+        self.weights.iter().chain(&self.averaged).chain(self.optimiser.state()).cloned().collect()
     }
 
     /// Goes on from what [`Trainer::state`] gave.
@@ -137,22 +131,19 @@ impl Trainer {
     /// # Errors
     /// When it is of another network.
     pub fn restore(&mut self, state: &[Vec<f32>]) -> Result<(), String> {
-        let device = self.device.clone();
-        let own: Vec<&mut Tensor<1>> =
+        let own: Vec<&mut Vec<f32>> =
             self.weights.iter_mut().chain(&mut self.averaged).chain(self.optimiser.state_mut()).collect();
-        let fits = own.len() == state.len() && own.iter().zip(state).all(|(own, other)| own.dims() == [other.len()]);
+        let fits = own.len() == state.len() && own.iter().zip(state).all(|(own, other)| own.len() == other.len());
         if !fits {
             return Err("it is of another network".to_owned());
         }
-        for (own, state) in own.into_iter().zip(state) {
-            *own = upload(state, &device);
-        }
+        own.into_iter().zip(state).for_each(|(own, state)| own.clone_from(state));
         Ok(())
     }
 
     /// How many numbers are learned.
     pub fn size(&self) -> usize {
-        self.weights.iter().map(|weight| weight.dims()[0]).sum()
+        self.weights.iter().map(Vec::len).sum()
     }
 
     /// A number 0 on the device, to add losses to.
