@@ -20,6 +20,8 @@ const USUAL_SIGMAS: [f64; 3] = [15.0, 25.0, 50.0];
 pub(super) struct Level {
     corruptions: Vec<Corruption>,
     text: String,
+    /// Of normal noise, where that is the same for all records.
+    sigma: Option<f64>,
 }
 
 impl Level {
@@ -30,7 +32,11 @@ impl Level {
     pub(super) fn plan(specs: &[CorruptionSpec], format: Option<&PixelFormat>) -> Result<Self, Vec<Fault>> {
         let corruptions: Vec<Corruption> = specs.iter().map(|spec| spec.plan(format)).collect::<Result<_, _>>()?;
         let text: Vec<String> = corruptions.iter().map(Corruption::summary).collect();
-        Ok(Self { corruptions, text: text.join(", then ") })
+        let sigma = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
+            (Noise::Gaussian, Some(Amount::Fixed(sigma))) => Some(sigma),
+            _ => None,
+        });
+        Ok(Self { corruptions, text: text.join(", then "), sigma })
     }
 
     /// The corruptions, in a phrase.
@@ -115,7 +121,7 @@ pub(super) fn measure(
     let corruption = level.text.clone();
     let records = before.records;
     let both = before.finish().zip(after.finish());
-    Ok(both.map(|(noisy, output)| Denoising { corruption, records, noisy, output }))
+    Ok(both.map(|(noisy, output)| Denoising { corruption, sigma: level.sigma, records, noisy, output }))
 }
 
 /// How close records are to clean ones, while they are compared.

@@ -254,6 +254,9 @@ pub struct Threshold {
 pub struct Denoising {
     /// The corruption, in a phrase.
     pub corruption: String,
+    /// Of normal noise its standard deviation, where that is the same for all records: of pixels in steps of 8 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma: Option<f64>,
     /// Records that were corrupted: all, or as many as are at most, evenly spread.
     pub records: usize,
     /// The corrupted input, against the clean record.

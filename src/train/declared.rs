@@ -39,7 +39,8 @@ impl Network {
 
     /// Whether convolutions change height and width.
     pub fn strides(&self) -> bool {
-        let strided = |step: &Step| matches!(step, Step::Conv(c) if c.stride > 1) || matches!(step, Step::ConvTranspose(_));
+        let strided =
+            |step: &Step| matches!(step, Step::Conv(c) if c.stride > 1) || matches!(step, Step::ConvTranspose(_));
         self.chains().iter().any(|chain| chain.steps().iter().any(strided))
     }
 

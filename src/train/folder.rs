@@ -83,10 +83,10 @@ pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<Model, TrainError> {
 ///
 /// # Errors
 /// When the system refuses.
-pub fn add_metrics(out: &Path, metrics: Vec<(&'static str, f64)>) -> Result<(), TrainError> {
+pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainError> {
     let path = out.join(CARD);
     let card = Card::read(&path).map_err(|faults| refused(&faults))?;
-    let added = metrics.into_iter().map(|(name, value)| (name.to_owned(), round(value)));
+    let added = metrics.into_iter().map(|(name, value)| (name, round(value)));
     let metrics = card.metrics.into_iter().chain(added).collect();
     write_card(out, &Card { metrics, ..card })
 }

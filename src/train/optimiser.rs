@@ -169,3 +169,74 @@ fn orthogonal(matrix: Tensor<2>) -> Tensor<2> {
     }
     if tall { x.transpose() } else { x }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn matrix(rows: usize, columns: usize) -> Parameter {
+        Parameter { name: String::new(), shape: vec![rows, columns], fan_in: Some(rows), zero: false }
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close && found.len() == expected.len(), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn adam_takes_the_steps_of_its_paper() {
+        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 3)], Device::flex());
+        let mut weights = vec![vec![1.0, 1.0, 1.0]];
+        // The first step is the rate, whatever the gradient's size.
+        optimiser.step(1, 0.1, &mut weights, &[vec![1e-3, -50.0, 0.0]]).unwrap();
+        close(&weights[0], &[0.9, 1.1, 1.0]);
+        // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
+        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 1)], Device::flex());
+        let mut weights = vec![vec![0.0]];
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]).unwrap();
+        optimiser.step(2, 0.1, &mut weights, &[vec![2.0]]).unwrap();
+        close(&weights[0], &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()]);
+    }
+
+    #[test]
+    fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
+        let bias = Parameter { fan_in: None, ..matrix(1, 1) };
+        for kind in [Optimiser::Adam, Optimiser::Sgd] {
+            let mut optimiser = Optimising::new(kind, 0.5, &[matrix(1, 1), bias.clone()], Device::flex());
+            let mut weights = vec![vec![2.0], vec![2.0]];
+            optimiser.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]).unwrap();
+            close(&weights[0], &[1.9]);
+            close(&weights[1], &[2.0]);
+        }
+    }
+
+    #[test]
+    fn momentum_sums_up_gradients() {
+        let mut optimiser = Optimising::new(Optimiser::Sgd, 0.0, &[matrix(1, 1)], Device::flex());
+        let mut weights = vec![vec![0.0]];
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]).unwrap();
+        optimiser.step(2, 0.1, &mut weights, &[vec![1.0]]).unwrap();
+        close(&weights[0], &[-0.1 - 0.19]);
+    }
+
+    #[test]
+    fn muon_changes_a_matrix_by_one_with_like_singular_values() {
+        for [rows, columns] in [[6, 10], [10, 6]] {
+            let mut rng = ChaCha8Rng::seed_from_u64(3);
+            let gradient: Vec<f32> = (0..60).map(|_| rng.random_range(-1.0_f32..1.0)).collect();
+            // The last matrix is Adam's, so there are two.
+            let parameters = [matrix(rows, columns), matrix(1, 1)];
+            let mut optimiser = Optimising::new(Optimiser::Muon, 0.0, &parameters, Device::flex());
+            let mut weights = vec![vec![0.0; 60], vec![0.0]];
+            optimiser.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]).unwrap();
+            let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0]) / muon_scale(rows, columns);
+            let values = change.singular_values();
+            assert!(values.iter().all(|value| (0.5..1.5).contains(value)), "{values}");
+            close(&weights[1], &[-1.0]);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::model::Model;
 ///
 /// # Errors
 /// When the model cannot run, or the records cannot be read.
-pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(&'static str, f64)>, TrainError> {
+pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(String, f64)>, TrainError> {
     if prepared.validation.is_empty() {
         return Ok(Vec::new());
     }
@@ -23,25 +23,24 @@ pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(&'static str, 
     Ok(named(&evaluation))
 }
 
-fn named(evaluation: &Evaluation) -> Vec<(&'static str, f64)> {
+fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut all = Vec::new();
-    let mut add = |name, value: Option<f64>| all.extend(value.map(|value| (name, value)));
+    let mut add = |name: &str, value: Option<f64>| all.extend(value.map(|value| (name.to_owned(), value)));
     let of = |closeness: &Closeness| closeness.images.clone();
-    match evaluation.denoising.first() {
-        // What a denoiser does to a clean image says little.
-        Some(denoising) => {
-            let (noisy, output) = (of(&denoising.noisy), of(&denoising.output));
-            add("input_mse", Some(denoising.noisy.mse));
-            add("input_psnr", noisy.and_then(|images| images.psnr));
-            add("psnr", output.as_ref().and_then(|images| images.psnr));
-            add("ssim", output.and_then(|images| images.ssim));
-        }
-        None => {
-            let images = evaluation.reconstruction.as_ref().and_then(|found| found.images.as_ref());
-            add("mse", evaluation.reconstruction.as_ref().map(|found| found.mse));
-            add("psnr", images.and_then(|images| images.psnr));
-            add("ssim", images.and_then(|images| images.ssim));
-        }
+    for denoising in &evaluation.denoising {
+        let level = denoising.sigma.map(|sigma| format!("_sigma{sigma}")).unwrap_or_default();
+        let (noisy, output) = (of(&denoising.noisy), of(&denoising.output));
+        add(&format!("input_mse{level}"), Some(denoising.noisy.mse));
+        add(&format!("mse{level}"), Some(denoising.output.mse));
+        add(&format!("input_psnr{level}"), noisy.and_then(|images| images.psnr));
+        add(&format!("psnr{level}"), output.as_ref().and_then(|images| images.psnr));
+        add(&format!("ssim{level}"), output.and_then(|images| images.ssim));
+    }
+    // What a denoiser does to a clean image says little.
+    if let Some(clean) = evaluation.reconstruction.as_ref().filter(|_| evaluation.denoising.is_empty()) {
+        add("mse", Some(clean.mse));
+        add("psnr", clean.images.as_ref().and_then(|images| images.psnr));
+        add("ssim", clean.images.as_ref().and_then(|images| images.ssim));
     }
     add("pca_mse", evaluation.pca.as_ref().map(|pca| pca.mse));
     add("active_share", evaluation.code.as_ref().map(|code| code.active_share));

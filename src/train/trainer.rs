@@ -68,8 +68,7 @@ impl Trainer {
     /// When the device failed.
     pub fn step(&mut self, step: u64, rate: f64, batch: Batch) -> Result<Tensor<1>, String> {
         let device = self.device.clone().autodiff();
-        let leaves: Vec<Tensor<1>> =
-            self.weights.iter().map(|weight| upload(weight, &device).require_grad()).collect();
+        let leaves: Vec<Tensor<1>> = self.weights.iter().map(|weight| upload(weight, &device).require_grad()).collect();
         let (reconstruction, penalty) = self.objective(&leaves, batch, &device);
         let objective = penalty.map_or(reconstruction.clone(), |penalty| reconstruction + penalty);
         let mut found = objective.backward();
