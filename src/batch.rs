@@ -175,6 +175,15 @@ impl Batch {
     }
 }
 
+/// What became of the source rows of a batch, once that is durable in every sink.
+#[derive(Debug, Clone)]
+pub struct Fate {
+    /// The rows.
+    pub provenance: Arc<Provenance>,
+    /// Those that were refused, and by which stage.
+    pub refused: Vec<(Arc<str>, Reject)>,
+}
+
 /// What a source hands over: a batch, the rows it could not read, and what it weighs.
 #[derive(Debug, Clone)]
 pub struct SourceBatch {

@@ -15,6 +15,30 @@ pub fn memory() -> u64 {
     group_limits().into_iter().fold(machine, u64::min)
 }
 
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What a user that is not root may still write.
+    pub free: u64,
+    /// All that there is.
+    pub size: u64,
+}
+
+/// The room on the file system that holds a folder; `None` where that cannot be told.
+pub fn room(folder: &Path) -> Option<Room> {
+    #[cfg(unix)]
+    {
+        let said = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(said.f_frsize);
+        Some(Room { free: bytes(said.f_bavail), size: bytes(said.f_blocks) })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 fn total_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)

@@ -16,7 +16,7 @@ use latentflow::coverage::Coverage;
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
-use latentflow::sink::{History, Identity, Sink, StageIdentity, Writer, Written};
+use latentflow::sink::{Durable, History, Identity, Sink, StageIdentity, Writer, Written};
 use latentflow::store::Location;
 use latentflow::topology::{Changes, Outcome, Topology};
 use proptest::prelude::*;
@@ -84,12 +84,16 @@ struct DiskWriter {
 }
 
 impl Writer for DiskWriter {
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
         self.sink.life.lock().unwrap().step()?;
         self.rows.extend(kept(&batch.records));
         self.coverage.insert(&batch.provenance);
         self.batches += 1;
-        if self.batches.is_multiple_of(self.sink.pace) { self.commit() } else { Ok(()) }
+        if !self.batches.is_multiple_of(self.sink.pace) {
+            return Ok(Durable::Nothing);
+        }
+        self.commit()?;
+        Ok(Durable::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
@@ -49,7 +50,8 @@ Examples:
   latentflow run photos.toml --limit 100 --summary json
   latentflow run photos.toml --workers 4 --metrics 127.0.0.1:9464
 
-Ctrl-C or SIGTERM: what was read is finished and committed, exit code 4; run again to go on.
+Ctrl-C or SIGTERM: what was read is finished and committed, exit code 4; run again to go on. A source without an end
+has nothing left to go on with: exit code 0.
 A second one stops at once; what was not committed is done again by the next run.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,7 +86,7 @@ impl Run {
             })?;
             tracing::info!("metrics at http://{bound}/metrics");
         }
-        let (name, allowed) = (plan.name.clone(), plan.allowed);
+        let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let changes = if self.allow_change { Changes::Allow } else { Changes::Refuse };
         let topology = Topology::open(plan, metrics, changes).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
@@ -95,7 +97,7 @@ impl Run {
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
         let outcome = topology
-            .run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read"))
+            .run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read", grace))
             .await;
         progress.finish();
         let summary = Summary::new(name, &stats, &outcome, before, folders);
@@ -108,6 +110,7 @@ impl Run {
             // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.
             Outcome::Failed { error: StageError::OutputClosed, .. } => Ok(Exit::Drained),
             Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
+            Outcome::Drained if endless => Ok(Exit::Done),
             Outcome::Drained => Ok(Exit::Drained),
             Outcome::Rejected => Ok(Exit::Rejects),
             Outcome::Finished if stats.too_many_rejects(&allowed, stats.records()) => Ok(Exit::Rejects),
@@ -117,8 +120,8 @@ impl Run {
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-/// `meanwhile` says what is done then.
-pub(super) async fn asked_to_stop(meanwhile: &str) {
+/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
+pub(super) async fn asked_to_stop(meanwhile: &str, grace: Option<Duration>) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -129,7 +132,16 @@ pub(super) async fn asked_to_stop(meanwhile: &str) {
     signals.next().await;
     tracing::info!("stopping: {meanwhile}; once more to stop at once");
     tokio::spawn(async move {
-        signals.next().await;
+        let late = async {
+            match grace {
+                Some(grace) => tokio::time::sleep(grace).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = late => tracing::error!("not done within shutdown.grace: what is not committed is left to the next run"),
+        }
         std::process::exit(Exit::Killed as i32);
     });
 }

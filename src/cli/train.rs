@@ -83,7 +83,7 @@ impl Train {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::asked_to_stop("keeping the best weights so far").await;
+            super::run::asked_to_stop("keeping the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
         let options = Options { restart: self.restart, loaders: self.loaders(), device: self.device.kind(), stop };

@@ -27,7 +27,7 @@ pub use spec::{ModelSpec, RuntimeSpec};
 use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
 use input::{InputKind, InputSpec};
-use onnx::Engine;
+use onnx::{CallMetrics, Engine};
 use port::{Port, values};
 use session::{Chain, Session};
 
@@ -228,8 +228,12 @@ impl Model {
     }
 
     fn session(&self, part: &Part) -> Result<Session, StageError> {
-        let seconds = self.metrics.inference_seconds.with_label_values(&[self.name.as_str(), part.role]);
-        let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, seconds);
+        let labels = [self.name.as_str(), part.role];
+        let watch = CallMetrics {
+            seconds: self.metrics.inference_seconds.with_label_values(&labels),
+            records: self.metrics.inference_records.with_label_values(&labels),
+        };
+        let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, watch);
         let engine = engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))?;
         Ok(Session::new(engine, part.input.clone()))
     }

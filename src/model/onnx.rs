@@ -45,11 +45,19 @@ pub struct Engine {
     element: Element,
     output: String,
     bytes: Vec<u8>,
-    seconds: Histogram,
+    watch: CallMetrics,
+}
+
+/// What is observed of each call.
+pub struct CallMetrics {
+    /// Seconds that it took.
+    pub seconds: Histogram,
+    /// Records that went in.
+    pub records: Histogram,
 }
 
 impl Engine {
-    /// Opens a session. `seconds` observes each call.
+    /// Opens a session. `watch` observes each call.
     ///
     /// # Errors
     /// What ONNX Runtime has against the file, or against the settings.
@@ -58,7 +66,7 @@ impl Engine {
         input: &Port,
         output: &Port,
         runtime: &RuntimeSpec,
-        seconds: Histogram,
+        watch: CallMetrics,
     ) -> Result<Self, String> {
         let session = open_session(path, runtime)?;
         let selector = OutputSelector::no_default().with(&output.name);
@@ -69,7 +77,7 @@ impl Engine {
             element: input.element.clone(),
             output: output.name.clone(),
             bytes: Vec::new(),
-            seconds,
+            watch,
         })
     }
 
@@ -95,7 +103,8 @@ impl Engine {
         };
         let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
         let outputs = self.session.run_with_options(inputs, &self.wanted).map_err(reason)?;
-        self.seconds.observe(begun.elapsed().as_secs_f64());
+        self.watch.seconds.observe(begun.elapsed().as_secs_f64());
+        self.watch.records.observe(rows as f64);
         let output = outputs.get(&self.output).ok_or_else(|| format!("output `{}` was not given", self.output))?;
         append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
     }

@@ -9,7 +9,7 @@ use crate::sink::StageIdentity;
 use crate::spec::StageTable;
 
 /// Options that change how a stage's records travel or are stored, not what they are.
-const NEUTRAL: [&str; 5] = ["batch", "compression", "file", "path", "row_group"];
+const NEUTRAL: [&str; 7] = ["batch", "compression", "file", "path", "rescan", "row_group", "watch"];
 /// The option by which a stage names its model; the model's digest stands for it.
 const MODEL: &str = "model";
 

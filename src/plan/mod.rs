@@ -9,6 +9,7 @@ mod stages;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
@@ -23,6 +24,7 @@ use crate::source::{BatchSize, Source};
 use crate::spec::{Problems, Spec};
 use crate::store::Location;
 use crate::transform::TransformPlan;
+use crate::units::Span;
 
 use memory::{Needs, Share};
 
@@ -51,6 +53,10 @@ pub struct Plan {
     pub rejects: Option<(Box<dyn Sink>, Identity)>,
     /// How many records may be rejected.
     pub allowed: Allowed,
+    /// How long a record may wait to be committed; `None`: until a file is full, or the end.
+    pub commit_age: Option<Duration>,
+    /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
+    pub grace: Option<Duration>,
 }
 
 /// How many records of a run may be rejected.
@@ -96,6 +102,11 @@ impl Stage {
 }
 
 impl Plan {
+    /// Whether it runs until it is told to stop.
+    pub fn is_endless(&self) -> bool {
+        is_endless(&self.stages)
+    }
+
     /// Per stage, the folder that it writes.
     pub fn folders(&self) -> Vec<Option<Location>> {
         let folder = |stage: &Stage| match &stage.role {
@@ -105,6 +116,15 @@ impl Plan {
         self.stages.iter().map(folder).collect()
     }
 }
+
+fn is_endless(stages: &[Stage]) -> bool {
+    stages.iter().any(|stage| matches!(&stage.role, Role::Source(source, _) if source.is_endless()))
+}
+
+/// How long a record waits to be committed where sources have no end.
+const COMMIT_AGE: Duration = Duration::from_secs(60);
+/// How long such a run may take to finish when it is asked to stop; less than what systemd and Kubernetes wait.
+const GRACE: Duration = Duration::from_secs(25);
 
 /// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks' hands.
 const SLOTS_PER_WORKER: usize = 2;
@@ -203,6 +223,10 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
     let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
+    let endless = is_endless(&stages);
+    let or_endless = |written: Option<Span>, default| written.map(|span| span.0).or(endless.then_some(default));
+    let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
+    let grace = or_endless(spec.settings.shutdown.grace, GRACE);
     let memory = memory::predict(&stages, kept, &share, context.limits);
     Ok(Plan {
         name: spec.name,
@@ -215,6 +239,8 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         state,
         rejects,
         allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
+        commit_age,
+        grace,
     })
 }
 

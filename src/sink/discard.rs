@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
-use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 
 /// It has no options.
@@ -33,8 +33,8 @@ impl Sink for Discard {
 }
 
 impl Writer for Discard {
-    fn write(&mut self, _: &Batch) -> Result<(), StageError> {
-        Ok(())
+    fn write(&mut self, _: &Batch) -> Result<Durable, StageError> {
+        Ok(Durable::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {

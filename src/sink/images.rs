@@ -19,7 +19,7 @@ use crate::image::encode::OutputFormat;
 use crate::sink::encoder::{Encoder, pixel_column};
 use crate::sink::lock::Lock;
 use crate::sink::marker::{self, Marker};
-use crate::sink::{History, Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::{Durable, History, Identity, Sink, SinkConfig, Writer, Written};
 use crate::source::{ROW, SOURCE};
 use crate::store::Location;
 
@@ -195,7 +195,7 @@ struct ImageWriter {
 }
 
 impl Writer for ImageWriter {
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
         let Self { path, encoder, folders, unnamed, unnamed_bytes, .. } = self;
         encoder.files(batch, |name, bytes| {
             let name = path.join(name);
@@ -214,7 +214,11 @@ impl Writer for ImageWriter {
             Ok(())
         })?;
         self.taken.insert(&batch.provenance);
-        if self.unnamed.len() >= COMMIT_FILES || self.unnamed_bytes >= COMMIT_BYTES { self.commit() } else { Ok(()) }
+        if self.unnamed.len() < COMMIT_FILES && self.unnamed_bytes < COMMIT_BYTES {
+            return Ok(Durable::Nothing);
+        }
+        self.commit()?;
+        Ok(Durable::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -234,6 +238,15 @@ impl Writer for ImageWriter {
         self.written.bytes += std::mem::take(&mut self.unnamed_bytes);
         self.unnamed.clear();
         self.folders.clear();
+        Ok(())
+    }
+
+    fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
+        if identity.digest != self.identity.digest {
+            self.marker.history.accept(&[self.identity.digest.clone(), identity.digest.clone()]);
+            self.marker.save(&self.marker_file)?;
+        }
+        self.identity = identity;
         Ok(())
     }
 

@@ -80,11 +80,20 @@ pub trait Sink: Send {
 
 /// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.
 pub trait Writer: Send {
-    /// Takes a batch; may commit on its own when a file is full.
+    /// Takes a batch; may commit on its own when a file is full, and says so.
     ///
     /// # Errors
     /// When it cannot be written: the run ends, what was committed stays.
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError>;
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError>;
+
+    /// Writes as another from the next batch on, with which older rows may lie beside newer ones. Nothing waits to be
+    /// committed then.
+    ///
+    /// # Errors
+    /// When that cannot be noted durably.
+    fn adopt(&mut self, _identity: Identity) -> Result<(), StageError> {
+        Ok(())
+    }
 
     /// Makes everything that was taken durable, together with its provenance, or fails; nothing in between.
     ///
@@ -94,6 +103,17 @@ pub trait Writer: Send {
 
     /// What was committed so far.
     fn written(&self) -> Written;
+}
+
+/// What a writer has made durable while it took a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Nothing more than before.
+    Nothing,
+    /// All batches before this one.
+    Before,
+    /// This one, too.
+    All,
 }
 
 /// What a sink has committed in this run.

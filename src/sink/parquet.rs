@@ -21,7 +21,7 @@ use crate::sink::files::{DataFile, data_files};
 use crate::sink::footer::Footer;
 use crate::sink::marker::{self, Marker};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
-use crate::sink::{History, Identity, STATE, Sink, SinkConfig, Writer, Written};
+use crate::sink::{Durable, History, Identity, STATE, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 use crate::units::Bytes;
 
@@ -267,16 +267,18 @@ struct ParquetWriter {
 }
 
 impl Writer for ParquetWriter {
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
         let records = self.columns.of(&batch.records)?;
+        let mut durable = Durable::Nothing;
         if records.num_rows() > 0 {
             if self.part.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
                 self.finish_part()?;
+                durable = Durable::Before;
             }
             self.append(&records)?;
         }
         self.taken.insert(&batch.provenance);
-        Ok(())
+        Ok(durable)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -289,6 +291,16 @@ impl Writer for ParquetWriter {
         // No file will bear witness to these rows: none of them left a record.
         self.found.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
         self.found.save_marker(&self.folder)
+    }
+
+    fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
+        if identity.digest != self.identity.digest {
+            let digests = [self.identity.digest.clone(), identity.digest.clone()];
+            self.found.marker.history.accept(&digests);
+            self.found.save_marker(&self.folder)?;
+        }
+        self.identity = identity;
+        Ok(())
     }
 
     fn written(&self) -> Written {

@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::sink::columns::Columns;
-use crate::sink::{Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
@@ -72,9 +72,10 @@ impl<W: Write> Lines<W> {
 }
 
 impl<W: Write + Send> Writer for Lines<W> {
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
         self.json.write(&self.columns.of(&batch.records)?).map_err(output_error)?;
-        self.commit()
+        self.commit()?;
+        Ok(Durable::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {

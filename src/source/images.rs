@@ -1,9 +1,13 @@
 //! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::batch::Split;
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
@@ -11,15 +15,21 @@ use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::journal::{self, Journal, Row};
 use crate::source::listing::FileSet;
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking, watch};
 use crate::store::Location;
+use crate::units::Span;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] =
     &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 /// Batches that are read before they are asked for.
-const AHEAD: usize = 2;
+pub(super) const AHEAD: usize = 2;
+
+/// How long files that come wait for more where the pipeline does not say.
+const DELAY: Duration = Duration::from_millis(200);
+/// A folder cannot be looked through more often than this.
+const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,6 +44,13 @@ pub struct Config {
     /// have it. Default: false.
     #[serde(default)]
     folder_labels: bool,
+    /// Go on when all files are read, and take those that come, once they are written or moved in: a run then ends only
+    /// when it is told to. Default: false.
+    #[serde(default)]
+    watch: bool,
+    /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
+    /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
+    rescan: Option<Span>,
 }
 
 /// The column of folders' names.
@@ -43,7 +60,16 @@ impl SourceConfig for Config {
     fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let files = FileSet::new(self.path, self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
-        Ok(Box::new(Images { name: name.to_owned(), files, rules }))
+        let rescan = match (self.watch, self.rescan) {
+            (false, Some(_)) => return Err(vec![Fault::new("rescan", "says how to watch; add watch = true")]),
+            (false, None) => None,
+            (true, Some(span)) if span.0 < LEAST_RESCAN => {
+                return Err(vec![Fault::new("rescan", format!("{span} is too often; write 100ms or more"))]);
+            }
+            (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
+        };
+        let delay = batch.delay.map_or(DELAY, |delay| delay.0);
+        Ok(Box::new(Images { name: name.to_owned(), files, rules, rescan, delay }))
     }
 }
 
@@ -52,6 +78,10 @@ struct Images {
     name: String,
     files: FileSet,
     rules: Rules,
+    /// Where files are watched, how often all of them are looked at.
+    rescan: Option<Duration>,
+    /// How long files that come wait for more.
+    delay: Duration,
 }
 
 impl Source for Images {
@@ -63,51 +93,74 @@ impl Source for Images {
         self.files.reading_bytes()
     }
 
+    fn is_endless(&self) -> bool {
+        self.rescan.is_some()
+    }
+
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         self.files.list().map(|listing| Some(listing.identities()))
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let mut listing = self.files.list()?;
+        let Self { name, files, rules, .. } = *self;
+        let mut listing = files.list()?;
+        let reader = Reader { rules, root: listing.root.clone(), progress: progress.clone() };
+        if let Some(rescan) = self.rescan {
+            return watch::open(&name, files, listing, reader, watch::Pace { rescan, delay: self.delay });
+        }
         let found = listing.files.len();
-        let journals = journal::place(&self.name, progress.state.as_ref(), &mut listing)?;
+        let journals = journal::place(&name, progress.state.as_ref(), &mut listing)?;
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
-            return Err(self.files.nothing_found(&listing));
+            return Err(files.nothing_found(&listing));
         }
-        let reader = Reader { rules: self.rules, root: listing.root, progress: progress.clone() };
-        Ok(Opened { batches: read_blocking(AHEAD, move |out| reader.read(&journals, out)), total: Some(total) })
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, out).map(|_| ()));
+        Ok(Opened { batches, total: Some(total), fates: None })
     }
 }
 
 /// Rows that are not done.
 fn pending(journal: &Journal, progress: &Progress) -> u64 {
-    let rows = 0..journal.rows.len() as u64;
+    let rows = journal.first..journal.first + journal.rows.len() as u64;
     rows.filter(|&row| !progress.done(journal.split.name(), &(row..row + 1))).count() as u64
 }
 
 /// What it takes to read the files of a listing.
-struct Reader {
-    rules: Rules,
-    root: Location,
-    progress: Progress,
+pub(super) struct Reader {
+    pub(super) rules: Rules,
+    pub(super) root: Location,
+    pub(super) progress: Progress,
 }
 
 impl Reader {
-    fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<(), StageError> {
-        for Journal { split, rows } in journals {
-            let mut start = 0;
-            for rows in rows.chunks(usize::try_from(self.rules.stretch).unwrap_or(usize::MAX)) {
-                let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
-                let length = rows.len() as u64;
-                start += length;
-                if !stretch.is_done(length) && !self.read_stretch(rows, stretch)? {
-                    return Ok(());
-                }
+    /// Reads what is not done. `false` when nobody wants more.
+    pub(super) fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<bool, StageError> {
+        for Journal { split, first, rows, .. } in journals {
+            if !self.read_rows(split, *first, rows, out)? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Reads those of the rows from `start` on that are not done. `false` when nobody wants more.
+    pub(super) fn read_rows(
+        &self,
+        split: &Arc<Split>,
+        mut start: u64,
+        rows: &[Row],
+        out: &BatchSender,
+    ) -> Result<bool, StageError> {
+        for rows in rows.chunks(usize::try_from(self.rules.stretch).unwrap_or(usize::MAX)) {
+            let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
+            let length = rows.len() as u64;
+            start += length;
+            if !stretch.is_done(length) && !self.read_stretch(rows, stretch)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// `false` when nobody wants more.

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use crate::batch::Split;
 use crate::error::StageError;
 use crate::source::listing::{ListedFile, Listing};
+use crate::source::watched::{self, Segment};
 use crate::store::Location;
 
-/// Files that were first met together: a split, its rows in order.
+/// Files that were first met together: rows of a split, in order.
 #[derive(Debug)]
 pub(super) struct Journal {
-    /// `<stage>/listing-<n>`.
+    /// `<stage>/listing-<n>`; of files that came while a folder was watched, `<stage>/watched`.
     pub(super) split: Arc<Split>,
-    /// The n-th is row n.
+    /// The row of the first.
+    pub(super) first: u64,
+    /// The others follow.
     pub(super) rows: Vec<Row>,
+    /// Where it lies, if the files came while a folder was watched.
+    pub(super) segment: Option<Segment>,
 }
 
 /// A file that was listed, now or in an earlier run.
@@ -31,29 +36,46 @@ pub(super) struct Row {
 /// # Errors
 /// When a journal cannot be read or written.
 pub(super) fn place(stage: &str, state: Option<&Location>, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
-    let mut journals = Vec::new();
-    if let Some(state) = state {
-        while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
-            let rows = recorded.into_iter().map(|file| match listing.files.remove(&file.name) {
-                Some(found) if found.is_same(&file) => Row { file: found, gone: false },
-                other => {
-                    listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
-                    Row { file, gone: true }
-                }
-            });
-            let rows = rows.collect();
-            journals.push(Journal { split: split(stage, journals.len()), rows });
-        }
-    }
+    let mut journals = state.map(|state| recall(stage, state, listing)).transpose()?.unwrap_or_default();
     if !listing.files.is_empty() {
         let files = std::mem::take(&mut listing.files);
         let rows: Vec<Row> = files.into_values().map(|file| Row { file, gone: false }).collect();
+        let number = journals.iter().filter(|journal| journal.segment.is_none()).count();
         if let Some(state) = state {
-            write(&file_of(stage, state, journals.len()), &rows)?;
+            write(&file_of(stage, state, number), &rows)?;
         }
-        journals.push(Journal { split: split(stage, journals.len()), rows });
+        journals.push(Journal { split: split(stage, number), first: 0, rows, segment: None });
     }
     Ok(journals)
+}
+
+/// The files that earlier runs have journalled under `state`, each with what the listing says of it now; they are taken
+/// out of the listing, so that what stays there is new.
+///
+/// # Errors
+/// When a journal cannot be read.
+pub(super) fn recall(stage: &str, state: &Location, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
+    let mut journals = Vec::new();
+    while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
+        let rows = recorded.into_iter().map(|file| compare(file, listing)).collect();
+        journals.push(Journal { split: split(stage, journals.len()), first: 0, rows, segment: None });
+    }
+    for segment in watched::segments(stage, state)? {
+        let rows = segment.read()?.into_iter().map(|file| compare(file, listing)).collect();
+        journals.push(Journal { split: watched::split(stage), first: segment.first, rows, segment: Some(segment) });
+    }
+    Ok(journals)
+}
+
+/// A file as it was journalled, beside the one of that name that is there now.
+fn compare(file: ListedFile, listing: &mut Listing) -> Row {
+    match listing.files.remove(&file.name) {
+        Some(found) if found.is_same(&file) => Row { file: found, gone: false },
+        other => {
+            listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
+            Row { file, gone: true }
+        }
+    }
 }
 
 /// Removes the journals of a stage, so that its files are listed anew.
@@ -69,6 +91,7 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
         }
         files.push(file);
     }
+    watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
     // The last goes first: what is read is the journals up to the first that is missing.
     files.iter().rev().try_for_each(Location::remove)
 }
@@ -83,6 +106,14 @@ fn file_of(stage: &str, state: &Location, number: usize) -> Location {
 
 fn read(file: &Location) -> Result<Option<Vec<ListedFile>>, StageError> {
     let Some(text) = file.read()? else { return Ok(None) };
+    parse(file, &text).map(Some)
+}
+
+/// The files that the lines of a journal name.
+///
+/// # Errors
+/// The line that is none.
+pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, StageError> {
     let lines = text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     let files = lines.map(|(number, line)| {
         serde_json::from_slice(line).map_err(|error| {
@@ -92,17 +123,25 @@ fn read(file: &Location) -> Result<Option<Vec<ListedFile>>, StageError> {
             ))
         })
     });
-    files.collect::<Result<_, _>>().map(Some)
+    files.collect()
 }
 
 fn write(file: &Location, rows: &[Row]) -> Result<(), StageError> {
+    file.create(&lines(rows.iter().map(|row| &row.file))?)
+}
+
+/// The lines of a journal that name these files.
+///
+/// # Errors
+/// None that is to be expected.
+pub(super) fn lines<'a>(files: impl Iterator<Item = &'a ListedFile>) -> Result<Vec<u8>, StageError> {
     let mut text = Vec::new();
-    for row in rows {
-        let written = serde_json::to_writer(&mut text, &row.file);
+    for file in files {
+        let written = serde_json::to_writer(&mut text, file);
         written.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
         text.push(b'\n');
     }
-    file.create(&text)
+    Ok(text)
 }
 
 #[cfg(test)]

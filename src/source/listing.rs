@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
@@ -105,16 +105,43 @@ impl FileSet {
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            return self.walk(root, Some(1), |name| Some(name.as_os_str()) == place.file_name());
+            return self.walk(&root, Path::new(""), Some(1), |name| Some(name.as_os_str()) == place.file_name());
         }
         if place.is_dir() {
-            let listing = self.walk(place.to_path_buf(), None, |name| self.is_wanted(name))?;
+            let listing = self.walk(place, Path::new(""), None, |name| self.is_wanted(name))?;
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
-            Some(Glob { root, matcher, depth }) => self.walk(root.into(), depth, |name| matcher.is_match(name)),
+            Some(Glob { root, matcher, depth }) => {
+                self.walk(Path::new(&root), Path::new(""), depth, |name| matcher.is_match(name))
+            }
             None => Err(self.nothing_there()),
         }
+    }
+
+    /// How often all files are looked at where they are watched.
+    pub(super) fn default_rescan(&self) -> Duration {
+        Duration::from_secs(if is_url(&self.path) { 60 } else { 600 })
+    }
+
+    /// The folder to watch, by its real path; `None` in a bucket, which can only be listed again and again.
+    ///
+    /// # Errors
+    /// When it is a single file, or not there.
+    pub(super) fn watched(&self) -> Result<Option<Watched>, StageError> {
+        if is_url(&self.path) {
+            return Ok(None);
+        }
+        let place = Path::new(&self.path);
+        let glob = if place.is_dir() { None } else { self.glob().map_err(StageError::Other)? };
+        let root = match &glob {
+            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
+            Some(glob) => PathBuf::from(&glob.root),
+            None if place.is_dir() => place.to_path_buf(),
+            None => return Err(StageError::Other(format!("`{}` is no folder; watch a folder or a glob", self.path))),
+        };
+        let real = root.canonicalize().map_err(StageError::io(&root))?;
+        Ok(Some(Watched { root: real, set: self.clone(), glob }))
     }
 
     /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
@@ -168,12 +195,19 @@ impl FileSet {
         StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}", self.path))
     }
 
-    fn walk(&self, root: PathBuf, depth: Option<usize>, wanted: impl Fn(&Path) -> bool) -> Result<Listing, StageError> {
-        let start = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
-        let mut files = Listing::empty(Location::Local(start.clone()));
+    /// Looks at the files at or below `below`, a path relative to `root`.
+    fn walk(
+        &self,
+        root: &Path,
+        below: &Path,
+        depth: Option<usize>,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<Listing, StageError> {
+        let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+        let mut files = Listing::empty(Location::Local(start.to_path_buf()));
         // A file that the user names may be a link: it is the way to it that was asked for.
         let follow = self.follow_links || Path::new(&self.path).is_file();
-        let walk = WalkDir::new(&start).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        let walk = WalkDir::new(start.join(below)).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -183,14 +217,14 @@ impl FileSet {
                     continue;
                 }
             };
-            let relative = entry.path().strip_prefix(&start).unwrap_or(entry.path());
+            let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
             if !entry.file_type().is_file() {
                 continue;
             }
             files.looked_at += 1;
             if wanted(relative) && !is_temporary(entry.file_name()) {
-                match ListedFile::new(relative, &entry) {
-                    Ok(file) => files.add(file),
+                match entry.metadata() {
+                    Ok(metadata) => files.add(ListedFile::new(relative, &metadata)),
                     Err(error) => tracing::warn!("left out: {error}"),
                 }
             }
@@ -211,6 +245,38 @@ impl FileSet {
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
         Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
     }
+}
+
+/// A folder, or a glob, whose files come and go.
+pub(super) struct Watched {
+    /// What names are relative to.
+    pub(super) root: PathBuf,
+    set: FileSet,
+    glob: Option<Glob>,
+}
+
+impl Watched {
+    /// What counts at or below a path under the root: a file, or those of a folder. Nothing where there is nothing.
+    pub(super) fn look(&self, path: &Path) -> BTreeMap<String, ListedFile> {
+        let Ok(below) = path.strip_prefix(&self.root) else { return BTreeMap::new() };
+        let listing = match &self.glob {
+            None => self.set.walk(&self.root, below, None, |name| self.set.is_wanted(name)),
+            Some(glob) => self.set.walk(&self.root, below, None, |name| glob.matcher.is_match(name)),
+        };
+        // It may have gone in the meantime.
+        listing.map_or_else(|_| BTreeMap::new(), |listing| listing.files)
+    }
+
+    /// The name of a path under the root, as listings have it.
+    pub(super) fn name_of(&self, path: &Path) -> Option<String> {
+        let below = path.strip_prefix(&self.root).ok()?;
+        Some(name_of(below))
+    }
+}
+
+/// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.
+fn name_of(relative: &Path) -> String {
+    relative.iter().map(|part| encode_name(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
 }
 
 /// A path with characters that stand for others.
@@ -249,11 +315,10 @@ impl Listing {
 }
 
 impl ListedFile {
-    fn new(relative: &Path, entry: &DirEntry) -> Result<Self, walkdir::Error> {
-        let (size, mtime_ns) = size_and_time(&entry.metadata()?);
+    fn new(relative: &Path, metadata: &Metadata) -> Self {
+        let (size, mtime_ns) = size_and_time(metadata);
         let raw = relative.to_str().is_none().then(|| relative.into());
-        let parts: Vec<String> = relative.iter().map(|part| encode_name(part.as_encoded_bytes())).collect();
-        Ok(Self { name: parts.join("/"), size, mtime_ns, etag: None, raw })
+        Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
     }
 
     /// Whether both are one file with one content, as far as name, size, and etag or time tell.

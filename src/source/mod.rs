@@ -19,14 +19,18 @@ mod json_shape;
 pub mod listing;
 mod ndjson;
 mod npy;
+mod notices;
 mod npz;
 mod parquet;
 mod parquet_pages;
+mod present;
 mod record_files;
 pub mod rejects;
 mod synthetic;
 mod tar;
 mod text;
+mod watch;
+mod watched;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,9 +41,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_stream::Stream;
 
-use crate::batch::SourceBatch;
+use crate::batch::{Fate, SourceBatch};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
@@ -73,6 +78,12 @@ pub trait Source: Send {
         Ok(None)
     }
 
+    /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
+    /// another.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
     /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.
@@ -88,6 +99,8 @@ pub struct Opened {
     pub batches: BatchStream,
     /// How many records there are, where that is known beforehand.
     pub total: Option<u64>,
+    /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
+    pub fates: Option<UnboundedSender<Fate>>,
 }
 
 /// Batches as they arrive.
@@ -243,6 +256,12 @@ pub struct BatchSender {
 }
 
 impl BatchSender {
+    /// Whether nobody wants more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Hands a batch over, waiting for room. `false`: nobody wants more, stop reading.
     #[must_use]
     pub fn send(&self, batch: SourceBatch) -> bool {

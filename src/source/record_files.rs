@@ -92,7 +92,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
             }
             Ok(())
         });
-        Ok(Opened { batches, total })
+        Ok(Opened { batches, total, fates: None })
     }
 }
 

@@ -269,7 +269,7 @@ impl Source for Synthetic {
             }
             Ok(())
         });
-        Ok(Opened { batches, total: Some(total) })
+        Ok(Opened { batches, total: Some(total), fates: None })
     }
 }
 

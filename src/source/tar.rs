@@ -79,7 +79,7 @@ impl Source for Tar {
             }
             Ok(())
         });
-        Ok(Opened { batches, total: None })
+        Ok(Opened { batches, total: None, fates: None })
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use crate::kind;
+use crate::units::Span;
 
 pub use place::{Places, Problems};
 
@@ -65,6 +66,10 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// Where records go that cannot be used, and how many there may be.
     pub rejects: RejectsSettings,
+    /// When what was taken is made durable.
+    pub commit: CommitSettings,
+    /// How a run ends that is asked to stop.
+    pub shutdown: ShutdownSettings,
     /// Bounds on what a record may be; see `latentflow schema`.
     pub limits: Value,
     /// ONNX Runtime: library, execution providers, threads.
@@ -92,6 +97,24 @@ impl Default for RejectsSettings {
     fn default() -> Self {
         Self { path: None, max_share: 1.0, max: None }
     }
+}
+
+/// `[commit]`
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CommitSettings {
+    /// Sinks commit what has waited for so long: a Parquet file ends then, full or not. Default: "1m" where a source
+    /// has no end; else files end when they are full, and when the run does.
+    pub age: Option<Span>,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ShutdownSettings {
+    /// How long a run that is asked to stop may take to finish and commit what it has begun; then it ends at once, and
+    /// the next run does the rest. Default: "25s" where a source has no end; else as long as that takes.
+    pub grace: Option<Span>,
 }
 
 /// Bytes that a pipeline file may have; what people write has some thousand.

@@ -1,21 +1,22 @@
-//! Reads the sources, one after the other, cuts batches where outputs differ in what they have, numbers them,
-//! waits for room, and hands them to the workers.
+//! Takes batches as they arrive from the sources, cuts them where outputs differ in what they have, numbers them, waits
+//! for room, and hands them to the workers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio_stream::StreamExt;
+use tokio::sync::watch;
 
+use super::arrivals::{Arrival, Arrivals, Feed};
 use super::budget::Budget;
+use super::generation::Generation;
+use super::ledger::Ledger;
 use super::messages::{Done, Stop, Work};
 use super::stats::Stats;
 use super::suspects::{Care, Suspects};
 use crate::batch::SourceBatch;
 use crate::coverage::Progress;
-use crate::error::StageError;
 use crate::plan::{Allowed, Footprint};
-use crate::source::Source;
 
 /// Why reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +33,6 @@ pub(super) enum Ended {
     Failed,
 }
 
-/// A source and its place in the plan.
-pub(super) struct Feed {
-    pub(super) stage: usize,
-    pub(super) name: Arc<str>,
-    pub(super) source: Box<dyn Source>,
-}
-
 pub(super) struct Dispatcher {
     pub(super) progress: Progress,
     pub(super) footprint: Footprint,
@@ -47,6 +41,9 @@ pub(super) struct Dispatcher {
     pub(super) done: async_channel::Sender<Done>,
     pub(super) stats: Arc<Stats>,
     pub(super) suspects: Arc<Suspects>,
+    pub(super) ledger: Arc<Ledger>,
+    /// The models of the next batch.
+    pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) stop: Stop,
     /// How many records may be rejected.
     pub(super) allowed: Allowed,
@@ -72,34 +69,25 @@ impl Dispatcher {
     }
 
     async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
-        for feed in feeds {
-            let (stage, name) = (feed.stage, feed.name);
-            let progress = self.progress.clone();
-            let source = feed.source;
-            // Opening lists folders and reads footers: not on a thread that others wait for.
-            let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
-            let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
-            let mut opened = match opened {
-                Ok(opened) => opened,
-                Err(error) => {
+        let mut arrivals = Arrivals::read(feeds, &self.progress);
+        while let Some(arrival) = arrivals.next().await {
+            match arrival {
+                Arrival::Opened { stage, total, fates } => {
+                    if let Some(total) = total {
+                        self.stats.stages[stage].total.store(i64::try_from(total).unwrap_or(i64::MAX), Relaxed);
+                    }
+                    if let Some(fates) = fates {
+                        self.ledger.listen(stage, fates);
+                    }
+                }
+                Arrival::Batch { stage, batch } => {
+                    if let Some(ended) = self.dispatch(stage, batch, numbers).await {
+                        return ended;
+                    }
+                }
+                Arrival::Failed { name, error } => {
                     self.stop.fail(&name, error);
                     return Ended::Failed;
-                }
-            };
-            if let Some(total) = opened.total {
-                self.stats.stages[stage].total.store(i64::try_from(total).unwrap_or(i64::MAX), Relaxed);
-            }
-            while let Some(batch) = opened.batches.next().await {
-                match batch {
-                    Ok(batch) => {
-                        if let Some(ended) = self.dispatch(stage, batch, numbers).await {
-                            return ended;
-                        }
-                    }
-                    Err(error) => {
-                        self.stop.fail(&name, error);
-                        return Ended::Failed;
-                    }
                 }
             }
         }
@@ -138,7 +126,9 @@ impl Dispatcher {
             self.suspects.alone(Some(&provenance));
         }
         self.suspects.begin(*numbers, &provenance);
-        let work = Work { number: *numbers, source, batch, condemned: care == Care::Condemned, permit };
+        self.ledger.begin(source, &provenance);
+        let generation = Arc::clone(&self.generations.borrow());
+        let work = Work { number: *numbers, source, batch, condemned: care == Care::Condemned, generation, permit };
         if self.work.send(work).await.is_err() {
             return Some(Ended::Failed);
         }

@@ -1,39 +1,68 @@
-//! Runs one sink on a thread of its own: writes what is new to it, commits at the end, rejects now and then before it.
+//! Runs one sink on a thread of its own: writes what is new to it, and commits at the end, by age, and now and then.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::generation::Generation;
+use super::ledger::Ledger;
 use super::messages::{Keep, Stop};
 use super::stats::Stats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::sink::Writer;
+use crate::sink::{Durable, Writer};
 
 /// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
 /// when its rejects are, and a run that was killed would else begin at the start.
-const REJECTS_EVERY: u64 = 256;
+pub(super) const REJECTS_EVERY: u64 = 256;
+/// Batches after which any sink commits: where a filter lets nothing through no file fills, and what is not committed
+/// is held in mind. So many fill a file where it lets something through.
+pub(super) const SINKS_EVERY: u64 = 65_536;
 
 pub(super) struct Keeper {
     pub(super) name: Arc<str>,
     /// The sink's place in the plan; `None` for the rejects.
     pub(super) stage: Option<usize>,
+    /// Its place among the sinks.
+    pub(super) place: usize,
     pub(super) writer: Box<dyn Writer>,
     /// What earlier runs committed: rows that all of these cover are dropped.
     pub(super) committed: Vec<Coverage>,
     pub(super) inbox: async_channel::Receiver<Keep>,
+    pub(super) rules: Rules,
+    /// The number of the models that it writes for.
+    pub(super) generation: u64,
+    pub(super) pending: Pending,
+}
+
+/// When a sink commits, beside the end and full files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// After so many batches.
+    pub(super) batches: u64,
+    /// When the oldest record has waited for so long.
+    pub(super) age: Option<Duration>,
+}
+
+/// What a sink has taken and not committed.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    batches: u64,
+    since: Option<Instant>,
+    /// The number after the last batch.
+    next: u64,
 }
 
 impl Keeper {
     /// Works until the end is said. After a failure it only lets batches go, so that their permits return;
     /// what it had committed before stays.
-    pub(super) fn run(mut self, stats: &Stats, stop: &Stop) {
-        let (mut sound, mut batches) = (true, 0);
+    pub(super) fn run(mut self, stats: &Stats, ledger: &Ledger, stop: &Stop) {
+        let mut sound = true;
         while let Ok(message) = self.inbox.recv_blocking() {
             let end = matches!(message, Keep::End);
             if sound {
                 // A panicking sink must not leave the run waiting for its permits.
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.keep(message, &mut batches, stats)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.keep(message, stats, ledger)));
                 let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);
@@ -46,29 +75,93 @@ impl Keeper {
         }
     }
 
-    fn keep(&mut self, message: Keep, batches: &mut u64, stats: &Stats) -> Result<(), StageError> {
-        let started = Instant::now();
+    fn keep(&mut self, message: Keep, stats: &Stats, ledger: &Ledger) -> Result<(), StageError> {
         match message {
-            Keep::Batch { batch, permit } => {
-                if !self.committed.iter().all(|committed| committed.covers_all(&batch.provenance)) {
-                    self.writer.write(&batch)?;
-                    *batches += 1;
-                    match self.stage {
-                        Some(stage) => {
-                            let size = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
-                            stats.batch(stage, size, None, started.elapsed());
-                        }
-                        None if batches.is_multiple_of(REJECTS_EVERY) => self.writer.commit()?,
-                        None => {}
-                    }
+            Keep::Batch { number, batch, generation, permit } => {
+                self.change(&generation, stats, ledger)?;
+                self.pending.next = number + 1;
+                if self.committed.iter().all(|committed| committed.covers_all(&batch.provenance)) {
+                    self.tell(ledger);
+                } else {
+                    self.write(number, &batch, stats, ledger)?;
                 }
                 drop(permit);
+                if self.pending.batches >= self.rules.batches || self.is_old() {
+                    self.commit(stats, ledger)?;
+                }
+                Ok(())
             }
-            Keep::End => self.writer.commit()?,
+            Keep::Tick if self.is_old() => self.commit(stats, ledger),
+            Keep::Tick => Ok(()),
+            Keep::End => self.commit(stats, ledger),
+        }
+    }
+
+    fn write(
+        &mut self,
+        number: u64,
+        batch: &crate::batch::Batch,
+        stats: &Stats,
+        ledger: &Ledger,
+    ) -> Result<(), StageError> {
+        let started = Instant::now();
+        let durable = self.writer.write(batch)?;
+        if durable != Durable::Nothing {
+            self.pending = Pending { next: number, ..Pending::default() };
+            ledger.durable(self.place, number);
+            self.committed_some(started.elapsed(), stats);
+        }
+        self.pending.next = number + 1;
+        if durable == Durable::All {
+            ledger.durable(self.place, number + 1);
+        } else {
+            self.pending.batches += 1;
+            self.pending.since.get_or_insert(started);
         }
         if let Some(stage) = self.stage {
-            stats.committed(stage, self.writer.written());
+            let size = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
+            stats.batch(stage, size, None, started.elapsed());
         }
         Ok(())
+    }
+
+    /// Where the models are others from here on, what was made with those before is committed: a file holds the rows of
+    /// one set of models.
+    fn change(&mut self, generation: &Generation, stats: &Stats, ledger: &Ledger) -> Result<(), StageError> {
+        if generation.number == self.generation {
+            return Ok(());
+        }
+        self.commit(stats, ledger)?;
+        self.generation = generation.number;
+        match generation.identities.get(self.place) {
+            Some(identity) => self.writer.adopt(identity.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn is_old(&self) -> bool {
+        self.rules.age.zip(self.pending.since).is_some_and(|(age, since)| since.elapsed() >= age)
+    }
+
+    fn commit(&mut self, stats: &Stats, ledger: &Ledger) -> Result<(), StageError> {
+        let started = Instant::now();
+        self.writer.commit()?;
+        if self.pending.batches > 0 {
+            self.committed_some(started.elapsed(), stats);
+        }
+        self.pending = Pending { next: self.pending.next, ..Pending::default() };
+        ledger.durable(self.place, self.pending.next);
+        Ok(())
+    }
+
+    /// What came before a batch that was old is durable, where nothing waits.
+    fn tell(&self, ledger: &Ledger) {
+        if self.pending.batches == 0 {
+            ledger.durable(self.place, self.pending.next);
+        }
+    }
+
+    fn committed_some(&self, took: Duration, stats: &Stats) {
+        stats.committed(&self.name, self.stage, self.writer.written(), took);
     }
 }

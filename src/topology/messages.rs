@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::budget::Permit;
-use crate::batch::{Batch, SourceBatch};
+use super::generation::Generation;
+use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
 
 /// From the dispatcher to a worker: carry this through the graph.
@@ -17,13 +18,15 @@ pub(super) struct Work {
     pub(super) batch: SourceBatch,
     /// Its records took the process down before: they are refused, and not carried.
     pub(super) condemned: bool,
+    /// The graph that it goes through.
+    pub(super) generation: Arc<Generation>,
     pub(super) permit: Permit,
 }
 
 /// From workers and the dispatcher to the reorder buffer.
 pub(super) enum Done {
     /// A batch has been through the graph.
-    Batch { number: u64, result: Box<Carried>, permit: Permit },
+    Batch { number: u64, result: Box<Carried>, generation: Arc<Generation>, permit: Permit },
     /// A batch could not be carried: no later one may reach a sink.
     Failed { number: u64 },
     /// So many numbers were given out; there will be no more.
@@ -34,12 +37,16 @@ pub(super) enum Done {
 pub(super) struct Carried {
     /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they are kept.
     pub(super) outputs: Vec<Batch>,
+    /// What was refused, and by which stage.
+    pub(super) refused: Vec<(Arc<str>, Reject)>,
 }
 
 /// From the reorder buffer to a sink.
 pub(super) enum Keep {
     /// The next batch. The permit goes back when every sink has let go of it.
-    Batch { batch: Batch, permit: Arc<Permit> },
+    Batch { number: u64, batch: Batch, generation: Arc<Generation>, permit: Arc<Permit> },
+    /// Time goes by: commit what has waited for too long.
+    Tick,
     /// There will be no more: commit.
     End,
 }

@@ -5,9 +5,14 @@
 //!            numbers, permits                                                in order    commit
 //! ```
 
+mod arrivals;
 mod budget;
 mod dispatch;
+mod drift;
+mod gauges;
+mod generation;
 mod keeper;
+mod ledger;
 mod messages;
 mod rejected;
 mod reorder;
@@ -15,11 +20,9 @@ mod stats;
 mod suspects;
 mod worker;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
@@ -28,12 +31,15 @@ use crate::plan::{Allowed, Plan, Role, slots};
 use crate::sink::{History, Identity, Scope, Sink, Writer};
 use crate::store::Location;
 
+use arrivals::Feed;
 use budget::Budget;
-use dispatch::{Dispatcher, Ended, Feed};
-use keeper::Keeper;
-use messages::{Stop, Work};
+use dispatch::{Dispatcher, Ended};
+use generation::{Generation, Graph};
+use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
+use ledger::Ledger;
+use messages::{Keep, Stop, Work};
 use suspects::Suspects;
-use worker::Graph;
+use worker::Common;
 
 pub use suspects::forget;
 
@@ -60,15 +66,18 @@ pub enum Outcome {
 /// A plan whose sinks are open and whose earlier output is known: ready to go.
 pub struct Topology {
     feeds: Vec<Feed>,
-    graph: Arc<Graph>,
+    generation: Arc<Generation>,
     sinks: Vec<OpenSink>,
     progress: Progress,
     budget: Budget,
     footprint: crate::plan::Footprint,
     allowed: Allowed,
+    commit_age: Option<Duration>,
     workers: usize,
     stats: Arc<Stats>,
     metrics: Arc<Metrics>,
+    /// Sinks that write to disks of this machine, and where.
+    folders: Vec<(Arc<str>, PathBuf)>,
 }
 
 struct OpenSink {
@@ -90,12 +99,17 @@ impl Topology {
         let stats = Arc::new(Stats::new(&plan, Arc::clone(&metrics)));
         let mut graph = Graph::new(&plan.stages, plan.rejects.is_some());
         let budget = Budget::new(plan.memory.budget, slots(plan.workers), &metrics);
-        let (mut feeds, mut sinks) = (Vec::new(), Vec::new());
+        let named = plan.stages.iter().zip(plan.folders());
+        let folders =
+            named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
+        let folders = folders.collect();
+        let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
                 Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
                 Role::Transform(_) => {}
                 Role::Sink(sink, identity) => {
+                    identities.push(identity.clone());
                     let opened = open_sink(sink, identity, Scope::Sink, changes);
                     let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
                     let committed = vec![history.coverage()];
@@ -106,15 +120,29 @@ impl Topology {
         if let Some((sink, identity)) = plan.rejects {
             let name: Arc<str> = Arc::from("rejects");
             let stages = identity.stages.clone();
+            identities.push(identity.clone());
             let opened = open_sink(sink, identity, Scope::Rejects, changes);
             let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
-        let Plan { footprint, allowed, workers, .. } = plan;
-        let graph = Arc::new(graph);
-        Ok(Self { feeds, graph, sinks, progress, budget, footprint, allowed, workers, stats, metrics })
+        let Plan { footprint, allowed, commit_age, workers, .. } = plan;
+        let generation = Arc::new(Generation::new(0, graph, identities));
+        Ok(Self {
+            feeds,
+            generation,
+            sinks,
+            progress,
+            budget,
+            footprint,
+            allowed,
+            commit_age,
+            workers,
+            stats,
+            metrics,
+            folders,
+        })
     }
 
     /// The counters, to be read while it runs.
@@ -134,33 +162,30 @@ impl Topology {
         let capacity = slots(self.workers);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
         let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
-            Ok(suspects) => Arc::new(suspects),
+            Ok(suspects) => suspects,
             Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
         };
         let (work_sender, work) = async_channel::bounded::<Work>(capacity);
         let (done_sender, done) = async_channel::unbounded();
-        let mut threads = Vec::new();
-        let mut outboxes = Vec::new();
-        for sink in self.sinks {
-            // Bounded by the permits.
-            let (outbox, inbox) = async_channel::unbounded();
-            outboxes.push(outbox);
-            let OpenSink { name, stage, writer, committed, .. } = sink;
-            let (stats, stop) = (Arc::clone(&self.stats), stop.clone());
-            let keeper = Keeper { name: Arc::clone(&name), stage, writer, committed, inbox };
-            threads.push(spawn(format!("sink-{name}"), move || keeper.run(&stats, &stop)));
-        }
+        let ledger = Arc::new(Ledger::new(self.sinks.len()));
+        let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
+        let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
+        let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
+        let common = Arc::new(common);
         for number in 0..self.workers {
-            let (graph, stats, stop) = (Arc::clone(&self.graph), Arc::clone(&self.stats), stop.clone());
+            let (common, generation) = (Arc::clone(&common), Arc::clone(&self.generation));
             let (work, done) = (work.clone(), done_sender.clone());
-            let suspects = Arc::clone(&suspects);
-            let worker = move || worker::work(&graph, &work, &done, &stats, &suspects, &stop);
+            let worker = move || worker::work(number, &common, &generation, &work, &done);
             threads.push(spawn(format!("worker-{number}"), worker));
         }
+        drop(common);
         self.metrics.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
         self.metrics.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
-        let gauge = watch(&self.metrics, &self.stats, work);
+        let folders = self.folders;
+        let ticks = self.commit_age.map(|_| tokio::spawn(tick(outboxes.clone())));
+        let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
+        let (_exchange, generations) = tokio::sync::watch::channel(self.generation);
         let dispatcher = Dispatcher {
             progress: self.progress,
             footprint: self.footprint,
@@ -169,6 +194,8 @@ impl Topology {
             done: done_sender,
             stats: self.stats,
             suspects: Arc::clone(&suspects),
+            ledger,
+            generations,
             stop: stop.clone(),
             allowed: self.allowed,
             left: limit,
@@ -178,6 +205,9 @@ impl Topology {
             stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
         }
         gauge.abort();
+        if let Some(ticks) = ticks {
+            ticks.abort();
+        }
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         self.metrics.workers.set(0);
         if joined.is_err() {
@@ -258,33 +288,37 @@ fn join(threads: Vec<Thread>) {
     }
 }
 
-/// How often gauges are set.
-const GAUGE_EVERY: Duration = Duration::from_millis(250);
-/// Over how many of these spans a rate is taken.
-const RATE_SPANS: usize = 20;
+/// Starts a thread for each sink; returns them, and where each takes its messages.
+fn start_keepers(
+    sinks: Vec<OpenSink>,
+    age: Option<Duration>,
+    stats: &Arc<Stats>,
+    ledger: &Arc<Ledger>,
+    stop: &Stop,
+) -> (Vec<Thread>, Vec<async_channel::Sender<Keep>>) {
+    let keepers = sinks.into_iter().enumerate().map(|(place, sink)| {
+        // Bounded by the permits.
+        let (outbox, inbox) = async_channel::unbounded();
+        let OpenSink { name, stage, writer, committed, .. } = sink;
+        let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
+        let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
+        let (rules, pending, thread) = (Rules { batches, age }, Pending::default(), format!("sink-{name}"));
+        let keeper = Keeper { name, stage, place, writer, committed, inbox, rules, generation: 0, pending };
+        (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
+    });
+    keepers.unzip()
+}
 
-/// Sets the gauges that nobody else does: what waits for a worker, and each stage's rate.
-fn watch(metrics: &Metrics, stats: &Arc<Stats>, queue: async_channel::Receiver<Work>) -> tokio::task::JoinHandle<()> {
-    let gauge = metrics.queue_batches.with_label_values(&["work"]);
-    let rates: Vec<_> =
-        stats.stages.iter().map(|s| metrics.records_per_second.with_label_values(&[&*s.name, s.kind])).collect();
-    let stats = Arc::clone(stats);
-    let queue = queue.downgrade();
-    tokio::spawn(async move {
-        let records = || stats.stages.iter().map(|stage| stage.records_in.load(Relaxed)).collect::<Vec<_>>();
-        let mut past = VecDeque::from([(Instant::now(), records())]);
-        while let Some(queue) = queue.upgrade() {
-            gauge.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
-            drop(queue);
-            tokio::time::sleep(GAUGE_EVERY).await;
-            let now = (Instant::now(), records());
-            let (then, before) = past.front().unwrap_or(&now);
-            let seconds = (now.0 - *then).as_secs_f64().max(f64::MIN_POSITIVE);
-            for (rate, (now, before)) in rates.iter().zip(now.1.iter().zip(before)) {
-                rate.set((now - before) as f64 / seconds);
-            }
-            past.push_back(now);
-            past.drain(..past.len().saturating_sub(RATE_SPANS));
+/// How often sinks look whether something has waited for too long.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Tells the sinks that time goes by; those that are busy see it by themselves.
+async fn tick(outboxes: Vec<async_channel::Sender<Keep>>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        for outbox in outboxes.iter().filter(|outbox| outbox.is_empty()) {
+            // A sink that has ended needs no ticks.
+            let _ = outbox.send(Keep::Tick).await;
         }
-    })
+    }
 }

@@ -9,8 +9,10 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float32Type;
 use sketches_ddsketch::{Config, DDSketch};
 
+use super::drift::{Drift, Drifted};
 use crate::batch::{Reject, RejectCode};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, unix_seconds};
+use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
 
@@ -22,6 +24,8 @@ pub struct Stats {
     pub stages: Vec<StageStats>,
     /// When the run began.
     pub started: Instant,
+    /// Per worker, time spent at work, in nanoseconds.
+    pub workers: Vec<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,6 +61,8 @@ pub struct StageStats {
 pub struct ErrorStats {
     model: String,
     sketch: Mutex<DDSketch>,
+    /// Where the model's card tells of errors.
+    drift: Mutex<Option<Drift>>,
 }
 
 /// The distribution so far, in the loss of the model, per record.
@@ -77,7 +83,9 @@ impl Stats {
         let stages = plan.stages.iter().map(|stage| {
             let (role, error) = match &stage.role {
                 Role::Source(..) => ("source", None),
-                Role::Transform(transform) => ("transform", transform.model().map(ErrorStats::new)),
+                Role::Transform(transform) => {
+                    ("transform", transform.model().map(|model| ErrorStats::new(model, &plan.models)))
+                }
                 Role::Sink(..) => ("sink", None),
             };
             for code in RejectCode::ALL {
@@ -101,7 +109,8 @@ impl Stats {
             let labels = [model.name(), model.digest(), model.kind()];
             metrics.model_info.with_label_values(&labels).set(1);
         }
-        Self { stages: stages.collect(), started: Instant::now(), metrics }
+        let workers = (0..plan.workers).map(|_| AtomicU64::new(0)).collect();
+        Self { stages: stages.collect(), started: Instant::now(), workers, metrics }
     }
 
     /// One batch went through a stage.
@@ -116,12 +125,21 @@ impl Stats {
         self.metrics.batches.with_label_values(&labels).inc();
         self.metrics.batch_seconds.with_label_values(&labels).observe(took.as_secs_f64());
         let Some(output) = output else { return };
+        if stats.role == "source" {
+            self.metrics.last_record.with_label_values(&[&stats.name]).set(unix_seconds());
+        }
         stats.records_out.fetch_add(output.num_rows() as u64, Relaxed);
         self.metrics.records_out.with_label_values(&labels).inc_by(output.num_rows() as u64);
         self.metrics.bytes_out.with_label_values(&labels).inc_by(output.get_array_memory_size() as u64);
         if let Some(error) = &stats.error {
             error.observe(&self.metrics, &stats.name, output);
         }
+    }
+
+    /// A worker was at work for so long.
+    pub(super) fn worked(&self, worker: usize, took: Duration) {
+        self.workers[worker].fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.metrics.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
     }
 
     /// A stage refused these.
@@ -135,9 +153,12 @@ impl Stats {
         }
     }
 
-    /// A sink has committed so much in all.
-    pub(super) fn committed(&self, stage: usize, written: Written) {
-        let stats = &self.stages[stage];
+    /// A sink, whose place is given where it is no dataset of rejects, has committed so much in all; the last commit took
+    /// so long.
+    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: Written, took: Duration) {
+        self.metrics.commit_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
+        self.metrics.last_commit.with_label_values(&[name]).set(unix_seconds());
+        let Some(stats) = stage.map(|stage| &self.stages[stage]) else { return };
         let mut before = stats.written.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics.files.with_label_values(&[&stats.name]).inc_by(written.files - before.files);
         self.metrics.file_bytes.with_label_values(&[&stats.name]).inc_by(written.bytes - before.bytes);
@@ -184,8 +205,18 @@ impl StageStats {
 }
 
 impl ErrorStats {
-    fn new(model: &str) -> Self {
-        Self { model: model.to_owned(), sketch: Mutex::new(DDSketch::new(Config::defaults())) }
+    fn new(model: &str, models: &[Arc<Model>]) -> Self {
+        let (model, sketch) = (model.to_owned(), Mutex::new(DDSketch::new(Config::defaults())));
+        let errors = Self { model, sketch, drift: Mutex::new(None) };
+        errors.refer_to(models);
+        errors
+    }
+
+    /// Measures drift against the card that the model has now.
+    fn refer_to(&self, models: &[Arc<Model>]) {
+        let model = models.iter().find(|model| model.name() == self.model);
+        let card = model.and_then(|model| model.card()?.reconstruction_error.as_ref());
+        *self.drift.lock().unwrap_or_else(PoisonError::into_inner) = card.and_then(Drift::new);
     }
 
     /// The model whose error it is.
@@ -201,6 +232,16 @@ impl ErrorStats {
         for error in errors.iter().flatten() {
             histogram.observe(f64::from(error));
             sketch.add(f64::from(error));
+        }
+        drop(sketch);
+        let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(drift) = drift.as_mut() else { return };
+        let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
+        let labels = [stage, &self.model];
+        metrics.anomalies.with_label_values(&labels).inc_by(unusual as u64);
+        if let Some(Drifted { zscore, psi }) = drift.drifted() {
+            metrics.error_zscore.with_label_values(&labels).set(zscore);
+            metrics.error_drift.with_label_values(&labels).set(psi);
         }
     }
 

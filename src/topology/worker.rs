@@ -6,103 +6,48 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 
+use super::generation::{Generation, Part, Transforms};
+use super::ledger::Ledger;
 use super::messages::{Carried, Done, Stop, Work};
 use super::rejected::Refused;
 use super::stats::Stats;
 use super::suspects::Suspects;
 use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
-use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::plan::{Role, Stage};
 use crate::transform::{Transform, TransformPlan};
 
-/// A stage as the workers see it: sources and sinks do nothing here.
-pub(super) struct Node {
-    pub(super) name: Arc<str>,
-    pub(super) inputs: Vec<usize>,
-    pub(super) part: Part,
+/// What all workers have in common.
+pub(super) struct Common {
+    pub(super) stats: Arc<Stats>,
+    pub(super) suspects: Arc<Suspects>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) stop: Stop,
 }
 
-pub(super) enum Part {
-    Source,
-    Transform(Arc<dyn TransformPlan>),
-    /// With the schema of what it takes.
-    Sink(arrow::datatypes::SchemaRef),
-}
-
-/// The graph, shared by all workers.
-pub(super) struct Graph {
-    pub(super) nodes: Vec<Node>,
-    /// How many stages take each node's output.
-    consumers: Vec<usize>,
-    /// Whether rejects are kept: then they are the last output.
-    pub(super) keeps_rejects: bool,
-    /// Per node, the source rows whose rejects by it are kept already.
-    rejected: Vec<Coverage>,
-}
-
-impl Graph {
-    pub(super) fn new(stages: &[Stage], keeps_rejects: bool) -> Self {
-        let nodes: Vec<Node> = stages
-            .iter()
-            .map(|stage| {
-                let part = match &stage.role {
-                    Role::Source(..) => Part::Source,
-                    Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
-                    Role::Sink(..) => {
-                        let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        Part::Sink(schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty())))
-                    }
-                };
-                Node { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
-            })
-            .collect();
-        let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
-        let consumers = (0..nodes.len()).map(uses).collect();
-        let rejected = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, rejected }
-    }
-
-    /// Learns what rejects are kept already: `of` says it for a stage's name. Returns what it learned, for each stage
-    /// that can refuse records.
-    pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
-        let mut all = Vec::new();
-        for (node, rejected) in self.nodes.iter().zip(&mut self.rejected) {
-            if !matches!(node.part, Part::Sink(_)) {
-                *rejected = of(&node.name).unwrap_or_default();
-                all.push(rejected.clone());
-            }
-        }
-        all
-    }
-}
-
-/// Works until the channel closes. Everything that a worker owns is made here, on its own thread.
+/// Works until the channel closes. Everything that a worker owns is made here, on its own thread; `first` is the
+/// generation that it makes ready before the first batch comes.
 pub(super) fn work(
-    graph: &Graph,
+    place: usize,
+    common: &Common,
+    first: &Arc<Generation>,
     work: &async_channel::Receiver<Work>,
     done: &async_channel::Sender<Done>,
-    stats: &Stats,
-    suspects: &Suspects,
-    stop: &Stop,
 ) {
-    let mut transforms: Vec<Option<Box<dyn Transform>>> = Vec::new();
-    for node in &graph.nodes {
-        let built = match &node.part {
-            Part::Transform(plan) => plan.build().map(Some),
-            Part::Source | Part::Sink(_) => Ok(None),
-        };
-        match built {
-            Ok(transform) => transforms.push(transform),
-            Err(error) => return stop.fail(&node.name, error),
-        }
-    }
-    let mut worker = Worker { graph, transforms, stats };
-    while let Ok(Work { number, source, batch, condemned, permit }) = work.recv_blocking() {
-        let carried = worker.carry(source, batch, condemned);
+    let Common { stats, suspects, ledger, stop } = common;
+    let mut worker = match Worker::new(first, stats) {
+        Ok(worker) => worker,
+        Err((name, error)) => return stop.fail(&name, error),
+    };
+    while let Ok(Work { number, source, batch, condemned, generation, permit }) = work.recv_blocking() {
+        let begun = Instant::now();
+        let carried = worker.change(&generation).and_then(|()| worker.carry(source, batch, condemned));
+        stats.worked(place, begun.elapsed());
         suspects.end(number);
         let message = match carried {
-            Ok(result) => Done::Batch { number, result: Box::new(result), permit },
+            Ok(mut result) => {
+                ledger.refused(number, std::mem::take(&mut result.refused).into_iter());
+                Done::Batch { number, result: Box::new(result), generation, permit }
+            }
             Err((name, error)) => {
                 stop.fail(&name, error);
                 Done::Failed { number }
@@ -115,19 +60,32 @@ pub(super) fn work(
 }
 
 struct Worker<'a> {
-    graph: &'a Graph,
-    transforms: Vec<Option<Box<dyn Transform>>>,
+    generation: Arc<Generation>,
+    transforms: Transforms,
     stats: &'a Stats,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    fn new(generation: &Arc<Generation>, stats: &'a Stats) -> Result<Self, (Arc<str>, StageError)> {
+        Ok(Self { transforms: generation.transforms()?, generation: Arc::clone(generation), stats })
+    }
+
+    /// Goes over to another generation, and lets go of the models of the one before.
+    fn change(&mut self, generation: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
+        if self.generation.number != generation.number {
+            *self = Self::new(generation, self.stats)?;
+        }
+        Ok(())
+    }
+
     fn carry(
         &mut self,
         source: usize,
         mut input: SourceBatch,
         condemned: bool,
     ) -> Result<Carried, (Arc<str>, StageError)> {
-        let graph = self.graph;
+        let generation = Arc::clone(&self.generation);
+        let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
         let mut refused = Refused::new(input.batch.clone());
         if condemned {
@@ -172,11 +130,12 @@ impl Worker<'_> {
                 })),
             }
         }
+        let list = refused.list().to_vec();
         if graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
             outputs.push(refused.into_batch().map_err(|error| (name, error))?);
         }
-        Ok(Carried { outputs })
+        Ok(Carried { outputs, refused: list })
     }
 
     fn apply(

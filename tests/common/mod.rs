@@ -15,7 +15,7 @@ use latentflow::context::Limits;
 use latentflow::coverage::{Coverage, Progress};
 use latentflow::error::StageError;
 use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
-use latentflow::sink::{History, Identity, Sink, Writer, Written};
+use latentflow::sink::{Durable, History, Identity, Sink, Writer, Written};
 use latentflow::source::{BatchSize, Opened, Source, origin_fields};
 use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
@@ -51,7 +51,7 @@ impl Source for Numbers {
             let batch = Batch::new(records, Provenance::rows(Arc::clone(&split), range));
             Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
         });
-        Ok(Opened { batches: Box::pin(tokio_stream::iter(batches)), total: Some(rows) })
+        Ok(Opened { batches: Box::pin(tokio_stream::iter(batches)), total: Some(rows), fates: None })
     }
 }
 
@@ -136,7 +136,7 @@ struct MemoWriter {
 }
 
 impl Writer for MemoWriter {
-    fn write(&mut self, batch: &Batch) -> Result<(), StageError> {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
         if self.memo.fails_at == Some(self.batches) {
             return Err(StageError::Other("the disk is full".to_owned()));
         }
@@ -152,7 +152,7 @@ impl Writer for MemoWriter {
             kept.rows.push((source.value(place).to_owned(), row.value(place)));
         }
         self.pending.insert(&batch.provenance);
-        Ok(())
+        Ok(Durable::Nothing)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -198,5 +198,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         state: None,
         rejects: None,
         allowed: Allowed { share: 1.0, number: None },
+        commit_age: None,
+        grace: None,
     }
 }

@@ -1,0 +1,112 @@
+//! Reads the sources: those that end one after another, in the file's order, and beside them, by arrival, those that do not.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+
+use crate::batch::{Fate, SourceBatch};
+use crate::coverage::Progress;
+use crate::error::StageError;
+use crate::source::Source;
+
+/// A source and its place in the plan.
+pub(super) struct Feed {
+    pub(super) stage: usize,
+    pub(super) name: Arc<str>,
+    pub(super) source: Box<dyn Source>,
+}
+
+/// What comes from a source.
+pub(super) enum Arrival {
+    /// It is open: how many records it will give, and where it wants to hear of them, as far as that is so.
+    Opened {
+        stage: usize,
+        total: Option<u64>,
+        fates: Option<UnboundedSender<Fate>>,
+    },
+    Batch {
+        stage: usize,
+        batch: SourceBatch,
+    },
+    /// It cannot go on: nothing more will come.
+    Failed {
+        name: Arc<str>,
+        error: StageError,
+    },
+}
+
+/// Sources that are being read. Dropped, it stops reading.
+pub(super) struct Arrivals {
+    arrivals: Receiver<Arrival>,
+    /// Readers that have not come to their end.
+    readers: JoinSet<()>,
+}
+
+impl Arrivals {
+    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress) -> Self {
+        let (sender, arrivals) = mpsc::channel(1);
+        let mut readers = JoinSet::new();
+        let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_endless());
+        for queue in endless.into_iter().map(|feed| vec![feed]).chain([ending]).filter(|queue| !queue.is_empty()) {
+            let (sender, progress) = (sender.clone(), progress.clone());
+            readers.spawn(async move {
+                for feed in queue {
+                    if !read(feed, &progress, &sender).await {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { arrivals, readers }
+    }
+
+    /// What comes next; `None` once every source has said that it has no more.
+    pub(super) async fn next(&mut self) -> Option<Arrival> {
+        if let Some(arrival) = self.arrivals.recv().await {
+            return Some(arrival);
+        }
+        // The channel closes when readers end, for whatever reason: one that panicked has not said that it is done.
+        while let Some(ended) = self.readers.join_next().await {
+            if ended.is_err() {
+                let error = StageError::Other("its reader panicked".to_owned());
+                return Some(Arrival::Failed { name: Arc::from("sources"), error });
+            }
+        }
+        None
+    }
+}
+
+/// Reads one source to its end. `false`: nothing more is to be read.
+async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool {
+    let Feed { stage, name, source } = feed;
+    let progress = progress.clone();
+    // Opening lists folders and reads footers: not on a thread that others wait for.
+    let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
+    let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
+    let mut batches = match opened {
+        Ok(opened) => {
+            let arrival = Arrival::Opened { stage, total: opened.total, fates: opened.fates };
+            if sender.send(arrival).await.is_err() {
+                return false;
+            }
+            opened.batches
+        }
+        Err(error) => {
+            // Who does not listen any more has its reasons to end, and tells them.
+            let _ = sender.send(Arrival::Failed { name, error }).await;
+            return false;
+        }
+    };
+    while let Some(batch) = batches.next().await {
+        let (arrival, sound) = match batch {
+            Ok(batch) => (Arrival::Batch { stage, batch }, true),
+            Err(error) => (Arrival::Failed { name: Arc::clone(&name), error }, false),
+        };
+        if sender.send(arrival).await.is_err() || !sound {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,109 @@
+//! The graph with one set of models: what workers carry a batch through, made ready before it is exchanged for another.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::coverage::Coverage;
+use crate::error::StageError;
+use crate::plan::{Role, Stage};
+use crate::sink::Identity;
+use crate::transform::{Transform, TransformPlan};
+
+/// One instance of every transform, by the place of its stage.
+pub(super) type Transforms = Vec<Option<Box<dyn Transform>>>;
+
+/// A graph and who its sinks write as; batches carry theirs, so that all of them change at one number.
+pub(super) struct Generation {
+    /// Counted from 0; the models of a higher number are newer.
+    pub(super) number: u64,
+    pub(super) graph: Graph,
+    /// Of each sink, in order; the rejects come last, where they are kept.
+    pub(super) identities: Vec<Identity>,
+    ready: Mutex<Vec<Transforms>>,
+}
+
+impl Generation {
+    pub(super) fn new(number: u64, graph: Graph, identities: Vec<Identity>) -> Self {
+        Self { number, graph, identities, ready: Mutex::default() }
+    }
+
+    /// The transforms for one worker: those that are ready, or new ones.
+    pub(super) fn transforms(&self) -> Result<Transforms, (Arc<str>, StageError)> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        ready.map_or_else(|| self.graph.build(), Ok)
+    }
+
+    /// Keeps transforms that were made ahead for a worker to come.
+    pub(super) fn keep_ready(&self, transforms: Transforms) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(transforms);
+    }
+}
+
+/// A stage as the workers see it: sources and sinks do nothing here.
+pub(super) struct Node {
+    pub(super) name: Arc<str>,
+    pub(super) inputs: Vec<usize>,
+    pub(super) part: Part,
+}
+
+pub(super) enum Part {
+    Source,
+    Transform(Arc<dyn TransformPlan>),
+    /// With the schema of what it takes.
+    Sink(arrow::datatypes::SchemaRef),
+}
+
+/// The graph, shared by all workers.
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    /// How many stages take each node's output.
+    pub(super) consumers: Vec<usize>,
+    /// Whether rejects are kept: then they are the last output.
+    pub(super) keeps_rejects: bool,
+    /// Per node, the source rows whose rejects by it are kept already.
+    pub(super) rejected: Vec<Coverage>,
+}
+
+impl Graph {
+    pub(super) fn new(stages: &[Stage], keeps_rejects: bool) -> Self {
+        let nodes: Vec<Node> = stages
+            .iter()
+            .map(|stage| {
+                let part = match &stage.role {
+                    Role::Source(..) => Part::Source,
+                    Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
+                    Role::Sink(..) => {
+                        let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
+                        Part::Sink(schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty())))
+                    }
+                };
+                Node { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
+            })
+            .collect();
+        let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
+        let consumers = (0..nodes.len()).map(uses).collect();
+        let rejected = vec![Coverage::default(); nodes.len()];
+        Self { nodes, consumers, keeps_rejects, rejected }
+    }
+
+    /// An instance of every transform.
+    fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
+        let build = |node: &Node| match &node.part {
+            Part::Transform(plan) => plan.build().map(Some).map_err(|error| (Arc::clone(&node.name), error)),
+            Part::Source | Part::Sink(_) => Ok(None),
+        };
+        self.nodes.iter().map(build).collect()
+    }
+
+    /// Learns what rejects are kept already: `of` says it for a stage's name. Returns what it learned, for each stage
+    /// that can refuse records.
+    pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
+        let mut all = Vec::new();
+        for (node, rejected) in self.nodes.iter().zip(&mut self.rejected) {
+            if !matches!(node.part, Part::Sink(_)) {
+                *rejected = of(&node.name).unwrap_or_default();
+                all.push(rejected.clone());
+            }
+        }
+        all
+    }
+}

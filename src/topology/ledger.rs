@@ -1,0 +1,121 @@
+//! Which batches are durable in every sink, and who wants to know what became of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::batch::{Fate, Provenance, Reject};
+
+/// Follows each batch from its dispatch until every sink has it.
+pub(super) struct Ledger {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The number of the batch that has waited longest.
+    first: u64,
+    waiting: VecDeque<Waiting>,
+    /// Per sink, the number below which everything is durable.
+    durable: Vec<u64>,
+    /// Sources that listen, by their place in the plan.
+    listeners: BTreeMap<usize, UnboundedSender<Fate>>,
+}
+
+struct Waiting {
+    source: usize,
+    since: Instant,
+    /// Kept only where somebody listens.
+    fate: Option<Fate>,
+}
+
+impl Ledger {
+    /// For so many sinks, rejects counted as one.
+    pub(super) fn new(sinks: usize) -> Self {
+        let durable = vec![0; sinks];
+        let state = State { first: 0, waiting: VecDeque::new(), durable, listeners: BTreeMap::new() };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells `listener` from now on what becomes of the batches of a source.
+    pub(super) fn listen(&self, source: usize, listener: UnboundedSender<Fate>) {
+        self.state().listeners.insert(source, listener);
+    }
+
+    /// The next number is on its way.
+    pub(super) fn begin(&self, source: usize, provenance: &Arc<Provenance>) {
+        let mut state = self.state();
+        let listened = state.listeners.contains_key(&source);
+        let fate = listened.then(|| Fate { provenance: Arc::clone(provenance), refused: Vec::new() });
+        state.waiting.push_back(Waiting { source, since: Instant::now(), fate });
+    }
+
+    /// Stages refused these records of a batch.
+    pub(super) fn refused(&self, number: u64, rejects: impl Iterator<Item = (Arc<str>, Reject)>) {
+        let mut state = self.state();
+        let place = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok());
+        let waiting = place.and_then(|place| state.waiting.get_mut(place));
+        if let Some(fate) = waiting.and_then(|waiting| waiting.fate.as_mut()) {
+            fate.refused.extend(rejects);
+        }
+    }
+
+    /// A sink has made everything below this number durable.
+    pub(super) fn durable(&self, sink: usize, below: u64) {
+        let mut state = self.state();
+        state.durable[sink] = below;
+        let done = state.durable.iter().copied().min().unwrap_or(0);
+        while state.first < done {
+            let Some(Waiting { source, fate, .. }) = state.waiting.pop_front() else { return };
+            state.first += 1;
+            if let (Some(fate), Some(listener)) = (fate, state.listeners.get(&source)) {
+                // Who does not listen any more has ended.
+                let _ = listener.send(fate);
+            }
+        }
+    }
+
+    /// For how long the oldest record has waited that is not durable yet; `None` where none waits.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.state().waiting.front().map(|waiting| waiting.since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::batch::{RejectCode, Split};
+
+    fn rows(row: u64) -> Arc<Provenance> {
+        Arc::new(Provenance::rows(Split::new("s"), row..row + 1))
+    }
+
+    #[test]
+    fn a_fate_is_told_in_order_once_the_slowest_sink_has_the_batch() {
+        let ledger = Ledger::new(2);
+        let (sender, mut fates) = tokio::sync::mpsc::unbounded_channel();
+        ledger.listen(7, sender);
+        assert!(ledger.oldest().is_none());
+        for row in 0..3 {
+            ledger.begin(if row == 1 { 5 } else { 7 }, &rows(row));
+        }
+        ledger.refused(2, [(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))].into_iter());
+        ledger.durable(0, 3);
+        assert!(fates.try_recv().is_err(), "the other sink has nothing yet");
+        assert!(ledger.oldest().is_some());
+        ledger.durable(1, 2);
+        assert_eq!(fates.try_recv().unwrap().provenance, rows(0));
+        assert!(fates.try_recv().is_err(), "nobody listens for the other source");
+        ledger.durable(1, 3);
+        let last = fates.try_recv().unwrap();
+        assert_eq!((last.provenance, &*last.refused[0].1.reason), (rows(2), "no"));
+        assert!(ledger.oldest().is_none());
+    }
+}
