@@ -4,6 +4,7 @@ mod digest;
 mod graph;
 mod memory;
 mod render;
+mod restart;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use serde_json::Value;
 
 use crate::context::{Context, Limits};
 use crate::error::Fault;
@@ -30,6 +32,7 @@ use memory::{Needs, Share};
 
 pub use memory::{Footprint, Memory};
 pub use render::GraphFormat;
+pub use restart::{Outline, reasons_to_restart};
 
 /// A pipeline that is ready to run.
 pub struct Plan {
@@ -55,6 +58,8 @@ pub struct Plan {
     pub allowed: Allowed,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
+    /// The pipeline as it was written.
+    pub written: Value,
     /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
     pub grace: Option<Duration>,
 }
@@ -241,6 +246,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
         grace,
+        written: spec.written,
     })
 }
 

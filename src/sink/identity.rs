@@ -116,6 +116,13 @@ impl History {
     }
 }
 
+impl History {
+    /// Whether what [`History::admit`] refuses comes of other models alone: the same stages, with the same options.
+    pub fn differs_by_models_alone(&self, mine: &Identity) -> bool {
+        self.writers.iter().all(|(found, _)| found.digest == mine.digest || mine.is_but_for_models(found))
+    }
+}
+
 /// What an output's rows depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -134,6 +141,13 @@ impl Identity {
         found: &'a Self,
     ) -> impl Iterator<Item = (&'a String, &'a StageIdentity, &'a StageIdentity)> {
         self.stages.iter().filter_map(|(name, mine)| Some((name, mine, found.stages.get(name)?)))
+    }
+
+    fn is_but_for_models(&self, found: &Self) -> bool {
+        let same = |(name, stage): (&String, &StageIdentity)| {
+            found.stages.get(name).is_some_and(|other| (&stage.kind, &stage.options) == (&other.kind, &other.options))
+        };
+        self.stages.len() == found.stages.len() && self.stages.iter().all(same)
     }
 
     /// What differs from an earlier writer, in words.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Instant;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
@@ -60,10 +60,7 @@ impl Notices {
 
     /// The next notice; `None` if there is none until `end`.
     pub(super) fn next(&self, end: Instant) -> Option<Notice> {
-        match self.notices.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(notice) => Some(notice),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.notices.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Whether notices were lost since the last time that this was asked.

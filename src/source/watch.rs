@@ -1,7 +1,7 @@
 //! Watches a folder or a bucket: files that come are journalled, then read, until nobody wants more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -169,7 +169,7 @@ impl Watch {
     }
 
     /// A folder has come: what is in it may still be written.
-    fn look_into(&mut self, path: &PathBuf) {
+    fn look_into(&mut self, path: &Path) {
         let files = self.field.as_ref().map(|field| field.look(path));
         self.found(files.unwrap_or_default());
     }

@@ -28,6 +28,8 @@ pub struct Spec {
     pub stages: Vec<StageTable>,
     /// Everything beside models and stages.
     pub settings: Settings,
+    /// All of it as it was read, layers put together.
+    pub written: Value,
     /// Where each key stands, for messages.
     pub places: Places,
 }
@@ -177,6 +179,7 @@ pub fn parse(
 ) -> Result<Spec, Problems> {
     let mut places = Places::of(path, text)?;
     let merged = layers::merge(path, text, variables, sets, &mut places)?;
+    let written = merged.clone();
     let (models, stages, rest) = tables(merged);
     let (settings, mut faults) = kind::read::<Settings>(rest);
     let settings = settings.unwrap_or_default();
@@ -211,10 +214,10 @@ pub fn parse(
         return Err(Problems::partial(
             &places,
             faults,
-            Spec { name, models, stages, settings, places: places.clone() },
+            Spec { name, models, stages, settings, written, places: places.clone() },
         ));
     }
-    Ok(Spec { name, models, stages, settings, places })
+    Ok(Spec { name, models, stages, settings, written, places })
 }
 
 type Tables = Result<Map<String, Value>, Fault>;

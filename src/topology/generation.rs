@@ -29,7 +29,7 @@ impl Generation {
     /// The transforms for one worker: those that are ready, or new ones.
     pub(super) fn transforms(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        ready.map_or_else(|| self.graph.build(), Ok)
+        ready.map_or_else(|| self.graph.build_warm(), Ok)
     }
 
     /// Keeps transforms that were made ahead for a worker to come.
@@ -83,6 +83,17 @@ impl Graph {
         let consumers = (0..nodes.len()).map(uses).collect();
         let rejected = vec![Coverage::default(); nodes.len()];
         Self { nodes, consumers, keeps_rejects, rejected }
+    }
+
+    /// An instance of every transform, warmed up.
+    pub(super) fn build_warm(&self) -> Result<Transforms, (Arc<str>, StageError)> {
+        let mut transforms = self.build()?;
+        for (node, transform) in self.nodes.iter().zip(&mut transforms) {
+            if let Some(transform) = transform {
+                transform.warm_up().map_err(|error| (Arc::clone(&node.name), error))?;
+            }
+        }
+        Ok(transforms)
     }
 
     /// An instance of every transform.

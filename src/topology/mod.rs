@@ -9,6 +9,7 @@ mod arrivals;
 mod budget;
 mod dispatch;
 mod drift;
+mod exchange;
 mod gauges;
 mod generation;
 mod keeper;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::plan::{Allowed, Plan, Role, slots};
+use crate::plan::{Allowed, Outline, Plan, Role, slots};
 use crate::sink::{History, Identity, Scope, Sink, Writer};
 use crate::store::Location;
 
@@ -41,6 +42,7 @@ use messages::{Keep, Stop, Work};
 use suspects::Suspects;
 use worker::Common;
 
+pub use exchange::{Exchange, Exchanged};
 pub use suspects::forget;
 
 pub use stats::{ErrorSummary, RECONSTRUCTION_ERROR, StageStats, Stats};
@@ -66,7 +68,7 @@ pub enum Outcome {
 /// A plan whose sinks are open and whose earlier output is known: ready to go.
 pub struct Topology {
     feeds: Vec<Feed>,
-    generation: Arc<Generation>,
+    exchange: Arc<Exchange>,
     sinks: Vec<OpenSink>,
     progress: Progress,
     budget: Budget,
@@ -96,7 +98,7 @@ impl Topology {
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
     pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
-        let stats = Arc::new(Stats::new(&plan, Arc::clone(&metrics)));
+        let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), Outline::of(&plan));
         let mut graph = Graph::new(&plan.stages, plan.rejects.is_some());
         let budget = Budget::new(plan.memory.budget, slots(plan.workers), &metrics);
         let named = plan.stages.iter().zip(plan.folders());
@@ -128,10 +130,10 @@ impl Topology {
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
         let Plan { footprint, allowed, commit_age, workers, .. } = plan;
-        let generation = Arc::new(Generation::new(0, graph, identities));
+        let exchange = Exchange::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
             feeds,
-            generation,
+            exchange: Arc::new(exchange),
             sinks,
             progress,
             budget,
@@ -148,6 +150,11 @@ impl Topology {
     /// The counters, to be read while it runs.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
+    }
+
+    /// By which models are exchanged while it runs.
+    pub fn exchange(&self) -> Arc<Exchange> {
+        Arc::clone(&self.exchange)
     }
 
     /// Records that earlier runs have committed to every sink.
@@ -173,9 +180,10 @@ impl Topology {
         let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
         let common = Arc::new(common);
         for number in 0..self.workers {
-            let (common, generation) = (Arc::clone(&common), Arc::clone(&self.generation));
+            let (common, generations) = (Arc::clone(&common), self.exchange.generations());
             let (work, done) = (work.clone(), done_sender.clone());
-            let worker = move || worker::work(number, &common, &generation, &work, &done);
+            let runtime = tokio::runtime::Handle::current();
+            let worker = move || worker::work(number, &common, generations, &work, &done, &runtime);
             threads.push(spawn(format!("worker-{number}"), worker));
         }
         drop(common);
@@ -185,7 +193,6 @@ impl Topology {
         let ticks = self.commit_age.map(|_| tokio::spawn(tick(outboxes.clone())));
         let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
-        let (_exchange, generations) = tokio::sync::watch::channel(self.generation);
         let dispatcher = Dispatcher {
             progress: self.progress,
             footprint: self.footprint,
@@ -195,7 +202,7 @@ impl Topology {
             stats: self.stats,
             suspects: Arc::clone(&suspects),
             ledger,
-            generations,
+            generations: self.exchange.generations(),
             stop: stop.clone(),
             allowed: self.allowed,
             left: limit,
@@ -233,6 +240,8 @@ impl Topology {
 pub enum Changes {
     /// Refuse to go on.
     Refuse,
+    /// Go on where models alone are others, as a run does that exchanges them: then they were exchanged while nothing ran.
+    AllowModels,
     /// Go on: both kinds lie beside each other, and each file says which it holds.
     Allow,
 }
@@ -247,13 +256,14 @@ fn open_sink(
     let history = sink.history()?;
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
     let admitted = history.admit(&folder, &identity, scope);
+    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(&identity);
     match (admitted, changes) {
         (Ok(()), _) => {}
-        (Err(_), Changes::Allow) => {
+        (Err(_), _) if changes == Changes::Allow || models_alone() => {
             let digests: Vec<String> = history.digests().into_iter().chain([identity.digest.clone()]).collect();
             sink.accept(&digests)?;
         }
-        (Err(refused), Changes::Refuse) => return Err(refused),
+        (Err(refused), _) => return Err(refused),
     }
     Ok((history, durable, sink.open(identity)?))
 }

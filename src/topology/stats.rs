@@ -1,7 +1,7 @@
 //! What is counted while a pipeline runs: once here, for the progress bar, the summary and Prometheus.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,14 @@ pub struct Stats {
     pub started: Instant,
     /// Per worker, time spent at work, in nanoseconds.
     pub workers: Vec<AtomicU64>,
+    ready: AtomicUsize,
     metrics: Arc<Metrics>,
+}
+
+fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
+    for model in models {
+        metrics.model_info.with_label_values(&[model.name(), model.digest(), model.kind()]).set(1);
+    }
 }
 
 /// Records below which a share of them says little.
@@ -105,12 +112,9 @@ impl Stats {
                 codes: Mutex::default(),
             }
         });
-        for model in &plan.models {
-            let labels = [model.name(), model.digest(), model.kind()];
-            metrics.model_info.with_label_values(&labels).set(1);
-        }
+        tell_models(&metrics, &plan.models);
         let workers = (0..plan.workers).map(|_| AtomicU64::new(0)).collect();
-        Self { stages: stages.collect(), started: Instant::now(), workers, metrics }
+        Self { stages: stages.collect(), started: Instant::now(), workers, ready: AtomicUsize::new(0), metrics }
     }
 
     /// One batch went through a stage.
@@ -134,6 +138,24 @@ impl Stats {
         if let Some(error) = &stats.error {
             error.observe(&self.metrics, &stats.name, output);
         }
+    }
+
+    pub(super) fn worker_is_ready(&self) {
+        if self.ready.fetch_add(1, Relaxed) + 1 == self.workers.len() {
+            self.metrics.ready.set(1);
+        }
+    }
+
+    /// Whether every worker has loaded and warmed up its models.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed) >= self.workers.len()
+    }
+
+    /// Models were exchanged for these.
+    pub(super) fn refer_to(&self, models: &[Arc<Model>]) {
+        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.refer_to(models));
+        self.metrics.model_info.reset();
+        tell_models(&self.metrics, models);
     }
 
     /// A worker was at work for so long.

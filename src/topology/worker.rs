@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
 use super::generation::{Generation, Part, Transforms};
 use super::ledger::Ledger;
 use super::messages::{Carried, Done, Stop, Work};
@@ -24,21 +27,37 @@ pub(super) struct Common {
     pub(super) stop: Stop,
 }
 
-/// Works until the channel closes. Everything that a worker owns is made here, on its own thread; `first` is the
-/// generation that it makes ready before the first batch comes.
+/// Works until the channel closes. Everything that a worker owns is made here, on its own thread, and warmed up before
+/// the first batch comes.
 pub(super) fn work(
     place: usize,
     common: &Common,
-    first: &Arc<Generation>,
+    mut generations: watch::Receiver<Arc<Generation>>,
     work: &async_channel::Receiver<Work>,
     done: &async_channel::Sender<Done>,
+    runtime: &Handle,
 ) {
     let Common { stats, suspects, ledger, stop } = common;
-    let mut worker = match Worker::new(first, stats) {
+    let first = Arc::clone(&generations.borrow_and_update());
+    let mut worker = match Worker::new(&first, stats) {
         Ok(worker) => worker,
         Err((name, error)) => return stop.fail(&name, error),
     };
-    while let Ok(Work { number, source, batch, condemned, generation, permit }) = work.recv_blocking() {
+    drop(first);
+    stats.worker_is_ready();
+    loop {
+        let next = runtime.block_on(next(work, &mut generations));
+        let Work { number, source, batch, condemned, generation, permit } = match next {
+            Next::Work(work) => *work,
+            Next::Generation(generation) => {
+                // Who has nothing to do lets go of models that nobody needs any more.
+                if let Err((name, error)) = worker.change(&generation) {
+                    return stop.fail(&name, error);
+                }
+                continue;
+            }
+            Next::End => return,
+        };
         let begun = Instant::now();
         let carried = worker.change(&generation).and_then(|()| worker.carry(source, batch, condemned));
         stats.worked(place, begun.elapsed());
@@ -56,6 +75,21 @@ pub(super) fn work(
         if done.send_blocking(message).is_err() {
             return;
         }
+    }
+}
+
+enum Next {
+    Work(Box<Work>),
+    Generation(Arc<Generation>),
+    End,
+}
+
+/// What to do next: work, where there is any.
+async fn next(work: &async_channel::Receiver<Work>, generations: &mut watch::Receiver<Arc<Generation>>) -> Next {
+    tokio::select! {
+        biased;
+        work = work.recv() => work.map_or(Next::End, |work| Next::Work(Box::new(work))),
+        Ok(()) = generations.changed() => Next::Generation(Arc::clone(&generations.borrow_and_update())),
     }
 }
 

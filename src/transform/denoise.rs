@@ -238,6 +238,18 @@ impl Transform for Worker {
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
         refused.leave_out(batch.with_records(records), rejects)
     }
+
+    fn warm_up(&mut self) -> Result<(), StageError> {
+        let shape = match (&self.plan.way, &self.plan.shape) {
+            (Way::Records, TensorShape::Fixed(row)) => row.clone(),
+            // What it is worth depends on the size of the images to come.
+            _ => return Ok(()),
+        };
+        let zeros = vec![0.0; values(&shape).unwrap_or_default()];
+        let name = self.plan.model.name();
+        let run = self.chain.run(&zeros, &shape, &mut Vec::new());
+        run.map(|_| ()).map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
+    }
 }
 
 impl Worker {

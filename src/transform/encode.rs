@@ -213,9 +213,23 @@ impl Transform for Worker {
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
         refused.leave_out(batch.with_records(records), rejects)
     }
+
+    fn warm_up(&mut self) -> Result<(), StageError> {
+        let name = self.plan.model.name().to_owned();
+        self.run_zeros().map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
+    }
 }
 
 impl Worker {
+    fn run_zeros(&mut self) -> Result<(), String> {
+        let (row, mut codes) = (&self.plan.row, Vec::new());
+        self.encoder.run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
+        match &mut self.decoder {
+            Some(decoder) => decoder.run(&codes, &[self.plan.code], &mut Vec::new()).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// The error of each record, and, where it is kept, its reconstruction. Decodes slice after slice, so that what is
     /// not kept takes little memory.
     fn reconstruct(&mut self, records: &[f32], codes: &[f32], refused: &mut Refused) -> (Vec<f32>, Vec<f32>) {

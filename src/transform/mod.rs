@@ -75,6 +75,14 @@ pub trait Transform: Send {
     /// # Errors
     /// Only for what is not the fault of a record: it ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+
+    /// Does once what the first batch would else wait for.
+    ///
+    /// # Errors
+    /// When the model fails: it is of no use for any record.
+    fn warm_up(&mut self) -> Result<(), StageError> {
+        Ok(())
+    }
 }
 
 /// The options of a kind of transform.
