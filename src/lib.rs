@@ -26,6 +26,7 @@ pub mod sink;
 pub mod plan;
 pub mod topology;
 pub mod admin;
+pub mod daemon;
 pub mod data;
 pub mod evaluate;
 pub mod report;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
-const ORDER: [&[&str]; 18] = [
+const ORDER: [&[&str]; 19] = [
     &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
     &["measure"],
     &["kind"],
@@ -21,6 +21,7 @@ const ORDER: [&[&str]; 18] = [
     &["plan"],
     &["topology"],
     &["admin"],
+    &["daemon"],
     &["data"],
     &["evaluate"],
     &["report"],

@@ -126,7 +126,7 @@ impl Cli {
 }
 
 /// A pipeline file, and what overrides it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Pipeline {
     /// The pipeline file (TOML).
     #[arg(value_name = "PIPELINE")]

@@ -12,7 +12,8 @@ use super::log::{self, LogFormat};
 use super::progress::Progress;
 use super::summary::Summary;
 use super::{Exit, Pipeline, print};
-use crate::admin;
+use crate::admin::Admin;
+use crate::daemon::Daemon;
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -33,7 +34,8 @@ pub(super) struct Run {
     /// beside each other. Each file's footer says which it holds.
     #[arg(long)]
     allow_change: bool,
-    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464.
+    /// Serve metrics, health and a live page while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the
+    /// pipeline.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.
@@ -79,8 +81,9 @@ impl Run {
     }
 
     async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
-        if let Some(address) = self.metrics {
-            let bound = admin::serve(address, Arc::clone(&metrics)).await;
+        let admin = Admin::new(Arc::clone(&metrics));
+        if let Some(address) = self.metrics.or(plan.admin) {
+            let bound = admin.serve(address).await;
             let bound = bound.with_context(|| {
                 format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)")
             })?;
@@ -88,17 +91,36 @@ impl Run {
         }
         let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
-        let changes = if self.allow_change { Changes::Allow } else { Changes::Refuse };
-        let topology = Topology::open(plan, metrics, changes).map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
+        let models = plan.models.clone();
+        let changes = match (self.allow_change, endless) {
+            (true, _) => Changes::Allow,
+            (false, true) => Changes::AllowModels,
+            (false, false) => Changes::Refuse,
+        };
+        let topology = Topology::open(plan, Arc::clone(&metrics), changes);
+        let topology = topology.map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
             tracing::info!("{before} records were done by earlier runs");
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
-        let outcome = topology
-            .run(self.limit.map(NonZeroU64::get), asked_to_stop("finishing and committing what was read", grace))
-            .await;
+        let mut daemon = if endless {
+            let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
+            let read = Box::new(move || pipeline.plan(&watched));
+            Some(Daemon::start(&topology, &models, read, &admin, &metrics))
+        } else {
+            admin.begun(Arc::clone(&stats), None);
+            None
+        };
+        drop(models);
+        let stop = async {
+            asked_to_stop("finishing and committing what was read", grace).await;
+            admin.drains();
+            daemon.iter_mut().for_each(Daemon::stopping);
+        };
+        let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
+        drop(daemon);
         progress.finish();
         let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {

@@ -134,7 +134,7 @@ fn told(error: TrainError, places: &Places) -> anyhow::Error {
 
 fn metrics(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> anyhow::Result<Arc<Metrics>> {
     let metrics = Arc::new(Metrics::new());
-    let bound = runtime.block_on(crate::admin::serve(address, Arc::clone(&metrics)));
+    let bound = runtime.block_on(crate::admin::Admin::new(Arc::clone(&metrics)).serve(address));
     let bound = bound
         .with_context(|| format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)"))?;
     tracing::info!("metrics at http://{bound}/metrics");

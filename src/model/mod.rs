@@ -15,7 +15,8 @@ pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use card::Card;
@@ -66,6 +67,16 @@ pub struct Part {
     pub input: Port,
     /// What is taken from it.
     pub output: Port,
+    /// Its length and time when it was opened: another file is another model.
+    stamp: Stamp,
+}
+
+/// Length and modification time of a file; `None` where the system does not tell.
+type Stamp = Option<(u64, std::time::SystemTime)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = path.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
 }
 
 /// A way through a model.
@@ -228,6 +239,12 @@ impl Model {
     }
 
     fn session(&self, part: &Part) -> Result<Session, StageError> {
+        if stamp(&part.path) != part.stamp {
+            let path = part.path.display();
+            return Err(StageError::Model(format!(
+                "{path}: was changed while it was in use; run again to take it as it is"
+            )));
+        }
         let labels = [self.name.as_str(), part.role];
         let watch = CallMetrics {
             seconds: self.metrics.inference_seconds.with_label_values(&labels),
@@ -242,6 +259,12 @@ impl Model {
     pub fn scratch_bytes(&self, pass: Pass, len: usize) -> u64 {
         let parts = self.parts(pass).unwrap_or_default();
         parts.iter().map(|part| session::scratch_bytes(len, part.input.batch())).max().unwrap_or_default()
+    }
+
+    /// The folders that its files lie in.
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
+        let parts = [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten();
+        parts.filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
     }
 
     /// Bytes of its ONNX files, without external data.

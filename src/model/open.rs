@@ -15,7 +15,7 @@ use crate::model::onnx::Graph;
 use crate::model::port::{Element, Port, values};
 use crate::model::proto::Header;
 use crate::model::session::misfit;
-use crate::model::{Model, ModelSpec, Network, Part, Pass, RuntimeSpec, same_layout};
+use crate::model::{Model, ModelSpec, Network, Part, Pass, RuntimeSpec, same_layout, stamp};
 
 /// As [`Model::open`].
 pub(super) fn open(
@@ -161,7 +161,9 @@ impl Files {
             };
             match Graph::open(path, runtime) {
                 Ok(graph) => match choose(&graph, wanted) {
-                    Ok((input, output)) => parts.push(Part { role, path: path.clone(), input, output }),
+                    Ok((input, output)) => {
+                        parts.push(Part { role, stamp: stamp(path), path: path.clone(), input, output })
+                    }
                     Err(Choice::Output(message)) => faults.push(Fault::new(key, message)),
                     Err(Choice::File(message)) => faults.push(self.fault(role, path, &message)),
                 },

@@ -8,6 +8,7 @@ mod restart;
 mod stages;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct Plan {
     pub allowed: Allowed,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
+    /// Where metrics, health and the live page are served, by the file.
+    pub admin: Option<SocketAddr>,
     /// The pipeline as it was written.
     pub written: Value,
     /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
@@ -246,6 +249,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
         grace,
+        admin: spec.settings.admin.listen,
         written: spec.written,
     })
 }

@@ -5,6 +5,7 @@ mod place;
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// Where records go that cannot be used, and how many there may be.
     pub rejects: RejectsSettings,
+    /// Where metrics, health and the live page are served.
+    pub admin: AdminSettings,
     /// When what was taken is made durable.
     pub commit: CommitSettings,
     /// How a run ends that is asked to stop.
@@ -99,6 +102,15 @@ impl Default for RejectsSettings {
     fn default() -> Self {
         Self { path: None, max_share: 1.0, max: None }
     }
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AdminSettings {
+    /// An address such as "127.0.0.1:9464"; `--metrics` goes before it. It asks nobody for a password: keep it to this
+    /// machine, or to a network that only the right ones can reach. Default: nothing is served.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[commit]`

@@ -10,7 +10,7 @@ use super::messages::{Keep, Stop};
 use super::stats::Stats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::sink::{Durable, Writer};
+use crate::sink::{Durable, Writer, Written};
 
 /// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
 /// when its rejects are, and a run that was killed would else begin at the start.
@@ -33,6 +33,8 @@ pub(super) struct Keeper {
     /// The number of the models that it writes for.
     pub(super) generation: u64,
     pub(super) pending: Pending,
+    /// What it has said to have committed.
+    pub(super) told: Written,
 }
 
 /// When a sink commits, beside the end and full files.
@@ -161,7 +163,15 @@ impl Keeper {
         }
     }
 
-    fn committed_some(&self, took: Duration, stats: &Stats) {
-        stats.committed(&self.name, self.stage, self.writer.written(), took);
+    fn committed_some(&mut self, took: Duration, stats: &Stats) {
+        let written = self.writer.written();
+        if self.rules.age.is_some() && written != self.told {
+            let (files, records, bytes) =
+                (written.files - self.told.files, written.records - self.told.records, written.bytes - self.told.bytes);
+            let seconds = took.as_secs_f64();
+            tracing::info!(stage = &*self.name, files, records, bytes, seconds, "committed");
+        }
+        self.told = written;
+        stats.committed(&self.name, self.stage, written, took);
     }
 }

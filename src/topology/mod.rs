@@ -29,7 +29,7 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{History, Identity, Scope, Sink, Writer};
+use crate::sink::{History, Identity, Scope, Sink, Writer, Written};
 use crate::store::Location;
 
 use arrivals::Feed;
@@ -313,7 +313,18 @@ fn start_keepers(
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
         let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
         let (rules, pending, thread) = (Rules { batches, age }, Pending::default(), format!("sink-{name}"));
-        let keeper = Keeper { name, stage, place, writer, committed, inbox, rules, generation: 0, pending };
+        let keeper = Keeper {
+            name,
+            stage,
+            place,
+            writer,
+            committed,
+            inbox,
+            rules,
+            generation: 0,
+            pending,
+            told: Written::default(),
+        };
         (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
     });
     keepers.unzip()

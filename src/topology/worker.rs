@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
@@ -84,12 +84,23 @@ enum Next {
     End,
 }
 
+/// How long a worker has nothing to do before it takes newer models on its own: batches for those that it has may still
+/// be on their way to it.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// What to do next: work, where there is any.
 async fn next(work: &async_channel::Receiver<Work>, generations: &mut watch::Receiver<Arc<Generation>>) -> Next {
+    let newer = async {
+        if generations.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(QUIET).await;
+        Arc::clone(&generations.borrow_and_update())
+    };
     tokio::select! {
         biased;
         work = work.recv() => work.map_or(Next::End, |work| Next::Work(Box::new(work))),
-        Ok(()) = generations.changed() => Next::Generation(Arc::clone(&generations.borrow_and_update())),
+        newer = newer => Next::Generation(newer),
     }
 }
 

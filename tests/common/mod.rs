@@ -199,6 +199,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         rejects: None,
         allowed: Allowed { share: 1.0, number: None },
         commit_age: None,
+        admin: None,
         written: serde_json::Value::Null,
         grace: None,
     }

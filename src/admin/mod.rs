@@ -1,0 +1,121 @@
+//! The listener for operators: metrics, health, and a wish to take models anew.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Metrics;
+use crate::topology::Stats;
+
+/// What the listener tells, and what it may ask for.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    run: OnceLock<Run>,
+    draining: AtomicBool,
+}
+
+/// A run that has begun.
+struct Run {
+    stats: Arc<Stats>,
+    /// Where to wish for a reload; `None` where the run ends by itself.
+    reload: Option<mpsc::Sender<Wish>>,
+}
+
+/// A wish to take models and the pipeline file anew, and where to tell what came of it.
+pub struct Wish(pub oneshot::Sender<Reloaded>);
+
+/// What came of a wish: what was done, or why it was refused.
+pub type Reloaded = Result<String, Vec<String>>;
+
+impl Admin {
+    /// Tells of these metrics; nothing runs yet.
+    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { metrics, run: OnceLock::new(), draining: AtomicBool::new(false) })
+    }
+
+    /// A run has begun; only the first counts.
+    pub fn begun(&self, stats: Arc<Stats>, reload: Option<mpsc::Sender<Wish>>) {
+        let _ = self.run.set(Run { stats, reload });
+    }
+
+    /// The run takes no more records.
+    pub fn drains(&self) {
+        self.draining.store(true, Relaxed);
+        self.metrics.ready.set(0);
+    }
+
+    /// Why the run takes no records, if so.
+    fn not_ready(&self) -> Option<&'static str> {
+        match self.run.get() {
+            None => Some("starting: the outputs are being opened"),
+            Some(_) if self.draining.load(Relaxed) => Some("draining"),
+            Some(run) if !run.stats.is_ready() => Some("starting: models are being loaded"),
+            Some(_) => None,
+        }
+    }
+
+    /// Serves until the process ends; returns once the port is bound, with the address (port 0 asks for a free one).
+    ///
+    /// # Errors
+    /// When the port cannot be bound.
+    pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        let router = Router::new()
+            .route("/metrics", get(text))
+            .route("/healthz", get(alive))
+            .route("/readyz", get(ready))
+            .route("/v1/reload", post(reload))
+            .with_state(Arc::clone(self));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the metrics listener ended");
+            }
+        });
+        Ok(bound)
+    }
+}
+
+async fn text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.text())
+}
+
+/// The process answers: it is alive. Whether it gets on with its work is for `/readyz` and the metrics to tell.
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match admin.not_ready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
+async fn reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+    if let Some(reason) = admin.not_ready() {
+        return unavailable(reason);
+    }
+    let Some(wishes) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
+        return unavailable("models are exchanged only where a source has no end");
+    };
+    let (sender, reloaded) = oneshot::channel();
+    if wishes.send(Wish(sender)).await.is_err() {
+        return unavailable("draining");
+    }
+    match reloaded.await {
+        Ok(Ok(done)) => (StatusCode::OK, format!("{done}\n")),
+        Ok(Err(reasons)) => (StatusCode::CONFLICT, format!("{}\n", reasons.join("\n"))),
+        Err(_) => unavailable("draining"),
+    }
+}

@@ -1,0 +1,55 @@
+//! What goes beside a run without an end: its models are taken anew when they change, and systemd hears how it is.
+
+mod reload;
+mod systemd;
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::admin::Admin;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::plan::Plan;
+use crate::spec::Problems;
+use crate::topology::Topology;
+
+/// Reads the pipeline file anew and plans it.
+pub type Read = Box<dyn Fn() -> Result<Plan, Problems> + Send + Sync>;
+
+/// Tasks beside a run; they end when it is dropped.
+pub struct Daemon {
+    tasks: JoinSet<()>,
+    systemd: Option<systemd::Notifier>,
+}
+
+impl Daemon {
+    /// Begins, for a topology that is about to run with `models`.
+    pub fn start(
+        topology: &Topology,
+        models: &[Arc<Model>],
+        read: Read,
+        admin: &Admin,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let (wishes, heard) = tokio::sync::mpsc::channel(1);
+        let stats = topology.stats();
+        admin.begun(Arc::clone(&stats), Some(wishes));
+        let reloader = reload::Reloader::new(read, topology.exchange(), models, metrics);
+        tasks.spawn(reloader.run(heard));
+        let systemd = systemd::Notifier::of_environment();
+        if let Some(notifier) = systemd.clone() {
+            tasks.spawn(systemd::tell(notifier, stats));
+        }
+        Self { tasks, systemd }
+    }
+
+    /// The run has been asked to stop.
+    pub fn stopping(&mut self) {
+        self.tasks.abort_all();
+        if let Some(systemd) = &self.systemd {
+            systemd.say("STOPPING=1\nSTATUS=finishing and committing what was read");
+        }
+    }
+}

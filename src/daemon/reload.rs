@@ -1,0 +1,155 @@
+//! Takes models and the pipeline file anew: when a model's files have changed, on SIGHUP, and when the admin listener is asked.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::Read;
+use crate::admin::{Reloaded, Wish};
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::topology::{Exchange, Exchanged};
+
+/// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Files by path, length and time.
+type Files = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
+
+pub(super) struct Reloader {
+    read: Arc<Read>,
+    exchange: Arc<Exchange>,
+    metrics: Arc<Metrics>,
+    folders: BTreeSet<PathBuf>,
+    /// The files that were taken, or refused, last.
+    taken: Files,
+}
+
+impl Reloader {
+    pub(super) fn new(read: Read, exchange: Arc<Exchange>, models: &[Arc<Model>], metrics: &Arc<Metrics>) -> Self {
+        let folders = folders(models);
+        let taken = files(&folders);
+        Self { read: Arc::new(read), exchange, metrics: Arc::clone(metrics), folders, taken }
+    }
+
+    /// Reloads whenever there is reason to, until it is aborted.
+    pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
+        let mut hangups = Hangups::new();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut seen = self.taken.clone();
+        loop {
+            tokio::select! {
+                Some(Wish(reply)) = wishes.recv() => {
+                    let reloaded = self.reload("asked for").await;
+                    // Who asked may have gone.
+                    let _ = reply.send(reloaded);
+                }
+                () = hangups.next() => drop(self.reload("SIGHUP").await),
+                _ = looks.tick() => {
+                    let now = self.look().await;
+                    if now != self.taken && now == seen {
+                        drop(self.reload("a model's files have changed").await);
+                    }
+                    seen = now;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Files {
+        let folders = self.folders.clone();
+        // A file system that does not answer must not stop the others that wait on this thread.
+        tokio::task::spawn_blocking(move || files(&folders)).await.unwrap_or_else(|_| self.taken.clone())
+    }
+
+    async fn reload(&mut self, why: &str) -> Reloaded {
+        self.taken = self.look().await;
+        let (read, exchange) = (Arc::clone(&self.read), Arc::clone(&self.exchange));
+        let done = tokio::task::spawn_blocking(move || {
+            let plan =
+                read().map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+            let exchanged = exchange.exchange(&plan)?;
+            Ok((exchanged, folders(&plan.models)))
+        });
+        let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
+        self.metrics.reload_successful.set(i64::from(done.is_ok()));
+        let count = |outcome: &str| self.metrics.reloads.with_label_values(&[outcome]).inc();
+        match done {
+            Ok((exchanged, folders)) => {
+                if folders != self.folders {
+                    self.folders = folders;
+                    self.taken = self.look().await;
+                }
+                match exchanged {
+                    Exchanged::Applied(number) => {
+                        count("applied");
+                        tracing::info!(generation = number, "{why}: the next batch goes through the new models");
+                        Ok(format!("applied: generation {number}"))
+                    }
+                    Exchanged::Unchanged => {
+                        count("unchanged");
+                        tracing::info!("{why}: nothing has changed");
+                        Ok("unchanged".to_owned())
+                    }
+                }
+            }
+            Err(reasons) => {
+                count("refused");
+                tracing::error!("{why}: refused, what runs goes on as before: {}", reasons.join("; "));
+                Err(reasons)
+            }
+        }
+    }
+}
+
+fn folders(models: &[Arc<Model>]) -> BTreeSet<PathBuf> {
+    models.iter().flat_map(|model| model.folders()).collect()
+}
+
+fn files(folders: &BTreeSet<PathBuf>) -> Files {
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let files = entries.filter_map(|entry| {
+        let metadata = entry.path().metadata().ok().filter(|metadata| metadata.is_file())?;
+        Some((entry.path(), metadata.len(), metadata.modified().ok()))
+    });
+    files.collect()
+}
+
+/// The signal by which operators ask for a reload.
+struct Hangups {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signal = signal(SignalKind::hangup());
+        Self { signal: signal.map_err(|error| tracing::warn!(%error, "SIGHUP cannot be heard")).ok() }
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        let heard = match &mut self.signal {
+            Some(signal) => signal.recv().await,
+            None => None,
+        };
+        if heard.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Self {
+        Self {}
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
