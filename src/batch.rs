@@ -182,6 +182,8 @@ pub struct Fate {
     pub provenance: Arc<Provenance>,
     /// Those that were refused, and by which stage.
     pub refused: Vec<(Arc<str>, Reject)>,
+    /// The ordinals of those that reached no sink, without having been refused: a filter dropped them.
+    pub dropped: Vec<u32>,
 }
 
 /// What a source hands over: a batch, the rows it could not read, and what it weighs.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::kind::nearest;
+use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::units::Bytes;
 
@@ -38,9 +39,16 @@ pub struct Context {
     pub models: BTreeMap<String, Option<Arc<Model>>>,
     /// Bounds on records.
     pub limits: Limits,
+    /// For stages that tell of more than the records that they take and give.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Context {
+    /// With metrics of its own.
+    pub fn new(models: BTreeMap<String, Option<Arc<Model>>>, limits: Limits) -> Self {
+        Self { models, limits, metrics: Arc::default() }
+    }
+
     /// The model of that name.
     ///
     /// # Errors

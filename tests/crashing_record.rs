@@ -46,7 +46,7 @@ fn the_process_that_dies() {
         }
         Ok(batch)
     });
-    let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+    let context = Context::new(BTreeMap::new(), Limits::default());
     let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
     let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap();
     let out = stage("out", vec![1], Role::Sink(out, Identity::default()));

@@ -70,7 +70,7 @@ impl Plan {
     /// Every fault. Keys are relative to the table, but for those that begin with `input.`.
     pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<Fault>> {
         let mut faults = check_shares(spec);
-        let context = Context { models: BTreeMap::new(), limits: spec.limits };
+        let context = Context::new(BTreeMap::new(), spec.limits);
         if spec.sources.is_empty() {
             let message = "no source: say where records come from, such as [{ kind = \"images\", path = \"photos\" }]";
             faults.push(Fault::new("sources", message));

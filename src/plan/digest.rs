@@ -10,6 +10,8 @@ use crate::spec::StageTable;
 
 /// Options that change how a stage's records travel or are stored, not what they are.
 const NEUTRAL: [&str; 7] = ["batch", "compression", "file", "path", "rescan", "row_group", "watch"];
+/// Options that say who may send records to a source, and how, not what they are.
+const NEUTRAL_OF_SOURCES: [&str; 6] = ["anybody", "limits", "listen", "tls", "token", "window"];
 /// The option by which a stage names its model; the model's digest stands for it.
 const MODEL: &str = "model";
 
@@ -19,7 +21,11 @@ const MODEL: &str = "model";
 /// does not: a moved output is the same.
 pub(super) fn of_stage(table: &StageTable, inputs: &[&str], model: Option<&str>) -> StageIdentity {
     let is_source = table.inputs.is_empty();
-    let changes_rows = |key: &str| key != MODEL && (!NEUTRAL.contains(&key) || (is_source && key == "path"));
+    let is_neutral = |key: &str| match is_source {
+        true => key != "path" && (NEUTRAL.contains(&key) || NEUTRAL_OF_SOURCES.contains(&key)),
+        false => NEUTRAL.contains(&key),
+    };
+    let changes_rows = |key: &str| key != MODEL && !is_neutral(key);
     let options = table.options.as_object().into_iter().flatten();
     let options = options.filter(|(key, _)| changes_rows(key)).map(|(key, value)| (key.clone(), value.clone()));
     let options: Map<String, Value> = options.collect();

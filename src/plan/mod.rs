@@ -154,7 +154,7 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
     let models = open_models(&spec, &runtime.unwrap_or_default(), metrics, &mut faults);
-    let mut context = Context { models, limits: limits.unwrap_or_default() };
+    let mut context = Context { metrics: Arc::clone(metrics), ..Context::new(models, limits.unwrap_or_default()) };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
     let needs = Needs::of(&planned, &context);
     let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));

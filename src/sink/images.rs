@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
-        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        let context = Context::new(BTreeMap::new(), Limits::default());
         (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context)
     }
 

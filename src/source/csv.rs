@@ -479,7 +479,7 @@ mod tests {
         let mut written = options(&folder, json!({}));
         let config: Config = serde_json::from_value(written.take()).unwrap();
         let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
-        let context = Context { models: BTreeMap::new(), limits: crate::context::Limits::default() };
+        let context = Context::new(BTreeMap::new(), crate::context::Limits::default());
         let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
         assert!(batches.len() > 9, "{}", batches.len());
         assert_eq!(records(&batches).num_rows(), 100);

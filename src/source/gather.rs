@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::array::{
+    ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::batch::{Batch, Provenance, Reject, SourceBatch, Split, SplitRows};
@@ -11,6 +13,7 @@ use crate::context::Limits;
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::image::read_header;
+use crate::source::cut::Cut;
 use crate::source::listing::Refusal;
 use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, origin_fields};
 
@@ -48,6 +51,39 @@ impl Rules {
             record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
             pixels: limits.pixels,
         }
+    }
+}
+
+impl Rules {
+    /// Bytes that an image counts, and pixels that it decodes to. One that is no image, or has too many pixels,
+    /// goes on as it is: it is refused, with its reason, before it would be decoded.
+    fn weigh(&self, image: &[u8]) -> (u64, u64) {
+        let pixels = read_header(image).map_or(0, |header| header.pixels());
+        let pixels = if pixels > self.pixels { 0 } else { pixels };
+        ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
+    }
+
+    /// Batches of images that are at hand, each with the name of its source; their rows are counted from 0.
+    ///
+    /// # Errors
+    /// When Arrow cannot hold a batch.
+    pub(super) fn batches(&self, split: &Arc<Split>, images: &[(&str, &[u8])]) -> Result<Vec<SourceBatch>, StageError> {
+        let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.weigh(image)).collect();
+        let cut = Cut { records: usize::try_from(self.stretch).unwrap_or(usize::MAX), bytes: self.bytes };
+        let parts = cut.parts(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
+        let batch = |rows: Range<usize>| {
+            let part = &images[rows.clone()];
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from_iter_values(part.iter().map(|(source, _)| source))),
+                Arc::new(UInt64Array::from_iter_values(rows.clone().map(|row| row as u64))),
+                Arc::new(BinaryArray::from_iter_values(part.iter().map(|(_, image)| image))),
+            ];
+            let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+            let provenance = Provenance::rows(Arc::clone(split), rows.start as u64..rows.end as u64);
+            let pixels = weights[rows].iter().map(|(_, pixels)| pixels).sum();
+            Ok(SourceBatch { batch: Batch::new(records, provenance), rejects: Vec::new(), pixels })
+        };
+        parts.into_iter().map(batch).collect()
     }
 }
 
@@ -123,7 +159,7 @@ impl<'a> Stretch<'a> {
     /// When Arrow cannot hold a batch.
     pub(super) fn push(&mut self, member: Member) -> Result<bool, StageError> {
         let (bytes, pixels) = match &member.image {
-            Ok(image) => self.weigh(image),
+            Ok(image) => self.rules.weigh(image),
             Err(_) => (0, 0),
         };
         if self.bytes > 0 && self.bytes + bytes > self.rules.bytes && !self.close()? {
@@ -172,13 +208,5 @@ impl<'a> Stretch<'a> {
         let provenance = Arc::new(Provenance::new(vec![SplitRows { split: full.split, rows }]));
         let batch = Batch { records, origin: full.origin, provenance };
         Ok(self.out.send(SourceBatch { batch, rejects: full.rejects, pixels: full.pixels }))
-    }
-
-    /// Bytes that an image counts, and pixels that it decodes to. One that is no image, or has too many pixels,
-    /// goes on as it is: it is refused, with its reason, before it would be decoded.
-    fn weigh(&self, image: &[u8]) -> (u64, u64) {
-        let pixels = read_header(image).map_or(0, |header| header.pixels());
-        let pixels = if pixels > self.rules.pixels { 0 } else { pixels };
-        ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
     }
 }

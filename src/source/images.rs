@@ -116,7 +116,7 @@ impl Source for Images {
             return Err(files.nothing_found(&listing));
         }
         let batches = read_blocking(AHEAD, move |out| reader.read(&journals, out).map(|_| ()));
-        Ok(Opened { batches, total: Some(total), fates: None })
+        Ok(Opened::new(batches, Some(total)))
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
 
     fn open(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Result<Opened, StageError> {
         let limits = Limits { pixels: 1000, record_bytes: Bytes(10_000), memory: None };
-        let context = Context { models: BTreeMap::new(), limits };
+        let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
         plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
@@ -272,7 +272,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
         let options = json!({ "path": folder.path(), "folder_labels": true });
-        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        let context = Context::new(BTreeMap::new(), Limits::default());
         let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context);
         let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -11,6 +11,7 @@ mod factors;
 mod fetch;
 mod files;
 mod gather;
+mod http;
 mod idx;
 mod image_column;
 pub mod images;
@@ -41,10 +42,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Receiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio_stream::Stream;
 
-use crate::batch::{Fate, SourceBatch};
+use crate::batch::{Batch, Fate, Reject, SourceBatch};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
@@ -101,6 +103,33 @@ pub struct Opened {
     pub total: Option<u64>,
     /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
     pub fates: Option<UnboundedSender<Fate>>,
+    /// Records that are to go through the graph at once, into no sink.
+    pub asks: Option<Receiver<Ask>>,
+    /// Resolves when the source has told its clients all that there was to tell; that is waited for at the end.
+    pub closed: Option<oneshot::Receiver<()>>,
+}
+
+impl Opened {
+    /// A source that gives batches, and no more.
+    pub fn new(batches: BatchStream, total: Option<u64>) -> Self {
+        Self { batches, total, fates: None, asks: None, closed: None }
+    }
+}
+
+/// Records that are to go through the graph at once.
+pub struct Ask {
+    /// The records.
+    pub batch: SourceBatch,
+    /// Where to tell what came of them, or why nothing did.
+    pub reply: oneshot::Sender<Result<Answered, String>>,
+}
+
+/// What came of records that went through the graph at once.
+pub struct Answered {
+    /// What the first sink would have been given.
+    pub batch: Batch,
+    /// What was refused, and by which stage.
+    pub refused: Vec<(Arc<str>, Reject)>,
 }
 
 /// Batches as they arrive.
@@ -173,6 +202,7 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<idx::Config>("idx", "images or features of IDX files (MNIST), with their labels"),
     kind::<npz::Config>("npz", "arrays of NumPy archives (.npz) and files (.npy)"),
     kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
+    kind::<http::Config>("http", "images or records that clients send over HTTP, each acknowledged when it is safe"),
     kind::<rejects::Config>("rejects", "records that an earlier run refused, for a pipeline that was mended"),
     kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
 ];

@@ -159,7 +159,7 @@ impl RecordFormat for Ndjson {
 const EXPANSION: u64 = 16;
 
 /// Parses objects into the planned columns.
-struct Parser {
+pub(super) struct Parser {
     schema: SchemaRef,
     /// Values that one object of the schema has, nested ones too.
     leaves: u64,
@@ -169,7 +169,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn new(schema: SchemaRef, record_bytes: u64) -> Self {
+    pub(super) fn new(schema: SchemaRef, record_bytes: u64) -> Self {
         let leaves = schema.flattened_fields().len() as u64;
         let nests = |field: &&Field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_nested());
         let has_object_lists = schema.flattened_fields().iter().any(nests);

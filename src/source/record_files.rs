@@ -92,7 +92,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
             }
             Ok(())
         });
-        Ok(Opened { batches, total, fates: None })
+        Ok(Opened::new(batches, total))
     }
 }
 
@@ -255,7 +255,7 @@ pub(super) mod testing {
 
     pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<Fault>> {
         let limits = Limits { record_bytes: crate::units::Bytes(1 << 20), ..Limits::default() };
-        let context = Context { models: std::collections::BTreeMap::new(), limits };
+        let context = Context::new(std::collections::BTreeMap::new(), limits);
         let size = BatchSize { records: std::num::NonZeroU32::new(records), ..BatchSize::default() };
         crate::kind::options::<C>(options)?.plan("in", size, &context)
     }

@@ -269,7 +269,7 @@ impl Source for Synthetic {
             }
             Ok(())
         });
-        Ok(Opened { batches, total: Some(total), fates: None })
+        Ok(Opened::new(batches, Some(total)))
     }
 }
 
@@ -363,7 +363,7 @@ mod tests {
     use crate::kind::options;
 
     fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let context = Context { models: BTreeMap::new(), limits: Limits::default() };
+        let context = Context::new(BTreeMap::new(), Limits::default());
         let batch = BatchSize { records: records.and_then(std::num::NonZeroU32::new), ..BatchSize::default() };
         options::<Config>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
     }

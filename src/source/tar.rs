@@ -79,7 +79,7 @@ impl Source for Tar {
             }
             Ok(())
         });
-        Ok(Opened { batches, total: None, fates: None })
+        Ok(Opened::new(batches, None))
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
 
     fn open_shards(folder: &Path, records: u32, progress: &Progress) -> Result<Opened, StageError> {
         let limits = Limits { pixels: 1000, record_bytes: Bytes(1000), memory: None };
-        let context = Context { models: BTreeMap::new(), limits };
+        let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "tar", "source").unwrap().plan;
         let batch = serde_json::from_value(json!({ "records": records })).unwrap();
         plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)

@@ -291,6 +291,11 @@ impl Block {
         self.rows += 1;
     }
 
+    /// Rows that it stands for.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows
+    }
+
     /// The records that are to be parsed, without line ends.
     pub(super) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.records.iter().map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))

@@ -76,7 +76,7 @@ pub(super) fn open(
         unsettled: BTreeMap::new(),
     };
     let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, out));
-    Ok(Opened { batches, total: None, fates: Some(sender) })
+    Ok(Opened { fates: Some(sender), ..Opened::new(batches, None) })
 }
 
 struct Watch {

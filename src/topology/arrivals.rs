@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use crate::batch::{Fate, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::StageError;
-use crate::source::Source;
+use crate::source::{Ask, Opened, Source};
 
 /// A source and its place in the plan.
 pub(super) struct Feed {
@@ -18,13 +19,20 @@ pub(super) struct Feed {
     pub(super) source: Box<dyn Source>,
 }
 
+/// What a source tells when it is open, beside its batches.
+pub(super) struct Opening {
+    pub(super) total: Option<u64>,
+    pub(super) fates: Option<UnboundedSender<Fate>>,
+    pub(super) asks: Option<Receiver<Ask>>,
+    pub(super) closed: Option<oneshot::Receiver<()>>,
+}
+
 /// What comes from a source.
 pub(super) enum Arrival {
-    /// It is open: how many records it will give, and where it wants to hear of them, as far as that is so.
+    /// It is open.
     Opened {
         stage: usize,
-        total: Option<u64>,
-        fates: Option<UnboundedSender<Fate>>,
+        opened: Opening,
     },
     Batch {
         stage: usize,
@@ -87,11 +95,12 @@ async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool
     let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
     let mut batches = match opened {
         Ok(opened) => {
-            let arrival = Arrival::Opened { stage, total: opened.total, fates: opened.fates };
+            let Opened { batches, total, fates, asks, closed } = opened;
+            let arrival = Arrival::Opened { stage, opened: Opening { total, fates, asks, closed } };
             if sender.send(arrival).await.is_err() {
                 return false;
             }
-            opened.batches
+            batches
         }
         Err(error) => {
             // Who does not listen any more has its reasons to end, and tells them.

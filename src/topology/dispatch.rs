@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::arrivals::{Arrival, Arrivals, Feed};
+use super::arrivals::{Arrival, Arrivals, Feed, Opening};
+use super::asking::Asking;
 use super::budget::Budget;
 use super::generation::Generation;
 use super::ledger::Ledger;
-use super::messages::{Done, Stop, Work};
+use super::messages::{Done, Errand, Stop, Work};
 use super::stats::Stats;
 use super::suspects::{Care, Suspects};
 use crate::batch::SourceBatch;
@@ -45,6 +46,10 @@ pub(super) struct Dispatcher {
     /// The models of the next batch.
     pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) stop: Stop,
+    /// Carries what sources ask for at once.
+    pub(super) asking: Asking,
+    /// Resolve when sources have told all that they have to tell.
+    pub(super) closing: Vec<oneshot::Receiver<()>>,
     /// How many records may be rejected.
     pub(super) allowed: Allowed,
     /// Records that may still be read; `None`: all.
@@ -54,7 +59,11 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. The end is said
     /// to the reorder buffer in every case; only then the workers' channel closes.
-    pub(super) async fn run(mut self, feeds: Vec<Feed>, shutdown: impl Future<Output = ()>) -> Ended {
+    pub(super) async fn run(
+        mut self,
+        feeds: Vec<Feed>,
+        shutdown: impl Future<Output = ()>,
+    ) -> (Ended, Vec<oneshot::Receiver<()>>) {
         let mut numbers = 0;
         let stop = self.stop.clone();
         let ended = tokio::select! {
@@ -65,20 +74,25 @@ impl Dispatcher {
         };
         // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has failed already.
         let _ = self.done.send(Done::End { numbers }).await;
-        ended
+        (ended, self.closing)
     }
 
     async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
         let mut arrivals = Arrivals::read(feeds, &self.progress);
         while let Some(arrival) = arrivals.next().await {
             match arrival {
-                Arrival::Opened { stage, total, fates } => {
+                Arrival::Opened { stage, opened } => {
+                    let Opening { total, fates, asks, closed } = opened;
                     if let Some(total) = total {
                         self.stats.stages[stage].total.store(i64::try_from(total).unwrap_or(i64::MAX), Relaxed);
                     }
                     if let Some(fates) = fates {
                         self.ledger.listen(stage, fates);
                     }
+                    if let Some(asks) = asks {
+                        self.asking.serve(stage, asks);
+                    }
+                    self.closing.extend(closed);
                 }
                 Arrival::Batch { stage, batch } => {
                     if let Some(ended) = self.dispatch(stage, batch, numbers).await {
@@ -128,7 +142,14 @@ impl Dispatcher {
         self.suspects.begin(*numbers, &provenance);
         self.ledger.begin(source, &provenance);
         let generation = Arc::clone(&self.generations.borrow());
-        let work = Work { number: *numbers, source, batch, condemned: care == Care::Condemned, generation, permit };
+        let work = Work {
+            errand: Errand::Sinks(*numbers),
+            source,
+            batch,
+            condemned: care == Care::Condemned,
+            generation,
+            permit,
+        };
         if self.work.send(work).await.is_err() {
             return Some(Ended::Failed);
         }

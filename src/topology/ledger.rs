@@ -1,12 +1,12 @@
 //! Which batches are durable in every sink, and who wants to know what became of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::batch::{Fate, Provenance, Reject};
+use crate::batch::{Batch, Fate, Provenance, Reject};
 
 /// Follows each batch from its dispatch until every sink has it.
 pub(super) struct Ledger {
@@ -51,17 +51,23 @@ impl Ledger {
     pub(super) fn begin(&self, source: usize, provenance: &Arc<Provenance>) {
         let mut state = self.state();
         let listened = state.listeners.contains_key(&source);
-        let fate = listened.then(|| Fate { provenance: Arc::clone(provenance), refused: Vec::new() });
+        let fate =
+            listened.then(|| Fate { provenance: Arc::clone(provenance), refused: Vec::new(), dropped: Vec::new() });
         state.waiting.push_back(Waiting { source, since: Instant::now(), fate });
     }
 
-    /// Stages refused these records of a batch.
-    pub(super) fn refused(&self, number: u64, rejects: impl Iterator<Item = (Arc<str>, Reject)>) {
+    /// A batch has been through the graph; these of its records were refused, those were not.
+    pub(super) fn carried(&self, number: u64, refused: Vec<(Arc<str>, Reject)>, outputs: &[Batch]) {
         let mut state = self.state();
         let place = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok());
         let waiting = place.and_then(|place| state.waiting.get_mut(place));
         if let Some(fate) = waiting.and_then(|waiting| waiting.fate.as_mut()) {
-            fate.refused.extend(rejects);
+            let refused_ones = refused.iter().map(|(_, reject)| reject.ordinal);
+            let kept: BTreeSet<u32> =
+                outputs.iter().flat_map(|batch| &batch.origin).copied().chain(refused_ones).collect();
+            let all = u32::try_from(fate.provenance.len()).unwrap_or(u32::MAX);
+            fate.dropped = (0..all).filter(|ordinal| !kept.contains(ordinal)).collect();
+            fate.refused = refused;
         }
     }
 
@@ -106,16 +112,18 @@ mod tests {
         for row in 0..3 {
             ledger.begin(if row == 1 { 5 } else { 7 }, &rows(row));
         }
-        ledger.refused(2, [(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))].into_iter());
+        ledger.carried(0, Vec::new(), &[]);
+        ledger.carried(2, vec![(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))], &[]);
         ledger.durable(0, 3);
         assert!(fates.try_recv().is_err(), "the other sink has nothing yet");
         assert!(ledger.oldest().is_some());
         ledger.durable(1, 2);
-        assert_eq!(fates.try_recv().unwrap().provenance, rows(0));
+        let first = fates.try_recv().unwrap();
+        assert_eq!((first.provenance, first.dropped), (rows(0), vec![0]));
         assert!(fates.try_recv().is_err(), "nobody listens for the other source");
         ledger.durable(1, 3);
         let last = fates.try_recv().unwrap();
-        assert_eq!((last.provenance, &*last.refused[0].1.reason), (rows(2), "no"));
+        assert_eq!((last.provenance, &*last.refused[0].1.reason, last.dropped), (rows(2), "no", vec![]));
         assert!(ledger.oldest().is_none());
     }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::budget::Permit;
 use super::generation::Generation;
 use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
+use crate::source::Answered;
 
 /// From the dispatcher to a worker: carry this through the graph.
 pub(super) struct Work {
-    /// The batch's number: its place in every output.
-    pub(super) number: u64,
+    /// What it is carried for.
+    pub(super) errand: Errand,
     /// The place of its source in the plan.
     pub(super) source: usize,
     pub(super) batch: SourceBatch,
@@ -21,6 +22,14 @@ pub(super) struct Work {
     /// The graph that it goes through.
     pub(super) generation: Arc<Generation>,
     pub(super) permit: Permit,
+}
+
+/// What a batch is carried for.
+pub(super) enum Errand {
+    /// For the sinks; the number is its place in every output.
+    Sinks(u64),
+    /// For somebody who waits for it, and for no sink.
+    Asked(oneshot::Sender<Result<Answered, String>>),
 }
 
 /// From workers and the dispatcher to the reorder buffer.

@@ -6,6 +6,7 @@
 //! ```
 
 mod arrivals;
+mod asking;
 mod budget;
 mod dispatch;
 mod drift;
@@ -33,6 +34,7 @@ use crate::sink::{History, Identity, Scope, Sink, Writer, Written};
 use crate::store::Location;
 
 use arrivals::Feed;
+use asking::Asking;
 use budget::Budget;
 use dispatch::{Dispatcher, Ended};
 use generation::{Generation, Graph};
@@ -40,7 +42,7 @@ use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
 use ledger::Ledger;
 use messages::{Keep, Stop, Work};
 use suspects::Suspects;
-use worker::Common;
+use worker::{Common, Queues};
 
 pub use exchange::{Exchange, Exchanged};
 pub use suspects::forget;
@@ -72,6 +74,7 @@ pub struct Topology {
     sinks: Vec<OpenSink>,
     progress: Progress,
     budget: Budget,
+    asking: Budget,
     footprint: crate::plan::Footprint,
     allowed: Allowed,
     commit_age: Option<Duration>,
@@ -100,7 +103,12 @@ impl Topology {
     pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
         let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), Outline::of(&plan));
         let mut graph = Graph::new(&plan.stages, plan.rejects.is_some());
-        let budget = Budget::new(plan.memory.budget, slots(plan.workers), &metrics);
+        let endless = plan.is_endless();
+        // What is asked at once has a share of its own.
+        let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
+        let budget = Budget::new(plan.memory.budget - asking, slots(plan.workers), &metrics);
+        let asking = Budget::new(asking, slots(plan.workers), &metrics);
+        metrics.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
@@ -137,6 +145,7 @@ impl Topology {
             sinks,
             progress,
             budget,
+            asking,
             footprint,
             allowed,
             commit_age,
@@ -173,6 +182,7 @@ impl Topology {
             Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
         };
         let (work_sender, work) = async_channel::bounded::<Work>(capacity);
+        let (asked_sender, asked) = async_channel::bounded::<Work>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let ledger = Arc::new(Ledger::new(self.sinks.len()));
         let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
@@ -181,9 +191,10 @@ impl Topology {
         let common = Arc::new(common);
         for number in 0..self.workers {
             let (common, generations) = (Arc::clone(&common), self.exchange.generations());
-            let (work, done) = (work.clone(), done_sender.clone());
+            let queues = Queues { asked: asked.clone(), work: work.clone() };
+            let done = done_sender.clone();
             let runtime = tokio::runtime::Handle::current();
-            let worker = move || worker::work(number, &common, generations, &work, &done, &runtime);
+            let worker = move || worker::work(number, &common, generations, &queues, &done, &runtime);
             threads.push(spawn(format!("worker-{number}"), worker));
         }
         drop(common);
@@ -193,6 +204,13 @@ impl Topology {
         let ticks = self.commit_age.map(|_| tokio::spawn(tick(outboxes.clone())));
         let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
+        drop(asked);
+        let asking = Asking {
+            asked: asked_sender,
+            budget: Arc::new(self.asking),
+            footprint: self.footprint,
+            generations: self.exchange.generations(),
+        };
         let dispatcher = Dispatcher {
             progress: self.progress,
             footprint: self.footprint,
@@ -201,17 +219,20 @@ impl Topology {
             done: done_sender,
             stats: self.stats,
             suspects: Arc::clone(&suspects),
-            ledger,
+            asking,
+            closing: Vec::new(),
+            ledger: Arc::clone(&ledger),
             generations: self.exchange.generations(),
             stop: stop.clone(),
             allowed: self.allowed,
             left: limit,
         };
-        let ended = dispatcher.run(self.feeds, shutdown).await;
+        let (ended, closing) = dispatcher.run(self.feeds, shutdown).await;
         if reorder.await.is_err() {
             stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
         }
         gauge.abort();
+        drop(gauge.await);
         if let Some(ticks) = ticks {
             ticks.abort();
         }
@@ -219,6 +240,11 @@ impl Topology {
         self.metrics.workers.set(0);
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
+        }
+        // Sources hear that there is nothing more to come, and say the rest to their clients.
+        drop(ledger);
+        for closed in closing {
+            drop(tokio::time::timeout(CLOSING, closed).await);
         }
         let failed = stop.take();
         suspects.close(failed.is_none() && ended == Ended::Exhausted);
@@ -234,6 +260,9 @@ impl Topology {
         }
     }
 }
+
+/// The memory for batches in flight is shared with what is asked at once: one part in so many.
+const ASKING_SHARE: u64 = 8;
 
 /// What to do where an output holds rows that stages, options or models of another kind have made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,6 +358,9 @@ fn start_keepers(
     });
     keepers.unzip()
 }
+
+/// How long a source may take to say its last to its clients.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// How often sinks look whether something has waited for too long.
 const TICK: Duration = Duration::from_millis(250);

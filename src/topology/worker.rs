@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::generation::{Generation, Part, Transforms};
 use super::ledger::Ledger;
-use super::messages::{Carried, Done, Stop, Work};
+use super::messages::{Carried, Done, Errand, Stop, Work};
 use super::rejected::Refused;
 use super::stats::Stats;
 use super::suspects::Suspects;
 use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
 use crate::error::StageError;
+use crate::source::Answered;
 use crate::transform::{Transform, TransformPlan};
 
 /// What all workers have in common.
@@ -33,11 +34,11 @@ pub(super) fn work(
     place: usize,
     common: &Common,
     mut generations: watch::Receiver<Arc<Generation>>,
-    work: &async_channel::Receiver<Work>,
+    queues: &Queues,
     done: &async_channel::Sender<Done>,
     runtime: &Handle,
 ) {
-    let Common { stats, suspects, ledger, stop } = common;
+    let Common { stats, stop, .. } = common;
     let first = Arc::clone(&generations.borrow_and_update());
     let mut worker = match Worker::new(&first, stats) {
         Ok(worker) => worker,
@@ -46,36 +47,32 @@ pub(super) fn work(
     drop(first);
     stats.worker_is_ready();
     loop {
-        let next = runtime.block_on(next(work, &mut generations));
-        let Work { number, source, batch, condemned, generation, permit } = match next {
-            Next::Work(work) => *work,
+        match runtime.block_on(next(queues, &mut generations)) {
+            Next::Work(work) => {
+                let begun = Instant::now();
+                let sent = worker.answer(*work, common, done);
+                stats.worked(place, begun.elapsed());
+                if !sent {
+                    return;
+                }
+            }
+            // Who has nothing to do lets go of models that nobody needs any more.
             Next::Generation(generation) => {
-                // Who has nothing to do lets go of models that nobody needs any more.
                 if let Err((name, error)) = worker.change(&generation) {
                     return stop.fail(&name, error);
                 }
-                continue;
             }
             Next::End => return,
-        };
-        let begun = Instant::now();
-        let carried = worker.change(&generation).and_then(|()| worker.carry(source, batch, condemned));
-        stats.worked(place, begun.elapsed());
-        suspects.end(number);
-        let message = match carried {
-            Ok(mut result) => {
-                ledger.refused(number, std::mem::take(&mut result.refused).into_iter());
-                Done::Batch { number, result: Box::new(result), generation, permit }
-            }
-            Err((name, error)) => {
-                stop.fail(&name, error);
-                Done::Failed { number }
-            }
-        };
-        if done.send_blocking(message).is_err() {
-            return;
         }
     }
+}
+
+/// Where a worker finds its work.
+#[derive(Clone)]
+pub(super) struct Queues {
+    /// What somebody waits for goes first.
+    pub(super) asked: async_channel::Receiver<Work>,
+    pub(super) work: async_channel::Receiver<Work>,
 }
 
 enum Next {
@@ -89,7 +86,7 @@ enum Next {
 const QUIET: Duration = Duration::from_secs(2);
 
 /// What to do next: work, where there is any.
-async fn next(work: &async_channel::Receiver<Work>, generations: &mut watch::Receiver<Arc<Generation>>) -> Next {
+async fn next(queues: &Queues, generations: &mut watch::Receiver<Arc<Generation>>) -> Next {
     let newer = async {
         if generations.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -99,7 +96,8 @@ async fn next(work: &async_channel::Receiver<Work>, generations: &mut watch::Rec
     };
     tokio::select! {
         biased;
-        work = work.recv() => work.map_or(Next::End, |work| Next::Work(Box::new(work))),
+        Ok(asked) = queues.asked.recv() => Next::Work(Box::new(asked)),
+        work = queues.work.recv() => work.map_or(Next::End, |work| Next::Work(Box::new(work))),
         newer = newer => Next::Generation(newer),
     }
 }
@@ -121,6 +119,44 @@ impl<'a> Worker<'a> {
             *self = Self::new(generation, self.stats)?;
         }
         Ok(())
+    }
+
+    /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
+    fn answer(&mut self, work: Work, common: &Common, done: &async_channel::Sender<Done>) -> bool {
+        let Work { errand, source, batch, condemned, generation, permit } = work;
+        let carried = self.change(&generation).and_then(|()| self.carry(source, batch, condemned));
+        match errand {
+            Errand::Sinks(number) => {
+                common.suspects.end(number);
+                let message = match carried {
+                    Ok(mut result) => {
+                        common.ledger.carried(number, std::mem::take(&mut result.refused), &result.outputs);
+                        Done::Batch { number, result: Box::new(result), generation, permit }
+                    }
+                    Err((name, error)) => {
+                        common.stop.fail(&name, error);
+                        Done::Failed { number }
+                    }
+                };
+                done.send_blocking(message).is_ok()
+            }
+            Errand::Asked(reply) => {
+                let answer = match carried {
+                    Ok(Carried { outputs, refused }) => match outputs.into_iter().next() {
+                        Some(batch) => Ok(Answered { batch, refused }),
+                        None => Err("the pipeline has no sink".to_owned()),
+                    },
+                    Err((name, error)) => {
+                        let told = format!("{name}: {error}");
+                        common.stop.fail(&name, error);
+                        Err(told)
+                    }
+                };
+                // Who asked may have gone.
+                drop(reply.send(answer));
+                true
+            }
+        }
     }
 
     fn carry(

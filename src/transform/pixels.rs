@@ -348,7 +348,7 @@ mod tests {
     use crate::transform::KINDS;
 
     fn context() -> Context {
-        Context { models: Default::default(), limits: Limits::default() }
+        Context::new(Default::default(), Limits::default())
     }
 
     fn input(image: DataType) -> SchemaRef {

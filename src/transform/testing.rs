@@ -16,7 +16,7 @@ use crate::kind::options;
 
 /// A context without models.
 pub(super) fn context() -> Context {
-    Context { models: BTreeMap::new(), limits: Limits::default() }
+    Context::new(BTreeMap::new(), Limits::default())
 }
 
 /// Nullable columns under plain fields.

@@ -145,7 +145,7 @@ pub(super) mod testing {
         written["model"] = "tested".into();
         let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-        options::<C>(written)?.plan(&batch.records.schema(), &Context { models, limits: Limits::default() })
+        options::<C>(written)?.plan(&batch.records.schema(), &Context::new(models, Limits::default()))
     }
 
     /// Plans and applies; the schema of what comes out must be the planned one.

@@ -276,7 +276,7 @@ mod tests {
         let model = testing::open(&format!("path = {:?}", Path::new(folder.path())));
         let model = model.unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = std::collections::BTreeMap::from([("m".to_owned(), Some(Arc::new(model)))]);
-        (folder, Context { models, limits: Limits::default() })
+        (folder, Context::new(models, Limits::default()))
     }
 
     const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\nmin = 0.0\nmax = 9.0\n\

@@ -51,7 +51,7 @@ impl Source for Numbers {
             let batch = Batch::new(records, Provenance::rows(Arc::clone(&split), range));
             Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
         });
-        Ok(Opened { batches: Box::pin(tokio_stream::iter(batches)), total: Some(rows), fates: None })
+        Ok(Opened::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
     }
 }
 

@@ -1,0 +1,157 @@
+//! Makes requests durable, many with one sync, and tells each what came of it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::durable::crash_point;
+use crate::source::http::frame::{Head, Key};
+use crate::source::http::journal::{Journal, now};
+
+/// Bytes that are synced together at most; a single larger request goes alone.
+const GROUP_BYTES: usize = 8 << 20;
+/// Requests that are synced together at most.
+const GROUP: usize = 256;
+
+/// A request that is to be taken.
+pub(super) struct Request {
+    /// Its records, as the bytes of a frame.
+    pub(super) payload: Vec<u8>,
+    /// How many there are.
+    pub(super) rows: u32,
+    /// Its key, if it has one.
+    pub(super) key: Option<Key>,
+    /// A checksum of its body.
+    pub(super) body: u32,
+    /// Where to tell what came of it.
+    pub(super) reply: oneshot::Sender<Answer>,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Its records are durable, from this row on; they were before, if it has come again.
+    Taken { first: u64, rows: u32, again: bool },
+    /// Another request had this key.
+    OtherBody,
+    /// So much is pending that no more is taken.
+    Full,
+    /// It cannot be written: the disk is full, or fails.
+    Failed,
+}
+
+/// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
+pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>) {
+    let mut committer = Committer { journal: Arc::clone(journal), limit, file: None };
+    let mut held: Vec<Request> = Vec::new();
+    loop {
+        let mut group = std::mem::take(&mut held);
+        if group.is_empty() {
+            match requests.blocking_recv() {
+                Some(request) => group.push(request),
+                None => return,
+            }
+        }
+        let mut bytes: usize = group.iter().map(|request| request.payload.len()).sum();
+        while bytes < GROUP_BYTES && group.len() < GROUP {
+            let Ok(request) = requests.try_recv() else { break };
+            bytes += request.payload.len();
+            group.push(request);
+        }
+        committer.commit(group, &mut held);
+    }
+}
+
+struct Committer {
+    journal: Arc<Journal>,
+    limit: u64,
+    /// The last segment, and its length.
+    file: Option<(File, u64)>,
+}
+
+/// A request that is being written.
+type Written = (Head, oneshot::Sender<Answer>);
+
+impl Committer {
+    /// Takes a group of requests; of several with one key, those behind the first are held for the next group.
+    fn commit(&mut self, group: Vec<Request>, held: &mut Vec<Request>) {
+        let (mut written, mut bytes): (Vec<Written>, Vec<u8>) = (Vec::new(), Vec::new());
+        let mut keys = BTreeSet::new();
+        let (first, pending) = {
+            let state = self.journal.state();
+            (state.next, state.pending_bytes)
+        };
+        for request in group {
+            if request.key.is_some_and(|key| !keys.insert(key)) {
+                held.push(request);
+                continue;
+            }
+            let next = written.last().map_or(first, |(head, _)| head.end());
+            match self.admit(&request, next, pending + bytes.len() as u64) {
+                Ok(head) => {
+                    let head = head.in_group(first);
+                    bytes.extend_from_slice(&head.to_bytes());
+                    bytes.extend_from_slice(&request.payload);
+                    written.push((head, request.reply));
+                }
+                // Who asked may have gone; here and below.
+                Err(answer) => drop(request.reply.send(answer)),
+            }
+        }
+        if written.is_empty() {
+            return;
+        }
+        let durable = self.write(&bytes);
+        let heads: Vec<Head> = written.iter().map(|(head, _)| *head).collect();
+        match &durable {
+            Ok(()) => self.journal.written(&heads),
+            Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.journal.folder.display()),
+        }
+        for (head, reply) in written {
+            let taken = Answer::Taken { first: head.first, rows: head.rows, again: false };
+            let _ = reply.send(if durable.is_ok() { taken } else { Answer::Failed });
+        }
+    }
+
+    fn admit(&self, request: &Request, first: u64, pending: u64) -> Result<Head, Answer> {
+        if let Some(taken) = request.key.and_then(|key| self.journal.state().keys.get(&key)) {
+            let same = taken.body == request.body;
+            let again = Answer::Taken { first: taken.first, rows: taken.rows, again: true };
+            return Err(if same { again } else { Answer::OtherBody });
+        }
+        let head = Head::new(first, request.rows, now(), request.key, request.body, &request.payload);
+        let head = head.ok_or(Answer::Failed)?;
+        // One request is always let in, however large, so that none waits for ever.
+        if pending > 0 && pending + head.bytes() > self.limit { Err(Answer::Full) } else { Ok(head) }
+    }
+
+    /// Appends to the last segment and syncs it; what could not be is cut off again.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if self.file.is_none() || self.journal.is_full() {
+            let file = self.journal.begin().map_err(|error| error.to_string())?;
+            self.file = Some((file, 0));
+        }
+        let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };
+        let outcome = file.write_all(bytes).and_then(|()| {
+            crash_point("request-written");
+            file.sync_data()
+        });
+        crash_point("request-synced");
+        match outcome {
+            Ok(()) => *length += bytes.len() as u64,
+            Err(error) => {
+                // Where even that fails, a new segment is begun: what was cut short here is not read by anyone.
+                let cut =
+                    file.set_len(*length).and_then(|()| std::io::Seek::seek(file, std::io::SeekFrom::Start(*length)));
+                if cut.is_err() {
+                    self.file = None;
+                }
+                return Err(error.to_string());
+            }
+        }
+        Ok(())
+    }
+}

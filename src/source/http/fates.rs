@@ -1,0 +1,94 @@
+//! What becomes of requests: who waits until its records are durable in every sink hears of each of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::batch::{Fate, Split};
+use crate::source::http::journal::Journal;
+
+/// What became of the records of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Outcome {
+    /// Those that were refused.
+    pub(super) rejected: Vec<Rejected>,
+    /// Rows that a filter let through to no sink.
+    pub(super) dropped: Vec<u64>,
+}
+
+/// A record that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Rejected {
+    pub(super) row: u64,
+    pub(super) stage: String,
+    pub(super) code: &'static str,
+    pub(super) reason: String,
+}
+
+struct Waiter {
+    end: u64,
+    outcome: Outcome,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// Those who wait, by the first row of their request.
+#[derive(Default)]
+pub(super) struct Waiters {
+    waiters: Mutex<BTreeMap<u64, Vec<Waiter>>>,
+}
+
+impl Waiters {
+    fn waiters(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Waiter>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the rows from `first` up to `end`; `None` where they are done already.
+    pub(super) fn wait(&self, journal: &Journal, first: u64, end: u64) -> Option<oneshot::Receiver<Outcome>> {
+        let mut waiters = self.waiters();
+        // Looked at under the lock, so that what is done from now on finds the waiter.
+        if journal.state().done >= end {
+            return None;
+        }
+        let (reply, outcome) = oneshot::channel();
+        waiters.entry(first).or_default().push(Waiter { end, outcome: Outcome::default(), reply });
+        Some(outcome)
+    }
+
+    /// Rows are done: tells those who wait for them. Rows come in ascending order.
+    pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &Fate) {
+        let mut waiters = self.waiters();
+        let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
+        for (stage, reject) in &fate.refused {
+            let Some(row) = row_of(reject.ordinal) else { continue };
+            let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.to_string());
+            let rejected = Rejected { row, stage, code, reason };
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected.clone()));
+        }
+        for row in fate.dropped.iter().filter_map(|&ordinal| row_of(ordinal)) {
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.dropped.push(row));
+        }
+        let ranges = fate.provenance.ranges().iter().filter(|range| *range.split == *split);
+        let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
+        if let Err(error) = journal.done(done) {
+            tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
+        }
+        waiters.retain(|_, of_request| {
+            let (ready, waiting) =
+                std::mem::take(of_request).into_iter().partition(|waiter: &Waiter| waiter.end <= done);
+            *of_request = waiting;
+            for Waiter { outcome, reply, .. } in ready {
+                // Who asked may have gone.
+                let _ = reply.send(outcome);
+            }
+            !of_request.is_empty()
+        });
+    }
+}
+
+/// Those who wait for a request that holds this row.
+fn of_row(waiters: &mut BTreeMap<u64, Vec<Waiter>>, row: u64) -> impl Iterator<Item = &mut Waiter> {
+    let request = waiters.range_mut(..=row).next_back().map(|(_, waiters)| waiters);
+    request.into_iter().flatten().filter(move |waiter| row < waiter.end)
+}

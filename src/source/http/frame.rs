@@ -1,0 +1,201 @@
+//! A frame of the journal: the records of one request, with a checksum, so that what a crash cut short is known for it.
+
+use std::io::{self, ErrorKind, Read};
+
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+
+use crate::error::StageError;
+use crate::source::arrow_messages::Messages;
+
+/// What every frame begins with.
+const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
+/// Bytes of a frame's head.
+pub(super) const HEAD: usize = 64;
+/// Bytes that the records of a frame may take; a request is smaller.
+const MAX_PAYLOAD: u32 = 1 << 30;
+
+/// A digest of the key by which a client marks the attempts at one request.
+pub(super) type Key = [u8; 16];
+
+/// What stands before the records of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The row of its first record.
+    pub(super) first: u64,
+    /// The first row of those that were made durable together with it.
+    pub(super) group: u64,
+    /// Records.
+    pub(super) rows: u32,
+    /// Bytes of the records.
+    pub(super) len: u32,
+    /// When it was written, in seconds since 1970.
+    pub(super) time: u64,
+    /// The request's key, if it had one.
+    pub(super) key: Option<Key>,
+    /// A checksum of the request's body, by which another request under the same key is told apart.
+    pub(super) body: u32,
+    /// A checksum of the records.
+    payload: u32,
+}
+
+impl Head {
+    /// For a payload.
+    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<Key>, body: u32, payload: &[u8]) -> Option<Self> {
+        let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
+        Some(Self { first, group: first, rows, len, time, key, body, payload: crc32fast::hash(payload) })
+    }
+
+    /// The same frame, made durable together with those from `group` on.
+    pub(super) fn in_group(self, group: u64) -> Self {
+        Self { group, ..self }
+    }
+
+    /// The row after its last.
+    pub(super) fn end(&self) -> u64 {
+        self.first + u64::from(self.rows)
+    }
+
+    /// Bytes of the frame.
+    pub(super) fn bytes(&self) -> u64 {
+        HEAD as u64 + u64::from(self.len)
+    }
+
+    /// The head as bytes; the last four are a checksum of the others.
+    pub(super) fn to_bytes(self) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4..12].copy_from_slice(&self.first.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.rows.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.len.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.time.to_le_bytes());
+        bytes[28..44].copy_from_slice(&self.key.unwrap_or_default());
+        bytes[44..48].copy_from_slice(&self.body.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.payload.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.group.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// `None` where the bytes are no head.
+    fn parse(bytes: &[u8; HEAD]) -> Option<Self> {
+        let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        if four(0)? != MAGIC || four(60)? != crc32fast::hash(&bytes[..60]) {
+            return None;
+        }
+        let key: Key = bytes[28..44].try_into().ok()?;
+        let key = (key != Key::default()).then_some(key);
+        let (first, rows, len) = (eight(4)?, four(12)?, four(16)?);
+        let (time, body, payload, group) = (eight(20)?, four(44)?, four(48)?, eight(52)?);
+        let head = Self { first, group, rows, len, time, key, body, payload };
+        (len <= MAX_PAYLOAD && first.checked_add(u64::from(rows)).is_some()).then_some(head)
+    }
+}
+
+/// What was met where a frame should be.
+pub(super) enum Met {
+    /// A frame whose checksums are right, and its records as bytes.
+    Frame(Head, Vec<u8>),
+    /// The end of the file.
+    End,
+    /// Something else: the rest of a frame that was cut short, or damage.
+    Broken,
+}
+
+/// Reads the next frame.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn read(input: &mut impl Read) -> io::Result<Met> {
+    let mut head = [0; HEAD];
+    match fill(input, &mut head)? {
+        0 => return Ok(Met::End),
+        HEAD => {}
+        _ => return Ok(Met::Broken),
+    }
+    let Some(head) = Head::parse(&head) else { return Ok(Met::Broken) };
+    let mut payload = Vec::new();
+    input.take(u64::from(head.len)).read_to_end(&mut payload)?;
+    let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
+    Ok(if whole { Met::Frame(head, payload) } else { Met::Broken })
+}
+
+/// Reads until the buffer is full or the file ends; says how much it read.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Records as the bytes of a frame: an Arrow IPC stream.
+///
+/// # Errors
+/// When Arrow cannot write them.
+pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), &records.schema())?;
+    writer.write(records)?;
+    Ok(writer.into_inner()?)
+}
+
+/// The records of a frame.
+///
+/// # Errors
+/// When the bytes are those of something else.
+pub(super) fn decode(payload: &[u8]) -> Result<RecordBatch, String> {
+    Messages::start(payload)?.next()?.ok_or_else(|| "it has no records".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn records() -> RecordBatch {
+        RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap()
+    }
+
+    fn frame(key: Option<Key>) -> (Head, Vec<u8>) {
+        let payload = encode(&records()).unwrap();
+        let head = Head::new(7, 2, 1_700_000_000, key, 9, &payload).unwrap().in_group(5);
+        (head, [head.to_bytes().as_slice(), &payload].concat())
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written() {
+        for key in [None, Some([3; 16])] {
+            let (head, bytes) = frame(key);
+            assert_eq!((head.end(), head.bytes()), (9, bytes.len() as u64));
+            let mut input = bytes.as_slice();
+            let Met::Frame(met, payload) = read(&mut input).unwrap() else { panic!("no frame") };
+            assert_eq!((met, decode(&payload).unwrap()), (head, records()));
+            assert!(matches!(read(&mut input).unwrap(), Met::End));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_was_cut_or_changed_anywhere_is_broken() {
+        let (_, bytes) = frame(Some([3; 16]));
+        for len in 1..bytes.len() {
+            assert!(matches!(read(&mut &bytes[..len]).unwrap(), Met::Broken), "cut to {len}");
+        }
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x40;
+            assert!(matches!(read(&mut changed.as_slice()).unwrap(), Met::Broken), "changed at {at}");
+        }
+    }
+}

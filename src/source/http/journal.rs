@@ -1,0 +1,373 @@
+//! The journal of requests: frames in segments, durable before they are acknowledged, gone when every sink has their rows.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::coverage::Progress;
+use crate::durable::{create_folders, sync_folder};
+use crate::error::StageError;
+use crate::source::http::frame::{self, Head, Met};
+use crate::source::http::keys::Keys;
+
+/// Bytes after which a segment is followed by the next: so much more than what is pending may lie on the disk.
+pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// What lies on the disk, and how far it is of use.
+pub(super) struct Journal {
+    pub(super) folder: PathBuf,
+    state: Mutex<State>,
+    /// Rows below this are durable, and can be read.
+    tail: watch::Sender<u64>,
+}
+
+pub(super) struct State {
+    segments: VecDeque<Segment>,
+    /// Frames whose rows are not all done: the row after the last, and bytes.
+    pending: VecDeque<(u64, u64)>,
+    pub(super) pending_bytes: u64,
+    pub(super) keys: Keys,
+    /// Every sink has the rows below this.
+    pub(super) done: u64,
+    /// The row of the next record.
+    pub(super) next: u64,
+}
+
+struct Segment {
+    first: u64,
+    /// Its frames with a key, which is to be remembered.
+    keyed: Vec<Head>,
+    end: u64,
+    bytes: u64,
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Journal {
+    /// Reads what is there; what a crash cut short at the end is cut off, since nobody was told of it.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written, or a segment is damaged before its end.
+    pub(super) fn open(folder: &Path, split: &str, window: Duration, progress: &Progress) -> Result<Self, StageError> {
+        create_folders(folder)?;
+        let keys = Keys::open(folder, window, now())?;
+        let mut state =
+            State { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
+        let firsts = firsts(folder)?;
+        for (place, &first) in firsts.iter().enumerate() {
+            let segment = read_segment(folder, first, firsts.get(place + 1).copied(), |head| {
+                state.keys.add(head);
+                let is_done = progress.done(split, &(head.first..head.end()));
+                if is_done && state.pending.is_empty() {
+                    state.done = head.end();
+                } else {
+                    state.pending.push_back((head.end(), head.bytes()));
+                    state.pending_bytes += head.bytes();
+                }
+            })?;
+            state.next = segment.end;
+            state.segments.push_back(segment);
+        }
+        // Where the journal was lost, its rows must not be given out again: sinks would take them for old.
+        let known = progress.sinks.iter().filter_map(|sink| sink.splits().get(split)?.ranges().last());
+        state.next = known.map(|range| range.end).max().unwrap_or(0).max(state.next);
+        state.done = if state.pending.is_empty() { state.next } else { state.done };
+        let tail = watch::Sender::new(state.next);
+        Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), tail })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells how far rows can be read.
+    pub(super) fn tail(&self) -> watch::Receiver<u64> {
+        self.tail.subscribe()
+    }
+
+    /// A segment begins at the next row.
+    pub(super) fn begin(&self) -> Result<File, StageError> {
+        let mut state = self.state();
+        let path = self.folder.join(name(state.next));
+        // What lies under this name has no whole frame.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(StageError::io(&path))?;
+        sync_folder(&self.folder)?;
+        let first = state.next;
+        state.segments.retain(|segment| segment.first != first);
+        state.segments.push_back(Segment { first, keyed: Vec::new(), end: first, bytes: 0 });
+        drop(state);
+        self.retire()?;
+        Ok(file)
+    }
+
+    /// Frames are durable in the last segment.
+    pub(super) fn written(&self, heads: &[Head]) {
+        let mut state = self.state();
+        let state = &mut *state;
+        for head in heads {
+            state.keys.add(head);
+            state.pending.push_back((head.end(), head.bytes()));
+            state.pending_bytes += head.bytes();
+            state.next = head.end();
+            if let Some(segment) = state.segments.back_mut() {
+                segment.end = head.end();
+                segment.bytes += head.bytes();
+                segment.keyed.extend(head.key.map(|_| *head));
+            }
+        }
+        self.tail.send_replace(state.next);
+    }
+
+    /// Whether the last segment is full.
+    pub(super) fn is_full(&self) -> bool {
+        self.state().segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES)
+    }
+
+    /// Every sink has the rows below this.
+    ///
+    /// # Errors
+    /// When what is of no more use cannot be removed.
+    pub(super) fn done(&self, end: u64) -> Result<(), StageError> {
+        let mut state = self.state();
+        state.done = state.done.max(end);
+        while let Some(&(end, bytes)) = state.pending.front().filter(|(end, _)| *end <= state.done) {
+            debug_assert!(end <= state.next, "a row was done that was never given out");
+            state.pending.pop_front();
+            state.pending_bytes -= bytes;
+        }
+        drop(state);
+        self.retire()
+    }
+
+    /// Removes segments whose rows are done. The last one stays: its name tells the rows that were given out.
+    fn retire(&self) -> Result<(), StageError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        while state.segments.len() > 1
+            && let Some(segment) = state.segments.front().filter(|segment| segment.end <= state.done)
+        {
+            state.keys.outlive(&segment.keyed, now())?;
+            let path = self.folder.join(name(segment.first));
+            fs::remove_file(&path).map_err(StageError::io(&path))?;
+            state.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Rows that are pending.
+    pub(super) fn pending_rows(&self) -> u64 {
+        let state = self.state();
+        state.next.saturating_sub(state.done)
+    }
+
+    /// Opens a reader at the first frame that holds a row from `row` on.
+    ///
+    /// # Errors
+    /// When the segment cannot be read.
+    pub(super) fn read_from(&self, row: u64) -> Result<Option<Reader>, StageError> {
+        let state = self.state();
+        let first = state.segments.iter().rev().map(|segment| segment.first).find(|&first| first <= row);
+        let first = first.or_else(|| state.segments.front().map(|segment| segment.first));
+        drop(state);
+        let Some(first) = first else { return Ok(None) };
+        let path = self.folder.join(name(first));
+        let file = File::open(&path).map_err(StageError::io(&path))?;
+        Ok(Some(Reader { path, input: BufReader::new(file) }))
+    }
+}
+
+/// Frames of a segment, in order.
+pub(super) struct Reader {
+    path: PathBuf,
+    input: BufReader<File>,
+}
+
+impl Reader {
+    /// The next frame; `None` at the end of the segment. Only frames that are durable may be asked for.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub(super) fn next(&mut self) -> Result<Option<(Head, Vec<u8>)>, StageError> {
+        match frame::read(&mut self.input).map_err(StageError::io(&self.path))? {
+            Met::Frame(head, payload) => Ok(Some((head, payload))),
+            Met::End => Ok(None),
+            Met::Broken => Err(damaged(&self.path)),
+        }
+    }
+}
+
+fn damaged(path: &Path) -> StageError {
+    StageError::Other(format!(
+        "{}: a frame of acknowledged requests is damaged; restore the file, or move it away to go on without its records",
+        path.display()
+    ))
+}
+
+/// Numbers of equal length, so that names sort as rows do.
+fn name(first: u64) -> String {
+    format!("{first:020}.frames")
+}
+
+/// The first rows of the segments, ascending.
+fn firsts(folder: &Path) -> Result<Vec<u64>, StageError> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(folder).map_err(StageError::io(folder))? {
+        let name = entry.map_err(StageError::io(folder))?.file_name();
+        firsts.extend(name.to_str().and_then(|name| name.strip_suffix(".frames")?.parse::<u64>().ok()));
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Reads a segment, behind which the one that begins at row `next` follows, if any.
+fn read_segment(
+    folder: &Path,
+    first: u64,
+    next: Option<u64>,
+    mut each: impl FnMut(&Head),
+) -> Result<Segment, StageError> {
+    let path = folder.join(name(first));
+    let failed = || StageError::io(&path);
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed())?;
+    let length = file.metadata().map_err(failed())?.len();
+    let mut segment = Segment { first, keyed: Vec::new(), end: first, bytes: 0 };
+    let mut input = BufReader::new(&file);
+    loop {
+        match frame::read(&mut input).map_err(failed())? {
+            Met::Frame(head, _) if head.first == segment.end => {
+                each(&head);
+                segment.end = head.end();
+                segment.bytes += head.bytes();
+                segment.keyed.extend(head.key.map(|_| head));
+            }
+            Met::End => return Ok(segment),
+            // All that was acknowledged is there; the rest could not be cut off at the time.
+            Met::Broken if next == Some(segment.end) => return Ok(segment),
+            Met::Broken if next.is_none() && is_torn(&file, &segment, length).map_err(failed())? => {
+                file.set_len(segment.bytes).and_then(|()| file.sync_all()).map_err(failed())?;
+                return Ok(segment);
+            }
+            Met::Frame(..) | Met::Broken => return Err(damaged(&path)),
+        }
+    }
+}
+
+/// Whether what is broken behind the frames of a segment was never acknowledged: no frame behind it was written after it
+/// had been made durable.
+fn is_torn(mut file: &File, segment: &Segment, length: u64) -> io::Result<bool> {
+    let mut rest = Vec::new();
+    file.seek(SeekFrom::Start(segment.bytes))?;
+    file.take(length - segment.bytes).read_to_end(&mut rest)?;
+    let later = |start: usize| match frame::read(&mut &rest[start..]) {
+        Ok(Met::Frame(head, _)) => head.group > segment.end,
+        _ => false,
+    };
+    Ok(!(1..rest.len().saturating_sub(frame::HEAD)).any(later))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::batch::{Provenance, Split};
+    use crate::coverage::Coverage;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn open(folder: &Path, done: u64) -> Result<Journal, StageError> {
+        let mut coverage = Coverage::default();
+        coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
+        let progress = Progress { sinks: Arc::new(vec![coverage]), state: None };
+        Journal::open(folder, "s", HOUR, &progress)
+    }
+
+    /// Appends frames of two rows each, as one group.
+    fn append(journal: &Journal, file: &mut File, payloads: &[&[u8]]) {
+        let group = journal.state().next;
+        let firsts = (0..).map(|n| group + 2 * n);
+        let heads: Vec<Head> = firsts
+            .zip(payloads)
+            .map(|(first, p)| Head::new(first, 2, 1, Some([first as u8 + 1; 16]), 0, p).unwrap().in_group(group))
+            .collect();
+        for (head, payload) in heads.iter().zip(payloads) {
+            file.write_all(&head.to_bytes()).unwrap();
+            file.write_all(payload).unwrap();
+        }
+        journal.written(&heads);
+    }
+
+    fn rows(journal: &Journal) -> Vec<u64> {
+        let mut reader = journal.read_from(0).unwrap().unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).map(|(head, _)| head.first).collect()
+    }
+
+    #[test]
+    fn what_is_pending_is_found_again_and_what_is_done_is_not_given_out_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(folder.path(), 0).unwrap();
+        let mut file = journal.begin().unwrap();
+        append(&journal, &mut file, &[b"one", b"two"]);
+        append(&journal, &mut file, &[b"three"]);
+        assert_eq!((rows(&journal), journal.pending_rows()), (vec![0, 2, 4], 6));
+        journal.done(2).unwrap();
+        let again = open(folder.path(), 4).unwrap();
+        assert_eq!((again.state().next, again.state().done, again.pending_rows()), (6, 4, 2));
+        assert!(again.state().keys.get(&[1; 16]).is_some());
+        // The folder is lost, the sinks are not.
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(open(elsewhere.path(), 6).unwrap().state().next, 6);
+    }
+
+    #[test]
+    fn segments_go_when_they_are_done_and_the_last_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(folder.path(), 0).unwrap();
+        for _ in 0..3 {
+            let mut file = journal.begin().unwrap();
+            append(&journal, &mut file, &[b"payload"]);
+        }
+        assert_eq!(firsts(folder.path()).unwrap(), [0, 2, 4]);
+        journal.done(3).unwrap();
+        assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
+        journal.done(6).unwrap();
+        assert_eq!((firsts(folder.path()).unwrap(), journal.state().pending_bytes), (vec![4], 0));
+        let again = open(folder.path(), 6).unwrap();
+        assert_eq!(again.state().next, 6);
+        assert!(again.state().keys.get(&[1; 16]).is_some(), "keys outlive their frames");
+    }
+
+    #[test]
+    fn a_group_that_was_cut_short_goes_and_damage_to_what_was_acknowledged_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = open(folder.path(), 0).unwrap();
+        let mut file = journal.begin().unwrap();
+        append(&journal, &mut file, &[b"one"]);
+        let kept = file.metadata().unwrap().len();
+        append(&journal, &mut file, &[b"two", b"three"]);
+        let path = folder.path().join(name(0));
+        let whole = fs::read(&path).unwrap();
+        // The second frame of the group reached the disk, the first did not.
+        let mut torn = whole.clone();
+        torn[usize::try_from(kept).unwrap() + 10] ^= 1;
+        fs::write(&path, torn).unwrap();
+        assert_eq!(rows(&open(folder.path(), 0).unwrap()), [0]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), kept);
+        let mut damaged = whole;
+        damaged[10] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        assert!(open(folder.path(), 0).err().unwrap().to_string().contains("is damaged"));
+    }
+}

@@ -1,0 +1,254 @@
+//! The source `http`: records that clients send, acknowledged when they are durable; and records that are encoded at once.
+
+mod columns;
+mod commit;
+mod encode;
+mod fates;
+mod frame;
+mod journal;
+mod keys;
+mod limits;
+mod pump;
+mod routes;
+mod server;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::batch::{Fate, Split};
+use crate::context::Context;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
+use crate::metrics::Metrics;
+use crate::source::cut::Cut;
+use crate::source::gather::Rules;
+use crate::source::{BatchSize, FEATURE_RECORDS, Opened, Source, SourceConfig, read_blocking};
+use crate::store::Location;
+use crate::units::Span;
+
+use columns::{Columns, Type};
+use encode::Encoder;
+use fates::Waiters;
+use journal::Journal;
+use limits::{Access, Limits, Rate, TokenPlace, check_access};
+use pump::{Pump, Shape};
+use routes::{Shared, UNIT};
+use server::{Secure, Server, Tls};
+
+/// Batches that are read before they are asked for.
+const AHEAD: usize = 1;
+/// How long records wait for more where the pipeline does not say.
+const DELAY: Duration = Duration::from_millis(20);
+/// How long a key is remembered where the pipeline does not say.
+const WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Requests that wait to be written.
+const WAITING: usize = 256;
+
+/// What records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// Encoded images: the column `image`.
+    Images,
+    /// Rows of `columns`.
+    Features,
+}
+
+/// Options of the source `http`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The address to listen on, such as "127.0.0.1:8080".
+    listen: SocketAddr,
+    /// What records are: "images" or "features".
+    records: Kind,
+    /// For features: the columns of a record and their types.
+    #[serde(default)]
+    columns: BTreeMap<String, Type>,
+    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }.
+    #[serde(default)]
+    token: Option<TokenPlace>,
+    /// Answer anybody, on an address that other machines can reach. Default: false.
+    #[serde(default)]
+    anybody: bool,
+    /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
+    #[serde(default)]
+    tls: Option<Tls>,
+    /// Bounds on what clients may ask.
+    #[serde(default)]
+    limits: Limits,
+    /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not taken again. Of the last
+    /// 1,000,000 keys at most. Default: 24h.
+    #[serde(default)]
+    window: Option<Span>,
+}
+
+impl SourceConfig for Config {
+    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let mut faults = check_access(self.listen, self.token.as_ref(), self.anybody);
+        let record_bytes = context.limits.record_bytes.0;
+        let columns = match self.records {
+            Kind::Images if !self.columns.is_empty() => {
+                Err(Fault::new("columns", "belongs to records = \"features\"; images have the column `image`"))
+            }
+            Kind::Images => Ok(Columns::images(record_bytes)),
+            Kind::Features => Columns::features(&self.columns, record_bytes),
+        };
+        let columns = columns.map_err(|fault| faults.push(fault)).ok();
+        let Some(columns) = columns.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let shape = match self.records {
+            Kind::Images => Shape::Images(Rules::new(batch, context.limits, None)),
+            Kind::Features => {
+                let cut = Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() };
+                Shape::Features { schema: columns.with_origin(), cut }
+            }
+        };
+        let metrics = Arc::clone(&context.metrics);
+        let delay = batch.delay.map_or(DELAY, |delay| delay.0);
+        Ok(Box::new(Http { name: name.to_owned(), config: self, columns, shape, delay, metrics }))
+    }
+}
+
+/// The source as planned.
+struct Http {
+    name: String,
+    config: Config,
+    columns: Columns,
+    shape: Shape,
+    delay: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Source for Http {
+    fn schema(&self) -> SchemaRef {
+        self.columns.with_origin()
+    }
+
+    fn reading_bytes(&self) -> u64 {
+        // Bodies, and the frames that are made of them.
+        self.config.limits.in_flight.0.saturating_mul(2)
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+        let state = progress.state.as_ref().and_then(Location::local).ok_or_else(|| {
+            StageError::Other(
+                "requests are journalled on a disk of this machine: write `state = \"some/folder\"` at the top of the \
+                 pipeline"
+                    .to_owned(),
+            )
+        })?;
+        let Self { name, config, columns, shape, delay, metrics } = *self;
+        let split = Split::new(format!("{name}/requests"));
+        let folder = state.join("requests").join(&name);
+        let window = config.window.map_or(WINDOW, |window| window.0);
+        let journal = Arc::new(Journal::open(&folder, split.name(), window, progress)?);
+        let (requests, heard) = mpsc::channel(WAITING);
+        let (asks, asked) = mpsc::channel(1);
+        let (fates_sender, fates) = mpsc::unbounded_channel();
+        let (end, ends) = watch::channel(false);
+        let (closed_sender, closed) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            split: Arc::clone(&split),
+            columns,
+            access: Access::of(config.token.as_ref())?,
+            rate: config.limits.rate.map(Rate::new),
+            places: Arc::new(Semaphore::new(config.limits.requests.get() as usize)),
+            memory: Arc::new(Semaphore::new(
+                usize::try_from(config.limits.in_flight.0 / UNIT).unwrap_or(usize::MAX >> 3),
+            )),
+            limits: config.limits,
+            requests,
+            journal: Arc::clone(&journal),
+            waiters: Waiters::default(),
+            encoder: Encoder::start(shape.clone(), &name, asks),
+            ends: ends.clone(),
+            metrics,
+            stage: name,
+        });
+        let server = listen(&config, &shared)?;
+        let backlog = config.limits.backlog.0;
+        let committed = Arc::clone(&journal);
+        let committer = std::thread::Builder::new().name("journal".to_owned());
+        let committer = committer.spawn(move || commit::run(&committed, backlog, heard));
+        committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+        let (until, runtime) = (server.run(ends), Handle::current());
+        runtime.spawn(hear(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
+        let pump = Pump { journal, split, shape, progress: progress.clone(), delay, runtime };
+        let batches = read_blocking(AHEAD, move |out| {
+            let pumped = pump.run(out);
+            // Nobody wants more: the clients are told.
+            end.send_replace(true);
+            pumped
+        });
+        Ok(Opened { fates: Some(fates_sender), asks: Some(asked), closed: Some(closed), ..Opened::new(batches, None) })
+    }
+}
+
+/// Binds the port, and says where.
+fn listen(config: &Config, shared: &Arc<Shared>) -> Result<Server, StageError> {
+    let secure = config.tls.as_ref().map(Secure::open).transpose()?;
+    let listener = TcpListener::bind(config.listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok((listener.local_addr()?, listener))
+    });
+    let (bound, listener) = listener.map_err(|error| {
+        StageError::Other(format!("cannot listen on {}: {error}; name another address", config.listen))
+    })?;
+    let scheme = if secure.is_some() { "https" } else { "http" };
+    tracing::info!(stage = &*shared.stage, "listening on {scheme}://{bound}");
+    let connections = config.limits.connections.get() as usize;
+    Ok(Server { listener, router: routes::router(Arc::clone(shared)), connections, secure })
+}
+
+/// Serves, and hears what becomes of the records, until there is nothing more to tell.
+async fn hear(
+    shared: Arc<Shared>,
+    mut fates: mpsc::UnboundedReceiver<Fate>,
+    end: watch::Sender<bool>,
+    server: impl Future<Output = ()> + Send + 'static,
+    closed: oneshot::Sender<()>,
+) {
+    let gauges = &shared.metrics.http;
+    let labels = [shared.stage.as_str()];
+    let limit = i64::try_from(shared.limits.backlog.0).unwrap_or(i64::MAX);
+    gauges.backlog_limit_bytes.with_label_values(&labels).set(limit);
+    let set = || {
+        let set = |gauge: prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(gauges.backlog_records.with_label_values(&labels), shared.journal.pending_rows());
+        set(gauges.backlog_bytes.with_label_values(&labels), shared.journal.state().pending_bytes);
+    };
+    let serving = tokio::spawn(server);
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            fate = fates.recv() => match fate {
+                Some(fate) => {
+                    let shared = Arc::clone(&shared);
+                    // Segments that are done are removed: not on a thread that others wait for.
+                    let heard = move || shared.waiters.hear(&shared.journal, &shared.split, &fate);
+                    drop(tokio::task::spawn_blocking(heard).await);
+                }
+                None => break,
+            },
+            _ = ticks.tick() => set(),
+        }
+    }
+    // The run is over: what clients wait for has been said, or will not be.
+    end.send_replace(true);
+    drop(serving.await);
+    let _ = closed.send(());
+}
+
+/// How often gauges are set.
+const TICK: Duration = Duration::from_millis(500);

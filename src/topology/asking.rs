@@ -1,0 +1,39 @@
+//! Carries records that somebody waits for: ahead of those that sinks wait for, and into no sink.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::budget::Budget;
+use super::generation::Generation;
+use super::messages::{Errand, Work};
+use crate::plan::Footprint;
+use crate::source::Ask;
+
+/// The way to the workers for what is asked.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) asked: async_channel::Sender<Work>,
+    /// Of its own, so that what sinks wait for leaves room.
+    pub(super) budget: Arc<Budget>,
+    pub(super) footprint: Footprint,
+    pub(super) generations: watch::Receiver<Arc<Generation>>,
+}
+
+impl Asking {
+    /// Has workers answer what a source asks, until it asks no more or the workers are gone.
+    pub(super) fn serve(&self, source: usize, mut asks: mpsc::Receiver<Ask>) {
+        let asking = self.clone();
+        tokio::spawn(async move {
+            while let Some(Ask { batch, reply }) = asks.recv().await {
+                let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else { return };
+                let generation = Arc::clone(&asking.generations.borrow());
+                let errand = Errand::Asked(reply);
+                let work = Work { errand, source, batch, condemned: false, generation, permit };
+                if asking.asked.send(work).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
