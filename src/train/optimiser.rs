@@ -192,7 +192,7 @@ mod tests {
         let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 3)], Device::flex());
         let mut weights = vec![vec![1.0, 1.0, 1.0]];
         // The first step is the rate, whatever the gradient's size.
-        optimiser.step(1, 0.1, &mut weights, &[vec![1e-3, -50.0, 0.0]]).unwrap();
+        optimiser.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]).unwrap();
         close(&weights[0], &[0.9, 1.1, 1.0]);
         // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
         let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 1)], Device::flex());
