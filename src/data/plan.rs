@@ -78,6 +78,10 @@ impl Plan {
         let mut sources = Vec::new();
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
+                Ok(source) if source.is_endless() => {
+                    let message = "has no end; name files, so that it is known when all of them are read";
+                    faults.push(Fault::new(format!("sources[{at}]"), message));
+                }
                 Ok(source) => sources.push((at, source)),
                 Err(found) => faults.extend(found.into_iter().map(|fault| fault.within(&format!("sources[{at}]")))),
             }

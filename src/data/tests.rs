@@ -292,8 +292,8 @@ fn every_fault_is_told_at_once() {
             validation: 1.5 is no share; write a number from 0 to 1
             sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, path, quote, types
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
-            sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
-            sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic
+            sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
+            sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
             without: there is no column `dy`; the source has: source, row, a, b, y, day, name
             keep[0].column: no column `c`; the input has: source, row, a, b, y, day, name
             normal.equals: the column holds Int64, but `equals` is "no"; compare it with a whole number

@@ -74,7 +74,7 @@ fn committed(path: &Path) -> Result<String, String> {
 /// Writes the batches in one run, committing at its end.
 fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> Written {
     let mut writer = sink.open(identity()).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    batches.iter().for_each(|batch| drop(writer.write(batch).unwrap()));
     writer.commit().unwrap();
     writer.written()
 }

@@ -75,7 +75,7 @@ impl Media {
 /// A record of a request that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Refused {
-    /// Its place in the request, counted from 0.
+    /// Its place in the request, counted from 0; blank lines do not count.
     pub(super) record: u32,
     pub(super) code: &'static str,
     pub(super) reason: String,
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
         assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
         let told: Vec<_> = refused.iter().map(|refused| (refused.record, refused.code)).collect();
-        assert_eq!(told, [(2, "malformed"), (3, "malformed")]);
+        assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
     }
 
     #[test]

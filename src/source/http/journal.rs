@@ -300,13 +300,17 @@ mod tests {
         let firsts = (0..).map(|n| group + 2 * n);
         let heads: Vec<Head> = firsts
             .zip(payloads)
-            .map(|(first, p)| Head::new(first, 2, 1, Some([first as u8 + 1; 16]), 0, p).unwrap().in_group(group))
+            .map(|(first, p)| Head::new(first, 2, now(), Some([first as u8 + 1; 16]), 0, p).unwrap().in_group(group))
             .collect();
         for (head, payload) in heads.iter().zip(payloads) {
             file.write_all(&head.to_bytes()).unwrap();
             file.write_all(payload).unwrap();
         }
         journal.written(&heads);
+    }
+
+    fn given_out(journal: &Journal) -> u64 {
+        journal.state().next
     }
 
     fn rows(journal: &Journal) -> Vec<u64> {
@@ -324,11 +328,11 @@ mod tests {
         assert_eq!((rows(&journal), journal.pending_rows()), (vec![0, 2, 4], 6));
         journal.done(2).unwrap();
         let again = open(folder.path(), 4).unwrap();
-        assert_eq!((again.state().next, again.state().done, again.pending_rows()), (6, 4, 2));
+        assert_eq!((given_out(&again), again.pending_rows()), (6, 2));
         assert!(again.state().keys.get(&[1; 16]).is_some());
         // The folder is lost, the sinks are not.
         let elsewhere = tempfile::tempdir().unwrap();
-        assert_eq!(open(elsewhere.path(), 6).unwrap().state().next, 6);
+        assert_eq!(given_out(&open(elsewhere.path(), 6).unwrap()), 6);
     }
 
     #[test]
@@ -343,9 +347,9 @@ mod tests {
         journal.done(3).unwrap();
         assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
         journal.done(6).unwrap();
-        assert_eq!((firsts(folder.path()).unwrap(), journal.state().pending_bytes), (vec![4], 0));
+        assert_eq!((firsts(folder.path()).unwrap(), journal.pending_rows()), (vec![4], 0));
         let again = open(folder.path(), 6).unwrap();
-        assert_eq!(again.state().next, 6);
+        assert_eq!(given_out(&again), 6);
         assert!(again.state().keys.get(&[1; 16]).is_some(), "keys outlive their frames");
     }
 
