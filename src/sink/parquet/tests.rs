@@ -74,7 +74,9 @@ fn committed(path: &Path) -> Result<String, String> {
 /// Writes the batches in one run, committing at its end.
 fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> Written {
     let mut writer = sink.open(identity()).unwrap();
-    batches.iter().for_each(|batch| drop(writer.write(batch).unwrap()));
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
     writer.commit().unwrap();
     writer.written()
 }

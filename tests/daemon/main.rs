@@ -1,0 +1,11 @@
+//! Runs without an end, through the binary: folders that are watched, requests over HTTP, models that are exchanged.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod client;
+mod http;
+mod process;
+mod swap;
+mod watch;
