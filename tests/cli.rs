@@ -250,3 +250,15 @@ fn faults_between_stages_are_told_before_anything_starts() {
         "#]],
     );
 }
+
+/// ONNX Runtime keeps a file there where it reports to its maker.
+#[test]
+fn nothing_is_left_in_the_user_s_home_and_nothing_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae");
+    let mut command = latentflow(home.path(), &["inspect", model.to_str().unwrap()]);
+    let output = command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}
