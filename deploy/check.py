@@ -4,8 +4,8 @@
     deploy/check.py                         names in the dashboard and the alerts, against src/metrics.rs
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
 
-Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP are skipped, visibly, where the
-latentflow has no HTTP source.
+Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP are skipped, visibly, where no
+source has been asked over HTTP.
 """
 
 import json
@@ -137,7 +137,7 @@ def check_queries(prometheus):
     for row, title, expressions in panels():
         for expression in expressions:
             if HTTP.search(expression) and not has_http:
-                print(f"skipped    {row}: {title} (no HTTP source)")
+                print(f"skipped    {row}: {title} (no requests over HTTP)")
                 skipped += 1
                 continue
             asked += 1
