@@ -1,6 +1,9 @@
 # Two commands do everything: `make demo` and `make test`.
 
-.PHONY: demo test chaos runtime checker build
+# From 1.29 on, Microsoft's builds of ONNX Runtime report home unless they are told not to.
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test chaos runtime checker build deploy-check
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
 demo: build
@@ -27,3 +30,7 @@ runtime:
 # The official checker of ONNX files, for tests of what `train` writes: by pip.
 checker:
 	@deploy/fetch-onnx-checker.sh
+
+# What lies in deploy/, by the tools that there are: promtool, systemd-analyze.
+deploy-check:
+	@deploy/check.sh
