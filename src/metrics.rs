@@ -10,6 +10,8 @@ use prometheus::{
     TextEncoder, exponential_buckets,
 };
 
+use crate::machine;
+
 /// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
 /// and members of closed sets.
 pub struct Metrics {
@@ -74,6 +76,8 @@ pub struct Metrics {
     pub output_free_bytes: GaugeVec,
     /// Bytes of that disk.
     pub output_size_bytes: GaugeVec,
+    /// Bytes of memory that the process may use.
+    pub machine_memory_bytes: IntGauge,
     /// Workers that run.
     pub workers: IntGauge,
     /// 1, labelled with a model's name, digest and kind.
@@ -282,7 +286,7 @@ impl Metrics {
             ),
             oldest_uncommitted: maker.number(
                 "oldest_uncommitted_seconds",
-                "For how long the oldest record has waited that is not durable in every sink; 0 where none waits",
+                "For how long the oldest record that was read has waited to be durable in every sink; 0 where none waits",
             ),
             stage_utilization: maker.rates(
                 "stage_utilization_ratio",
@@ -309,6 +313,10 @@ impl Metrics {
                 "Bytes of the file system that a sink writes to",
                 &["stage"],
             ),
+            machine_memory_bytes: maker.gauge(
+                "machine_memory_bytes",
+                "Bytes of memory that the process may use: those of the machine, or the limit of its control group",
+            ),
             workers: maker.gauge("workers", "Workers that run"),
             model_info: maker.gauges(
                 "model_info",
@@ -332,6 +340,10 @@ impl Metrics {
             registry: maker.registry,
         };
         metrics.reload_successful.set(1);
+        for outcome in ["applied", "unchanged", "refused"] {
+            metrics.reloads.with_label_values(&[outcome]);
+        }
+        metrics.machine_memory_bytes.set(i64::try_from(machine::memory()).unwrap_or(i64::MAX));
         metrics
     }
 

@@ -82,7 +82,12 @@ fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
         let labels = [&*stage.name, stage.kind];
         let records = (now.records[at] - then.records[at]) as f64 / seconds;
         metrics.records_per_second.with_label_values(&labels).set(records);
-        let threads = if stage.role == "transform" { stats.workers.len() } else { 1 };
+        // What reads goes by the name of its source, but is not timed.
+        let threads = match stage.role {
+            "source" => continue,
+            "transform" => stats.workers.len(),
+            _ => 1,
+        };
         metrics.stage_utilization.with_label_values(&labels).set(share(now.busy[at], then.busy[at], threads));
     }
     for (worker, (now, then)) in now.worked.iter().zip(&then.worked).enumerate() {

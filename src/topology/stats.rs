@@ -95,8 +95,13 @@ impl Stats {
                 }
                 Role::Sink(..) => ("sink", None),
             };
+            // What can be counted is there from the beginning, at 0: else its first event would be no increase.
             for code in RejectCode::ALL {
                 metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
+            }
+            if role == "sink" {
+                metrics.files.with_label_values(&[&stage.name]);
+                metrics.file_bytes.with_label_values(&[&stage.name]);
             }
             StageStats {
                 name: Arc::clone(&stage.name),
@@ -127,7 +132,9 @@ impl Stats {
         self.metrics.records_in.with_label_values(&labels).inc_by(records);
         self.metrics.bytes_in.with_label_values(&labels).inc_by(bytes);
         self.metrics.batches.with_label_values(&labels).inc();
-        self.metrics.batch_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        if stats.role != "source" {
+            self.metrics.batch_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        }
         let Some(output) = output else { return };
         if stats.role == "source" {
             self.metrics.last_record.with_label_values(&[&stats.name]).set(unix_seconds());
