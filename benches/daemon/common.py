@@ -1,0 +1,106 @@
+"""What the programs of this folder have in common: a daemon, its metrics, requests, and what Parquet holds. Python alone."""
+import http.client
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+
+
+class Daemon:
+    """The program on a pipeline in a folder; its log goes to daemon.log there."""
+
+    def __init__(self, folder, binary, arguments=()):
+        self.folder = pathlib.Path(folder)
+        self.log = open(self.folder / "daemon.log", "ab")
+        self.began = self.log.tell()
+        command = [str(binary), "run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", *arguments]
+        self.child = subprocess.Popen(command, cwd=folder, stderr=self.log, stdout=subprocess.DEVNULL)
+        self.admin = self.wait(lambda: self.address("metrics at http://"))
+        self.wait(lambda: self.get("/readyz") is not None or None)
+
+    def wait(self, look, seconds=120):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            found = look()
+            if found is not None:
+                return found
+            if self.child.poll() is not None:
+                raise SystemExit(f"the daemon ended: {(self.folder / 'daemon.log').read_text()[-2000:]}")
+            time.sleep(0.05)
+        raise SystemExit("waited in vain")
+
+    def address(self, words):
+        text = (self.folder / "daemon.log").read_bytes()[self.began:].decode()
+        found = re.search(re.escape(words) + r"([0-9.:]+)", text)
+        return found and found[1]
+
+    def get(self, path):
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            return None
+
+    def post(self, path):
+        host, port = self.admin.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        connection.request("POST", path, body=b"")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def metric(self, name):
+        """The sum over all labels."""
+        text = self.get("/metrics") or ""
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
+        return sum(float(value) for value in values)
+
+    def usage(self):
+        """Resident bytes, open files, threads."""
+        status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
+        rss = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
+        threads = int(re.search(r"Threads:\s+(\d+)", status)[1])
+        return rss, len(list(pathlib.Path(f"/proc/{self.child.pid}/fd").iterdir())), threads
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        code = self.child.wait(timeout=60)
+        if code != 0:
+            raise SystemExit(f"exit code {code}: {(self.folder / 'daemon.log').read_text()[-2000:]}")
+
+
+def column(folder, name):
+    """A column of all Parquet files directly in a folder. Needs pyarrow."""
+    import pyarrow.parquet as parquet
+
+    files = sorted(pathlib.Path(folder).glob("*.parquet"))
+    return [value for file in files for value in parquet.read_table(file, columns=[name])[name].to_pylist()]
+
+
+def once(what, wanted, *met):
+    """Says whether what was met is what was wanted, each once."""
+    all_met = sorted(value for values in met for value in values)
+    ok = all_met == sorted(wanted)
+    lost = len(set(wanted) - set(all_met))
+    twice = len(all_met) - len(set(all_met))
+    print(f"{what}: {len(wanted)} wanted, {len(all_met)} met, {lost} lost, {twice} twice: {'ok' if ok else 'WRONG'}")
+    return ok
+
+
+def percentiles(values):
+    values = sorted(values)
+    at = lambda share: values[min(len(values) - 1, int(share * len(values)))]
+    return f"p50 {1e3 * at(0.5):.1f} ms, p90 {1e3 * at(0.9):.1f} ms, p99 {1e3 * at(0.99):.1f} ms, max {1e3 * values[-1]:.1f} ms"
+
+
+def show(value):
+    print(json.dumps(value, indent=1))

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Many clients at once: images into the journal, images encoded at once, and more than the daemon can do.
+
+Prints rates and latencies beside the bare time of inference, and checks that every acknowledged record came out once.
+Needs pyarrow.
+
+usage: load.py --images FOLDER [--clients 32] [--requests 10000] [--binary PATH] [--work FOLDER]
+"""
+import argparse
+import collections
+import http.client
+import json
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+
+from common import REPOSITORY, Daemon, column, once, percentiles
+
+PIPELINE = f"""
+[models.photo]
+path = "{REPOSITORY}/models/photo-ae"
+
+[stages.requests]
+kind = "http"
+listen = "127.0.0.1:0"
+records = "images"
+limits = {{ requests = 64, backlog = "64MiB" }}
+
+[stages.pixels]
+kind = "pixels"
+inputs = ["requests"]
+model = "photo"
+
+[stages.latents]
+kind = "encode"
+inputs = ["pixels"]
+model = "photo"
+reconstruct = true
+
+[stages.out]
+kind = "parquet"
+inputs = ["latents"]
+path = "out"
+columns = ["source", "row", "latent", "reconstruction_error"]
+
+[commit]
+age = "5s"
+"""
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
+    parser.add_argument("--work")
+    return parser.parse_args()
+
+
+class Clients:
+    """Threads that post one image after another over connections that stay open."""
+
+    def __init__(self, address, images, path, clients, requests):
+        self.host, self.port = address.split(":")
+        self.images, self.path = images, path
+        self.left, self.lock = requests, threading.Lock()
+        self.statuses, self.seconds, self.rows = collections.Counter(), [], []
+        threads = [threading.Thread(target=self.work, args=(number,)) for number in range(clients)]
+        began = time.perf_counter()
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        self.took = time.perf_counter() - began
+
+    def work(self, number):
+        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=120)
+        while True:
+            with self.lock:
+                if self.left == 0:
+                    return
+                self.left -= 1
+            image = self.images[(number * 7919 + self.left) % len(self.images)]
+            began = time.perf_counter()
+            try:
+                connection.request("POST", self.path, body=image, headers={"Content-Type": "image/jpeg"})
+                answer = connection.getresponse()
+                status, body = answer.status, answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                status, body = 0, b""
+            took = time.perf_counter() - began
+            with self.lock:
+                self.statuses[status] += 1
+                self.seconds.append(took)
+                if status == 202:
+                    self.rows.append(json.loads(body)["first"])
+            if status == 429:
+                time.sleep(0.05)
+
+    def tell(self, what):
+        rate = sum(self.statuses.values()) / self.took
+        print(f"{what}: {dict(self.statuses)}, {rate:.0f}/s, {percentiles(self.seconds)}", flush=True)
+
+
+def main():
+    options = arguments()
+    images = [path.read_bytes() for path in sorted(pathlib.Path(options.images).rglob("*.jpg"))[:500]]
+    work = pathlib.Path(options.work or tempfile.mkdtemp())
+    (work / "p.toml").write_text(PIPELINE)
+    daemon = Daemon(work, options.binary)
+    source = daemon.address("listening on http://")
+    print("usage at first:", daemon.usage())
+    alone = Clients(source, images, "/v1/encode", 1, 300)
+    alone.tell("encode, 1 client")
+    calls, seconds = daemon.metric("latentflow_inference_seconds_count"), daemon.metric("latentflow_inference_seconds_sum")
+    print(f"bare inference: {1e3 * seconds / calls * 2:.2f} ms for encoder and decoder, one image at a time")
+    for clients in [8, options.clients]:
+        Clients(source, images, "/v1/encode", clients, options.requests // 4).tell(f"encode, {clients} clients")
+    print("usage:", daemon.usage())
+    rows = []
+    taken = Clients(source, images, "/v1/records", options.clients, options.requests)
+    taken.tell(f"records, {options.clients} clients")
+    rows += taken.rows
+    flood = Clients(source, images, "/v1/records", 4 * options.clients, options.requests)
+    flood.tell(f"records, {4 * options.clients} clients")
+    rows += flood.rows
+    print("usage after a flood:", daemon.usage())
+    wanted = len(rows)
+    daemon.wait(lambda: len(column(work / "out", "row")) >= wanted or None, 600)
+    daemon.stop()
+    sys.exit(0 if once("records", rows, column(work / "out", "row")) else 1)
+
+
+main()
