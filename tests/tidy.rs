@@ -77,7 +77,7 @@ fn onnx_runtime_is_named_in_one_file() {
 fn object_stores_are_named_in_one_folder() {
     for (path, text) in sources() {
         let is_store = path.parent().is_some_and(|folder| folder.ends_with("src/store"));
-        for name in ["object_store", "reqwest", "rustls"] {
+        for name in ["object_store", "reqwest"] {
             assert!(is_store || !names(code(&text), name), "`{name}` is named in {}", path.display());
         }
         assert!(is_store || !code(&text).contains("object-store\")"), "{} knows the feature", path.display());

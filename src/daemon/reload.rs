@@ -75,8 +75,8 @@ impl Reloader {
             Ok((exchanged, folders(&plan.models)))
         });
         let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
-        self.metrics.reload_successful.set(i64::from(done.is_ok()));
-        let count = |outcome: &str| self.metrics.reloads.with_label_values(&[outcome]).inc();
+        self.metrics.models.reload_successful.set(i64::from(done.is_ok()));
+        let count = |outcome: &str| self.metrics.models.reloads.with_label_values(&[outcome]).inc();
         match done {
             Ok((exchanged, folders)) => {
                 if folders != self.folders {

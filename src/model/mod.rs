@@ -247,8 +247,8 @@ impl Model {
         }
         let labels = [self.name.as_str(), part.role];
         let watch = CallMetrics {
-            seconds: self.metrics.inference_seconds.with_label_values(&labels),
-            records: self.metrics.inference_records.with_label_values(&labels),
+            seconds: self.metrics.models.call_seconds.with_label_values(&labels),
+            records: self.metrics.models.call_records.with_label_values(&labels),
         };
         let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, watch);
         let engine = engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))?;

@@ -71,7 +71,7 @@ impl Exchange {
         }
         let number = next.number;
         self.stats.refer_to(&plan.models);
-        self.metrics.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.metrics.models.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
         *outline = Outline::of(plan);
         self.current.send_replace(Arc::new(next));
         Ok(Exchanged::Applied(number))

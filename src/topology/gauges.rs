@@ -53,13 +53,13 @@ pub(super) fn start(
     let (metrics, stats, ledger) = (Arc::clone(metrics), Arc::clone(stats), Arc::clone(ledger));
     let queue = queue.downgrade();
     tokio::spawn(async move {
-        let waiting = metrics.queue_batches.with_label_values(&["work"]);
+        let waiting = metrics.load.queue_batches.with_label_values(&["work"]);
         let mut past = VecDeque::from([Moment::of(&stats)]);
         let mut round = 0_u64;
         while let Some(queue) = queue.upgrade() {
             waiting.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             drop(queue);
-            metrics.oldest_uncommitted.set(ledger.oldest().map_or(0.0, |age| age.as_secs_f64()));
+            metrics.commits.oldest_uncommitted.set(ledger.oldest().map_or(0.0, |age| age.as_secs_f64()));
             if round.is_multiple_of(DISK_SPANS) {
                 set_room(&metrics, &folders).await;
             }
@@ -81,17 +81,17 @@ fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
     for (at, stage) in stats.stages.iter().enumerate() {
         let labels = [&*stage.name, stage.kind];
         let records = (now.records[at] - then.records[at]) as f64 / seconds;
-        metrics.records_per_second.with_label_values(&labels).set(records);
+        metrics.load.records_per_second.with_label_values(&labels).set(records);
         // What reads goes by the name of its source, but is not timed.
         let threads = match stage.role {
             "source" => continue,
             "transform" => stats.workers.len(),
             _ => 1,
         };
-        metrics.stage_utilization.with_label_values(&labels).set(share(now.busy[at], then.busy[at], threads));
+        metrics.load.stage_utilization.with_label_values(&labels).set(share(now.busy[at], then.busy[at], threads));
     }
     for (worker, (now, then)) in now.worked.iter().zip(&then.worked).enumerate() {
-        metrics.worker_utilization.with_label_values(&[&worker.to_string()]).set(share(*now, *then, 1));
+        metrics.load.worker_utilization.with_label_values(&[&worker.to_string()]).set(share(*now, *then, 1));
     }
 }
 
@@ -101,8 +101,8 @@ async fn set_room(metrics: &Arc<Metrics>, folders: &[(Arc<str>, PathBuf)]) {
     let asked = tokio::task::spawn_blocking(move || {
         for (stage, folder) in &folders {
             if let Some(room) = machine::room(folder) {
-                metrics.output_free_bytes.with_label_values(&[stage]).set(room.free as f64);
-                metrics.output_size_bytes.with_label_values(&[stage]).set(room.size as f64);
+                metrics.commits.free_bytes.with_label_values(&[stage]).set(room.free as f64);
+                metrics.commits.size_bytes.with_label_values(&[stage]).set(room.size as f64);
             }
         }
     });

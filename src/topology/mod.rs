@@ -108,7 +108,7 @@ impl Topology {
         let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
         let budget = Budget::new(plan.memory.budget - asking, slots(plan.workers), &metrics);
         let asking = Budget::new(asking, slots(plan.workers), &metrics);
-        metrics.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
+        metrics.load.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
@@ -188,23 +188,15 @@ impl Topology {
         let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
         let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
         let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
-        let common = Arc::new(common);
-        for number in 0..self.workers {
-            let (common, generations) = (Arc::clone(&common), self.exchange.generations());
-            let queues = Queues { asked: asked.clone(), work: work.clone() };
-            let done = done_sender.clone();
-            let runtime = tokio::runtime::Handle::current();
-            let worker = move || worker::work(number, &common, generations, &queues, &done, &runtime);
-            threads.push(spawn(format!("worker-{number}"), worker));
-        }
-        drop(common);
-        self.metrics.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
-        self.metrics.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        let queues = Queues { asked, work: work.clone() };
+        threads.extend(start_workers(self.workers, common, &self.exchange, &queues, &done_sender));
+        drop(queues);
+        self.metrics.load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
+        self.metrics.load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
         let folders = self.folders;
         let ticks = self.commit_age.map(|_| tokio::spawn(tick(outboxes.clone())));
         let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
-        drop(asked);
         let asking = Asking {
             asked: asked_sender,
             budget: Arc::new(self.asking),
@@ -237,7 +229,7 @@ impl Topology {
             ticks.abort();
         }
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
-        self.metrics.workers.set(0);
+        self.metrics.load.workers.set(0);
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
@@ -248,15 +240,21 @@ impl Topology {
         }
         let failed = stop.take();
         suspects.close(failed.is_none() && ended == Ended::Exhausted);
+        Outcome::of(failed, ended)
+    }
+}
+
+impl Outcome {
+    fn of(failed: Option<(Arc<str>, StageError)>, ended: Ended) -> Self {
         match (failed, ended) {
-            (Some((stage, error)), _) => Outcome::Failed { stage, error },
-            (None, Ended::Asked) => Outcome::Drained,
-            (None, Ended::Rejected) => Outcome::Rejected,
-            (None, Ended::Exhausted | Ended::Limited) => Outcome::Finished,
-            (None, Ended::Failed) => Outcome::Failed {
-                stage: Arc::from("workers"),
-                error: StageError::Other("all of them ended".to_owned()),
-            },
+            (Some((stage, error)), _) => Self::Failed { stage, error },
+            (None, Ended::Asked) => Self::Drained,
+            (None, Ended::Rejected) => Self::Rejected,
+            (None, Ended::Exhausted | Ended::Limited) => Self::Finished,
+            (None, Ended::Failed) => {
+                let error = StageError::Other("all of them ended".to_owned());
+                Self::Failed { stage: Arc::from("workers"), error }
+            }
         }
     }
 }
@@ -325,6 +323,24 @@ fn join(threads: Vec<Thread>) {
             std::panic::resume_unwind(Box::new("a thread could not be started, or panicked"));
         }
     }
+}
+
+/// Starts the threads of so many workers.
+fn start_workers(
+    count: usize,
+    common: Common,
+    exchange: &Exchange,
+    queues: &Queues,
+    done: &async_channel::Sender<messages::Done>,
+) -> Vec<Thread> {
+    let common = Arc::new(common);
+    let worker = |number| {
+        let (common, generations) = (Arc::clone(&common), exchange.generations());
+        let (queues, done, runtime) = (queues.clone(), done.clone(), tokio::runtime::Handle::current());
+        let work = move || worker::work(number, &common, generations, &queues, &done, &runtime);
+        spawn(format!("worker-{number}"), work)
+    };
+    (0..count).map(worker).collect()
 }
 
 /// Starts a thread for each sink; returns them, and where each takes its messages.

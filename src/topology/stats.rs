@@ -32,7 +32,7 @@ pub struct Stats {
 
 fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
     for model in models {
-        metrics.model_info.with_label_values(&[model.name(), model.digest(), model.kind()]).set(1);
+        metrics.models.info.with_label_values(&[model.name(), model.digest(), model.kind()]).set(1);
     }
 }
 
@@ -100,8 +100,8 @@ impl Stats {
                 metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
             }
             if role == "sink" {
-                metrics.files.with_label_values(&[&stage.name]);
-                metrics.file_bytes.with_label_values(&[&stage.name]);
+                metrics.commits.files.with_label_values(&[&stage.name]);
+                metrics.commits.bytes.with_label_values(&[&stage.name]);
             }
             StageStats {
                 name: Arc::clone(&stage.name),
@@ -161,14 +161,14 @@ impl Stats {
     /// Models were exchanged for these.
     pub(super) fn refer_to(&self, models: &[Arc<Model>]) {
         self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.refer_to(models));
-        self.metrics.model_info.reset();
+        self.metrics.models.info.reset();
         tell_models(&self.metrics, models);
     }
 
     /// A worker was at work for so long.
     pub(super) fn worked(&self, worker: usize, took: Duration) {
         self.workers[worker].fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        self.metrics.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
+        self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
     }
 
     /// A stage refused these.
@@ -185,12 +185,12 @@ impl Stats {
     /// A sink, whose place is given where it is no dataset of rejects, has committed so much in all; the last commit took
     /// so long.
     pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: Written, took: Duration) {
-        self.metrics.commit_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
-        self.metrics.last_commit.with_label_values(&[name]).set(unix_seconds());
+        self.metrics.commits.seconds.with_label_values(&[name]).observe(took.as_secs_f64());
+        self.metrics.commits.last.with_label_values(&[name]).set(unix_seconds());
         let Some(stats) = stage.map(|stage| &self.stages[stage]) else { return };
         let mut before = stats.written.lock().unwrap_or_else(PoisonError::into_inner);
-        self.metrics.files.with_label_values(&[&stats.name]).inc_by(written.files - before.files);
-        self.metrics.file_bytes.with_label_values(&[&stats.name]).inc_by(written.bytes - before.bytes);
+        self.metrics.commits.files.with_label_values(&[&stats.name]).inc_by(written.files - before.files);
+        self.metrics.commits.bytes.with_label_values(&[&stats.name]).inc_by(written.bytes - before.bytes);
         *before = written;
     }
 
@@ -256,7 +256,7 @@ impl ErrorStats {
     fn observe(&self, metrics: &Metrics, stage: &str, records: &RecordBatch) {
         let column = records.column_by_name(RECONSTRUCTION_ERROR);
         let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
-        let histogram = metrics.reconstruction_error.with_label_values(&[stage, &self.model]);
+        let histogram = metrics.errors.error.with_label_values(&[stage, &self.model]);
         let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
         for error in errors.iter().flatten() {
             histogram.observe(f64::from(error));
@@ -267,10 +267,10 @@ impl ErrorStats {
         let Some(drift) = drift.as_mut() else { return };
         let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
         let labels = [stage, &self.model];
-        metrics.anomalies.with_label_values(&labels).inc_by(unusual as u64);
+        metrics.errors.anomalies.with_label_values(&labels).inc_by(unusual as u64);
         if let Some(Drifted { zscore, psi }) = drift.drifted() {
-            metrics.error_zscore.with_label_values(&labels).set(zscore);
-            metrics.error_drift.with_label_values(&labels).set(psi);
+            metrics.errors.zscore.with_label_values(&labels).set(zscore);
+            metrics.errors.drift.with_label_values(&labels).set(psi);
         }
     }
 

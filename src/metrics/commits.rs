@@ -1,0 +1,54 @@
+//! The metrics of what sinks make durable.
+
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec};
+
+use crate::metrics::maker::Maker;
+
+/// What sinks make durable: how much, how long it takes, what waits for it, and how much room is left.
+pub struct CommitMetrics {
+    /// Files committed, by sink.
+    pub files: IntCounterVec,
+    /// Bytes committed, by sink.
+    pub bytes: IntCounterVec,
+    /// Seconds that a commit took, by sink.
+    pub seconds: HistogramVec,
+    /// When a sink last committed.
+    pub last: GaugeVec,
+    /// For how long the oldest record has waited that is not durable yet.
+    pub oldest_uncommitted: Gauge,
+    /// Bytes that are free on the disk that a sink writes to.
+    pub free_bytes: GaugeVec,
+    /// Bytes of that disk.
+    pub size_bytes: GaugeVec,
+}
+
+impl CommitMetrics {
+    pub(super) fn new(maker: &Maker) -> Self {
+        // 100 us to 52 s by factors of 2.
+        let seconds = (1e-4, 2.0, 20);
+        Self {
+            files: maker.counter("files_committed_total", "Files that a sink committed", &["stage"]),
+            bytes: maker.counter("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
+            seconds: maker.histogram("commit_seconds", "Seconds that a commit took", &["stage"], seconds),
+            last: maker.rates(
+                "last_commit_timestamp_seconds",
+                "When a sink last committed, in seconds since 1970",
+                &["stage"],
+            ),
+            oldest_uncommitted: maker.number(
+                "oldest_uncommitted_seconds",
+                "For how long the oldest record that was read has waited to be durable in every sink; 0 where none waits",
+            ),
+            free_bytes: maker.rates(
+                "output_free_bytes",
+                "Bytes that are free on the file system that a sink writes to",
+                &["stage"],
+            ),
+            size_bytes: maker.rates(
+                "output_size_bytes",
+                "Bytes of the file system that a sink writes to",
+                &["stage"],
+            ),
+        }
+    }
+}

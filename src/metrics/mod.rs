@@ -1,0 +1,134 @@
+//! Every metric, once: its name, its labels, what it means.
+
+mod commits;
+mod errors;
+mod http;
+mod load;
+mod maker;
+mod models;
+mod training;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+pub use commits::CommitMetrics;
+pub use errors::ErrorMetrics;
+pub use http::HttpMetrics;
+pub use load::LoadMetrics;
+pub use models::ModelMetrics;
+pub use training::TrainingMetrics;
+
+use maker::Maker;
+
+/// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
+/// and members of closed sets.
+pub struct Metrics {
+    registry: Registry,
+    /// The process itself, under the names that all programs have for it.
+    process: Registry,
+    /// Records that a stage took in.
+    pub records_in: IntCounterVec,
+    /// Records that a stage put out.
+    pub records_out: IntCounterVec,
+    /// Bytes of Arrow memory that a stage took in.
+    pub bytes_in: IntCounterVec,
+    /// Bytes of Arrow memory that a stage put out.
+    pub bytes_out: IntCounterVec,
+    /// Batches that a stage worked on.
+    pub batches: IntCounterVec,
+    /// Records that a stage refused, by reason.
+    pub rejects: IntCounterVec,
+    /// Seconds that a stage took for a batch.
+    pub batch_seconds: HistogramVec,
+    /// When a source last gave records.
+    pub last_record: GaugeVec,
+    /// 1 while the run takes records; 0 while it starts or ends.
+    pub ready: IntGauge,
+    /// Reconstruction errors.
+    pub errors: ErrorMetrics,
+    /// What sinks make durable.
+    pub commits: CommitMetrics,
+    /// How busy it is, and what waits.
+    pub load: LoadMetrics,
+    /// Models, and how they are exchanged.
+    pub models: ModelMetrics,
+    /// What sources are asked over HTTP.
+    pub http: HttpMetrics,
+    /// How a training goes.
+    pub training: TrainingMetrics,
+}
+
+impl Metrics {
+    /// Fresh metrics, all at zero.
+    pub fn new() -> Self {
+        let maker = Maker::new();
+        // 100 us to 52 s by factors of 2.
+        let seconds = (1e-4, 2.0, 20);
+        let build = maker.gauges("build_info", "1, labelled with the version of the program", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            records_in: maker.counter("records_in_total", "Records that a stage took in", &["stage", "kind"]),
+            records_out: maker.counter("records_out_total", "Records that a stage put out", &["stage", "kind"]),
+            bytes_in: maker.counter("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
+            bytes_out: maker.counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
+            batches: maker.counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
+            rejects: maker.counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            batch_seconds: maker.histogram(
+                "batch_seconds",
+                "Seconds that a stage took for a batch",
+                &["stage", "kind"],
+                seconds,
+            ),
+            last_record: maker.rates(
+                "last_record_timestamp_seconds",
+                "When a source last gave records, in seconds since 1970",
+                &["stage"],
+            ),
+            ready: maker.gauge("ready", "1 while the run takes records; 0 while it starts or ends"),
+            errors: ErrorMetrics::new(&maker),
+            commits: CommitMetrics::new(&maker),
+            load: LoadMetrics::new(&maker),
+            models: ModelMetrics::new(&maker),
+            http: HttpMetrics::new(&maker),
+            training: TrainingMetrics::new(&maker),
+            process: process(),
+            registry: maker.registry,
+        }
+    }
+
+    /// The registry, for collectors that compute on demand.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All metrics in Prometheus's text format.
+    pub fn text(&self) -> String {
+        let families: Vec<_> = self.registry.gather().into_iter().chain(self.process.gather()).collect();
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}
+
+/// Memory, threads, file descriptors and processor time of this process, where the system tells them.
+fn process() -> Registry {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
+        tracing::debug!(%error, "metrics of the process are missing");
+    }
+    registry
+}
+
+/// The present moment as Prometheus counts it: seconds since 1970.
+pub fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
