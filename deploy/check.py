@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that what is deployed beside latentflow asks for metrics that exist.
 
-    deploy/check.py                         names in the dashboard and the alerts, against src/metrics.rs
+    deploy/check.py                         names in the dashboard and the alerts, against src/metrics
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
 
 Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP are skipped, visibly, where no
@@ -20,7 +20,7 @@ from pathlib import Path
 DEPLOY = Path(__file__).resolve().parent
 DASHBOARD = DEPLOY / "grafana/dashboard.json"
 ALERTS = DEPLOY / "prometheus/alerts.yml"
-METRICS = DEPLOY.parent / "src/metrics.rs"
+METRICS = DEPLOY.parent / "src/metrics"
 
 # What every process has, from the client library.
 PROCESS = {
@@ -41,9 +41,10 @@ STEP_SECONDS = 15
 
 
 def known_names():
-    """Names that src/metrics.rs registers, without the suffixes of histograms."""
-    literals = re.findall(r'"([a-z][a-z0-9_]*)"', METRICS.read_text())
-    training = re.findall(r'gauge\("([a-z_]+)"', METRICS.read_text())
+    """Names that src/metrics registers, without the suffixes of histograms."""
+    text = "\n".join(file.read_text() for file in sorted(METRICS.glob("*.rs")))
+    literals = re.findall(r'"([a-z][a-z0-9_]*)"', text)
+    training = re.findall(r'gauge\("([a-z_]+)"', text)
     return PROCESS | {f"latentflow_{name}" for name in literals} | {f"latentflow_training_{name}" for name in training}
 
 

@@ -49,6 +49,7 @@ pub struct Model {
 
 /// The files of a model.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per model")]
 enum Network {
     /// Codes can be had, and perhaps turned back.
     Autoencoder { encoder: Part, decoder: Option<Part> },
