@@ -5,7 +5,7 @@ Prints records per second of both, and the median of their ratio over rounds tha
 alone, the first ones left out: what compiles and reads data is not counted. Needs `pip install jax` for the Python it
 runs under, a release build, and Linux for --cores.
 
-usage: training.py --data FOLDER [--cores 0] [--rounds 5] [--seconds 15]
+usage: training.py --data FOLDER [--cores 0] [--nets deep conv] [--rounds 5] [--seconds 15]
 """
 import argparse
 import os
@@ -26,6 +26,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the folder that images/fashion_mnist lies in")
     parser.add_argument("--cores", default="0", help="such as 0 or 0,1")
+    parser.add_argument("--nets", nargs="+", default=["deep", "conv"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--latentflow", default=str(HERE.parent / "target/release/latentflow"))
@@ -77,7 +78,7 @@ def jax(options, net, records_per_second):
 def main():
     options = arguments()
     print(f"{'net':<6}{'latentflow':>12}{'jax':>10}{'ratio':>8}")
-    for net in ["deep", "conv"]:
+    for net in options.nets:
         ratios = []
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(options.rounds):
