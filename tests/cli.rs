@@ -151,8 +151,8 @@ fn every_fault_of_a_pipeline_is_told_at_once() {
         "wokers = 3\n[stages.in]\nkind = \"imagess\"\n[stages.src]\nkind = \"images\"\npath = \"x\"\nbatch = { bytes = \"12\" }\n\
          [stages.px]\nkind = \"pixels\"\ninputs = [\"src\"]\nsiez = [3, 3]\n[stages.out]\nkind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
         &expect![[r#"
-            p.toml:1: wokers: unknown key (did you mean `workers`?); known: limits, models, name, rejects, runtime, stages, state, workers
-            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
+            p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
+            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
             p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
             p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, fit, keep, layout, mean, model, range, size, std, to
             p.toml:14: stages.out.inputs: no stage `nowhere`; stages: in, px, src
