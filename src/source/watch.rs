@@ -229,7 +229,12 @@ impl Watch {
     fn take(&mut self, out: &BatchSender) -> Result<bool, StageError> {
         let rest = self.come.keys().nth(GROUP).cloned();
         let rest = rest.map(|name| self.come.split_off(&name)).unwrap_or_default();
-        let files: Vec<ListedFile> = std::mem::replace(&mut self.come, rest).into_values().collect();
+        // A file may have been told of and found as well: this is the one gate that lets it in.
+        let files = std::mem::replace(&mut self.come, rest).into_values();
+        let files: Vec<ListedFile> = files.filter(|file| !self.present.has(file)).collect();
+        if files.is_empty() {
+            return Ok(true);
+        }
         let first = self.appender.next;
         self.appender.append(&files)?;
         self.present.add(&files, &self.appender.segment);
