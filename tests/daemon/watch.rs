@@ -115,6 +115,22 @@ fn files_are_taken_once_however_they_come() {
 }
 
 #[test]
+fn a_file_that_is_told_of_and_found_at_once_is_taken_once() {
+    let site = site();
+    let (made, watched) = (site.path().join("made"), site.path().join("in"));
+    fs::write(site.path().join("p.toml"), PIPELINE.replace("rescan = \"1s\"", "rescan = \"100ms\"")).unwrap();
+    let daemon = Daemon::start(site.path());
+    // For longer than a file is waited for that was found.
+    for number in 0..60 {
+        fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    done(&daemon, site.path(), 60);
+    daemon.stop();
+    assert_eq!(kept(site.path()), expected((0..60).map(|number| (number, image_name(number)))));
+}
+
+#[test]
 fn a_file_that_is_written_anew_is_another() {
     let site = site();
     let watched = site.path().join("in");
