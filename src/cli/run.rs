@@ -34,8 +34,7 @@ pub(super) struct Run {
     /// beside each other. Each file's footer says which it holds.
     #[arg(long)]
     allow_change: bool,
-    /// Serve metrics, health and a live page while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the
-    /// pipeline.
+    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.

@@ -59,7 +59,7 @@ pub struct Plan {
     pub allowed: Allowed,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
-    /// Where metrics, health and the live page are served, by the file.
+    /// Where metrics and health are served, by the file.
     pub admin: Option<SocketAddr>,
     /// The pipeline as it was written.
     pub written: Value,

@@ -69,7 +69,7 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// Where records go that cannot be used, and how many there may be.
     pub rejects: RejectsSettings,
-    /// Where metrics, health and the live page are served.
+    /// Where metrics and health are served.
     pub admin: AdminSettings,
     /// When what was taken is made durable.
     pub commit: CommitSettings,
