@@ -28,13 +28,13 @@ impl Refused {
         self.list.extend(rejects.into_iter().map(|reject| (Arc::clone(stage), reject)));
     }
 
-    /// What was refused so far, and by which stage.
-    pub(super) fn list(&self) -> &[(Arc<str>, Reject)] {
-        &self.list
+    /// What was refused, and by which stage.
+    pub(super) fn into_list(self) -> Vec<(Arc<str>, Reject)> {
+        self.list
     }
 
     /// The rejects as records, in the order of their source rows; empty where nothing was refused.
-    pub(super) fn into_batch(mut self) -> Result<Batch, StageError> {
+    pub(super) fn to_batch(&mut self) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
         let originals = self.list.iter().map(|(_, reject)| original(batch, reject)).collect::<Result<Vec<_>, _>>()?;

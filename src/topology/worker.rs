@@ -211,12 +211,11 @@ impl<'a> Worker<'a> {
                 })),
             }
         }
-        let list = refused.list().to_vec();
         if graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
-            outputs.push(refused.into_batch().map_err(|error| (name, error))?);
+            outputs.push(refused.to_batch().map_err(|error| (name, error))?);
         }
-        Ok(Carried { outputs, refused: list })
+        Ok(Carried { outputs, refused: refused.into_list() })
     }
 
     fn apply(
