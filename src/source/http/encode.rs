@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{SourceBatch, Split};
 use crate::source::Ask;
-use crate::source::cut::Cut;
 use crate::source::gather::Rules;
 use crate::source::http::columns::{ARROW_STREAM, Refused};
 use crate::source::http::fates::Rejected;
@@ -135,8 +134,7 @@ fn batches(shape: &Shape, split: &Arc<Split>, group: &[Wish]) -> Result<Vec<Sour
     match shape {
         Shape::Images(rules) => image_batches(rules, split, &all),
         Shape::Features { schema, cut } => {
-            let cut = Cut { records: cut.records, bytes: cut.bytes };
-            feature_batches(schema, cut, split, &[(0, all)]).map_err(|error| error.to_string())
+            feature_batches(schema, *cut, split, &[(0, all)]).map_err(|error| error.to_string())
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the journal as it grows, and makes batches of its records.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::batch::{Batch, Provenance, SourceBatch, Split};
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::source::BatchSender;
-use crate::source::cut::Cut;
+use crate::source::cut::{Cut, weight};
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::http::frame;
 use crate::source::http::journal::{Journal, Reader};
@@ -173,18 +174,15 @@ pub(super) fn feature_batches(
 ) -> Result<Vec<SourceBatch>, StageError> {
     let Some((first, one)) = gathered.first() else { return Ok(Vec::new()) };
     let all = concat_batches(&one.schema(), gathered.iter().map(|(_, records)| records))?;
-    let mut batches = Vec::new();
-    let mut start = 0;
-    while start < all.num_rows() {
-        let part = all.slice(start, cut.records.max(1).min(all.num_rows() - start));
-        let rows = first + start as u64..first + (start + part.num_rows()) as u64;
-        start += part.num_rows();
+    let batch = |part: Range<usize>| {
+        let rows = first + part.start as u64..first + part.end as u64;
+        let part = all.slice(part.start, part.len());
         let row: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.clone()));
         let columns: Vec<ArrayRef> =
             part.columns().iter().take(1).cloned().chain([row]).chain(part.columns().iter().skip(1).cloned()).collect();
         let records = RecordBatch::try_new(SchemaRef::clone(schema), columns)?;
         let batch = Batch::new(records, Provenance::rows(Arc::clone(split), rows));
-        batches.push(SourceBatch { batch, rejects: Vec::new(), pixels: 0 });
-    }
-    Ok(batches)
+        Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
+    };
+    cut.parts(all.num_rows(), &|rows| weight(&all, rows)).into_iter().map(batch).collect()
 }
