@@ -16,12 +16,10 @@ const WAITING: usize = 65_536;
 
 /// Something has happened to a path.
 pub(super) enum Notice {
-    /// It was closed by who wrote it, or moved here.
-    Complete(PathBuf),
+    /// It was closed by who wrote it, moved, or removed: what is there now is complete.
+    Changed(PathBuf),
     /// It is a folder that was made.
     Folder(PathBuf),
-    /// It was removed, or moved away.
-    Gone(PathBuf),
 }
 
 /// The notices of a folder and all below it.
@@ -81,9 +79,9 @@ impl Ears {
             Ok(event) if event.need_rescan() => self.missed.store(true, Relaxed),
             Ok(event) => {
                 let notice = match event.kind {
-                    EventKind::Access(AccessKind::Close(AccessMode::Write)) => Notice::Complete,
-                    EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Notice::Complete,
-                    EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => Notice::Gone,
+                    EventKind::Access(AccessKind::Close(AccessMode::Write))
+                    | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From))
+                    | EventKind::Remove(_) => Notice::Changed,
                     EventKind::Create(CreateKind::Folder) => Notice::Folder,
                     // A rename within the folder comes as both of its halves, too.
                     _ => return,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
-use crate::error::StageError;
 use crate::source::journal::Journal;
 use crate::source::listing::ListedFile;
 use crate::source::watched::Segment;
@@ -83,10 +82,7 @@ impl Present {
     }
 
     /// Rows are durable. `open` is the segment that is written to.
-    ///
-    /// # Errors
-    /// When a segment of no more use cannot be removed.
-    pub(super) fn done(&mut self, split: &Split, fate: &Fate, open: &Segment) -> Result<(), StageError> {
+    pub(super) fn done(&mut self, split: &Split, fate: &Fate, open: &Segment) {
         for range in fate.provenance.ranges().iter().filter(|range| *range.split == *split) {
             let mut rows = range.rows.clone();
             while rows.start < rows.end {
@@ -96,14 +92,11 @@ impl Present {
                 rows.start = end;
             }
         }
-        self.sweep(open)
+        self.sweep(open);
     }
 
     /// A file, or all below a folder, is gone.
-    ///
-    /// # Errors
-    /// As [`Present::done`].
-    pub(super) fn forget_below(&mut self, name: &str, open: &Segment) -> Result<(), StageError> {
+    pub(super) fn forget_below(&mut self, name: &str, open: &Segment) {
         let known = self.files.remove(name);
         self.let_go(known);
         let below = format!("{name}/");
@@ -114,36 +107,34 @@ impl Present {
             .take_while(|n| n.starts_with(&below))
             .cloned()
             .collect();
-        self.forget(gone, open)
+        self.forget(gone, open);
     }
 
     /// All that is not among these is gone.
-    ///
-    /// # Errors
-    /// As [`Present::done`].
-    pub(super) fn keep_only(&mut self, files: &BTreeMap<String, ListedFile>, open: &Segment) -> Result<(), StageError> {
+    pub(super) fn keep_only(&mut self, files: &BTreeMap<String, ListedFile>, open: &Segment) {
         let gone: Vec<String> = self.files.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
-        self.forget(gone, open)
+        self.forget(gone, open);
     }
 
-    fn forget(&mut self, names: Vec<String>, open: &Segment) -> Result<(), StageError> {
+    fn forget(&mut self, names: Vec<String>, open: &Segment) {
         for name in names {
             let known = self.files.remove(&name);
             self.let_go(known);
         }
-        self.sweep(open)
+        self.sweep(open);
     }
 
     /// Removes segments whose rows are all done and whose files are all gone.
-    fn sweep(&mut self, open: &Segment) -> Result<(), StageError> {
+    fn sweep(&mut self, open: &Segment) {
         let useless = |first: &u64, used: &Use| used.pending == 0 && used.present == 0 && *first != open.first;
         let firsts: Vec<u64> =
             self.segments.iter().filter(|(first, used)| useless(first, used)).map(|(f, _)| *f).collect();
         for first in firsts {
             if let Some(used) = self.segments.remove(&first) {
-                used.segment.remove()?;
+                if let Err(error) = used.segment.remove() {
+                    tracing::warn!("a journal of no more use stays: {error}");
+                }
             }
         }
-        Ok(())
     }
 }

@@ -106,14 +106,14 @@ impl Watch {
         self.found(first.files);
         let mut rescan = Instant::now();
         while !out.is_closed() {
-            self.hear()?;
+            self.hear();
             if rescan.elapsed() >= self.pace.rescan || self.notices.take_missed() {
                 self.look_at_all();
                 rescan = Instant::now();
             }
             self.settle();
             while let Ok(fate) = self.fates.try_recv() {
-                self.present.done(&self.split, &fate, &self.appender.segment)?;
+                self.present.done(&self.split, &fate, &self.appender.segment);
             }
             if !self.come.is_empty() && !self.take(out)? {
                 break;
@@ -123,37 +123,35 @@ impl Watch {
     }
 
     /// Waits for the first notice, and then for those that come soon after it.
-    fn hear(&mut self) -> Result<(), StageError> {
+    fn hear(&mut self) {
         let wait = if self.come.is_empty() { IDLE.min(self.pace.rescan) } else { Duration::ZERO };
         let mut end = Instant::now() + wait;
         let mut heard = BTreeSet::new();
         while let Some(notice) = self.notices.next(end) {
             match notice {
-                Notice::Complete(path) | Notice::Gone(path) if heard.len() >= GROUP => {
-                    heard.insert(path);
-                    break;
-                }
-                Notice::Complete(path) | Notice::Gone(path) => {
+                Notice::Changed(path) => {
                     if heard.is_empty() {
                         end = Instant::now() + self.pace.delay;
                     }
                     heard.insert(path);
+                    if heard.len() >= GROUP {
+                        break;
+                    }
                 }
                 Notice::Folder(path) => self.look_into(&path),
             }
         }
-        heard.into_iter().try_for_each(|path| self.look_at(path))
+        heard.into_iter().for_each(|path| self.look_at(&path));
     }
 
     /// A path was written to its end, moved, or removed.
-    fn look_at(&mut self, path: PathBuf) -> Result<(), StageError> {
-        let Some(field) = &self.field else { return Ok(()) };
-        let Some(name) = field.name_of(&path) else { return Ok(()) };
+    fn look_at(&mut self, path: &Path) {
+        let Some(field) = &self.field else { return };
+        let Some(name) = field.name_of(path) else { return };
         let is_folder = path.is_dir();
-        let files = field.look(&path);
+        let files = field.look(path);
         if is_folder {
-            self.found(files);
-            return Ok(());
+            return self.found(files);
         }
         if files.is_empty() {
             self.unsettled.remove(&name);
@@ -165,7 +163,6 @@ impl Watch {
             self.unsettled.remove(&name);
             self.come.insert(name, file);
         }
-        Ok(())
     }
 
     /// A folder has come: what is in it may still be written.
@@ -179,10 +176,7 @@ impl Watch {
             Ok(listing) => {
                 // Where nothing is left at all, a disk is gone rather than all of its files.
                 if !listing.files.is_empty() {
-                    let forgotten = self.present.keep_only(&listing.files, &self.appender.segment);
-                    if let Err(error) = forgotten {
-                        tracing::warn!("{}: an old journal stays: {error}", self.stage);
-                    }
+                    self.present.keep_only(&listing.files, &self.appender.segment);
                 }
                 self.found(listing.files);
             }
