@@ -146,7 +146,7 @@ const FIXED: u64 = 96 << 20;
 pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: Limits) -> Memory {
     let Share { needs, workers, budget, .. } = *share;
     let held = |sink: &dyn Sink| sink.held_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
-    let (mut batch, mut reading, mut sinks) = (0, 0, rejects.map_or(0, held));
+    let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
         match &stage.role {
             Role::Source(source, size) => {
@@ -156,14 +156,24 @@ pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Shar
                 let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
                 let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
                 batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
-                reading = reading.max(source.reading_bytes());
+                // Sources that end are read one after another, those that do not side by side.
+                match source.is_endless() {
+                    true => endless += source.reading_bytes(),
+                    false => reading = reading.max(source.reading_bytes()),
+                }
             }
             Role::Transform(_) => {}
             Role::Sink(sink, _) => sinks += held(sink.as_ref()),
         }
     }
     let workers_bytes = needs.per_worker * workers as u64;
-    Memory { fixed: FIXED + reading + sinks, workers: workers_bytes, batch, slots: slots(workers) as u64, budget }
+    Memory {
+        fixed: FIXED + reading + endless + sinks,
+        workers: workers_bytes,
+        batch,
+        slots: slots(workers) as u64,
+        budget,
+    }
 }
 
 /// What a run may take in all, predicted.

@@ -29,7 +29,6 @@ pub(super) struct Permit {
 impl Budget {
     pub(super) fn new(bytes: u64, slots: usize, metrics: &Metrics) -> Self {
         let units = u32::try_from((bytes / UNIT).max(1)).unwrap_or(u32::MAX);
-        metrics.load.memory_limit_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         Self {
             memory: Arc::new(Semaphore::new(units as usize)),
             units,
