@@ -1,8 +1,5 @@
 # Two commands do everything: `make demo` and `make test`.
 
-# From 1.29 on, Microsoft's builds of ONNX Runtime report home unless they are told not to.
-export ORT_DISABLE_TELEMETRY := 1
-
 .PHONY: demo test chaos runtime checker build deploy-check
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
