@@ -1,15 +1,61 @@
 """What the programs of this folder have in common: a daemon, its metrics, requests, and what Parquet holds. Python alone."""
+import argparse
 import http.client
-import json
 import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+
+
+def photos(source, age):
+    """A pipeline from a source of images to latents in Parquet; `source` is the body of its table."""
+    return f"""
+[models.photo]
+path = "{REPOSITORY}/models/photo-ae"
+
+[stages.photos]
+{source}
+
+[stages.pixels]
+kind = "pixels"
+inputs = ["photos"]
+model = "photo"
+
+[stages.latents]
+kind = "encode"
+inputs = ["pixels"]
+model = "photo"
+reconstruct = true
+
+[stages.out]
+kind = "parquet"
+inputs = ["latents"]
+path = "out"
+columns = ["source", "row", "latent", "reconstruction_error"]
+
+[commit]
+age = "{age}"
+"""
+
+
+def program(doc):
+    """A parser of what all programs of this folder may be told."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
+    parser.add_argument("--work", help="a folder to work in, kept; default: a temporary one")
+    return parser
+
+
+def workplace(options):
+    folder = pathlib.Path(options.work or tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Daemon:
@@ -101,6 +147,3 @@ def percentiles(values):
     at = lambda share: values[min(len(values) - 1, int(share * len(values)))]
     return f"p50 {1e3 * at(0.5):.1f} ms, p90 {1e3 * at(0.9):.1f} ms, p99 {1e3 * at(0.99):.1f} ms, max {1e3 * values[-1]:.1f} ms"
 
-
-def show(value):
-    print(json.dumps(value, indent=1))

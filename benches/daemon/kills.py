@@ -5,58 +5,28 @@ In the end every file is in the latents or in the rejects, once. Needs pyarrow, 
 
 usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 2000] [--binary PATH] [--work FOLDER]
 """
-import argparse
 import os
 import pathlib
 import random
 import shutil
 import sys
-import tempfile
 import threading
 import time
 
-from common import REPOSITORY, Daemon, column, once
+from common import Daemon, column, once, photos, program, workplace
 
-PIPELINE = f"""
-[models.photo]
-path = "{REPOSITORY}/models/photo-ae"
-
-[stages.photos]
-kind = "images"
+PIPELINE = photos('''kind = "images"
 path = "in"
 watch = true
-rescan = "10s"
-
-[stages.pixels]
-kind = "pixels"
-inputs = ["photos"]
-model = "photo"
-
-[stages.latents]
-kind = "encode"
-inputs = ["pixels"]
-model = "photo"
-reconstruct = true
-
-[stages.out]
-kind = "parquet"
-inputs = ["latents"]
-path = "out"
-columns = ["source", "row", "latent", "reconstruction_error"]
-
-[commit]
-age = "2s"
-"""
+rescan = "10s"''', "2s")
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("--images", required=True)
     parser.add_argument("--broken")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
-    parser.add_argument("--work")
     return parser.parse_args()
 
 
@@ -89,7 +59,7 @@ def main():
     sources = found(options.images)
     if options.broken:
         sources += found(options.broken)[: max(1, len(sources) // 4)]
-    work = pathlib.Path(options.work or tempfile.mkdtemp())
+    work = workplace(options)
     (work / "in").mkdir(parents=True, exist_ok=True)
     (work / "p.toml").write_text(PIPELINE)
     names, done, rng = [], threading.Event(), random.Random(2)

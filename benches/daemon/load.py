@@ -6,57 +6,27 @@ Needs pyarrow.
 
 usage: load.py --images FOLDER [--clients 32] [--requests 10000] [--binary PATH] [--work FOLDER]
 """
-import argparse
 import collections
 import http.client
 import json
 import pathlib
 import sys
-import tempfile
 import threading
 import time
 
-from common import REPOSITORY, Daemon, column, once, percentiles
+from common import Daemon, column, once, percentiles, photos, program, workplace
 
-PIPELINE = f"""
-[models.photo]
-path = "{REPOSITORY}/models/photo-ae"
-
-[stages.requests]
-kind = "http"
+PIPELINE = photos('''kind = "http"
 listen = "127.0.0.1:0"
 records = "images"
-limits = {{ requests = 64, backlog = "64MiB" }}
-
-[stages.pixels]
-kind = "pixels"
-inputs = ["requests"]
-model = "photo"
-
-[stages.latents]
-kind = "encode"
-inputs = ["pixels"]
-model = "photo"
-reconstruct = true
-
-[stages.out]
-kind = "parquet"
-inputs = ["latents"]
-path = "out"
-columns = ["source", "row", "latent", "reconstruction_error"]
-
-[commit]
-age = "5s"
-"""
+limits = { requests = 64, backlog = "64MiB" }''', "5s")
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("--images", required=True)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
-    parser.add_argument("--work")
     return parser.parse_args()
 
 
@@ -107,7 +77,7 @@ class Clients:
 def main():
     options = arguments()
     images = [path.read_bytes() for path in sorted(pathlib.Path(options.images).rglob("*.jpg"))[:500]]
-    work = pathlib.Path(options.work or tempfile.mkdtemp())
+    work = workplace(options)
     (work / "p.toml").write_text(PIPELINE)
     daemon = Daemon(work, options.binary)
     source = daemon.address("listening on http://")

@@ -4,30 +4,26 @@ it grows. Needs pyarrow.
 
 usage: soak.py [--minutes 30] [--every 60] [--clients 4] [--binary PATH] [--work FOLDER]
 """
-import argparse
 import http.client
 import json
 import pathlib
 import random
 import shutil
 import sys
-import tempfile
 import threading
 import time
 import tomllib
 
-from common import REPOSITORY, Daemon, column, once
+from common import REPOSITORY, Daemon, column, once, program, workplace
 
 MODEL = REPOSITORY / "models/kdd-ae"
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--every", type=float, default=60)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
-    parser.add_argument("--work")
     return parser.parse_args()
 
 
@@ -110,7 +106,7 @@ def slope(samples):
 def main():
     options = arguments()
     columns = tomllib.loads((MODEL / "model.toml").read_text())["input"]["columns"]
-    work = pathlib.Path(options.work or tempfile.mkdtemp())
+    work = workplace(options)
     place(work, 0)
     (work / "p.toml").write_text(pipeline(columns))
     rng, records = random.Random(3), 200
