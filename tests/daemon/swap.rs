@@ -18,6 +18,13 @@ fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae")
 }
 
+/// The features that the model takes.
+fn columns() -> Vec<String> {
+    let card: toml::Table = fs::read_to_string(shipped().join("model.toml")).unwrap().parse().unwrap();
+    let names = card["input"]["columns"].as_array().unwrap();
+    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
 /// Puts a model there that differs from others by its number.
 fn place(folder: &Path, number: u32) {
     let staged = folder.join("staged");
@@ -37,9 +44,7 @@ fn place(folder: &Path, number: u32) {
 fn site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path(), 0);
-    let card: toml::Table = fs::read_to_string(shipped().join("model.toml")).unwrap().parse().unwrap();
-    let columns = card["input"]["columns"].as_array().unwrap().iter().map(|name| format!("{name} = \"float\""));
-    let columns = columns.map(|column| column.replace("\"float\"", "'float'").replace('"', "")).collect::<Vec<_>>();
+    let columns: Vec<String> = columns().iter().map(|name| format!("{name} = \"float\"")).collect();
     let pipeline = format!(
         r#"
 [models.kdd]
@@ -79,11 +84,9 @@ age = "200ms"
 }
 
 fn record(number: u64) -> String {
-    let card: toml::Table = fs::read_to_string(shipped().join("model.toml")).unwrap().parse().unwrap();
-    let names = card["input"]["columns"].as_array().unwrap();
     let value = |at: usize| (number as f64 * 0.37 + at as f64).fract();
     let values: serde_json::Map<String, Value> =
-        names.iter().enumerate().map(|(at, name)| (name.as_str().unwrap().to_owned(), value(at).into())).collect();
+        columns().into_iter().enumerate().map(|(at, name)| (name, value(at).into())).collect();
     format!("{}\n", Value::Object(values))
 }
 
