@@ -130,10 +130,10 @@ impl Present {
         let firsts: Vec<u64> =
             self.segments.iter().filter(|(first, used)| useless(first, used)).map(|(f, _)| *f).collect();
         for first in firsts {
-            if let Some(used) = self.segments.remove(&first) {
-                if let Err(error) = used.segment.remove() {
-                    tracing::warn!("a journal of no more use stays: {error}");
-                }
+            if let Some(used) = self.segments.remove(&first)
+                && let Err(error) = used.segment.remove()
+            {
+                tracing::warn!("a journal of no more use stays: {error}");
             }
         }
     }

@@ -34,7 +34,7 @@ impl Refused {
     }
 
     /// The rejects as records, in the order of their source rows; empty where nothing was refused.
-    pub(super) fn to_batch(&mut self) -> Result<Batch, StageError> {
+    pub(super) fn batch(&mut self) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
         let originals = self.list.iter().map(|(_, reject)| original(batch, reject)).collect::<Result<Vec<_>, _>>()?;

@@ -213,7 +213,7 @@ impl<'a> Worker<'a> {
         }
         if graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
-            outputs.push(refused.to_batch().map_err(|error| (name, error))?);
+            outputs.push(refused.batch().map_err(|error| (name, error))?);
         }
         Ok(Carried { outputs, refused: refused.into_list() })
     }
