@@ -154,6 +154,13 @@ impl Progress {
         !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.covers(split, rows))
     }
 
+    /// The row after the last one of a split that any sink has. Where a journal was lost, or has forgotten what is done, its
+    /// rows must not be given out again: sinks would take them for old.
+    pub fn end_of(&self, split: &str) -> u64 {
+        let last = self.sinks.iter().filter_map(|sink| sink.splits().get(split)?.ranges().last());
+        last.map(|range| range.end).max().unwrap_or(0)
+    }
+
     /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new for every sink,
     /// without those that are old for all.
     pub fn pending(&self, provenance: &Provenance) -> Vec<Range<u64>> {
@@ -247,6 +254,17 @@ mod tests {
                 prop_assert_eq!(seen.contains(&row), !done);
             }
         }
+    }
+
+    #[test]
+    fn rows_go_on_after_the_last_that_any_sink_has() {
+        let covered = |rows: Range<u64>| {
+            let mut coverage = Coverage::default();
+            coverage.insert(&Provenance::rows(Split::new("a"), rows));
+            coverage
+        };
+        let progress = Progress { sinks: Arc::new(vec![covered(3..9), covered(0..7)]), state: None };
+        assert_eq!([progress.end_of("a"), progress.end_of("b")], [9, 0]);
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub(super) fn open(
     let journals = journal::recall(stage, &state, &mut listing)?;
     let split = watched::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
-    let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next.unwrap_or(0))?;
+    let next = next.unwrap_or(0).max(reader.progress.end_of(split.name()));
+    let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
     let present = Present::of(&journals, &reader.progress);
     let (sender, fates) = unbounded_channel();
     let watch = Watch {

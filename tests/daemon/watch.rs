@@ -161,6 +161,21 @@ fn kills_lose_nothing_and_take_nothing_twice() {
 }
 
 #[test]
+fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
+    let site = site();
+    let (made, watched) = (site.path().join("made"), site.path().join("in"));
+    for number in [0, 1] {
+        let daemon = Daemon::start(site.path());
+        fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
+        done(&daemon, site.path(), number + 1);
+        daemon.stop();
+        fs::remove_file(watched.join(image_name(number))).unwrap();
+        fs::remove_dir_all(site.path().join("out/_latentflow/watched")).unwrap();
+    }
+    assert_eq!(kept(site.path()), expected([0, 1].map(|number| (number, image_name(number))).into_iter()));
+}
+
+#[test]
 fn the_journal_forgets_what_is_done_and_gone() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));

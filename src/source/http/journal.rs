@@ -76,9 +76,7 @@ impl Journal {
             state.next = segment.end;
             state.segments.push_back(segment);
         }
-        // Where the journal was lost, its rows must not be given out again: sinks would take them for old.
-        let known = progress.sinks.iter().filter_map(|sink| sink.splits().get(split)?.ranges().last());
-        state.next = known.map(|range| range.end).max().unwrap_or(0).max(state.next);
+        state.next = state.next.max(progress.end_of(split));
         state.done = if state.pending.is_empty() { state.next } else { state.done };
         let tail = watch::Sender::new(state.next);
         Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), tail })
