@@ -61,11 +61,11 @@ def workplace(options):
 class Daemon:
     """The program on a pipeline in a folder; its log goes to daemon.log there."""
 
-    def __init__(self, folder, binary, arguments=()):
+    def __init__(self, folder, binary, metrics="127.0.0.1:0", arguments=()):
         self.folder = pathlib.Path(folder)
         self.log = open(self.folder / "daemon.log", "ab")
         self.began = self.log.tell()
-        command = [str(binary), "run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", *arguments]
+        command = [str(binary), "run", "p.toml", "--metrics", metrics, "--log-format", "text", *arguments]
         self.child = subprocess.Popen(command, cwd=folder, stderr=self.log, stdout=subprocess.DEVNULL)
         self.admin = self.wait(lambda: self.address("metrics at http://"))
         self.wait(lambda: self.get("/readyz") is not None or None)

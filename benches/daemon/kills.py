@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
 """A daemon that watches a folder while files arrive, some broken and some large; it is killed again and again.
 
-In the end every file is in the latents or in the rejects, once. Needs pyarrow, and images to copy.
+In the end every file is in the latents or in the rejects, once. With --prometheus, a Prometheus as deploy/ configures
+it watches all the while, and the queries of the dashboard are put to it. Needs pyarrow, and images to copy.
 
-usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 2000] [--binary PATH] [--work FOLDER]
+usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 2000] [--prometheus] [--binary PATH] [--work FOLDER]
 """
+import json
 import os
 import pathlib
 import random
 import shutil
+import subprocess
 import sys
 import threading
 import time
+import urllib.parse
+import urllib.request
 
-from common import Daemon, column, once, photos, program, workplace
+from common import REPOSITORY, Daemon, column, once, photos, program, workplace
 
 PIPELINE = photos('''kind = "images"
 path = "in"
@@ -27,6 +32,7 @@ def arguments():
     parser.add_argument("--broken")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--prometheus", action="store_true", help="needs prometheus and promtool on the PATH")
     return parser.parse_args()
 
 
@@ -52,6 +58,39 @@ def arrive(sources, folder, count, names, done):
     done.set()
 
 
+class Prometheus:
+    """Prometheus as deploy/ configures it, but for its port."""
+
+    target = "127.0.0.1:9464"
+    url = "http://127.0.0.1:9465"
+
+    def __init__(self, work):
+        config = REPOSITORY / "deploy/prometheus/prometheus.yml"
+        command = [
+            "prometheus", f"--config.file={config}", f"--storage.tsdb.path={work}/prometheus", "--log.level=warn",
+            f"--web.listen-address={self.url.removeprefix('http://')}",
+        ]
+        self.child = subprocess.Popen(command)
+
+    def ask(self, query):
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?query={urllib.parse.quote(query)}", timeout=10) as answer:
+            return json.load(answer)["data"]["result"]
+
+    def conclude(self, daemon):
+        """What it has seen; whether all queries have data, and the metrics keep to the conventions."""
+        for name, query in [
+            ("scrapes", 'count_over_time(up{job="latentflow"}[1d])'),
+            ("of them answered", 'sum_over_time(up{job="latentflow"}[1d])'),
+        ]:
+            print(f"prometheus: {name}: {[series['value'][1] for series in self.ask(query)]}")
+        print("prometheus: alerts:", sorted({series["metric"]["alertname"] + " " + series["metric"]["alertstate"] for series in self.ask("ALERTS")}))
+        queries = subprocess.run([sys.executable, str(REPOSITORY / "deploy/check.py"), self.url]).returncode
+        metrics = subprocess.run(["promtool", "check", "metrics"], input=daemon.get("/metrics"), text=True).returncode
+        self.child.terminate()
+        self.child.wait()
+        return queries == 0 and metrics == 0
+
+
 def main():
     options = arguments()
     suffixes = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
@@ -63,19 +102,23 @@ def main():
     (work / "in").mkdir(parents=True, exist_ok=True)
     (work / "p.toml").write_text(PIPELINE)
     names, done, rng = [], threading.Event(), random.Random(2)
-    daemon = Daemon(work, options.binary)
+    prometheus = Prometheus(work) if options.prometheus else None
+    metrics = Prometheus.target if options.prometheus else "127.0.0.1:0"
+    daemon = Daemon(work, options.binary, metrics)
     threading.Thread(target=arrive, args=(sources, work / "in", options.files, names, done), daemon=True).start()
     for kill in range(options.kills):
         time.sleep(rng.uniform(0.5, 6))
         daemon.kill()
-        daemon = Daemon(work, options.binary)
+        daemon = Daemon(work, options.binary, metrics)
         print(f"kill {kill + 1}: {len(names)} files have come", flush=True)
     done.wait()
     rejects = work / "out/_latentflow/rejects"
     daemon.wait(lambda: len(column(work / "out", "source")) + len(column(rejects, "source")) >= len(names) or None)
     print("usage:", daemon.usage())
+    seen = prometheus is None or prometheus.conclude(daemon)
     daemon.stop()
-    sys.exit(0 if once("files", names, column(work / "out", "source"), column(rejects, "source")) else 1)
+    met = once("files", names, column(work / "out", "source"), column(rejects, "source"))
+    sys.exit(0 if met and seen else 1)
 
 
 main()

@@ -7,6 +7,7 @@ mod graph;
 mod init;
 mod inspect;
 mod log;
+mod log_limit;
 mod progress;
 mod report;
 mod reset;

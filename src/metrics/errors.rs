@@ -6,7 +6,7 @@ use crate::metrics::maker::Maker;
 
 /// Reconstruction errors: their distribution, and how far it is from what the model's card tells.
 pub struct ErrorMetrics {
-    /// Reconstruction error of a record, by model.
+    /// Reconstruction error of a record, by model and loss.
     pub error: HistogramVec,
     /// Mean z-score of the errors of late, against the model's card.
     pub zscore: GaugeVec,
@@ -24,7 +24,7 @@ impl ErrorMetrics {
             error: maker.histogram(
                 "reconstruction_error",
                 "Reconstruction error of a record, in the loss of its model",
-                &["stage", "model"],
+                &["stage", "model", "loss"],
                 errors,
             ),
             zscore: maker.rates(

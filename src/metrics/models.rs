@@ -6,7 +6,7 @@ use crate::metrics::maker::Maker;
 
 /// Which models are at work, how long their calls take, and how they are exchanged.
 pub struct ModelMetrics {
-    /// 1, labelled with a model's name, digest and kind.
+    /// 1, labelled with a model's name, digest and kind, and with who computes it.
     pub info: IntGaugeVec,
     /// Seconds of one call of ONNX Runtime, by model and part.
     pub call_seconds: HistogramVec,
@@ -27,8 +27,8 @@ impl ModelMetrics {
         let models = Self {
             info: maker.gauges(
                 "model_info",
-                "1, labelled with a model's name and digest",
-                &["model", "digest", "kind"],
+                "1, labelled with a model's name, digest and kind, and with the execution providers that compute it",
+                &["model", "digest", "kind", "provider"],
             ),
             call_seconds: maker.histogram(
                 "inference_seconds",

@@ -111,6 +111,12 @@ impl Model {
         &self.name
     }
 
+    /// Who computes it, in order of preference, as in `cuda,cpu`.
+    pub fn providers(&self) -> String {
+        let names: Vec<&str> = self.runtime.providers.iter().map(|provider| provider.as_str()).collect();
+        names.join(",")
+    }
+
     /// The sort of network, by its card; `onnx` for bare files.
     pub fn kind(&self) -> &str {
         &self.kind

@@ -12,7 +12,7 @@ use sketches_ddsketch::{Config, DDSketch};
 use super::drift::{Drift, Drifted};
 use crate::batch::{Reject, RejectCode};
 use crate::metrics::{Metrics, unix_seconds};
-use crate::model::Model;
+use crate::model::{Loss, Model};
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
 
@@ -32,7 +32,8 @@ pub struct Stats {
 
 fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
     for model in models {
-        metrics.models.info.with_label_values(&[model.name(), model.digest(), model.kind()]).set(1);
+        let labels = [model.name(), model.digest(), model.kind(), &model.providers()];
+        metrics.models.info.with_label_values(&labels).set(1);
     }
 }
 
@@ -68,8 +69,15 @@ pub struct StageStats {
 pub struct ErrorStats {
     model: String,
     sketch: Mutex<DDSketch>,
+    reference: Mutex<Reference>,
+}
+
+/// What errors are measured in and against; it changes with the model.
+#[derive(Default)]
+struct Reference {
+    loss: Loss,
     /// Where the model's card tells of errors.
-    drift: Mutex<Option<Drift>>,
+    drift: Option<Drift>,
 }
 
 /// The distribution so far, in the loss of the model, per record.
@@ -236,16 +244,18 @@ impl StageStats {
 impl ErrorStats {
     fn new(model: &str, models: &[Arc<Model>]) -> Self {
         let (model, sketch) = (model.to_owned(), Mutex::new(DDSketch::new(Config::defaults())));
-        let errors = Self { model, sketch, drift: Mutex::new(None) };
+        let errors = Self { model, sketch, reference: Mutex::default() };
         errors.refer_to(models);
         errors
     }
 
-    /// Measures drift against the card that the model has now.
+    /// Measures by the loss, and against the card, that the model has now.
     fn refer_to(&self, models: &[Arc<Model>]) {
         let model = models.iter().find(|model| model.name() == self.model);
         let card = model.and_then(|model| model.card()?.reconstruction_error.as_ref());
-        *self.drift.lock().unwrap_or_else(PoisonError::into_inner) = card.and_then(Drift::new);
+        let loss = model.map(|model| model.loss()).unwrap_or_default();
+        *self.reference.lock().unwrap_or_else(PoisonError::into_inner) =
+            Reference { loss, drift: card.and_then(Drift::new) };
     }
 
     /// The model whose error it is.
@@ -256,15 +266,16 @@ impl ErrorStats {
     fn observe(&self, metrics: &Metrics, stage: &str, records: &RecordBatch) {
         let column = records.column_by_name(RECONSTRUCTION_ERROR);
         let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
-        let histogram = metrics.errors.error.with_label_values(&[stage, &self.model]);
+        let mut reference = self.reference.lock().unwrap_or_else(PoisonError::into_inner);
+        let labels = [stage, &self.model, reference.loss.as_str()];
+        let histogram = metrics.errors.error.with_label_values(&labels);
         let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
         for error in errors.iter().flatten() {
             histogram.observe(f64::from(error));
             sketch.add(f64::from(error));
         }
         drop(sketch);
-        let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(drift) = drift.as_mut() else { return };
+        let Some(drift) = reference.drift.as_mut() else { return };
         let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
         let labels = [stage, &self.model];
         metrics.errors.anomalies.with_label_values(&labels).inc_by(unusual as u64);

@@ -60,6 +60,13 @@ pub struct Batch {
     pub target: Vec<f32>,
 }
 
+impl Batch {
+    /// Values that go in, record after record.
+    pub fn input(&self) -> &[f32] {
+        if self.input.is_empty() { &self.target } else { &self.input }
+    }
+}
+
 /// The part of the data that is looked at, in some order.
 #[derive(Clone)]
 pub struct Order {

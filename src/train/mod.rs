@@ -4,13 +4,16 @@ mod batches;
 mod checkpoint;
 pub mod curve;
 mod declared;
+mod dense;
 mod folder;
 mod input;
 mod loader;
+mod matrix;
 mod net;
 mod objective;
 mod onnx;
 mod optimiser;
+mod pointwise;
 mod quality;
 mod run;
 mod schedule;
@@ -63,6 +66,11 @@ impl DeviceKind {
             #[cfg(feature = "cuda")]
             Self::Cuda => burn_tensor::Device::cuda(0),
         }
+    }
+
+    /// Whether numbers lie in this machine's memory.
+    fn is_processor(self) -> bool {
+        self == Self::Cpu
     }
 
     /// Whether convolutions that change height and width are computed right: burn 0.22 gave wrong losses for them on

@@ -21,7 +21,7 @@ pub fn loss(loss: Loss, output: Tensor<2>, target: Tensor<2>) -> Tensor<1> {
 }
 
 /// Keeps logarithms finite where a unit is never, or always, active.
-const EPSILON: f32 = 1e-6;
+pub const EPSILON: f32 = 1e-6;
 
 /// The penalty on a batch of codes `[records, code]`, with its weight.
 ///

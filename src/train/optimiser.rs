@@ -2,10 +2,12 @@
 //! held up by memory, and a checkpoint can hold the state bit for bit.
 
 use burn_tensor::{Device, Tensor};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::Parameter;
+use super::pointwise::{CHUNK, wide};
 use super::tensors::{download, upload};
 
 /// Kinds of optimiser.
@@ -130,13 +132,19 @@ fn adam(by: Adam, weight: &mut [f32], gradient: &[f32], first: &mut [f32], secon
     let power = i32::try_from(by.step).unwrap_or(i32::MAX);
     let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
     let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
-    let moments = first.iter_mut().zip(second);
-    for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
-        *first = *first * BETA1 + gradient * (1.0 - BETA1);
-        *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
-        let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
-        *weight = *weight * by.keep - by.rate * change;
-    }
+    let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+    let all = weight.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
+    all.for_each(|((weight, gradient), (first, second))| {
+        wide(|| {
+            let moments = first.iter_mut().zip(second);
+            for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
+                *first = *first * BETA1 + gradient * (1.0 - BETA1);
+                *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
+                let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
+                *weight = *weight * by.keep - by.rate * change;
+            }
+        });
+    });
 }
 
 /// The momentum, looked ahead by one step, made orthogonal.

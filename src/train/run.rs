@@ -57,7 +57,7 @@ pub fn train(
     let mut run = Run {
         file,
         options,
-        trainer: Trainer::new(file, &declared, options.device.device()),
+        trainer: Trainer::new(file, &declared, options.device),
         checkpoint: Checkpoint::default(),
         training: Arc::new(prepared.training),
         validation: Arc::new(prepared.validation),
@@ -307,7 +307,7 @@ impl Run<'_> {
     }
 
     /// The mean loss over the validation part; `None` where it is empty.
-    fn validate(&self) -> Result<Option<f64>, TrainError> {
+    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
         if self.validation.is_empty() {
             return Ok(None);
         }

@@ -6,6 +6,8 @@ use burn_tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::batches::Batch;
+use super::dense::Dense;
 use super::net::{Activation, Chain, Convolution, Shape, Step};
 use super::objective::{loss, penalty};
 use super::spec::{Penalty, Sparsity};
@@ -219,4 +221,91 @@ fn kl_penalty_is_the_divergence_of_mean_activations() {
     let expected = 2.0 * (kl(0.1, 0.2) + kl(0.1, 0.5)) / 2.0;
     let found = f64::from(download(penalty(&sparsity, code)).unwrap()[0]);
     assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+}
+
+/// Dense networks of every activation, with what belongs around them, and their losses and penalties.
+fn dense_networks() -> Vec<(Vec<Step>, Vec<Step>, Loss, Option<Sparsity>)> {
+    let activations = [
+        Activation::Linear,
+        Activation::Relu,
+        Activation::LeakyRelu,
+        Activation::Elu,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+    ];
+    let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
+    let network = |(place, kind): (usize, Activation)| {
+        let encoder = vec![
+            Step::Affine { scale: 1.5, offset: -0.25 },
+            Step::Flatten,
+            Step::Dense { inputs: 12, outputs: 7 },
+            Step::Activate(kind),
+            Step::Dense { inputs: 7, outputs: 5 },
+            Step::Activate(Activation::Sigmoid),
+        ];
+        let decoder = vec![
+            Step::Dense { inputs: 5, outputs: 12 },
+            Step::Activate(kind),
+            Step::Affine { scale: 0.5, offset: 0.1 },
+            Step::Unflatten { shape: [3, 2, 2] },
+        ];
+        let loss = if place % 2 == 0 { Loss::Mse } else { Loss::Bce };
+        let sparsity = |penalty| Sparsity { penalty, weight: 0.3, target: 0.05 };
+        (encoder, decoder, loss, penalties[place % 3].map(sparsity))
+    };
+    activations.into_iter().enumerate().map(network).collect()
+}
+
+#[test]
+fn gradients_by_hand_are_those_of_the_tensors() {
+    let records = 9;
+    for (number, (encoder, decoder, kind, sparsity)) in dense_networks().into_iter().enumerate() {
+        let code = Chain::new(image(3, 2, 2), encoder.clone()).unwrap();
+        let output = Chain::new(code.output(), decoder.clone()).unwrap();
+        let (mut weights, input) = material(&code, records);
+        weights.extend(material(&output, 1).0);
+        let target: Vec<f32> = input.iter().map(|value| value.abs().min(1.0)).collect();
+
+        let device = Device::flex().autodiff();
+        let leaves: Vec<Tensor<1>> = weights.iter().map(|values| upload(values, &device).require_grad()).collect();
+        let value = |values: &[f32]| Value::new(values.to_vec(), records, &[3, 2, 2], &device);
+        let mut iter = leaves.iter();
+        let code = forward(&encoder, &mut iter, value(&input));
+        let reconstruction = forward(&decoder, &mut iter, code.clone()).flat();
+        let mut objective = loss(kind, reconstruction, value(&target).flat());
+        if let Some(sparsity) = &sparsity {
+            objective = objective + penalty(sparsity, code.flat());
+        }
+        let found = objective.backward();
+        let expected: Vec<Vec<f32>> = leaves.iter().map(|leaf| download(leaf.grad(&found).unwrap()).unwrap()).collect();
+
+        let mut dense = Dense::new(&encoder, &decoder, kind, sparsity).unwrap();
+        let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
+        let batch = Batch { records, shape: vec![3, 2, 2], input, target };
+        let value = dense.learn(&weights, &batch, &mut gradients);
+        let whole = download(objective.inner()).unwrap()[0];
+        assert!((value - whole).abs() < 1e-5 * whole, "network {number}: {value} is not {whole}");
+        for (part, (found, expected)) in gradients.iter().zip(&expected).enumerate() {
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-5 * (b.abs() + 0.1), "network {number}, gradient {part}: {a} is not {b}");
+            }
+        }
+        // A smaller batch leaves nothing of the one before.
+        let half = Batch {
+            records: 4,
+            shape: vec![3, 2, 2],
+            input: batch.input[..48].to_vec(),
+            target: batch.target[..48].to_vec(),
+        };
+        let again = Dense::new(&encoder, &decoder, kind, sparsity).unwrap().measure(&weights, &half);
+        assert_eq!(dense.measure(&weights, &half), again, "network {number}");
+    }
+}
+
+#[test]
+fn what_is_not_dense_is_left_to_the_tensors() {
+    for step in [Step::Conv(conv(1, 1, 3, 1, 1)), Step::SpaceToDepth, Step::Keep] {
+        assert!(Dense::new(&[step], &[], Loss::Mse, None).is_none());
+    }
 }

@@ -4,11 +4,14 @@ use burn_tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::DeviceKind;
 use super::batches::Batch;
 use super::declared::{Declared, Network};
+use super::dense::Dense;
 use super::net::{Parameter, Step};
 use super::objective::{loss, penalty};
 use super::optimiser::Optimising;
+use super::pointwise;
 use super::spec::{Sparsity, TrainingFile};
 use super::tensors::{Value, download, forward, initial, upload};
 use crate::model::Loss;
@@ -26,14 +29,17 @@ pub struct Trainer {
     clip: Option<f32>,
     average: Option<f32>,
     device: Device,
+    /// The network read by hand, where it can be, on a processor.
+    dense: Option<Dense>,
     weights: Vec<Vec<f32>>,
+    gradients: Vec<Vec<f32>>,
     averaged: Vec<Vec<f32>>,
     optimiser: Optimising,
 }
 
 impl Trainer {
     /// A network with its first weights.
-    pub fn new(file: &TrainingFile, declared: &Declared, device: Device) -> Self {
+    pub fn new(file: &TrainingFile, declared: &Declared, device: DeviceKind) -> Self {
         let chains = declared.network.chains();
         let parameters: Vec<Parameter> = chains.iter().flat_map(|chain| chain.parameters()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(file.head.seed);
@@ -46,18 +52,23 @@ impl Trainer {
         }
         let coded = matches!(declared.network, Network::Autoencoder { .. });
         let decoder = if coded { steps.pop().unwrap_or_default() } else { Vec::new() };
-        let training = &file.training;
+        let encoder = steps.pop().unwrap_or_default();
+        let sparsity = file.sparsity.filter(|_| coded);
+        let dense = device.is_processor().then(|| Dense::new(&encoder, &decoder, declared.loss, sparsity)).flatten();
+        let (training, device) = (&file.training, device.device());
         Self {
-            encoder: steps.pop().unwrap_or_default(),
+            encoder,
             decoder,
             coded,
             loss: declared.loss,
-            sparsity: file.sparsity,
+            sparsity,
             clip: training.clip,
             average: training.average,
             optimiser: Optimising::new(training.optimiser, training.weight_decay, &parameters, device.clone()),
             averaged: if training.average.is_some() { weights.clone() } else { Vec::new() },
+            gradients: weights.iter().map(|weight| vec![0.0; weight.len()]).collect(),
             weights,
+            dense,
             device,
         }
     }
@@ -67,30 +78,54 @@ impl Trainer {
     /// # Errors
     /// When the device failed.
     pub fn step(&mut self, step: u64, rate: f64, batch: Batch) -> Result<Tensor<1>, String> {
+        let objective = match &mut self.dense {
+            // Within the pool of threads, where loops over numbers are shared out without a detour.
+            Some(dense) => {
+                let objective = rayon::scope(|_| dense.learn(&self.weights, &batch, &mut self.gradients));
+                upload(&[objective], &self.device)
+            }
+            None => self.differentiate(batch)?,
+        };
+        rayon::scope(|_| self.update(step, rate))?;
+        Ok(objective)
+    }
+
+    /// Finds gradients by the reading as tensors.
+    fn differentiate(&mut self, batch: Batch) -> Result<Tensor<1>, String> {
         let device = self.device.clone().autodiff();
         let leaves: Vec<Tensor<1>> = self.weights.iter().map(|weight| upload(weight, &device).require_grad()).collect();
         let (reconstruction, penalty) = self.objective(&leaves, batch, &device);
         let objective = penalty.map_or(reconstruction.clone(), |penalty| reconstruction + penalty);
         let mut found = objective.backward();
-        let gradient = |(leaf, weight): (&Tensor<1>, &Vec<f32>)| match leaf.grad_remove(&mut found) {
-            Some(gradient) => download(gradient),
-            None => Ok(vec![0.0; weight.len()]),
-        };
-        let mut gradients = leaves.iter().zip(&self.weights).map(gradient).collect::<Result<Vec<_>, _>>()?;
-        self.clip(&mut gradients);
-        self.optimiser.step(step, rate as f32, &mut self.weights, &gradients)?;
-        if let Some(share) = self.average {
-            // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
-            let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
-            let pairs = self.averaged.iter_mut().flatten().zip(self.weights.iter().flatten());
-            pairs.for_each(|(mean, now)| *mean = *mean * share + now * (1.0 - share));
+        for (leaf, gradient) in leaves.iter().zip(&mut self.gradients) {
+            match leaf.grad_remove(&mut found) {
+                Some(found) => *gradient = download(found)?,
+                None => gradient.fill(0.0),
+            }
         }
         Ok(objective.inner())
     }
 
+    /// Changes the weights by their gradients.
+    fn update(&mut self, step: u64, rate: f64) -> Result<(), String> {
+        self.clip();
+        self.optimiser.step(step, rate as f32, &mut self.weights, &self.gradients)?;
+        if let Some(share) = self.average {
+            // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
+            let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
+            let pairs = self.averaged.iter_mut().zip(&self.weights);
+            pairs.for_each(|(mean, now)| pointwise::blend(mean, now, share));
+        }
+        Ok(())
+    }
+
     /// The mean loss over a batch, without the penalty, by the weights that would be kept now.
-    pub fn measure(&self, batch: Batch) -> Tensor<1> {
-        let weights: Vec<Tensor<1>> = self.kept().iter().map(|weight| upload(weight, &self.device)).collect();
+    pub fn measure(&mut self, batch: Batch) -> Tensor<1> {
+        let kept = if self.average.is_some() { &self.averaged } else { &self.weights };
+        if let Some(dense) = &mut self.dense {
+            return upload(&[rayon::scope(|_| dense.measure(kept, &batch))], &self.device);
+        }
+        let weights: Vec<Tensor<1>> = kept.iter().map(|weight| upload(weight, &self.device)).collect();
         self.objective(&weights, batch, &self.device).0
     }
 
@@ -100,18 +135,18 @@ impl Trainer {
         let input = if input.is_empty() { clean.clone() } else { Value::new(input, records, &shape, device) };
         let mut weights = weights.iter();
         let code = forward(&self.encoder, &mut weights, input);
-        let penalty = self.sparsity.filter(|_| self.coded).map(|sparsity| penalty(&sparsity, code.clone().flat()));
+        let penalty = self.sparsity.map(|sparsity| penalty(&sparsity, code.clone().flat()));
         let output = if self.coded { forward(&self.decoder, &mut weights, code) } else { code };
         (loss(self.loss, output.flat(), clean.flat()), penalty)
     }
 
     /// Shortens a gradient that is too long, all weights together.
-    fn clip(&self, gradients: &mut [Vec<f32>]) {
+    fn clip(&mut self) {
         let Some(clip) = self.clip else { return };
-        let squares: f64 = gradients.iter().flatten().map(|&gradient| f64::from(gradient) * f64::from(gradient)).sum();
+        let squares: f64 = self.gradients.iter().map(|gradient| pointwise::squares(gradient)).sum();
         let share = (f64::from(clip) / squares.sqrt()) as f32;
         if share < 1.0 {
-            gradients.iter_mut().flatten().for_each(|gradient| *gradient *= share);
+            self.gradients.iter_mut().flatten().for_each(|gradient| *gradient *= share);
         }
     }
 

@@ -1,0 +1,119 @@
+//! Products of matrices: the one place that calls the library for them.
+
+use gemm::Parallelism;
+
+/// A matrix of numbers that lie elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    /// From one row to the next, from one column to the next.
+    strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix `[rows, columns]` whose rows lie one after the other.
+    ///
+    /// # Panics
+    /// When there are fewer, or more, values.
+    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(values.len(), rows * columns, "a matrix of {rows} x {columns}");
+        Self { values, rows, columns, strides: [columns, 1] }
+    }
+
+    /// The same with rows and columns exchanged; nothing is moved.
+    pub fn transposed(self) -> Self {
+        let [row, column] = self.strides;
+        Self { rows: self.columns, columns: self.rows, strides: [column, row], ..self }
+    }
+}
+
+/// What becomes of what stands where a product goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// The product takes its place.
+    Replaced,
+    /// The product is added to it.
+    Added,
+}
+
+/// Puts `a b`, `[a.rows, b.columns]`, row after row into `out`.
+///
+/// # Panics
+/// When the shapes do not fit.
+#[expect(unsafe_code, reason = "the library takes pointers and strides")]
+pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Before) {
+    assert_eq!(a.columns, b.rows, "columns of the left matrix, rows of the right");
+    assert_eq!(out.len(), a.rows * b.columns, "values of the product");
+    let stride = |matrix: &Matrix<'_>| matrix.strides.map(usize::cast_signed);
+    let ([a_row, a_column], [b_row, b_column]) = (stride(&a), stride(&b));
+    let (add, keep) = (before == Before::Added, f32::from(u8::from(before == Before::Added)));
+    let parallelism = if rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None };
+    // SAFETY: by its constructors a matrix has `rows * columns` values, which its strides visit once each; the lengths
+    // that the product has to do with were compared above; `out` is borrowed mutably, so nothing else points there.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.as_mut_ptr(),
+            1,
+            b.columns.cast_signed(),
+            add,
+            a.values.as_ptr(),
+            a_column,
+            a_row,
+            b.values.as_ptr(),
+            b_column,
+            b_row,
+            keep,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_those_by_hand() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let b = [1.0, 0.0, -1.0, 2.0, 0.5, 1.0];
+        let (a, b) = (Matrix::new(&a, 2, 3), Matrix::new(&b, 3, 2));
+        let mut out = [1.0; 4];
+        multiply(a, b, &mut out, Before::Replaced);
+        assert_eq!(out, [0.5, 7.0, 2.0, 16.0]);
+        multiply(a, b, &mut out, Before::Added);
+        assert_eq!(out, [1.0, 14.0, 4.0, 32.0]);
+        let mut out = [f32::NAN; 9];
+        multiply(a.transposed(), b.transposed(), &mut out, Before::Replaced);
+        assert_eq!(out, [1.0, 7.0, 4.5, 2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+    }
+
+    #[test]
+    fn large_products_are_sums_over_rows_and_columns() {
+        let (m, k, n) = (67, 131, 45);
+        let at = |i: usize| (i * 37 % 19) as f32 - 9.0;
+        let a: Vec<f32> = (0..m * k).map(at).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| at(i + 5)).collect();
+        let mut out = vec![0.0; m * n];
+        multiply(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, Before::Replaced);
+        for (place, found) in out.iter().enumerate() {
+            let (row, column) = (place / n, place % n);
+            let expected: f32 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
+            assert_eq!(*found, expected, "row {row}, column {column}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "columns of the left matrix")]
+    fn shapes_that_do_not_fit_are_refused() {
+        multiply(Matrix::new(&[0.0; 6], 2, 3), Matrix::new(&[0.0; 6], 2, 3), &mut [0.0; 6], Before::Replaced);
+    }
+}

@@ -1,0 +1,238 @@
+//! What is done to each number on its own, in loops that are compiled for the width of the processor at hand.
+
+use rayon::prelude::*;
+
+use super::net::{Activation, LEAK};
+
+/// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do sums over it.
+pub const CHUNK: usize = 8192;
+/// Sums that run side by side in a loop.
+const LANES: usize = 16;
+
+/// Runs `work`, compiled for the widest registers that this processor has.
+#[inline(always)]
+pub fn wide<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// `e^x` within 2e-7 of itself, without a branch: `2^n e^r` with `n` whole and `|r| <= ln(2) / 2`, `e^r` by its Taylor
+/// series. Beyond -87 and 88, where float32 ends, it stays what it is there.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    /// Added and taken off, it rounds to a whole number, which stands in the last bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln(2) in two parts, the first of which has few bits: its products with whole numbers are exact.
+    const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    let r = x - whole * LN2[0] - whole * LN2[1];
+    let series = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0));
+    let series = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * series))));
+    f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits())) * series
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    // Near 0 the difference would lose the digits that the series has.
+    let squared = x * x;
+    let series = x * (1.0 + squared * (-1.0 / 3.0 + squared * (2.0 / 15.0 - squared * (17.0 / 315.0))));
+    let far = 1.0 - 2.0 / (1.0 + exp(2.0 * x));
+    if x.abs() < 0.1 { series } else { far }
+}
+
+/// `ln(1 + e^x)`, the integral of the sigmoid, within 2e-7.
+#[inline(always)]
+fn softplus(x: f32) -> f32 {
+    // ln(1 + u) = 2 artanh(u / (2 + u)), u in 0..1.
+    let u = exp(-x.abs());
+    let s = u / (2.0 + u);
+    let squared = s * s;
+    let series = 1.0 / 7.0 + squared * (1.0 / 9.0 + squared * (1.0 / 11.0 + squared * (1.0 / 13.0)));
+    let series = 1.0 + squared * (1.0 / 3.0 + squared * (1.0 / 5.0 + squared * series));
+    // `max` would hide what is no number.
+    (if x < 0.0 { 0.0 } else { x }) + 2.0 * s * series
+}
+
+/// `output = f(input)`, number by number.
+fn map(input: &[f32], output: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+    output.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK)).for_each(|(output, input)| {
+        wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = f(input)));
+    });
+}
+
+/// `gradient *= f(value)`, number by number.
+fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+    gradient.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(gradient, values)| {
+        wide(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
+    });
+}
+
+/// `output = input factor + summand`.
+pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
+    map(input, output, |x| x * factor + summand);
+}
+
+/// `output = kind(input)`.
+pub fn activate(kind: Activation, input: &[f32], output: &mut [f32]) {
+    match kind {
+        Activation::Linear => output.copy_from_slice(input),
+        Activation::Relu => map(input, output, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu => map(input, output, |x| if x < 0.0 { x * LEAK } else { x }),
+        Activation::Elu => map(input, output, |x| if x > 0.0 { x } else { exp(x) - 1.0 }),
+        Activation::Silu => map(input, output, |x| x * sigmoid(x)),
+        Activation::Tanh => map(input, output, tanh),
+        Activation::Sigmoid => map(input, output, sigmoid),
+    }
+}
+
+/// The gradient by the output of an activation becomes that by its input.
+pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
+    match kind {
+        Activation::Linear => {}
+        Activation::Relu => scale(gradient, output, |y| if y > 0.0 { 1.0 } else { 0.0 }),
+        Activation::LeakyRelu => scale(gradient, output, |y| if y > 0.0 { 1.0 } else { LEAK }),
+        Activation::Elu => scale(gradient, output, |y| if y > 0.0 { 1.0 } else { y + 1.0 }),
+        Activation::Silu => scale(gradient, input, |x| {
+            let s = sigmoid(x);
+            s * (1.0 + x * (1.0 - s))
+        }),
+        Activation::Tanh => scale(gradient, output, |y| 1.0 - y * y),
+        Activation::Sigmoid => scale(gradient, output, |y| y * (1.0 - y)),
+    }
+}
+
+/// The mean of the squared error, and its gradient by `output`.
+pub fn squared_error(output: &[f32], target: &[f32], gradient: &mut [f32]) -> f32 {
+    let share = 2.0 / output.len().max(1) as f32;
+    mean(output, target, gradient, |output, target| {
+        let off = output - target;
+        (off * off, off * share)
+    })
+}
+
+/// The mean of the binary cross-entropy of logits, and its gradient by them: `(1 - t) z + ln(1 + e^-z)`,
+/// `sigmoid(z) - t`.
+pub fn cross_entropy(logits: &[f32], target: &[f32], gradient: &mut [f32]) -> f32 {
+    let share = 1.0 / logits.len().max(1) as f32;
+    mean(logits, target, gradient, |z, t| ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share))
+}
+
+/// The mean of the first of what `f` gives of each pair; the second goes into `gradient`.
+fn mean(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32) -> (f32, f32) + Sync) -> f32 {
+    let pairs = output.par_chunks(CHUNK).zip(target.par_chunks(CHUNK)).zip(gradient.par_chunks_mut(CHUNK));
+    let sum = |((output, target), gradient): ((&[f32], &[f32]), &mut [f32])| {
+        wide(|| {
+            let mut sums = [0.0_f32; LANES];
+            let (wide_output, output) = output.as_chunks::<LANES>();
+            let (wide_target, target) = target.as_chunks::<LANES>();
+            let (wide_gradient, gradient) = gradient.as_chunks_mut::<LANES>();
+            for ((output, target), gradient) in wide_output.iter().zip(wide_target).zip(wide_gradient) {
+                for lane in 0..LANES {
+                    let (value, slope) = f(output[lane], target[lane]);
+                    sums[lane] += value;
+                    gradient[lane] = slope;
+                }
+            }
+            for ((output, target), gradient) in output.iter().zip(target).zip(gradient) {
+                let (value, slope) = f(*output, *target);
+                sums[0] += value;
+                *gradient = slope;
+            }
+            sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
+        })
+    };
+    let sums: Vec<f64> = pairs.map(sum).collect();
+    (sums.iter().sum::<f64>() / output.len().max(1) as f64) as f32
+}
+
+/// `values = values keep + other (1 - keep)`.
+pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
+    values.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(values, other)| {
+        wide(|| values.iter_mut().zip(other).for_each(|(value, other)| *value = *value * keep + other * (1.0 - keep)));
+    });
+}
+
+/// The sum of the squares.
+pub fn squares(values: &[f32]) -> f64 {
+    let sum = |values: &[f32]| {
+        wide(|| {
+            let mut sums = [0.0_f32; LANES];
+            let (wide_values, rest) = values.as_chunks::<LANES>();
+            for values in wide_values {
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
+            }
+            rest.iter().for_each(|value| sums[0] += value * value);
+            sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
+        })
+    };
+    values.par_chunks(CHUNK).map(sum).collect::<Vec<f64>>().iter().sum()
+}
+
+/// Adds up the rows of `[_, columns]`.
+pub fn sum_rows(values: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    let columns = out.len().max(1);
+    wide(|| {
+        for row in values.chunks_exact(columns) {
+            out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers from small to large, of both signs.
+    fn numbers() -> impl Iterator<Item = f32> {
+        (-20_000..=20_000).map(|i| i as f32 / 200.0)
+    }
+
+    fn close(name: &str, found: impl Fn(f32) -> f32, expected: impl Fn(f64) -> f64) {
+        for x in numbers().chain([1e-6, -1e-4, 0.03]) {
+            let (found, expected) = (f64::from(found(x)), expected(f64::from(x)));
+            let off = (found - expected).abs() / (expected.abs() + 1e-6);
+            assert!(off < 1e-6 || (x < -87.0 && found.abs() < 1e-37), "{name}({x}) is {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn functions_are_those_of_the_standard_library() {
+        close("exp", |x| exp(x.min(88.0)), |x| x.min(88.0).exp());
+        close("sigmoid", sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
+        close("tanh", tanh, f64::tanh);
+        close("softplus", softplus, |x| if x > 50.0 { x } else { x.exp().ln_1p() });
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_hidden() {
+        for f in [exp, sigmoid, tanh, softplus] {
+            assert!(f(f32::NAN).is_nan());
+        }
+        let mut out = [0.0];
+        for kind in [Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Silu] {
+            activate(kind, &[f32::NAN], &mut out);
+            assert!(out[0].is_nan(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn means_are_those_of_all_numbers_whatever_their_count() {
+        for len in [1, LANES, LANES + 3, CHUNK + 5, 3 * CHUNK + 17] {
+            let output: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
+            let target = vec![1.0; len];
+            let mut gradient = vec![f32::NAN; len];
+            let found = squared_error(&output, &target, &mut gradient);
+            let expected = output.iter().map(|x| f64::from((x - 1.0) * (x - 1.0))).sum::<f64>() / len as f64;
+            assert!((f64::from(found) - expected).abs() < 1e-5 * expected, "{len}: {found} {expected}");
+            assert!(gradient.iter().zip(&output).all(|(g, x)| (g * len as f32 / 2.0 - (x - 1.0)).abs() < 1e-5));
+        }
+    }
+}
