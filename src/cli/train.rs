@@ -34,8 +34,7 @@ pub(super) struct Train {
     /// Begin anew, whatever an earlier run has done; a model that is there already is replaced at the end.
     #[arg(long)]
     restart: bool,
-    /// Threads that compute. Results are the same bit for bit with one thread; convolutions gain from more.
-    /// Default: the cores at hand for convolutional networks, else 1.
+    /// Threads that compute. Results are the same bit for bit with one thread. Default: the cores at hand.
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
     /// What computes.
@@ -77,7 +76,7 @@ impl Train {
         let file = TrainingFile::read(written);
         let file = file.and_then(TrainingFile::named).map_err(|faults| Problems::new(&places, faults))?;
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension(""));
-        self.use_threads(&file)?;
+        self.use_threads()?;
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("cannot start the runtime")?;
@@ -98,12 +97,9 @@ impl Train {
     }
 
     /// Sets how many threads compute, for the whole process.
-    fn use_threads(&self, file: &TrainingFile) -> anyhow::Result<()> {
-        let threads = self.threads.map(Into::into);
-        // Two threads take longer than one over the small products of dense networks.
-        let default = if file.network.channels.is_empty() { 1 } else { crate::machine::cores() };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(default));
-        pool.build_global().context("cannot start threads")
+    fn use_threads(&self) -> anyhow::Result<()> {
+        let threads = self.threads.map_or_else(crate::machine::cores, Into::into);
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
     }
 
     fn loaders(&self) -> usize {

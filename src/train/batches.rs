@@ -225,16 +225,19 @@ impl Preparation {
 impl Window {
     /// Appends the window's pixels, as planes of the format's values.
     fn write(&self, format: &PixelFormat, pixels: &[u8], [rows, columns, channels]: [usize; 3], out: &mut Vec<f32>) {
+        // A square window is as high as it is wide: only such a one is transposed.
+        let line = |start: usize, len: usize, turned: bool, whole: usize, stride: usize| -> Vec<usize> {
+            let place = |i: usize| reflect(start + if turned { len - 1 - i } else { i }, whole) * stride;
+            (0..len).map(place).collect()
+        };
+        let down = line(self.top, self.height, self.upside_down, rows, columns * channels);
+        let right = line(self.left, self.width, self.mirror, columns, channels);
         for channel in 0..channels {
             let (scale, offset) = format.affine(channel);
             let table: [f32; 256] = std::array::from_fn(|byte| byte as f32 * scale + offset);
-            for y in 0..self.height {
-                for x in 0..self.width {
-                    let (y, x) = if self.transpose { (x, y) } else { (y, x) };
-                    let y = reflect(self.top + if self.upside_down { self.height - 1 - y } else { y }, rows);
-                    let x = reflect(self.left + if self.mirror { self.width - 1 - x } else { x }, columns);
-                    out.push(table[usize::from(pixels[(y * columns + x) * channels + channel])]);
-                }
+            let (outer, inner) = if self.transpose { (&right, &down) } else { (&down, &right) };
+            for line in outer {
+                out.extend(inner.iter().map(|place| table[usize::from(pixels[line + place + channel])]));
             }
         }
     }
@@ -245,4 +248,47 @@ impl Window {
 fn reflect(place: usize, len: usize) -> usize {
     let place = place % (2 * len).max(1);
     if place < len { place } else { 2 * len - 1 - place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(window: Window) -> Vec<f32> {
+        // Two rows of three pixels of one channel, and a channel that is left alone.
+        let pixels: Vec<u8> = (0..6).flat_map(|pixel| [pixel, 100]).collect();
+        let format = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        let format = PixelFormat { range: [0.0, 255.0], ..format };
+        let mut out = Vec::new();
+        window.write(&format, &pixels, [2, 3, 2], &mut out);
+        let (first, second) = out.split_at(out.len() / 2);
+        assert!(second.iter().all(|&value| value == 100.0), "{second:?}");
+        first.to_vec()
+    }
+
+    #[test]
+    fn windows_are_cut_and_turned_over() {
+        let window = |mirror, upside_down, transpose| Window {
+            top: 0,
+            left: 1,
+            height: 2,
+            width: 2,
+            mirror,
+            upside_down,
+            transpose,
+        };
+        assert_eq!(cut(window(false, false, false)), [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(cut(window(true, false, false)), [2.0, 1.0, 5.0, 4.0]);
+        assert_eq!(cut(window(false, true, false)), [4.0, 5.0, 1.0, 2.0]);
+        assert_eq!(cut(window(false, false, true)), [1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(cut(window(true, true, true)), [5.0, 2.0, 4.0, 1.0]);
+    }
+
+    #[test]
+    fn an_image_that_is_too_small_goes_on_in_its_reflection() {
+        let window =
+            Window { top: 0, left: 0, height: 3, width: 5, mirror: false, upside_down: false, transpose: false };
+        let expected = [0, 1, 2, 2, 1, 3, 4, 5, 5, 4, 3, 4, 5, 5, 4].map(|value: u8| f32::from(value));
+        assert_eq!(cut(window), expected);
+    }
 }

@@ -1,5 +1,7 @@
 //! Products of matrices: the one place that calls the library for them.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 
 /// A matrix of numbers that lie elsewhere.
@@ -22,6 +24,16 @@ impl<'a> Matrix<'a> {
         Self { values, rows, columns, strides: [columns, 1] }
     }
 
+    /// Some of its columns.
+    ///
+    /// # Panics
+    /// When it has not so many.
+    pub fn columns(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.columns, "columns {range:?} of {}", self.columns);
+        let skipped = (range.start * self.strides[1]).min(self.values.len());
+        Self { values: &self.values[skipped..], columns: range.len(), ..self }
+    }
+
     /// The same with rows and columns exchanged; nothing is moved.
     pub fn transposed(self) -> Self {
         let [row, column] = self.strides;
@@ -38,7 +50,7 @@ pub enum Before {
     Added,
 }
 
-/// Puts `a b`, `[a.rows, b.columns]`, row after row into `out`.
+/// Puts `a b`, `[a.rows, b.columns]`, row after row into `out`, on this thread.
 ///
 /// # Panics
 /// When the shapes do not fit.
@@ -49,9 +61,8 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Before) {
     let stride = |matrix: &Matrix<'_>| matrix.strides.map(usize::cast_signed);
     let ([a_row, a_column], [b_row, b_column]) = (stride(&a), stride(&b));
     let (add, keep) = (before == Before::Added, f32::from(u8::from(before == Before::Added)));
-    let parallelism = if rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: by its constructors a matrix has `rows * columns` values, which its strides visit once each; the lengths
-    // that the product has to do with were compared above; `out` is borrowed mutably, so nothing else points there.
+    // SAFETY: by its constructors, the last value that a matrix's strides lead to lies within its slice; the lengths that
+    // the product has to do with were compared above; `out` is borrowed mutably, so nothing else points there.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -72,7 +83,7 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Before) {
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }
@@ -94,6 +105,8 @@ mod tests {
         let mut out = [f32::NAN; 9];
         multiply(a.transposed(), b.transposed(), &mut out, Before::Replaced);
         assert_eq!(out, [1.0, 7.0, 4.5, 2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+        multiply(a.columns(1..3).transposed(), b.transposed(), &mut out[..6], Before::Replaced);
+        assert_eq!(out[..6], [2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
     }
 
     #[test]

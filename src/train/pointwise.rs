@@ -61,17 +61,13 @@ fn softplus(x: f32) -> f32 {
 }
 
 /// `output = f(input)`, number by number.
-fn map(input: &[f32], output: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    output.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK)).for_each(|(output, input)| {
-        wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = f(input)));
-    });
+fn map(input: &[f32], output: &mut [f32], f: impl Fn(f32) -> f32) {
+    wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = f(input)));
 }
 
 /// `gradient *= f(value)`, number by number.
-fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32 + Sync) {
-    gradient.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(gradient, values)| {
-        wide(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
-    });
+fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
+    wide(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
 }
 
 /// `output = input factor + summand`.
@@ -108,26 +104,24 @@ pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: 
     }
 }
 
-/// The mean of the squared error, and its gradient by `output`.
-pub fn squared_error(output: &[f32], target: &[f32], gradient: &mut [f32]) -> f32 {
-    let share = 2.0 / output.len().max(1) as f32;
-    mean(output, target, gradient, |output, target| {
+/// The sum of the squared error; `share` of its gradient by `output` goes into `gradient`.
+pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
+    sum(output, target, gradient, |output, target| {
         let off = output - target;
-        (off * off, off * share)
+        (off * off, 2.0 * off * share)
     })
 }
 
-/// The mean of the binary cross-entropy of logits, and its gradient by them: `(1 - t) z + ln(1 + e^-z)`,
-/// `sigmoid(z) - t`.
-pub fn cross_entropy(logits: &[f32], target: &[f32], gradient: &mut [f32]) -> f32 {
-    let share = 1.0 / logits.len().max(1) as f32;
-    mean(logits, target, gradient, |z, t| ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share))
+/// The sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; `share` of its gradient by them,
+/// `sigmoid(z) - t`, goes into `gradient`.
+pub fn cross_entropy(logits: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
+    sum(logits, target, gradient, |z, t| ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share))
 }
 
-/// The mean of the first of what `f` gives of each pair; the second goes into `gradient`.
-fn mean(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32) -> (f32, f32) + Sync) -> f32 {
-    let pairs = output.par_chunks(CHUNK).zip(target.par_chunks(CHUNK)).zip(gradient.par_chunks_mut(CHUNK));
-    let sum = |((output, target), gradient): ((&[f32], &[f32]), &mut [f32])| {
+/// The sum of the first of what `f` gives of each pair; the second goes into `gradient`.
+fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32) -> (f32, f32)) -> f64 {
+    // In float32 within a chunk: its sums stay small.
+    let chunk = |(output, target, gradient): (&[f32], &[f32], &mut [f32])| {
         wide(|| {
             let mut sums = [0.0_f32; LANES];
             let (wide_output, output) = output.as_chunks::<LANES>();
@@ -148,8 +142,8 @@ fn mean(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f3
             sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
         })
     };
-    let sums: Vec<f64> = pairs.map(sum).collect();
-    (sums.iter().sum::<f64>() / output.len().max(1) as f64) as f32
+    let chunks = output.chunks(CHUNK).zip(target.chunks(CHUNK)).zip(gradient.chunks_mut(CHUNK));
+    chunks.map(|((output, target), gradient)| chunk((output, target, gradient))).sum()
 }
 
 /// `values = values keep + other (1 - keep)`.
@@ -175,9 +169,8 @@ pub fn squares(values: &[f32]) -> f64 {
     values.par_chunks(CHUNK).map(sum).collect::<Vec<f64>>().iter().sum()
 }
 
-/// Adds up the rows of `[_, columns]`.
-pub fn sum_rows(values: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
+/// Adds the rows of `[_, columns]` to `out`.
+pub fn add_rows(values: &[f32], out: &mut [f32]) {
     let columns = out.len().max(1);
     wide(|| {
         for row in values.chunks_exact(columns) {
@@ -224,15 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn means_are_those_of_all_numbers_whatever_their_count() {
+    fn losses_are_sums_over_all_numbers_whatever_their_count() {
         for len in [1, LANES, LANES + 3, CHUNK + 5, 3 * CHUNK + 17] {
             let output: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
             let target = vec![1.0; len];
             let mut gradient = vec![f32::NAN; len];
-            let found = squared_error(&output, &target, &mut gradient);
-            let expected = output.iter().map(|x| f64::from((x - 1.0) * (x - 1.0))).sum::<f64>() / len as f64;
-            assert!((f64::from(found) - expected).abs() < 1e-5 * expected, "{len}: {found} {expected}");
-            assert!(gradient.iter().zip(&output).all(|(g, x)| (g * len as f32 / 2.0 - (x - 1.0)).abs() < 1e-5));
+            let found = squared_error(&output, &target, 0.5, &mut gradient);
+            let expected = output.iter().map(|x| f64::from((x - 1.0) * (x - 1.0))).sum::<f64>();
+            assert!((found - expected).abs() < 1e-5 * expected, "{len}: {found} {expected}");
+            assert!(gradient.iter().zip(&output).all(|(g, x)| *g == x - 1.0));
         }
     }
 }

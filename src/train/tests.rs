@@ -259,7 +259,15 @@ fn dense_networks() -> Vec<(Vec<Step>, Vec<Step>, Loss, Option<Sparsity>)> {
 
 #[test]
 fn gradients_by_hand_are_those_of_the_tensors() {
-    let records = 9;
+    // Several threads, each with a part of the batch, and parts of different sizes.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    for records in [9, 50] {
+        pool.install(|| compare_with_tensors(records));
+    }
+    compare_with_tensors(9);
+}
+
+fn compare_with_tensors(records: usize) {
     for (number, (encoder, decoder, kind, sparsity)) in dense_networks().into_iter().enumerate() {
         let code = Chain::new(image(3, 2, 2), encoder.clone()).unwrap();
         let output = Chain::new(code.output(), decoder.clone()).unwrap();
@@ -280,7 +288,12 @@ fn gradients_by_hand_are_those_of_the_tensors() {
         let found = objective.backward();
         let expected: Vec<Vec<f32>> = leaves.iter().map(|leaf| download(leaf.grad(&found).unwrap()).unwrap()).collect();
 
-        let mut dense = Dense::new(&encoder, &decoder, kind, sparsity).unwrap();
+        let make = || {
+            let mut dense = Dense::new(&encoder, &decoder, kind, sparsity).unwrap();
+            dense.worth_a_thread = 100;
+            dense
+        };
+        let mut dense = make();
         let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
         let batch = Batch { records, shape: vec![3, 2, 2], input, target };
         let value = dense.learn(&weights, &batch, &mut gradients);
@@ -298,7 +311,7 @@ fn gradients_by_hand_are_those_of_the_tensors() {
             input: batch.input[..48].to_vec(),
             target: batch.target[..48].to_vec(),
         };
-        let again = Dense::new(&encoder, &decoder, kind, sparsity).unwrap().measure(&weights, &half);
+        let again = make().measure(&weights, &half);
         assert_eq!(dense.measure(&weights, &half), again, "network {number}");
     }
 }
