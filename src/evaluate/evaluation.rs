@@ -92,6 +92,17 @@ pub struct DataFacts {
     pub failed: usize,
 }
 
+impl DataFacts {
+    /// The parts in words: `test part`, `training, validation and test parts`.
+    pub fn parts_in_words(&self) -> String {
+        match self.parts.as_slice() {
+            [one] => format!("{one} part"),
+            [before @ .., last] => format!("{} and {last} parts", before.join(", ")),
+            [] => String::new(),
+        }
+    }
+}
+
 /// How much smaller a code is than what it stands for.
 #[derive(Debug, Serialize)]
 pub struct Compression {

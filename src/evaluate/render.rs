@@ -16,11 +16,7 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (model, data) = (&self.model, &self.data);
         writeln!(f, "{}: {}", model.name, model.summary)?;
-        let parts = match data.parts.as_slice() {
-            [one] => format!("{one} part"),
-            [before @ .., last] => format!("{} and {last} parts", before.join(", ")),
-            [] => String::new(),
-        };
+        let parts = data.parts_in_words();
         let anomalies = match data.anomalies {
             0 => String::new(),
             anomalies => format!(", {anomalies} of them anomalies"),

@@ -101,7 +101,7 @@ impl ModelReport<'_> {
         };
         let scored = self.evaluated.map(|all| {
             let data = &all.evaluation.data;
-            format!("{} records of the {} part", count(data.scored as u64), data.parts.join(" and "))
+            format!("{} records of the {}", count(data.scored as u64), data.parts_in_words())
         });
         let mut head: Html = element("p").class("kicker").text(self.model.summary()).into();
         head.push(element("h1").text(name));
