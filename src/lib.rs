@@ -2,6 +2,7 @@
 //!
 //! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
 
+pub mod base64;
 pub mod error;
 pub mod durable;
 pub mod store;

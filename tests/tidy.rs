@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// Modules from left to right: what stands further left may not name what stands further right.
 const ORDER: [&[&str]; 19] = [
-    &["error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable", "store"],
+    &[
+        "base64", "error", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics", "durable",
+        "store",
+    ],
     &["measure"],
     &["kind"],
     &["spec"],

@@ -1,4 +1,7 @@
-//! The listener for operators: metrics, health, and a wish to take models anew.
+//! The listener for operators: metrics, health, a live page, and a wish to take models anew.
+
+mod page;
+mod status;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -6,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
@@ -52,6 +55,15 @@ impl Admin {
         self.metrics.ready.set(0);
     }
 
+    /// How the run is, in a word.
+    fn state(&self) -> &'static str {
+        match self.not_ready() {
+            None => "running",
+            Some(_) if self.draining.load(Relaxed) => "draining",
+            Some(_) => "starting",
+        }
+    }
+
     /// Why the run takes no records, if so.
     fn not_ready(&self) -> Option<&'static str> {
         match self.run.get() {
@@ -70,6 +82,9 @@ impl Admin {
         let listener = tokio::net::TcpListener::bind(address).await?;
         let bound = listener.local_addr()?;
         let router = Router::new()
+            .route("/", get(page::page))
+            .route("/v1/status", get(page::status))
+            .route("/v1/images/{number}/{file}", get(page::image))
             .route("/metrics", get(text))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
@@ -77,7 +92,7 @@ impl Admin {
             .with_state(Arc::clone(self));
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the metrics listener ended");
+                tracing::error!(%error, "the listener for operators ended");
             }
         });
         Ok(bound)
@@ -100,8 +115,12 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
-async fn reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now, 403 where a page
+/// of somebody else asks for it in an operator's browser.
+async fn reload(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl IntoResponse {
+    if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
+        return (StatusCode::FORBIDDEN, "this is not for other pages to ask\n".to_owned());
+    }
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if let Some(reason) = admin.not_ready() {
         return unavailable(reason);

@@ -7,6 +7,7 @@ pub mod format;
 pub mod header;
 mod jpeg;
 mod library;
+mod middle;
 pub mod normalise;
 mod orient;
 mod png;

@@ -111,6 +111,15 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Memory that the process holds, in bytes, where the system tells it.
+    pub fn resident_bytes(&self) -> Option<f64> {
+        let families = self.process.gather();
+        let resident = families.iter().find(|family| family.name() == "process_resident_memory_bytes")?;
+        Some(resident.get_metric().first()?.get_gauge().get_value())
+    }
+}
+
 /// Memory, threads, file descriptors and processor time of this process, where the system tells them.
 fn process() -> Registry {
     let registry = Registry::new();

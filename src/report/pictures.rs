@@ -2,6 +2,7 @@
 
 use super::html::{Element, Html, element, text};
 use super::page::scroll;
+use crate::base64::base64;
 use crate::evaluate::ShownRecord;
 use crate::image::{OutputFormat, PixelFormat, Pixels, encode};
 
@@ -74,56 +75,9 @@ fn image(values: &[f32], record: &ShownRecord, format: &PixelFormat) -> Option<E
     let data = format.denormalise(values);
     let whole = Pixels { width, height, channels: format.channels, data };
     let small = is_small((height, width));
-    let shown = if small { whole } else { middle(&whole, LARGE) };
+    let shown = if small { whole } else { whole.middle(LARGE) };
     let png = encode(&shown, OutputFormat::Png).ok()?;
     let image = element("img").class(if small { "small" } else { "large" });
     let image = image.attribute("width", shown.width).attribute("height", shown.height);
     Some(image.attribute("src", format_args!("data:image/png;base64,{}", base64(&png))))
-}
-
-/// The middle of an image, at most so many pixels wide and high.
-fn middle(image: &Pixels, side: usize) -> Pixels {
-    let (width, height) = (image.width.min(side), image.height.min(side));
-    let (left, top) = ((image.width - width) / 2, (image.height - height) / 2);
-    let channels = image.channels.count();
-    let row = |y: usize| {
-        let start = ((top + y) * image.width + left) * channels;
-        &image.data[start..start + width * channels]
-    };
-    let data = (0..height).flat_map(row).copied().collect();
-    Pixels { width, height, channels: image.channels, data }
-}
-
-/// Base64 as in RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= three.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::Channels;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        let all = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
-        assert_eq!(all, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
-    }
-
-    #[test]
-    fn the_middle_of_a_large_image_is_cut_out() {
-        let image = Pixels { width: 5, height: 3, channels: Channels::Gray, data: (0..15).collect() };
-        let cut = middle(&image, 2);
-        assert_eq!((cut.width, cut.height, cut.data), (2, 2, vec![1, 2, 6, 7]));
-        assert_eq!(middle(&image, 9), image);
-    }
 }

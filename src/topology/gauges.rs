@@ -19,6 +19,9 @@ const RATE_SPANS: usize = 20;
 /// After how many of them the room on disks is looked at.
 const DISK_SPANS: u64 = 40;
 
+/// After how many of them the errors of the time since are told.
+const ERROR_SPANS: u64 = 40;
+
 /// What has been counted at a moment.
 struct Moment {
     at: Instant,
@@ -64,6 +67,9 @@ pub(super) fn start(
                 set_room(&metrics, &folders).await;
             }
             round += 1;
+            if round.is_multiple_of(ERROR_SPANS) {
+                stats.end_span();
+            }
             tokio::time::sleep(EVERY).await;
             let now = Moment::of(&stats);
             if let Some(then) = past.front() {

@@ -10,14 +10,17 @@ mod asking;
 mod budget;
 mod dispatch;
 mod drift;
+mod errors;
 mod exchange;
 mod gauges;
 mod generation;
+mod history;
 mod keeper;
 mod ledger;
 mod messages;
 mod rejected;
 mod reorder;
+mod sights;
 mod stats;
 mod suspects;
 mod worker;
@@ -47,7 +50,10 @@ use worker::{Common, Queues};
 pub use exchange::{Exchange, Exchanged};
 pub use suspects::forget;
 
-pub use stats::{ErrorSummary, RECONSTRUCTION_ERROR, StageStats, Stats};
+pub use errors::{ErrorStats, RECONSTRUCTION_ERROR};
+pub use history::{ErrorSpan, ErrorSummary};
+pub use sights::{SeenImage, SeenReject};
+pub use stats::{StageStats, Stats};
 
 /// How a run ended.
 #[derive(Debug)]

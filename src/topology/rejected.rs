@@ -7,8 +7,10 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::UInt64Type;
 use arrow::ipc::writer::StreamWriter;
 
+use super::sights::SeenReject;
 use crate::batch::{Batch, Reject};
 use crate::error::StageError;
+use crate::metrics::unix_seconds;
 use crate::sink::rejects::{self, RejectEntry};
 use crate::source::rejects::Format;
 use crate::source::{IMAGE, ROW, SOURCE};
@@ -28,9 +30,30 @@ impl Refused {
         self.list.extend(rejects.into_iter().map(|reject| (Arc::clone(stage), reject)));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// What was refused, and by which stage.
     pub(super) fn into_list(self) -> Vec<(Arc<str>, Reject)> {
         self.list
+    }
+
+    /// The last `most` of them, to be looked at.
+    pub(super) fn seen(&self, most: usize) -> Vec<SeenReject> {
+        let last = &self.list[self.list.len().saturating_sub(most)..];
+        let seen = |(stage, reject): &(Arc<str>, Reject)| {
+            let entry = entry(&self.source, stage, reject, None);
+            SeenReject {
+                unix_seconds: unix_seconds(),
+                stage: Arc::clone(stage),
+                code: entry.code.as_str(),
+                reason: shortened(entry.reason),
+                source: shortened(entry.source),
+                row: entry.row,
+            }
+        };
+        last.iter().map(seen).collect()
     }
 
     /// The rejects as records, in the order of their source rows; empty where nothing was refused.
@@ -75,6 +98,25 @@ fn entry<'a>(
         code: reject.code,
         reason: &reject.reason,
         record,
+    }
+}
+
+/// The name of the file or request that the record with this ordinal came from, for people.
+pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
+    let place = batch.origin.iter().position(|&origin| origin == ordinal);
+    let column = batch.records.column_by_name(SOURCE).and_then(|column| column.as_string_opt::<i32>());
+    match (place, column) {
+        (Some(place), Some(column)) => shortened(column.value(place)),
+        _ => batch.provenance.row(ordinal).map_or(String::new(), |(split, _)| shortened(split.name())),
+    }
+}
+
+/// Texts that people see at a glance: as many characters as that takes.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

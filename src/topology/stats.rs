@@ -5,29 +5,31 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Float32Type;
-use sketches_ddsketch::{Config, DDSketch};
+use arrow::array::RecordBatch;
 
-use super::drift::{Drift, Drifted};
+use super::errors::ErrorStats;
+use super::sights::Sights;
 use crate::batch::{Reject, RejectCode};
 use crate::metrics::{Metrics, unix_seconds};
-use crate::model::{Loss, Model};
+use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
 
-pub use crate::transform::RECONSTRUCTION_ERROR;
-
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {
+    /// The pipeline's name.
+    pub pipeline: String,
     /// Per stage, in the plan's order.
     pub stages: Vec<StageStats>,
     /// When the run began.
     pub started: Instant,
     /// Per worker, time spent at work, in nanoseconds.
     pub workers: Vec<AtomicU64>,
+    /// The last rejects and images.
+    pub sights: Sights,
     ready: AtomicUsize,
     metrics: Arc<Metrics>,
+    models: Mutex<Vec<Arc<Model>>>,
 }
 
 fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
@@ -48,6 +50,8 @@ pub struct StageStats {
     pub kind: &'static str,
     /// Whether it gives, changes or keeps records.
     pub role: &'static str,
+    /// The places of the stages that it takes records from.
+    pub inputs: Vec<usize>,
     /// Records that it took in; for a source, source rows that it handed over, readable or not.
     pub records_in: AtomicU64,
     /// Records that it put out.
@@ -63,34 +67,6 @@ pub struct StageStats {
     /// Where the stage computes one, the reconstruction error of its records.
     pub error: Option<ErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
-}
-
-/// The distribution of the reconstruction error of one stage.
-pub struct ErrorStats {
-    model: String,
-    sketch: Mutex<DDSketch>,
-    reference: Mutex<Reference>,
-}
-
-/// What errors are measured in and against; it changes with the model.
-#[derive(Default)]
-struct Reference {
-    loss: Loss,
-    /// Where the model's card tells of errors.
-    drift: Option<Drift>,
-}
-
-/// The distribution so far, in the loss of the model, per record.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct ErrorSummary {
-    /// Records.
-    pub count: usize,
-    /// Mean over records.
-    pub mean: f64,
-    /// Median, within 1 %.
-    pub p50: f64,
-    /// 99th percentile, within 1 %.
-    pub p99: f64,
 }
 
 impl Stats {
@@ -115,6 +91,7 @@ impl Stats {
                 name: Arc::clone(&stage.name),
                 kind: stage.kind,
                 role,
+                inputs: stage.inputs.clone(),
                 records_in: AtomicU64::new(0),
                 records_out: AtomicU64::new(0),
                 rejects: AtomicU64::new(0),
@@ -127,7 +104,16 @@ impl Stats {
         });
         tell_models(&metrics, &plan.models);
         let workers = (0..plan.workers).map(|_| AtomicU64::new(0)).collect();
-        Self { stages: stages.collect(), started: Instant::now(), workers, ready: AtomicUsize::new(0), metrics }
+        Self {
+            pipeline: plan.name.clone(),
+            stages: stages.collect(),
+            started: Instant::now(),
+            workers,
+            sights: Sights::new(plan.stages.len()),
+            ready: AtomicUsize::new(0),
+            metrics,
+            models: Mutex::new(plan.models.clone()),
+        }
     }
 
     /// One batch went through a stage.
@@ -171,6 +157,17 @@ impl Stats {
         self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.refer_to(models));
         self.metrics.models.info.reset();
         tell_models(&self.metrics, models);
+        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = models.to_vec();
+    }
+
+    /// The models that are at work.
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A span of time is over, by which errors are told.
+    pub(super) fn end_span(&self) {
+        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(ErrorStats::end_span);
     }
 
     /// A worker was at work for so long.
@@ -238,59 +235,5 @@ impl StageStats {
     /// What the sink has committed.
     pub fn written(&self) -> Written {
         *self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ErrorStats {
-    fn new(model: &str, models: &[Arc<Model>]) -> Self {
-        let (model, sketch) = (model.to_owned(), Mutex::new(DDSketch::new(Config::defaults())));
-        let errors = Self { model, sketch, reference: Mutex::default() };
-        errors.refer_to(models);
-        errors
-    }
-
-    /// Measures by the loss, and against the card, that the model has now.
-    fn refer_to(&self, models: &[Arc<Model>]) {
-        let model = models.iter().find(|model| model.name() == self.model);
-        let card = model.and_then(|model| model.card()?.reconstruction_error.as_ref());
-        let loss = model.map(|model| model.loss()).unwrap_or_default();
-        *self.reference.lock().unwrap_or_else(PoisonError::into_inner) =
-            Reference { loss, drift: card.and_then(Drift::new) };
-    }
-
-    /// The model whose error it is.
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    fn observe(&self, metrics: &Metrics, stage: &str, records: &RecordBatch) {
-        let column = records.column_by_name(RECONSTRUCTION_ERROR);
-        let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
-        let mut reference = self.reference.lock().unwrap_or_else(PoisonError::into_inner);
-        let labels = [stage, &self.model, reference.loss.as_str()];
-        let histogram = metrics.errors.error.with_label_values(&labels);
-        let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
-        for error in errors.iter().flatten() {
-            histogram.observe(f64::from(error));
-            sketch.add(f64::from(error));
-        }
-        drop(sketch);
-        let Some(drift) = reference.drift.as_mut() else { return };
-        let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
-        let labels = [stage, &self.model];
-        metrics.errors.anomalies.with_label_values(&labels).inc_by(unusual as u64);
-        if let Some(Drifted { zscore, psi }) = drift.drifted() {
-            metrics.errors.zscore.with_label_values(&labels).set(zscore);
-            metrics.errors.drift.with_label_values(&labels).set(psi);
-        }
-    }
-
-    /// The distribution so far; `None` before the first record.
-    pub fn summary(&self) -> Option<ErrorSummary> {
-        let sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sketch.count();
-        let quantile = |q| sketch.quantile(q).ok().flatten();
-        let mean = sketch.sum()? / count as f64;
-        Some(ErrorSummary { count, mean, p50: quantile(0.5)?, p99: quantile(0.99)? })
     }
 }

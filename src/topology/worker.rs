@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::generation::{Generation, Part, Transforms};
 use super::ledger::Ledger;
 use super::messages::{Carried, Done, Errand, Stop, Work};
-use super::rejected::Refused;
+use super::rejected::{Refused, source_of};
+use super::sights::REJECTS;
 use super::stats::Stats;
 use super::suspects::Suspects;
 use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
@@ -211,6 +212,9 @@ impl<'a> Worker<'a> {
                 })),
             }
         }
+        if !refused.is_empty() {
+            self.stats.sights.refused(refused.seen(REJECTS));
+        }
         if graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
             outputs.push(refused.batch().map_err(|error| (name, error))?);
@@ -229,9 +233,16 @@ impl<'a> Worker<'a> {
         let started = Instant::now();
         // A node that is a transform has been built, or this worker would not run.
         let Some(transform) = self.transforms[at].as_mut() else { return Ok(batch) };
+        let sights = &self.stats.sights;
+        let seen = sights.wants_image(at).then(|| batch.clone());
         let output = apply_isolated(plan, transform, batch, rejects)?;
         debug_assert_eq!(output.records.schema(), plan.schema(), "a transform left its plan");
         self.stats.batch(at, input, Some(&output.records), started.elapsed());
+        if let Some(input) = seen
+            && let Ok(Some(look)) = catch_unwind(AssertUnwindSafe(|| transform.look(&input, &output)))
+        {
+            sights.image(at, &self.stats.stages[at].name, source_of(&input, look.ordinal), &look.images);
+        }
         Ok(output)
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::columns::{Refused, TensorRows};
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
 use super::tile::{Cut, OVERLAP, Placed, TILE, Tiling};
-use super::{Transform, TransformConfig, TransformPlan};
+use super::{Look, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
@@ -237,6 +237,16 @@ impl Transform for Worker {
         columns.splice(plan.place..columns.len().min(plan.place + 1), [column]);
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
         refused.leave_out(batch.with_records(records), rejects)
+    }
+
+    fn look(&mut self, input: &Batch, output: &Batch) -> Option<Look> {
+        let plan = &self.plan;
+        let ordinal = *output.origin.first()?;
+        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+        let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
+        let (before, shape) = TensorRows::new(input, plan.column, &plan.shape).get(place).ok()?;
+        let (after, _) = TensorRows::new(output, plan.place, &plan.shape).get(0).ok()?;
+        Look::new(ordinal, &format, &shape, [before, after])
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {

@@ -9,10 +9,11 @@ use serde::Deserialize;
 
 use super::columns::Refused;
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
-use super::{Transform, TransformConfig, TransformPlan};
+use super::{Look, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
+use crate::image::PixelFormat;
 use crate::model::port::values;
 use crate::model::session::{Chain, slice_rows};
 use crate::model::{Model, Pass, same_layout};
@@ -212,6 +213,26 @@ impl Transform for Worker {
         let kept = plan.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
         refused.leave_out(batch.with_records(records), rejects)
+    }
+
+    fn look(&mut self, input: &Batch, output: &Batch) -> Option<Look> {
+        let plan = Arc::clone(&self.plan);
+        if plan.reconstruct == Reconstruct::No {
+            return None;
+        }
+        // One that was not refused; its reconstruction is made once more, since it is not kept.
+        let ordinal = *output.origin.first()?;
+        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+        let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
+        let len = values(&plan.row)?;
+        let before = fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
+        let (mut code, mut after) = (Vec::new(), Vec::new());
+        self.encoder.run(before, &plan.row, &mut code).ok()?;
+        match &mut self.decoder {
+            Some(decoder) => decoder.run(&code, &[plan.code], &mut after).map(|_| ()).ok()?,
+            None => after = code,
+        }
+        Look::new(ordinal, &format, &plan.row, [before, &after])
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {

@@ -6,6 +6,7 @@ mod denoise;
 mod encode;
 mod features;
 mod filter;
+mod look;
 mod pixels;
 mod score;
 mod select;
@@ -18,6 +19,7 @@ mod vector;
 
 pub use encode::RECONSTRUCTION_ERROR;
 pub use filter::Config as Comparison;
+pub use look::Look;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -75,6 +77,12 @@ pub trait Transform: Send {
     /// # Errors
     /// Only for what is not the fault of a record: it ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+
+    /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what
+    /// [`Transform::apply`] gave for them. `None` where it makes no images.
+    fn look(&mut self, _input: &Batch, _output: &Batch) -> Option<Look> {
+        None
+    }
 
     /// Does once what the first batch would else wait for.
     ///

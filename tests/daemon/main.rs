@@ -6,6 +6,7 @@
 mod common;
 mod client;
 mod http;
+mod page;
 mod process;
 mod swap;
 mod watch;

@@ -1,0 +1,173 @@
+//! What the live page shows, as JSON: a run at this moment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use crate::metrics::{Metrics, unix_seconds};
+use crate::model::Model;
+use crate::model::card::Quantiles;
+use crate::topology::{ErrorSpan, ErrorStats, SeenImage, SeenReject, StageStats, Stats};
+
+/// A run at a moment. Names and units are kept; more may be added.
+#[derive(Serialize)]
+pub(super) struct Status {
+    pipeline: String,
+    version: &'static str,
+    /// `starting`, `running` or `draining`.
+    state: &'static str,
+    unix_seconds: f64,
+    uptime_seconds: f64,
+    /// How often models were exchanged.
+    generation: i64,
+    workers: usize,
+    oldest_uncommitted_seconds: f64,
+    queue_batches: i64,
+    queue_limit_batches: i64,
+    in_flight_bytes: i64,
+    in_flight_limit_bytes: i64,
+    resident_bytes: Option<f64>,
+    stages: Vec<StageStatus>,
+    errors: Vec<ErrorStatus>,
+    /// The latest first.
+    rejects: Vec<SeenReject>,
+    /// The latest first; their files lie at `/v1/images/NUMBER/before.png` and `after.png`.
+    images: Vec<Arc<SeenImage>>,
+    models: Vec<ModelStatus>,
+}
+
+#[derive(Serialize)]
+struct StageStatus {
+    name: Arc<str>,
+    kind: &'static str,
+    role: &'static str,
+    /// The places of the stages before it.
+    inputs: Vec<usize>,
+    records_in: u64,
+    records_out: u64,
+    rejects: u64,
+    records_per_second: f64,
+    /// Share of the time of late in which it was at work; none of sources, which are not timed.
+    utilization: Option<f64>,
+    /// Of a sink: what it has made durable, and when it last did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed: Option<Committed>,
+}
+
+#[derive(Serialize)]
+struct Committed {
+    files: u64,
+    records: u64,
+    bytes: u64,
+    /// Seconds since 1970; 0 before the first.
+    last_unix_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ErrorStatus {
+    stage: Arc<str>,
+    model: String,
+    loss: &'static str,
+    /// What the model's card tells.
+    reference: Option<Quantiles>,
+    zscore: Option<f64>,
+    drift_psi: Option<f64>,
+    /// The last hour, by spans of ten seconds; spans without records are left out.
+    spans: Vec<ErrorSpan>,
+}
+
+#[derive(Serialize)]
+struct ModelStatus {
+    name: String,
+    kind: String,
+    summary: String,
+    description: String,
+    digest: String,
+    providers: String,
+    loss: &'static str,
+    /// Named figures of quality, from its card.
+    metrics: std::collections::BTreeMap<String, f64>,
+}
+
+impl Status {
+    pub(super) fn of(stats: &Stats, metrics: &Metrics, state: &'static str) -> Self {
+        let load = &metrics.load;
+        let queue = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values(&["work"]).get();
+        Self {
+            pipeline: stats.pipeline.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            state,
+            unix_seconds: unix_seconds(),
+            uptime_seconds: stats.started.elapsed().as_secs_f64(),
+            generation: metrics.models.generation.get(),
+            workers: stats.workers.len(),
+            oldest_uncommitted_seconds: metrics.commits.oldest_uncommitted.get(),
+            queue_batches: queue(&load.queue_batches),
+            queue_limit_batches: queue(&load.queue_limit),
+            in_flight_bytes: load.memory_bytes.get(),
+            in_flight_limit_bytes: load.memory_limit_bytes.get(),
+            resident_bytes: metrics.resident_bytes(),
+            stages: stats.stages.iter().map(|stage| StageStatus::of(stage, metrics)).collect(),
+            errors: stats.stages.iter().filter_map(|stage| Some(errors(stage, stage.error.as_ref()?))).collect(),
+            rejects: stats.sights.rejects(),
+            images: stats.sights.images(),
+            models: stats.models().iter().map(|model| ModelStatus::of(model)).collect(),
+        }
+    }
+}
+
+impl StageStatus {
+    fn of(stage: &StageStats, metrics: &Metrics) -> Self {
+        let labels = [&*stage.name, stage.kind];
+        let written = stage.written();
+        let committed = (stage.role == "sink").then(|| Committed {
+            files: written.files,
+            records: written.records,
+            bytes: written.bytes,
+            last_unix_seconds: metrics.commits.last.with_label_values(&[&stage.name]).get(),
+        });
+        let busy = || metrics.load.stage_utilization.with_label_values(&labels).get();
+        Self {
+            name: Arc::clone(&stage.name),
+            kind: stage.kind,
+            role: stage.role,
+            inputs: stage.inputs.clone(),
+            records_in: stage.records_in.load(Relaxed),
+            records_out: stage.records_out.load(Relaxed),
+            rejects: stage.rejects.load(Relaxed),
+            records_per_second: metrics.load.records_per_second.with_label_values(&labels).get(),
+            utilization: (stage.role != "source").then(busy),
+            committed,
+        }
+    }
+}
+
+fn errors(stage: &StageStats, errors: &ErrorStats) -> ErrorStatus {
+    let now = errors.now();
+    ErrorStatus {
+        stage: Arc::clone(&stage.name),
+        model: errors.model().to_owned(),
+        loss: now.loss.as_str(),
+        reference: now.reference,
+        zscore: now.zscore,
+        drift_psi: now.drift_psi,
+        spans: now.spans,
+    }
+}
+
+impl ModelStatus {
+    fn of(model: &Model) -> Self {
+        let card = model.card();
+        Self {
+            name: model.name().to_owned(),
+            kind: model.kind().to_owned(),
+            summary: model.summary(),
+            description: card.map(|card| card.description.clone()).unwrap_or_default(),
+            digest: model.digest().to_owned(),
+            providers: model.providers(),
+            loss: model.loss().as_str(),
+            metrics: card.map(|card| card.metrics.clone()).unwrap_or_default(),
+        }
+    }
+}
