@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod check;
+mod compact;
 mod completions;
 mod evaluate;
 mod graph;
@@ -93,6 +94,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Write a page about a model, or about what a run has written: charts, examples, figures in one HTML file.
     Report(report::Report),
+    /// Put the small Parquet files of a dataset together, also while a run goes on writing there.
+    Compact(compact::Compact),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
     Reset(reset::Reset),
     /// Print the JSON Schema of pipeline files, or of training files, for editors.
@@ -118,6 +121,7 @@ impl Cli {
             Command::Inspect(command) => command.run(),
             Command::Evaluate(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Compact(command) => command.run(),
             Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),

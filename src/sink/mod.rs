@@ -2,11 +2,13 @@
 
 pub mod claim;
 mod columns;
+pub mod compact;
 pub mod dataset;
 mod discard;
 mod distribution;
 mod encoder;
 mod epoch;
+mod exchange;
 pub mod files;
 pub mod footer;
 mod identity;

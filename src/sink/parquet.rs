@@ -17,6 +17,7 @@ use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
 use crate::sink::claim::{Claim, part_number};
 use crate::sink::columns::Columns;
+use crate::sink::exchange::Exchange;
 use crate::sink::files::{DataFile, data_files};
 use crate::sink::footer::Footer;
 use crate::sink::marker::{self, Marker};
@@ -129,6 +130,8 @@ struct Found {
 impl Found {
     fn look(folder: &Location) -> Result<Self, StageError> {
         let claim = Claim::take(folder)?;
+        // Files that are being put together must not be met half way.
+        let _calm = folder.local().map(Exchange::begin).transpose()?;
         // What is listed here is all in the marker, which is read later.
         let markers = marker::places(folder)?;
         let marker = Marker::load(folder)?;
@@ -208,6 +211,7 @@ impl Sink for ParquetSink {
         // In a bucket a claim would stop a run that goes on: to count is no reason for that.
         let claims = remove || self.folder.local().is_some();
         let _claim = claims.then(|| Claim::take(&self.folder)).transpose()?;
+        let _calm = self.folder.local().map(Exchange::begin).transpose()?;
         let mut forgotten = Written::default();
         // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
         if remove {

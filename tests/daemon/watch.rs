@@ -33,7 +33,7 @@ columns = ["source", "row"]
 age = "100ms"
 "#;
 
-fn site() -> TempDir {
+pub fn site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::create_dir(folder.path().join("made")).unwrap();
@@ -43,7 +43,7 @@ fn site() -> TempDir {
 }
 
 /// The names of what came through, and of what was refused.
-fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
+pub fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
     let names = |folder: &Path| {
         let records = records(folder, &["source"]);
         ids(&records).into_iter().map(str::to_owned).collect::<Vec<_>>()
@@ -52,7 +52,7 @@ fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
 }
 
 /// What is to come of the images with these numbers, under a name for each.
-fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, Vec<String>) {
+pub fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, Vec<String>) {
     let (mut sound, mut broken) = (Vec::new(), Vec::new());
     named.for_each(|(number, name)| if is_broken(number) { &mut broken } else { &mut sound }.push(name));
     sound.sort();
@@ -60,7 +60,7 @@ fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, Vec<S
     (sound, broken)
 }
 
-fn done(daemon: &Daemon, folder: &Path, records: usize) {
+pub fn done(daemon: &Daemon, folder: &Path, records: usize) {
     daemon.wait("all records", || {
         let (sound, broken) = kept(folder);
         (sound.len() + broken.len() >= records).then_some(())
