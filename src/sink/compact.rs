@@ -6,8 +6,9 @@
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression as Codec;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
@@ -18,7 +19,7 @@ use crate::error::StageError;
 use crate::sink::claim::part_number;
 use crate::sink::exchange::{Exchange, Note, WORK};
 use crate::sink::files::{DataFile, data_files};
-use crate::sink::footer::Footer;
+use crate::sink::footer::{self, Footer};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
 use crate::sink::{Identity, STATE};
 use crate::store::Location;
@@ -150,9 +151,16 @@ impl Found {
         let compression = compression(&metadata);
         let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new());
         let metadata = metadata.map_err(|error| StageError::Other(format!("{}: {error}", file.location)))?;
-        let kind = Kind { identity: footer.identity, schema: SchemaRef::clone(metadata.schema()), compression };
+        let kind = Kind { identity: footer.identity, schema: plain(metadata.schema()), compression };
         Ok(Some(Self { kind, file: Small { file, rows, coverage: footer.coverage } }))
     }
+}
+
+/// The columns, and what is said of them; the reader adds what the footer says of the file, which is no part of that.
+fn plain(schema: &Schema) -> SchemaRef {
+    let said = schema.metadata().iter().filter(|(key, _)| !key.starts_with(footer::KEYS));
+    let said = said.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), said))
 }
 
 /// How the first column is compressed: as all others are.

@@ -8,6 +8,9 @@ use crate::error::StageError;
 use crate::sink::Identity;
 use crate::store::Location;
 
+/// What the keys of our entries begin with.
+pub(super) const KEYS: &str = "latentflow.";
+
 const PROVENANCE: &str = "latentflow.provenance";
 const PIPELINE: &str = "latentflow.pipeline";
 const STAGE: &str = "latentflow.stage";

@@ -144,7 +144,10 @@ impl Shared {
         let in_flight = self.metrics.http.in_flight.with_label_values(&[&self.stage]);
         in_flight.inc();
         let answered = match self.admit(headers) {
-            Err(refusal) => Err(refusal),
+            Err(refusal) => {
+                discard(body).await;
+                Err(refusal)
+            }
             Ok(_place) => match self.receive(asked, headers, body).await {
                 Err(refusal) => Err(refusal),
                 Ok(arrived) => work(Arc::clone(&self), arrived).await,
@@ -233,6 +236,27 @@ impl Shared {
         }
         Ok((bytes, held))
     }
+}
+
+/// Bytes of a refused request's body that are let arrive, and for how long.
+const DISCARDED: usize = 1 << 20;
+const DISCARDING: Duration = Duration::from_secs(1);
+
+/// Lets the body of a refused request arrive, as far as it is short: a client that is cut off while it sends may see its
+/// connection reset, and not why.
+async fn discard(body: Body) {
+    let mut left = DISCARDED;
+    let mut chunks = body.into_data_stream();
+    let arrive = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // What has not arrived by then is not waited for.
+    let _ = tokio::time::timeout(DISCARDING, arrive).await;
 }
 
 fn ending() -> Refusal {
