@@ -4,6 +4,7 @@
 //! of them: so the number of the next file, and what the marker accounts for, stay as they are. Its footer stands for the
 //! source rows of them all.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,7 +160,7 @@ impl Found {
 /// The columns, and what is said of them; the reader adds what the footer says of the file, which is no part of that.
 fn plain(schema: &Schema) -> SchemaRef {
     let said = schema.metadata().iter().filter(|(key, _)| !key.starts_with(footer::KEYS));
-    let said = said.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let said: HashMap<String, String> = said.map(|(key, value)| (key.clone(), value.clone())).collect();
     Arc::new(Schema::new_with_metadata(schema.fields().clone(), said))
 }
 
