@@ -4,7 +4,7 @@
 In the end every file is in the latents or in the rejects, once. With --prometheus, a Prometheus as deploy/ configures
 it watches all the while, and the queries of the dashboard are put to it. Needs pyarrow, and images to copy.
 
-usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 2000] [--prometheus] [--binary PATH] [--work FOLDER]
+usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 4000] [--prometheus] [--binary PATH] [--work FOLDER]
 """
 import json
 import os
@@ -31,7 +31,7 @@ def arguments():
     parser.add_argument("--images", required=True)
     parser.add_argument("--broken")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--files", type=int, default=4000)
     parser.add_argument("--prometheus", action="store_true", help="needs prometheus and promtool on the PATH")
     return parser.parse_args()
 
@@ -78,6 +78,8 @@ class Prometheus:
 
     def conclude(self, daemon):
         """What it has seen; whether all queries have data, and the metrics keep to the conventions."""
+        # Two scrapes, so that there are rates.
+        time.sleep(2.5 * 15)
         for name, query in [
             ("scrapes", 'count_over_time(up{job="latentflow"}[1d])'),
             ("of them answered", 'sum_over_time(up{job="latentflow"}[1d])'),

@@ -9,6 +9,7 @@ mod init;
 mod inspect;
 mod log;
 mod log_limit;
+mod profile;
 mod progress;
 mod report;
 mod reset;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 
 use super::log::{self, LogFormat};
+use super::profile::Profile;
 use super::progress::Progress;
 use super::summary::Summary;
 use super::{Exit, Pipeline, print};
@@ -40,6 +41,9 @@ pub(super) struct Run {
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.
     #[arg(long, value_enum, default_value_t = SummaryFormat::Table)]
     summary: SummaryFormat,
+    /// Say where the time went: who was at work, who waited for whom, and what held the run up.
+    #[arg(long)]
+    profile: bool,
     /// How progress and log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
@@ -50,6 +54,7 @@ Examples:
   latentflow run pipelines/quickstart.toml
   latentflow run photos.toml --limit 100 --summary json
   latentflow run photos.toml --workers 4 --metrics 127.0.0.1:9464
+  latentflow run photos.toml --limit 10000 --profile  where the time goes
 
 Ctrl-C or SIGTERM: what was read is finished and committed, exit code 4; run again to go on. A source without an end
 has nothing left to go on with: exit code 0.
@@ -121,11 +126,15 @@ impl Run {
         let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
         drop(daemon);
         progress.finish();
+        let profile = Profile::of(&stats);
         let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {
             SummaryFormat::Table => eprint!("{summary}"),
             SummaryFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
             SummaryFormat::None => {}
+        }
+        if self.profile {
+            eprint!("{profile}");
         }
         match outcome {
             // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.

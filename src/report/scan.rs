@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::error::StageError;
 use crate::image::PixelFormat;
 use crate::sink::dataset::ERRORS;
+use crate::sink::exchange::still;
 use crate::sink::files::{DataFile, data_files};
 use crate::source::SOURCE;
 use crate::source::rejects::{CODE, STAGE};
@@ -71,7 +72,7 @@ pub(super) fn scan(place: &Location, schema: &Schema, rows: u64) -> Result<Scan,
         }),
         ..Scan::default()
     };
-    let mut first = 0;
+    let (mut first, _still) = (0, still(place));
     for file in files(place)? {
         read(&file, &columns.names(), &mut |records| {
             scan.add(&columns, records, (first, rows));
@@ -86,7 +87,7 @@ pub(super) fn scan(place: &Location, schema: &Schema, rows: u64) -> Result<Scan,
 /// # Errors
 /// When a file cannot be read.
 pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
-    let mut counts = BTreeMap::new();
+    let (mut counts, _still) = (BTreeMap::new(), still(place));
     for file in data_files(place)? {
         read(&file, &[STAGE.to_owned(), CODE.to_owned()], &mut |records| {
             let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));

@@ -13,6 +13,7 @@ use crate::error::StageError;
 use crate::schema::write_columns;
 use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
+use crate::sink::exchange::still;
 use crate::sink::files::{DataFile, data_files};
 use crate::sink::footer::Footer;
 use crate::sink::marker::Marker;
@@ -52,6 +53,7 @@ pub struct DatasetDescription {
 /// # Errors
 /// When there is none, or one cannot be read.
 pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
+    let _still = still(place);
     let file = place.file()?;
     let (is_folder, files) = match file {
         Some(entry) => (false, vec![DataFile { location: place.clone(), entry }]),

@@ -11,14 +11,23 @@ use crate::durable::{crash_point, create_folders, sync_folder, write_atomically}
 use crate::error::StageError;
 use crate::sink::STATE;
 use crate::sink::claim::part_number;
+use crate::store::Location;
 
 /// The folder beside the data files in which those to come are written. Not below [`STATE`], from where a run that starts
 /// sweeps what looks unfinished; its underscore hides it from readers.
 pub(super) const WORK: &str = "_latentflow-compact";
 const NOTE: &str = "exchange.json";
+const LOCK: &str = "exchange-lock";
 
-/// Held while files are exchanged, or looked at by who must not see that half done. It takes moments: who comes second
-/// waits.
+/// Keeps files from being exchanged while somebody reads all of a folder, as long as what it gives lives; `None` where
+/// nothing was ever exchanged, or nobody may say so. A compaction waits meanwhile.
+pub fn still(place: &Location) -> Option<File> {
+    let lock = File::open(place.local()?.join(STATE).join(LOCK)).ok()?;
+    lock.lock_shared().ok()?;
+    Some(lock)
+}
+
+/// Held while files are exchanged, or looked at by who must not see that half done: who comes second waits.
 pub(super) struct Exchange {
     folder: PathBuf,
     _lock: File,
@@ -43,7 +52,7 @@ impl Exchange {
     pub(super) fn begin(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE);
         create_folders(&state)?;
-        let path = state.join("exchange-lock");
+        let path = state.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(StageError::io(&path))?;
         let exchange = Self { folder: folder.to_path_buf(), _lock: lock };

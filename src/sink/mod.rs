@@ -8,7 +8,7 @@ mod discard;
 mod distribution;
 mod encoder;
 mod epoch;
-mod exchange;
+pub mod exchange;
 pub mod files;
 pub mod footer;
 mod identity;

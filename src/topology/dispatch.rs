@@ -2,8 +2,8 @@
 //! for room, and hands them to the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
@@ -32,6 +32,14 @@ pub(super) enum Ended {
     Rejected,
     /// A stage failed.
     Failed,
+}
+
+/// Adds how long `work` takes to a counter of nanoseconds.
+async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let done = work.await;
+    counter.fetch_add(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    done
 }
 
 pub(super) struct Dispatcher {
@@ -78,8 +86,8 @@ impl Dispatcher {
     }
 
     async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
-        let mut arrivals = Arrivals::read(feeds, &self.progress);
-        while let Some(arrival) = arrivals.next().await {
+        let (mut arrivals, stats) = (Arrivals::read(feeds, &self.progress), Arc::clone(&self.stats));
+        while let Some(arrival) = timed(&stats.waited_for_sources, arrivals.next()).await {
             match arrival {
                 Arrival::Opened { stage, opened } => {
                     let Opening { total, fates, asks, closed } = opened;
@@ -130,7 +138,8 @@ impl Dispatcher {
     }
 
     async fn send(&mut self, source: usize, batch: SourceBatch, care: Care, numbers: &mut u64) -> Option<Ended> {
-        let permit = self.budget.acquire(self.footprint.of(&batch)).await?;
+        let room = self.budget.acquire(self.footprint.of(&batch));
+        let permit = timed(&self.stats.waited_for_room, room).await?;
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         self.stats.batch(source, (provenance.len(), bytes), Some(&batch.batch.records), Duration::ZERO);

@@ -150,6 +150,7 @@ impl Keeper {
         self.writer.commit()?;
         if self.pending.batches > 0 {
             self.committed_some(started.elapsed(), stats);
+            self.stage.into_iter().for_each(|stage| stats.kept_busy(stage, started.elapsed()));
         }
         self.pending = Pending { next: self.pending.next, ..Pending::default() };
         ledger.durable(self.place, self.pending.next);

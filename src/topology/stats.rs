@@ -25,6 +25,10 @@ pub struct Stats {
     pub started: Instant,
     /// Per worker, time spent at work, in nanoseconds.
     pub workers: Vec<AtomicU64>,
+    /// Nanoseconds in which no source had a batch ready.
+    pub waited_for_sources: AtomicU64,
+    /// Nanoseconds in which a batch was ready, but as many as may be were on their way.
+    pub waited_for_room: AtomicU64,
     /// The last rejects and images.
     pub sights: Sights,
     ready: AtomicUsize,
@@ -109,6 +113,8 @@ impl Stats {
             stages: stages.collect(),
             started: Instant::now(),
             workers,
+            waited_for_sources: AtomicU64::new(0),
+            waited_for_room: AtomicU64::new(0),
             sights: Sights::new(plan.stages.len()),
             ready: AtomicUsize::new(0),
             metrics,
@@ -139,6 +145,11 @@ impl Stats {
         if let Some(error) = &stats.error {
             error.observe(&self.metrics, &stats.name, output);
         }
+    }
+
+    /// A sink was at work for so long beside its batches.
+    pub(super) fn kept_busy(&self, stage: usize, took: Duration) {
+        self.stages[stage].busy.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(super) fn worker_is_ready(&self) {

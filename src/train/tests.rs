@@ -24,18 +24,19 @@ fn image(channels: usize, height: usize, width: usize) -> Shape {
     Shape::Planes { channels, size: Some((height, width)) }
 }
 
+const ACTIVATIONS: [Activation; 7] = [
+    Activation::Linear,
+    Activation::Relu,
+    Activation::LeakyRelu,
+    Activation::Elu,
+    Activation::Silu,
+    Activation::Tanh,
+    Activation::Sigmoid,
+];
+
 /// Every kind of step, in the smallest chain that shows it.
 fn chains() -> Vec<(String, Chain)> {
-    let activations = [
-        Activation::Linear,
-        Activation::Relu,
-        Activation::LeakyRelu,
-        Activation::Elu,
-        Activation::Silu,
-        Activation::Tanh,
-        Activation::Sigmoid,
-    ];
-    let activations = activations.map(|kind| (kind.as_str(), Shape::Flat(6), vec![Step::Activate(kind)]));
+    let activations = ACTIVATIONS.map(|kind| (kind.as_str(), Shape::Flat(6), vec![Step::Activate(kind)]));
     let steps = vec![
         ("affine", Shape::Flat(3), vec![Step::Affine { scale: 2.5, offset: -0.75 }]),
         ("dense", Shape::Flat(5), vec![Step::Dense { inputs: 5, outputs: 3 }]),
@@ -225,15 +226,6 @@ fn kl_penalty_is_the_divergence_of_mean_activations() {
 
 /// Dense networks of every activation, with what belongs around them, and their losses and penalties.
 fn dense_networks() -> Vec<(Vec<Step>, Vec<Step>, Loss, Option<Sparsity>)> {
-    let activations = [
-        Activation::Linear,
-        Activation::Relu,
-        Activation::LeakyRelu,
-        Activation::Elu,
-        Activation::Silu,
-        Activation::Tanh,
-        Activation::Sigmoid,
-    ];
     let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
         let encoder = vec![
@@ -254,7 +246,7 @@ fn dense_networks() -> Vec<(Vec<Step>, Vec<Step>, Loss, Option<Sparsity>)> {
         let sparsity = |penalty| Sparsity { penalty, weight: 0.3, target: 0.05 };
         (encoder, decoder, loss, penalties[place % 3].map(sparsity))
     };
-    activations.into_iter().enumerate().map(network).collect()
+    ACTIVATIONS.into_iter().enumerate().map(network).collect()
 }
 
 #[test]
