@@ -1,5 +1,6 @@
 //! The listener for operators: metrics, health, a live page, and a wish to take models anew.
 
+mod guard;
 mod page;
 mod status;
 
@@ -9,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,7 @@ impl Admin {
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
             .route("/v1/reload", post(reload))
+            .layer(axum::middleware::from_fn_with_state(bound, guard::guard))
             .with_state(Arc::clone(self));
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -115,12 +117,8 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now, 403 where a page
-/// of somebody else asks for it in an operator's browser.
-async fn reload(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl IntoResponse {
-    if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
-        return (StatusCode::FORBIDDEN, "this is not for other pages to ask\n".to_owned());
-    }
+/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
+async fn reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if let Some(reason) = admin.not_ready() {
         return unavailable(reason);

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
@@ -34,11 +34,10 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 });
 
 const NO_STORE: (HeaderName, &str) = (CACHE_CONTROL, "no-store");
-const NO_SNIFF: (HeaderName, &str) = (X_CONTENT_TYPE_OPTIONS, "nosniff");
 
 pub(super) async fn page() -> impl IntoResponse {
     let kind = (CONTENT_TYPE, "text/html; charset=utf-8");
-    ([kind, NO_STORE, NO_SNIFF, (CONTENT_SECURITY_POLICY, POLICY.as_str())], PAGE.as_str())
+    ([kind, NO_STORE, (CONTENT_SECURITY_POLICY, POLICY.as_str())], PAGE.as_str())
 }
 
 /// 503 until the outputs are open: nothing is known before.
@@ -48,7 +47,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
     };
     run.stats.sights.look();
     let status = Status::of(&run.stats, &admin.metrics, admin.state());
-    ([NO_STORE, NO_SNIFF], Json(status)).into_response()
+    ([NO_STORE], Json(status)).into_response()
 }
 
 /// An image as a model was given it (`before.png`), or as it made it (`after.png`); 404 once it is forgotten.
@@ -58,7 +57,7 @@ pub(super) async fn image(State(admin): State<Arc<Admin>>, Path((number, file)):
     let place = ["before.png", "after.png"].iter().position(|name| *name == file);
     match (image, place) {
         (Some(image), Some(place)) => {
-            ([(CONTENT_TYPE, "image/png"), NO_STORE, NO_SNIFF], image.files[place].clone()).into_response()
+            ([(CONTENT_TYPE, "image/png"), NO_STORE], image.files[place].clone()).into_response()
         }
         _ => (StatusCode::NOT_FOUND, "no such image\n").into_response(),
     }

@@ -87,8 +87,10 @@ fn the_page_runs_its_own_script_and_nothing_else() {
     // Nothing comes from elsewhere: no address of another host stands in it but the name of SVG.
     let elsewhere: Vec<&str> = text.match_indices("://").map(|(at, _)| &text[at - 5..at + 20]).collect();
     assert!(elsewhere.iter().all(|found| found.contains("://www.w3.org/")), "{elsewhere:?}");
-    let foreign = daemon.admin.ask("POST", "/v1/reload", &[("Sec-Fetch-Site", "cross-site")], b"");
+    let foreign = daemon.admin.ask("POST", "/v1/reload", &[("Origin", "http://elsewhere.example")], b"");
     assert_eq!(foreign.status, 403);
+    let rebound = daemon.admin.send(b"GET /v1/status HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(rebound.status, 403);
     daemon.stop();
 }
 
