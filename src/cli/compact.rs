@@ -8,7 +8,6 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::{Exit, print};
-use crate::sink::STATE;
 use crate::sink::compact::{Compacted, Size, compact};
 use crate::store::Location;
 use crate::units::Bytes;
@@ -16,7 +15,7 @@ use crate::units::Bytes;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Compact {
-    /// Folders that `parquet` sinks have written; their rejects are compacted, too.
+    /// Folders that `parquet` sinks have written, or the rejects of a pipeline.
     #[arg(required = true, value_name = "FOLDER")]
     folders: Vec<PathBuf>,
     /// The size that files are to have, about; those above half of it are left as they are.
@@ -35,7 +34,10 @@ Examples:
 A run may be writing there meanwhile: only files that are finished are touched, and runs that are stopped and started go on
 as before. Each new file takes the place of those that it was made of: between one and the others, for some milliseconds,
 readers see the rows of a group twice, never none of them. Killed at any moment, nothing is lost: the next `compact`, or the
-next run, ends what was begun.";
+next run, ends what was begun.
+
+Another pipeline that reads the folder takes the new file for new input, and does its rows again: compact before it reads,
+or not at all. So rejects are compacted only where their folder is named.";
 
 fn size(text: &str) -> Result<u64, String> {
     let Bytes(bytes) = serde_json::from_value(text.into()).map_err(|error| error.to_string())?;
@@ -53,9 +55,7 @@ impl Compact {
             if !folder.is_dir() {
                 bail!("{}: no such folder", folder.display());
             }
-            let rejects = folder.join(STATE).join("rejects");
             folders.push(folder.to_path_buf());
-            folders.extend(rejects.is_dir().then_some(rejects));
         }
         let mut damaged = 0;
         for folder in &folders {
