@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`.
 
-.PHONY: demo test chaos runtime checker build deploy-check
+.PHONY: demo test bench chaos runtime checker build deploy-check
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
 demo: build
@@ -15,6 +15,10 @@ build: runtime
 # Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
 test: runtime checker
 	cargo test --locked --features object-store
+
+# Whole runs beside their floor and beside Python programs: one table. BENCH="--works photos --scale 0.2" for a quick look.
+bench: runtime
+	python3 benches/compare.py $(BENCH)
 
 # The same test kills 20 runs in `make test`.
 chaos: runtime

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""What one would write first: one process, Pillow, ONNX Runtime as it comes, PyArrow.
+
+usage: naive.py images FOLDER MODEL OUT SIDE rgb|gray
+       naive.py records FILE MODEL OUT
+"""
+import pathlib
+import sys
+import tomllib
+
+import numpy
+import onnxruntime
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+
+def images(folder, model, out, side, mode):
+    session = onnxruntime.InferenceSession(f"{model}/encoder.onnx")
+    name = session.get_inputs()[0].name
+    side, mode = int(side), "L" if mode == "gray" else "RGB"
+    sources, latents = [], []
+    files = sorted(pathlib.Path(folder).iterdir())
+    for start in range(0, len(files), 32):
+        batch = []
+        for file in files[start : start + 32]:
+            image = Image.open(file).convert(mode).resize((side, side), Image.Resampling.BILINEAR)
+            pixels = numpy.asarray(image, dtype=numpy.float32) / 255
+            batch.append(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1))
+            sources.append(file.name)
+        latents.extend(session.run(None, {name: numpy.stack(batch)})[0].tolist())
+    table = {"source": sources, "row": [0] * len(sources), "latent": pyarrow.array(latents, pyarrow.list_(pyarrow.float32()))}
+    pyarrow.parquet.write_table(pyarrow.table(table), out, compression="zstd")
+
+
+def records(file, model, out):
+    card = tomllib.loads(pathlib.Path(model, "model.toml").read_text())
+    mean, std = numpy.array(card["input"]["mean"], numpy.float32), numpy.array(card["input"]["std"], numpy.float32)
+    encoder = onnxruntime.InferenceSession(f"{model}/encoder.onnx")
+    decoder = onnxruntime.InferenceSession(f"{model}/decoder.onnx")
+    values = numpy.stack(pyarrow.parquet.read_table(file, columns=["x"])["x"].to_numpy())
+    latents, errors = [], []
+    for start in range(0, len(values), 8192):
+        scaled = (values[start : start + 8192] - mean) / std
+        code = encoder.run(None, {encoder.get_inputs()[0].name: scaled})[0]
+        back = decoder.run(None, {decoder.get_inputs()[0].name: code})[0]
+        latents.extend(code.tolist())
+        errors.extend(((scaled - back) ** 2).mean(axis=1).tolist())
+    table = {
+        "row": range(len(values)),
+        "latent": pyarrow.array(latents, pyarrow.list_(pyarrow.float32())),
+        "reconstruction_error": pyarrow.array(errors, pyarrow.float32()),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(table), out, compression="zstd")
+
+
+{"images": images, "records": records}[sys.argv[1]](*sys.argv[2:])

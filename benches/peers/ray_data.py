@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""The same on Ray Data: `map_batches` with a session per actor.
+
+usage: ray_data.py images FOLDER MODEL OUT SIDE rgb|gray
+       ray_data.py records FILE MODEL OUT
+"""
+import io
+import os
+import pathlib
+import sys
+import tomllib
+
+import numpy
+import onnxruntime
+import ray
+from PIL import Image
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class Images:
+    def __init__(self, model, side, mode):
+        self.encoder, self.side, self.mode = session(f"{model}/encoder.onnx"), side, mode
+
+    def __call__(self, batch):
+        pixels = []
+        for data in batch["bytes"]:
+            image = Image.open(io.BytesIO(data)).convert(self.mode).resize((self.side, self.side), Image.Resampling.BILINEAR)
+            array = numpy.asarray(image, dtype=numpy.float32) / 255
+            pixels.append(array[None] if self.mode == "L" else array.transpose(2, 0, 1))
+        latents = self.encoder.run(None, {self.encoder.get_inputs()[0].name: numpy.stack(pixels)})[0]
+        names = [os.path.basename(path) for path in batch["path"]]
+        return {"source": names, "row": numpy.zeros(len(names), numpy.uint64), "latent": latents}
+
+
+class Records:
+    def __init__(self, model):
+        card = tomllib.loads(pathlib.Path(model, "model.toml").read_text())
+        self.mean, self.std = (numpy.array(card["input"][name], numpy.float32) for name in ("mean", "std"))
+        self.encoder, self.decoder = session(f"{model}/encoder.onnx"), session(f"{model}/decoder.onnx")
+
+    def __call__(self, batch):
+        scaled = (numpy.stack(batch["x"]).astype(numpy.float32) - self.mean) / self.std
+        latents = self.encoder.run(None, {self.encoder.get_inputs()[0].name: scaled})[0]
+        back = self.decoder.run(None, {self.decoder.get_inputs()[0].name: latents})[0]
+        return {"latent": latents, "reconstruction_error": ((scaled - back) ** 2).mean(axis=1)}
+
+
+def main():
+    what, source, model, out, *rest = sys.argv[1:]
+    ray.init(num_cpus=CORES, logging_level="error", log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    if what == "images":
+        data = ray.data.read_binary_files(source, include_paths=True)
+        work, arguments, size = Images, (model, int(rest[0]), "L" if rest[1] == "gray" else "RGB"), 32
+    else:
+        data = ray.data.read_parquet(source, columns=["x"])
+        work, arguments, size = Records, (model,), 8192
+    data.map_batches(work, fn_constructor_args=arguments, batch_size=size, concurrency=CORES).write_parquet(out)
+
+
+main()
