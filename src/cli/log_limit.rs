@@ -186,7 +186,6 @@ mod tests {
         let layer = Catch(Arc::clone(&found));
         let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
         tracing::subscriber::with_default(subscriber, || tracing::warn!("here"));
-        let place = found.lock().unwrap().clone();
-        place
+        found.lock().unwrap().clone()
     }
 }

@@ -224,8 +224,11 @@ fn kl_penalty_is_the_divergence_of_mean_activations() {
     assert!((found - expected).abs() < 1e-5, "{found} {expected}");
 }
 
+/// Steps to the code, steps from it, what is made small.
+type DenseNetwork = (Vec<Step>, Vec<Step>, Loss, Option<Sparsity>);
+
 /// Dense networks of every activation, with what belongs around them, and their losses and penalties.
-fn dense_networks() -> Vec<(Vec<Step>, Vec<Step>, Loss, Option<Sparsity>)> {
+fn dense_networks() -> Vec<DenseNetwork> {
     let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
         let encoder = vec![
