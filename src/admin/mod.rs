@@ -82,15 +82,18 @@ impl Admin {
     pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> std::io::Result<SocketAddr> {
         let listener = tokio::net::TcpListener::bind(address).await?;
         let bound = listener.local_addr()?;
-        let router = Router::new()
+        // What browsers ask for.
+        let pages = Router::new()
             .route("/", get(page::page))
             .route("/v1/status", get(page::status))
             .route("/v1/images/{number}/{file}", get(page::image))
+            .route("/v1/reload", post(reload))
+            .layer(axum::middleware::from_fn_with_state(bound, guard::guard));
+        let router = Router::new()
             .route("/metrics", get(text))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
-            .route("/v1/reload", post(reload))
-            .layer(axum::middleware::from_fn_with_state(bound, guard::guard))
+            .merge(pages)
             .with_state(Arc::clone(self));
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
