@@ -16,6 +16,7 @@ use super::{Exit, Pipeline, print};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
 use crate::error::StageError;
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::topology::{Changes, Outcome, Topology};
@@ -75,8 +76,10 @@ impl Run {
         }
         let metrics = Arc::new(Metrics::new());
         let plan = self.pipeline.plan(&metrics)?;
-        // The work is done by threads of its own; this runtime only passes messages.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
+        // threads, which a busy machine would else have by the hundred, each with memory that it does not give back.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).max_blocking_threads(8 + 2 * machine::cores()).enable_all().build();
         let runtime = runtime.context("cannot start the runtime")?;
         let exit = runtime.block_on(self.carry_out(plan, metrics));
         // A reader that blocks (a network file system) must not keep the process from ending.
