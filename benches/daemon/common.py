@@ -142,6 +142,25 @@ def once(what, wanted, *met):
     return ok
 
 
+def rows_once(spans, folder):
+    """Says whether the rows of spans `(first, count)` are those of a folder's column `row`, each once; for hundreds of
+    millions of them."""
+    import numpy
+    import pyarrow.parquet as parquet
+
+    files = sorted(pathlib.Path(folder).glob("*.parquet"))
+    met = numpy.concatenate([parquet.read_table(file, columns=["row"])["row"].to_numpy() for file in files])
+    met.sort()
+    twice = int((met[1:] == met[:-1]).sum())
+    # Without any twice, as many as a span has are all that it has.
+    spans = sorted(spans)
+    wanted = sum(count for _, count in spans)
+    found = sum(int(numpy.searchsorted(met, first + count) - numpy.searchsorted(met, first)) for first, count in spans)
+    ok = wanted == found == len(met) and twice == 0
+    print(f"records: {wanted} wanted, {len(met)} met, {wanted - found} lost, {twice} twice: {'ok' if ok else 'WRONG'}")
+    return ok
+
+
 def percentiles(values):
     values = sorted(values)
     at = lambda share: values[min(len(values) - 1, int(share * len(values)))]

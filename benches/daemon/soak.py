@@ -14,7 +14,7 @@ import threading
 import time
 import tomllib
 
-from common import REPOSITORY, Daemon, column, once, program, workplace
+from common import REPOSITORY, Daemon, program, rows_once, workplace
 
 MODEL = REPOSITORY / "models/kdd-ae"
 
@@ -141,8 +141,7 @@ def main():
     print(f"{swaps} swaps, {refused} refused, generation {daemon.metric('latentflow_model_generation'):.0f}; failures: {failed[:3]}")
     print(f"slope of resident memory over the second half: {slope(second_half) / 1024:.1f} KiB a minute")
     daemon.stop()
-    wanted = [row for first, count in rows for row in range(first, first + count)]
-    sys.exit(0 if once("records", wanted, column(work / "out", "row")) and not failed else 1)
+    sys.exit(0 if rows_once(rows, work / "out") and not failed else 1)
 
 
 main()
