@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
-//! floor records FILE MODEL OUT                    a list column of float32 -> latents and reconstruction error
+//! floor records FILE MODEL OUT COLUMNS            float32, in a list or in so many columns -> latents and reconstruction error
+//! floor denoise FOLDER MODEL OUT                  image files -> PNG files
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,15 +16,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use latentflow::image::{Channels, Fit, PixelFormat, Resizer, decode};
+use latentflow::image::draft::draft;
+use latentflow::image::{Channels, Fit, OutputFormat, PixelFormat, Pixels, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, runtime};
+use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, Scaling, runtime};
 use latentflow::tensor::{fixed_column, vector_field};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 
 /// Images of a batch: as many as the pipeline's default.
 const IMAGES: usize = 32;
@@ -36,7 +36,8 @@ fn main() {
             let channels = if *channels == "gray" { Channels::Gray } else { Channels::Rgb };
             images(Path::new(folder), &open(model), Path::new(out), side.parse().unwrap(), channels);
         }
-        ["records", file, model, out] => records(Path::new(file), &open(model), Path::new(out)),
+        ["records", file, model, out, _] => records(Path::new(file), &open(model), Path::new(out)),
+        ["denoise", folder, model, out] => denoise(Path::new(folder), &open(model), Path::new(out)),
         // `cargo bench` calls every benchmark without arguments.
         _ => eprintln!("floor: nothing to do; benches/compare.py calls it with arguments"),
     }
@@ -47,17 +48,6 @@ fn open(folder: &str) -> Model {
     runtime::init(&spec).unwrap();
     let model = ModelSpec { path: Some(PathBuf::from(folder)), ..ModelSpec::default() };
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
-}
-
-fn writer(out: &Path, schema: &Arc<Schema>, latent: &str) -> ArrowWriter<File> {
-    let floats = [format!("{latent}.list.element"), "reconstruction_error".to_owned()];
-    let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
-    for column in floats {
-        properties = properties
-            .set_column_encoding(column.clone().into(), Encoding::BYTE_STREAM_SPLIT)
-            .set_column_dictionary_enabled(column.into(), false);
-    }
-    ArrowWriter::try_new(File::create(out).unwrap(), Arc::clone(schema), Some(properties.build())).unwrap()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -75,14 +65,19 @@ fn images(folder: &Path, model: &Model, out: &Path, side: usize, channels: Chann
         Field::new("row", DataType::UInt64, false),
         vector_field("latent", code),
     ]));
-    let mut writer = writer(out, &schema, "latent");
+    let mut writer = support::writer(File::create(out).unwrap(), &schema);
     let mut encoder = model.chain(Pass::Encode).unwrap();
     let mut resizer = Resizer::new(side, side, Fit::Stretch);
     let mut values = vec![0.0; IMAGES * len];
     for files in files(folder).chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
-            let pixels = decode(&std::fs::read(file).unwrap(), channels, u64::MAX).unwrap();
-            format.normalise(resizer.resize(&pixels).unwrap(), values);
+            let bytes = std::fs::read(file).unwrap();
+            // Where this build can, JPEGs far larger than the target are decoded at a fraction, as the pipeline has them.
+            let pixels = match draft(&bytes, channels, u64::MAX, (side, side)) {
+                Some((pixels, area)) => resizer.resize_area(&pixels, area),
+                None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
+            };
+            format.normalise(pixels.unwrap(), values);
         }
         let mut codes = Vec::with_capacity(files.len() * code);
         encoder.run(&values[..files.len() * len], &shape, &mut codes).unwrap();
@@ -105,24 +100,13 @@ fn records(file: &Path, model: &Model, out: &Path) {
         vector_field("latent", code),
         Field::new("reconstruction_error", DataType::Float32, false),
     ]));
-    let mut writer = writer(out, &schema, "latent");
+    let mut writer = support::writer(File::create(out).unwrap(), &schema);
     let (mut encoder, mut decoder) = (model.chain(Pass::Encode).unwrap(), model.chain(Pass::Decode).unwrap());
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
-    let columns = ProjectionMask::roots(reader.parquet_schema(), [0]);
-    let reader = reader.with_projection(columns).with_batch_size(RECORDS).build().unwrap();
+    let reader = reader.with_batch_size(RECORDS).build().unwrap();
     let (mut row, mut scaled, mut back) = (0, Vec::new(), Vec::new());
     for batch in reader.map(Result::unwrap) {
-        let list = batch.column(0).as_fixed_size_list();
-        let values = list.values().as_primitive::<Float32Type>().values();
-        let len = usize::try_from(list.value_length()).unwrap();
-        let affine: Vec<(f32, f32)> = (0..len)
-            .map(|place| input.scaling.affine(place))
-            .map(|(scale, offset)| (scale as f32, offset as f32))
-            .collect();
-        scaled.clear();
-        for record in values.chunks_exact(len) {
-            scaled.extend(record.iter().zip(&affine).map(|(value, (scale, offset))| value * scale + offset));
-        }
+        let len = scale(&batch, &input.scaling, &mut scaled);
         let mut codes = Vec::with_capacity(batch.num_rows() * code);
         encoder.run(&scaled, &[len], &mut codes).unwrap();
         back.clear();
@@ -136,4 +120,65 @@ fn records(file: &Path, model: &Model, out: &Path) {
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
     }
     writer.close().unwrap();
+}
+
+/// The vectors of a batch, scaled, one after the other; returns their length.
+fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize {
+    let list = batch.column(0).as_fixed_size_list_opt();
+    let len = list.map_or(batch.num_columns(), |list| usize::try_from(list.value_length()).unwrap());
+    let affine = (0..len).map(|place| scaling.affine(place)).map(|(scale, offset)| (scale as f32, offset as f32));
+    let affine: Vec<(f32, f32)> = affine.collect();
+    scaled.clear();
+    match list {
+        Some(list) => {
+            for record in list.values().as_primitive::<Float32Type>().values().chunks_exact(len) {
+                scaled.extend(record.iter().zip(&affine).map(|(value, (scale, offset))| value * scale + offset));
+            }
+        }
+        // So many rows at a time that the columns' pages and the vectors stay in the cache.
+        None => {
+            let columns: Vec<&[f32]> =
+                batch.columns().iter().map(|column| &column.as_primitive::<Float32Type>().values()[..]).collect();
+            scaled.resize(len * batch.num_rows(), 0.0);
+            for (block, vectors) in scaled.chunks_mut(32 * len).enumerate() {
+                for (place, (column, (scale, offset))) in columns.iter().zip(&affine).enumerate() {
+                    let vectors = vectors.chunks_exact_mut(len);
+                    vectors
+                        .zip(&column[block * 32..])
+                        .for_each(|(vector, value)| vector[place] = value * scale + offset);
+                }
+            }
+        }
+    }
+    len
+}
+
+fn denoise(folder: &Path, model: &Model, out: &Path) {
+    std::fs::create_dir_all(out).unwrap();
+    let format = PixelFormat::default();
+    let mut denoiser = model.chain(Pass::Whole).unwrap();
+    for file in files(folder) {
+        let pixels = decode(&std::fs::read(&file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
+        let (height, width) = (pixels.height, pixels.width);
+        let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
+        let mut values = vec![0.0; 3 * height * width];
+        format.normalise(&pixels.data, &mut values);
+        let mut even = Vec::with_capacity(3 * even_height * even_width);
+        for plane in values.chunks_exact(height * width) {
+            for y in 0..even_height {
+                let row = &plane[y.min(height - 1) * width..][..width];
+                even.extend_from_slice(row);
+                even.resize(even.len() + even_width - width, row[width - 1]);
+            }
+        }
+        let mut clean = Vec::new();
+        denoiser.run(&even, &[3, even_height, even_width], &mut clean).unwrap();
+        values.clear();
+        let rows = clean.chunks_exact(even_width).enumerate().filter(|(row, _)| row % even_height < height);
+        rows.for_each(|(_, row)| values.extend_from_slice(&row[..width]));
+        let data = format.denormalise(&values);
+        let png = encode(&Pixels { width, height, channels: Channels::Rgb, data }, OutputFormat::Png).unwrap();
+        let name = format!("{}.png", file.file_name().unwrap().to_str().unwrap());
+        std::fs::write(out.join(name), png).unwrap();
+    }
 }

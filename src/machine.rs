@@ -15,6 +15,12 @@ pub fn memory() -> u64 {
     group_limits().into_iter().fold(machine, u64::min)
 }
 
+/// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on it.
+#[inline(always)]
+pub fn wide<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
 /// Room on a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {

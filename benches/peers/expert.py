@@ -2,7 +2,8 @@
 """What an expert would write: a process per core, sessions of one thread, JPEGs decoded small, Arrow without copies.
 
 usage: expert.py images FOLDER MODEL OUT SIDE rgb|gray      OUT is a folder, with a file of each process
-       expert.py records FILE MODEL OUT
+       expert.py records FILE MODEL OUT COLUMNS
+       expert.py denoise FOLDER MODEL OUT
 """
 import multiprocessing
 import os
@@ -66,7 +67,7 @@ def images(folder, model, out, side, mode):
     run(images_part, [(part, share, model, out, int(side), "L" if mode == "gray" else "RGB") for part, share in enumerate(shares)])
 
 
-def records_part(part, file, groups, firsts, model, out):
+def records_part(part, file, groups, firsts, model, out, columns):
     card = tomllib.loads(pathlib.Path(model, "model.toml").read_text())
     mean, std = numpy.array(card["input"]["mean"], numpy.float32), numpy.array(card["input"]["std"], numpy.float32)
     encoder, decoder = session(f"{model}/encoder.onnx"), session(f"{model}/decoder.onnx")
@@ -77,8 +78,13 @@ def records_part(part, file, groups, firsts, model, out):
     with writer(out, part, schema) as sink:
         for group, first in zip(groups, firsts):
             row = first
-            for batch in source.iter_batches(8192, row_groups=[group], columns=["x"], use_threads=False):
-                values = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+            for batch in source.iter_batches(8192, row_groups=[group], use_threads=False):
+                if columns == 1:
+                    values = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+                else:
+                    values = numpy.empty((len(batch), columns), numpy.float32)
+                    for place, column in enumerate(batch.columns):
+                        values[:, place] = column.to_numpy()
                 scaled = (values - mean) / std
                 latents = encoder.run(None, {names[0]: scaled})[0]
                 scaled -= decoder.run(None, {names[1]: latents})[0]
@@ -88,12 +94,32 @@ def records_part(part, file, groups, firsts, model, out):
                 row += len(batch)
 
 
-def records(file, model, out):
+def records(file, model, out, columns):
     metadata = pyarrow.parquet.ParquetFile(file).metadata
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     firsts = [sum(sizes[:group]) for group in range(len(sizes))]
     shares = [list(range(part, len(sizes), CORES)) for part in range(CORES)]
-    run(records_part, [(part, file, share, [firsts[group] for group in share], model, out) for part, share in enumerate(shares)])
+    run(records_part, [(part, file, share, [firsts[group] for group in share], model, out, int(columns)) for part, share in enumerate(shares)])
+
+
+def denoise_part(files, model, out):
+    denoiser = session(f"{model}/model.onnx")
+    name = denoiser.get_inputs()[0].name
+    for file in files:
+        with Image.open(file) as image:
+            pixels = numpy.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        height, width = pixels.shape[1:]
+        even = numpy.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
+        clean = denoiser.run(None, {name: even[None] * numpy.float32(1 / 255)})[0][0, :, :height, :width]
+        numpy.clip(clean, 0, 1, out=clean)
+        clean = numpy.rint(clean * numpy.float32(255)).astype(numpy.uint8).transpose(1, 2, 0)
+        Image.fromarray(clean).save(f"{out}/{file.name}.png", compress_level=1)
+
+
+def denoise(folder, model, out):
+    files = sorted(pathlib.Path(folder).iterdir())
+    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+    run(denoise_part, [(files[part::CORES], model, out) for part in range(CORES)])
 
 
 def run(work, parts):
@@ -104,4 +130,4 @@ def run(work, parts):
 
 
 if __name__ == "__main__":
-    {"images": images, "records": records}[sys.argv[1]](*sys.argv[2:])
+    {"images": images, "records": records, "denoise": denoise}[sys.argv[1]](*sys.argv[2:])

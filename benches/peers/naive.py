@@ -2,7 +2,8 @@
 """What one would write first: one process, Pillow, ONNX Runtime as it comes, PyArrow.
 
 usage: naive.py images FOLDER MODEL OUT SIDE rgb|gray
-       naive.py records FILE MODEL OUT
+       naive.py records FILE MODEL OUT COLUMNS
+       naive.py denoise FOLDER MODEL OUT
 """
 import pathlib
 import sys
@@ -33,12 +34,16 @@ def images(folder, model, out, side, mode):
     pyarrow.parquet.write_table(pyarrow.table(table), out, compression="zstd")
 
 
-def records(file, model, out):
+def records(file, model, out, columns):
     card = tomllib.loads(pathlib.Path(model, "model.toml").read_text())
     mean, std = numpy.array(card["input"]["mean"], numpy.float32), numpy.array(card["input"]["std"], numpy.float32)
     encoder = onnxruntime.InferenceSession(f"{model}/encoder.onnx")
     decoder = onnxruntime.InferenceSession(f"{model}/decoder.onnx")
-    values = numpy.stack(pyarrow.parquet.read_table(file, columns=["x"])["x"].to_numpy())
+    table = pyarrow.parquet.read_table(file)
+    if int(columns) == 1:
+        values = numpy.stack(table["x"].to_numpy())
+    else:
+        values = table.to_pandas().to_numpy()
     latents, errors = [], []
     for start in range(0, len(values), 8192):
         scaled = (values[start : start + 8192] - mean) / std
@@ -54,4 +59,17 @@ def records(file, model, out):
     pyarrow.parquet.write_table(pyarrow.table(table), out, compression="zstd")
 
 
-{"images": images, "records": records}[sys.argv[1]](*sys.argv[2:])
+def denoise(folder, model, out):
+    session = onnxruntime.InferenceSession(f"{model}/model.onnx")
+    name = session.get_inputs()[0].name
+    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+    for file in sorted(pathlib.Path(folder).iterdir()):
+        pixels = numpy.asarray(Image.open(file).convert("RGB"), dtype=numpy.float32) / 255
+        height, width, _ = pixels.shape
+        even = numpy.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        clean = session.run(None, {name: even.transpose(2, 0, 1)[None]})[0][0, :, :height, :width]
+        clean = (clean.transpose(1, 2, 0).clip(0, 1) * 255).round().astype(numpy.uint8)
+        Image.fromarray(clean).save(f"{out}/{file.name}.png")
+
+
+{"images": images, "records": records, "denoise": denoise}[sys.argv[1]](*sys.argv[2:])

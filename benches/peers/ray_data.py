@@ -2,7 +2,7 @@
 """The same on Ray Data: `map_batches` with a session per actor.
 
 usage: ray_data.py images FOLDER MODEL OUT SIDE rgb|gray
-       ray_data.py records FILE MODEL OUT
+       ray_data.py records FILE MODEL OUT COLUMNS
 """
 import io
 import os
@@ -40,13 +40,15 @@ class Images:
 
 
 class Records:
-    def __init__(self, model):
+    def __init__(self, model, columns):
+        self.columns = columns
         card = tomllib.loads(pathlib.Path(model, "model.toml").read_text())
         self.mean, self.std = (numpy.array(card["input"][name], numpy.float32) for name in ("mean", "std"))
         self.encoder, self.decoder = session(f"{model}/encoder.onnx"), session(f"{model}/decoder.onnx")
 
     def __call__(self, batch):
-        scaled = (numpy.stack(batch["x"]).astype(numpy.float32) - self.mean) / self.std
+        values = numpy.stack(batch["x"]) if self.columns == 1 else numpy.stack(list(batch.values()), axis=1)
+        scaled = (values.astype(numpy.float32) - self.mean) / self.std
         latents = self.encoder.run(None, {self.encoder.get_inputs()[0].name: scaled})[0]
         back = self.decoder.run(None, {self.decoder.get_inputs()[0].name: latents})[0]
         return {"latent": latents, "reconstruction_error": ((scaled - back) ** 2).mean(axis=1)}
@@ -60,8 +62,8 @@ def main():
         data = ray.data.read_binary_files(source, include_paths=True)
         work, arguments, size = Images, (model, int(rest[0]), "L" if rest[1] == "gray" else "RGB"), 32
     else:
-        data = ray.data.read_parquet(source, columns=["x"])
-        work, arguments, size = Records, (model,), 8192
+        data = ray.data.read_parquet(source)
+        work, arguments, size = Records, (model, int(rest[0])), 8192
     data.map_batches(work, fn_constructor_args=arguments, batch_size=size, concurrency=CORES).write_parquet(out)
 
 

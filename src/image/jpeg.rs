@@ -102,15 +102,15 @@ pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 }
 
 /// What the markers of a whole image tell.
-struct Survey {
-    orientation: Orientation,
+pub(super) struct Survey {
+    pub(super) orientation: Orientation,
     /// Where the marker stands that ends the image.
     end: usize,
     progressive: bool,
 }
 
 /// Demands that the image has an end and all of its scans, and bounds what its decoding may cost.
-fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
+pub(super) fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
     let mut orientation = Orientation::NoTransforms;
     let mut progressive = false;
     let mut script = Script::default();

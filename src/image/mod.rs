@@ -1,6 +1,7 @@
 //! Images: decode, orient, resize, normalise into tensors, and back.
 
 pub mod decode;
+pub mod draft;
 pub mod encode;
 pub mod error;
 pub mod format;
@@ -24,5 +25,5 @@ pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
 pub use format::{Channels, Layout, PixelFormat};
 pub use header::{Format, Header, read_header};
-pub use resize::{Fit, Resizer};
+pub use resize::{Area, Fit, Resizer};
 pub use size::Size;

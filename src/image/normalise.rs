@@ -1,14 +1,15 @@
 //! From bytes to the values of a tensor, and back, as a [`PixelFormat`] says.
 
 use crate::image::format::{Channels, Layout, PixelFormat};
+use crate::machine::wide;
 
 impl PixelFormat {
     /// Writes the values of one image: `pixels` interleaved, `values` in the format's layout, as many as pixels.
     pub fn normalise(&self, pixels: &[u8], values: &mut [f32]) {
         debug_assert_eq!(pixels.len(), values.len());
         match self.channels {
-            Channels::Rgb => normalise::<3>(self, pixels, values),
-            Channels::Gray => normalise::<1>(self, pixels, values),
+            Channels::Rgb => wide(|| normalise::<3>(self, pixels, values)),
+            Channels::Gray => wide(|| normalise::<1>(self, pixels, values)),
         }
     }
 
@@ -16,12 +17,13 @@ impl PixelFormat {
     /// [`normalise`](Self::normalise), rounded and clamped to 0..255; what is no number becomes 0.
     pub fn denormalise(&self, values: &[f32]) -> Vec<u8> {
         match self.channels {
-            Channels::Rgb => denormalise::<3>(self, values),
-            Channels::Gray => denormalise::<1>(self, values),
+            Channels::Rgb => wide(|| denormalise::<3>(self, values)),
+            Channels::Gray => wide(|| denormalise::<1>(self, values)),
         }
     }
 }
 
+#[inline(always)]
 fn normalise<const N: usize>(format: &PixelFormat, pixels: &[u8], values: &mut [f32]) {
     let affine: [(f32, f32); N] = std::array::from_fn(|channel| format.affine(channel));
     match format.layout {
@@ -43,6 +45,7 @@ fn normalise<const N: usize>(format: &PixelFormat, pixels: &[u8], values: &mut [
     }
 }
 
+#[inline(always)]
 fn denormalise<const N: usize>(format: &PixelFormat, values: &[f32]) -> Vec<u8> {
     let mut pixels = vec![0; values.len()];
     // A conversion from float to integer saturates, and takes NaN to 0.

@@ -22,6 +22,42 @@ pub enum Fit {
     Pad,
 }
 
+/// A part of an image, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Area {
+    /// Columns before it.
+    pub left: f64,
+    /// Rows above it.
+    pub top: f64,
+    /// Columns of it.
+    pub width: f64,
+    /// Rows of it.
+    pub height: f64,
+}
+
+impl Area {
+    /// All of an image.
+    pub fn whole(pixels: &Pixels) -> Self {
+        Self { left: 0.0, top: 0.0, width: pixels.width as f64, height: pixels.height as f64 }
+    }
+
+    /// The largest part in its middle that has the proportion of `height` x `width`.
+    fn middle(self, height: usize, width: usize) -> Self {
+        let proportion = width as f64 / height as f64;
+        let (inner_width, inner_height) = if self.width / self.height > proportion {
+            (self.height * proportion, self.height)
+        } else {
+            (self.width, self.width / proportion)
+        };
+        Self {
+            left: self.left + (self.width - inner_width) / 2.0,
+            top: self.top + (self.height - inner_height) / 2.0,
+            width: inner_width,
+            height: inner_height,
+        }
+    }
+}
+
 /// Resizes images to one size; its buffers are used again for every image.
 pub struct Resizer {
     height: usize,
@@ -45,15 +81,24 @@ impl Resizer {
     /// # Errors
     /// When the pixels are not as many as their size says, or none.
     pub fn resize(&mut self, pixels: &Pixels) -> Result<&[u8], ImageError> {
+        self.resize_area(pixels, Area::whole(pixels))
+    }
+
+    /// The same for a part of an image.
+    ///
+    /// # Errors
+    /// As [`Resizer::resize`], and when the part lies not within the image.
+    pub fn resize_area(&mut self, pixels: &Pixels, area: Area) -> Result<&[u8], ImageError> {
         let count = pixels.channels.count();
         self.resized.resize(self.height * self.width * count, 0);
-        let (height, width) = self.inner_size(pixels);
+        let area = if self.fit == Fit::Crop { area.middle(self.height, self.width) } else { area };
+        let (height, width) = self.inner_size(area);
         if (height, width) == (self.height, self.width) {
-            scale(&mut self.inner, self.fit, pixels, (height, width), &mut self.resized)?;
+            scale(&mut self.inner, pixels, area, (height, width), &mut self.resized)?;
             return Ok(&self.resized);
         }
         self.unpadded.resize(height * width * count, 0);
-        scale(&mut self.inner, self.fit, pixels, (height, width), &mut self.unpadded)?;
+        scale(&mut self.inner, pixels, area, (height, width), &mut self.unpadded)?;
         self.resized.fill(0);
         let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
         let rows = self.resized.chunks_exact_mut(self.width * count).skip(top);
@@ -64,25 +109,24 @@ impl Resizer {
     }
 
     /// Height and width of the image inside the target: smaller only where it is padded.
-    fn inner_size(&self, pixels: &Pixels) -> (usize, usize) {
-        let (height, width) = (pixels.height as u64, pixels.width as u64);
-        let (target_height, target_width) = (self.height as u64, self.width as u64);
+    fn inner_size(&self, area: Area) -> (usize, usize) {
+        let (target_height, target_width) = (self.height as f64, self.width as f64);
         // Rounded to nearest, at least one pixel.
-        let scaled = |side: u64, by: u64, of: u64| ((side * by + of / 2) / of.max(1)).max(1) as usize;
+        let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
         match self.fit {
             Fit::Stretch | Fit::Crop => (self.height, self.width),
-            Fit::Pad if height * target_width < width * target_height => {
-                (scaled(height, target_width, width).min(self.height), self.width)
+            Fit::Pad if area.height * target_width < area.width * target_height => {
+                (scaled(area.height, target_width, area.width).min(self.height), self.width)
             }
-            Fit::Pad => (self.height, scaled(width, target_height, height).min(self.width)),
+            Fit::Pad => (self.height, scaled(area.width, target_height, area.height).min(self.width)),
         }
     }
 }
 
 fn scale(
     resizer: &mut fast_image_resize::Resizer,
-    fit: Fit,
     pixels: &Pixels,
+    area: Area,
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
@@ -97,7 +141,7 @@ fn scale(
     let target = Image::from_slice_u8(side(width)?, side(height)?, into, pixel);
     let mut target = target.map_err(|error| unfit(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    let options = if fit == Fit::Crop { options.fit_into_destination(None) } else { options };
+    let options = options.crop(area.left, area.top, area.width, area.height);
     resizer.resize(&source, &mut target, &options).map_err(|error| unfit(&error))
 }
 

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::wide;
+
 /// How far a reconstruction is from its target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -23,10 +25,9 @@ impl Loss {
     /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are clamped to 0..1, outputs to
     /// 1e-7 off its ends, as Keras does.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
-        let pairs = target.iter().zip(output).map(|(&x, &y)| (f64::from(x), f64::from(y)));
-        let sum: f64 = match self {
-            Self::Mse => pairs.map(|(x, y)| (x - y) * (x - y)).sum(),
-            Self::Bce => pairs.map(|(x, y)| cross_entropy(x, y)).sum(),
+        let sum = match self {
+            Self::Mse => wide(|| sum(target, output, |x, y| (x - y) * (x - y))),
+            Self::Bce => sum(target, output, cross_entropy),
         };
         sum / target.len().max(1) as f64
     }
@@ -38,6 +39,19 @@ impl Loss {
             Self::Bce => "bce",
         }
     }
+}
+
+/// The sum over pairs of values. Eight sums side by side: one alone would wait for itself at every value.
+#[inline(always)]
+fn sum(target: &[f32], output: &[f32], of: impl Fn(f64, f64) -> f64) -> f64 {
+    let of = |(&x, &y): (&f32, &f32)| of(f64::from(x), f64::from(y));
+    let (targets, target_rest) = target.as_chunks::<8>();
+    let (outputs, output_rest) = output.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (x, y) in targets.iter().zip(outputs) {
+        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(sum, pair)| *sum += of(pair));
+    }
+    sums.iter().sum::<f64>() + target_rest.iter().zip(output_rest).map(of).sum::<f64>()
 }
 
 fn cross_entropy(x: f64, y: f64) -> f64 {

@@ -4,6 +4,7 @@ pub mod card;
 pub mod describe;
 pub mod feature_errors;
 pub mod input;
+mod limits;
 pub mod loss;
 pub mod onnx;
 mod open;
@@ -11,13 +12,15 @@ pub mod port;
 pub mod proto;
 pub mod runtime;
 pub mod session;
+pub mod shared;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use card::Card;
 pub use describe::describe;
@@ -28,9 +31,11 @@ pub use spec::{ModelSpec, RuntimeSpec};
 use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
 use input::{InputKind, InputSpec};
+use limits::CallLimits;
 use onnx::{CallMetrics, Engine};
 use port::{Port, values};
-use session::{Chain, Session};
+use session::{Chain, Runner, Session};
+use shared::Shared;
 
 /// A model that was opened and understood. It holds no weights: sessions are made from it, one per worker.
 pub struct Model {
@@ -44,6 +49,8 @@ pub struct Model {
     multiple: usize,
     network: Network,
     runtime: RuntimeSpec,
+    /// Sessions that all workers share, by the role of their file.
+    shared: Mutex<BTreeMap<&'static str, Arc<Shared<Engine>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -252,32 +259,63 @@ impl Model {
                 "{path}: was changed while it was in use; run again to take it as it is"
             )));
         }
+        let limits = CallLimits::of(&self.runtime);
+        let runner = if self.runtime.shares_sessions() {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let one = match shared.entry(part.role) {
+                Entry::Occupied(opened) => Arc::clone(opened.get()),
+                Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(Shared::new(self.engine(part)?, limits)))),
+            };
+            Runner::Shared(one)
+        } else {
+            Runner::Own(self.engine(part)?)
+        };
+        Ok(Session::new(runner, part.input.clone(), limits))
+    }
+
+    fn engine(&self, part: &Part) -> Result<Engine, StageError> {
         let labels = [self.name.as_str(), part.role];
         let watch = CallMetrics {
             seconds: self.metrics.models.call_seconds.with_label_values(&labels),
             records: self.metrics.models.call_records.with_label_values(&labels),
         };
         let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, watch);
-        let engine = engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))?;
-        Ok(Session::new(engine, part.input.clone()))
+        engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 
-    /// Bytes that a pass takes at most for records of `len` values, beside input and output; an estimate.
+    /// Bytes that a pass takes in each worker, for records of `len` values, beside input and output; an estimate.
     pub fn scratch_bytes(&self, pass: Pass, len: usize) -> u64 {
-        let parts = self.parts(pass).unwrap_or_default();
-        parts.iter().map(|part| session::scratch_bytes(len, part.input.batch())).max().unwrap_or_default()
+        if self.runtime.shares_sessions() {
+            return 0;
+        }
+        let (parts, limits) = (self.parts(pass).unwrap_or_default(), CallLimits::of(&self.runtime));
+        parts.iter().map(|part| session::scratch_bytes(limits, len, part.input.batch())).max().unwrap_or_default()
+    }
+
+    /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights as stored, and packed
+    /// for its kernels beside.
+    pub fn session_bytes(&self) -> (u64, u64) {
+        let weights = 2 * self.file_bytes();
+        if !self.runtime.shares_sessions() {
+            return (weights, 0);
+        }
+        let (parts, limits) = (self.every_part(), CallLimits::of(&self.runtime));
+        let calls = parts.map(|part| session::shared_bytes(limits, part.input.row_len(), part.input.batch()));
+        (0, weights + calls.sum::<u64>())
+    }
+
+    fn every_part(&self) -> impl Iterator<Item = &Part> {
+        [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten()
     }
 
     /// The folders that its files lie in.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let parts = [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten();
-        parts.filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
+        self.every_part().filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
     }
 
     /// Bytes of its ONNX files, without external data.
     pub fn file_bytes(&self) -> u64 {
-        let parts = [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten();
-        parts.filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
+        self.every_part().filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
 
     /// One line for people: its kind, what it takes and what it gives.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use ort::environment::Environment;
+use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -14,6 +17,7 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use prometheus::Histogram;
 
 use crate::model::port::{Dim, Element, Port};
+use crate::model::shared::Call;
 use crate::model::spec::{Optimisation, Provider, RuntimeSpec};
 
 /// An ONNX file as ONNX Runtime understands it.
@@ -45,6 +49,7 @@ pub struct Engine {
     element: Element,
     output: String,
     bytes: Vec<u8>,
+    halves: Vec<f16>,
     watch: CallMetrics,
 }
 
@@ -77,29 +82,28 @@ impl Engine {
             element: input.element.clone(),
             output: output.name.clone(),
             bytes: Vec::new(),
+            halves: Vec::new(),
             watch,
         })
     }
+}
 
-    /// Runs one batch of the shape `dims`, records first, and appends the output of its first `rows` records to `out`.
-    /// Returns the shape of one record's output. Values go into a uint8 input rounded and clamped.
-    ///
-    /// # Errors
-    /// When the model fails, or what it gives has not one part per record; `out` is as before then.
-    pub fn call(
-        &mut self,
-        dims: &[usize],
-        values: &[f32],
-        rows: usize,
-        out: &mut Vec<f32>,
-    ) -> Result<Vec<usize>, String> {
+impl Call for Engine {
+    /// Values go into a uint8 input rounded and clamped.
+    fn call(&mut self, dims: &[usize], values: &[f32], rows: usize, out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
         let begun = Instant::now();
-        let value = if self.element == Element::Uint8 {
-            self.bytes.clear();
-            self.bytes.extend(values.iter().map(|value| value.round() as u8));
-            TensorRef::from_array_view((dims, self.bytes.as_slice())).map(TensorRef::into_dyn)
-        } else {
-            TensorRef::from_array_view((dims, values)).map(TensorRef::into_dyn)
+        let value = match self.element {
+            Element::Uint8 => {
+                self.bytes.clear();
+                self.bytes.extend(values.iter().map(|value| value.round() as u8));
+                TensorRef::from_array_view((dims, self.bytes.as_slice())).map(TensorRef::into_dyn)
+            }
+            Element::Float16 => {
+                self.halves.resize(values.len(), f16::ZERO);
+                self.halves.convert_from_f32_slice(values);
+                TensorRef::from_array_view((dims, self.halves.as_slice())).map(TensorRef::into_dyn)
+            }
+            _ => TensorRef::from_array_view((dims, values)).map(TensorRef::into_dyn),
         };
         let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
         let outputs = self.session.run_with_options(inputs, &self.wanted).map_err(reason)?;
@@ -130,11 +134,19 @@ fn append_rows(value: &DynValue, batch: usize, rows: usize, out: &mut Vec<f32>) 
             let (_, values) = value.try_extract_tensor::<f64>().map_err(reason)?;
             out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| value as f32));
         }
+        TensorElementType::Float16 => {
+            let (_, values) = value.try_extract_tensor::<f16>().map_err(reason)?;
+            let start = out.len();
+            out.resize(start + len, 0.0);
+            values.get(..len).ok_or_else(short)?.convert_to_f32_slice(&mut out[start..]);
+        }
         TensorElementType::Uint8 => {
             let (_, values) = value.try_extract_tensor::<u8>().map_err(reason)?;
             out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| f32::from(value)));
         }
-        other => return Err(format!("the output is {}; expected float32, float64 or uint8", element_of(*other))),
+        other => {
+            return Err(format!("the output is {}; expected float16, float32, float64 or uint8", element_of(*other)));
+        }
     }
     Ok(row.to_vec())
 }
@@ -238,7 +250,8 @@ fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<Sess
 fn dispatch(provider: Provider) -> ExecutionProviderDispatch {
     let dispatch = match provider {
         Provider::Cpu => ep::CPU::default().build(),
-        Provider::Cuda => ep::CUDA::default().build(),
+        // The default tries every algorithm anew for each size of a batch, and sizes vary.
+        Provider::Cuda => ep::CUDA::default().with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build(),
         Provider::Tensorrt => ep::TensorRT::default().build(),
         Provider::Openvino => ep::OpenVINO::default().build(),
         Provider::Coreml => ep::CoreML::default().build(),
@@ -264,7 +277,7 @@ fn element_of(element: TensorElementType) -> Element {
         TensorElementType::Float32 => Element::Float32,
         TensorElementType::Float64 => Element::Float64,
         TensorElementType::Uint8 => Element::Uint8,
-        TensorElementType::Float16 => Element::Other("float16".to_owned()),
+        TensorElementType::Float16 => Element::Float16,
         TensorElementType::Bfloat16 => Element::Other("bfloat16".to_owned()),
         TensorElementType::Int32 => Element::Other("int32".to_owned()),
         TensorElementType::Int64 => Element::Other("int64".to_owned()),

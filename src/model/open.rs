@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
@@ -49,6 +49,7 @@ pub(super) fn open(
         code_size: None,
         network,
         runtime: runtime.clone(),
+        shared: Mutex::default(),
         metrics: Arc::clone(metrics),
     };
     model.digest = digest(&model, &said, &digests);
@@ -197,8 +198,8 @@ fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
         let message = format!("takes {} inputs, but a stage feeds one: {}", names.len(), names.join(", "));
         return Err(Choice::File(message));
     };
-    if !matches!(input.element, Element::Float32 | Element::Uint8) {
-        return Err(Choice::File(format!("its input is {input}; a stage feeds float32 or uint8")));
+    if !matches!(input.element, Element::Float32 | Element::Float16 | Element::Uint8) {
+        return Err(Choice::File(format!("its input is {input}; a stage feeds float32, float16 or uint8")));
     }
     if input.row_dims().is_none() || input.batch() == Some(0) {
         return Err(Choice::File(format!("its input {input} has no dimension that counts the records of a batch")));
@@ -210,7 +211,8 @@ fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
     };
     let output = output.ok_or_else(|| Choice::Output(format!("no such output; the file has: {}", names())))?;
     if let Element::Other(_) = output.element {
-        let message = format!("its output is {output}; expected float32, float64 or uint8. All outputs: {}", names());
+        let message =
+            format!("its output is {output}; expected float16, float32, float64 or uint8. All outputs: {}", names());
         return Err(Choice::File(message));
     }
     if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
@@ -460,7 +462,7 @@ mod tests {
         check(
             "model = 'whole_numbers.onnx'",
             expect![
-                "model: whole_numbers.onnx: its output is `y` int64 [batch, 2]; expected float32, float64 or uint8. All outputs: y"
+                "model: whole_numbers.onnx: its output is `y` int64 [batch, 2]; expected float16, float32, float64 or uint8. All outputs: y"
             ],
         );
         check(

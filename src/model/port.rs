@@ -27,6 +27,8 @@ pub enum Dim {
 pub enum Element {
     /// float32, what flows in a pipeline.
     Float32,
+    /// float16, of half the width.
+    Float16,
     /// float64.
     Float64,
     /// Bytes.
@@ -110,6 +112,7 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Float32 => "float32",
+            Self::Float16 => "float16",
             Self::Float64 => "float64",
             Self::Uint8 => "uint8",
             Self::Other(name) => name,

@@ -1,30 +1,41 @@
 //! Sessions at work: batches cut into bounded slices, padded where the file fixes the batch, and the bad rows found.
 
+use std::sync::Arc;
+
+use crate::model::limits::CallLimits;
 use crate::model::onnx::Engine;
 use crate::model::port::{Port, values};
+use crate::model::shared::{Call, Shared};
 
-/// Values that go into one call at most: 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever
-/// took, and larger batches gain next to nothing.
-const SLICE_VALUES: usize = 32 * 3 * 64 * 64;
-/// Records that go into one call at most: dense networks gain nothing beyond.
-const SLICE_ROWS: usize = 1024;
 /// Values that a batch may have whose size the file fixes: 1 GiB of memory.
 const MAX_CALL_VALUES: usize = 1 << 28;
 /// Memory that a call takes, as a multiple of its input: a guess, since a file doesn't say it. Convolutional networks with
 /// 64 feature maps at full resolution hold two of these at a time: 2 * 64 / 3 = 43 times a colour image.
 const ACTIVATION_FACTOR: usize = 48;
 
+/// Values of a record where the file does not tell: a photograph of a third of a megapixel.
+const UNTOLD_VALUES: usize = 1 << 20;
+
 /// One ONNX file, ready to run on the thread that owns it.
 pub struct Session {
-    engine: Engine,
+    runner: Runner,
     input: Port,
+    limits: CallLimits,
     padded: Vec<f32>,
+}
+
+/// Who runs the calls of a session.
+pub enum Runner {
+    /// An engine of this session's own.
+    Own(Engine),
+    /// One for all.
+    Shared(Arc<Shared<Engine>>),
 }
 
 impl Session {
     /// A session for the file whose input is `input`.
-    pub fn new(engine: Engine, input: Port) -> Self {
-        Self { engine, input, padded: Vec::new() }
+    pub fn new(runner: Runner, input: Port, limits: CallLimits) -> Self {
+        Self { runner, input, limits, padded: Vec::new() }
     }
 
     /// Runs records of `shape`, laid one after the other in `records`, and appends their outputs to `out`.
@@ -44,7 +55,7 @@ impl Session {
     fn run_slices(&mut self, records: &[f32], shape: &[usize], out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
         let feed = self.input.feed(shape).ok_or_else(|| misfit(shape, &self.input))?;
         let len = values(&feed).filter(|&len| len > 0).ok_or_else(|| misfit(shape, &self.input))?;
-        let most = self.input.batch().unwrap_or_else(|| slice_rows(len)).max(1);
+        let most = self.input.batch().unwrap_or_else(|| self.limits.rows(len)).max(1);
         let most_values = most.checked_mul(len).filter(|&values| values <= MAX_CALL_VALUES);
         let most_values =
             most_values.ok_or_else(|| format!("{most} records of {len} values are too many for one call"))?;
@@ -54,7 +65,10 @@ impl Session {
             let batch = self.input.batch().unwrap_or(rows);
             let slice = pad(slice, batch * len, &mut self.padded);
             let dims: Vec<usize> = std::iter::once(batch).chain(feed.iter().copied()).collect();
-            let row = self.engine.call(&dims, slice, rows, out)?;
+            let row = match &mut self.runner {
+                Runner::Own(engine) => engine.call(&dims, slice, rows, out)?,
+                Runner::Shared(shared) => shared.call(&dims, slice, rows, out)?,
+            };
             match &given {
                 Some(given) if *given != row => {
                     return Err(format!("the output of a record has the shape {given:?} at first, and {row:?} later"));
@@ -77,15 +91,17 @@ fn pad<'a>(slice: &'a [f32], len: usize, padded: &'a mut Vec<f32>) -> &'a [f32] 
     padded
 }
 
-/// Records of `len` values that go into one call.
-pub fn slice_rows(len: usize) -> usize {
-    (SLICE_VALUES / len.max(1)).clamp(1, SLICE_ROWS)
+/// Bytes that running records of `len` values takes beside input and output, `batch` of them at a time where that is fixed.
+pub fn scratch_bytes(limits: CallLimits, len: usize, batch: Option<usize>) -> u64 {
+    let rows = batch.unwrap_or_else(|| limits.rows(len));
+    (rows as u64).saturating_mul(len as u64).saturating_mul((ACTIVATION_FACTOR * size_of::<f32>()) as u64)
 }
 
-/// Bytes that running records of `len` values takes beside input and output, `batch` of them at a time where that is fixed.
-pub fn scratch_bytes(len: usize, batch: Option<usize>) -> u64 {
-    let rows = batch.unwrap_or_else(|| slice_rows(len));
-    (rows as u64).saturating_mul(len as u64).saturating_mul((ACTIVATION_FACTOR * size_of::<f32>()) as u64)
+/// Bytes that a session which workers share takes: a call that runs, one that is gathered, and what comes out.
+pub fn shared_bytes(limits: CallLimits, len: Option<usize>, batch: Option<usize>) -> u64 {
+    let len = len.unwrap_or(UNTOLD_VALUES);
+    let rows = batch.unwrap_or_else(|| limits.rows(len));
+    (rows as u64).saturating_mul(len as u64).saturating_mul(3 * size_of::<f32>() as u64)
 }
 
 /// Why a record does not go in.
@@ -111,6 +127,11 @@ impl Chain {
     /// Sessions, in the order in which they run.
     pub fn new(sessions: Vec<Session>) -> Self {
         Self { sessions }
+    }
+
+    /// Records of `len` values that one call takes.
+    pub fn slice_rows(&self, len: usize) -> usize {
+        self.sessions.first().map_or(1, |session| session.limits.rows(len))
     }
 
     /// Runs records through all sessions; as [`Session::run`].
@@ -165,7 +186,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::model::Pass;
-    use crate::model::testing::open;
+    use crate::model::RuntimeSpec;
+    use crate::model::limits::OWN_RECORDS;
+    use crate::model::spec::Sessions;
+    use crate::model::testing::{open, open_with};
 
     fn run(written: &str, records: &[f32], shape: &[usize]) -> Result<Vec<f32>, String> {
         let mut out = Vec::new();
@@ -176,7 +200,7 @@ mod tests {
     #[test]
     fn a_batch_of_any_length_comes_out_whole() {
         let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
-        for rows in [1, 2, SLICE_ROWS - 1, SLICE_ROWS, 2 * SLICE_ROWS + 5] {
+        for rows in [1, 2, OWN_RECORDS - 1, OWN_RECORDS, 2 * OWN_RECORDS + 5] {
             let records: Vec<f32> = (0..rows).flat_map(|row| [row as f32; 4]).collect();
             assert_eq!(run(autoencoder, &records, &[4]).unwrap(), records);
         }
@@ -194,6 +218,33 @@ mod tests {
         let records = [0.4, 0.6, -3.0, 254.5, 400.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
         let out = run("model = 'bytes.onnx'", &records, &[2, 2, 3]).unwrap();
         assert_eq!(out, [0.0, 1.0, 0.0, 255.0, 255.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn halves_go_in_and_come_out_as_floats() {
+        let records = [1.0, 2.0, 0.25, 1.0 / 3.0];
+        let out = run("model = 'float16.onnx'", &records, &[4]).unwrap();
+        assert_eq!(out, [3.0, 0.5834961]);
+    }
+
+    #[test]
+    fn one_session_for_all_gives_each_what_is_its_own() {
+        let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
+        let runtime = RuntimeSpec { sessions: Some(Sessions::Shared), ..RuntimeSpec::default() };
+        let model = open_with(autoencoder, &runtime).unwrap();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let mut chain = model.chain(Pass::Whole).unwrap();
+                scope.spawn(move || {
+                    for rows in [1, 3, OWN_RECORDS + 1] {
+                        let records: Vec<f32> = (0..rows).flat_map(|row| [(worker * 10_000 + row) as f32; 4]).collect();
+                        let mut out = Vec::new();
+                        chain.run(&records, &[4], &mut out).unwrap();
+                        assert_eq!(out, records);
+                    }
+                });
+            }
+        });
     }
 
     #[test]
@@ -225,12 +276,5 @@ mod tests {
         let expected = "the model gave the shape [2] for a record of shape [4]; expected 3 values".to_owned();
         assert_eq!(failures, [Failure { row: 0, reason: expected }]);
         assert_eq!(out, [0.0; 3]);
-    }
-
-    #[test]
-    fn slices_are_bounded_in_values_and_records() {
-        assert_eq!(slice_rows(3 * 64 * 64), 32);
-        assert_eq!(slice_rows(8), SLICE_ROWS);
-        assert_eq!(slice_rows(usize::MAX), 1);
     }
 }

@@ -78,6 +78,11 @@ pub struct RuntimeSpec {
     /// Who computes, in order of preference. One that is not available is an error, never skipped; what it cannot
     /// compute runs on the processor only where `cpu` is listed too.
     pub providers: Vec<Provider>,
+    /// Whether each worker has a session of its own, or all share one, which computes for several of them at a time.
+    /// Default: shared where the first provider is not `cpu`; then there are two workers per core, since half of them wait.
+    pub sessions: Option<Sessions>,
+    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB for a shared session.
+    pub call_records: Option<NonZeroUsize>,
     /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
     pub threads: NonZeroUsize,
     /// How far the graph is rewritten before it runs.
@@ -90,11 +95,33 @@ impl Default for RuntimeSpec {
     fn default() -> Self {
         Self {
             providers: vec![Provider::Cpu],
+            sessions: None,
+            call_records: None,
             threads: NonZeroUsize::MIN,
             optimisation: Optimisation::default(),
             library: None,
         }
     }
+}
+
+impl RuntimeSpec {
+    /// Whether all workers share one session.
+    pub fn shares_sessions(&self) -> bool {
+        match self.sessions {
+            Some(sessions) => sessions == Sessions::Shared,
+            None => self.providers.first().is_some_and(|&first| first != Provider::Cpu),
+        }
+    }
+}
+
+/// Whose a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sessions {
+    /// One for each worker: what suits the processor.
+    PerWorker,
+    /// One for all workers: what suits a device, and a model too large to be held several times.
+    Shared,
 }
 
 /// An execution provider of ONNX Runtime.

@@ -24,12 +24,17 @@ pub(crate) fn init() -> RuntimeSpec {
 
 /// Opens a model declared in TOML; files lie under `tests/models` unless their paths are absolute.
 pub(crate) fn open(written: &str) -> Result<Model, Vec<Fault>> {
-    let runtime = init();
+    open_with(written, &RuntimeSpec::default())
+}
+
+/// The same, under settings of the runtime.
+pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, Vec<Fault>> {
+    init();
     let mut spec: ModelSpec = options(toml::from_str(written).unwrap())?;
     for path in [&mut spec.path, &mut spec.encoder, &mut spec.decoder, &mut spec.model].into_iter().flatten() {
         *path = file(path.to_str().unwrap());
     }
-    Model::open("tested", &spec, &runtime, &Arc::new(Metrics::new()))
+    Model::open("tested", &spec, runtime, &Arc::new(Metrics::new()))
 }
 
 /// The faults of a model, one a line, without the folder of the tests.

@@ -62,6 +62,8 @@ pub(super) struct Needs {
     pub(super) footprint: Footprint,
     /// What a worker costs: its sessions, and what its transforms hold while they work.
     per_worker: u64,
+    /// What sessions cost that all workers share.
+    shared: u64,
 }
 
 /// How the memory at hand is shared out.
@@ -87,9 +89,9 @@ impl Needs {
         };
         let per_pixel = transforms().map(|transform| transform.bytes_per_pixel()).sum();
         let scratch: u64 = transforms().map(|transform| transform.scratch_bytes()).sum();
-        // ONNX Runtime holds the weights of each session, packed for its kernels beside as stored.
-        let weights: u64 = context.models.values().flatten().map(|model| 2 * model.file_bytes()).sum();
-        Self { footprint: Footprint { per_record, per_pixel }, per_worker: scratch + weights }
+        let sessions = context.models.values().flatten().map(|model| model.session_bytes());
+        let (own, shared) = sessions.fold((0, 0), |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1));
+        Self { footprint: Footprint { per_record, per_pixel }, per_worker: scratch + own, shared }
     }
 
     /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to batches.
@@ -168,7 +170,7 @@ pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Shar
     }
     let workers_bytes = needs.per_worker * workers as u64;
     Memory {
-        fixed: FIXED + reading + endless + sinks,
+        fixed: FIXED + needs.shared + reading + endless + sinks,
         workers: workers_bytes,
         batch,
         slots: slots(workers) as u64,
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
 
     fn needs(per_worker: u64) -> Needs {
-        Needs { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker }
+        Needs { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
     }
 
     #[test]

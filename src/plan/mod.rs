@@ -153,11 +153,14 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     faults.extend(within(found, "limits"));
     let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
-    let models = open_models(&spec, &runtime.unwrap_or_default(), metrics, &mut faults);
+    let runtime = runtime.unwrap_or_default();
+    let models = open_models(&spec, &runtime, metrics, &mut faults);
     let mut context = Context { metrics: Arc::clone(metrics), ..Context::new(models, limits.unwrap_or_default()) };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
     let needs = Needs::of(&planned, &context);
-    let workers = spec.settings.workers.map_or_else(machine::cores, |workers| usize::from(workers.get()));
+    // Where workers wait for a device, others decode.
+    let per_core = if runtime.shares_sessions() { 2 } else { 1 };
+    let workers = spec.settings.workers.map_or(per_core * machine::cores(), |workers| usize::from(workers.get()));
     let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
     if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
         // What is planned already is planned for any memory: once more, for the memory that there is.

@@ -19,6 +19,7 @@ mod names;
 mod parquet;
 pub mod part;
 pub mod rejects;
+mod row_groups;
 mod stdout;
 
 use arrow::datatypes::SchemaRef;

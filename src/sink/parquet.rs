@@ -71,7 +71,8 @@ impl SinkConfig for Config {
 impl Config {
     /// Everything but the folder at its default.
     pub(super) fn new(path: &Path) -> Self {
-        let (file, row_group, compression) = (FileSize::default(), RowGroup::default(), Compression::default());
+        let (file, compression) = (FileSize::default(), Compression::default());
+        let row_group = RowGroup { encoders: Some(0), ..RowGroup::default() };
         Self { path: path.to_path_buf(), columns: None, file, row_group, compression }
     }
 

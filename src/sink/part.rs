@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, IntervalUnit, Schema, SchemaRef};
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression as Codec, ConvertedType, Encoding, Type, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -16,9 +16,12 @@ use serde::Deserialize;
 
 use crate::durable::crash_point;
 use crate::error::{Fault, StageError};
+use crate::machine;
 use crate::memory::{record_bytes, rows_that_fit};
 use crate::sink::Written;
 use crate::sink::footer::Footer;
+use crate::sink::row_groups::RowGroups;
+use crate::source::ROW;
 use crate::store::{Location, Output, Remote};
 use crate::units::Bytes;
 
@@ -58,13 +61,22 @@ pub struct RowGroup {
     pub bytes: Bytes,
     /// At most so many records.
     pub records: NonZeroU32,
+    /// So many are encoded at a time, on threads of their own, while the next one is filled; 0: one alone, as its records
+    /// come. The bytes are the same. Default: one for every four cores, so that one core need not keep up with all.
+    pub encoders: Option<u16>,
+}
+
+impl RowGroup {
+    fn encoders(self) -> usize {
+        self.encoders.map_or_else(|| machine::cores() / 4, usize::from)
+    }
 }
 
 impl Default for RowGroup {
     fn default() -> Self {
         const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
         // Twice this is in memory while it is written, and readers want no less.
-        Self { bytes: Bytes(16 << 20), records: RECORDS }
+        Self { bytes: Bytes(16 << 20), records: RECORDS, encoders: None }
     }
 }
 
@@ -81,7 +93,8 @@ pub(super) struct Format {
 const COLUMN_BYTES: u64 = 72 << 10;
 
 impl Format {
-    /// Floats are split into their bytes, which compress better so, and have no dictionary.
+    /// Floats are split into their bytes, which compress better so, and have no dictionary; places in a source are written
+    /// as differences.
     ///
     /// # Errors
     /// A fault at `columns` for each column of a type that Parquet does not have.
@@ -97,8 +110,18 @@ impl Format {
         for leaf in &leaves {
             let path = leaf.path().clone();
             properties = match leaf.physical_type() {
-                Type::FLOAT | Type::DOUBLE => properties
-                    .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+                Type::FLOAT | Type::DOUBLE => {
+                    // Nobody looks for the least value anywhere in a column of vectors.
+                    let statistics =
+                        if leaf.max_rep_level() > 0 { EnabledStatistics::None } else { EnabledStatistics::Chunk };
+                    properties
+                        .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
+                        .set_column_statistics_enabled(path.clone(), statistics)
+                        .set_column_dictionary_enabled(path, false)
+                }
+                // Places count up: their differences take next to nothing, while a dictionary would hold each of them.
+                Type::INT64 if path.string() == ROW => properties
+                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
                     .set_column_dictionary_enabled(path, false),
                 // Encoded images do not repeat: a dictionary would only hash them.
                 Type::BYTE_ARRAY if leaf.converted_type() != ConvertedType::UTF8 => {
@@ -110,10 +133,11 @@ impl Format {
         Ok(Self { schema, properties: properties.build(), row_group, leaves: leaves.len() as u64 })
     }
 
-    /// Bytes that a file takes while it is written: a row group as it comes and as it is encoded, and what each
-    /// column's writer holds.
+    /// Bytes that a file takes while it is written: each row group that is filled or encoded, as it comes and as it is
+    /// encoded, and what each column's writer holds.
     pub(super) fn held_bytes(&self) -> u64 {
-        self.row_group.bytes.0.saturating_mul(2).saturating_add(self.leaves * COLUMN_BYTES)
+        let group = self.row_group.bytes.0.saturating_mul(2).saturating_add(self.leaves * COLUMN_BYTES);
+        group.saturating_mul(1 + self.row_group.encoders() as u64)
     }
 }
 
@@ -155,7 +179,7 @@ fn unstorable(data_type: &DataType) -> Option<&DataType> {
 /// A file that nobody sees until it is whole.
 pub(super) struct Part {
     location: Location,
-    writer: ArrowWriter<Output>,
+    groups: RowGroups<Output>,
     row_group: RowGroup,
     /// Arrow bytes in the row group that is open.
     group_bytes: u64,
@@ -170,9 +194,10 @@ impl Part {
     /// When the folder cannot be written.
     pub(super) fn begin(location: Location, note: Option<Remote>, format: &Format) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
-        let writer = ArrowWriter::try_new(location.begin(note)?, schema, Some(format.properties.clone()));
-        let writer = writer.map_err(failed(&location))?;
-        Ok(Self { location, writer, row_group: format.row_group, group_bytes: 0, bytes: 0, records: 0 })
+        let (output, row_group) = (location.begin(note)?, format.row_group);
+        let groups = RowGroups::begin(output, schema, format.properties.clone(), row_group.encoders());
+        let groups = groups.map_err(failed(&location))?;
+        Ok(Self { location, groups, row_group, group_bytes: 0, bytes: 0, records: 0 })
     }
 
     /// Appends records. After an error the file is of no use.
@@ -189,7 +214,7 @@ impl Part {
     fn append(&mut self, records: &RecordBatch) -> Result<(), ParquetError> {
         let mut rest = records.clone();
         while rest.num_rows() > 0 {
-            let open = self.writer.in_progress_rows();
+            let open = self.groups.open_rows();
             let rows = (self.row_group.records.get() as usize).saturating_sub(open).min(rest.num_rows());
             let room = self.row_group.bytes.0.saturating_sub(self.group_bytes);
             let fit = rows_that_fit(&rest.slice(0, rows), room);
@@ -199,8 +224,8 @@ impl Part {
             }
             let fit = fit.max(1);
             let part = rest.slice(0, fit);
-            self.writer.write(&part)?;
             self.group_bytes += record_bytes(&part);
+            self.groups.write(part)?;
             rest = rest.slice(fit, rest.num_rows() - fit);
         }
         Ok(())
@@ -208,7 +233,7 @@ impl Part {
 
     fn end_row_group(&mut self) -> Result<(), ParquetError> {
         self.group_bytes = 0;
-        self.writer.flush()
+        self.groups.end_group()
     }
 
     /// Arrow bytes that were written.
@@ -231,13 +256,9 @@ impl Part {
         footer: &Footer,
         check: impl Fn() -> Result<(), StageError>,
     ) -> Result<Written, StageError> {
-        for entry in footer.to_metadata() {
-            self.writer.append_key_value_metadata(entry);
-        }
         crash_point("written");
-        self.writer.finish().map_err(failed(&self.location))?;
+        let output = self.groups.finish(footer.to_metadata()).map_err(failed(&self.location))?;
         crash_point("closed");
-        let output = self.writer.inner_mut();
         let bytes = output.bytes();
         check()?;
         if let Err(error) = output.finish() {

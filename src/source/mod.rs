@@ -17,6 +17,7 @@ mod image_column;
 pub mod images;
 mod journal;
 mod json_shape;
+mod lanes;
 pub mod listing;
 mod ndjson;
 mod npy;

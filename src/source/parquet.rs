@@ -25,6 +25,7 @@ use crate::machine;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::image_column::{ImageColumn, Images};
+use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source, SourceConfig, with_origin};
@@ -41,6 +42,9 @@ pub struct Config {
     /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the binary
     /// column `image`, where there is one.
     pub image_column: Option<String>,
+    /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
+    /// for every four cores.
+    pub readers: Option<u16>,
 }
 
 /// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
@@ -62,12 +66,15 @@ impl SourceConfig for Config {
         let default = if given.column_with_name(IMAGE).is_some() { IMAGE_RECORDS } else { FEATURE_RECORDS };
         let cut = Cut { records: batch.records_or(default), bytes: batch.bytes() };
         let schema = with_origin(&given);
+        let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
+        let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
+        let lanes = Lanes { count, bytes };
         let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
             path: self.path,
             schema,
-            format: Parquet { columns, image, cut, held_bytes },
+            format: Parquet { columns, image, cut, held_bytes: held_bytes / lanes.count as u64, lanes },
         }))
     }
 }
@@ -150,7 +157,12 @@ struct Parquet {
     cut: Cut,
     /// What the pages that are decoded at once may take.
     held_bytes: u64,
+    /// Row groups that are decoded at a time.
+    lanes: Lanes,
 }
+
+/// How far a row group is decoded before its turn: most of one that latentflow writes.
+const LANE_BYTES: u64 = 64 << 20;
 
 impl RecordFormat for Parquet {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
@@ -169,16 +181,26 @@ impl RecordFormat for Parquet {
             Err((code, what)) => return output.refuse(0..declared(&footer), code, what),
         };
         let places = self.places(file, metadata.schema())?;
-        let opened = Opened { parquet: self, file, input, metadata, places };
         let mut start = 0;
+        let mut groups = Vec::new();
         for (place, group) in footer.row_groups().iter().enumerate() {
             let rows = start..start + group_rows(group);
             start = rows.end;
             if !rows.is_empty() && !output.done(&rows) {
-                opened.read_group(place, group, rows, output)?;
+                groups.push((place, group, rows));
             }
         }
-        Ok(())
+        read_ahead(&groups, self.lanes, output, |(place, group, rows), output| {
+            // Each reads with a file of its own, since those that are cloned share their position.
+            let (input, metadata) = (file.open()?, metadata.clone());
+            let opened = Opened { parquet: self, file, input, metadata, places: &places };
+            opened.read_group(*place, group, rows.clone(), output)
+        })
+    }
+
+    fn held_bytes(&self) -> u64 {
+        // Beside the one that hands over, each is ahead by so much.
+        self.lanes.bytes.saturating_mul(self.lanes.count.saturating_sub(1) as u64)
     }
 
     fn total(&self, files: &[InputFile]) -> Option<u64> {
@@ -210,7 +232,7 @@ struct Opened<'a> {
     file: &'a InputFile,
     input: Input,
     metadata: ArrowReaderMetadata,
-    places: Vec<usize>,
+    places: &'a [usize],
 }
 
 impl Opened<'_> {
@@ -405,6 +427,49 @@ mod tests {
         assert_eq!(all["row"].as_primitive::<UInt64Type>().value(249), 249);
         let opened = plan::<Config>(json!({ "path": folder.path() }), 60).unwrap().open(&Progress::default()).unwrap();
         assert_eq!(opened.total, Some(250));
+    }
+
+    #[test]
+    fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.parquet");
+        write(&file, vec![("n", numbers(0..1000))], 90);
+        // Of one row group nothing can be read.
+        let mut bytes = std::fs::read(&file).unwrap();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&file).unwrap()).unwrap();
+        let (start, length) = metadata.row_group(4).column(0).byte_range();
+        bytes[start as usize..(start + length) as usize].fill(0xff);
+        std::fs::write(&file, bytes).unwrap();
+        let read = |readers: u16| read::<Config>(json!({ "path": folder.path(), "readers": readers }), 40);
+        let one = read(1);
+        assert_eq!(rejects(&one).iter().map(|(row, ..)| *row).collect::<Vec<_>>(), [360]);
+        for readers in [2, 3, 20] {
+            let several = read(readers);
+            assert_eq!(ranges(&several), ranges(&one), "{readers}");
+            assert_eq!(records(&several), records(&one), "{readers}");
+            assert_eq!(rejects(&several), rejects(&one), "{readers}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_nobody_listens_to_any_more_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 50);
+        let source = plan::<Config>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
+        let mut batches = source.open(&Progress::default()).unwrap().batches;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let first = runtime.block_on(tokio_stream::StreamExt::next(&mut batches)).unwrap().unwrap();
+        assert_eq!(first.batch.records.num_rows(), 10);
+        drop(batches);
+        // Its threads hold the file open until they end.
+        let open = || {
+            let links =
+                std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| entry.ok()?.path().read_link().ok());
+            links.filter(|link| link.starts_with(folder.path())).count()
+        };
+        while cfg!(target_os = "linux") && open() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::source::files::{self, InputFile};
 use crate::source::listing::Refusal;
-use crate::source::{BatchSender, Opened, SOURCE, Source, add_origin, read_blocking};
+use crate::source::{Opened, SOURCE, Source, add_origin, read_blocking};
 use crate::store;
 
 /// How the files of some kind are read.
@@ -77,8 +77,9 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let total = self.format.total(&files);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
+            let take = |batch| sender.send(batch);
             for file in &files {
-                let output = Output { schema: &self.schema, file, progress: &progress, sender };
+                let output = Output { schema: &self.schema, file, progress: &progress, take: &take };
                 // Others may remove or replace files while those before them are read.
                 let read = match file.check()? {
                     Ok(()) => self.format.read(file, &output),
@@ -130,10 +131,21 @@ pub(super) struct Output<'a> {
     schema: &'a SchemaRef,
     file: &'a InputFile,
     progress: &'a Progress,
-    sender: &'a BatchSender,
+    /// Takes a batch; `false`: nobody wants more.
+    take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
 }
 
 impl Output<'_> {
+    /// The same, but batches go elsewhere.
+    pub(super) fn through<'b>(&'b self, take: &'b (dyn Fn(SourceBatch) -> bool + Sync)) -> Output<'b> {
+        Output { take, ..*self }
+    }
+
+    /// Hands over a batch as it is. `false`: nobody wants more.
+    pub(super) fn hand_over(&self, batch: SourceBatch) -> bool {
+        (self.take)(batch)
+    }
+
     /// Whether every sink has these rows of the file.
     pub(super) fn done(&self, rows: &Range<u64>) -> bool {
         self.progress.done(self.file.split.name(), rows)
@@ -186,7 +198,7 @@ impl Output<'_> {
         let provenance = Provenance::rows(self.file.split.clone(), rows).into();
         let batch = Batch { records: batch, origin: records.origin, provenance };
         let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };
-        if self.sender.send(batch) { Ok(()) } else { Err(Stop::Closed) }
+        if self.hand_over(batch) { Ok(()) } else { Err(Stop::Closed) }
     }
 }
 

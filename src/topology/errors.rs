@@ -78,13 +78,15 @@ impl ErrorStats {
         let column = records.column_by_name(RECONSTRUCTION_ERROR);
         let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
         let mut reference = self.reference();
-        let histogram = metrics.errors.error.with_label_values(&[stage, &self.model, reference.loss.as_str()]);
+        // Counted aside, and added at once: others count there too.
+        let histogram = metrics.errors.error.with_label_values(&[stage, &self.model, reference.loss.as_str()]).local();
         let mut history = self.history();
         for error in errors.iter().flatten() {
             histogram.observe(f64::from(error));
             history.observe(f64::from(error));
         }
         drop(history);
+        histogram.flush();
         let Some(drift) = reference.drift.as_mut() else { return };
         let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
         let labels = [stage, &self.model];

@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::Parameter;
-use super::pointwise::{CHUNK, wide};
+use super::pointwise::CHUNK;
 use super::tensors::{download, upload};
+use crate::machine::wide;
 
 /// Kinds of optimiser.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

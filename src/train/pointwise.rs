@@ -3,17 +3,12 @@
 use rayon::prelude::*;
 
 use super::net::{Activation, LEAK};
+use crate::machine::wide;
 
 /// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do sums over it.
 pub const CHUNK: usize = 8192;
 /// Sums that run side by side in a loop.
 const LANES: usize = 16;
-
-/// Runs `work`, compiled for the widest registers that this processor has.
-#[inline(always)]
-pub fn wide<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
-}
 
 /// `e^x` within 2e-7 of itself, without a branch: `2^n e^r` with `n` whole and `|r| <= ln(2) / 2`, `e^r` by its Taylor
 /// series. Beyond -87 and 88, where float32 ends, it stays what it is there.

@@ -272,7 +272,7 @@ impl Worker {
         let mut out = Vec::with_capacity(records.len());
         let failures = self.chain.run_rows(records, shape, len, &mut out);
         refuse_failures(failures, 0, refused);
-        refuse_not_finite(&out, len, "result", refused);
+        refuse_not_finite(&out, len, "result", 0, refused);
         Ok(fixed_column(len, out)?)
     }
 

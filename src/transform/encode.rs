@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::image::PixelFormat;
 use crate::model::port::values;
-use crate::model::session::{Chain, slice_rows};
+use crate::model::session::Chain;
 use crate::model::{Model, Pass, same_layout};
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 
@@ -161,7 +161,8 @@ impl TransformPlan for Encode {
             // A network in one piece has no decoder: what it gives is the reconstruction.
             _ => plan.model.parts(Pass::Decode).map(|_| plan.model.chain(Pass::Decode)).transpose()?,
         };
-        Ok(Box::new(Worker { plan: Arc::clone(plan), encoder: plan.model.chain(Pass::Encode)?, decoder }))
+        let encoder = plan.model.chain(Pass::Encode)?;
+        Ok(Box::new(Worker { plan: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
     }
 
     fn model(&self) -> Option<&str> {
@@ -187,6 +188,8 @@ struct Worker {
     plan: Arc<Plan>,
     encoder: Chain,
     decoder: Option<Chain>,
+    /// The reconstructions of a slice.
+    decoded: Vec<f32>,
 }
 
 impl Transform for Worker {
@@ -197,19 +200,14 @@ impl Transform for Worker {
         let records = fixed_values(batch.records.column(plan.column))
             .ok_or_else(|| StageError::Other("the column holds no tensors, against the plan".to_owned()))?;
         let mut refused = Refused::default();
-        let mut codes = Vec::with_capacity(batch.records.num_rows() * plan.code);
-        let failures = self.encoder.run_rows(records, &plan.row, plan.code, &mut codes);
-        refuse_failures(failures, 0, &mut refused);
-        refuse_not_finite(&codes, plan.code, "code", &mut refused);
-        let mut added = Vec::new();
+        let Results { codes, errors, reconstructions } = self.run(records, batch.records.num_rows(), &mut refused);
+        let mut added = vec![fixed_column(plan.code, codes)?];
         if plan.reconstruct != Reconstruct::No {
-            let (errors, kept) = self.reconstruct(records, &codes, &mut refused);
             added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);
-            if plan.reconstruct == Reconstruct::Keep {
-                added.push(fixed_column(values(&plan.row).unwrap_or_default(), kept)?);
-            }
         }
-        added.insert(0, fixed_column(plan.code, codes)?);
+        if plan.reconstruct == Reconstruct::Keep {
+            added.push(fixed_column(values(&plan.row).unwrap_or_default(), reconstructions)?);
+        }
         let kept = plan.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
         refused.leave_out(batch.with_records(records), rejects)
@@ -251,38 +249,64 @@ impl Worker {
         }
     }
 
-    /// The error of each record, and, where it is kept, its reconstruction. Decodes slice after slice, so that what is
-    /// not kept takes little memory.
-    fn reconstruct(&mut self, records: &[f32], codes: &[f32], refused: &mut Refused) -> (Vec<f32>, Vec<f32>) {
-        let plan = &self.plan;
+    /// Carries records through the model slice after slice, so that each is in the cache from its code to its error, and
+    /// that reconstructions which are not kept take little memory.
+    fn run(&mut self, records: &[f32], rows: usize, refused: &mut Refused) -> Results {
+        let plan = Arc::clone(&self.plan);
         let len = values(&plan.row).unwrap_or_default().max(1);
-        let keep = plan.reconstruct == Reconstruct::Keep;
-        let rows = slice_rows(len);
-        let (mut errors, mut kept, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
-        for (slice, (records, codes)) in records.chunks(rows * len).zip(codes.chunks(rows * plan.code)).enumerate() {
-            decoded.clear();
-            match &mut self.decoder {
-                Some(decoder) => {
-                    let failures = decoder.run_rows(codes, &[plan.code], len, &mut decoded);
-                    refuse_failures(failures, slice * rows, refused);
-                }
-                None => decoded.extend_from_slice(codes),
+        let slice_rows = self.encoder.slice_rows(len);
+        let mut results = Results { codes: Vec::with_capacity(rows * plan.code), ..Results::default() };
+        for (slice, records) in records.chunks(slice_rows * len).enumerate() {
+            let (first, start) = (slice * slice_rows, results.codes.len());
+            let failures = self.encoder.run_rows(records, &plan.row, plan.code, &mut results.codes);
+            refuse_failures(failures, first, refused);
+            let codes = &results.codes[start..];
+            refuse_not_finite(codes, plan.code, "code", first, refused);
+            if plan.reconstruct != Reconstruct::No {
+                self.decode(codes, records, first, refused);
+                self.compare(records, first, &mut results.errors, refused);
             }
-            let pairs = records.chunks_exact(len).zip(decoded.chunks_exact(len));
-            for (target, output) in pairs {
-                let error = plan.model.loss().error(target, output) as f32;
-                if !error.is_finite() {
-                    let reason = "the reconstruction error is not finite".to_owned();
-                    refused.add(errors.len(), (RejectCode::NotFinite, reason));
-                }
-                errors.push(error);
-            }
-            if keep {
-                kept.extend_from_slice(&decoded);
+            if plan.reconstruct == Reconstruct::Keep {
+                results.reconstructions.extend_from_slice(&self.decoded);
             }
         }
-        (errors, kept)
+        results
     }
+
+    /// Decodes a slice into `self.decoded`.
+    fn decode(&mut self, codes: &[f32], records: &[f32], first: usize, refused: &mut Refused) {
+        let len = values(&self.plan.row).unwrap_or_default().max(1);
+        self.decoded.clear();
+        self.decoded.reserve(records.len());
+        match &mut self.decoder {
+            Some(decoder) => {
+                let failures = decoder.run_rows(codes, &[self.plan.code], len, &mut self.decoded);
+                refuse_failures(failures, first, refused);
+            }
+            None => self.decoded.extend_from_slice(codes),
+        }
+    }
+
+    /// Adds the error of each record of a slice that is decoded.
+    fn compare(&self, records: &[f32], first: usize, errors: &mut Vec<f32>, refused: &mut Refused) {
+        let (loss, len) = (self.plan.model.loss(), values(&self.plan.row).unwrap_or_default().max(1));
+        for (row, (target, output)) in records.chunks_exact(len).zip(self.decoded.chunks_exact(len)).enumerate() {
+            let error = loss.error(target, output) as f32;
+            if !error.is_finite() {
+                let reason = "the reconstruction error is not finite".to_owned();
+                refused.add(first + row, (RejectCode::NotFinite, reason));
+            }
+            errors.push(error);
+        }
+    }
+}
+
+/// What comes of a batch, record after record.
+#[derive(Default)]
+struct Results {
+    codes: Vec<f32>,
+    errors: Vec<f32>,
+    reconstructions: Vec<f32>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the transforms that run a model share: the column that fits it, and the rows that may go in.
 
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
 
 use super::columns::{Refused, TensorRows, find_tensor};
@@ -7,8 +8,9 @@ use crate::batch::{Batch, RejectCode, Rejects};
 use crate::error::{Fault, StageError};
 use crate::image::format::PixelFormat;
 use crate::model::Model;
+use crate::model::port::values;
 use crate::model::session::Failure;
-use crate::tensor::{TensorShape, tensor_field, variable_field, vector_field};
+use crate::tensor::{TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field};
 
 /// The tensor column that an option names, or the only one that fits.
 ///
@@ -70,6 +72,12 @@ pub(super) fn usable(
     rejects: &mut Rejects,
     check: impl Fn(&[usize]) -> Result<(), String>,
 ) -> Result<Batch, StageError> {
+    if let TensorShape::Fixed(row) = shape
+        && all_usable(batch.records.column(column), row)
+        && check(row).is_ok()
+    {
+        return Ok(batch);
+    }
     let mut refused = Refused::default();
     let rows = TensorRows::new(&batch, column, shape);
     for row in 0..batch.records.num_rows() {
@@ -78,7 +86,7 @@ pub(super) fn usable(
             Ok((values, shape)) => {
                 if let Err(reason) = check(&shape) {
                     refused.add(row, (RejectCode::Mismatch, reason));
-                } else if values.iter().any(|value| !value.is_finite()) {
+                } else if !all_finite(values) {
                     let name = batch.records.schema_ref().field(column).name();
                     refused.add(row, (RejectCode::NotFinite, format!("`{name}` holds a value that is not finite")));
                 }
@@ -88,6 +96,14 @@ pub(super) fn usable(
     refused.leave_out(batch, rejects)
 }
 
+/// What is usually so, found at once and not row by row: tensors of one shape, without a null, and all of them finite.
+fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
+    let Some(list) = column.as_fixed_size_list_opt() else { return false };
+    let whole = list.null_count() == 0 && list.values().null_count() == 0;
+    let len = values(row).map(|len| len * list.len());
+    whole && fixed_values(column).is_some_and(|values| Some(values.len()) == len && all_finite(values))
+}
+
 /// Refuses the rows on which the model failed.
 pub(super) fn refuse_failures(failures: Vec<Failure>, first: usize, refused: &mut Refused) {
     for Failure { row, reason } in failures {
@@ -95,11 +111,16 @@ pub(super) fn refuse_failures(failures: Vec<Failure>, first: usize, refused: &mu
     }
 }
 
-/// Refuses the rows of which the model made something that is not finite; `len` values a row.
-pub(super) fn refuse_not_finite(values: &[f32], len: usize, what: &str, refused: &mut Refused) {
+/// Refuses the rows of which the model made something that is not finite; `len` values a row, `first` the
+/// place of the first one.
+pub(super) fn refuse_not_finite(values: &[f32], len: usize, what: &str, first: usize, refused: &mut Refused) {
+    if all_finite(values) {
+        return;
+    }
     for (row, values) in values.chunks_exact(len.max(1)).enumerate() {
-        if values.iter().any(|value| !value.is_finite()) {
-            refused.add(row, (RejectCode::NotFinite, format!("the model gave a {what} that is not finite")));
+        if !all_finite(values) {
+            let reason = format!("the model gave a {what} that is not finite");
+            refused.add(first + row, (RejectCode::NotFinite, reason));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::batch::RejectCode;
 use crate::image::format::{Layout, PixelFormat};
 use crate::model::port::values;
-use crate::model::session::{Chain, slice_rows};
+use crate::model::session::Chain;
+use crate::tensor::all_finite;
 
 /// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in pixels.
 pub(crate) const TILE: usize = 256;
@@ -93,7 +94,7 @@ impl Tiling {
         let tiles: Vec<(usize, usize)> =
             (0..images.len()).flat_map(|image| (0..self.count()).map(move |tile| (image, tile))).collect();
         let (mut given, mut made) = (Vec::new(), Vec::new());
-        for tiles in tiles.chunks(slice_rows(len)) {
+        for tiles in tiles.chunks(chain.slice_rows(len)) {
             given.clear();
             made.clear();
             tiles.iter().for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut given));
@@ -101,7 +102,7 @@ impl Tiling {
                 refuse(tiles[failure.row].0, RejectCode::Model, failure.reason);
             }
             for (&(image, tile), values) in tiles.iter().zip(made.chunks_exact(len)) {
-                if values.iter().any(|value| !value.is_finite()) {
+                if !all_finite(values) {
                     let reason = "the model gave a result that is not finite".to_owned();
                     refuse(image, RejectCode::NotFinite, reason);
                 }
@@ -167,19 +168,21 @@ impl Axis {
             let span = Span { range: 0..len, weights: vec![1.0; len] };
             return Self { side: len.next_multiple_of(cut.multiple), spans: vec![span] };
         }
-        let step = cut.tile - cut.overlap;
-        let count = (len - cut.overlap).div_ceil(step);
-        let ramp = |at: usize| (at + 1).min(cut.tile - at).min(cut.overlap + 1) as f32;
-        let starts: Vec<usize> = (0..count).map(|tile| (tile * step).min(len - cut.tile)).collect();
+        let count = (len - cut.overlap).div_ceil(cut.tile - cut.overlap);
+        // As many tiles as the greatest side asks for, but no larger than they must be: what overlaps is computed twice.
+        let side = (len + (count - 1) * cut.overlap).div_ceil(count).next_multiple_of(cut.multiple);
+        let step = side - cut.overlap;
+        let ramp = |at: usize| (at + 1).min(side - at).min(cut.overlap + 1) as f32;
+        let starts: Vec<usize> = (0..count).map(|tile| (tile * step).min(len - side)).collect();
         let mut sums = vec![0.0_f32; len];
         for start in &starts {
-            sums[*start..start + cut.tile].iter_mut().enumerate().for_each(|(at, sum)| *sum += ramp(at));
+            sums[*start..start + side].iter_mut().enumerate().for_each(|(at, sum)| *sum += ramp(at));
         }
         let spans = starts.into_iter().map(|start| {
-            let weights = (0..cut.tile).map(|at| ramp(at) / sums[start + at]).collect();
-            Span { range: start..start + cut.tile, weights }
+            let weights = (0..side).map(|at| ramp(at) / sums[start + at]).collect();
+            Span { range: start..start + side, weights }
         });
-        Self { side: cut.tile, spans: spans.collect() }
+        Self { side, spans: spans.collect() }
     }
 }
 
@@ -215,9 +218,9 @@ mod tests {
             assert_eq!(there_and_back(layout, 16, 16, cut), (1, (16, 16)));
             assert_eq!(there_and_back(layout, 5, 7, cut), (1, (8, 8)));
             assert_eq!(there_and_back(layout, 1, 1, cut), (1, (4, 4)));
-            assert_eq!(there_and_back(layout, 17, 40, cut), (6, (16, 16)));
+            assert_eq!(there_and_back(layout, 17, 40, cut), (6, (12, 16)));
             assert_eq!(there_and_back(layout, 100, 3, cut), (8, (16, 4)));
-            assert_eq!(there_and_back(layout, 33, 33, Cut { overlap: 0, ..cut }), (9, (16, 16)));
+            assert_eq!(there_and_back(layout, 33, 33, Cut { overlap: 0, ..cut }), (9, (12, 12)));
         }
     }
 

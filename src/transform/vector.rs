@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 
 use super::columns::{Refusal, Refused};
 use crate::batch::RejectCode;
 use crate::error::StageError;
+use crate::machine::wide;
 
 /// A column that goes into the vector.
 #[derive(Debug, Clone)]
@@ -51,16 +53,71 @@ impl Column {
         (list.null_count() > 0).then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
     }
 
-    /// The values as float64, `len` a row; the rows are known to be complete.
-    pub(super) fn values(&self, column: &ArrayRef) -> Result<ArrayRef, StageError> {
-        if !self.list {
-            return Ok(cast(column, &DataType::Float64)?);
-        }
-        let item = Arc::new(Field::new_list_field(DataType::Float64, true));
-        // The plan bounds the length by what an `i32` holds.
-        let lists = cast(column, &DataType::FixedSizeList(item, i32::try_from(self.len).unwrap_or(i32::MAX)))?;
-        Ok(Arc::clone(lists.as_fixed_size_list().values()))
+    /// The values, `len` a row; the rows are known to be complete.
+    pub(super) fn values(&self, column: &ArrayRef) -> Result<Values, StageError> {
+        let values = if self.list {
+            let fixed = column.as_fixed_size_list_opt().filter(|list| list.value_type() == DataType::Float32);
+            match fixed {
+                Some(list) => Arc::clone(list.values()),
+                None => {
+                    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+                    // The plan bounds the length by what an `i32` holds.
+                    let len = i32::try_from(self.len).unwrap_or(i32::MAX);
+                    let lists = cast(column, &DataType::FixedSizeList(item, len))?;
+                    Arc::clone(lists.as_fixed_size_list().values())
+                }
+            }
+        } else {
+            Arc::clone(column)
+        };
+        Ok(match values.as_primitive_opt::<Float32Type>() {
+            Some(values) => Values::Float32(values.values().clone()),
+            None => Values::Float64(cast(&values, &DataType::Float64)?.as_primitive::<Float64Type>().values().clone()),
+        })
     }
+
+    /// All rows of a column that is the whole vector, scaled as [`Column::write`] does.
+    pub(super) fn scaled(&self, values: &Values, affine: &[(f64, f64)]) -> Vec<f32> {
+        match values {
+            Values::Float32(values) => wide(|| self.scaled_from(values, affine)),
+            Values::Float64(values) => wide(|| self.scaled_from(values, affine)),
+        }
+    }
+
+    #[inline(always)]
+    fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)]) -> Vec<f32> {
+        let mut vectors = Vec::with_capacity(values.len());
+        for row in values.chunks_exact(self.len) {
+            let scaled = row.iter().zip(affine).map(|(&value, (scale, offset))| (value.into() * scale + offset) as f32);
+            vectors.extend(scaled);
+        }
+        vectors
+    }
+
+    /// Writes a column's rows into the block of vectors that begins at row `first`, scaled; `affine` holds scale and offset
+    /// of each of its values. Counts in float64, and rounds once.
+    pub(super) fn write(&self, values: &Values, affine: &[(f64, f64)], first: usize, width: usize, block: &mut [f32]) {
+        match values {
+            Values::Float32(values) => wide(|| self.write_from(&values[first * self.len..], affine, width, block)),
+            Values::Float64(values) => wide(|| self.write_from(&values[first * self.len..], affine, width, block)),
+        }
+    }
+
+    #[inline(always)]
+    fn write_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)], width: usize, block: &mut [f32]) {
+        let vectors = block.chunks_exact_mut(width).map(|vector| &mut vector[self.start..self.start + self.len]);
+        for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
+            for ((to, &value), (scale, offset)) in vector.iter_mut().zip(row).zip(affine) {
+                *to = (value.into() * scale + offset) as f32;
+            }
+        }
+    }
+}
+
+/// What a column gives, without nulls.
+pub(super) enum Values {
+    Float32(ScalarBuffer<f32>),
+    Float64(ScalarBuffer<f64>),
 }
 
 /// Whether any value in a column of lists is null.

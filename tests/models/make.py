@@ -132,3 +132,12 @@ save(
     [("y", FLOAT, gray)],
     [("scales", np.array([1, 1, 2, 2], np.float32))],
 )
+
+# The sums of two neighbouring features, in halves of the width throughout.
+save(
+    "float16",
+    [node("MatMul", ["x", "w"], ["y"])],
+    [("x", TensorProto.FLOAT16, ["batch", 4])],
+    [("y", TensorProto.FLOAT16, ["batch", 2])],
+    [("w", pairs.astype(np.float16))],
+)

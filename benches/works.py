@@ -1,0 +1,205 @@
+"""What is measured: the works of compare.py, with their inputs, models and pipelines."""
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+BENCH = REPOSITORY / ".bench"
+PYTHON = BENCH / "peers/bin/python"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """`kind` is how the programs call it: `images` to latents, `records` to latents and errors, `denoise` images."""
+
+    what: str
+    kind: str
+    count: int
+    #: Images: width and height as they lie on disk, and the side that they are resized to.
+    size: tuple[int, int] = (0, 0)
+    side: int = 0
+    mode: str = "rgb"
+    #: A shipped model, or one that is made here (MODELS).
+    model: str = ""
+    #: Records: one column of lists, or so many of numbers.
+    columns: int = 1
+
+
+WORKS = {
+    "photos": Work("481x321 JPEG to 64x64, convolutional encoder", "images", 4000, (481, 321), 64, model="photo-ae"),
+    "large": Work("1920x1280 JPEG to 224x224, convolutional encoder", "images", 400, (1920, 1280), 224, model="bench-large"),
+    "small": Work("28x28 PNG, convolutional encoder", "images", 60_000, (28, 28), 28, "gray", "fashion-conv"),
+    "records": Work("128 float32 in a list, dense autoencoder with its error", "records", 5_000_000, model="bench-list"),
+    "columns": Work("128 columns of float32, dense autoencoder with its error", "records", 5_000_000, model="bench-columns", columns=128),
+    "denoise": Work("481x321 JPEG denoised to PNG, fully convolutional", "denoise", 60, (481, 321), model="photo-denoise-color"),
+}
+
+#: Models whose size matters here and whose weights don't: trained for a moment.
+DENSE = """
+kind = "deep"
+code_size = 32
+loss = "mse"
+[network]
+nodes = [96, 64]
+[training]
+epochs = 1
+batch_size = 512
+learning_rate = 0.001
+[input]
+type = "features"
+scaling = "standard"
+{columns}
+[data]
+validation = 0.05
+[[data.sources]]
+kind = "parquet"
+path = "{sample}"
+"""
+LARGE = """
+kind = "convolutional"
+code_size = 256
+loss = "mse"
+[network]
+channels = [16, 32, 48, 64, 64]
+[training]
+epochs = 1
+batch_size = 8
+learning_rate = 0.001
+[input]
+type = "image"
+size = [224, 224]
+channels = "rgb"
+[data]
+validation = 0.1
+[[data.sources]]
+kind = "synthetic"
+of = "images"
+records = 64
+size = [224, 224]
+"""
+
+
+def names(columns):
+    return ["x"] if columns == 1 else [f"x{place:03}" for place in range(columns)]
+
+
+def call(*command, **options):
+    subprocess.run([str(word) for word in command], check=True, **options)
+
+
+def make(place, *words):
+    """Makes an input once."""
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    call(PYTHON, HERE / "make_input.py", words[0], part, *words[1:])
+    part.rename(place)
+
+
+def model(work, binary):
+    """The folder of a work's model, which is trained first where it is not shipped."""
+    if not work.model.startswith("bench-"):
+        return REPOSITORY / "models" / work.model
+    folder = BENCH / work.model
+    if not (folder / "model.toml").exists():
+        sample = BENCH / f"data/sample-{work.columns}.parquet"
+        if work.kind == "records":
+            make(sample, "records", 65536, work.columns)
+        columns = "" if work.columns == 1 else f"columns = {names(work.columns)}"
+        text = LARGE if work.kind == "images" else DENSE.format(columns=columns, sample=sample)
+        spec = BENCH / f"{work.model}.toml"
+        spec.write_text(f'name = "{work.model}"\n{text}')
+        call(binary, "train", spec, "--restart", "--out", folder, stderr=subprocess.DEVNULL)
+    return folder
+
+
+def source(name, work, count, photos):
+    """Where a work's input lies; `photos`: a folder of photographs to take instead of made ones."""
+    if work.kind == "records":
+        file = BENCH / f"data/records-{work.columns}-{count}.parquet"
+        make(file, "records", count, work.columns)
+        return file
+    if photos and name == "photos":
+        folder = BENCH / f"data/{name}-given-{count}"
+        make(folder, "copies", count, photos)
+        return folder
+    width, height = work.size
+    folder = BENCH / f"data/{width}x{height}-{work.mode}-{count}"
+    make(folder, "images", count, width, height, work.mode)
+    return folder
+
+
+HEAD = """
+[models.m]
+path = "{model}"
+[stages.in]
+path = "{source}"
+"""
+RECORDS = """
+kind = "parquet"
+[stages.vectors]
+kind = "features"
+inputs = ["in"]
+model = "m"
+{columns}
+[stages.codes]
+kind = "encode"
+inputs = ["vectors"]
+model = "m"
+reconstruct = true
+[stages.out]
+kind = "parquet"
+inputs = ["codes"]
+path = "{out}"
+columns = ["row", "latent", "reconstruction_error"]
+"""
+IMAGES = """
+kind = "images"
+[stages.pixels]
+kind = "pixels"
+inputs = ["in"]
+model = "m"
+{draft}
+[stages.codes]
+kind = "encode"
+inputs = ["pixels"]
+model = "m"
+[stages.out]
+kind = "parquet"
+inputs = ["codes"]
+path = "{out}"
+columns = ["source", "row", "latent"]
+"""
+DENOISE = """
+kind = "images"
+[stages.pixels]
+kind = "pixels"
+inputs = ["in"]
+model = "m"
+[stages.denoised]
+kind = "denoise"
+inputs = ["pixels"]
+model = "m"
+[stages.out]
+kind = "images"
+inputs = ["denoised"]
+path = "{out}"
+"""
+
+
+def pipeline(work, place, folder, out, draft):
+    """The pipeline of a work, as its user would write it; `draft`: whether the program can decode JPEGs small."""
+    draft = "draft = true" if draft else ""
+    columns = 'columns = ["x"]' if work.columns == 1 else ""
+    stages = {"records": RECORDS, "images": IMAGES, "denoise": DENOISE}[work.kind]
+    return (HEAD + stages).format(model=folder, source=place, out=out, columns=columns, draft=draft)
+
+
+def words(work, place, folder, out):
+    """How the floor and the peers are called."""
+    rest = {"records": [work.columns], "images": [work.side, work.mode], "denoise": []}[work.kind]
+    return [work.kind, place, folder, out, *rest]
