@@ -1,5 +1,8 @@
 # Two commands do everything: `make demo` and `make test`.
 
+# What tests are built with, beside the defaults.
+FEATURES ?= object-store
+
 .PHONY: demo test bench chaos runtime checker build deploy-check
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
@@ -14,7 +17,7 @@ build: runtime
 
 # Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
 test: runtime checker
-	cargo test --locked --features object-store
+	cargo test --locked --features $(FEATURES)
 
 # Whole runs beside their floor and beside Python programs: one table. BENCH="--works photos --scale 0.2" for a quick look.
 bench: runtime

@@ -32,17 +32,26 @@ fn images(records: u32) -> String {
 }
 
 #[test]
-fn the_same_input_gives_the_same_files_whatever_the_workers() {
-    let [one, three] = ["1", "3"].map(|workers| {
+fn the_same_input_gives_the_same_files_whatever_the_workers_their_sessions_and_the_encoders() {
+    let groups = "stages.out.row_group.records=20";
+    let ways: [&[&str]; 4] = [
+        &["--workers", "1"],
+        &["--workers", "3"],
+        &["--workers", "3", "--set", "runtime.sessions=shared"],
+        &["--workers", "2", "--set", "stages.out.row_group.encoders=2"],
+    ];
+    let [one, others @ ..] = ways.map(|way| {
         let folder = tempfile::tempdir().unwrap();
-        let (output, summary) = run(folder.path(), &images(300), &["--workers", workers]);
+        let (output, summary) = run(folder.path(), &images(300), &[way, &["--set", groups]].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!((&summary["records"], &summary["rejects"]), (&300.into(), &0.into()));
         let files = data_files(&folder.path().join("out")).into_iter();
         files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
     });
     assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
-    assert!(one == three, "files differ");
+    for (way, other) in ways[1..].iter().zip(&others) {
+        assert!(one == *other, "{way:?}: files differ");
+    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod notices;
 mod npz;
 mod parquet;
 mod parquet_pages;
+mod parquet_rows;
 mod present;
 mod record_files;
 pub mod rejects;

@@ -5,11 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
     ParquetStatisticsPolicy, RowGroupMetaData,
@@ -27,6 +23,7 @@ use crate::source::files::{self, InputFile};
 use crate::source::image_column::{ImageColumn, Images};
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
+use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source, SourceConfig, with_origin};
 use crate::store::Input;
@@ -265,16 +262,18 @@ impl Opened<'_> {
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
         }
-        let reader = guarded(|| self.reader(place, start - rows.start..rows.end - rows.start, step));
-        let mut reader = match reader {
-            Ok(reader) => reader,
-            Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
-        };
+        let group = Group { input: &self.input, metadata: &self.metadata, place, columns: self.places };
+        let mut opened = guarded(|| Rows::open(group, start - rows.start..rows.end - rows.start, step));
         while start < rows.end {
-            let next = guarded(|| reader.next().transpose());
+            let next = opened.as_mut().map_err(|refusal| refusal.clone());
+            let next = next.and_then(|reader| guarded(|| reader.next(step.min(rows.end - start))));
             let batch = match next {
-                Ok(Some(batch)) if batch.num_rows() > 0 => batch,
-                Ok(_) => {
+                Ok(Next::Rows(batch)) => batch,
+                Ok(Next::Irregular) => {
+                    opened = guarded(|| Rows::plain(group, start - rows.start..rows.end - rows.start, step));
+                    continue;
+                }
+                Ok(Next::End) => {
                     let what = "the row group ends before the rows that it declares".to_owned();
                     return output.refuse(start..rows.end, RejectCode::Truncated, what);
                 }
@@ -328,25 +327,6 @@ impl Opened<'_> {
         Ok(all)
     }
 
-    /// A decoder of the rows `part` of a row group, `step` at a time.
-    fn reader(
-        &self,
-        group: usize,
-        part: Range<u64>,
-        step: u64,
-    ) -> Result<ParquetRecordBatchReader, parquet::errors::ParquetError> {
-        let input = self.input.try_clone()?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), self.places.iter().copied());
-        let size = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
-        let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(size(step));
-        if part.start == 0 {
-            return builder.build();
-        }
-        let selectors = vec![RowSelector::skip(size(part.start)), RowSelector::select(size(part.end - part.start))];
-        builder.with_row_selection(RowSelection::from(selectors)).build()
-    }
-
     fn send(&self, batch: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
         let planned = self.parquet.columns.iter().map(|field| field.name());
         let columns: Option<Vec<_>> = planned.map(|name| batch.column_by_name(name).cloned()).collect();
@@ -383,8 +363,10 @@ mod tests {
     use std::fs::File;
     use std::path::Path;
 
-    use arrow::array::{ArrayRef, AsArray, BinaryArray, Float32Array, Int64Array, StringArray, StructArray};
-    use arrow::datatypes::{DataType, Field, Int64Type, UInt64Type};
+    use arrow::array::{
+        ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, StringArray, StructArray,
+    };
+    use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, UInt64Type};
     use parquet::arrow::ArrowWriter;
     use parquet::file::properties::WriterProperties;
     use serde_json::json;
@@ -449,6 +431,41 @@ mod tests {
             assert_eq!(records(&several), records(&one), "{readers}");
             assert_eq!(rejects(&several), rejects(&one), "{readers}");
         }
+    }
+
+    #[test]
+    fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = (0..750).map(|place| place as f32).collect();
+        let vectors = fixed_column(3, values.clone()).unwrap();
+        write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250)), ("x", vectors)], 100);
+        for columns in [json!(["x"]), json!(["n", "x"])] {
+            let options = json!({ "path": folder.path(), "columns": columns });
+            let all = read::<Config>(options.clone(), 30);
+            assert_eq!(ranges(&all).len(), 10);
+            let whole = records(&all);
+            let vectors = whole["x"].as_fixed_size_list();
+            assert_eq!(vectors.values().as_primitive::<Float32Type>().values(), &values[..]);
+            assert_eq!(whole["row"].as_primitive::<UInt64Type>().values(), &(0..250).collect::<Vec<u64>>()[..]);
+            for done in [1, 4, 6] {
+                let progress = progress_of(&all[..done]);
+                let rest = drain(plan::<Config>(options.clone(), 30).unwrap(), &progress).unwrap();
+                assert_eq!(records(&rest), records(&all[done..]), "{done}");
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_with_nulls_come_with_their_nulls() {
+        let folder = tempfile::tempdir().unwrap();
+        let some = |row: i32| (row != 57).then(|| vec![Some(row as f32), (row != 81).then_some(0.5)]);
+        let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..120).map(some), 2);
+        let expected = vectors.clone();
+        write(&folder.path().join("a.parquet"), vec![("x", Arc::new(vectors))], 100);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 20);
+        assert_eq!(ranges(&batches), [0..20, 20..40, 40..60, 60..80, 80..100, 100..120]);
+        let all = records(&batches);
+        assert_eq!(all["x"].as_fixed_size_list().iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -492,6 +492,12 @@ mod tests {
         assert_eq!(only(json!({ "size": [100_000, 100_000] })), ("size".to_owned(), huge.to_owned()));
         let unfitted = "images that keep their own size are not fitted; remove `fit`";
         assert_eq!(only(json!({ "size": "original", "fit": "pad" })), ("fit".to_owned(), unfitted.to_owned()));
+        let whole = "images that keep their own size are decoded whole; remove `draft`";
+        assert_eq!(only(json!({ "size": "original", "draft": true })), ("draft".to_owned(), whole.to_owned()));
+        if !draft::AVAILABLE {
+            let unable = "this build has no decoder that can; remove `draft`, or build with `--features turbojpeg`";
+            assert_eq!(only(json!({ "size": [1, 1], "draft": true })), ("draft".to_owned(), unable.to_owned()));
+        }
         assert_eq!(only(json!({ "size": [1, 1], "mean": [0.5] })).1, "`mean` has 1 values for 3 channels");
         let text = "column `source` holds Utf8, not the bytes of encoded images";
         assert_eq!(only(json!({ "size": [1, 1], "column": "source" })).1, text);
