@@ -126,9 +126,9 @@ mod turbo {
                     let least = whole.width.min(whole.height).div_ceil(by);
                     assert_eq!(pixels.width.min(pixels.height), least, "orientation {exif}, {size:?}");
                     for fit in [Fit::Stretch, Fit::Crop, Fit::Pad] {
-                        let mut resizers = [(); 2].map(|()| Resizer::new(size.0, size.1, fit));
-                        let expected = resizers[0].resize(&whole).unwrap();
-                        let worst = worst(resizers[1].resize_area(&pixels, area).unwrap(), expected);
+                        let [mut one, mut other] = [(); 2].map(|()| Resizer::new(size.0, size.1, fit));
+                        let expected = one.resize(&whole).unwrap();
+                        let worst = worst(other.resize_area(&pixels, area).unwrap(), expected);
                         assert!(worst <= 3, "orientation {exif}, {size:?}, {fit:?}: off by {worst}");
                     }
                 }
@@ -140,9 +140,9 @@ mod turbo {
             let bytes = jpeg(400, 300, 1);
             let (pixels, area) = draft(&bytes, Channels::Gray, u64::MAX, (32, 32)).unwrap();
             let whole = decode(&bytes, Channels::Gray, u64::MAX).unwrap();
-            let mut resizers = [(); 2].map(|()| Resizer::new(32, 32, Fit::Stretch));
-            let expected = resizers[0].resize(&whole).unwrap();
-            assert!(worst(resizers[1].resize_area(&pixels, area).unwrap(), expected) <= 3);
+            let [mut one, mut other] = [(); 2].map(|()| Resizer::new(32, 32, Fit::Stretch));
+            let expected = one.resize(&whole).unwrap();
+            assert!(worst(other.resize_area(&pixels, area).unwrap(), expected) <= 3);
         }
 
         #[test]
