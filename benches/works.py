@@ -176,6 +176,8 @@ columns = ["source", "row", "latent"]
 """
 DENOISE = """
 kind = "images"
+# Few images, and each takes long: small batches, so that all workers have some.
+batch = {{ records = 2 }}
 [stages.pixels]
 kind = "pixels"
 inputs = ["in"]

@@ -168,19 +168,23 @@ impl Axis {
             let span = Span { range: 0..len, weights: vec![1.0; len] };
             return Self { side: len.next_multiple_of(cut.multiple), spans: vec![span] };
         }
-        let count = (len - cut.overlap).div_ceil(cut.tile - cut.overlap);
+        let overlap = cut.overlap.next_multiple_of(cut.multiple).min(cut.tile - cut.multiple);
+        let count = (len - overlap).div_ceil(cut.tile - overlap);
         // As many tiles as the greatest side asks for, but no larger than they must be: what overlaps is computed twice.
-        let side = (len + (count - 1) * cut.overlap).div_ceil(count).next_multiple_of(cut.multiple);
-        let step = side - cut.overlap;
-        let ramp = |at: usize| (at + 1).min(side - at).min(cut.overlap + 1) as f32;
-        let starts: Vec<usize> = (0..count).map(|tile| (tile * step).min(len - side)).collect();
+        let side = (len + (count - 1) * overlap).div_ceil(count).next_multiple_of(cut.multiple);
+        // Tiles begin where the image does, or multiples behind: a network that takes pixels in blocks then sees the same
+        // blocks as in the whole image. So the last one may reach beyond, and is padded as the image would be.
+        let starts: Vec<usize> = (0..count).map(|tile| tile * (side - overlap)).collect();
+        let ramp = |at: usize| (at + 1).min(side - at).min(overlap + 1) as f32;
+        let covered = |start: usize| start..len.min(start + side);
         let mut sums = vec![0.0_f32; len];
-        for start in &starts {
-            sums[*start..start + side].iter_mut().enumerate().for_each(|(at, sum)| *sum += ramp(at));
+        for &start in &starts {
+            sums[covered(start)].iter_mut().enumerate().for_each(|(at, sum)| *sum += ramp(at));
         }
         let spans = starts.into_iter().map(|start| {
-            let weights = (0..side).map(|at| ramp(at) / sums[start + at]).collect();
-            Span { range: start..start + side, weights }
+            let range = covered(start);
+            let weights = range.clone().map(|pixel| ramp(pixel - start) / sums[pixel]).collect();
+            Span { range, weights }
         });
         Self { side, spans: spans.collect() }
     }
