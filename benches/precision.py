@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import time
 
-from works import BENCH, HERE, PYTHON, REPOSITORY, call
+from works import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, pipeline
 
 MAKE = """
 import pathlib, sys, numpy, onnx
@@ -43,27 +43,6 @@ quantize_static(out / "prepared.onnx", out / "int8.onnx", Calibration(), quant_f
 onnx.save(convert_float_to_float16(model), out / "float16.onnx")
 """
 
-PIPELINE = """
-[models.m]
-encoder = "{encoder}"
-[stages.in]
-kind = "images"
-path = "{images}"
-[stages.pixels]
-kind = "pixels"
-inputs = ["in"]
-model = "m"
-[stages.codes]
-kind = "encode"
-inputs = ["pixels"]
-model = "m"
-[stages.out]
-kind = "parquet"
-inputs = ["codes"]
-path = "{out}"
-columns = ["source", "latent"]
-"""
-
 COMPARE = """
 import sys, numpy, pyarrow.dataset
 def latents(place):
@@ -81,7 +60,7 @@ print(f"{change:>10.4f}{100 * same:>11.1f} %")
 
 
 def run(encoder, images, out):
-    (BENCH / "precision.toml").write_text(PIPELINE.format(encoder=encoder, images=images, out=out))
+    (BENCH / "precision.toml").write_text(pipeline(WORKS["photos"], images, encoder, out, draft=False))
     shutil.rmtree(out, ignore_errors=True)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     call(REPOSITORY / "target/release/latentflow", "run", BENCH / "precision.toml", "--summary", "none", stderr=subprocess.DEVNULL)

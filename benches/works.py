@@ -135,7 +135,7 @@ def source(name, work, count, photos):
 
 HEAD = """
 [models.m]
-path = "{model}"
+{key} = "{model}"
 [stages.in]
 path = "{source}"
 """
@@ -194,11 +194,13 @@ path = "{out}"
 
 
 def pipeline(work, place, folder, out, draft):
-    """The pipeline of a work, as its user would write it; `draft`: whether the program can decode JPEGs small."""
+    """The pipeline of a work, as its user would write it. `folder`: its model, or an encoder's file; `draft`: whether the
+    program can decode JPEGs small."""
+    key = "encoder" if pathlib.Path(folder).is_file() else "path"
     draft = "draft = true" if draft else ""
     columns = 'columns = ["x"]' if work.columns == 1 else ""
     stages = {"records": RECORDS, "images": IMAGES, "denoise": DENOISE}[work.kind]
-    return (HEAD + stages).format(model=folder, source=place, out=out, columns=columns, draft=draft)
+    return (HEAD + stages).format(key=key, model=folder, source=place, out=out, columns=columns, draft=draft)
 
 
 def words(work, place, folder, out):

@@ -32,8 +32,8 @@ fn keep_use_private() {
     }
 }
 
-/// Has glibc keep what batches free for the batches to come: by default it hands the end of each thread's memory back as soon
-/// as 128 KiB of it are free, and fetches it again, page by page. Who has set how it is to be, has decided.
+/// Has glibc keep what batches free for the batches to come: by default it hands back what is free at the end of a thread's
+/// memory as soon as that is twice a batch or so, and fetches it again, page by page. Who has set how it is to be, has decided.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "there is no other way to tell the C library")]
 fn keep_memory() {

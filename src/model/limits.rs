@@ -1,6 +1,6 @@
 //! How much goes into one call of a session.
 
-use crate::model::spec::{Provider, RuntimeSpec};
+use crate::model::spec::RuntimeSpec;
 
 /// What goes into one call at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,10 @@ const DEVICE_VALUES: usize = 512 * 3 * 64 * 64;
 impl CallLimits {
     /// What the pipeline says, or what suits who computes.
     pub fn of(runtime: &RuntimeSpec) -> Self {
-        match (runtime.call_records, runtime.providers.first()) {
-            (Some(records), _) => Self { records: records.get(), values: usize::MAX },
-            (None, None | Some(Provider::Cpu)) => Self { records: OWN_RECORDS, values: OWN_VALUES },
-            (None, Some(_)) => Self { records: DEVICE_RECORDS, values: DEVICE_VALUES },
+        match runtime.call_records {
+            Some(records) => Self { records: records.get(), values: usize::MAX },
+            None if runtime.uses_device() => Self { records: DEVICE_RECORDS, values: DEVICE_VALUES },
+            None => Self { records: OWN_RECORDS, values: OWN_VALUES },
         }
     }
 

@@ -37,7 +37,7 @@ use port::{Port, values};
 use session::{Chain, Runner, Session};
 use shared::Shared;
 
-/// A model that was opened and understood. It holds no weights: sessions are made from it, one per worker.
+/// A model that was opened and understood. Sessions are made from it: one per worker, or one for all.
 pub struct Model {
     name: String,
     kind: String,
@@ -264,7 +264,10 @@ impl Model {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
-                Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(Shared::new(self.engine(part)?, limits)))),
+                Entry::Vacant(place) => {
+                    let shared = Shared::new(self.engine(part)?, limits, part.input.batch());
+                    Arc::clone(place.insert(Arc::new(shared)))
+                }
             };
             Runner::Shared(one)
         } else {
@@ -299,9 +302,8 @@ impl Model {
         if !self.runtime.shares_sessions() {
             return (weights, 0);
         }
-        let (parts, limits) = (self.every_part(), CallLimits::of(&self.runtime));
-        let calls = parts.map(|part| session::shared_bytes(limits, part.input.row_len(), part.input.batch()));
-        (0, weights + calls.sum::<u64>())
+        let calls = self.every_part().map(|part| session::shared_bytes(&self.runtime, &part.input));
+        (0, calls.fold(weights, u64::saturating_add))
     }
 
     fn every_part(&self) -> impl Iterator<Item = &Part> {

@@ -6,6 +6,7 @@ use crate::model::limits::CallLimits;
 use crate::model::onnx::Engine;
 use crate::model::port::{Port, values};
 use crate::model::shared::{Call, Shared};
+use crate::model::spec::RuntimeSpec;
 
 /// Values that a batch may have whose size the file fixes: 1 GiB of memory.
 const MAX_CALL_VALUES: usize = 1 << 28;
@@ -97,11 +98,13 @@ pub fn scratch_bytes(limits: CallLimits, len: usize, batch: Option<usize>) -> u6
     (rows as u64).saturating_mul(len as u64).saturating_mul((ACTIVATION_FACTOR * size_of::<f32>()) as u64)
 }
 
-/// Bytes that a session which workers share takes: a call that runs, one that is gathered, and what comes out.
-pub fn shared_bytes(limits: CallLimits, len: Option<usize>, batch: Option<usize>) -> u64 {
-    let len = len.unwrap_or(UNTOLD_VALUES);
+/// Bytes that a session which workers share takes here: a call that runs, one that is gathered, and what comes out; and
+/// what it computes with, unless that lies on a device.
+pub fn shared_bytes(runtime: &RuntimeSpec, input: &Port) -> u64 {
+    let (limits, len, batch) = (CallLimits::of(runtime), input.row_len().unwrap_or(UNTOLD_VALUES), input.batch());
     let rows = batch.unwrap_or_else(|| limits.rows(len));
-    (rows as u64).saturating_mul(len as u64).saturating_mul(3 * size_of::<f32>() as u64)
+    let staged = (rows as u64).saturating_mul(len as u64).saturating_mul(3 * size_of::<f32>() as u64);
+    if runtime.uses_device() { staged } else { staged.saturating_add(scratch_bytes(limits, len, batch)) }
 }
 
 /// Why a record does not go in.
@@ -129,9 +132,11 @@ impl Chain {
         Self { sessions }
     }
 
-    /// Records of `len` values that one call takes.
+    /// Records of `len` values to give at a time: what one call takes, or several whole ones where the file fixes their size.
     pub fn slice_rows(&self, len: usize) -> usize {
-        self.sessions.first().map_or(1, |session| session.limits.rows(len))
+        let rows =
+            |session: &Session| session.limits.rows(len).next_multiple_of(session.input.batch().unwrap_or(1).max(1));
+        self.sessions.first().map_or(1, rows)
     }
 
     /// Runs records through all sessions; as [`Session::run`].
@@ -186,7 +191,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::model::Pass;
-    use crate::model::RuntimeSpec;
     use crate::model::limits::OWN_RECORDS;
     use crate::model::spec::Sessions;
     use crate::model::testing::{open, open_with};
@@ -211,6 +215,13 @@ mod tests {
         let records: Vec<f32> = (0..16).map(|value| value as f32).collect();
         let codes = run("model = 'fixed_batch.onnx'", &records, &[4]).unwrap();
         assert_eq!(codes, [1.0, 5.0, 9.0, 13.0, 17.0, 21.0, 25.0, 29.0]);
+    }
+
+    #[test]
+    fn slices_hold_whole_batches_where_the_file_fixes_their_size() {
+        let rows = |written: &str| open(written).unwrap().chain(Pass::Encode).unwrap().slice_rows(4);
+        assert_eq!(rows("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'"), OWN_RECORDS);
+        assert_eq!(rows("model = 'fixed_batch.onnx'"), OWN_RECORDS.next_multiple_of(3));
     }
 
     #[test]

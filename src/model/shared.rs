@@ -23,6 +23,8 @@ pub struct Shared<E> {
     state: Mutex<State<E>>,
     changed: Condvar,
     limits: CallLimits,
+    /// Records of every call, where the file fixes that: then nothing can be gathered.
+    batch: Option<usize>,
 }
 
 struct State<E> {
@@ -56,10 +58,11 @@ struct Part {
 type Answer = Result<(Vec<usize>, Vec<f32>), String>;
 
 impl<E: Call> Shared<E> {
-    /// No more than `limits` say goes into a call, unless one caller alone gives more.
-    pub fn new(engine: E, limits: CallLimits) -> Self {
+    /// No more than `limits` say goes into a call, unless one caller alone gives more; and no other number than `batch`,
+    /// where the file fixes that.
+    pub fn new(engine: E, limits: CallLimits, batch: Option<usize>) -> Self {
         let state = State { engine: Some(engine), gathering: None };
-        Self { state: Mutex::new(state), changed: Condvar::new(), limits }
+        Self { state: Mutex::new(state), changed: Condvar::new(), limits, batch }
     }
 
     /// As [`Call::call`]; waits for its turn, and goes together with what others ask for meanwhile.
@@ -71,7 +74,7 @@ impl<E: Call> Shared<E> {
         let Some((&records, row)) = dims.split_first() else {
             return Err("a call without a dimension that counts its records".to_owned());
         };
-        let most = self.limits.rows(row.iter().product());
+        let most = self.batch.unwrap_or_else(|| self.limits.rows(row.iter().product()));
         let mut state = self.lock();
         while state.gathering.as_ref().is_some_and(|group| !group.has_room(row, records, most)) {
             state = self.wait_or_lead(state);
@@ -210,7 +213,7 @@ mod tests {
     fn device(most: usize) -> (Arc<Shared<Device>>, Receiver<usize>, Sender<()>) {
         let (begun, calls) = channel();
         let (allow, go) = channel();
-        (Arc::new(Shared::new(Device { begun, go }, limits(most))), calls, allow)
+        (Arc::new(Shared::new(Device { begun, go }, limits(most), None)), calls, allow)
     }
 
     type Asked = thread::JoinHandle<Result<Vec<f32>, String>>;
@@ -273,6 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn batches_whose_size_the_file_fixes_go_one_by_one() {
+        let ((begun, calls), (go, allowed)) = (channel(), channel());
+        let shared = Arc::new(Shared::new(Device { begun, go: allowed }, limits(64), Some(2)));
+        let first = ask(&shared, vec![1.0; 4]);
+        assert_eq!(calls.recv(), Ok(2));
+        let others = [ask(&shared, vec![2.0; 4]), ask(&shared, vec![3.0; 4])];
+        gathered(&shared, 1);
+        for _ in 0..3 {
+            go.send(()).unwrap();
+        }
+        assert_eq!(first.join().unwrap(), Ok(vec![2.0; 2]));
+        assert_eq!(others.map(|other| other.join().unwrap()), [Ok(vec![4.0; 2]), Ok(vec![6.0; 2])]);
+        assert_eq!(calls.iter().take(2).collect::<Vec<_>>(), [2, 2]);
+    }
+
+    #[test]
     fn who_gives_what_it_fails_on_fails_alone() {
         let (shared, calls, go) = device(8);
         let first = ask(&shared, vec![1.0, 2.0]);
@@ -304,7 +323,7 @@ mod tests {
                 Ok(dims[1..].to_vec())
             }
         }
-        let (shared, begin) = (Arc::new(Shared::new(Echo, limits(64))), Arc::new(Barrier::new(8)));
+        let (shared, begin) = (Arc::new(Shared::new(Echo, limits(64), None)), Arc::new(Barrier::new(8)));
         let threads = (0..8).map(|number: usize| {
             let (shared, begin) = (Arc::clone(&shared), Arc::clone(&begin));
             thread::spawn(move || {

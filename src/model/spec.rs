@@ -81,7 +81,7 @@ pub struct RuntimeSpec {
     /// Whether each worker has a session of its own, or all share one, which computes for several of them at a time.
     /// Default: shared where the first provider is not `cpu`; then there are two workers per core, since half of them wait.
     pub sessions: Option<Sessions>,
-    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB for a shared session.
+    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB on a device.
     pub call_records: Option<NonZeroUsize>,
     /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
     pub threads: NonZeroUsize,
@@ -109,8 +109,13 @@ impl RuntimeSpec {
     pub fn shares_sessions(&self) -> bool {
         match self.sessions {
             Some(sessions) => sessions == Sessions::Shared,
-            None => self.providers.first().is_some_and(|&first| first != Provider::Cpu),
+            None => self.uses_device(),
         }
+    }
+
+    /// Whether another device than the processor computes.
+    pub fn uses_device(&self) -> bool {
+        self.providers.first().is_some_and(|&first| first != Provider::Cpu)
     }
 }
 

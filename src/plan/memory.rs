@@ -103,12 +103,13 @@ impl Needs {
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
         // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
         let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
-        let least = self.per_worker.saturating_add(LEAST_BUDGET);
+        let least = self.shared.saturating_add(self.per_worker).saturating_add(LEAST_BUDGET);
         if memory.is_some() && all < least {
             let message = format!("{} is too little: models and one batch take {}", Bytes(all), Bytes(least));
             return Err(Fault::new("memory", message));
         }
-        let budget = all.saturating_sub(self.per_worker * workers as u64).max(LEAST_BUDGET);
+        let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
+        let budget = budget.max(LEAST_BUDGET);
         Ok(Share { needs: self, workers, all, budget })
     }
 }
@@ -134,7 +135,9 @@ impl Share {
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: Limits) -> Limits {
         // What is left to batches however many workers there are. A record counts twice as it is stored.
-        let least = (self.all - self.all / 4).min(self.all.saturating_sub(self.needs.per_worker)).max(LEAST_BUDGET);
+        let Needs { per_worker, shared, .. } = self.needs;
+        let models = per_worker.saturating_add(shared);
+        let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
         let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
         let record_bytes = Bytes(limits.record_bytes.0.min(stored));
         Limits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
@@ -236,6 +239,18 @@ mod tests {
             4,
             "only a limit that is written takes workers away"
         );
+    }
+
+    #[test]
+    fn what_all_workers_share_is_taken_from_the_batches_once() {
+        let budget = |shared, workers| {
+            let needs = Needs { shared, ..needs(10 << 20) };
+            needs.share(Some(Bytes(1 << 30)), workers).unwrap().budget
+        };
+        assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
+        assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
+        let none = Needs { shared: 60 << 20, ..needs(1 << 20) }.share(Some(Bytes(64 << 20)), 1).unwrap_err();
+        assert_eq!(none.message, "64.0 MiB is too little: models and one batch take 77.0 MiB");
     }
 
     #[test]

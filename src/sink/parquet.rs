@@ -69,7 +69,7 @@ impl SinkConfig for Config {
 }
 
 impl Config {
-    /// Everything but the folder at its default.
+    /// As rejects are written: everything but the folder at its default, and no threads for what is seldom much.
     pub(super) fn new(path: &Path) -> Self {
         let (file, compression) = (FileSize::default(), Compression::default());
         let row_group = RowGroup { encoders: Some(0), ..RowGroup::default() };

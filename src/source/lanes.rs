@@ -35,6 +35,7 @@ pub(super) fn read_ahead<T: Sync>(
         let mut reading: VecDeque<Lane<'_>> = VecDeque::new();
         reading.extend(parts.by_ref().take(lanes.count).map(|part| begin(scope, part, lanes.bytes, output, read)));
         while let Some(Lane { waiting, thread }) = reading.pop_front() {
+            waiting.0.begin_turn();
             // Whoever returns early drops the other lanes: their threads find that nobody listens, and end.
             while let Some(batch) = waiting.0.pop() {
                 if !output.hand_over(batch) {
@@ -64,8 +65,8 @@ fn begin<'scope, 'env, T: Sync>(
     let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), bytes });
     let speaker = Speaker(Arc::clone(&queue));
     let thread = scope.spawn(move || {
-        let take = |batch| speaker.0.push(batch);
-        read(part, &output.through(&take))
+        let (take, wait) = (|batch| speaker.0.push(batch), || speaker.0.wait_for_turn());
+        read(part, &output.through(&take, &wait))
     });
     Lane { waiting: Listener(queue), thread }
 }
@@ -81,6 +82,8 @@ struct Queue {
 struct State {
     batches: VecDeque<(u64, SourceBatch)>,
     bytes: u64,
+    /// All that stands before has been handed over.
+    turn: bool,
     /// There will be no more.
     ended: bool,
     /// Nobody wants more.
@@ -100,6 +103,16 @@ impl Queue {
         state.batches.push_back((bytes, batch));
         self.changed.notify_all();
         true
+    }
+
+    fn begin_turn(&self) {
+        self.lock().turn = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_for_turn(&self) {
+        let early = |state: &mut State| !state.turn && !state.closed;
+        drop(self.changed.wait_while(self.lock(), early));
     }
 
     /// The next batch; `None` at the end.

@@ -79,7 +79,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
             for file in &files {
-                let output = Output { schema: &self.schema, file, progress: &progress, take: &take };
+                let output = Output { schema: &self.schema, file, progress: &progress, take: &take, wait: &|| () };
                 // Others may remove or replace files while those before them are read.
                 let read = match file.check()? {
                     Ok(()) => self.format.read(file, &output),
@@ -133,12 +133,23 @@ pub(super) struct Output<'a> {
     progress: &'a Progress,
     /// Takes a batch; `false`: nobody wants more.
     take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
+    /// Returns when nothing else is read, but what goes ahead of its turn.
+    wait: &'a (dyn Fn() + Sync),
 }
 
 impl Output<'_> {
     /// The same, but batches go elsewhere.
-    pub(super) fn through<'b>(&'b self, take: &'b (dyn Fn(SourceBatch) -> bool + Sync)) -> Output<'b> {
-        Output { take, ..*self }
+    pub(super) fn through<'b>(
+        &'b self,
+        take: &'b (dyn Fn(SourceBatch) -> bool + Sync),
+        wait: &'b (dyn Fn() + Sync),
+    ) -> Output<'b> {
+        Output { take, wait, ..*self }
+    }
+
+    /// Waits until all that stands before has been handed over: for what takes too much to be read ahead.
+    pub(super) fn wait_for_turn(&self) {
+        (self.wait)();
     }
 
     /// Hands over a batch as it is. `false`: nobody wants more.

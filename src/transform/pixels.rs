@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::{Context, Limits};
 use crate::error::{Fault, StageError};
-use crate::image::{Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode, draft};
+use crate::image::{Area, Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode, draft};
 use crate::model::ImageInput;
 use crate::source::IMAGE;
 use crate::tensor;
@@ -280,21 +280,22 @@ fn read<'a>(
 ) -> Result<Row<'a>, (RejectCode, String)> {
     let refuse = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
-    let resizer = match (resizer, target.size) {
-        (Some(resizer), Size::Fixed(height, width)) if target.draft => {
-            if let Some((pixels, area)) =
-                draft::draft(image, target.format.channels, target.max_pixels, (height, width))
-            {
-                let pixels = resizer.resize_area(&pixels, area).map_err(refuse)?;
-                return Ok(Row { pixels: Cow::Borrowed(pixels), shape: None });
-            }
-            Some(resizer)
+    let drafted = match target.size {
+        Size::Fixed(height, width) if target.draft => {
+            draft::draft(image, target.format.channels, target.max_pixels, (height, width))
         }
-        (resizer, _) => resizer,
+        _ => None,
     };
-    let image = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
+    let (image, area) = match drafted {
+        Some((pixels, area)) => (pixels, area),
+        None => {
+            let pixels = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
+            let area = Area::whole(&pixels);
+            (pixels, area)
+        }
+    };
     Ok(match resizer {
-        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize(&image).map_err(refuse)?), shape: None },
+        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize_area(&image, area).map_err(refuse)?), shape: None },
         None => {
             let shape = target.format.shape(image.height, image.width);
             Row { pixels: Cow::Owned(image.data), shape: Some(shape) }

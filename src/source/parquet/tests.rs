@@ -1,0 +1,309 @@
+//! What the `parquet` source does with files, sound and broken.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{
+    ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, StringArray, StructArray,
+};
+use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, UInt64Type};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use serde_json::json;
+
+use super::*;
+use crate::context::Limits;
+use crate::coverage::Progress;
+use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+use crate::tensor::{fixed_column, tensor_field};
+use crate::units::Bytes;
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
+    write_batch(path, &RecordBatch::try_from_iter(columns).unwrap(), group);
+}
+
+fn write_batch(path: &Path, batch: &RecordBatch, group: usize) {
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn numbers(rows: Range<i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(rows))
+}
+
+fn ranges(batches: &[crate::batch::SourceBatch]) -> Vec<Range<u64>> {
+    batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
+}
+
+#[test]
+fn columns_come_as_they_are_in_batches_within_row_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..250).map(|row| row.to_string())));
+    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..250)), ("t", text)], 100);
+    let source = plan::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
+    assert_eq!(source.schema().fields().len(), 3);
+    let batches = drain(source, &Progress::default()).unwrap();
+    assert_eq!(ranges(&batches), [0..60, 60..100, 100..160, 160..200, 200..250]);
+    let all = records(&batches);
+    assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
+    assert_eq!(all["row"].as_primitive::<UInt64Type>().value(249), 249);
+    let opened = plan::<Config>(json!({ "path": folder.path() }), 60).unwrap().open(&Progress::default()).unwrap();
+    assert_eq!(opened.total, Some(250));
+}
+
+#[test]
+fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.parquet");
+    write(&file, vec![("n", numbers(0..1000))], 90);
+    // Of one row group nothing can be read.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&file).unwrap()).unwrap();
+    let (start, length) = metadata.row_group(4).column(0).byte_range();
+    bytes[start as usize..(start + length) as usize].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    let read = |readers: u16| read::<Config>(json!({ "path": folder.path(), "readers": readers }), 40);
+    let one = read(1);
+    assert_eq!(rejects(&one).iter().map(|(row, ..)| *row).collect::<Vec<_>>(), [360]);
+    for readers in [2, 3, 20] {
+        let several = read(readers);
+        assert_eq!(ranges(&several), ranges(&one), "{readers}");
+        assert_eq!(records(&several), records(&one), "{readers}");
+        assert_eq!(rejects(&several), rejects(&one), "{readers}");
+    }
+}
+
+#[test]
+fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<f32> = (0..750).map(|place| place as f32).collect();
+    let vectors = fixed_column(3, values.clone()).unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250)), ("x", vectors)], 100);
+    for columns in [json!(["x"]), json!(["n", "x"])] {
+        let options = json!({ "path": folder.path(), "columns": columns });
+        let all = read::<Config>(options.clone(), 30);
+        assert_eq!(ranges(&all).len(), 10);
+        let whole = records(&all);
+        let vectors = whole["x"].as_fixed_size_list();
+        assert_eq!(vectors.values().as_primitive::<Float32Type>().values(), &values[..]);
+        assert_eq!(whole["row"].as_primitive::<UInt64Type>().values(), &(0..250).collect::<Vec<u64>>()[..]);
+        for done in [1, 4, 6] {
+            let progress = progress_of(&all[..done]);
+            let rest = drain(plan::<Config>(options.clone(), 30).unwrap(), &progress).unwrap();
+            assert_eq!(records(&rest), records(&all[done..]), "{done}");
+        }
+    }
+}
+
+#[test]
+fn vectors_with_nulls_come_with_their_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let some = |row: i32| (row != 57).then(|| vec![Some(row as f32), (row != 81).then_some(0.5)]);
+    let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..120).map(some), 2);
+    let expected = vectors.clone();
+    write(&folder.path().join("a.parquet"), vec![("x", Arc::new(vectors))], 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 20);
+    assert_eq!(ranges(&batches), [0..20, 20..40, 40..60, 60..80, 80..100, 100..120]);
+    let all = records(&batches);
+    assert_eq!(all["x"].as_fixed_size_list().iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 1000);
+    let read = |readers: u16| {
+        // Half of it is for pages: enough for a row group, and a quarter of that is not.
+        let limits = Limits { memory: Some(Bytes(64 << 10)), ..Limits::default() };
+        let context = Context::new(std::collections::BTreeMap::new(), limits);
+        let options = json!({ "path": folder.path(), "readers": readers });
+        let config: Config = crate::kind::options(options).unwrap();
+        let source = config.plan("in", BatchSize::default(), &context).unwrap();
+        drain(source, &Progress::default()).unwrap()
+    };
+    let (one, four) = (read(1), read(4));
+    assert_eq!(rejects(&one), []);
+    assert_eq!(rejects(&four), []);
+    assert_eq!(records(&four), records(&one));
+    assert_eq!(records(&one).num_rows(), 5000);
+}
+
+#[test]
+fn a_reader_that_nobody_listens_to_any_more_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 50);
+    let source = plan::<Config>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
+    let mut batches = source.open(&Progress::default()).unwrap().batches;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let first = runtime.block_on(tokio_stream::StreamExt::next(&mut batches)).unwrap().unwrap();
+    assert_eq!(first.batch.records.num_rows(), 10);
+    drop(batches);
+    // Its threads hold the file open until they end.
+    let open = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| entry.ok()?.path().read_link().ok());
+        links.filter(|link| link.starts_with(folder.path())).count()
+    };
+    while cfg!(target_os = "linux") && open() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn tensors_keep_their_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = [2_usize, 3];
+    let field = tensor_field("x", &shape).unwrap();
+    let column = fixed_column(6, vec![0.5; 24]).unwrap();
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![column]).unwrap();
+    write_batch(&folder.path().join("a.parquet"), &batch, 100);
+    let all = records(&read::<Config>(json!({ "path": folder.path() }), 10));
+    assert_eq!(all.schema().field(2).data_type(), field.data_type());
+    assert_eq!(all.schema().field(2).extension_type_name(), Some("arrow.fixed_shape_tensor"));
+}
+
+#[test]
+fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
+    let all = read::<Config>(json!({ "path": folder.path() }), 30);
+    let rest = |done: &[crate::batch::SourceBatch]| {
+        drain(plan::<Config>(json!({ "path": folder.path() }), 30).unwrap(), &progress_of(done)).unwrap()
+    };
+    for done in [1, 2, 4, 6, 9] {
+        let rest = rest(&all[..done]);
+        assert_eq!(ranges(&rest), ranges(&all[done..]), "{done}");
+        assert_eq!(records(&rest), records(&all[done..]), "{done}");
+    }
+    assert_eq!(rest(&all[5..]).len(), 5);
+    assert!(rest(&all).is_empty());
+}
+
+#[test]
+fn images_of_hugging_face_tables_become_a_binary_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let image: &[u8] = b"P5 4 3 255\n............";
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(image), None, Some(b"broken")]));
+    let path: ArrayRef = Arc::new(StringArray::from(vec![Some("x/1.pgm"), None, None]));
+    let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
+    let pair = StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
+    write(&folder.path().join("a.parquet"), vec![("img", Arc::new(pair)), ("label", numbers(0..3))], 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let all = records(&batches);
+    assert_eq!(all["image"].as_binary::<i32>().value(0), image);
+    assert!(all["image"].is_null(1));
+    let sources: Vec<_> = all["source"].as_string::<i32>().iter().flatten().collect();
+    assert_eq!(sources, ["a.parquet/x/1.pgm", "a.parquet", "a.parquet"]);
+    assert_eq!(batches[0].pixels, 12);
+    assert_eq!(all.schema().field(3).name(), "label");
+}
+
+#[test]
+fn images_count_at_their_decoded_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let image: &[u8] = b"P5 2000 2000 255\n";
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(vec![image; 8]));
+    write(&folder.path().join("a.parquet"), vec![("image", images)], 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 8);
+    assert_eq!(ranges(&batches), [0..2, 2..4, 4..6, 6..8]);
+    assert_eq!(batches[0].pixels, 8_000_000);
+}
+
+#[test]
+fn a_broken_file_among_others_is_one_reject() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.parquet"), b"PAR1 this is nothing PAR1").unwrap();
+    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    assert_eq!(rejects(&batches), [(0, "malformed", None)]);
+    assert!(batches[0].rejects[0].reason.starts_with("a.parquet, row 0: "), "{}", batches[0].rejects[0].reason);
+    assert_eq!(records(&batches).num_rows(), 5);
+    std::fs::remove_file(folder.path().join("b.parquet")).unwrap();
+    let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+    assert!(faults[0].message.starts_with("no file can be read; a.parquet: "), "{faults:?}");
+}
+
+#[test]
+fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    write(&path, vec![("n", numbers(0..300))], 100);
+    let footer = metadata(&Input::File(File::open(&path).unwrap())).unwrap();
+    let (start, length) = footer.row_group(1).column(0).byte_range();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[start as usize..(start + length) as usize].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+    assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
+    assert_eq!(batches[1].rejects.len(), 1);
+    assert!(batches[1].rejects[0].reason.starts_with("a.parquet, 100 rows from 100: "));
+    assert_eq!(records(&batches).num_rows(), 200);
+}
+
+#[test]
+fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("a.parquet");
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..40).map(|row| (row % 7).to_string())));
+    write(&whole, vec![("n", numbers(0..40)), ("t", text)], 20);
+    let bytes = std::fs::read(&whole).unwrap();
+    for place in 0..bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[place] ^= 0xff;
+        std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
+        let source = plan::<Config>(json!({ "path": folder.path() }), 15).unwrap();
+        match drain(source, &Progress::default()) {
+            Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
+            Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn another_type_in_a_later_file_ends_the_run_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
+    write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0])))], 100);
+    let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+    let error = drain(source, &Progress::default()).unwrap_err().to_string();
+    assert_eq!(error, "b.parquet: column `n` is Float32; expected Int64, as in the first file");
+    assert_eq!(DataType::Float32.to_string(), "Float32");
+}
+
+#[test]
+fn faults_name_their_key() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("length", numbers(0..5))], 100);
+    let faults = |options| plan::<Config>(options, 10).err().unwrap();
+    let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
+    assert_eq!(found[0].message, "there is no column `lenght` (did you mean `length`?); known: length");
+    assert_eq!(faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key, "image_column");
+}
+
+/// Says what became of each file of Apache's collection.
+#[test]
+fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
+    let Ok(data) = std::env::var("LATENTFLOW_TEST_DATA") else {
+        eprintln!("skipped: LATENTFLOW_TEST_DATA is not set");
+        return;
+    };
+    let root = Path::new(&data).join("bad/parquet-testing");
+    let files = files::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
+    assert!(files.len() > 60, "{} files", files.len());
+    for file in files {
+        let what = match plan::<Config>(json!({ "path": root.join(&file.name) }), 1000) {
+            Err(faults) => format!("fault: {}", faults[0].message),
+            Ok(source) => {
+                let batches = drain(source, &Progress::default()).unwrap();
+                let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+                let covered: u64 = batches.iter().map(|batch| batch.batch.provenance.len()).sum();
+                let reasons: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).map(|r| &r.reason).collect();
+                assert!(rows as u64 == covered || !reasons.is_empty(), "{}", file.name);
+                format!("{rows} of {covered} rows {reasons:?}")
+            }
+        };
+        eprintln!("{}: {what}", file.name);
+    }
+}
