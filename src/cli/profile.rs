@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::topology::Stats;
+use crate::topology::{StageStats, Stats};
 
 /// Shares of the time between the start of the first worker and the end.
 #[derive(Debug, Serialize)]
@@ -27,8 +27,8 @@ struct StageProfile {
     name: String,
     kind: &'static str,
     role: &'static str,
-    /// Share of the time of those who do its work: all workers for a transform, its own thread for a sink. A source's is
-    /// the time in which it was not made to wait.
+    /// Share of the time of those who do its work: all workers for a transform and for what a sink leaves to them, its own
+    /// thread for a sink. A source's is the time in which it was not made to wait.
     busy: f64,
 }
 
@@ -38,15 +38,22 @@ impl Profile {
         let share = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed)).as_secs_f64() / seconds;
         let workers = stats.workers.len();
         let waited_for_room = share(&stats.waited_for_room);
-        let stages = stats.stages.iter().map(|stage| StageProfile {
+        let profile = |stage: &StageStats, role, busy| StageProfile {
             name: stage.name.to_string(),
             kind: stage.kind,
-            role: stage.role,
-            busy: match stage.role {
+            role,
+            busy,
+        };
+        let stages = stats.stages.iter().flat_map(|stage| {
+            let busy = match stage.role {
                 "source" => 1.0 - waited_for_room,
                 "transform" => share(&stage.busy) / workers.max(1) as f64,
                 _ => share(&stage.busy),
-            },
+            };
+            // What workers do for a sink is one more thing that they do.
+            let prepared = share(&stage.prepared) / workers.max(1) as f64;
+            let prepared = (prepared > 0.0).then(|| profile(stage, "transform", prepared));
+            prepared.into_iter().chain([profile(stage, stage.role, busy)])
         });
         Self {
             seconds,

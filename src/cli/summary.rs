@@ -76,7 +76,7 @@ impl Summary {
             records_out: stage.records_out.load(Relaxed),
             rejects: stage.rejects.load(Relaxed),
             rejects_by_reason: stage.codes().into_iter().map(|(code, count)| (code.as_str(), count)).collect(),
-            busy_seconds: Duration::from_nanos(stage.busy.load(Relaxed)).as_secs_f64(),
+            busy_seconds: Duration::from_nanos(stage.busy.load(Relaxed) + stage.prepared.load(Relaxed)).as_secs_f64(),
             reconstruction_error: stage
                 .error
                 .as_ref()

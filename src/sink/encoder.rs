@@ -1,18 +1,22 @@
 //! From the tensors of a batch to the bytes of image files.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Field, SchemaRef, UInt64Type};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, RecordBatch, StringBuilder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
 use crate::batch::Batch;
 use crate::error::StageError;
 use crate::image::decode::Pixels;
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::format::PixelFormat;
+use crate::sink::Prepare;
 use crate::sink::names::file_name;
 use crate::source::{ROW, SOURCE};
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
-/// Makes files of a batch's records.
+/// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of a small network.
+#[derive(Clone)]
 pub(super) struct Encoder {
     /// The tensor column.
     pub(super) column: String,
@@ -24,31 +28,45 @@ pub(super) struct Encoder {
     pub(super) extension: &'static str,
 }
 
-impl Encoder {
-    /// Calls `each` with every record's file: its path relative to the folder, and its bytes.
-    ///
-    /// # Errors
-    /// When `each` fails, or the format cannot hold an image of some size.
-    pub(super) fn files(
-        &self,
-        batch: &Batch,
-        mut each: impl FnMut(&str, &[u8]) -> Result<(), StageError>,
-    ) -> Result<(), StageError> {
-        let column = |name: &str| {
-            let column = batch.records.column_by_name(name);
-            column.ok_or_else(|| StageError::Other(format!("the column `{name}` was planned, but is not there")))
-        };
-        let tensors = column(&self.column)?;
-        let (sources, rows) = (column(SOURCE)?.as_string::<i32>(), column(ROW)?.as_primitive::<UInt64Type>());
+/// The columns of an encoded batch: each record's file, as its path relative to the folder and its bytes.
+const NAME: &str = "name";
+const BYTES: &str = "bytes";
+
+impl Prepare for Encoder {
+    fn prepare(&self, batch: Batch) -> Result<Batch, StageError> {
+        let tensors = column(&batch, &self.column)?;
+        let (sources, rows) = (column(&batch, SOURCE)?.as_string::<i32>(), column(&batch, ROW)?);
+        let rows = rows.as_primitive::<UInt64Type>();
         let shape = batch.records.schema_ref().field_with_name(&self.column).ok().and_then(TensorShape::of);
+        let (mut names, mut files) = (StringBuilder::new(), LargeBinaryBuilder::new());
         for record in 0..batch.records.num_rows() {
             let name = file_name(sources.value(record), rows.value(record), self.extension);
             let bytes = self.encode(tensors, shape.as_ref(), record);
-            each(&name, &bytes.map_err(|reason| StageError::Other(format!("{name}: {reason}")))?)?;
+            files.append_value(bytes.map_err(|reason| StageError::Other(format!("{name}: {reason}")))?);
+            names.append_value(name);
         }
-        Ok(())
+        let schema =
+            Schema::new(vec![Field::new(NAME, DataType::Utf8, false), Field::new(BYTES, DataType::LargeBinary, false)]);
+        let columns: Vec<ArrayRef> = vec![Arc::new(names.finish()), Arc::new(files.finish())];
+        Ok(batch.with_records(RecordBatch::try_new(Arc::new(schema), columns)?))
     }
+}
 
+/// The files of an encoded batch: their paths relative to the folder, and their bytes.
+///
+/// # Errors
+/// When the batch is not encoded.
+pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = (&str, &[u8])>, StageError> {
+    let (names, files) = (column(batch, NAME)?.as_string::<i32>(), column(batch, BYTES)?.as_binary::<i64>());
+    Ok((0..batch.records.num_rows()).map(|record| (names.value(record), files.value(record))))
+}
+
+fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> {
+    let column = batch.records.column_by_name(name);
+    column.ok_or_else(|| StageError::Other(format!("the column `{name}` was planned, but is not there")))
+}
+
+impl Encoder {
     fn encode(&self, tensors: &dyn Array, shape: Option<&TensorShape>, record: usize) -> Result<Vec<u8>, String> {
         let row = match shape {
             Some(TensorShape::Fixed(shape)) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
@@ -16,10 +17,10 @@ use crate::coverage::Coverage;
 use crate::durable::{create, remove_temporaries, sync_folder, temporary};
 use crate::error::{Fault, StageError};
 use crate::image::encode::OutputFormat;
-use crate::sink::encoder::{Encoder, pixel_column};
+use crate::sink::encoder::{self, Encoder, pixel_column};
 use crate::sink::lock::Lock;
 use crate::sink::marker::{self, Marker};
-use crate::sink::{Durable, History, Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::{Durable, History, Identity, Prepare, Sink, SinkConfig, Writer, Written};
 use crate::source::{ROW, SOURCE};
 use crate::store::Location;
 
@@ -157,13 +158,16 @@ impl Sink for Images {
         Ok(Written::default())
     }
 
+    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+        Some(Arc::new(self.encoder.clone()))
+    }
+
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
         let (lock, marker) = self.found()?;
         remove_temporaries(&self.path, usize::MAX)?;
         Ok(Box::new(ImageWriter {
             marker_file: marker::place(&self.folder, None),
             path: self.path,
-            encoder: self.encoder,
             identity,
             _lock: lock,
             marker,
@@ -179,7 +183,6 @@ impl Sink for Images {
 /// The sink at work. Files get their names when they are durable; then the marker says whose rows are done.
 struct ImageWriter {
     path: PathBuf,
-    encoder: Encoder,
     identity: Identity,
     _lock: Lock,
     marker: Marker,
@@ -196,8 +199,8 @@ struct ImageWriter {
 
 impl Writer for ImageWriter {
     fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        let Self { path, encoder, folders, unnamed, unnamed_bytes, .. } = self;
-        encoder.files(batch, |name, bytes| {
+        let Self { path, folders, unnamed, unnamed_bytes, .. } = self;
+        for (name, bytes) in encoder::files(batch)? {
             let name = path.join(name);
             if unnamed.contains_key(&name) {
                 return Err(StageError::Other(format!(
@@ -211,8 +214,7 @@ impl Writer for ImageWriter {
             written.map_err(StageError::io(&unfinished))?;
             unnamed.insert(name, unfinished);
             *unnamed_bytes += bytes.len() as u64;
-            Ok(())
-        })?;
+        }
         self.taken.insert(&batch.provenance);
         if self.unnamed.len() < COMMIT_FILES && self.unnamed_bytes < COMMIT_BYTES {
             return Ok(Durable::Nothing);
@@ -279,8 +281,6 @@ fn make_folders(root: &Path, file: &Path, known: &mut BTreeSet<PathBuf>) -> Resu
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
     use arrow::datatypes::{Field, Schema};
     use serde_json::{Value, json};
@@ -313,8 +313,24 @@ mod tests {
         Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..Identity::default() }
     }
 
-    fn open(folder: &Path) -> Box<dyn Writer> {
-        plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap().open(identity()).unwrap()
+    /// The sink at work, and what workers do for it.
+    struct Opened {
+        preparation: Arc<dyn Prepare>,
+        writer: Box<dyn Writer>,
+    }
+
+    impl Opened {
+        fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+            self.writer.write(&self.preparation.prepare(batch.clone())?)
+        }
+    }
+
+    fn open_sink(sink: Box<dyn Sink>) -> Opened {
+        Opened { preparation: sink.preparation().unwrap(), writer: sink.open(identity()).unwrap() }
+    }
+
+    fn open(folder: &Path) -> Opened {
+        open_sink(plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap())
     }
 
     /// Row `start` of the split and those after it, all pixels of brightness `value`.
@@ -345,18 +361,18 @@ mod tests {
     #[test]
     fn records_become_files_with_their_pixels_once_committed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = open(folder.path());
-        writer.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4)).unwrap();
+        let mut sink = open(folder.path());
+        sink.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4)).unwrap();
         assert!(
             files(folder.path()).iter().all(|name| name.contains(".latentflow-")),
             "no final name before the commit"
         );
-        writer.commit().unwrap();
+        sink.writer.commit().unwrap();
         assert_eq!(files(folder.path()), ["%2E%2E/x.jpg.png", "a/b.jpg.png"]);
         let bytes = fs::read(folder.path().join("a/b.jpg.png")).unwrap();
         let image = decode(&bytes, Channels::Rgb, 100).unwrap();
         assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
-        let written = writer.written();
+        let written = sink.writer.written();
         assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
     }
 
@@ -375,9 +391,9 @@ mod tests {
             let records = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
             let batch = Batch::new(records, Provenance::rows(Split::new("a"), 0..2));
             let sink = plan(&schema, json!({ "path": folder.path(), "format": format })).unwrap();
-            let mut writer = sink.open(identity()).unwrap();
-            writer.write(&batch).unwrap();
-            writer.commit().unwrap();
+            let mut sink = open_sink(sink);
+            sink.write(&batch).unwrap();
+            sink.writer.commit().unwrap();
             let names = [0, 7].map(|row| format!("a.parquet/{row:06}.{extension}"));
             assert_eq!(files(folder.path()), names);
             let image = decode(&fs::read(folder.path().join(&names[0])).unwrap(), Channels::Gray, 100).unwrap();
@@ -388,41 +404,41 @@ mod tests {
     #[test]
     fn a_later_run_knows_what_is_done_and_writes_the_same_files() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = open(folder.path());
-        writer.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
-        writer.write(&batch(1, &[], 0.0)).unwrap();
-        writer.commit().unwrap();
-        drop(writer);
+        let mut sink = open(folder.path());
+        sink.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
+        sink.write(&batch(1, &[], 0.0)).unwrap();
+        sink.writer.commit().unwrap();
+        drop(sink);
         assert_eq!(committed(folder.path()), 1);
-        let mut writer = open(folder.path());
+        let mut sink = open(folder.path());
         let before = fs::read(folder.path().join("a.jpg.png")).unwrap();
-        writer.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
-        writer.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
-        writer.commit().unwrap();
+        sink.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
+        sink.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
+        sink.writer.commit().unwrap();
         assert_eq!(fs::read(folder.path().join("a.jpg.png")).unwrap(), before);
-        drop(writer);
+        drop(sink);
         assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 2));
     }
 
     #[test]
     fn a_batch_that_lost_its_records_is_done_as_well() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = open(folder.path());
+        let mut sink = open(folder.path());
         let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
         empty.records = empty.records.slice(0, 0);
         empty.origin.clear();
-        writer.write(&empty).unwrap();
-        writer.commit().unwrap();
-        drop(writer);
+        sink.write(&empty).unwrap();
+        sink.writer.commit().unwrap();
+        drop(sink);
         assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 0));
     }
 
     #[test]
     fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = open(folder.path());
-        writer.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
-        drop(writer);
+        let mut sink = open(folder.path());
+        sink.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
+        drop(sink);
         assert_eq!((committed(folder.path()), files(folder.path()).len()), (0, 1));
         drop(open(folder.path()));
         assert!(files(folder.path()).is_empty(), "the next run removes what was unfinished");
@@ -431,11 +447,11 @@ mod tests {
     #[test]
     fn many_files_are_made_durable_without_being_asked() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = open(folder.path());
+        let mut sink = open(folder.path());
         let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
-        writer.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
-        assert_eq!(writer.written().files, COMMIT_FILES as u64);
-        drop(writer);
+        sink.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
+        assert_eq!(sink.writer.written().files, COMMIT_FILES as u64);
+        drop(sink);
         assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
     }
 
@@ -455,11 +471,11 @@ mod tests {
         fs::write(&victim, "precious").unwrap();
         symlink(outside.path(), folder.path().join("a")).unwrap();
         symlink(&victim, folder.path().join("b.jpg.png")).unwrap();
-        let mut writer = open(folder.path());
-        let error = writer.write(&batch(0, &["a/x.jpg"], 0.0)).unwrap_err().to_string();
+        let mut sink = open(folder.path());
+        let error = sink.write(&batch(0, &["a/x.jpg"], 0.0)).unwrap_err().to_string();
         assert!(error.contains("expected a folder, met a file or a link"), "{error}");
-        writer.write(&batch(0, &["b.jpg"], 0.0)).unwrap();
-        writer.commit().unwrap();
+        sink.write(&batch(0, &["b.jpg"], 0.0)).unwrap();
+        sink.writer.commit().unwrap();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
     }

@@ -22,6 +22,8 @@ pub mod rejects;
 mod row_groups;
 mod stdout;
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -69,6 +71,11 @@ pub trait Sink: Send {
         Ok(Written::default())
     }
 
+    /// What workers do to its batches; `None`: it takes them as they come.
+    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+        None
+    }
+
     /// Bytes that it holds at most while it writes, beside the batches that it is given.
     fn held_bytes(&self) -> u64 {
         0
@@ -81,9 +88,18 @@ pub trait Sink: Send {
     fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError>;
 }
 
+/// Does on the workers' threads what a sink's own, which is one, would be too slow for.
+pub trait Prepare: Send + Sync {
+    /// The batch as [`Writer::write`] wants it.
+    ///
+    /// # Errors
+    /// When its records cannot be written: the run ends.
+    fn prepare(&self, batch: Batch) -> Result<Batch, StageError>;
+}
+
 /// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.
 pub trait Writer: Send {
-    /// Takes a batch; may commit on its own when a file is full, and says so.
+    /// Takes a batch, prepared where that was asked for; may commit on its own when a file is full, and says so.
     ///
     /// # Errors
     /// When it cannot be written: the run ends, what was committed stays.

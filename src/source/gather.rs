@@ -1,5 +1,6 @@
 //! Gathers encoded images into batches, counted at the size that they have once decoded.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -88,15 +89,15 @@ impl Rules {
 }
 
 /// A record before it has its place in a batch.
-pub(super) struct Member {
+pub(super) struct Member<'a> {
     /// Where it came from.
-    pub(super) source: String,
+    pub(super) source: Cow<'a, str>,
     /// Which record in there.
     pub(super) row: u64,
     /// The value of the text column, where the rules have one.
-    pub(super) text: Option<String>,
+    pub(super) text: Option<Cow<'a, str>>,
     /// The encoded image, or why there is none.
-    pub(super) image: Result<Vec<u8>, Refusal>,
+    pub(super) image: Result<Cow<'a, [u8]>, Refusal>,
 }
 
 /// The rows of a stretch as they are gathered into batches, which go to `out`.
@@ -157,7 +158,7 @@ impl<'a> Stretch<'a> {
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
-    pub(super) fn push(&mut self, member: Member) -> Result<bool, StageError> {
+    pub(super) fn push(&mut self, member: Member<'_>) -> Result<bool, StageError> {
         let (bytes, pixels) = match &member.image {
             Ok(image) => self.rules.weigh(image),
             Err(_) => (0, 0),
@@ -178,7 +179,7 @@ impl<'a> Stretch<'a> {
                 self.texts.append_value(member.text.unwrap_or_default());
             }
             Err(Refusal { code, reason }) => {
-                let source = Some((member.source, member.row));
+                let source = Some((member.source.into_owned(), member.row));
                 self.rejects.push(Reject { source, ..Reject::new(ordinal, code, reason) });
             }
         }

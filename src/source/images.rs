@@ -172,8 +172,8 @@ impl Reader {
                 tracing::warn!("{}: {GONE}", row.file.name);
             }
             let image = if row.gone { Err(row.file.unreadable(GONE)) } else { images.next(&row.file)? };
-            let text = Some(folder(&row.file.name).to_owned());
-            let member = Member { source: row.file.name.clone(), row: 0, text, image };
+            let text = Some(folder(&row.file.name).into());
+            let member = Member { source: row.file.name.as_str().into(), row: 0, text, image: image.map(Into::into) };
             if !stretch.push(member)? {
                 return Ok(false);
             }

@@ -1,14 +1,17 @@
 //! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
@@ -208,6 +211,7 @@ impl FileSet {
         // A file that the user names may be a link: it is the way to it that was asked for.
         let follow = self.follow_links || Path::new(&self.path).is_file();
         let walk = WalkDir::new(start.join(below)).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        let mut folder = Folder::default();
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -223,9 +227,9 @@ impl FileSet {
             }
             files.looked_at += 1;
             if wanted(relative) && !is_temporary(entry.file_name()) {
-                match entry.metadata() {
-                    Ok(metadata) => files.add(ListedFile::new(relative, &metadata)),
-                    Err(error) => tracing::warn!("left out: {error}"),
+                match folder.look(&entry) {
+                    Ok(size_and_time) => files.add(ListedFile::new(relative, size_and_time)),
+                    Err(error) => tracing::warn!("left out: {}: {error}", entry.path().display()),
                 }
             }
         }
@@ -244,6 +248,26 @@ impl FileSet {
             glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
         Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
+    }
+}
+
+/// The folder whose files are looked at: from there, the system need not find its way anew for each of them, which takes as
+/// long as the look.
+#[derive(Default)]
+struct Folder(Option<(PathBuf, OwnedFd)>);
+
+impl Folder {
+    /// Size and time of a file.
+    fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
+        let parent = file.path().parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if self.0.as_ref().is_none_or(|(path, _)| path != parent) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            self.0 = Some((parent.to_path_buf(), rustix::fs::open(parent, flags, Mode::empty())?));
+        }
+        let Some((_, folder)) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
+        // Whoever follows links has been told what the link leads to, and wants to know that.
+        let flags = if file.path_is_symlink() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        Ok(size_and_time(&rustix::fs::statat(folder, file.file_name(), flags)?))
     }
 }
 
@@ -276,7 +300,14 @@ impl Watched {
 
 /// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.
 fn name_of(relative: &Path) -> String {
-    relative.iter().map(|part| encode_name(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
+    let mut name = String::with_capacity(relative.as_os_str().len());
+    for part in relative {
+        if !name.is_empty() {
+            name.push('/');
+        }
+        push_encoded(&mut name, part.as_encoded_bytes());
+    }
+    name
 }
 
 /// A path with characters that stand for others.
@@ -315,8 +346,7 @@ impl Listing {
 }
 
 impl ListedFile {
-    fn new(relative: &Path, metadata: &Metadata) -> Self {
-        let (size, mtime_ns) = size_and_time(metadata);
+    fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
         Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
     }
@@ -359,13 +389,14 @@ impl ListedFile {
         let Some(path) = location.local() else {
             return location.open(self.size, self.etag.as_deref()).map_err(unreadable);
         };
-        // Opening a pipe waits for its writer, perhaps for ever, so a look goes before. A pipe that is put in place
-        // between the two is not guarded against: that would take O_NONBLOCK, which differs between systems.
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
+        let file = open_at_once(path).map_err(unreadable)?;
+        let found = rustix::fs::fstat(&file).map_err(|error| unreadable(error.into()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile
+            || size_and_time(&found) != (self.size, self.mtime_ns)
+        {
             return Err(self.unreadable(CHANGED));
         }
-        location.open(self.size, None).map_err(unreadable)
+        Ok(Input::File(file))
     }
 
     /// That it cannot be read.
@@ -411,11 +442,15 @@ impl Refusal {
 /// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
 pub(super) fn encode_name(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
+    push_encoded(&mut text, name);
+    text
+}
+
+fn push_encoded(text: &mut String, name: &[u8]) {
     for chunk in name.utf8_chunks() {
         text.push_str(chunk.valid());
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
     }
-    text
 }
 
 /// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
@@ -429,18 +464,29 @@ pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
 }
 
-/// Length, and modification time in nanoseconds since 1970 (0 where the system keeps none).
-fn size_and_time(metadata: &Metadata) -> (u64, i64) {
-    let time = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
-    });
-    (metadata.len(), time)
+/// Opens a file to read. That a pipe has been put in its place must be seen rather than waited for: its writer may never come.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(file.into()),
+        // Somebody has a lease on the file, and is asked to give it back: that is waited for. It cannot be a pipe.
+        Err(Errno::WOULDBLOCK) => File::open(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Length, and modification time in nanoseconds since 1970.
+fn size_and_time(found: &Stat) -> (u64, i64) {
+    let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
+    let least_or_most = if time < 0 { i64::MIN } else { i64::MAX };
+    (u64::try_from(found.st_size).unwrap_or(0), i64::try_from(time).unwrap_or(least_or_most))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::fs;
 
     use super::*;
 

@@ -164,7 +164,7 @@ impl Reader {
         }
     }
 
-    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &Budget) -> Member {
+    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &Budget) -> Member<'static> {
         let name = encode_name(&entry.path_bytes());
         let source = format!("{shard}/{name}");
         let (size, limit) = (entry.size(), self.rules.record_bytes);
@@ -179,7 +179,7 @@ impl Reader {
             }
             .map_err(|reason| Refusal::new(RejectCode::Unreadable, format!("{source}: {reason}")))
         });
-        Member { source, row, text: Some(key(&name).to_owned()), image }
+        Member { source: source.into(), row, text: Some(key(&name).to_owned().into()), image: image.map(Into::into) }
     }
 }
 
@@ -203,10 +203,10 @@ fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Optio
 }
 
 /// The row that stands for all that could not be found behind a broken place.
-fn broken(shard: &str, row: u64, reason: &str) -> Member {
+fn broken<'a>(shard: &'a str, row: u64, reason: &str) -> Member<'a> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
     let image = Err(Refusal::new(RejectCode::Malformed, reason));
-    Member { source: shard.to_owned(), row, text: None, image }
+    Member { source: shard.into(), row, text: None, image }
 }
 
 /// WebDataset's key of a member: its path up to the first dot of its name.

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::datatypes::{Schema, SchemaRef};
+
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::plan::{Role, Stage};
-use crate::sink::Identity;
+use crate::sink::{Identity, Prepare};
 use crate::transform::{Transform, TransformPlan};
 
 /// One instance of every transform, by the place of its stage.
@@ -38,7 +40,7 @@ impl Generation {
     }
 }
 
-/// A stage as the workers see it: sources and sinks do nothing here.
+/// A stage as the workers see it: sources do nothing here.
 pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) inputs: Vec<usize>,
@@ -48,8 +50,8 @@ pub(super) struct Node {
 pub(super) enum Part {
     Source,
     Transform(Arc<dyn TransformPlan>),
-    /// With the schema of what it takes.
-    Sink(arrow::datatypes::SchemaRef),
+    /// With the schema of what it takes, and what is done to it before the sink has it.
+    Sink(SchemaRef, Option<Arc<dyn Prepare>>),
 }
 
 /// The graph, shared by all workers.
@@ -71,9 +73,9 @@ impl Graph {
                 let part = match &stage.role {
                     Role::Source(..) => Part::Source,
                     Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
-                    Role::Sink(..) => {
+                    Role::Sink(sink, _) => {
                         let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        Part::Sink(schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty())))
+                        Part::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), sink.preparation())
                     }
                 };
                 Node { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
@@ -100,7 +102,7 @@ impl Graph {
     fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let build = |node: &Node| match &node.part {
             Part::Transform(plan) => plan.build().map(Some).map_err(|error| (Arc::clone(&node.name), error)),
-            Part::Source | Part::Sink(_) => Ok(None),
+            Part::Source | Part::Sink(..) => Ok(None),
         };
         self.nodes.iter().map(build).collect()
     }
@@ -110,7 +112,7 @@ impl Graph {
     pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
         let mut all = Vec::new();
         for (node, rejected) in self.nodes.iter().zip(&mut self.rejected) {
-            if !matches!(node.part, Part::Sink(_)) {
+            if !matches!(node.part, Part::Sink(..)) {
                 *rejected = of(&node.name).unwrap_or_default();
                 all.push(rejected.clone());
             }

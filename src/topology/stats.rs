@@ -43,6 +43,10 @@ fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
     }
 }
 
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Records below which a share of them says little.
 const ENOUGH: u64 = 1000;
 
@@ -62,8 +66,10 @@ pub struct StageStats {
     pub records_out: AtomicU64,
     /// Records that it refused.
     pub rejects: AtomicU64,
-    /// Time spent in it, over all workers, in nanoseconds.
+    /// Time spent in it, over all workers, in nanoseconds; for a sink, on its own thread.
     pub busy: AtomicU64,
+    /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
+    pub prepared: AtomicU64,
     /// Records that it will give in all; negative where that is not known.
     pub total: AtomicI64,
     /// For a sink, what it has committed.
@@ -100,6 +106,7 @@ impl Stats {
                 records_out: AtomicU64::new(0),
                 rejects: AtomicU64::new(0),
                 busy: AtomicU64::new(0),
+                prepared: AtomicU64::new(0),
                 total: AtomicI64::new(-1),
                 written: Mutex::default(),
                 error,
@@ -128,7 +135,7 @@ impl Stats {
         let labels = [&*stats.name, stats.kind];
         let (records, bytes) = input;
         stats.records_in.fetch_add(records, Relaxed);
-        stats.busy.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        stats.busy.fetch_add(nanos(took), Relaxed);
         self.metrics.records_in.with_label_values(&labels).inc_by(records);
         self.metrics.bytes_in.with_label_values(&labels).inc_by(bytes);
         self.metrics.batches.with_label_values(&labels).inc();
@@ -149,7 +156,12 @@ impl Stats {
 
     /// A sink was at work for so long beside its batches.
     pub(super) fn kept_busy(&self, stage: usize, took: Duration) {
-        self.stages[stage].busy.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.stages[stage].busy.fetch_add(nanos(took), Relaxed);
+    }
+
+    /// A worker spent so long on what a sink leaves to it.
+    pub(super) fn prepared(&self, stage: usize, took: Duration) {
+        self.stages[stage].prepared.fetch_add(nanos(took), Relaxed);
     }
 
     pub(super) fn worker_is_ready(&self) {
@@ -183,7 +195,7 @@ impl Stats {
 
     /// A worker was at work for so long.
     pub(super) fn worked(&self, worker: usize, took: Duration) {
-        self.workers[worker].fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.workers[worker].fetch_add(nanos(took), Relaxed);
         self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
     }
 

@@ -128,8 +128,9 @@ impl<'a> Worker<'a> {
         let carried = self.change(&generation).and_then(|()| self.carry(source, batch, condemned));
         match errand {
             Errand::Sinks(number) => {
+                let prepared = carried.and_then(|carried| self.prepare(carried));
                 common.suspects.end(number);
-                let message = match carried {
+                let message = match prepared {
                     Ok(mut result) => {
                         common.ledger.carried(number, std::mem::take(&mut result.refused), &result.outputs);
                         Done::Batch { number, result: Box::new(result), generation, permit }
@@ -205,7 +206,7 @@ impl<'a> Worker<'a> {
                         refused.add(&node.name, rejects);
                     }
                 }
-                Part::Sink(schema) => outputs.push(arrived.unwrap_or_else(|| Batch {
+                Part::Sink(schema, _) => outputs.push(arrived.unwrap_or_else(|| Batch {
                     records: RecordBatch::new_empty(Arc::clone(schema)),
                     origin: Vec::new(),
                     provenance: Arc::clone(&provenance),
@@ -220,6 +221,24 @@ impl<'a> Worker<'a> {
             outputs.push(refused.batch().map_err(|error| (name, error))?);
         }
         Ok(Carried { outputs, refused: refused.into_list() })
+    }
+
+    /// Does what sinks leave to the workers.
+    fn prepare(&self, mut carried: Carried) -> Result<Carried, (Arc<str>, StageError)> {
+        let nodes = self.generation.graph.nodes.iter().enumerate();
+        let sinks = nodes.filter_map(|(at, node)| match &node.part {
+            Part::Sink(_, preparation) => Some((at, &node.name, preparation)),
+            _ => None,
+        });
+        for ((at, name, preparation), output) in sinks.zip(&mut carried.outputs) {
+            let Some(preparation) = preparation else { continue };
+            let started = Instant::now();
+            let prepared = catch_unwind(AssertUnwindSafe(|| preparation.prepare(output.clone())));
+            let prepared = prepared.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
+            *output = prepared.map_err(|error| (Arc::clone(name), error))?;
+            self.stats.prepared(at, started.elapsed());
+        }
+        Ok(carried)
     }
 
     fn apply(

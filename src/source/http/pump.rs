@@ -157,7 +157,7 @@ fn push_images(stretch: &mut Stretch<'_>, first: u64, records: &RecordBatch) -> 
     let source = records.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
     let image = records.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
     for (row, at) in (first..).zip(0..records.num_rows()) {
-        let (source, image) = (source.value(at).to_owned(), Ok(image.value(at).to_vec()));
+        let (source, image) = (source.value(at).into(), Ok(image.value(at).into()));
         if !stretch.push(Member { source, row, text: None, image })? {
             return Ok(false);
         }
