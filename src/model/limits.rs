@@ -11,6 +11,8 @@ pub struct CallLimits {
 
 /// On the processor, dense networks gain nothing from more records.
 pub(super) const OWN_RECORDS: usize = 1024;
+/// Convolutional ones gain nothing from more than a few, and lose: what they compute with leaves the processor's cache.
+const OWN_IMAGES: usize = 32;
 /// 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever took, and larger batches gain next to
 /// nothing.
 const OWN_VALUES: usize = 32 * 3 * 64 * 64;
@@ -20,12 +22,12 @@ const DEVICE_RECORDS: usize = 16_384;
 const DEVICE_VALUES: usize = 512 * 3 * 64 * 64;
 
 impl CallLimits {
-    /// What the pipeline says, or what suits who computes.
-    pub fn of(runtime: &RuntimeSpec) -> Self {
+    /// What the pipeline says, or what suits who computes what: `images` or vectors.
+    pub fn of(runtime: &RuntimeSpec, images: bool) -> Self {
         match runtime.call_records {
             Some(records) => Self { records: records.get(), values: usize::MAX },
             None if runtime.uses_device() => Self { records: DEVICE_RECORDS, values: DEVICE_VALUES },
-            None => Self { records: OWN_RECORDS, values: OWN_VALUES },
+            None => Self { records: if images { OWN_IMAGES } else { OWN_RECORDS }, values: OWN_VALUES },
         }
     }
 
@@ -41,7 +43,7 @@ mod tests {
     use super::*;
 
     fn rows(written: &str, len: usize) -> usize {
-        CallLimits::of(&toml::from_str(written).unwrap()).rows(len)
+        CallLimits::of(&toml::from_str(written).unwrap(), false).rows(len)
     }
 
     #[test]
@@ -49,6 +51,7 @@ mod tests {
         assert_eq!(rows("", 3 * 64 * 64), 32);
         assert_eq!(rows("", 8), OWN_RECORDS);
         assert_eq!(rows("", usize::MAX), 1);
+        assert_eq!(CallLimits::of(&RuntimeSpec::default(), true).rows(28 * 28), OWN_IMAGES);
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl Model {
                 "{path}: was changed while it was in use; run again to take it as it is"
             )));
         }
-        let limits = CallLimits::of(&self.runtime);
+        let limits = self.call_limits(part);
         let runner = if self.runtime.shares_sessions() {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             let one = match shared.entry(part.role) {
@@ -274,6 +274,11 @@ impl Model {
             Runner::Own(self.engine(part)?)
         };
         Ok(Session::new(runner, part.input.clone(), limits))
+    }
+
+    fn call_limits(&self, part: &Part) -> CallLimits {
+        let images = [&part.input, &part.output].iter().any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
+        CallLimits::of(&self.runtime, images)
     }
 
     fn engine(&self, part: &Part) -> Result<Engine, StageError> {
@@ -291,8 +296,8 @@ impl Model {
         if self.runtime.shares_sessions() {
             return 0;
         }
-        let (parts, limits) = (self.parts(pass).unwrap_or_default(), CallLimits::of(&self.runtime));
-        parts.iter().map(|part| session::scratch_bytes(limits, len, part.input.batch())).max().unwrap_or_default()
+        let scratch = |part: &&Part| session::scratch_bytes(self.call_limits(part), len, part.input.batch());
+        self.parts(pass).unwrap_or_default().iter().map(scratch).max().unwrap_or_default()
     }
 
     /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights as stored, and packed
@@ -302,7 +307,8 @@ impl Model {
         if !self.runtime.shares_sessions() {
             return (weights, 0);
         }
-        let calls = self.every_part().map(|part| session::shared_bytes(&self.runtime, &part.input));
+        let device = self.runtime.uses_device();
+        let calls = self.every_part().map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
         (0, calls.fold(weights, u64::saturating_add))
     }
 

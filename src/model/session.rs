@@ -6,7 +6,6 @@ use crate::model::limits::CallLimits;
 use crate::model::onnx::Engine;
 use crate::model::port::{Port, values};
 use crate::model::shared::{Call, Shared};
-use crate::model::spec::RuntimeSpec;
 
 /// Values that a batch may have whose size the file fixes: 1 GiB of memory.
 const MAX_CALL_VALUES: usize = 1 << 28;
@@ -100,11 +99,11 @@ pub fn scratch_bytes(limits: CallLimits, len: usize, batch: Option<usize>) -> u6
 
 /// Bytes that a session which workers share takes here: a call that runs, one that is gathered, and what comes out; and
 /// what it computes with, unless that lies on a device.
-pub fn shared_bytes(runtime: &RuntimeSpec, input: &Port) -> u64 {
-    let (limits, len, batch) = (CallLimits::of(runtime), input.row_len().unwrap_or(UNTOLD_VALUES), input.batch());
+pub fn shared_bytes(uses_device: bool, limits: CallLimits, input: &Port) -> u64 {
+    let (len, batch) = (input.row_len().unwrap_or(UNTOLD_VALUES), input.batch());
     let rows = batch.unwrap_or_else(|| limits.rows(len));
     let staged = (rows as u64).saturating_mul(len as u64).saturating_mul(3 * size_of::<f32>() as u64);
-    if runtime.uses_device() { staged } else { staged.saturating_add(scratch_bytes(limits, len, batch)) }
+    if uses_device { staged } else { staged.saturating_add(scratch_bytes(limits, len, batch)) }
 }
 
 /// Why a record does not go in.
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
     use crate::model::Pass;
     use crate::model::limits::OWN_RECORDS;
-    use crate::model::spec::Sessions;
+    use crate::model::spec::{RuntimeSpec, Sessions};
     use crate::model::testing::{open, open_with};
 
     fn run(written: &str, records: &[f32], shape: &[usize]) -> Result<Vec<f32>, String> {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn limits(most: usize) -> CallLimits {
-        CallLimits::of(&toml::from_str(&format!("call_records = {most}")).unwrap())
+        CallLimits::of(&toml::from_str(&format!("call_records = {most}")).unwrap(), false)
     }
 
     fn device(most: usize) -> (Arc<Shared<Device>>, Receiver<usize>, Sender<()>) {

@@ -13,8 +13,9 @@ use arrow::datatypes::{
 use crate::batch::RejectCode;
 use crate::context::Limits;
 use crate::error::StageError;
+use crate::source::cut::Cut;
 use crate::source::record_files::{Output, Records, Stop, shorten};
-use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, PIXEL_BYTES};
+use crate::source::{BatchSize, IMAGE, PIXEL_BYTES};
 use crate::units::Bytes;
 
 /// The type of an array's values.
@@ -233,9 +234,9 @@ impl Together {
         let images = headers.iter().filter_map(|header| header.image());
         let pixels = images.fold(0, |total: u64, [height, width, _]| total + height as u64 * width as u64);
         let pixels = if pixels > limits.pixels { 0 } else { pixels };
-        let default = if headers.iter().any(|header| header.is_image()) { IMAGE_RECORDS } else { FEATURE_RECORDS };
-        let fitting = batch.bytes() / bytes.max(pixels.saturating_mul(PIXEL_BYTES)).max(1);
-        Ok(Self { step: (batch.records_or(default) as u64).min(fitting).max(1), pixels })
+        let images = headers.iter().any(|header| header.is_image());
+        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
+        Ok(Self { step: cut.records_of(bytes.max(pixels.saturating_mul(PIXEL_BYTES))), pixels })
     }
 }
 

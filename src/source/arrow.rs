@@ -14,7 +14,7 @@ use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
@@ -31,7 +31,7 @@ impl SourceConfig for Config {
         let columns = first_schema(&files).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![Fault::new("path", what)])?;
-        let cut = Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() };
+        let cut = Cut::features(batch);
         let schema = with_origin(&columns);
         Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema, format: Ipc { columns, cut } }))
     }

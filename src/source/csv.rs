@@ -18,7 +18,7 @@ use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
-use crate::source::{BatchSize, FEATURE_RECORDS, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records of delimited text.
@@ -69,7 +69,7 @@ impl SourceConfig for Config {
             quoting,
             aligned: self.aligned,
             record_bytes: context.limits.record_bytes.0,
-            cut: Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() },
+            cut: Cut::features(batch),
         };
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;

@@ -1,9 +1,11 @@
-//! Cuts record batches to the size that batches may have.
+//! How large batches are, and how record batches are cut to that.
 
 use std::ops::Range;
 
 use arrow::array::{Array, AsArray, OffsetSizeTrait, RecordBatch};
 use arrow::datatypes::DataType;
+
+use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE_RECORDS};
 
 /// How many records, and how many bytes of Arrow memory, travel together.
 #[derive(Debug, Clone, Copy)]
@@ -12,10 +14,44 @@ pub(super) struct Cut {
     pub(super) records: usize,
     /// At most so many bytes; a single larger record travels alone.
     pub(super) bytes: u64,
+    /// At most so many records, unless they are small.
+    pub(super) enough: usize,
 }
 
+/// Bytes up to which more records than enough travel together: a batch of so few is done before it has paid for its way
+/// from thread to thread.
+const SMALL: u64 = 1 << 20;
+
+/// Images of a batch where the pipeline does not say, unless they are small.
+const ENOUGH_IMAGES: usize = 32;
+
 impl Cut {
-    /// The parts of `rows` rows, in order: `records` at a time, halved until each weighs at most `bytes`.
+    /// For images, as the pipeline says it or by default.
+    pub(super) fn images(batch: BatchSize) -> Self {
+        let records = batch.records_or(IMAGE_RECORDS);
+        let enough = if batch.records.is_some() { records } else { records.min(ENOUGH_IMAGES) };
+        Self { records, bytes: batch.bytes(), enough }
+    }
+
+    /// For feature records, likewise.
+    pub(super) fn features(batch: BatchSize) -> Self {
+        let records = batch.records_or(FEATURE_RECORDS);
+        Self { records, bytes: batch.bytes(), enough: records }
+    }
+
+    /// Whether so many records of so many bytes in all may travel together.
+    pub(super) fn fits(self, records: usize, bytes: u64) -> bool {
+        records <= self.records && bytes <= self.bytes && (records <= self.enough || bytes <= SMALL)
+    }
+
+    /// Records of so many bytes each that travel together; one at least.
+    pub(super) fn records_of(self, bytes: u64) -> u64 {
+        let fitting = |all: u64| all / bytes.max(1);
+        let enough = fitting(SMALL).max(self.enough as u64);
+        fitting(self.bytes).min(self.records as u64).min(enough).max(1)
+    }
+
+    /// The parts of `rows` rows, in order: `records` at a time, halved until each fits.
     pub(super) fn parts(self, rows: usize, weigh: &dyn Fn(Range<usize>) -> u64) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
         for start in (0..rows).step_by(self.records.max(1)) {
@@ -25,7 +61,7 @@ impl Cut {
     }
 
     fn halve(self, rows: Range<usize>, weigh: &dyn Fn(Range<usize>) -> u64, parts: &mut Vec<Range<usize>>) {
-        if rows.len() <= 1 || weigh(rows.clone()) <= self.bytes {
+        if rows.len() <= 1 || self.fits(rows.len(), weigh(rows.clone())) {
             return parts.push(rows);
         }
         let middle = rows.start + rows.len() / 2;
@@ -111,8 +147,27 @@ mod tests {
     #[test]
     fn parts_keep_both_limits_and_a_large_record_travels_alone() {
         let texts = batch(Arc::new(StringArray::from(vec!["a", "b", "cccccccccccccccccccc", "d", "e", "f"])));
-        let cut = Cut { records: 4, bytes: 11 };
+        let cut = Cut { records: 4, bytes: 11, enough: 4 };
         assert_eq!(cut.parts(6, &|rows| weight(&texts, rows)), [0..2, 2..3, 3..4, 4..6]);
+    }
+
+    #[test]
+    fn more_than_enough_travel_together_where_they_are_small() {
+        let cut = Cut { records: 8, bytes: 4 * SMALL, enough: 2 };
+        let parts = |each: u64| cut.parts(8, &move |rows| each * rows.len() as u64);
+        let lengths = |each: u64| parts(each).iter().map(Range::len).collect::<Vec<_>>();
+        for (each, expected) in [(1, vec![8]), (SMALL / 4, vec![4, 4]), (SMALL, vec![2; 4]), (3 * SMALL, vec![1; 8])] {
+            assert_eq!(lengths(each), expected);
+            assert_eq!(cut.records_of(each), expected[0] as u64);
+        }
+    }
+
+    #[test]
+    fn what_the_pipeline_says_is_enough_whatever_it_weighs() {
+        let said = BatchSize { records: std::num::NonZeroU32::new(100), ..BatchSize::default() };
+        let lengths = |batch| [1 << 10, 1 << 18].map(|bytes| Cut::images(batch).records_of(bytes));
+        assert_eq!(lengths(said), [100, 100]);
+        assert_eq!(lengths(BatchSize::default()), [u64::from(IMAGE_RECORDS), 32]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::error::StageError;
 use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::listing::Refusal;
-use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, origin_fields};
+use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
 ///
@@ -26,10 +26,8 @@ use crate::source::{BatchSender, BatchSize, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, o
 pub(super) struct Rules {
     /// `source`, `row`, `image` and perhaps a text column.
     pub(super) schema: SchemaRef,
-    /// Rows of a stretch: the limit in records.
-    pub(super) stretch: u64,
     /// What makes a batch full.
-    bytes: u64,
+    cut: Cut,
     /// Bytes above which an image is not read.
     pub(super) record_bytes: u64,
     /// Pixels above which an image will not be decoded.
@@ -47,8 +45,7 @@ impl Rules {
         let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
         Self {
             schema: Arc::new(Schema::new(fields)),
-            stretch: batch.records_or(IMAGE_RECORDS) as u64,
-            bytes: batch.bytes().min(COLUMN_BYTES),
+            cut: Cut { bytes: batch.bytes().min(COLUMN_BYTES), ..Cut::images(batch) },
             record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
             pixels: limits.pixels,
         }
@@ -56,6 +53,11 @@ impl Rules {
 }
 
 impl Rules {
+    /// Rows of a stretch: the limit in records.
+    pub(super) fn stretch(&self) -> usize {
+        self.cut.records
+    }
+
     /// Bytes that an image counts, and pixels that it decodes to. One that is no image, or has too many pixels,
     /// goes on as it is: it is refused, with its reason, before it would be decoded.
     fn weigh(&self, image: &[u8]) -> (u64, u64) {
@@ -70,8 +72,7 @@ impl Rules {
     /// When Arrow cannot hold a batch.
     pub(super) fn batches(&self, split: &Arc<Split>, images: &[(&str, &[u8])]) -> Result<Vec<SourceBatch>, StageError> {
         let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.weigh(image)).collect();
-        let cut = Cut { records: usize::try_from(self.stretch).unwrap_or(usize::MAX), bytes: self.bytes };
-        let parts = cut.parts(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
+        let parts = self.cut.parts(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
         let batch = |rows: Range<usize>| {
             let part = &images[rows.clone()];
             let columns: Vec<ArrayRef> = vec![
@@ -163,7 +164,8 @@ impl<'a> Stretch<'a> {
             Ok(image) => self.rules.weigh(image),
             Err(_) => (0, 0),
         };
-        if self.bytes > 0 && self.bytes + bytes > self.rules.bytes && !self.close()? {
+        let rows = usize::try_from(self.rows.end - self.rows.start).unwrap_or(usize::MAX);
+        if self.bytes > 0 && !self.rules.cut.fits(rows + 1, self.bytes + bytes) && !self.close()? {
             return Ok(false);
         }
         self.bytes += bytes;

@@ -152,7 +152,7 @@ impl Reader {
         rows: &[Row],
         out: &BatchSender,
     ) -> Result<bool, StageError> {
-        for rows in rows.chunks(usize::try_from(self.rules.stretch).unwrap_or(usize::MAX)) {
+        for rows in rows.chunks(self.rules.stretch()) {
             let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
             let length = rows.len() as u64;
             start += length;

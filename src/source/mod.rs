@@ -140,7 +140,7 @@ pub type BatchStream = Pin<Box<dyn Stream<Item = Result<SourceBatch, StageError>
 /// How many records travel together: the first limit that is reached closes a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct BatchSize {
-    /// At most so many records. Default: 32 images or 4096 feature records.
+    /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature records.
     pub records: Option<std::num::NonZeroU32>,
     /// At most so many bytes, images counted as decoded; a single larger record travels alone. Default: 32MiB.
     pub bytes: Option<Bytes>,
@@ -177,8 +177,8 @@ impl BatchSize {
 /// Bytes of a decoded pixel: red, green, blue.
 const PIXEL_BYTES: u64 = 3;
 
-/// Images in a batch where the pipeline does not say.
-pub const IMAGE_RECORDS: u32 = 32;
+/// Images in a batch, where they are small and the pipeline does not say.
+pub const IMAGE_RECORDS: u32 = 128;
 /// Feature records in a batch where the pipeline does not say.
 pub const FEATURE_RECORDS: u32 = 4096;
 

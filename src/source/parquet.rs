@@ -25,7 +25,7 @@ use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
@@ -60,8 +60,8 @@ impl SourceConfig for Config {
             .map_err(|what| vec![Fault::new("image_column", what)])?;
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
         check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
-        let default = if given.column_with_name(IMAGE).is_some() { IMAGE_RECORDS } else { FEATURE_RECORDS };
-        let cut = Cut { records: batch.records_or(default), bytes: batch.bytes() };
+        let images = given.column_with_name(IMAGE).is_some();
+        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
         let schema = with_origin(&given);
         let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
         let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
@@ -292,7 +292,7 @@ impl Opened<'_> {
 
     /// How many rows to decode at once, by their average bytes and by what a repeated word may add to each.
     fn step(&self, average: u64, word: u64) -> u64 {
-        let Cut { records, bytes } = self.parquet.cut;
+        let Cut { records, bytes, .. } = self.parquet.cut;
         let fitting = bytes / average.max(1);
         let repeated = bytes.saturating_mul(WORDS) / word.max(1);
         fitting.min(repeated).clamp(1, records as u64)

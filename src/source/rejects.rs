@@ -20,10 +20,7 @@ use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
-use crate::source::{
-    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields,
-    with_origin,
-};
+use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -83,8 +80,7 @@ impl SourceConfig for Config {
             return Err(vec![Fault::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();
-        let records = batch.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
-        let cut = Cut { records, bytes: batch.bytes() };
+        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
             path: self.path,

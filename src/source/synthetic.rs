@@ -13,11 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::cut::Cut;
 use super::factors::Factors;
-use super::{
-    BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Opened, Source, SourceConfig, add_origin, dead_leaves,
-    read_blocking, with_origin,
-};
+use super::{BatchSize, IMAGE, Opened, Source, SourceConfig, add_origin, dead_leaves, read_blocking, with_origin};
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
 use crate::context::Context;
 use crate::coverage::Progress;
@@ -217,15 +215,14 @@ impl Made {
     }
 
     fn records_per_batch(&self, batch: BatchSize) -> u64 {
-        let (records, bytes) = match self {
+        match self {
             Self::Images { height, width, .. } => {
-                (batch.records_or(IMAGE_RECORDS), 3 * u64::from(*height) * u64::from(*width))
+                Cut::images(batch).records_of(3 * u64::from(*height) * u64::from(*width))
             }
             Self::Features { factors, .. } => {
-                (batch.records_or(FEATURE_RECORDS), (factors.width * size_of::<f32>()) as u64)
+                Cut::features(batch).records_of((factors.width * size_of::<f32>()) as u64)
             }
-        };
-        (batch.bytes() / bytes).min(records as u64).max(1)
+        }
     }
 }
 

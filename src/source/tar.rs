@@ -130,7 +130,7 @@ impl Reader {
         let check_lost = || handle.lost().map_or(Ok(()), |error| Err(failed(error)));
         let mut archive = Archive::new(Metered { file: BufReader::new(input), budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(failed)?;
-        let length = self.rules.stretch;
+        let length = self.rules.stretch() as u64;
         let mut stretch = Stretch::new(&self.rules, &self.progress, out, &split, 0);
         let mut done = stretch.is_done(length);
         let mut row = 0;

@@ -40,7 +40,7 @@ impl ColumnType {
 }
 
 /// Types are inferred from so many records at the beginning.
-pub(super) const SAMPLE: Cut = Cut { records: 1000, bytes: 32 << 20 };
+pub(super) const SAMPLE: Cut = Cut { records: 1000, bytes: 32 << 20, enough: 1000 };
 
 /// A text format: what a record must be before it is parsed, and the parser.
 pub(super) trait TextFormat {

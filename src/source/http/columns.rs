@@ -157,7 +157,7 @@ impl Columns {
     fn parse_objects(&self, objects: &Parser, body: &[u8]) -> Result<Records, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let framer = Framer::new(body, None, self.record_bytes).map_err(|error| text(&error))?;
-        let cut = Cut { records: u32::MAX as usize, bytes: MOST_BYTES };
+        let cut = Cut { records: u32::MAX as usize, bytes: MOST_BYTES, enough: u32::MAX as usize };
         let mut blocks = Blocks::new(framer, cut);
         let (mut batches, mut refused, mut before) = (Vec::new(), Vec::new(), 0);
         while let Some(block) = blocks.next(objects).map_err(|error| text(&error))? {

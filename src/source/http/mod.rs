@@ -30,7 +30,7 @@ use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
 use crate::source::cut::Cut;
 use crate::source::gather::Rules;
-use crate::source::{BatchSize, FEATURE_RECORDS, Opened, Source, SourceConfig, read_blocking};
+use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::Location;
 use crate::units::Span;
 
@@ -106,7 +106,7 @@ impl SourceConfig for Config {
         let shape = match self.records {
             Kind::Images => Shape::Images(Rules::new(batch, context.limits, None)),
             Kind::Features => {
-                let cut = Cut { records: batch.records_or(FEATURE_RECORDS), bytes: batch.bytes() };
+                let cut = Cut::features(batch);
                 Shape::Features { schema: columns.with_origin(), cut }
             }
         };

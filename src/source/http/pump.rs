@@ -35,7 +35,7 @@ impl Shape {
     /// Records that travel together at most.
     pub(super) fn most(&self) -> usize {
         match self {
-            Self::Images(rules) => usize::try_from(rules.stretch).unwrap_or(usize::MAX),
+            Self::Images(rules) => rules.stretch(),
             Self::Features { cut, .. } => cut.records,
         }
     }
