@@ -209,6 +209,7 @@ mod tests {
     use crate::coverage::Coverage;
     use crate::kind::find;
     use crate::source::KINDS;
+    use crate::source::folder::Folder;
     use crate::units::Bytes;
 
     /// A PNM of so many pixels, black.
@@ -374,7 +375,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_pipe_is_not_opened_even_when_it_takes_the_place_of_a_listed_file() {
+    fn a_pipe_is_not_waited_for_even_when_it_takes_the_place_of_a_listed_file() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.pnm", "b.pnm"]);
         let pipe = |name: &str| {
@@ -389,7 +390,7 @@ mod tests {
         let listing = files.list().unwrap();
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         pipe("a.pnm");
-        let refusal = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
+        let refusal = listing.files["a.pnm"].read(folder.path(), &mut Folder::default(), 1000).unwrap_err();
         assert_eq!(refusal.code, RejectCode::Unreadable);
     }
 }

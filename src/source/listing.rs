@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{Fault, StageError};
+use crate::source::folder::{self, Folder};
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
@@ -227,8 +226,9 @@ impl FileSet {
             }
             files.looked_at += 1;
             if wanted(relative) && !is_temporary(entry.file_name()) {
-                match folder.look(&entry) {
-                    Ok(size_and_time) => files.add(ListedFile::new(relative, size_and_time)),
+                // Whoever follows links has been told what the link leads to, and wants to know that.
+                match folder.look(entry.path(), entry.path_is_symlink()) {
+                    Ok(found) => files.add(ListedFile::new(relative, &found)),
                     Err(error) => tracing::warn!("left out: {}: {error}", entry.path().display()),
                 }
             }
@@ -248,26 +248,6 @@ impl FileSet {
             glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
         Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
-    }
-}
-
-/// The folder whose files are looked at: from there, the system need not find its way anew for each of them, which takes as
-/// long as the look.
-#[derive(Default)]
-struct Folder(Option<(PathBuf, OwnedFd)>);
-
-impl Folder {
-    /// Size and time of a file.
-    fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
-        let parent = file.path().parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if self.0.as_ref().is_none_or(|(path, _)| path != parent) {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            self.0 = Some((parent.to_path_buf(), rustix::fs::open(parent, flags, Mode::empty())?));
-        }
-        let Some((_, folder)) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        // Whoever follows links has been told what the link leads to, and wants to know that.
-        let flags = if file.path_is_symlink() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        Ok(size_and_time(&rustix::fs::statat(folder, file.file_name(), flags)?))
     }
 }
 
@@ -346,7 +326,8 @@ impl Listing {
 }
 
 impl ListedFile {
-    fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
+    fn new(relative: &Path, found: &Stat) -> Self {
+        let (size, mtime_ns) = size_and_time(found);
         let raw = relative.to_str().is_none().then(|| relative.into());
         Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
     }
@@ -371,10 +352,14 @@ impl ListedFile {
         }
     }
 
+    fn path(&self, root: &Path) -> PathBuf {
+        root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))
+    }
+
     /// Where it lies.
     pub(super) fn location(&self, root: &Location) -> Location {
         match root {
-            Location::Local(root) => Location::Local(root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))),
+            Location::Local(root) => Location::Local(self.path(root)),
             Location::Remote(root) => Location::Remote(root.join(&self.name)),
         }
     }
@@ -384,19 +369,27 @@ impl ListedFile {
     /// # Errors
     /// `unreadable`, with the reason.
     pub(super) fn open(&self, root: &Location) -> Result<Input, Refusal> {
-        let unreadable = |error: std::io::Error| self.unreadable(&error.to_string());
         let location = self.location(root);
-        let Some(path) = location.local() else {
-            return location.open(self.size, self.etag.as_deref()).map_err(unreadable);
-        };
-        let file = open_at_once(path).map_err(unreadable)?;
-        let found = rustix::fs::fstat(&file).map_err(|error| unreadable(error.into()))?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile
-            || size_and_time(&found) != (self.size, self.mtime_ns)
-        {
-            return Err(self.unreadable(CHANGED));
+        match location.local() {
+            Some(path) => self.if_same(folder::open(path)).map(Input::File),
+            None => {
+                let object = location.open(self.size, self.etag.as_deref());
+                object.map_err(|error| self.unreadable(&error.to_string()))
+            }
         }
-        Ok(Input::File(file))
+    }
+
+    /// The file that was opened, if it is still the one that was listed.
+    fn if_same(&self, opened: io::Result<File>) -> Result<File, Refusal> {
+        let unreadable = |error: io::Error| self.unreadable(&error.to_string());
+        let file = opened.map_err(unreadable)?;
+        let found = rustix::fs::fstat(&file).map_err(|error| unreadable(error.into()))?;
+        let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+        if is_file && size_and_time(&found) == (self.size, self.mtime_ns) {
+            Ok(file)
+        } else {
+            Err(self.unreadable(CHANGED))
+        }
     }
 
     /// That it cannot be read.
@@ -404,15 +397,15 @@ impl ListedFile {
         Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
     }
 
-    /// The file's bytes, if it is still the one that was listed.
+    /// The bytes of a file below `root`, if it is still the one that was listed.
     ///
     /// # Errors
     /// `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason.
-    pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn read(&self, root: &Path, folder: &mut Folder, limit: u64) -> Result<Vec<u8>, Refusal> {
         if self.size > limit {
             return Err(Refusal::too_large(&self.name, self.size, limit));
         }
-        let file = self.open(root)?;
+        let file = self.if_same(folder.open(&self.path(root)))?;
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
         file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error.to_string()))?;
         if bytes.len() as u64 != self.size {
@@ -462,17 +455,6 @@ fn is_hidden(relative: &Path) -> bool {
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().map(|extension| extension.as_encoded_bytes());
     extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
-}
-
-/// Opens a file to read. That a pipe has been put in its place must be seen rather than waited for: its writer may never come.
-fn open_at_once(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => Ok(file.into()),
-        // Somebody has a lease on the file, and is asked to give it back: that is waited for. It cannot be a pipe.
-        Err(Errno::WOULDBLOCK) => File::open(path),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Length, and modification time in nanoseconds since 1970.
@@ -580,7 +562,7 @@ mod tests {
         fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"gr\xfcn %41.jpg")), b"data").unwrap();
         let listing = set(folder.path(), "").list().unwrap();
         let file = listing.files.get("gr%FCn %41.jpg").unwrap();
-        assert_eq!(file.read(&listing.root, 100).unwrap(), b"data");
+        assert_eq!(file.read(folder.path(), &mut Folder::default(), 100).unwrap(), b"data");
     }
 
     #[test]
@@ -588,7 +570,8 @@ mod tests {
         let folder = folder(&["a.jpg", "b.jpg"]);
         let listing = set(folder.path(), "").list().unwrap();
         fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
-        let refusal = |name: &str, limit| listing.files[name].read(&listing.root, limit).unwrap_err();
+        let refusal =
+            |name: &str, limit| listing.files[name].read(folder.path(), &mut Folder::default(), limit).unwrap_err();
         assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
         assert!(refusal("a.jpg", 100).reason.starts_with("a.jpg: was changed"));
         assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);

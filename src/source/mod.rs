@@ -10,6 +10,7 @@ mod dead_leaves;
 mod factors;
 mod fetch;
 mod files;
+mod folder;
 mod gather;
 mod http;
 mod idx;
