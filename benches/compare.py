@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Whole runs beside their floor and beside what people use today: one table. `make bench` calls it.
 
-The floor is the bare parts of a run in a plain loop (benches/floor.rs); the peers are Python programs (benches/peers):
-what one would write first, what an expert would write, and Ray Data (with --ray). Each does the same work: the same
+The floor is the bare parts of a run in a plain loop (benches/floor.rs), and `floors` the same with a loop on each core,
+which share caches and memory as workers do; the peers are Python programs (benches/peers): what one would write first,
+what an expert would write, and Ray Data (with --ray). Each does the same work: the same
 model, the same pixels, the same columns to Parquet. Rounds take turns, figures are medians. CPU seconds are those of all
 processes; peak memory is their proportional share (PSS), looked at ten times a second.
 
 Inputs are made once and kept in .bench, as are the peers' packages, in the versions of benches/peers/requirements.txt.
 
-usage: compare.py [--works photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--peers floor naive expert]
+usage: compare.py [--works photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--peers floor floors naive expert]
 """
 import argparse
 import json
@@ -24,7 +25,8 @@ import time
 
 from works import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, model, pipeline, source, words
 
-PEERS = ["floor", "naive", "expert"]
+PEERS = ["floor", "floors", "naive", "expert"]
+CORES = len(os.sched_getaffinity(0))
 
 
 def arguments():
@@ -39,14 +41,17 @@ def arguments():
 
 
 def install(ray):
+    """Returns what the peers are made of."""
     files = [HERE / "peers/requirements.txt"] + ([HERE / "peers/requirements-ray.txt"] if ray else [])
     wanted = "".join(file.read_text() for file in files)
+    packages = [line for line in wanted.splitlines() if "==" in line]
     stamp = BENCH / "peers/installed"
     if stamp.exists() and stamp.read_text() == wanted:
-        return
+        return packages
     call(sys.executable, "-m", "venv", BENCH / "peers")
     call(PYTHON, "-m", "pip", "install", "-q", *(word for file in files for word in ("-r", file)))
     stamp.write_text(wanted)
+    return packages
 
 
 def build(features):
@@ -62,16 +67,16 @@ def build(features):
 
 
 class Memory(threading.Thread):
-    """The greatest proportional memory of a process and its children."""
+    """The greatest proportional memory of processes and their children."""
 
-    def __init__(self, pid):
+    def __init__(self, pids):
         super().__init__(daemon=True)
-        self.pid, self.peak, self.ends = pid, 0, threading.Event()
+        self.pids, self.peak, self.ends = pids, 0, threading.Event()
         self.start()
 
     def run(self):
         while not self.ends.wait(0.1):
-            self.peak = max(self.peak, sum(self.of(pid) for pid in self.family(self.pid)))
+            self.peak = max(self.peak, sum(self.of(member) for pid in self.pids for member in self.family(pid)))
 
     def family(self, pid):
         found = [pid]
@@ -91,18 +96,21 @@ class Memory(threading.Thread):
         return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
-def measure(command, environment):
-    """Seconds, CPU seconds, peak bytes."""
+def measure(commands, environment):
+    """Seconds, CPU seconds, peak bytes of commands that run at once."""
     began = time.perf_counter()
-    child = subprocess.Popen([str(word) for word in command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    memory = Memory(child.pid)
-    told = child.stderr.read().decode()
-    _, status, usage = os.wait4(child.pid, 0)
+    start = lambda words: subprocess.Popen([str(word) for word in words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    children = [start(words) for words in commands]
+    memory, cpu = Memory([child.pid for child in children]), 0
+    for child in children:
+        told = child.stderr.read().decode()
+        _, status, usage = os.wait4(child.pid, 0)
+        cpu += usage.ru_utime + usage.ru_stime
+        if status != 0:
+            raise SystemExit(f"{child.args[0]} {child.args[1]} failed: {told[-2000:]}")
     took = time.perf_counter() - began
     memory.ends.set()
-    if status != 0:
-        raise SystemExit(f"{command[0]} {command[1]} failed: {told[-2000:]}")
-    return took, usage.ru_utime + usage.ru_stime, memory.peak
+    return took, cpu, memory.peak
 
 
 COMPARE = """
@@ -135,12 +143,16 @@ def difference(ours, theirs, kind):
 
 
 def commands(peers, floor, binary, out, work, given):
-    """How each is called; `given`: the input and the model."""
+    """The commands of each, which run at once; `given`: the input and the model."""
     program = {"floor": [floor], "naive": [PYTHON, HERE / "peers/naive.py"], "expert": [PYTHON, HERE / "peers/expert.py"], "ray": [PYTHON, HERE / "peers/ray_data.py"]}
+    # Images go to a folder, latents to a file of it.
+    place = lambda share: out / "floors" if work.kind == "denoise" else out / "floors" / f"{share}.parquet"
+    floors = [[floor, "--share", f"{share}/{CORES}", *words(work, *given, place(share))] for share in range(CORES)]
     ours = [binary, "run", BENCH / "pipeline.toml", "--summary", "none", "--log-format", "text"]
     # Ray Data is a framework for tables; nobody would write images with it.
     others = [peer for peer in peers if work.kind != "denoise" or peer != "ray"]
-    return {"latentflow": ours, **{peer: [*program[peer], *words(work, *given, out / peer)] for peer in others}}
+    together = lambda peer: floors if peer == "floors" else [[*program[peer], *words(work, *given, out / peer)]]
+    return {"latentflow": [ours], **{peer: together(peer) for peer in others}}
 
 
 def rounds(options, calls, out, environment):
@@ -148,7 +160,7 @@ def rounds(options, calls, out, environment):
     results = {name: [] for name in calls}
     for _ in range(options.rounds):
         shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        (out / "floors").mkdir(parents=True)
         for name, command in calls.items():
             results[name].append(measure(command, environment))
     return {name: [statistics.median(column) for column in zip(*rows)] for name, rows in results.items()}
@@ -160,11 +172,12 @@ def main():
     # As releases are built, where there is what that needs.
     draft = bool(shutil.which("cmake") and shutil.which("nasm"))
     floor, binary = build(["turbojpeg"] if draft else []), REPOSITORY / "target/release/latentflow"
-    install(options.ray)
+    packages = install(options.ray)
     library = next((REPOSITORY / ".runtime/onnxruntime").glob("libonnxruntime.*"))
     environment = {**os.environ, "ORT_DYLIB_PATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
     version = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    print(f"{version}; {processor()}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}; {'with' if draft else 'without (no CMake, no NASM)'} turbojpeg")
+    print(f"{version}; {processor()}, {CORES} cores; Python {platform.python_version()}; {'with' if draft else 'without (no CMake, no NASM)'} turbojpeg")
+    print(", ".join(packages))
     peers, out = options.peers + (["ray"] if options.ray else []), BENCH / "out"
     for name in options.works:
         work = WORKS[name]

@@ -5,6 +5,7 @@
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
 //! floor records FILE MODEL OUT COLUMNS            float32, in a list or in so many columns -> latents and reconstruction error
 //! floor denoise FOLDER MODEL OUT                  image files -> PNG files
+//! floor --share 1/2 ...                           the second half alone, counted from 0/2
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -30,14 +31,19 @@ const RECORDS: usize = 8192;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    let mut share = Share { number: 0, of: 1 };
+    if let ["--share", said, rest @ ..] = words {
+        let (number, of) = said.split_once('/').unwrap();
+        (share, words) = (Share { number: number.parse().unwrap(), of: of.parse().unwrap() }, rest);
+    }
+    match words {
         ["images", folder, model, out, side, channels] => {
             let channels = if *channels == "gray" { Channels::Gray } else { Channels::Rgb };
-            images(Path::new(folder), &open(model), Path::new(out), side.parse().unwrap(), channels);
+            images(&share.of(&files(folder)), &open(model), Path::new(out), side.parse().unwrap(), channels);
         }
-        ["records", file, model, out, _] => records(Path::new(file), &open(model), Path::new(out)),
-        ["denoise", folder, model, out] => denoise(Path::new(folder), &open(model), Path::new(out)),
+        ["records", file, model, out, _] => records(Path::new(file), share, &open(model), Path::new(out)),
+        ["denoise", folder, model, out] => denoise(&share.of(&files(folder)), &open(model), Path::new(out)),
         // `cargo bench` calls every benchmark without arguments.
         _ => eprintln!("floor: nothing to do; benches/compare.py calls it with arguments"),
     }
@@ -50,13 +56,28 @@ fn open(folder: &str) -> Model {
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// A part of the work, for a loop on each core.
+#[derive(Clone, Copy)]
+struct Share {
+    number: usize,
+    of: usize,
+}
+
+impl Share {
+    /// So many things, one after the other.
+    fn of<T: Clone>(self, all: &[T]) -> Vec<T> {
+        let start = |number: usize| all.len() * number / self.of;
+        all[start(self.number)..start(self.number + 1)].to_vec()
+    }
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
 
-fn images(folder: &Path, model: &Model, out: &Path, side: usize, channels: Channels) {
+fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: Channels) {
     let format = PixelFormat { channels, ..PixelFormat::default() };
     let shape = format.shape(side, side);
     let (len, code) = (shape.iter().product::<usize>(), model.code_size().unwrap());
@@ -69,7 +90,7 @@ fn images(folder: &Path, model: &Model, out: &Path, side: usize, channels: Chann
     let mut encoder = model.chain(Pass::Encode).unwrap();
     let mut resizer = Resizer::new(side, side, Fit::Stretch);
     let mut values = vec![0.0; IMAGES * len];
-    for files in files(folder).chunks(IMAGES) {
+    for files in files.chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
             // Where this build can, JPEGs far larger than the target are decoded at a fraction, as the pipeline has them.
@@ -92,7 +113,7 @@ fn images(folder: &Path, model: &Model, out: &Path, side: usize, channels: Chann
     writer.close().unwrap();
 }
 
-fn records(file: &Path, model: &Model, out: &Path) {
+fn records(file: &Path, share: Share, model: &Model, out: &Path) {
     let input = model.feature_input().unwrap();
     let code = model.code_size().unwrap();
     let schema = Arc::new(Schema::new(vec![
@@ -103,8 +124,14 @@ fn records(file: &Path, model: &Model, out: &Path) {
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
     let (mut encoder, mut decoder) = (model.chain(Pass::Encode).unwrap(), model.chain(Pass::Decode).unwrap());
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
-    let reader = reader.with_batch_size(RECORDS).build().unwrap();
-    let (mut row, mut scaled, mut back) = (0, Vec::new(), Vec::new());
+    let groups = reader.metadata().row_groups().iter().map(|group| group.num_rows() as u64);
+    let groups: Vec<(usize, u64)> = groups.enumerate().collect();
+    let mine = share.of(&groups);
+    let first = mine.first().map_or(0, |(first, _)| *first);
+    let mut row: u64 = groups[..first].iter().map(|(_, rows)| rows).sum();
+    let mine = mine.into_iter().map(|(group, _)| group).collect();
+    let reader = reader.with_row_groups(mine).with_batch_size(RECORDS).build().unwrap();
+    let (mut scaled, mut back) = (Vec::new(), Vec::new());
     for batch in reader.map(Result::unwrap) {
         let len = scale(&batch, &input.scaling, &mut scaled);
         let mut codes = Vec::with_capacity(batch.num_rows() * code);
@@ -153,11 +180,11 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
     len
 }
 
-fn denoise(folder: &Path, model: &Model, out: &Path) {
+fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
     let format = PixelFormat::default();
     let mut denoiser = model.chain(Pass::Whole).unwrap();
-    for file in files(folder) {
+    for file in files {
         let pixels = decode(&std::fs::read(&file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
         let (height, width) = (pixels.height, pixels.width);
         let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
