@@ -38,11 +38,9 @@ impl Profile {
         let share = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed)).as_secs_f64() / seconds;
         let workers = stats.workers.len();
         let waited_for_room = share(&stats.waited_for_room);
-        let profile = |stage: &StageStats, role, busy| StageProfile {
-            name: stage.name.to_string(),
-            kind: stage.kind,
-            role,
-            busy,
+        let profile = |stage: &StageStats, kind, role, busy| {
+            let name = stage.name.to_string();
+            StageProfile { name, kind, role, busy }
         };
         let stages = stats.stages.iter().flat_map(|stage| {
             let busy = match stage.role {
@@ -52,8 +50,8 @@ impl Profile {
             };
             // What workers do for a sink is one more thing that they do.
             let prepared = share(&stage.prepared) / workers.max(1) as f64;
-            let prepared = (prepared > 0.0).then(|| profile(stage, "transform", prepared));
-            prepared.into_iter().chain([profile(stage, stage.role, busy)])
+            let prepared = (prepared > 0.0).then(|| profile(stage, "encoding", "transform", prepared));
+            prepared.into_iter().chain([profile(stage, stage.kind, stage.role, busy)])
         });
         Self {
             seconds,
