@@ -185,7 +185,7 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     let format = PixelFormat::default();
     let mut denoiser = model.chain(Pass::Whole).unwrap();
     for file in files {
-        let pixels = decode(&std::fs::read(&file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
+        let pixels = decode(&std::fs::read(file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
         let (height, width) = (pixels.height, pixels.width);
         let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
         let mut values = vec![0.0; 3 * height * width];

@@ -24,7 +24,7 @@ fn images(records: u32) -> String {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     format!(
         "[models.photo]\npath = {models:?}\n\
-         [stages.photos]\nkind = \"synthetic\"\nof = \"images\"\nrecords = {records}\n\
+         [stages.photos]\nkind = \"synthetic\"\nof = \"images\"\nrecords = {records}\nbatch = {{ records = 32 }}\n\
          [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
          [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\nfile = {{ records = 64 }}\n"

@@ -20,6 +20,15 @@ pub(super) struct Profile {
     /// Share of the workers' time in which they were at work.
     workers_busy: f64,
     stages: Vec<StageProfile>,
+    /// Sessions that all workers share.
+    sessions: Vec<SessionProfile>,
+}
+
+#[derive(Debug, Serialize)]
+struct SessionProfile {
+    model: String,
+    /// Share of the time.
+    busy: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,6 +62,10 @@ impl Profile {
             let prepared = (prepared > 0.0).then(|| profile(stage, "encoding", "transform", prepared));
             prepared.into_iter().chain([profile(stage, stage.kind, stage.role, busy)])
         });
+        let sessions = stats.models().into_iter().filter_map(|model| {
+            let busy = model.shared_seconds()? / seconds;
+            Some(SessionProfile { model: model.name().to_owned(), busy })
+        });
         Self {
             seconds,
             workers,
@@ -60,6 +73,7 @@ impl Profile {
             waited_for_room,
             workers_busy: stats.workers.iter().map(share).sum::<f64>() / workers.max(1) as f64,
             stages: stages.collect(),
+            sessions: sessions.collect(),
         }
     }
 
@@ -71,6 +85,14 @@ impl Profile {
     fn bottleneck(&self) -> String {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let sink = self.busiest("sink").filter(|sink| sink.busy > 0.85);
+        if let Some(session) = self.sessions.iter().find(|session| session.busy > 0.85) {
+            return format!(
+                "the session of model `{}`, which all workers share: it was at work {} of the time. A faster device, larger \
+                 calls (more records in a batch, more workers) or a smaller model would help",
+                session.model,
+                percent(session.busy)
+            );
+        }
         match (sink, self.busiest("transform")) {
             (Some(sink), _) => format!(
                 "the sink `{}`: its thread was at work {} of the time. Cheaper compression, fewer columns or a faster \
@@ -98,7 +120,7 @@ impl Profile {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, workers, waited_for_sources, waited_for_room, workers_busy, stages } = self;
+        let Self { seconds, workers, waited_for_sources, waited_for_room, workers_busy, stages, sessions } = self;
         writeln!(f, "\nwhere the {seconds:.2} s went, in percent")?;
         let width = stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0).max(5);
         writeln!(f, "{:width$}  {:<10}  {:>6}  {:>9}  {:>10}", "", "", "", "waited", "waited")?;
@@ -121,6 +143,9 @@ impl fmt::Display for Profile {
             format!("{workers} worker(s)"),
             "-"
         )?;
+        for SessionProfile { model, busy } in sessions {
+            writeln!(f, "the session of model `{model}` was at work {:.1} % of the time", 100.0 * busy)?;
+        }
         writeln!(f, "for {:.1} % of the time no source had a batch ready", 100.0 * waited_for_sources)?;
         writeln!(f, "bottleneck: {}", self.bottleneck())
     }
@@ -130,7 +155,7 @@ impl fmt::Display for Profile {
 mod tests {
     use super::*;
 
-    fn profile(waited_for_sources: f64, workers_busy: f64, sink: f64) -> Profile {
+    fn profile(waited_for_sources: f64, workers_busy: f64, sink: f64, session: f64) -> Profile {
         let stage = |name: &str, role, busy| StageProfile { name: name.to_owned(), kind: "test", role, busy };
         Profile {
             seconds: 10.0,
@@ -144,15 +169,19 @@ mod tests {
                 stage("codes", "transform", 0.8 * workers_busy),
                 stage("out", "sink", sink),
             ],
+            sessions: vec![SessionProfile { model: "m".to_owned(), busy: session }],
         }
     }
 
     #[test]
     fn the_bottleneck_is_named() {
-        let named = |waited, busy, sink| profile(waited, busy, sink).bottleneck();
+        let named = |waited, busy, sink| profile(waited, busy, sink, 0.2).bottleneck();
         assert!(named(0.0, 0.97, 0.1).starts_with("the workers: they were at work 97 % of the time, in `codes`"));
         assert!(named(0.9, 0.2, 0.1).starts_with("the sources: 90 % of the time"));
         assert!(named(0.1, 0.5, 0.95).starts_with("the sink `out`"));
         assert!(named(0.2, 0.5, 0.3).starts_with("nothing stands out"));
+        assert!(
+            profile(0.0, 0.97, 0.1, 0.9).bottleneck().starts_with("the session of model `m`, which all workers share")
+        );
     }
 }

@@ -26,6 +26,7 @@ pub use card::Card;
 pub use describe::describe;
 pub use input::{FeatureInput, ImageInput, ModelInput, Scaling};
 pub use loss::Loss;
+use prometheus::Histogram;
 pub use spec::{ModelSpec, RuntimeSpec};
 
 use crate::error::{Fault, StageError};
@@ -276,6 +277,16 @@ impl Model {
         Ok(Session::new(runner, part.input.clone(), limits))
     }
 
+    fn call_seconds(&self, part: &Part) -> Histogram {
+        self.metrics.models.call_seconds.with_label_values(&[self.name.as_str(), part.role])
+    }
+
+    /// Seconds that the busiest of the sessions which all workers share was at work; `None` where each has its own.
+    pub fn shared_seconds(&self) -> Option<f64> {
+        let seconds = self.every_part().map(|part| self.call_seconds(part).get_sample_sum());
+        self.runtime.shares_sessions().then(|| seconds.fold(0.0, f64::max))
+    }
+
     fn call_limits(&self, part: &Part) -> CallLimits {
         let images = [&part.input, &part.output].iter().any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
         CallLimits::of(&self.runtime, images)
@@ -283,10 +294,8 @@ impl Model {
 
     fn engine(&self, part: &Part) -> Result<Engine, StageError> {
         let labels = [self.name.as_str(), part.role];
-        let watch = CallMetrics {
-            seconds: self.metrics.models.call_seconds.with_label_values(&labels),
-            records: self.metrics.models.call_records.with_label_values(&labels),
-        };
+        let records = self.metrics.models.call_records.with_label_values(&labels);
+        let watch = CallMetrics { seconds: self.call_seconds(part), records };
         let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, watch);
         engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
