@@ -98,7 +98,7 @@ fn a_pipeline_from_bucket_to_bucket_gives_what_one_from_folder_to_folder_does() 
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     let images = |out: &str| {
         format!(
-            "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 200\n\
+            "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 200\nbatch = {{ records = 32 }}\n\
              [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{out}\"\nfile = {{ records = 64 }}\n"
         )
     };
