@@ -56,7 +56,8 @@ class Records:
 
 def main():
     what, source, model, out, *rest = sys.argv[1:]
-    ray.init(num_cpus=CORES, logging_level="error", log_to_driver=False, include_dashboard=False)
+    # One for each actor, and as many for the tasks that read and write: with fewer, nobody is left to read.
+    ray.init(num_cpus=2 * CORES, logging_level="error", log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     if what == "images":
         data = ray.data.read_binary_files(source, include_paths=True)
