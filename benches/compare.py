@@ -191,8 +191,9 @@ def main():
         ours = medians["latentflow"]
         for peer, (seconds, cpu, peak) in medians.items():
             off = "" if peer == "latentflow" else difference(out / "latentflow", out / peer, work.kind)
-            ratios = f"{seconds / ours[0]:>8.2f}{ours[1] / cpu:>7.2f}"
-            print(f"{peer:<12}{count / seconds:>11.0f}{cpu:>9.1f}{peak / 2**20:>10.0f}{ratios}{off:>10}", flush=True)
+            # Ray's workers are not its caller's to count.
+            cpu, ratio = ("-", "-") if peer == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
+            print(f"{peer:<12}{count / seconds:>11.0f}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
     print("\nspeed: how many times as fast latentflow was; CPU: its CPU seconds over theirs; off by: largest difference of results, in deviations")
 
 
