@@ -5,7 +5,7 @@ The floor is the bare parts of a run in a plain loop (benches/floor.rs), and `fl
 which share caches and memory as workers do; the peers are Python programs (benches/peers): what one would write first,
 what an expert would write, and Ray Data (with --ray). Each does the same work: the same
 model, the same pixels, the same columns to Parquet. Rounds take turns, figures are medians. CPU seconds are those of all
-processes; peak memory is their proportional share (PSS), looked at ten times a second.
+processes; peak memory is their proportional share (PSS), looked at ten times a second in a round of its own.
 
 Inputs are made once and kept in .bench, as are the peers' packages, in the versions of benches/peers/requirements.txt.
 
@@ -96,12 +96,12 @@ class Memory(threading.Thread):
         return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
-def measure(commands, environment):
-    """Seconds, CPU seconds, peak bytes of commands that run at once."""
+def measure(commands, environment, watched):
+    """Seconds and CPU seconds of commands that run at once; peak bytes where they are `watched`, which takes time of theirs."""
     began = time.perf_counter()
     start = lambda words: subprocess.Popen([str(word) for word in words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     children = [start(words) for words in commands]
-    memory, cpu = Memory([child.pid for child in children]), 0
+    memory, cpu = Memory([child.pid for child in children]) if watched else None, 0
     for child in children:
         told = child.stderr.read().decode()
         _, status, usage = os.wait4(child.pid, 0)
@@ -109,8 +109,10 @@ def measure(commands, environment):
         if status != 0:
             raise SystemExit(f"{child.args[0]} {child.args[1]} failed: {told[-2000:]}")
     took = time.perf_counter() - began
+    if not watched:
+        return took, cpu
     memory.ends.set()
-    return took, cpu, memory.peak
+    return memory.peak
 
 
 COMPARE = """
@@ -156,14 +158,17 @@ def commands(peers, floor, binary, out, work, given):
 
 
 def rounds(options, calls, out, environment):
-    """The measures of each, in rounds that take turns."""
-    results = {name: [] for name in calls}
-    for _ in range(options.rounds):
+    """Seconds, CPU seconds and peak bytes of each, in rounds that take turns; the first is for memory alone."""
+    times, peaks = {name: [] for name in calls}, {}
+    for number in range(options.rounds + 1):
         shutil.rmtree(out, ignore_errors=True)
         (out / "floors").mkdir(parents=True)
         for name, command in calls.items():
-            results[name].append(measure(command, environment))
-    return {name: [statistics.median(column) for column in zip(*rows)] for name, rows in results.items()}
+            if number == 0:
+                peaks[name] = measure(command, environment, True)
+            else:
+                times[name].append(measure(command, environment, False))
+    return {name: [*map(statistics.median, zip(*rows)), peaks[name]] for name, rows in times.items()}
 
 
 def main():

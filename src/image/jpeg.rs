@@ -205,7 +205,7 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            self.at += self.bytes.get(self.at..)?.iter().position(|&byte| byte == 0xff)? + 1;
+            self.at += memchr::memchr(0xff, self.bytes.get(self.at..)?)? + 1;
             match *self.bytes.get(self.at)? {
                 // Stuffing, fill bytes, TEM and restarts are part of what lies between segments.
                 0x00 | 0x01 | 0xd0..=0xd7 | 0xff => {}

@@ -12,7 +12,7 @@ pub struct CallLimits {
 /// On the processor, dense networks gain nothing from more records.
 pub(super) const OWN_RECORDS: usize = 1024;
 /// Convolutional ones gain nothing from more than a few, and lose: what they compute with leaves the processor's cache.
-const OWN_IMAGES: usize = 32;
+const OWN_IMAGES: usize = 8;
 /// 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever took, and larger batches gain next to
 /// nothing.
 const OWN_VALUES: usize = 32 * 3 * 64 * 64;
