@@ -33,7 +33,7 @@ pub struct Config {
     /// The column that comes out, beside the one that went in. Default: it replaces that one.
     #[serde(default)]
     pub to: Option<String>,
-    /// Models for images of any size: larger images are cut into tiles of this side, in pixels. Default: 256.
+    /// Models for images of any size: larger images are cut into tiles of this side, in pixels. Default: 512.
     #[serde(default)]
     pub tile: Option<NonZeroUsize>,
     /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model sees. Default: 32.

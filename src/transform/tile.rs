@@ -9,7 +9,7 @@ use crate::model::session::Chain;
 use crate::tensor::all_finite;
 
 /// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in pixels.
-pub(crate) const TILE: usize = 256;
+pub(crate) const TILE: usize = 512;
 pub(crate) const OVERLAP: usize = 32;
 
 /// How images of one size are cut. An image that is no larger than a tile is one tile, padded by repeating its edges.
