@@ -484,7 +484,7 @@ mod tests {
     fn what_a_record_may_cost_is_told() {
         let any = plan::<Config>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
         assert_eq!(any.bytes_per_pixel(), 12);
-        assert!(any.scratch_bytes() >= 256 * 256 * 3 * 4);
-        assert_eq!(any.summary(), "model tested: images above 256x256 in tiles that overlap by 32");
+        assert!(any.scratch_bytes() >= 512 * 512 * 3 * 4);
+        assert_eq!(any.summary(), "model tested: images above 512x512 in tiles that overlap by 32");
     }
 }

@@ -141,7 +141,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Tiles of 256 that overlap by 32, or a little more where the model needs sides of a `multiple`.
+    /// Tiles of 512 that overlap by 32, or a little more where the model needs sides of a `multiple`.
     pub(crate) fn usual(multiple: usize) -> Self {
         Self { tile: TILE.next_multiple_of(multiple.max(1)), overlap: OVERLAP, multiple: multiple.max(1) }
     }
