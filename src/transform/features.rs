@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::columns::{Refused, append, find};
-use super::vector::Column;
+use super::vector::{BLOCK, Column};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::Context;
@@ -295,9 +295,6 @@ impl Transform for Features {
         infinite.leave_out(batch.with_records(records), rejects)
     }
 }
-
-/// Vectors that are filled column by column at a time: so few that they stay in the cache between two columns.
-const BLOCK: usize = 32;
 
 impl Features {
     /// The one column that is the vector already, without a copy of its values.

@@ -12,6 +12,9 @@ use crate::batch::RejectCode;
 use crate::error::StageError;
 use crate::machine::wide;
 
+/// Vectors that are filled column by column at a time: so few that they stay in the cache between two columns.
+pub(super) const BLOCK: usize = 32;
+
 /// A column that goes into the vector.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
@@ -94,8 +97,8 @@ impl Column {
         vectors
     }
 
-    /// Writes a column's rows into the block of vectors that begins at row `first`, scaled; `affine` holds scale and offset
-    /// of each of its values. Counts in float64, and rounds once.
+    /// Writes a column's rows into the block of at most [`BLOCK`] vectors that begins at row `first`, scaled; `affine` holds
+    /// scale and offset of each of its values. Counts in float64, and rounds once.
     pub(super) fn write(&self, values: &Values, affine: &[(f64, f64)], first: usize, width: usize, block: &mut [f32]) {
         match values {
             Values::Float32(values) => wide(|| self.write_from(&values[first * self.len..], affine, width, block)),
@@ -105,6 +108,13 @@ impl Column {
 
     #[inline(always)]
     fn write_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)], width: usize, block: &mut [f32]) {
+        if let &[(scale, offset)] = affine {
+            // All of them side by side, in vector registers, before each goes to its place.
+            let mut scaled = [0.0; BLOCK];
+            scaled.iter_mut().zip(values).for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
+            let places = block.iter_mut().skip(self.start).step_by(width);
+            return places.zip(scaled).for_each(|(place, value)| *place = value);
+        }
         let vectors = block.chunks_exact_mut(width).map(|vector| &mut vector[self.start..self.start + self.len]);
         for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
             for ((to, &value), (scale, offset)) in vector.iter_mut().zip(row).zip(affine) {
