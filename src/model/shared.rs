@@ -3,6 +3,7 @@
 //! No thread of its own: whoever finds the session idle runs what has been gathered, his own and that of others; meanwhile
 //! the next call is gathered. So while the device computes, the workers that it doesn't keep waiting decode.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -32,6 +33,8 @@ struct State<E> {
     engine: Option<E>,
     /// The next call.
     gathering: Option<Group>,
+    /// Memory for the one after that.
+    spare: Vec<f32>,
 }
 
 /// What is gathered for one call.
@@ -42,7 +45,7 @@ struct Group {
     records: usize,
     values: Vec<f32>,
     parts: Vec<Part>,
-    answers: Arc<OnceLock<Vec<Answer>>>,
+    answers: Arc<OnceLock<Answers>>,
 }
 
 /// What one caller gave.
@@ -54,14 +57,22 @@ struct Part {
     rows: usize,
 }
 
-/// The shape of one record's output, and the outputs of a part.
-type Answer = Result<(Vec<usize>, Vec<f32>), String>;
+/// What came of a call.
+#[derive(Default)]
+struct Answers {
+    /// The outputs of all records.
+    values: Vec<f32>,
+    parts: Vec<Answer>,
+}
+
+/// The shape of one record's output, and where those of a part lie.
+type Answer = Result<(Vec<usize>, Range<usize>), String>;
 
 impl<E: Call> Shared<E> {
     /// No more than `limits` say goes into a call, unless one caller alone gives more; and no other number than `batch`,
     /// where the file fixes that.
     pub fn new(engine: E, limits: CallLimits, batch: Option<usize>) -> Self {
-        let state = State { engine: Some(engine), gathering: None };
+        let state = State { engine: Some(engine), gathering: None, spare: Vec::new() };
         Self { state: Mutex::new(state), changed: Condvar::new(), limits, batch }
     }
 
@@ -79,13 +90,16 @@ impl<E: Call> Shared<E> {
         while state.gathering.as_ref().is_some_and(|group| !group.has_room(row, records, most)) {
             state = self.wait_or_lead(state);
         }
-        let group = state.gathering.get_or_insert_with(|| Group::new(row));
+        let State { gathering, spare, .. } = &mut *state;
+        let group = gathering.get_or_insert_with(|| Group::new(row, std::mem::take(spare)));
         let (place, answers) = (group.parts.len(), Arc::clone(&group.answers));
         group.add(Part { records, rows }, values);
         loop {
             if let Some(answers) = answers.get() {
-                let (shape, values) = answers[place].as_ref().map_err(String::clone)?;
-                out.extend_from_slice(values);
+                // Nobody is to wait while this is copied.
+                drop(state);
+                let (shape, place) = answers.parts[place].as_ref().map_err(String::clone)?;
+                out.extend_from_slice(&answers.values[place.clone()]);
                 return Ok(shape.clone());
             }
             state = self.wait_or_lead(state);
@@ -101,13 +115,16 @@ impl<E: Call> Shared<E> {
         drop(state);
         // There is room again.
         self.changed.notify_all();
-        if let Some(group) = group {
+        let spare = group.map(|group| {
             let answers = group.run(&mut engine);
             // Nobody else sets it: the group was taken out.
             let _ = group.answers.set(answers);
-        }
+            group.values
+        });
         let mut state = self.lock();
         state.engine = Some(engine);
+        state.spare = spare.unwrap_or_default();
+        state.spare.clear();
         self.changed.notify_all();
         state
     }
@@ -118,8 +135,8 @@ impl<E: Call> Shared<E> {
 }
 
 impl Group {
-    fn new(row: &[usize]) -> Self {
-        Self { row: row.to_vec(), records: 0, values: Vec::new(), parts: Vec::new(), answers: Arc::default() }
+    fn new(row: &[usize], values: Vec<f32>) -> Self {
+        Self { row: row.to_vec(), records: 0, values, parts: Vec::new(), answers: Arc::default() }
     }
 
     fn has_room(&self, row: &[usize], records: usize, most: usize) -> bool {
@@ -132,42 +149,44 @@ impl Group {
         self.parts.push(part);
     }
 
-    /// The answers, part by part.
-    fn run<E: Call>(&self, engine: &mut E) -> Vec<Answer> {
-        match self.parts.as_slice() {
-            &[Part { records, rows }] => vec![self.call(engine, records, &self.values, rows)],
-            parts => match self.call(engine, self.records, &self.values, self.records) {
-                Ok((shape, outputs)) => {
-                    let len = outputs.len() / self.records.max(1);
-                    let rows = |records: &[f32], part: &Part| records[..part.rows * len].to_vec();
-                    self.cut(&outputs, len).zip(parts).map(|(own, part)| Ok((shape.clone(), rows(own, part)))).collect()
-                }
-                // Somebody's records are to blame, and nobody else is to suffer.
-                Err(_) => {
-                    let len = self.values.len() / self.records.max(1);
-                    let alone = |(own, part): (&[f32], &Part)| self.call(engine, part.records, own, part.rows);
-                    self.cut(&self.values, len).zip(parts).map(alone).collect()
-                }
-            },
+    fn run<E: Call>(&self, engine: &mut E) -> Answers {
+        let mut answers = Answers::default();
+        if let [_, _, ..] = self.parts.as_slice()
+            && let Ok((shape, all)) = self.call(engine, self.records, &self.values, self.records, &mut answers.values)
+        {
+            let places = self.places(all.len() / self.records.max(1));
+            let places = places.map(|(part, all)| all.start..all.start + all.len() / part.records.max(1) * part.rows);
+            answers.parts = places.map(|place| Ok((shape.clone(), place))).collect();
+            return answers;
         }
+        // One alone; or somebody's records are to blame, and nobody else is to suffer.
+        for (part, own) in self.places(self.values.len() / self.records.max(1)) {
+            let answer = self.call(engine, part.records, &self.values[own], part.rows, &mut answers.values);
+            answers.parts.push(answer);
+        }
+        answers
     }
 
-    /// The part of each caller in `values`, of which there are `len` for a record.
-    fn cut<'a>(&'a self, values: &'a [f32], len: usize) -> impl Iterator<Item = &'a [f32]> {
-        let mut rest = values;
+    /// Where what belongs to each part lies among values of which there are `len` for a record.
+    fn places(&self, len: usize) -> impl Iterator<Item = (&Part, Range<usize>)> {
+        let mut end = 0;
         self.parts.iter().map(move |part| {
-            let (own, after) = rest.split_at(part.records * len);
-            rest = after;
-            own
+            let start = end;
+            end += part.records * len;
+            (part, start..end)
         })
     }
 
-    fn call<E: Call>(&self, engine: &mut E, records: usize, values: &[f32], rows: usize) -> Answer {
+    fn call<E: Call>(&self, engine: &mut E, records: usize, values: &[f32], rows: usize, out: &mut Vec<f32>) -> Answer {
         let dims: Vec<usize> = std::iter::once(records).chain(self.row.iter().copied()).collect();
-        let mut out = Vec::new();
+        let start = out.len();
         // A panic is the caller's to know, and must not leave the others waiting.
-        let called = catch_unwind(AssertUnwindSafe(|| engine.call(&dims, values, rows, &mut out)));
-        called.unwrap_or_else(|_| Err("the session panicked".to_owned())).map(|shape| (shape, out))
+        let called = catch_unwind(AssertUnwindSafe(|| engine.call(&dims, values, rows, out)));
+        let called = called.unwrap_or_else(|_| Err("the session panicked".to_owned()));
+        if called.is_err() {
+            out.truncate(start);
+        }
+        called.map(|shape| (shape, start..out.len()))
     }
 }
 
