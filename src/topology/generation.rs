@@ -40,6 +40,29 @@ impl Generation {
     }
 }
 
+/// A generation as a worker has it.
+pub(super) struct Held {
+    pub(super) generation: Arc<Generation>,
+    pub(super) transforms: Transforms,
+}
+
+impl Held {
+    pub(super) fn of(generation: &Arc<Generation>) -> Result<Self, (Arc<str>, StageError)> {
+        Ok(Self { transforms: generation.transforms()?, generation: Arc::clone(generation) })
+    }
+
+    /// Goes over to another. What this worker had stays with the generation that it leaves, which lives while batches of it
+    /// are on their way: one may come here yet, after something newer that was asked at once, and by then the files of its
+    /// models are others.
+    pub(super) fn change(&mut self, to: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
+        if self.generation.number != to.number {
+            let left = std::mem::replace(self, Self::of(to)?);
+            left.generation.keep_ready(left.transforms);
+        }
+        Ok(())
+    }
+}
+
 /// A stage as the workers see it: sources do nothing here.
 pub(super) struct Node {
     pub(super) name: Arc<str>,
@@ -118,5 +141,67 @@ impl Graph {
             }
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use super::*;
+    use crate::batch::{Batch, Rejects};
+
+    /// Can be built once alone, as from files that are replaced then.
+    #[derive(Default)]
+    struct Once(AtomicBool);
+
+    struct Nothing;
+
+    impl TransformPlan for Once {
+        fn schema(&self) -> SchemaRef {
+            Arc::new(Schema::empty())
+        }
+
+        fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+            match self.0.swap(true, Relaxed) {
+                false => Ok(Box::new(Nothing)),
+                true => Err(StageError::Other("the files are others".to_owned())),
+            }
+        }
+    }
+
+    impl Transform for Nothing {
+        fn apply(&mut self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+            Ok(batch)
+        }
+    }
+
+    fn generation(number: u64) -> Arc<Generation> {
+        let part = Part::Transform(Arc::new(Once::default()));
+        let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
+        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, rejected: vec![Coverage::default()] };
+        Arc::new(Generation::new(number, graph, vec![]))
+    }
+
+    #[test]
+    fn a_batch_of_the_models_before_is_carried_after_something_newer_although_their_files_are_gone() {
+        let (old, new) = (generation(0), generation(1));
+        let mut held = Held::of(&old).unwrap();
+        for to in [&new, &old, &old, &new] {
+            held.change(to).unwrap();
+            assert_eq!(held.generation.number, to.number);
+            assert!(held.transforms[0].is_some());
+        }
+    }
+
+    #[test]
+    fn models_are_let_go_when_nobody_is_left_who_needs_them() {
+        let (old, new) = (generation(0), generation(1));
+        let gone = Arc::downgrade(&old);
+        let mut held = Held::of(&old).unwrap();
+        held.change(&new).unwrap();
+        drop(old);
+        assert!(gone.upgrade().is_none());
     }
 }

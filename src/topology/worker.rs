@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::generation::{Generation, Part, Transforms};
+use super::generation::{Generation, Held, Part};
 use super::ledger::Ledger;
 use super::messages::{Carried, Done, Errand, Stop, Work};
 use super::rejected::{Refused, source_of};
@@ -59,7 +59,7 @@ pub(super) fn work(
             }
             // Who has nothing to do lets go of models that nobody needs any more.
             Next::Generation(generation) => {
-                if let Err((name, error)) = worker.change(&generation) {
+                if let Err((name, error)) = worker.held.change(&generation) {
                     return stop.fail(&name, error);
                 }
             }
@@ -104,28 +104,19 @@ async fn next(queues: &Queues, generations: &mut watch::Receiver<Arc<Generation>
 }
 
 struct Worker<'a> {
-    generation: Arc<Generation>,
-    transforms: Transforms,
+    held: Held,
     stats: &'a Stats,
 }
 
 impl<'a> Worker<'a> {
     fn new(generation: &Arc<Generation>, stats: &'a Stats) -> Result<Self, (Arc<str>, StageError)> {
-        Ok(Self { transforms: generation.transforms()?, generation: Arc::clone(generation), stats })
-    }
-
-    /// Goes over to another generation, and lets go of the models of the one before.
-    fn change(&mut self, generation: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
-        if self.generation.number != generation.number {
-            *self = Self::new(generation, self.stats)?;
-        }
-        Ok(())
+        Ok(Self { held: Held::of(generation)?, stats })
     }
 
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
     fn answer(&mut self, work: Work, common: &Common, done: &async_channel::Sender<Done>) -> bool {
         let Work { errand, source, batch, condemned, generation, permit } = work;
-        let carried = self.change(&generation).and_then(|()| self.carry(source, batch, condemned));
+        let carried = self.held.change(&generation).and_then(|()| self.carry(source, batch, condemned));
         match errand {
             Errand::Sinks(number) => {
                 let prepared = carried.and_then(|carried| self.prepare(carried));
@@ -167,7 +158,7 @@ impl<'a> Worker<'a> {
         mut input: SourceBatch,
         condemned: bool,
     ) -> Result<Carried, (Arc<str>, StageError)> {
-        let generation = Arc::clone(&self.generation);
+        let generation = Arc::clone(&self.held.generation);
         let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
         let mut refused = Refused::new(input.batch.clone());
@@ -225,7 +216,7 @@ impl<'a> Worker<'a> {
 
     /// Does what sinks leave to the workers.
     fn prepare(&self, mut carried: Carried) -> Result<Carried, (Arc<str>, StageError)> {
-        let nodes = self.generation.graph.nodes.iter().enumerate();
+        let nodes = self.held.generation.graph.nodes.iter().enumerate();
         let sinks = nodes.filter_map(|(at, node)| match &node.part {
             Part::Sink(_, preparation) => Some((at, &node.name, preparation)),
             _ => None,
@@ -251,7 +242,7 @@ impl<'a> Worker<'a> {
         let input = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
         let started = Instant::now();
         // A node that is a transform has been built, or this worker would not run.
-        let Some(transform) = self.transforms[at].as_mut() else { return Ok(batch) };
+        let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
         let sights = &self.stats.sights;
         let seen = sights.wants_image(at).then(|| batch.clone());
         let output = apply_isolated(plan, transform, batch, rejects)?;
