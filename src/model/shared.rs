@@ -151,7 +151,7 @@ impl Group {
 
     fn run<E: Call>(&self, engine: &mut E) -> Answers {
         let mut answers = Answers::default();
-        if let [_, _, ..] = self.parts.as_slice()
+        if self.parts.len() > 1
             && let Ok((shape, all)) = self.call(engine, self.records, &self.values, self.records, &mut answers.values)
         {
             let places = self.places(all.len() / self.records.max(1));

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use crate::error::StageError;
-use crate::source::folder::Folder;
 use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, Refusal};
 use crate::store::{Location, Remote, is_about_file};
 
@@ -16,7 +15,6 @@ const TOGETHER_BYTES: u64 = 32 << 20;
 pub(super) struct Fetch<'a> {
     root: &'a Location,
     limit: u64,
-    folder: Folder,
     /// Objects that have not been asked for.
     waiting: VecDeque<&'a ListedFile>,
     /// What came of those that have.
@@ -27,7 +25,7 @@ impl<'a> Fetch<'a> {
     /// Will read `files` below `root`, none of more than `limit` bytes.
     pub(super) fn new(root: &'a Location, limit: u64, files: impl Iterator<Item = &'a ListedFile>) -> Self {
         let waiting = if root.local().is_some() { VecDeque::new() } else { files.collect() };
-        Self { root, limit, folder: Folder::default(), waiting, fetched: VecDeque::new() }
+        Self { root, limit, waiting, fetched: VecDeque::new() }
     }
 
     /// The next file, which is `file`: its bytes, if it is still the one that was listed, or why they cannot be had.
@@ -35,10 +33,7 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// When the store refuses, or cannot be asked: that is not the file's fault.
     pub(super) fn next(&mut self, file: &ListedFile) -> Result<Result<Vec<u8>, Refusal>, StageError> {
-        let root = match self.root {
-            Location::Local(root) => return Ok(file.read(root, &mut self.folder, self.limit)),
-            Location::Remote(root) => root,
-        };
+        let Location::Remote(root) = self.root else { return Ok(file.read(self.root, self.limit)) };
         if self.fetched.is_empty() {
             self.fetch(root)?;
         }

@@ -1,84 +1,100 @@
-//! A folder that is kept open while its files are looked at and read: from there, the system need not find its way anew for
-//! each of them, which takes as long as the look.
+//! Files as they are looked at and opened: from their folder, which is kept open, and without waiting for anybody.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, statat};
-use rustix::io::Errno;
+use walkdir::DirEntry;
 
-/// The folder of the file that was asked for last.
+/// The folder of the file that was looked at last: from there, the system need not find its way anew for each file, which
+/// takes as long as the look.
 #[derive(Default)]
-pub(super) struct Folder(Option<(PathBuf, OwnedFd)>);
+pub(super) struct Folder {
+    #[cfg(unix)]
+    open: Option<(std::path::PathBuf, std::os::fd::OwnedFd)>,
+}
 
 impl Folder {
-    /// What the system knows of a file; of the file that it leads to, where `follow` says so.
-    pub(super) fn look(&mut self, file: &Path, follow: bool) -> io::Result<Stat> {
-        let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        let (folder, name) = self.of(file)?;
-        Ok(statat(folder, name, flags)?)
-    }
-
-    /// As [`open`].
-    pub(super) fn open(&mut self, file: &Path) -> io::Result<File> {
-        let (folder, name) = self.of(file)?;
-        open_at(folder, name)
-    }
-
-    /// The folder of a file, and its name in there.
-    fn of<'a>(&mut self, file: &'a Path) -> io::Result<(&OwnedFd, &'a Path)> {
-        let name = file.file_name().map(Path::new).ok_or(io::ErrorKind::InvalidInput)?;
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let known = match self.0.take().filter(|(path, _)| path.as_os_str() == parent.as_os_str()) {
+    /// Length and modification time of a file, as [`size_and_time`]; of the file that a link leads to, since only who follows
+    /// links is told of that one.
+    #[cfg(unix)]
+    pub(super) fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
+        use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
+        let parent = file.path().parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let known = match self.open.take().filter(|(path, _)| path.as_os_str() == parent.as_os_str()) {
             Some(known) => known,
             None => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 (parent.to_path_buf(), openat(CWD, parent, flags, Mode::empty())?)
             }
         };
-        Ok((&self.0.insert(known).1, name))
+        let flags = if file.path_is_symlink() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let found = statat(&self.open.insert(known).1, file.file_name(), flags)?;
+        let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
+        let least_or_most = if time < 0 { i64::MIN } else { i64::MAX };
+        Ok((u64::try_from(found.st_size).unwrap_or(0), i64::try_from(time).unwrap_or(least_or_most)))
     }
+
+    /// Length and modification time of a file, as [`size_and_time`].
+    #[cfg(not(unix))]
+    pub(super) fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
+        Ok(size_and_time(&file.metadata()?))
+    }
+}
+
+/// Length, and modification time in nanoseconds since 1970 (0 where the system keeps none).
+pub(super) fn size_and_time(metadata: &Metadata) -> (u64, i64) {
+    let time = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+    });
+    (metadata.len(), time)
 }
 
 /// Opens a file to read. That a pipe has been put in its place must be seen rather than waited for: its writer may never
 /// come.
 pub(super) fn open(file: &Path) -> io::Result<File> {
-    open_at(CWD, file)
-}
-
-fn open_at(folder: impl AsFd, file: &Path) -> io::Result<File> {
-    match openat(&folder, file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
-        Ok(opened) => Ok(opened.into()),
-        // Somebody has a lease on the file, and is asked to give it back: that is waited for. It cannot be a pipe.
-        Err(Errno::WOULDBLOCK) => Ok(openat(&folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into()),
-        Err(error) => Err(error.into()),
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        match File::options().read(true).custom_flags(flags).open(file) {
+            // Somebody has a lease on the file, and is asked to give it back: that is waited for. It cannot be a pipe.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            opened => return opened,
+        }
     }
+    File::open(file)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
-    use std::io::Read;
+    use std::time::{Duration, SystemTime};
+
+    use walkdir::WalkDir;
 
     use super::*;
 
     #[test]
-    fn files_are_found_in_one_folder_after_the_other() {
+    fn a_look_from_the_folder_tells_what_one_by_the_path_does() {
         let root = tempfile::tempdir().unwrap();
-        let mut folder = Folder::default();
-        for (name, text) in [("a/1", "one"), ("a/2", "other"), ("b/1", "third"), ("a/1", "one")] {
+        let long_ago = UNIX_EPOCH - Duration::new(1000, 5);
+        for (name, time) in [("a/1", SystemTime::now()), ("a/22", long_ago), ("b/333", UNIX_EPOCH)] {
             let path = root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            let mut read = String::new();
-            folder.open(&path).unwrap().read_to_string(&mut read).unwrap();
-            assert_eq!((read.as_str(), folder.look(&path, false).unwrap().st_size), (text, text.len() as i64));
+            fs::write(&path, name).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         }
-        let missing = folder.open(&root.path().join("b/2")).unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        assert_eq!(folder.look(&root.path().join("c/1"), true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mut folder = Folder::default();
+        let files = WalkDir::new(root.path()).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
+        let looked: Vec<_> =
+            files.map(|file| (folder.look(&file).unwrap(), fs::metadata(file.path()).unwrap())).collect();
+        assert_eq!(looked.len(), 3);
+        for (found, metadata) in looked {
+            assert_eq!(found, size_and_time(&metadata));
+        }
     }
 }

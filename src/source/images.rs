@@ -209,7 +209,6 @@ mod tests {
     use crate::coverage::Coverage;
     use crate::kind::find;
     use crate::source::KINDS;
-    use crate::source::folder::Folder;
     use crate::units::Bytes;
 
     /// A PNM of so many pixels, black.
@@ -390,7 +389,7 @@ mod tests {
         let listing = files.list().unwrap();
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         pipe("a.pnm");
-        let refusal = listing.files["a.pnm"].read(folder.path(), &mut Folder::default(), 1000).unwrap_err();
+        let refusal = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
         assert_eq!(refusal.code, RejectCode::Unreadable);
     }
 }

@@ -1,20 +1,18 @@
 //! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{Fault, StageError};
-use crate::source::folder::{self, Folder};
+use crate::source::folder::{self, Folder, size_and_time};
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
@@ -226,9 +224,8 @@ impl FileSet {
             }
             files.looked_at += 1;
             if wanted(relative) && !is_temporary(entry.file_name()) {
-                // Whoever follows links has been told what the link leads to, and wants to know that.
-                match folder.look(entry.path(), entry.path_is_symlink()) {
-                    Ok(found) => files.add(ListedFile::new(relative, &found)),
+                match folder.look(&entry) {
+                    Ok(found) => files.add(ListedFile::new(relative, found)),
                     Err(error) => tracing::warn!("left out: {}: {error}", entry.path().display()),
                 }
             }
@@ -326,8 +323,7 @@ impl Listing {
 }
 
 impl ListedFile {
-    fn new(relative: &Path, found: &Stat) -> Self {
-        let (size, mtime_ns) = size_and_time(found);
+    fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
         Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
     }
@@ -352,14 +348,10 @@ impl ListedFile {
         }
     }
 
-    fn path(&self, root: &Path) -> PathBuf {
-        root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))
-    }
-
     /// Where it lies.
     pub(super) fn location(&self, root: &Location) -> Location {
         match root {
-            Location::Local(root) => Location::Local(self.path(root)),
+            Location::Local(root) => Location::Local(root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))),
             Location::Remote(root) => Location::Remote(root.join(&self.name)),
         }
     }
@@ -369,27 +361,17 @@ impl ListedFile {
     /// # Errors
     /// `unreadable`, with the reason.
     pub(super) fn open(&self, root: &Location) -> Result<Input, Refusal> {
-        let location = self.location(root);
-        match location.local() {
-            Some(path) => self.if_same(folder::open(path)).map(Input::File),
-            None => {
-                let object = location.open(self.size, self.etag.as_deref());
-                object.map_err(|error| self.unreadable(&error.to_string()))
-            }
-        }
-    }
-
-    /// The file that was opened, if it is still the one that was listed.
-    fn if_same(&self, opened: io::Result<File>) -> Result<File, Refusal> {
         let unreadable = |error: io::Error| self.unreadable(&error.to_string());
-        let file = opened.map_err(unreadable)?;
-        let found = rustix::fs::fstat(&file).map_err(|error| unreadable(error.into()))?;
-        let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
-        if is_file && size_and_time(&found) == (self.size, self.mtime_ns) {
-            Ok(file)
-        } else {
-            Err(self.unreadable(CHANGED))
+        let location = self.location(root);
+        let Some(path) = location.local() else {
+            return location.open(self.size, self.etag.as_deref()).map_err(unreadable);
+        };
+        let file = folder::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
+            return Err(self.unreadable(CHANGED));
         }
+        Ok(Input::File(file))
     }
 
     /// That it cannot be read.
@@ -397,15 +379,15 @@ impl ListedFile {
         Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
     }
 
-    /// The bytes of a file below `root`, if it is still the one that was listed.
+    /// The file's bytes, if it is still the one that was listed.
     ///
     /// # Errors
     /// `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason.
-    pub(super) fn read(&self, root: &Path, folder: &mut Folder, limit: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, Refusal> {
         if self.size > limit {
             return Err(Refusal::too_large(&self.name, self.size, limit));
         }
-        let file = self.if_same(folder.open(&self.path(root)))?;
+        let file = self.open(root)?;
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
         file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error.to_string()))?;
         if bytes.len() as u64 != self.size {
@@ -455,13 +437,6 @@ fn is_hidden(relative: &Path) -> bool {
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().map(|extension| extension.as_encoded_bytes());
     extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
-}
-
-/// Length, and modification time in nanoseconds since 1970.
-fn size_and_time(found: &Stat) -> (u64, i64) {
-    let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
-    let least_or_most = if time < 0 { i64::MIN } else { i64::MAX };
-    (u64::try_from(found.st_size).unwrap_or(0), i64::try_from(time).unwrap_or(least_or_most))
 }
 
 #[cfg(test)]
@@ -562,7 +537,7 @@ mod tests {
         fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"gr\xfcn %41.jpg")), b"data").unwrap();
         let listing = set(folder.path(), "").list().unwrap();
         let file = listing.files.get("gr%FCn %41.jpg").unwrap();
-        assert_eq!(file.read(folder.path(), &mut Folder::default(), 100).unwrap(), b"data");
+        assert_eq!(file.read(&listing.root, 100).unwrap(), b"data");
     }
 
     #[test]
@@ -570,8 +545,7 @@ mod tests {
         let folder = folder(&["a.jpg", "b.jpg"]);
         let listing = set(folder.path(), "").list().unwrap();
         fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
-        let refusal =
-            |name: &str, limit| listing.files[name].read(folder.path(), &mut Folder::default(), limit).unwrap_err();
+        let refusal = |name: &str, limit| listing.files[name].read(&listing.root, limit).unwrap_err();
         assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
         assert!(refusal("a.jpg", 100).reason.starts_with("a.jpg: was changed"));
         assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);
