@@ -3,9 +3,9 @@
 
 The floor is the bare parts of a run in a plain loop (benches/floor.rs), and `floors` the same with a loop on each core,
 which share caches and memory as workers do; the peers are Python programs (benches/peers): what one would write first,
-what an expert would write, and Ray Data (with --ray). Each does the same work: the same
-model, the same pixels, the same columns to Parquet. Rounds take turns, figures are medians. CPU seconds are those of all
-processes; peak memory is their proportional share (PSS), looked at ten times a second in a round of its own.
+what an expert would write, and Ray Data (with --ray). Each does the same work: the same model, the same pixels, the same
+columns to Parquet. Rounds take turns, figures are medians. CPU seconds are those of all processes; peak memory is their
+proportional share (PSS), looked at ten times a second in a round of its own.
 
 Inputs are made once and kept in .bench, as are the peers' packages, in the versions of benches/peers/requirements.txt.
 

@@ -84,8 +84,9 @@ pub(super) struct Graph {
     pub(super) consumers: Vec<usize>,
     /// Whether rejects are kept: then they are the last output.
     pub(super) keeps_rejects: bool,
-    /// Per node, the source rows whose rejects by it are kept already.
-    pub(super) rejected: Vec<Coverage>,
+    /// Per node, the source rows of which nothing more is to be kept: whose rejects by a stage, or records for a sink, earlier
+    /// runs have kept.
+    pub(super) kept: Vec<Coverage>,
 }
 
 impl Graph {
@@ -106,8 +107,8 @@ impl Graph {
             .collect();
         let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
         let consumers = (0..nodes.len()).map(uses).collect();
-        let rejected = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, rejected }
+        let kept = vec![Coverage::default(); nodes.len()];
+        Self { nodes, consumers, keeps_rejects, kept }
     }
 
     /// An instance of every transform, warmed up.
@@ -134,7 +135,7 @@ impl Graph {
     /// that can refuse records.
     pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
         let mut all = Vec::new();
-        for (node, rejected) in self.nodes.iter().zip(&mut self.rejected) {
+        for (node, rejected) in self.nodes.iter().zip(&mut self.kept) {
             if !matches!(node.part, Part::Sink(..)) {
                 *rejected = of(&node.name).unwrap_or_default();
                 all.push(rejected.clone());
@@ -180,7 +181,7 @@ mod tests {
     fn generation(number: u64) -> Arc<Generation> {
         let part = Part::Transform(Arc::new(Once::default()));
         let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
-        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, rejected: vec![Coverage::default()] };
+        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, kept: vec![Coverage::default()] };
         Arc::new(Generation::new(number, graph, vec![]))
     }
 

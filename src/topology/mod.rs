@@ -129,6 +129,7 @@ impl Topology {
                     let opened = open_sink(sink, identity, Scope::Sink, changes);
                     let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
                     let committed = vec![history.coverage()];
+                    graph.kept[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
                 }
             }

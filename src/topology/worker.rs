@@ -168,7 +168,7 @@ impl<'a> Worker<'a> {
             input.rejects.extend(crashed);
             input.batch = input.batch.rows(0..0);
         }
-        let is_kept = |at: usize| graph.rejected[at].covers_all(&provenance);
+        let is_kept = |at: usize| graph.kept[at].covers_all(&provenance);
         if !is_kept(source) {
             refused.add(&graph.nodes[source].name, input.rejects);
         }
@@ -216,13 +216,17 @@ impl<'a> Worker<'a> {
 
     /// Does what sinks leave to the workers.
     fn prepare(&self, mut carried: Carried) -> Result<Carried, (Arc<str>, StageError)> {
-        let nodes = self.held.generation.graph.nodes.iter().enumerate();
-        let sinks = nodes.filter_map(|(at, node)| match &node.part {
+        let graph = &self.held.generation.graph;
+        let sinks = graph.nodes.iter().enumerate().filter_map(|(at, node)| match &node.part {
             Part::Sink(_, preparation) => Some((at, &node.name, preparation)),
             _ => None,
         });
         for ((at, name, preparation), output) in sinks.zip(&mut carried.outputs) {
             let Some(preparation) = preparation else { continue };
+            // The sink will pass it over.
+            if graph.kept[at].covers_all(&output.provenance) {
+                continue;
+            }
             let started = Instant::now();
             let prepared = catch_unwind(AssertUnwindSafe(|| preparation.prepare(output.clone())));
             let prepared = prepared.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
