@@ -66,6 +66,26 @@ fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
 }
 
 #[test]
+fn a_sink_that_is_added_catches_up_beside_one_that_has_its_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 40\nbatch = { records = 8 }\n\
+                [stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [16, 16]\n\
+                [stages.files]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"files\"\n";
+    let added = "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n";
+    let files =
+        || walkdir::WalkDir::new(folder.path().join("files")).into_iter().map(Result::unwrap).filter(is_png).count();
+    run(folder.path(), made, &["--limit", "24"]);
+    assert_eq!(files(), 24);
+    let (output, summary) = run(folder.path(), &format!("{made}{added}"), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((&summary["records"], files()), (&40.into(), 40));
+}
+
+fn is_png(entry: &walkdir::DirEntry) -> bool {
+    entry.path().extension().is_some_and(|extension| extension == "png")
+}
+
+#[test]
 fn output_of_another_pipeline_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), &images(10), &[]);
