@@ -191,13 +191,22 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
     let pipeline =
         numbers(&bucket, ROWS, 64, "bytes = \"30MiB\"") + "row_group = { bytes = \"1MiB\" }\ncompression = \"none\"\n";
     let (mut kills, mut met) = (0, 0);
-    for _ in 0..12 {
+    for turn in 0..12 {
+        let before = bucket.unfinished();
         let mut child = start(folder.path(), &bucket, &pipeline);
-        std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
+        // At any time; and every other time while an upload goes on, however slow or fast this machine is.
+        if turn % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
+        } else {
+            while bucket.unfinished().is_subset(&before) && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
+        }
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        met += bucket.unfinished();
+        met += bucket.unfinished().difference(&before).count();
         let there = rows(&bucket, "out/");
         assert!(there.is_sorted_by(|a, b| a < b), "a row is there twice");
     }

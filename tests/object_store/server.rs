@@ -1,5 +1,6 @@
 //! The server that the tests run against: moto, in a virtual environment of its own, on a free port of this machine.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -164,10 +165,12 @@ impl Bucket {
     }
 
     /// Uploads that were begun and neither finished nor given up.
-    pub fn unfinished(&self) -> usize {
+    pub fn unfinished(&self) -> BTreeSet<String> {
         let (status, listing) = self.ask("GET", "?uploads", b"");
         assert_eq!(status, 200);
-        String::from_utf8(listing).unwrap().matches("<UploadId>").count()
+        let listing = String::from_utf8(listing).unwrap();
+        let uploads = listing.split("<UploadId>").skip(1);
+        uploads.map(|upload| upload.split('<').next().unwrap().to_owned()).collect()
     }
 
     /// One request. The server wants to see a signature, but does not check it.
