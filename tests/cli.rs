@@ -101,7 +101,7 @@ fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), images(2000)).unwrap();
     let mut kills = 0;
-    for milliseconds in [150, 250, 350, 450] {
+    for milliseconds in [40, 150, 250, 350, 450] {
         let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(milliseconds));
         kills += u32::from(child.try_wait().unwrap().is_none());
