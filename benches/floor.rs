@@ -30,6 +30,8 @@ const IMAGES: usize = 32;
 const RECORDS: usize = 8192;
 
 fn main() {
+    // What the allocator keeps is kept here as well.
+    latentflow::machine::keep_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };

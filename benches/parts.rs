@@ -15,9 +15,10 @@ use std::thread;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use latentflow::image::ssim::ssim;
 use latentflow::image::{Channels, Fit, OutputFormat, PixelFormat, Pixels, Resizer, decode, encode};
+use latentflow::machine;
 use latentflow::metrics::Metrics;
 use latentflow::model::{Loss, Model, ModelSpec, Pass, RuntimeSpec, runtime};
 use latentflow::tensor::{fixed_column, vector_field};
@@ -160,4 +161,9 @@ fn handover(criterion: &mut Criterion) {
 }
 
 criterion_group!(parts, decoding, pixels, inference, errors, parquet, handover);
-criterion_main!(parts);
+
+fn main() {
+    machine::keep_memory();
+    parts();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -5,7 +5,7 @@ use latentflow::cli::{Cli, Exit};
 
 fn main() -> std::process::ExitCode {
     keep_use_private();
-    keep_memory();
+    latentflow::machine::keep_memory();
     let exit = match Cli::parse().run() {
         Ok(exit) => exit,
         Err(error) => {
@@ -31,22 +31,3 @@ fn keep_use_private() {
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }
-
-/// Has glibc keep what batches free for the batches to come: by default it hands back what is free at the end of a thread's
-/// memory as soon as that is twice a batch or so, and fetches it again, page by page. Who has set how it is to be, has decided.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no other way to tell the C library")]
-fn keep_memory() {
-    const TRIM: (&str, i32) = ("MALLOC_TRIM_THRESHOLD_", 32 << 20);
-    const MAP: (&str, i32) = ("MALLOC_MMAP_THRESHOLD_", 16 << 20);
-    if [TRIM.0, MAP.0, "GLIBC_TUNABLES"].iter().all(|name| std::env::var_os(name).is_none()) {
-        // SAFETY: it takes two numbers, and keeps them.
-        unsafe {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM.1);
-            libc::mallopt(libc::M_MMAP_THRESHOLD, MAP.1);
-        }
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep_memory() {}

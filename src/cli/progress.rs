@@ -3,9 +3,9 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::log::LogFormat;
 use crate::topology::{StageStats, Stats};
@@ -37,13 +37,14 @@ impl Progress {
             return Self { task, bars };
         }
         let task = tokio::spawn(async move {
-            let mut before = 0;
+            let (begun, mut before) = (Instant::now(), 0);
             loop {
                 tokio::time::sleep(LOG_EVERY).await;
                 let records = stats.records();
                 let rate = (records - before) as f64 / LOG_EVERY.as_secs_f64();
                 let error = error_text(&stats);
-                tracing::info!(records, rejects = stats.rejects(), per_second = rate.round(), "running{error}");
+                let left = left(&stats, begun.elapsed()).map(|left| tracing::field::display(HumanDuration(left)));
+                tracing::info!(records, rejects = stats.rejects(), per_second = rate.round(), left, "running{error}");
                 before = records;
             }
         });
@@ -74,6 +75,17 @@ fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
         rejects => format!("  {rejects} rejected"),
     };
     bar.set_message(format!("{rejects}{}", error_text(stats)));
+}
+
+/// How long it takes still, at the pace since the beginning; nothing where a source does not know its records.
+fn left(stats: &Stats, elapsed: Duration) -> Option<Duration> {
+    let (mut taken, mut total) = (0u64, 0u64);
+    for source in stats.stages.iter().filter(|stage| stage.role == "source") {
+        taken += source.records_in.load(Relaxed);
+        total = total.saturating_add(u64::try_from(source.total.load(Relaxed)).ok()?);
+    }
+    // Before the first record it is infinite, or not a number.
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * total.saturating_sub(taken) as f64 / taken as f64).ok()
 }
 
 fn error_text(stats: &Stats) -> String {
