@@ -65,7 +65,7 @@ fn bar(stage: &StageStats) -> ProgressBar {
 }
 
 fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
-    if let (None, Ok(total)) = (bar.length(), u64::try_from(stage.total.load(Relaxed))) {
+    if let (None, Some(total)) = (bar.length(), stage.total()) {
         bar.set_length(total);
         bar.set_style(style("{prefix}  {bar:30} {human_pos}/{human_len}  {rate}  {eta} left{msg}"));
     }
@@ -82,7 +82,7 @@ fn left(stats: &Stats, elapsed: Duration) -> Option<Duration> {
     let (mut taken, mut total) = (0u64, 0u64);
     for source in stats.stages.iter().filter(|stage| stage.role == "source") {
         taken += source.records_in.load(Relaxed);
-        total = total.saturating_add(u64::try_from(source.total.load(Relaxed)).ok()?);
+        total = total.saturating_add(source.total()?);
     }
     // Before the first record it is infinite, or not a number.
     Duration::try_from_secs_f64(elapsed.as_secs_f64() * total.saturating_sub(taken) as f64 / taken as f64).ok()

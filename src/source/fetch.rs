@@ -4,11 +4,9 @@ use std::collections::VecDeque;
 
 use crate::error::StageError;
 use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, Refusal};
-use crate::store::{Location, Remote, is_about_file};
+use crate::store::{Location, Remote, TOGETHER, is_about_file};
 
-/// Objects that are asked for together.
-const TOGETHER: usize = 16;
-/// Their bytes; a single larger one is asked for alone.
+/// Bytes of objects that are asked for together; a single larger one is asked for alone.
 const TOGETHER_BYTES: u64 = 32 << 20;
 
 /// The bytes of files, in the order in which they were given.

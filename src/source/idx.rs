@@ -144,12 +144,9 @@ impl RecordFormat for Idx {
         }
     }
 
-    fn total(&self, files: &[InputFile]) -> Option<u64> {
-        let rows = |file: &InputFile| {
-            let mut opened = Opened::new(file).ok()?;
-            Some(opened.header().map_or(1, |header| header.rows))
-        };
-        files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
+    fn rows(&self, file: &InputFile) -> Option<u64> {
+        let mut opened = Opened::new(file).ok()?;
+        Some(opened.header().map_or(1, |header| header.rows))
     }
 }
 

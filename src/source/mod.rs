@@ -102,8 +102,8 @@ pub trait Source: Send {
 pub struct Opened {
     /// The batches, in order, until the end is reached. An error ends the run.
     pub batches: BatchStream,
-    /// How many records there are, where that is known beforehand.
-    pub total: Option<u64>,
+    /// How many records there are.
+    pub total: Total,
     /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
     pub fates: Option<UnboundedSender<Fate>>,
     /// Records that are to go through the graph at once, into no sink.
@@ -114,8 +114,40 @@ pub struct Opened {
 
 impl Opened {
     /// A source that gives batches, and no more.
-    pub fn new(batches: BatchStream, total: Option<u64>) -> Self {
-        Self { batches, total, fates: None, asks: None, closed: None }
+    pub fn new(batches: BatchStream, total: impl Into<Total>) -> Self {
+        Self { batches, total: total.into(), fates: None, asks: None, closed: None }
+    }
+}
+
+/// How many records a source has to give.
+#[derive(Debug, Default)]
+pub enum Total {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// They are being counted; nothing comes where they cannot be.
+    Counting(oneshot::Receiver<u64>),
+    /// So many.
+    Known(u64),
+}
+
+impl Total {
+    /// How many, once that is known.
+    pub fn known(&mut self) -> Option<u64> {
+        if let Self::Counting(counted) = self {
+            match counted.try_recv() {
+                Ok(total) => *self = Self::Known(total),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => *self = Self::Unknown,
+            }
+        }
+        if let Self::Known(total) = self { Some(*total) } else { None }
+    }
+}
+
+impl From<Option<u64>> for Total {
+    fn from(total: Option<u64>) -> Self {
+        total.map_or(Self::Unknown, Self::Known)
     }
 }
 

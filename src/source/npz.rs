@@ -152,12 +152,9 @@ impl RecordFormat for Npz {
         self.held
     }
 
-    fn total(&self, files: &[InputFile]) -> Option<u64> {
-        let rows = |file: &InputFile| {
-            let found = self.find(file)?;
-            Some(found.map_or(1, |found| found.iter().map(|array| array.header.rows).max().unwrap_or(0)))
-        };
-        files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
+    fn rows(&self, file: &InputFile) -> Option<u64> {
+        let found = self.find(file)?;
+        Some(found.map_or(1, |found| found.iter().map(|array| array.header.rows).max().unwrap_or(0)))
     }
 }
 

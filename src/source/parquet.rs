@@ -188,9 +188,12 @@ impl RecordFormat for Parquet {
                 groups.push((place, group, rows));
             }
         }
+        let first = groups.first().map(|&(place, ..)| place);
         read_ahead(&groups, self.lanes, output, |(place, group, rows), output| {
-            // Each reads with a file of its own, since those that are cloned share their position.
-            let (input, metadata) = (file.open()?, metadata.clone());
+            // Each reads with a file of its own, since those that are cloned share their position: the first with the one
+            // that the footer was read of, what has come of an object with it.
+            let input = if Some(*place) == first { input.try_clone().map_err(file.failed())? } else { file.open()? };
+            let metadata = metadata.clone();
             let opened = Opened { parquet: self, file, input, metadata, places: &places };
             opened.read_group(*place, group, rows.clone(), output)
         })
@@ -201,15 +204,12 @@ impl RecordFormat for Parquet {
         self.lanes.bytes.saturating_mul(self.lanes.count.saturating_sub(1) as u64)
     }
 
-    fn total(&self, files: &[InputFile]) -> Option<u64> {
-        let rows = |file: &InputFile| {
-            let input = file.open().ok()?;
-            let footer = guarded(|| metadata(&input));
-            // Whoever reads it will say what is wrong.
-            file.check_lost(&input).ok()?;
-            Some(footer.map_or(1, |footer| declared(&footer)))
-        };
-        files.iter().map(rows).try_fold(0, |total: u64, rows| Some(total.saturating_add(rows?)))
+    fn rows(&self, file: &InputFile) -> Option<u64> {
+        let input = file.open().ok()?;
+        let footer = guarded(|| metadata(&input));
+        // Whoever reads it will say what is wrong.
+        file.check_lost(&input).ok()?;
+        Some(footer.map_or(1, |footer| declared(&footer)))
     }
 }
 

@@ -2,21 +2,23 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
+use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::source::files::{self, InputFile};
 use crate::source::listing::Refusal;
-use crate::source::{Opened, SOURCE, Source, add_origin, read_blocking};
+use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
 use crate::store;
 
 /// How the files of some kind are read.
-pub(super) trait RecordFormat: Send + 'static {
+pub(super) trait RecordFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
 
@@ -33,8 +35,8 @@ pub(super) trait RecordFormat: Send + 'static {
         0
     }
 
-    /// How many rows the files have, where that is cheap to know.
-    fn total(&self, _files: &[InputFile]) -> Option<u64> {
+    /// How many rows a file has, where that is cheap to know; one of which they cannot be known is one row.
+    fn rows(&self, _file: &InputFile) -> Option<u64> {
         None
     }
 }
@@ -73,16 +75,20 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let files = self.files()?;
-        let total = self.format.total(&files);
+        let files: Arc<[InputFile]> = self.files()?.into();
+        let source = Arc::new(*self);
+        let total = count(&source, &files, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
-            for file in &files {
-                let output = Output { schema: &self.schema, file, progress: &progress, take: &take, wait: &|| () };
+            let mut later = files.iter();
+            later.by_ref().take(store::TOGETHER).try_for_each(InputFile::ask)?;
+            for file in files.iter() {
+                later.next().map_or(Ok(()), InputFile::ask)?;
+                let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
                 // Others may remove or replace files while those before them are read.
                 let read = match file.check()? {
-                    Ok(()) => self.format.read(file, &output),
+                    Ok(()) => source.format.read(file, &output),
                     Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
                 };
                 match read {
@@ -95,6 +101,29 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         });
         Ok(Opened::new(batches, total))
     }
+}
+
+/// Objects whose rows are counted at most: it takes a request for each of them.
+const COUNTED_OBJECTS: usize = 256;
+
+/// Counts what is to be read, aside: of many files it takes longer than the first records may.
+fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>, progress: &Progress) -> Total {
+    if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
+        return Total::Unknown;
+    }
+    let (source, files, progress) = (Arc::clone(source), Arc::clone(files), progress.clone());
+    let (sender, total) = oneshot::channel();
+    std::thread::spawn(move || {
+        let pending = |file: &InputFile| {
+            // Nobody wants to know any more once the run is over.
+            let rows = if sender.is_closed() { None } else { source.format.rows(&file.clone()) }?;
+            let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
+            Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
+        };
+        let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));
+        total.map(|total| sender.send(total))
+    });
+    Total::Counting(total)
 }
 
 /// Why reading ends early.

@@ -366,10 +366,11 @@ mod tests {
     }
 
     fn batches(written: &str, records: Option<u32>, progress: &Progress) -> (Vec<SourceBatch>, Option<u64>) {
-        let opened = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}")).open(progress).unwrap();
+        let source = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let mut opened = source.open(progress).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches = runtime.block_on(opened.batches.collect::<Vec<_>>());
-        (batches.into_iter().map(Result::unwrap).collect(), opened.total)
+        (batches.into_iter().map(Result::unwrap).collect(), opened.total.known())
     }
 
     fn all(written: &str, records: Option<u32>) -> RecordBatch {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use bytes::Bytes;
 
-use super::Entry;
+use super::{Entry, Input};
 
 /// What there is none of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Remote(Never);
 /// An object that is being read: none here.
 #[derive(Debug, Clone)]
 pub struct Blocks(Never);
+
+/// An object that will be read: none here.
+#[derive(Debug)]
+pub struct Ahead(Never);
 
 /// An object that is being written: none here.
 #[derive(Debug)]
@@ -57,6 +61,10 @@ impl Remote {
     }
 
     pub fn blocks(&self, _: u64, _: Option<&str>) -> Blocks {
+        match self.0 {}
+    }
+
+    pub fn ahead(&self, _: u64, _: Option<&str>) -> io::Result<Ahead> {
         match self.0 {}
     }
 
@@ -105,6 +113,14 @@ impl Blocks {
     }
 
     pub(super) fn lost(&self) -> Option<io::Error> {
+        match self.0 {}
+    }
+}
+
+#[expect(missing_docs, reason = "the methods are those of the other build")]
+#[expect(clippy::missing_errors_doc, reason = "nothing can be called")]
+impl Ahead {
+    pub fn wait(self) -> io::Result<(Option<Entry>, Input)> {
         match self.0 {}
     }
 }

@@ -62,6 +62,18 @@ impl Blocks {
         Self { object: Arc::clone(&self.object), place }
     }
 
+    /// Asks for the first block and the last one, and does not wait: there readers begin.
+    pub(super) fn ask_ends(&self) -> io::Result<()> {
+        let Some(last) = self.object.size.checked_sub(1).map(|last| last / BLOCK) else { return Ok(()) };
+        let mut held = self.object.held();
+        for number in [last, 0] {
+            if !held.has(number) {
+                held.put(number, Block::Coming(self.object.ask(self.object.range(number))?));
+            }
+        }
+        Ok(())
+    }
+
     /// So many bytes from `start`.
     pub(super) fn bytes(&self, start: u64, length: usize) -> io::Result<Bytes> {
         let end = start.saturating_add(length as u64);

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_stream::StreamExt as _;
 
+use super::ahead::Ahead;
 use super::blocks::Blocks;
 use super::said::{failure, plain};
 use super::task::{Pending, begin, wait};
@@ -100,13 +101,29 @@ impl Remote {
     /// # Errors
     /// When the store refuses, or cannot be asked.
     pub fn head(&self) -> io::Result<Option<Entry>> {
-        let Some((folder, _)) = self.parent() else { return Ok(None) };
-        let (path, prefix, store) = (self.path()?, folder.path()?, Arc::clone(&self.store));
-        match wait(async move { store.head(&path).await })? {
-            Ok(object) => Ok(Entry::below(&prefix, &object)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failure(&error)),
-        }
+        self.ask_head()?.wait()?
+    }
+
+    /// Asks what the store knows of this object.
+    pub(super) fn ask_head(&self) -> io::Result<Pending<io::Result<Option<Entry>>>> {
+        let prefix = self.parent().map(|(folder, _)| folder.path()).transpose()?;
+        let (path, store) = (self.path()?, Arc::clone(&self.store));
+        begin(async move {
+            let Some(prefix) = prefix else { return Ok(None) };
+            match store.head(&path).await {
+                Ok(object) => Ok(Entry::below(&prefix, &object)),
+                Err(Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(failure(&error)),
+            }
+        })
+    }
+
+    /// Asks for what reading an object of `size` bytes under `etag` begins with, and does not wait.
+    ///
+    /// # Errors
+    /// When requests cannot be made at all.
+    pub fn ahead(&self, size: u64, etag: Option<&str>) -> io::Result<Ahead> {
+        Ahead::ask(self, size, etag)
     }
 
     /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where it is given.

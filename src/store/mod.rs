@@ -3,6 +3,8 @@
 #[cfg(not(feature = "object-store"))]
 mod absent;
 #[cfg(feature = "object-store")]
+mod ahead;
+#[cfg(feature = "object-store")]
 mod blocks;
 #[cfg(feature = "object-store")]
 mod bucket;
@@ -24,7 +26,9 @@ use crate::durable::write_atomically;
 use crate::error::StageError;
 
 #[cfg(not(feature = "object-store"))]
-pub use absent::{Remote, Upload};
+pub use absent::{Ahead, Remote, Upload};
+#[cfg(feature = "object-store")]
+pub use ahead::Ahead;
 #[cfg(feature = "object-store")]
 pub use bucket::Remote;
 pub use input::Input;
@@ -54,8 +58,10 @@ pub struct Entry {
     pub etag: Option<String>,
 }
 
-/// What an object that is being read takes at most: its blocks, or small objects that are read together.
-const READING_BYTES: u64 = 36 << 20;
+/// Objects that are asked for together: while one is read, those after it are on their way.
+pub const TOGETHER: usize = 16;
+/// What reading objects takes at most: the blocks of one and the ends of those after it, or small ones that are read together.
+const READING_BYTES: u64 = 68 << 20;
 /// What an object that is being written takes: the part that is filled, and the one that is on its way.
 const WRITING_BYTES: u64 = 16 << 20;
 

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use crate::batch::{Fate, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::StageError;
-use crate::source::{Ask, Opened, Source};
+use crate::source::{Ask, Opened, Source, Total};
 
 /// A source and its place in the plan.
 pub(super) struct Feed {
@@ -21,7 +21,7 @@ pub(super) struct Feed {
 
 /// What a source tells when it is open, beside its batches.
 pub(super) struct Opening {
-    pub(super) total: Option<u64>,
+    pub(super) total: Total,
     pub(super) fates: Option<UnboundedSender<Fate>>,
     pub(super) asks: Option<Receiver<Ask>>,
     pub(super) closed: Option<oneshot::Receiver<()>>,

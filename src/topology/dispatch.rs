@@ -1,8 +1,8 @@
 //! Takes batches as they arrive from the sources, cuts them where outputs differ in what they have, numbers them, waits
 //! for room, and hands them to the workers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
@@ -91,9 +91,7 @@ impl Dispatcher {
             match arrival {
                 Arrival::Opened { stage, opened } => {
                     let Opening { total, fates, asks, closed } = opened;
-                    if let Some(total) = total {
-                        self.stats.stages[stage].total.store(i64::try_from(total).unwrap_or(i64::MAX), Relaxed);
-                    }
+                    *self.stats.stages[stage].total.lock().unwrap_or_else(PoisonError::into_inner) = total;
                     if let Some(fates) = fates {
                         self.ledger.listen(stage, fates);
                     }

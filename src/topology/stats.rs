@@ -1,7 +1,7 @@
 //! What is counted while a pipeline runs: once here, for the progress bar, the summary and Prometheus.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::metrics::{Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
+use crate::source::Total;
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {
@@ -70,8 +71,8 @@ pub struct StageStats {
     pub busy: AtomicU64,
     /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
     pub prepared: AtomicU64,
-    /// Records that it will give in all; negative where that is not known.
-    pub total: AtomicI64,
+    /// Records that it will give in all.
+    pub(super) total: Mutex<Total>,
     /// For a sink, what it has committed.
     pub written: Mutex<Written>,
     /// Where the stage computes one, the reconstruction error of its records.
@@ -107,7 +108,7 @@ impl Stats {
                 rejects: AtomicU64::new(0),
                 busy: AtomicU64::new(0),
                 prepared: AtomicU64::new(0),
-                total: AtomicI64::new(-1),
+                total: Mutex::default(),
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
@@ -237,9 +238,13 @@ impl Stats {
     /// Records that there will have been at the end, as far as that is known; some at least, of which a share says
     /// something.
     pub(super) fn foreseen(&self) -> u64 {
-        let sources = self.stages.iter().filter(|stage| stage.role == "source");
+        let mut sources = self.stages.iter().filter(|stage| stage.role == "source");
+        // While one counts, there may be any number.
+        if sources.clone().any(|source| source.total().is_none() && source.is_counting()) {
+            return u64::MAX;
+        }
         // Sources are opened one after the other: until the last one is, their sum is not known.
-        let total: Option<u64> = sources.map(|stage| u64::try_from(stage.total.load(Relaxed)).ok()).sum();
+        let total = sources.try_fold(0u64, |total, source| Some(total.saturating_add(source.total()?)));
         total.unwrap_or(0).max(self.records()).max(ENOUGH)
     }
 
@@ -250,6 +255,15 @@ impl Stats {
 }
 
 impl StageStats {
+    /// Records that the source will give in all, once that is known.
+    pub fn total(&self) -> Option<u64> {
+        self.total.lock().unwrap_or_else(PoisonError::into_inner).known()
+    }
+
+    fn is_counting(&self) -> bool {
+        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), Total::Counting(_))
+    }
+
     /// How often each reason to refuse was met.
     pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,6 +1,7 @@
 //! Runs against an S3-compatible server over HTTP: what is read, what is written, and what a kill at any time leaves.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod gate;
 mod server;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
+use gate::Gate;
 use server::{ACCESS_KEY, Bucket, SECRET, TOKEN};
 
 /// The binary, with everything in its environment that it needs to reach the bucket.
@@ -444,6 +446,37 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     let (output, summary) = run(folder.path(), &bucket, &pipeline("tar", "tar"), &[]);
     assert_done(&output);
     assert_eq!((&summary["records"], &summary["rejects"]), (&2.into(), &0.into()));
+}
+
+/// Each request takes its time: objects that wait for their turn are asked for meanwhile.
+#[test]
+fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
+    const OBJECTS: usize = 40;
+    const TOGETHER: usize = 16;
+    let Some(bucket) = Bucket::new("ahead") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for object in 0..OBJECTS {
+        bucket.put(&format!("in/{object:02}.csv"), format!("a\n{object}\n{}\n", object + 100).as_bytes());
+    }
+    // The first is read at planning, alone; after that two requests are made for each, what it is and its bytes.
+    let gate = Gate::to(bucket.port(), 2 * (TOGETHER - 1), |line| line.contains("/in/") && !line.contains("/in/00"));
+    let pipeline = format!(
+        "[stages.in]\nkind = \"csv\"\npath = \"{}\"\n[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n",
+        bucket.url("in")
+    );
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let mut command = latentflow(folder.path(), &bucket, &["run", "p.toml"]);
+    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", gate.port));
+    assert_done(&command.output().unwrap());
+    assert_eq!(gate.arrived(), 2 * (TOGETHER - 1));
+    let files = files(&folder.path().join("out")).into_values();
+    let batches = files.flat_map(|file| {
+        ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap().map(Result::unwrap)
+    });
+    let values =
+        |batch: RecordBatch| column(&batch, "a").as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+    let read: Vec<i64> = batches.flat_map(values).collect();
+    assert_eq!(read, (0..OBJECTS as i64).flat_map(|object| [object, object + 100]).collect::<Vec<_>>());
 }
 
 #[test]

@@ -134,6 +134,11 @@ impl Bucket {
         format!("s3://{}/{key}", self.name)
     }
 
+    /// Where its server listens, on this machine.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
     /// What a process needs to reach it.
     pub fn environment(&self) -> [(&'static str, String); 6] {
         [

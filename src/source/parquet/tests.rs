@@ -15,6 +15,7 @@ use serde_json::json;
 use super::*;
 use crate::context::Limits;
 use crate::coverage::Progress;
+use crate::source::Total;
 use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
 use crate::tensor::{fixed_column, tensor_field};
 use crate::units::Bytes;
@@ -50,8 +51,23 @@ fn columns_come_as_they_are_in_batches_within_row_groups() {
     let all = records(&batches);
     assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
     assert_eq!(all["row"].as_primitive::<UInt64Type>().value(249), 249);
-    let opened = plan::<Config>(json!({ "path": folder.path() }), 60).unwrap().open(&Progress::default()).unwrap();
-    assert_eq!(opened.total, Some(250));
+}
+
+#[test]
+fn what_is_to_be_read_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
+    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..30))], 100);
+    std::fs::write(folder.path().join("c.parquet"), "no Parquet").unwrap();
+    let plan = || plan::<Config>(json!({ "path": folder.path() }), 60).unwrap();
+    let counted = |progress: &Progress| match plan().open(progress).unwrap().total {
+        Total::Counting(total) => total.blocking_recv().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(counted(&Progress::default()), 250 + 30 + 1);
+    let batches = drain(plan(), &Progress::default()).unwrap();
+    assert_eq!(counted(&progress_of(&batches[1..])), 60);
+    assert_eq!(counted(&progress_of(&batches)), 0);
 }
 
 #[test]
