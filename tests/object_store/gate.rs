@@ -15,7 +15,7 @@ pub struct Gate {
 }
 
 struct Queue {
-    /// Requests that have come; those that are not held back are not counted.
+    /// Requests that have come, of those that are held back; beyond all numbers once patience has ended.
     arrived: Mutex<usize>,
     changed: Condvar,
     wanted: usize,
@@ -40,9 +40,9 @@ impl Gate {
         Self { port: gate, queue }
     }
 
-    /// How many requests came together at most; fewer than were wanted passed for want of patience.
-    pub fn arrived(&self) -> usize {
-        *self.queue.arrived.lock().unwrap()
+    /// Whether as many came together as were wanted, rather than passed for want of patience.
+    pub fn was_met(&self) -> bool {
+        *self.queue.arrived.lock().unwrap() == self.queue.wanted
     }
 }
 
@@ -72,7 +72,8 @@ impl Queue {
         let (mut arrived, waited) =
             self.changed.wait_timeout_while(arrived, PATIENCE, |arrived| *arrived < self.wanted).unwrap();
         if waited.timed_out() {
-            *arrived -= 1;
+            *arrived = usize::MAX;
+            self.changed.notify_all();
         }
     }
 }

@@ -468,7 +468,7 @@ fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
     let mut command = latentflow(folder.path(), &bucket, &["run", "p.toml"]);
     command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", gate.port));
     assert_done(&command.output().unwrap());
-    assert_eq!(gate.arrived(), 2 * (TOGETHER - 1));
+    assert!(gate.was_met(), "objects are asked for one after the other");
     let files = files(&folder.path().join("out")).into_values();
     let batches = files.flat_map(|file| {
         ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap().map(Result::unwrap)
