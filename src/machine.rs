@@ -37,8 +37,8 @@ pub fn keep_memory() {
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 /// Other C libraries are left as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_memory() {}
 
 /// Room on a file system, in bytes.

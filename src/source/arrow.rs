@@ -41,7 +41,7 @@ impl SourceConfig for Config {
 fn first_schema(files: &[InputFile]) -> Result<SchemaRef, StageError> {
     let mut broken = None;
     for file in files {
-        let mut input = open(file)?;
+        let mut input = open(file, file.open()?)?;
         match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => return Ok(messages.schema().clone()),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
@@ -60,8 +60,8 @@ struct Ipc {
 impl RecordFormat for Ipc {
     const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let mut input = open(file)?;
+    fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
+        let mut input = open(file, input)?;
         let mut messages = match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => messages,
             Err((code, what)) => {
@@ -130,7 +130,7 @@ const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
-fn open(file: &InputFile) -> Result<Input, StageError> {
+fn open(file: &InputFile, input: store::Input) -> Result<Input, StageError> {
     let framed = |mut input: store::Input| -> io::Result<Input> {
         let (len, handle) = (input.length()?, input.try_clone()?);
         let mut head = Vec::new();
@@ -144,7 +144,7 @@ fn open(file: &InputFile) -> Result<Input, StageError> {
         let stream = BufReader::new(input).take(end.saturating_sub(start));
         Ok(Input { stream, handle, is_file, has_footer: footer.is_some() })
     };
-    framed(file.open()?).map_err(file.failed())
+    framed(input).map_err(file.failed())
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.

@@ -139,8 +139,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile) -> Result<Framer<Aligned<Input>>, StageError> {
-        let text = Aligned::new(file.open()?, self.aligned.then_some(self.quoting));
+    fn open(&self, file: &InputFile, input: Input) -> Result<Framer<Aligned<Input>>, StageError> {
+        let text = Aligned::new(input, self.aligned.then_some(self.quoting));
         Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.failed())
     }
 
@@ -168,7 +168,7 @@ impl Reader {
     /// Names and types of the first file that is not empty.
     fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
         for file in files {
-            let mut framer = self.open(file)?;
+            let mut framer = self.open(file, file.open()?)?;
             let names = if self.header { self.names(file, &mut framer)? } else { given.map(<[String]>::to_vec) };
             let inferred = match names {
                 Some(names) => self.types(file, framer, names)?,
@@ -185,7 +185,7 @@ impl Reader {
 
     /// How many values the first record has.
     fn count(&self, file: &InputFile) -> Result<usize, StageError> {
-        let names = self.names(file, &mut self.open(file)?)?;
+        let names = self.names(file, &mut self.open(file, file.open()?)?)?;
         Ok(names.map_or(0, |names| names.len()))
     }
 
@@ -231,8 +231,8 @@ struct Csv {
 impl RecordFormat for Csv {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let mut framer = self.reader.open(file)?;
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+        let mut framer = self.reader.open(file, input)?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
         let Some(names) = names else { return Ok(()) };

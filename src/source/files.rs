@@ -1,7 +1,7 @@
 //! The files of a source of records: found at planning, each a split of its own.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::batch::Split;
 use crate::error::StageError;
@@ -19,48 +19,32 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
-    early: Early,
-}
-
-/// What was asked of a file's store before it was wanted; a copy of the file has nothing of it.
-#[derive(Debug, Default)]
-struct Early(Mutex<Asked>);
-
-#[derive(Debug, Default)]
-enum Asked {
-    #[default]
-    Nothing,
-    Ahead(Ahead),
-    /// It is the file that was listed.
-    Found(Input),
-}
-
-impl Clone for Early {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Early {
-    fn take(&self) -> Asked {
-        self.put(Asked::Nothing)
-    }
-
-    fn put(&self, asked: Asked) -> Asked {
-        std::mem::replace(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), asked)
-    }
 }
 
 impl InputFile {
-    /// Asks for what reading it begins with, and does not wait. Only with stores that takes its time.
+    /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once, or where the store does not
+    /// say of what content the answers are: then they must not be old.
     ///
     /// # Errors
     /// When requests cannot be made at all.
-    pub(super) fn ask(&self) -> Result<(), StageError> {
-        if let Location::Remote(object) = self.location() {
-            self.early.put(Asked::Ahead(self.ahead(&object)?));
+    pub(super) fn ask(&self) -> Result<Option<Ahead>, StageError> {
+        match self.location() {
+            Location::Remote(object) if self.listed.etag.is_some() => self.ahead(&object).map(Some),
+            _ => Ok(None),
         }
-        Ok(())
+    }
+
+    /// Opens it, by what was asked before, if it is still the file that was listed; `unreadable`, with the reason, where it is
+    /// not, or cannot be opened.
+    ///
+    /// # Errors
+    /// When a store cannot be asked: then nothing is known against the file.
+    pub(super) fn open_listed(&self, asked: Option<Ahead>) -> Result<Result<Input, Refusal>, StageError> {
+        let Location::Remote(object) = self.location() else { return Ok(self.listed.open(&self.root)) };
+        let asked = asked.map_or_else(|| self.ahead(&object), Ok)?;
+        let (found, input) = asked.wait().map_err(self.failed())?;
+        let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
+        Ok(if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED)) })
     }
 
     fn ahead(&self, object: &Remote) -> Result<Ahead, StageError> {
@@ -68,36 +52,11 @@ impl InputFile {
         object.ahead(*size, etag.as_deref()).map_err(self.failed())
     }
 
-    /// Whether it is still the file that was listed, and can be opened; `unreadable`, with the reason, where it is not.
-    ///
-    /// # Errors
-    /// When a store cannot be asked: then nothing is known against the file.
-    pub(super) fn check(&self) -> Result<Result<(), Refusal>, StageError> {
-        match self.location() {
-            Location::Local(_) => Ok(self.listed.open(&self.root).map(drop)),
-            Location::Remote(object) => {
-                let ahead = match self.early.take() {
-                    Asked::Ahead(ahead) => ahead,
-                    Asked::Nothing | Asked::Found(_) => self.ahead(&object)?,
-                };
-                let (found, input) = ahead.wait().map_err(self.failed())?;
-                if found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed)) {
-                    self.early.put(Asked::Found(input));
-                    return Ok(Ok(()));
-                }
-                Ok(Err(self.listed.unreadable(CHANGED)))
-            }
-        }
-    }
-
     /// Opens it.
     ///
     /// # Errors
     /// When the system refuses.
     pub(super) fn open(&self) -> Result<Input, StageError> {
-        if let Asked::Found(input) = self.early.take() {
-            return Ok(input);
-        }
         let ListedFile { size, etag, .. } = &self.listed;
         self.location().open(*size, etag.as_deref()).map_err(self.failed())
     }
@@ -136,7 +95,6 @@ pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str])
         root: listing.root.clone(),
         name: file.name.clone(),
         split: Split::new(format!("{stage}/{}", file.identity())),
-        early: Early::default(),
     });
     Ok(files.collect())
 }

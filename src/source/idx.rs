@@ -60,7 +60,7 @@ impl SourceConfig for Config {
 fn first_header(files: &[InputFile]) -> Result<Header, StageError> {
     let mut broken = None;
     for file in files {
-        let mut opened = Opened::new(file)?;
+        let mut opened = Opened::new(file, file.open()?)?;
         match opened.header() {
             Ok(header) => return Ok(header),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
@@ -110,8 +110,8 @@ impl RecordFormat for Idx {
         Ok(file)
     }
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let mut records = Opened::new(file)?;
+    fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
+        let mut records = Opened::new(file, input)?;
         let header = match records.header() {
             Ok(header) => header,
             Err((code, what)) => {
@@ -131,7 +131,7 @@ impl RecordFormat for Idx {
         let labels_header = labels_header(&self.stage, labels, &header)?;
         let labels = labels_file(&self.stage, labels)?;
         self.check(&labels, labels_header.field(LABEL), 1)?;
-        let mut opened = Opened::new(&labels)?;
+        let mut opened = Opened::new(&labels, labels.open()?)?;
         if let Err((_, what)) = opened.header() {
             return Err(StageError::Other(format!("{}: {what}", labels.name)).into());
         }
@@ -145,7 +145,7 @@ impl RecordFormat for Idx {
     }
 
     fn rows(&self, file: &InputFile) -> Option<u64> {
-        let mut opened = Opened::new(file).ok()?;
+        let mut opened = Opened::new(file, file.open().ok()?).ok()?;
         Some(opened.header().map_or(1, |header| header.rows))
     }
 }
@@ -174,8 +174,7 @@ struct Opened {
 const GZIP: &[u8] = b"\x1f\x8b";
 
 impl Opened {
-    fn new(file: &InputFile) -> Result<Self, StageError> {
-        let input = file.open()?;
+    fn new(file: &InputFile, input: store::Input) -> Result<Self, StageError> {
         let handle = input.try_clone().map_err(file.failed())?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
         let is_gzip = plain.fill_buf().map_err(file.failed())?.starts_with(GZIP);

@@ -76,15 +76,15 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open(file: &InputFile, record_bytes: u64) -> Result<Framer<Input>, StageError> {
-    Framer::new(file.open()?, None, record_bytes).map_err(file.failed())
+fn open(file: &InputFile, input: Input, record_bytes: u64) -> Result<Framer<Input>, StageError> {
+    Framer::new(input, None, record_bytes).map_err(file.failed())
 }
 
 /// The columns of the first file that begins with an object among its first records.
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
     for file in files {
-        let block = Blocks::new(open(file, record_bytes)?, SAMPLE).next(&any).map_err(file.failed())?;
+        let block = Blocks::new(open(file, file.open()?, record_bytes)?, SAMPLE).next(&any).map_err(file.failed())?;
         let Some(block) = block else { continue };
         let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
         let values: Vec<Value> =
@@ -149,8 +149,8 @@ struct Ndjson {
 impl RecordFormat for Ndjson {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        read_all(open(file, self.record_bytes)?, &self.parser, self.cut, output)
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+        read_all(open(file, input, self.record_bytes)?, &self.parser, self.cut, output)
     }
 }
 

@@ -106,8 +106,7 @@ struct Npz {
 impl RecordFormat for Npz {
     const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let input = file.open()?;
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
         let handle = input.try_clone().map_err(file.failed())?;
         let check_lost = || file.check_lost(&handle);
         let opened = guarded(|| {

@@ -165,8 +165,7 @@ const LANE_BYTES: u64 = 64 << 20;
 impl RecordFormat for Parquet {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
-        let input = file.open()?;
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
         let footer = match guarded(|| metadata(&input)) {
             Ok(footer) => footer,
             Err((code, what)) => {

@@ -1,5 +1,6 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,15 +16,15 @@ use crate::error::StageError;
 use crate::source::files::{self, InputFile};
 use crate::source::listing::Refusal;
 use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
-use crate::store;
+use crate::store::{self, Input};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
 
-    /// Reads one file into `output`, batch by batch; where batches end depends on the file alone.
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop>;
+    /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop>;
 
     /// A file as it was listed, once what else decides its records is in its split.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
@@ -81,14 +82,17 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
-            let mut later = files.iter();
-            later.by_ref().take(store::TOGETHER).try_for_each(InputFile::ask)?;
+            let (mut later, mut asked) = (files.iter(), VecDeque::new());
             for file in files.iter() {
-                later.next().map_or(Ok(()), InputFile::ask)?;
+                while asked.len() < store::TOGETHER
+                    && let Some(next) = later.next()
+                {
+                    asked.push_back(next.ask()?);
+                }
                 let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
                 // Others may remove or replace files while those before them are read.
-                let read = match file.check()? {
-                    Ok(()) => source.format.read(file, &output),
+                let read = match file.open_listed(asked.pop_front().flatten())? {
+                    Ok(input) => source.format.read(file, input, &output),
                     Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
                 };
                 match read {
@@ -116,7 +120,7 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
     std::thread::spawn(move || {
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
-            let rows = if sender.is_closed() { None } else { source.format.rows(&file.clone()) }?;
+            let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
             let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };

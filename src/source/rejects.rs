@@ -21,6 +21,7 @@ use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
+use crate::store::Input;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -109,7 +110,7 @@ fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Re
 fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
     let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
     for file in files {
-        for batch in reader(file, 1024)? {
+        for batch in reader(file, file.open()?, 1024)? {
             let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
             let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
             for row in 0..batch.num_rows() {
@@ -128,9 +129,9 @@ fn not_rejects(file: &str) -> StageError {
     StageError::Other(format!("{file}: these are no rejects of a run; their columns are {columns} among others"))
 }
 
-fn reader(file: &InputFile, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
+fn reader(file: &InputFile, input: Input, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
     let named = |error: String| StageError::Other(format!("{}: {error}", file.name));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(input).map_err(|error| named(error.to_string()))?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD]);
     reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
 }
@@ -236,9 +237,9 @@ struct Rejects {
 impl RecordFormat for Rejects {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
         let mut start = 0;
-        for batch in reader(file, self.cut.records)? {
+        for batch in reader(file, input, self.cut.records)? {
             let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
             let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
