@@ -333,3 +333,19 @@ impl BatchSender {
         self.sender.blocking_send(Ok(batch)).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_known_once_it_has_come_and_unknown_where_none_will() {
+        let (sender, counted) = oneshot::channel();
+        let mut total = Total::Counting(counted);
+        assert!(total.known().is_none() && matches!(total, Total::Counting(_)));
+        assert_eq!(sender.send(7), Ok(()));
+        assert_eq!((total.known(), total.known()), (Some(7), Some(7)));
+        let mut never = Total::Counting(oneshot::channel().1);
+        assert!(never.known().is_none() && matches!(never, Total::Unknown));
+    }
+}

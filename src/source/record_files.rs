@@ -117,7 +117,8 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
     }
     let (source, files, progress) = (Arc::clone(source), Arc::clone(files), progress.clone());
     let (sender, total) = oneshot::channel();
-    std::thread::spawn(move || {
+    let counting = std::thread::Builder::new().name("count".to_owned());
+    let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
@@ -127,7 +128,7 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));
         total.map(|total| sender.send(total))
     });
-    Total::Counting(total)
+    spawned.map_or(Total::Unknown, |_| Total::Counting(total))
 }
 
 /// Why reading ends early.
