@@ -240,6 +240,8 @@ pub enum RejectCode {
     NotFinite,
     /// The model failed on it.
     Model,
+    /// The stage failed on it with an error that it does not expect of records.
+    Internal,
     /// The stage panicked on it.
     Panicked,
     /// The process ended, again and again, while it was worked on.
@@ -248,7 +250,7 @@ pub enum RejectCode {
 
 impl RejectCode {
     /// All of them, for metrics that exist before their first event.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Unreadable,
         Self::Malformed,
         Self::Truncated,
@@ -258,6 +260,7 @@ impl RejectCode {
         Self::Mismatch,
         Self::NotFinite,
         Self::Model,
+        Self::Internal,
         Self::Panicked,
         Self::Crashed,
     ];
@@ -274,6 +277,7 @@ impl RejectCode {
             Self::Mismatch => "mismatch",
             Self::NotFinite => "not_finite",
             Self::Model => "model",
+            Self::Internal => "internal",
             Self::Panicked => "panicked",
             Self::Crashed => "crashed",
         }

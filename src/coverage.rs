@@ -48,6 +48,22 @@ impl Intervals {
         self.ranges.splice(from..to, [merged]);
     }
 
+    /// The integers that are in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let (mut mine, mut others) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
+        let mut ranges = Vec::new();
+        while let (Some(one), Some(two)) = (mine.peek(), others.peek()) {
+            let both = one.start.max(two.start)..one.end.min(two.end);
+            let next = if one.end < two.end { &mut mine } else { &mut others };
+            next.next();
+            if !both.is_empty() {
+                ranges.push(both);
+            }
+        }
+        Self { ranges }
+    }
+
     /// Whether every integer of `rows` is in the set.
     pub fn covers(&self, rows: &Range<u64>) -> bool {
         let place = self.ranges.partition_point(|range| range.end <= rows.start);
@@ -106,6 +122,16 @@ impl Coverage {
             let mine = self.splits.entry(split.clone()).or_default();
             intervals.ranges().iter().for_each(|range| mine.insert(range.clone()));
         }
+    }
+
+    /// What both cover.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both = self.splits.iter().filter_map(|(split, mine)| {
+            let both = mine.intersection(other.splits.get(split)?);
+            (!both.is_empty()).then(|| (split.clone(), both))
+        });
+        Self { splits: both.collect() }
     }
 
     /// Whether every one of these rows is covered.

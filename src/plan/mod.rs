@@ -260,16 +260,19 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
 /// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is judged by it.
 fn rejects_identity(pipeline: &str, stages: &[Stage]) -> Identity {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        Role::Sink(_, identity) => Some((&*stage.name, identity)),
+        Role::Sink(sink, identity) => Some((&*stage.name, identity, sink.preparation().is_some())),
         _ => None,
     });
     let mut identity = Identity { pipeline: pipeline.to_owned(), stage: "rejects".to_owned(), ..Identity::default() };
-    for (sink, upstream) in sinks {
+    for (sink, upstream, refuses) in sinks {
+        let own = upstream.stages.get(sink).filter(|_| refuses);
+        identity.sinks.extend(own.map(|own| (sink.to_owned(), own.clone())));
         let before = upstream.stages.iter().filter(|(name, _)| *name != sink);
         identity.stages.extend(before.map(|(name, stage)| (name.clone(), stage.clone())));
         identity.models.extend(upstream.models.clone());
     }
-    let digests = identity.stages.iter().flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
+    let all = identity.stages.iter().chain(&identity.sinks);
+    let digests = all.flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
     identity.digest = digest::of_parts(digests);
     identity
 }

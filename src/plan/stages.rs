@@ -101,7 +101,7 @@ fn plan_stage(
         (Found::Sink(kind), Some(input)) => (kind.plan)(options, &input, context).map(|sink| {
             let (pipeline, stage) = (pipeline.to_owned(), table.name.clone());
             let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
-            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages })
+            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages, ..Identity::default() })
         }),
         (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => Err(check(options)),
     };

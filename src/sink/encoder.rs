@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Rejects};
 use crate::error::StageError;
+use crate::image::ImageError;
 use crate::image::decode::Pixels;
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::format::PixelFormat;
@@ -33,22 +34,37 @@ const NAME: &str = "name";
 const BYTES: &str = "bytes";
 
 impl Prepare for Encoder {
-    fn prepare(&self, batch: Batch) -> Result<Batch, StageError> {
+    fn schema(&self) -> SchemaRef {
+        let fields = vec![Field::new(NAME, DataType::Utf8, false), Field::new(BYTES, DataType::LargeBinary, false)];
+        Arc::new(Schema::new(fields))
+    }
+
+    fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
         let tensors = column(&batch, &self.column)?;
         let (sources, rows) = (column(&batch, SOURCE)?.as_string::<i32>(), column(&batch, ROW)?);
         let rows = rows.as_primitive::<UInt64Type>();
         let shape = batch.records.schema_ref().field_with_name(&self.column).ok().and_then(TensorShape::of);
         let (mut names, mut files) = (StringBuilder::new(), LargeBinaryBuilder::new());
+        let mut kept = Vec::with_capacity(batch.records.num_rows());
         for record in 0..batch.records.num_rows() {
-            let name = file_name(sources.value(record), rows.value(record), self.extension);
-            let bytes = self.encode(tensors, shape.as_ref(), record);
-            files.append_value(bytes.map_err(|reason| StageError::Other(format!("{name}: {reason}")))?);
-            names.append_value(name);
+            let encoded = self.encode(tensors, shape.as_ref(), record);
+            kept.push(encoded.is_ok());
+            match encoded {
+                Ok(bytes) => {
+                    files.append_value(bytes);
+                    names.append_value(file_name(sources.value(record), rows.value(record), self.extension));
+                }
+                // Where all images have one size, none of them fits into the format.
+                Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
+                    return Err(StageError::Other(error.to_string()));
+                }
+                Err(error) => rejects.push(batch.origin[record], error.code(), error.to_string()),
+            }
         }
-        let schema =
-            Schema::new(vec![Field::new(NAME, DataType::Utf8, false), Field::new(BYTES, DataType::LargeBinary, false)]);
         let columns: Vec<ArrayRef> = vec![Arc::new(names.finish()), Arc::new(files.finish())];
-        Ok(batch.with_records(RecordBatch::try_new(Arc::new(schema), columns)?))
+        let records = RecordBatch::try_new(self.schema(), columns)?;
+        let origin = batch.origin.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
+        Ok(Batch { records, origin, provenance: batch.provenance })
     }
 }
 
@@ -67,7 +83,7 @@ fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> 
 }
 
 impl Encoder {
-    fn encode(&self, tensors: &dyn Array, shape: Option<&TensorShape>, record: usize) -> Result<Vec<u8>, String> {
+    fn encode(&self, tensors: &dyn Array, shape: Option<&TensorShape>, record: usize) -> Result<Vec<u8>, ImageError> {
         let row = match shape {
             Some(TensorShape::Fixed(shape)) => {
                 let len: usize = shape.iter().product();
@@ -76,11 +92,18 @@ impl Encoder {
             }
             _ => variable_row(tensors, record),
         };
-        let (values, shape) = row.ok_or("the column holds no tensor here")?;
-        let (height, width) = self.pixels.size(&shape).ok_or_else(|| format!("{shape:?} is the shape of no image"))?;
+        let malformed = |reason: String| ImageError::Malformed(reason);
+        let (values, shape) = row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
+        let (height, width) =
+            self.pixels.size(&shape).ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
         let data = self.pixels.denormalise(values);
         let pixels = Pixels { width, height, channels: self.pixels.channels, data };
-        encode(&pixels, self.output).map_err(|error| format!("{error}; PNG holds images of any size"))
+        encode(&pixels, self.output).map_err(|error| match error {
+            ImageError::Unsupported(reason) => {
+                ImageError::Unsupported(format!("{reason}; PNG holds images of any size"))
+            }
+            error => error,
+        })
     }
 }
 

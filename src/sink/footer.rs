@@ -17,6 +17,8 @@ const STAGE: &str = "latentflow.stage";
 const DIGEST: &str = "latentflow.digest";
 const MODELS: &str = "latentflow.models";
 const STAGES: &str = "latentflow.stages";
+/// Only where there are any.
+const SINKS: &str = "latentflow.sinks";
 const VERSION: &str = "latentflow.version";
 
 /// Who wrote a file, and which source rows it stands for.
@@ -42,6 +44,8 @@ impl Footer {
         let provenance = serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
         let models = serde_json::to_string(&self.identity.models).expect("a map of strings to strings");
         let stages = serde_json::to_string(&self.identity.stages).expect("a map of strings to JSON");
+        let sinks = Some(&self.identity.sinks).filter(|sinks| !sinks.is_empty());
+        let sinks = sinks.map(|sinks| (SINKS, serde_json::to_string(sinks).expect("a map of strings to JSON")));
         let entries = [
             (PROVENANCE, provenance),
             (PIPELINE, self.identity.pipeline.clone()),
@@ -51,7 +55,7 @@ impl Footer {
             (STAGES, stages),
             (VERSION, self.version.clone()),
         ];
-        entries.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
+        entries.into_iter().chain(sinks).map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
     }
 
     /// The footer of a file that latentflow wrote; `None` for another's file.
@@ -72,6 +76,7 @@ impl Footer {
             digest: text(DIGEST)?,
             models: json(MODELS, &text(MODELS)?, &damaged)?,
             stages: json(STAGES, &text(STAGES)?, &damaged)?,
+            sinks: find(SINKS).map(|sinks| json(SINKS, sinks, &damaged)).transpose()?.unwrap_or_default(),
         };
         let coverage = json(PROVENANCE, provenance, &damaged)?;
         Ok(Some(Self { identity, version: text(VERSION)?, coverage }))

@@ -22,6 +22,9 @@ pub struct Identity {
     pub models: BTreeMap<String, String>,
     /// What the digest is over: the stages upstream, by name, and the sink itself.
     pub stages: BTreeMap<String, StageIdentity>,
+    /// Of rejects: the sinks that can refuse records, whose rejects are among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sinks: BTreeMap<String, StageIdentity>,
 }
 
 /// A stage, as far as it changes rows.
@@ -75,6 +78,17 @@ impl History {
     pub fn coverage_of(&self, name: &str, stage: &StageIdentity) -> Coverage {
         let same = |identity: &Identity| identity.stages.values().any(|known| known.digest == stage.digest);
         self.coverage_where(|identity| identity.stages.contains_key(name) || same(identity))
+    }
+
+    /// The source rows whose rejects by a sink are kept, where it holds the rows `held` itself. Upstream stages are judged on
+    /// their own, so the sink is known by its kind and options. Writers that do not know it are those of before: a sink that
+    /// held rows then had refused none of them.
+    pub fn coverage_of_sink(&self, sink: &StageIdentity, held: &Coverage) -> Coverage {
+        let same = |known: &StageIdentity| (&known.kind, &known.options) == (&sink.kind, &sink.options);
+        let knows = |identity: &Identity| identity.sinks.values().any(same);
+        let mut all = self.coverage_where(knows);
+        all.union(&self.coverage_where(|identity| !knows(identity)).intersection(held));
+        all
     }
 
     fn coverage_where(&self, counts: impl Fn(&Identity) -> bool) -> Coverage {
@@ -219,8 +233,8 @@ mod tests {
             pipeline: "photos".into(),
             stage: "out".into(),
             digest: digest.into(),
-            models: BTreeMap::new(),
             stages: stages.iter().map(stage).collect(),
+            ..Identity::default()
         }
     }
 

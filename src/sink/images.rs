@@ -286,7 +286,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::batch::{Provenance, Split};
+    use crate::batch::{Provenance, Rejects, Split};
     use crate::context::Limits;
     use crate::image::decode::decode;
     use crate::image::format::{Channels, Layout, PixelFormat};
@@ -321,7 +321,7 @@ mod tests {
 
     impl Opened {
         fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-            self.writer.write(&self.preparation.prepare(batch.clone())?)
+            self.writer.write(&self.preparation.prepare(batch.clone(), &mut Rejects::default())?)
         }
     }
 

@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::{Kind, options};
@@ -90,11 +90,14 @@ pub trait Sink: Send {
 
 /// Does on the workers' threads what a sink's own, which is one, would be too slow for.
 pub trait Prepare: Send + Sync {
-    /// The batch as [`Writer::write`] wants it.
+    /// The columns of what it gives.
+    fn schema(&self) -> SchemaRef;
+
+    /// The batch as [`Writer::write`] takes it. A record that the sink cannot hold goes to `rejects` and is left out.
     ///
     /// # Errors
-    /// When its records cannot be written: the run ends.
-    fn prepare(&self, batch: Batch) -> Result<Batch, StageError>;
+    /// What it does not expect of a record, as a transform's.
+    fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
 }
 
 /// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.

@@ -64,6 +64,7 @@ impl Exchange {
         }
         let mut graph = Graph::new(&plan.stages, running.graph.keeps_rejects);
         graph.kept.clone_from(&running.graph.kept);
+        graph.rejected.clone_from(&running.graph.rejected);
         let next = Generation::new(running.number + 1, graph, identities);
         for _ in 0..self.workers {
             let ready = next.graph.build_warm().map_err(|(stage, error)| vec![format!("{stage}: {error}")])?;

@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
 
+use crate::batch::{Batch, Provenance, Rejects};
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::plan::{Role, Stage};
-use crate::sink::{Identity, Prepare};
-use crate::transform::{Transform, TransformPlan};
+use crate::sink::{History, Identity, Prepare};
+use crate::transform::{Isolated, Transform, TransformPlan};
 
-/// One instance of every transform, by the place of its stage.
-pub(super) type Transforms = Vec<Option<Box<dyn Transform>>>;
+/// One instance of every transform, and of what is done before sinks, by the place of its stage.
+pub(super) type Transforms = Vec<Option<Isolated>>;
 
 /// A graph and who its sinks write as; batches carry theirs, so that all of them change at one number.
 pub(super) struct Generation {
@@ -74,7 +75,27 @@ pub(super) enum Part {
     Source,
     Transform(Arc<dyn TransformPlan>),
     /// With the schema of what it takes, and what is done to it before the sink has it.
-    Sink(SchemaRef, Option<Arc<dyn Prepare>>),
+    Sink(SchemaRef, Option<Arc<dyn TransformPlan>>),
+}
+
+/// What workers do for a sink, as a transform.
+#[derive(Clone)]
+struct Preparation(Arc<dyn Prepare>);
+
+impl TransformPlan for Preparation {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn build(&self) -> Result<Box<dyn Transform>, StageError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Transform for Preparation {
+    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        self.0.prepare(batch, rejects)
+    }
 }
 
 /// The graph, shared by all workers.
@@ -84,9 +105,10 @@ pub(super) struct Graph {
     pub(super) consumers: Vec<usize>,
     /// Whether rejects are kept: then they are the last output.
     pub(super) keeps_rejects: bool,
-    /// Per node, the source rows of which nothing more is to be kept: whose rejects by a stage, or records for a sink, earlier
-    /// runs have kept.
+    /// Per sink, the source rows whose records earlier runs have kept; nothing for other nodes.
     pub(super) kept: Vec<Coverage>,
+    /// Per node, the source rows whose rejects by it earlier runs have kept.
+    pub(super) rejected: Vec<Coverage>,
 }
 
 impl Graph {
@@ -99,7 +121,8 @@ impl Graph {
                     Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
                     Role::Sink(sink, _) => {
                         let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        Part::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), sink.preparation())
+                        let preparation = sink.preparation().map(|own| Arc::new(Preparation(own)) as _);
+                        Part::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), preparation)
                     }
                 };
                 Node { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
@@ -108,7 +131,7 @@ impl Graph {
         let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
         let consumers = (0..nodes.len()).map(uses).collect();
         let kept = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, kept }
+        Self { nodes, consumers, keeps_rejects, rejected: kept.clone(), kept }
     }
 
     /// An instance of every transform, warmed up.
@@ -125,23 +148,35 @@ impl Graph {
     /// An instance of every transform.
     fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let build = |node: &Node| match &node.part {
-            Part::Transform(plan) => plan.build().map(Some).map_err(|error| (Arc::clone(&node.name), error)),
-            Part::Source | Part::Sink(..) => Ok(None),
+            Part::Transform(plan) | Part::Sink(_, Some(plan)) => {
+                Isolated::build(Arc::clone(plan)).map(Some).map_err(|error| (Arc::clone(&node.name), error))
+            }
+            Part::Source | Part::Sink(_, None) => Ok(None),
         };
         self.nodes.iter().map(build).collect()
     }
 
-    /// Learns what rejects are kept already: `of` says it for a stage's name. Returns what it learned, for each stage
-    /// that can refuse records.
-    pub(super) fn rejected_before(&mut self, of: impl Fn(&str) -> Option<Coverage>) -> Vec<Coverage> {
+    /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns that, for each stage that
+    /// can refuse records.
+    pub(super) fn rejected_before(&mut self, history: &History, mine: &Identity) -> Vec<Coverage> {
         let mut all = Vec::new();
-        for (node, rejected) in self.nodes.iter().zip(&mut self.kept) {
-            if !matches!(node.part, Part::Sink(..)) {
-                *rejected = of(&node.name).unwrap_or_default();
-                all.push(rejected.clone());
-            }
+        for ((node, rejected), held) in self.nodes.iter().zip(&mut self.rejected).zip(&self.kept) {
+            let name = &*node.name;
+            let before = match &node.part {
+                Part::Sink(_, None) => continue,
+                Part::Sink(_, Some(_)) => mine.sinks.get(name).map(|sink| history.coverage_of_sink(sink, held)),
+                _ => mine.stages.get(name).map(|stage| history.coverage_of(name, stage)),
+            };
+            *rejected = before.unwrap_or_default();
+            all.push(rejected.clone());
         }
         all
+    }
+
+    /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to refuse some.
+    pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
+        let refused = !self.keeps_rejects || self.rejected[sink].covers_all(provenance);
+        refused && self.kept[sink].covers_all(provenance)
     }
 }
 
@@ -151,7 +186,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use super::*;
-    use crate::batch::{Batch, Rejects};
 
     /// Can be built once alone, as from files that are replaced then.
     #[derive(Default)]
@@ -181,7 +215,8 @@ mod tests {
     fn generation(number: u64) -> Arc<Generation> {
         let part = Part::Transform(Arc::new(Once::default()));
         let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
-        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, kept: vec![Coverage::default()] };
+        let kept = vec![Coverage::default()];
+        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, rejected: kept.clone(), kept };
         Arc::new(Generation::new(number, graph, vec![]))
     }
 

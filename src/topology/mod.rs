@@ -136,11 +136,10 @@ impl Topology {
         }
         if let Some((sink, identity)) = plan.rejects {
             let name: Arc<str> = Arc::from("rejects");
-            let stages = identity.stages.clone();
             identities.push(identity.clone());
-            let opened = open_sink(sink, identity, Scope::Rejects, changes);
+            let opened = open_sink(sink, identity.clone(), Scope::Rejects, changes);
             let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
-            let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
+            let committed = graph.rejected_before(&history, &identity);
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };

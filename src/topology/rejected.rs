@@ -1,6 +1,7 @@
 //! Joins what was refused with the records it came from, for the rejects dataset.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -8,7 +9,7 @@ use arrow::datatypes::UInt64Type;
 use arrow::ipc::writer::StreamWriter;
 
 use super::sights::SeenReject;
-use crate::batch::{Batch, Reject};
+use crate::batch::{Batch, Provenance, Reject, RejectCode};
 use crate::error::StageError;
 use crate::metrics::unix_seconds;
 use crate::sink::rejects::{self, RejectEntry};
@@ -28,6 +29,21 @@ impl Refused {
 
     pub(super) fn add(&mut self, stage: &Arc<str>, rejects: Vec<Reject>) {
         self.list.extend(rejects.into_iter().map(|reject| (Arc::clone(stage), reject)));
+    }
+
+    /// Says in the log which records a stage failed on: a fault of the stage, which its owner wants to see.
+    pub(super) fn log(&self, stage: &str, rejects: &[Reject]) {
+        let failed = |reject: &&Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
+        for reject in rejects.iter().filter(failed) {
+            let RejectEntry { source, row, code, reason, .. } = entry(&self.source, stage, reject, None);
+            let (source, reason) = (shortened(source), shortened(reason));
+            tracing::warn!(stage, source, row, code = code.as_str(), "the stage failed on this record: {reason}");
+        }
+    }
+
+    /// The source rows of the batch.
+    pub(super) fn provenance(&self) -> &Provenance {
+        &self.source.provenance
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -60,12 +76,17 @@ impl Refused {
     pub(super) fn batch(&mut self) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
-        let originals = self.list.iter().map(|(_, reject)| original(batch, reject)).collect::<Result<Vec<_>, _>>()?;
+        let originals: Vec<_> = self.list.iter().map(|(stage, reject)| original_or_none(batch, stage, reject)).collect();
         let entries = self.list.iter().zip(&originals);
-        let entries: Vec<_> =
+        let mut entries: Vec<_> =
             entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();
+        let records = rejects::records(&entries).or_else(|error| {
+            tracing::warn!("{} rejects are kept without their records: {error}", entries.len());
+            entries.iter_mut().for_each(|entry| entry.record = None);
+            rejects::records(&entries)
+        });
         let origin = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
-        Ok(Batch { records: rejects::records(&entries)?, origin, provenance: Arc::clone(&batch.provenance) })
+        Ok(Batch { records: records?, origin, provenance: Arc::clone(&batch.provenance) })
     }
 }
 
@@ -131,6 +152,19 @@ fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
 
 /// What a record's bytes are, and the bytes.
 type Original<'a> = (Format, Cow<'a, [u8]>);
+
+/// As [`original`]; `None`, with a warning, where the record cannot be written: that does not end the run.
+fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Option<Original<'a>> {
+    let attempt = catch_unwind(AssertUnwindSafe(|| original(batch, reject)));
+    let failed = match attempt {
+        Ok(Ok(original)) => return original,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "its encoder panicked".to_owned(),
+    };
+    let RejectEntry { source, row, .. } = entry(batch, stage, reject, None);
+    tracing::warn!(stage, source = shortened(source), row, "the reject is kept without its record: {failed}");
+    None
+}
 
 /// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of its columns.
 fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {

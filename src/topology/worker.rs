@@ -1,6 +1,5 @@
 //! A worker: owns one instance of every transform, and carries a batch through the whole graph.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::suspects::Suspects;
 use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
 use crate::error::StageError;
 use crate::source::Answered;
-use crate::transform::{Transform, TransformPlan};
+use crate::transform::is_of_environment;
 
 /// What all workers have in common.
 pub(super) struct Common {
@@ -116,12 +115,12 @@ impl<'a> Worker<'a> {
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
     fn answer(&mut self, work: Work, common: &Common, done: &async_channel::Sender<Done>) -> bool {
         let Work { errand, source, batch, condemned, generation, permit } = work;
-        let carried = self.held.change(&generation).and_then(|()| self.carry(source, batch, condemned));
+        let passed = self.held.change(&generation).and_then(|()| self.carry(source, batch, condemned));
         match errand {
             Errand::Sinks(number) => {
-                let prepared = carried.and_then(|carried| self.prepare(carried));
+                let carried = passed.and_then(|passed| self.prepare(passed)).and_then(|passed| self.finish(passed));
                 common.suspects.end(number);
-                let message = match prepared {
+                let message = match carried {
                     Ok(mut result) => {
                         common.ledger.carried(number, std::mem::take(&mut result.refused), &result.outputs);
                         Done::Batch { number, result: Box::new(result), generation, permit }
@@ -134,14 +133,17 @@ impl<'a> Worker<'a> {
                 done.send_blocking(message).is_ok()
             }
             Errand::Asked(reply) => {
-                let answer = match carried {
-                    Ok(Carried { outputs, refused }) => match outputs.into_iter().next() {
-                        Some(batch) => Ok(Answered { batch, refused }),
+                let answer = match passed {
+                    Ok(Passed { outputs, refused }) => match outputs.into_iter().next() {
+                        Some(batch) => Ok(Answered { batch, refused: refused.into_list() }),
                         None => Err("the pipeline has no sink".to_owned()),
                     },
                     Err((name, error)) => {
                         let told = format!("{name}: {error}");
-                        common.stop.fail(&name, error);
+                        // What the environment refuses to one request, such as memory, concerns that request alone.
+                        if !is_of_environment(&error) {
+                            common.stop.fail(&name, error);
+                        }
                         Err(told)
                     }
                 };
@@ -157,7 +159,7 @@ impl<'a> Worker<'a> {
         source: usize,
         mut input: SourceBatch,
         condemned: bool,
-    ) -> Result<Carried, (Arc<str>, StageError)> {
+    ) -> Result<Passed, (Arc<str>, StageError)> {
         let generation = Arc::clone(&self.held.generation);
         let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
@@ -168,8 +170,7 @@ impl<'a> Worker<'a> {
             input.rejects.extend(crashed);
             input.batch = input.batch.rows(0..0);
         }
-        let is_kept = |at: usize| graph.kept[at].covers_all(&provenance);
-        if !is_kept(source) {
+        if !graph.rejected[source].covers_all(&provenance) {
             refused.add(&graph.nodes[source].name, input.rejects);
         }
         let mut left = graph.consumers.clone();
@@ -187,15 +188,9 @@ impl<'a> Worker<'a> {
             match &node.part {
                 Part::Source => {}
                 // What another source feeds alone has nothing to do with this batch.
-                Part::Transform(plan) => {
+                Part::Transform(_) => {
                     let Some(arrived) = arrived else { continue };
-                    let mut rejects = Rejects::default();
-                    edges[at] = Some(self.apply(at, plan.as_ref(), arrived, &mut rejects).map_err(fail)?);
-                    let rejects = rejects.into_vec();
-                    self.stats.rejected(at, &rejects);
-                    if !is_kept(at) {
-                        refused.add(&node.name, rejects);
-                    }
+                    edges[at] = Some(self.apply(at, arrived, &mut refused).map_err(fail)?);
                 }
                 Part::Sink(schema, _) => outputs.push(arrived.unwrap_or_else(|| Batch {
                     records: RecordBatch::new_empty(Arc::clone(schema)),
@@ -204,61 +199,76 @@ impl<'a> Worker<'a> {
                 })),
             }
         }
+        Ok(Passed { outputs, refused })
+    }
+
+    /// Does what sinks leave to the workers.
+    fn prepare(&mut self, mut passed: Passed) -> Result<Passed, (Arc<str>, StageError)> {
+        let generation = Arc::clone(&self.held.generation);
+        let nodes = generation.graph.nodes.iter().enumerate();
+        let sinks = nodes.filter(|(_, node)| matches!(node.part, Part::Sink(..)));
+        for ((at, node), output) in sinks.zip(&mut passed.outputs) {
+            let Some(preparation) = self.held.transforms[at].as_mut() else { continue };
+            // The sink will pass it over.
+            if generation.graph.is_done(at, &output.provenance) {
+                continue;
+            }
+            let (started, mut rejects) = (Instant::now(), Rejects::default());
+            let prepared = preparation.apply(output, &mut rejects);
+            *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;
+            self.stats.prepared(at, started.elapsed());
+            self.refuse(at, rejects.into_vec(), &mut passed.refused);
+        }
+        Ok(passed)
+    }
+
+    /// Puts the rejects behind the outputs, where they are kept.
+    fn finish(&self, passed: Passed) -> Result<Carried, (Arc<str>, StageError)> {
+        let Passed { mut outputs, mut refused } = passed;
         if !refused.is_empty() {
             self.stats.sights.refused(refused.seen(REJECTS));
         }
-        if graph.keeps_rejects {
+        if self.held.generation.graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
             outputs.push(refused.batch().map_err(|error| (name, error))?);
         }
         Ok(Carried { outputs, refused: refused.into_list() })
     }
 
-    /// Does what sinks leave to the workers.
-    fn prepare(&self, mut carried: Carried) -> Result<Carried, (Arc<str>, StageError)> {
-        let graph = &self.held.generation.graph;
-        let sinks = graph.nodes.iter().enumerate().filter_map(|(at, node)| match &node.part {
-            Part::Sink(_, preparation) => Some((at, &node.name, preparation)),
-            _ => None,
-        });
-        for ((at, name, preparation), output) in sinks.zip(&mut carried.outputs) {
-            let Some(preparation) = preparation else { continue };
-            // The sink will pass it over.
-            if graph.kept[at].covers_all(&output.provenance) {
-                continue;
-            }
-            let started = Instant::now();
-            let prepared = catch_unwind(AssertUnwindSafe(|| preparation.prepare(output.clone())));
-            let prepared = prepared.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
-            *output = prepared.map_err(|error| (Arc::clone(name), error))?;
-            self.stats.prepared(at, started.elapsed());
-        }
-        Ok(carried)
-    }
-
-    fn apply(
-        &mut self,
-        at: usize,
-        plan: &dyn TransformPlan,
-        batch: Batch,
-        rejects: &mut Rejects,
-    ) -> Result<Batch, StageError> {
+    fn apply(&mut self, at: usize, batch: Batch, refused: &mut Refused) -> Result<Batch, StageError> {
         let input = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
-        let started = Instant::now();
+        let (started, mut rejects) = (Instant::now(), Rejects::default());
         // A node that is a transform has been built, or this worker would not run.
         let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
         let sights = &self.stats.sights;
-        let seen = sights.wants_image(at).then(|| batch.clone());
-        let output = apply_isolated(plan, transform, batch, rejects)?;
-        debug_assert_eq!(output.records.schema(), plan.schema(), "a transform left its plan");
+        let output = transform.apply(&batch, &mut rejects)?;
+        debug_assert_eq!(output.records.schema(), transform.schema(), "a transform left its plan");
         self.stats.batch(at, input, Some(&output.records), started.elapsed());
-        if let Some(input) = seen
-            && let Ok(Some(look)) = catch_unwind(AssertUnwindSafe(|| transform.look(&input, &output)))
+        if sights.wants_image(at)
+            && let Some(look) = transform.look(&batch, &output)?
         {
-            sights.image(at, &self.stats.stages[at].name, source_of(&input, look.ordinal), &look.images);
+            sights.image(at, &self.stats.stages[at].name, source_of(&batch, look.ordinal), &look.images);
         }
+        self.refuse(at, rejects.into_vec(), refused);
         Ok(output)
     }
+
+    /// Counts what a stage refused, and keeps it unless an earlier run has.
+    fn refuse(&self, at: usize, rejects: Vec<Reject>, refused: &mut Refused) {
+        let graph = &self.held.generation.graph;
+        let name = &graph.nodes[at].name;
+        self.stats.rejected(at, &rejects);
+        refused.log(name, &rejects);
+        if !graph.rejected[at].covers_all(refused.provenance()) {
+            refused.add(name, rejects);
+        }
+    }
+}
+
+/// A batch that went through all transforms: what each sink is given, and what was refused on the way.
+struct Passed {
+    outputs: Vec<Batch>,
+    refused: Refused,
 }
 
 /// Every record of a batch as a reject: they took the process down before.
@@ -272,42 +282,4 @@ fn crashed(batch: &Batch) -> Vec<Reject> {
 fn take(edges: &mut [Option<Batch>], left: &mut [usize], from: usize) -> Option<Batch> {
     left[from] -= 1;
     if left[from] == 0 { edges[from].take() } else { edges[from].clone() }
-}
-
-/// Applies a transform; where it panics, halves the batch until the record that is to blame stands alone.
-fn apply_isolated(
-    plan: &dyn TransformPlan,
-    transform: &mut Box<dyn Transform>,
-    batch: Batch,
-    rejects: &mut Rejects,
-) -> Result<Batch, StageError> {
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
-        let mut found = Rejects::default();
-        transform.apply(batch.clone(), &mut found).map(|output| (output, found))
-    }));
-    if let Ok(outcome) = attempt {
-        let (output, found) = outcome?;
-        rejects.append(found);
-        return Ok(output);
-    }
-    // What a panic left behind is not to be trusted.
-    *transform = plan.build()?;
-    match batch.origin.as_slice() {
-        [] => Err(StageError::Other("panicked on a batch without records".to_owned())),
-        &[ordinal] => {
-            rejects.push(ordinal, RejectCode::Panicked, "the stage panicked on this record");
-            Ok(Batch {
-                records: RecordBatch::new_empty(plan.schema()),
-                origin: Vec::new(),
-                provenance: batch.provenance,
-            })
-        }
-        records => {
-            let half = records.len() / 2;
-            let parts = [batch.rows(0..half), batch.rows(half..records.len())];
-            let parts = parts.map(|part| apply_isolated(plan, transform, part, rejects));
-            let [first, second] = parts;
-            Ok(Batch::concat(&[first?, second?])?.unwrap_or(batch))
-        }
-    }
 }

@@ -6,6 +6,7 @@ mod denoise;
 mod encode;
 mod features;
 mod filter;
+mod isolate;
 mod look;
 mod pixels;
 mod score;
@@ -16,9 +17,11 @@ mod through;
 pub(crate) mod tile;
 mod unusual;
 mod vector;
+mod zeros;
 
 pub use encode::RECONSTRUCTION_ERROR;
 pub use filter::Config as Comparison;
+pub use isolate::{Isolated, is_of_environment};
 pub use look::Look;
 
 use arrow::datatypes::SchemaRef;
@@ -75,7 +78,8 @@ pub trait Transform: Send {
     /// in the planned schema.
     ///
     /// # Errors
-    /// Only for what is not the fault of a record: it ends the run.
+    /// What it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the environment, or on
+    /// every record, ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
 
     /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what

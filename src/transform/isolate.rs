@@ -1,0 +1,206 @@
+//! Isolation of a transform: an error or a panic on a batch is narrowed down to the records that cause it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+
+use super::{Look, Transform, TransformPlan, zeros};
+use crate::batch::{Batch, Provenance, RejectCode, Rejects};
+use crate::error::StageError;
+
+/// One worker's instance of a transform. A batch on which it fails is halved until one record is left; that record is
+/// rejected if the transform still takes another one, and else the transform is broken.
+pub struct Isolated {
+    plan: Arc<dyn TransformPlan>,
+    transform: Box<dyn Transform>,
+    /// A record that went through, alone.
+    good: Option<Batch>,
+}
+
+/// Bytes of a record that is kept as known to be good: each worker keeps one for each stage, beside the memory of batches.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Characters of a panic's message that a reason quotes.
+const MESSAGE_CHARS: usize = 300;
+
+impl Isolated {
+    /// Builds an instance.
+    ///
+    /// # Errors
+    /// When a resource cannot be had.
+    pub fn build(plan: Arc<dyn TransformPlan>) -> Result<Self, StageError> {
+        Ok(Self { transform: plan.build()?, plan, good: None })
+    }
+
+    /// The columns of what comes out.
+    pub fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+
+    /// As [`Transform::apply`]; the records on which the transform fails are among the rejects.
+    ///
+    /// # Errors
+    /// When the environment fails, or the transform fails on every record: the error that was met first.
+    pub fn apply(&mut self, batch: &Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+        match self.attempt(batch.clone())? {
+            Ok((output, found)) => {
+                self.keep_good(batch, &output);
+                rejects.append(found);
+                Ok(output)
+            }
+            Err(failure) => match self.narrow(batch, failure, rejects)? {
+                Some(output) => Ok(output),
+                None => Ok(Batch {
+                    records: RecordBatch::new_empty(self.plan.schema()),
+                    origin: Vec::new(),
+                    provenance: Arc::clone(&batch.provenance),
+                }),
+            },
+        }
+    }
+
+    /// As [`Transform::look`]; a transform that panics makes no image.
+    ///
+    /// # Errors
+    /// When the transform cannot be built again after a panic.
+    pub fn look(&mut self, input: &Batch, output: &Batch) -> Result<Option<Look>, StageError> {
+        match catch_unwind(AssertUnwindSafe(|| self.transform.look(input, output))) {
+            Ok(look) => Ok(look),
+            Err(_) => {
+                self.transform = self.plan.build()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// As [`Transform::warm_up`].
+    ///
+    /// # Errors
+    /// When the model fails: it is of no use for any record.
+    pub fn warm_up(&mut self) -> Result<(), StageError> {
+        let warmed = catch_unwind(AssertUnwindSafe(|| self.transform.warm_up()));
+        warmed.unwrap_or_else(|panic| Err(Failure::Panic(message(panic.as_ref())).into()))
+    }
+
+    /// The outer error ends the run: the transform cannot be built again after a panic.
+    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, Rejects), Failure>, StageError> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let mut found = Rejects::default();
+            self.transform.apply(batch, &mut found).map(|output| (output, found))
+        }));
+        match attempt {
+            Ok(outcome) => Ok(outcome.map_err(Failure::Error)),
+            Err(panic) => {
+                // The state that a panic leaves behind is not reliable.
+                self.transform = self.plan.build()?;
+                Ok(Err(Failure::Panic(message(panic.as_ref()))))
+            }
+        }
+    }
+
+    /// Applies the transform to the halves of a batch on which it failed; `None` where no record is left.
+    fn narrow(
+        &mut self,
+        batch: &Batch,
+        failure: Failure,
+        rejects: &mut Rejects,
+    ) -> Result<Option<Batch>, StageError> {
+        if failure.is_of_environment() {
+            return Err(failure.into());
+        }
+        let half = match batch.origin.as_slice() {
+            [] => return Err(failure.into()),
+            &[ordinal] => {
+                self.blame(batch, ordinal, failure, rejects)?;
+                return Ok(None);
+            }
+            records => records.len() / 2,
+        };
+        let mut outputs = Vec::new();
+        for part in [batch.rows(0..half), batch.rows(half..batch.origin.len())] {
+            match self.attempt(part.clone())? {
+                Ok((output, found)) => {
+                    self.keep_good(&part, &output);
+                    rejects.append(found);
+                    outputs.push(output);
+                }
+                Err(failure) => outputs.extend(self.narrow(&part, failure, rejects)?),
+            }
+        }
+        // What both halves give may be more than one batch can hold: then the first error says it.
+        Batch::concat(&outputs).map_err(|_| failure.into())
+    }
+
+    /// Rejects the record that is left, unless the transform fails on another record as well.
+    fn blame(
+        &mut self,
+        batch: &Batch,
+        ordinal: u32,
+        failure: Failure,
+        rejects: &mut Rejects,
+    ) -> Result<(), StageError> {
+        let probe = match &self.good {
+            Some(good) => good.clone(),
+            None => zeros::record(&batch.records.schema(), batch)?,
+        };
+        if self.attempt(probe)?.is_err() {
+            return Err(failure.into());
+        }
+        let (code, reason) = match failure {
+            Failure::Error(error @ StageError::Model(_)) => (RejectCode::Model, error.to_string()),
+            Failure::Error(error) => (RejectCode::Internal, error.to_string()),
+            Failure::Panic(message) => (RejectCode::Panicked, format!("the stage panicked on this record: {message}")),
+        };
+        rejects.push(ordinal, code, reason);
+        Ok(())
+    }
+
+    /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this costs nothing.
+    fn keep_good(&mut self, input: &Batch, output: &Batch) {
+        let (None, Some(ordinal)) = (&self.good, output.origin.first()) else { return };
+        let Some(place) = input.origin.iter().position(|origin| origin == ordinal) else { return };
+        let bytes = |column: &ArrayRef| column.slice(place, 1).to_data().get_slice_memory_size();
+        let bytes = input.records.columns().iter().map(bytes).sum::<Result<usize, _>>();
+        let Some((split, row)) = input.provenance.row(*ordinal) else { return };
+        let (Ok(0..=KEPT_BYTES), Ok(place)) = (bytes, u32::try_from(place)) else { return };
+        if let Ok(records) = take_record_batch(&input.records, &UInt32Array::from(vec![place])) {
+            self.good = Some(Batch::new(records, Provenance::rows(Arc::clone(split), row..row + 1)));
+        }
+    }
+}
+
+/// Why a transform did not get through a batch.
+enum Failure {
+    Error(StageError),
+    /// With its message.
+    Panic(String),
+}
+
+impl Failure {
+    fn is_of_environment(&self) -> bool {
+        matches!(self, Self::Error(error) if is_of_environment(error))
+    }
+}
+
+impl From<Failure> for StageError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Error(error) => error,
+            Failure::Panic(message) => Self::Other(format!("the stage panicked: {message}")),
+        }
+    }
+}
+
+/// Whether an error tells nothing of records: a full disk, a lack of memory.
+pub fn is_of_environment(error: &StageError) -> bool {
+    matches!(error, StageError::Io { .. } | StageError::OutputClosed)
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").chars().take(MESSAGE_CHARS).collect()
+}
