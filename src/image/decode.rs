@@ -42,13 +42,21 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
             Format::Png => png::decode(bytes, &header)?,
             _ => library::decode(bytes, &header)?,
         };
-        Ok(orient(decoded.samples.into_pixels(&header, channels), decoded.orientation))
+        let Decoded { samples, size, orientation } = decoded;
+        if size != (header.width, header.height) {
+            let (met, expected) = (size, (header.width, header.height));
+            let reason = format!("its frame has {} x {} pixels, its header {} x {}", met.0, met.1, expected.0, expected.1);
+            return Err(ImageError::malformed(header.format, reason));
+        }
+        Ok(orient(samples.into_pixels(&header, channels)?, orientation))
     })
 }
 
 /// What a decoder makes of an image, before it has the wanted channels and stands upright.
 pub(super) struct Decoded {
     pub(super) samples: Samples,
+    /// Columns and rows, by the decoder.
+    pub(super) size: (u32, u32),
     pub(super) orientation: Orientation,
 }
 

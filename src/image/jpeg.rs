@@ -61,7 +61,10 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     decoder.set_options(options.jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB }));
     let data = decoder.decode().map_err(|error| refuse(bytes, &error))?;
     let samples = if gray { Samples::Gray(data) } else { Samples::Rgb(data) };
-    Ok(Decoded { samples, orientation })
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    // A JPEG's sides are 16 bits.
+    let size = (u32::try_from(width).unwrap_or(u32::MAX), u32::try_from(height).unwrap_or(u32::MAX));
+    Ok(Decoded { samples, size, orientation })
 }
 
 fn refuse(bytes: &[u8], error: &DecodeErrors) -> ImageError {

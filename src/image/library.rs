@@ -25,8 +25,9 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
         // TIFF has a tag of its own for it.
         None => decoder.orientation().map_err(failed)?,
     };
-    let samples = samples(DynamicImage::from_decoder(decoder).map_err(failed)?);
-    Ok(Decoded { samples, orientation })
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let size = (image.width(), image.height());
+    Ok(Decoded { samples: samples(image), size, orientation })
 }
 
 /// Width and height as the decoder will see them.

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use crate::image::decode::{Decoded, memory_limit};
 use crate::image::error::{ImageError, UNFINISHED};
@@ -25,19 +25,24 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     let mut reader = decoder.read_info().map_err(failed)?;
     let size = reader.output_buffer_size().ok_or_else(|| ImageError::malformed(Format::Png, "its size overflows"))?;
     let mut data = vec![0; size];
-    reader.next_frame(&mut data).map_err(failed)?;
+    let frame = reader.next_frame(&mut data).map_err(failed)?;
+    // Chunks behind the image data change what the reader says of its output, and not the output: a late tRNS is ignored,
+    // as libpng does.
     reader.finish().map_err(failed)?;
 
     let exif = reader.info().exif_metadata.as_deref();
     let orientation = exif.map_or(Orientation::NoTransforms, orientation);
-    let samples = match reader.output_color_type().0 {
+    if frame.bit_depth != BitDepth::Eight {
+        return Err(ImageError::malformed(Format::Png, "its samples are not expanded to 8 bits"));
+    }
+    let samples = match frame.color_type {
         ColorType::Grayscale => Samples::Gray(data),
         ColorType::GrayscaleAlpha => Samples::GrayAlpha(data),
         ColorType::Rgb => Samples::Rgb(data),
         ColorType::Rgba => Samples::Rgba(data),
         ColorType::Indexed => return Err(ImageError::malformed(Format::Png, "its palette is missing")),
     };
-    Ok(Decoded { samples, orientation })
+    Ok(Decoded { samples, size: (frame.width, frame.height), orientation })
 }
 
 fn refuse(bytes: &[u8], error: &DecodingError) -> ImageError {
@@ -93,6 +98,61 @@ mod tests {
         assert_eq!(pixels(&alpha, Channels::Rgb), [1, 2, 3]);
         let gray = png(1, ColorType::GrayscaleAlpha, BitDepth::Eight, &[], &[7, 0]);
         assert_eq!(pixels(&gray, Channels::Rgb), [7, 7, 7]);
+    }
+
+    /// A PNG with another chunk before the one of this kind.
+    fn with_chunk(png: &[u8], before: &[u8; 4], kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let place = png.windows(4).rposition(|window| window == before).unwrap() - 4;
+        let named = [kind, body].concat();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        let chunk = [&length, named.as_slice(), &crc32fast::hash(&named).to_be_bytes()].concat();
+        [&png[..place], &chunk, &png[place..]].concat()
+    }
+
+    #[test]
+    fn chunks_behind_the_image_data_change_nothing() {
+        let samples: Vec<u8> = (0..24).collect();
+        let kinds = [
+            (ColorType::Grayscale, BitDepth::Eight, 24, [0, 7].as_slice()),
+            (ColorType::Grayscale, BitDepth::Sixteen, 12, &[0, 7]),
+            (ColorType::Grayscale, BitDepth::Two, 96, &[0, 1]),
+            (ColorType::Rgb, BitDepth::Eight, 8, &[0, 0, 0, 1, 0, 2]),
+            (ColorType::Rgba, BitDepth::Eight, 6, &[0, 0, 0, 1, 0, 2]),
+            (ColorType::Indexed, BitDepth::Eight, 24, &[9, 9, 9]),
+        ];
+        for (color, depth, width, transparent) in kinds {
+            let palette: Vec<u8> = if color == ColorType::Indexed { (0..72).collect() } else { vec![] };
+            let sound = png(width, color, depth, &palette, &samples);
+            let late = with_chunk(&sound, b"IEND", b"tRNS", transparent);
+            let late = with_chunk(&late, b"IEND", b"PLTE", &[1, 2, 3]);
+            for channels in [Channels::Gray, Channels::Rgb] {
+                let expected = decode(&sound, channels, 100);
+                assert!(expected.is_ok());
+                // A second palette is an error of its own.
+                let late = if color == ColorType::Indexed { &with_chunk(&sound, b"IEND", b"tRNS", transparent) } else { &late };
+                assert_eq!(decode(late, channels, 100), expected, "{color:?} {depth:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn transparency_where_it_belongs_is_dropped() {
+        let gray = png(3, ColorType::Grayscale, BitDepth::Eight, &[], &[1, 7, 9]);
+        let gray = with_chunk(&gray, b"IDAT", b"tRNS", &[0, 7]);
+        assert_eq!(pixels(&gray, Channels::Gray), [1, 7, 9]);
+    }
+
+    #[test]
+    fn a_frame_of_another_size_than_the_image_is_malformed() {
+        let image = png(4, ColorType::Grayscale, BitDepth::Eight, &[], &[1, 2, 3, 4]);
+        let frame = |width: u8| {
+            let control = [[0, 0, 0, 0], [0, 0, 0, width], [0, 0, 0, 1], [0; 4], [0; 4], [0, 1, 0, 10]].concat();
+            let animated = with_chunk(&image, b"IDAT", b"acTL", &[0, 0, 0, 1, 0, 0, 0, 0]);
+            with_chunk(&animated, b"IDAT", b"fcTL", &[control.as_slice(), &[0, 0]].concat())
+        };
+        assert_eq!(pixels(&frame(4), Channels::Gray), [1, 2, 3, 4]);
+        let error = decode(&frame(2), Channels::Gray, 100).unwrap_err();
+        assert_eq!(error.code(), RejectCode::Malformed, "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! 8-bit samples as decoders deliver them, and their conversion to the channels that are wanted.
 
 use crate::image::decode::Pixels;
+use crate::image::error::ImageError;
 use crate::image::format::Channels;
 use crate::image::header::Header;
 
@@ -14,7 +15,21 @@ pub(super) enum Samples {
 
 impl Samples {
     /// The pixels of an image of the header's size; alpha is dropped.
-    pub(super) fn into_pixels(self, header: &Header, channels: Channels) -> Pixels {
+    ///
+    /// # Errors
+    /// When the samples are not as many as an image of this size has: what a decoder says of its output is not relied on.
+    pub(super) fn into_pixels(self, header: &Header, channels: Channels) -> Result<Pixels, ImageError> {
+        let (met, each) = match &self {
+            Self::Gray(data) => (data.len(), 1),
+            Self::GrayAlpha(data) => (data.len(), 2),
+            Self::Rgb(data) => (data.len(), 3),
+            Self::Rgba(data) => (data.len(), 4),
+        };
+        let Header { format, width, height } = *header;
+        if header.pixels().checked_mul(each) != Some(met as u64) {
+            let reason = format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
+            return Err(ImageError::malformed(format, reason));
+        }
         let data = match (self, channels) {
             (Self::Gray(data), Channels::Gray) | (Self::Rgb(data), Channels::Rgb) => data,
             (Self::GrayAlpha(data), Channels::Gray) => compact(data, |[gray, _]| [gray]),
@@ -24,7 +39,7 @@ impl Samples {
             (Self::Gray(data), Channels::Rgb) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
             (Self::GrayAlpha(data), Channels::Rgb) => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
         };
-        Pixels { width: header.width as usize, height: header.height as usize, channels, data }
+        Ok(Pixels { width: width as usize, height: height as usize, channels, data })
     }
 }
 
@@ -49,11 +64,25 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::batch::RejectCode;
     use crate::image::header::Format;
 
     fn converted(samples: Samples, channels: Channels) -> Vec<u8> {
-        samples.into_pixels(&Header { format: Format::Png, width: 2, height: 1 }, channels).data
+        samples.into_pixels(&Header { format: Format::Png, width: 2, height: 1 }, channels).unwrap().data
+    }
+
+    #[test]
+    fn samples_that_do_not_fill_the_image_are_malformed() {
+        let header = Header { format: Format::Tiff, width: 2, height: 1 };
+        for samples in [Samples::Gray(vec![0; 3]), Samples::GrayAlpha(vec![0; 2]), Samples::Rgba(vec![0; 6])] {
+            let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
+            assert_eq!(error.code(), RejectCode::Malformed, "{error}");
+        }
+        let error = Samples::Rgb(vec![0; 7]).into_pixels(&header, Channels::Rgb).unwrap_err().to_string();
+        assert_eq!(error, "malformed TIFF: 7 samples, 3 per pixel, do not fill 2 x 1 pixels");
     }
 
     #[test]
