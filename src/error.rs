@@ -1,8 +1,10 @@
 //! Errors that cross module borders: faults of a pipeline file, and failures of a running stage.
 
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// One thing wrong with a pipeline, found before anything starts.
@@ -36,6 +38,148 @@ impl Fault {
     }
 }
 
+/// What an I/O error says something about. The class decides between a reject, a later attempt, and the end of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The process as a whole: file descriptors or memory are exhausted, or a store is out of reach.
+    Process,
+    /// The place of one file: permissions, a device, a file server. It is not a verdict on the file, which may be readable
+    /// later.
+    Environment,
+    /// The file does not exist any more.
+    Gone,
+    /// The content of the file.
+    Record,
+}
+
+impl ErrorClass {
+    /// The class of an error that the operating system returned for a local file.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        match error.raw_os_error() {
+            _ if error.kind() == ErrorKind::OutOfMemory => Self::Process,
+            // Libraries construct such errors from what they read.
+            None => Self::Record,
+            Some(code) if cfg!(unix) && exhausted.iter().any(|errno| errno.raw_os_error() == code) => Self::Process,
+            Some(_) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Self::Gone,
+                // Offsets and names that the content demands.
+                ErrorKind::InvalidInput | ErrorKind::InvalidFilename => Self::Record,
+                _ => Self::Environment,
+            },
+        }
+    }
+
+    /// The class of an error that an object store returned: a refusal concerns one object, silence concerns all.
+    #[must_use]
+    pub fn of_store(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::Gone,
+            ErrorKind::StaleNetworkFileHandle | ErrorKind::UnexpectedEof => Self::Record,
+            ErrorKind::PermissionDenied => Self::Environment,
+            _ => Self::Process,
+        }
+    }
+
+    /// Whether the error is a verdict on the file, which is rejected for it.
+    #[must_use]
+    pub fn concerns_file(self) -> bool {
+        matches!(self, Self::Gone | Self::Record)
+    }
+}
+
+/// An input that cannot be read now, for a reason that is not a verdict on it.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// The location that was read.
+    pub path: PathBuf,
+    /// [`ErrorClass::Process`] or [`ErrorClass::Environment`].
+    pub class: ErrorClass,
+    /// The error of the system or the store.
+    pub error: io::Error,
+}
+
+impl Unavailable {
+    /// Separates errors of the environment from verdicts on the file.
+    ///
+    /// # Errors
+    /// Returns `error` itself if it is a verdict on the file.
+    pub fn from_error(path: PathBuf, class: ErrorClass, error: io::Error) -> Result<Self, io::Error> {
+        if class.concerns_file() { Err(error) } else { Ok(Self { path, class, error }) }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}{}", self.path.display(), self.error, advice(&self.error))
+    }
+}
+
+impl From<Unavailable> for StageError {
+    fn from(Unavailable { path, error, .. }: Unavailable) -> Self {
+        Self::Io { path, source: error }
+    }
+}
+
+/// Inputs that a source left undone because they could not be read. They are neither rejected nor committed, so the next run
+/// reads them.
+#[derive(Debug, Default)]
+pub struct UnreadInputs {
+    count: u64,
+    examples: Vec<String>,
+}
+
+/// Unread inputs that a message names.
+const NAMED: usize = 5;
+
+impl UnreadInputs {
+    /// Adds an input.
+    pub fn add(&mut self, unavailable: &Unavailable) {
+        self.count += 1;
+        if self.examples.len() < NAMED {
+            self.examples.push(unavailable.to_string());
+        }
+    }
+
+    /// Adds the inputs of another source.
+    pub fn append(&mut self, other: Self) {
+        self.count += other.count;
+        self.examples.extend(other.examples);
+        self.examples.truncate(NAMED);
+    }
+
+    /// The number of inputs.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The result of a source that read everything else.
+    ///
+    /// # Errors
+    /// [`StageError::Unread`] if there is at least one input.
+    pub fn into_result(self) -> Result<(), StageError> {
+        if self.count == 0 { Ok(()) } else { Err(StageError::Unread(self)) }
+    }
+}
+
+impl fmt::Display for UnreadInputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inputs = if self.count == 1 { "input" } else { "inputs" };
+        write!(
+            f,
+            "{} {inputs} could not be read; the next run reads what is missing: {}",
+            self.count,
+            self.examples.join("; ")
+        )?;
+        match self.count - self.examples.len() as u64 {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
 /// Why a stage cannot go on. The stage's name is added once, by the topology.
 ///
 /// A record that a stage cannot use is no error: it is rejected with its reason and the rest goes on.
@@ -61,6 +205,9 @@ pub enum StageError {
     /// Nobody reads what is printed any more: an end that the reader chose, such as `head`.
     #[error("standard output was closed")]
     OutputClosed,
+    /// Inputs could not be read; everything else was.
+    #[error("{0}")]
+    Unread(UnreadInputs),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),

@@ -41,8 +41,8 @@ impl DataFile {
     /// When it cannot be read, or has no sound footer; the file is named.
     pub fn metadata(&self) -> Result<ParquetMetaData, StageError> {
         let input = self.open()?;
-        ParquetMetaDataReader::new().parse_and_finish(&input).map_err(|error| match input.lost() {
-            Some(lost) => self.location.failed(lost),
+        ParquetMetaDataReader::new().parse_and_finish(&input).map_err(|error| match input.failure() {
+            Some((_, error)) => self.location.failed(error),
             None => StageError::Other(format!(
                 "{}: this is no whole Parquet file: {error}; restore or remove it",
                 self.location

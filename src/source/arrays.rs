@@ -362,11 +362,11 @@ fn places(header: &Header) -> Vec<usize> {
     (0..header.len()).map(place).collect()
 }
 
-/// Reads arrays of equal length, record by record. `check_lost` ends the run where it is the store that fails.
+/// Reads arrays of equal length, record by record. `check` stops at an error of the environment.
 pub(super) fn read_together(
     mut arrays: Vec<ArrayReader<'_>>,
     together: &Together,
-    check_lost: &dyn Fn() -> Result<(), StageError>,
+    check: &dyn Fn() -> Result<(), Stop>,
     output: &Output<'_>,
 ) -> Result<(), Stop> {
     let rows = arrays.first().map_or(0, |array| array.header.rows);
@@ -389,12 +389,12 @@ pub(super) fn read_together(
         }
         row += whole;
         if let Some((code, what)) = taken.into_iter().find_map(|(_, failed)| failed) {
-            check_lost()?;
+            check()?;
             return output.refuse(row..rows, code, what);
         }
     }
     if let Some((code, what)) = arrays.iter_mut().find_map(ArrayReader::end) {
-        check_lost()?;
+        check()?;
         return output.refuse(rows..rows + 1, code, what);
     }
     Ok(())

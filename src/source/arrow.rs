@@ -46,7 +46,7 @@ fn first_schema(files: &[InputFile]) -> Result<SchemaRef, StageError> {
             Ok(messages) => return Ok(messages.schema().clone()),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
-        file.check_lost(&input.handle)?;
+        file.check_readable(&input.handle)?;
     }
     Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
@@ -65,7 +65,7 @@ impl RecordFormat for Ipc {
         let mut messages = match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => messages,
             Err((code, what)) => {
-                file.check_lost(&input.handle)?;
+                file.check_available(&input.handle)?;
                 return output.refuse(0..1, code, what);
             }
         };
@@ -79,7 +79,7 @@ impl RecordFormat for Ipc {
                 }
                 Ok(None) => break,
                 Err((code, what)) => {
-                    file.check_lost(&input.handle)?;
+                    file.check_available(&input.handle)?;
                     return output.refuse(row..row + 1, code, format!("the rest is lost: {what}"));
                 }
             }

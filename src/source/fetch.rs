@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::error::StageError;
-use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, Refusal};
-use crate::store::{Location, Remote, TOGETHER, is_about_file};
+use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, ReadFailure, Refusal};
+use crate::store::{Location, Remote, TOGETHER};
 
 /// Bytes of objects that are asked for together; a single larger one is asked for alone.
 const TOGETHER_BYTES: u64 = 32 << 20;
@@ -16,7 +15,7 @@ pub(super) struct Fetch<'a> {
     /// Objects that have not been asked for.
     waiting: VecDeque<&'a ListedFile>,
     /// What came of those that have.
-    fetched: VecDeque<Result<Vec<u8>, Refusal>>,
+    fetched: VecDeque<Result<Vec<u8>, ReadFailure>>,
 }
 
 impl<'a> Fetch<'a> {
@@ -26,20 +25,20 @@ impl<'a> Fetch<'a> {
         Self { root, limit, waiting, fetched: VecDeque::new() }
     }
 
-    /// The next file, which is `file`: its bytes, if it is still the one that was listed, or why they cannot be had.
+    /// The bytes of the next file, which is `file`.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked: that is not the file's fault.
-    pub(super) fn next(&mut self, file: &ListedFile) -> Result<Result<Vec<u8>, Refusal>, StageError> {
-        let Location::Remote(root) = self.root else { return Ok(file.read(self.root, self.limit)) };
+    /// Those of [`ListedFile::read`].
+    pub(super) fn next(&mut self, file: &ListedFile) -> Result<Vec<u8>, ReadFailure> {
+        let Location::Remote(root) = self.root else { return file.read(self.root, self.limit) };
         if self.fetched.is_empty() {
-            self.fetch(root)?;
+            self.fetch(root);
         }
-        let next = self.fetched.pop_front();
-        next.ok_or_else(|| StageError::Other(format!("{}: was read, but not asked for", file.name)))
+        // Files are asked for in the order in which they are given.
+        self.fetched.pop_front().unwrap_or_else(|| file.read(self.root, self.limit))
     }
 
-    fn fetch(&mut self, root: &Remote) -> Result<(), StageError> {
+    fn fetch(&mut self, root: &Remote) {
         let (mut files, mut bytes) = (Vec::new(), 0);
         while let Some(&file) = self.waiting.front() {
             let size = if file.size > self.limit { 0 } else { file.size };
@@ -55,18 +54,14 @@ impl<'a> Fetch<'a> {
         let mut answers = Remote::read_all(&objects).into_iter();
         for file in files {
             let image = match file.size > self.limit {
-                true => Err(Refusal::too_large(&file.name, file.size, self.limit)),
+                true => Err(Refusal::too_large(&file.name, file.size, self.limit).into()),
                 false => match answers.next() {
                     Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
-                    Some(Err(error)) if !is_about_file(&error) => {
-                        return Err(file.location(self.root).failed(error));
-                    }
-                    Some(Err(error)) => Err(file.unreadable(&error.to_string())),
-                    _ => Err(file.unreadable(CHANGED_MEANWHILE)),
+                    Some(Err(error)) => Err(file.failure(&file.location(self.root), error)),
+                    _ => Err(file.unreadable(CHANGED_MEANWHILE).into()),
                 },
             };
             self.fetched.push_back(image);
         }
-        Ok(())
     }
 }

@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::error::StageError;
-use crate::source::listing::{CHANGED, FileSet, ListedFile, Refusal};
+use crate::error::{StageError, Unavailable};
+use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure};
+use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
 
 /// A file of input.
@@ -29,27 +30,30 @@ impl InputFile {
     /// When requests cannot be made at all.
     pub(super) fn ask(&self) -> Result<Option<Ahead>, StageError> {
         match self.location() {
-            Location::Remote(object) if self.listed.etag.is_some() => self.ahead(&object).map(Some),
+            Location::Remote(object) if self.listed.etag.is_some() => {
+                self.ahead(&object).map(Some).map_err(self.failed())
+            }
             _ => Ok(None),
         }
     }
 
-    /// Opens it, by what was asked before, if it is still the file that was listed; `unreadable`, with the reason, where it is
-    /// not, or cannot be opened.
+    /// Opens it, by what was asked before, if it is still the file that was listed.
     ///
     /// # Errors
-    /// When a store cannot be asked: then nothing is known against the file.
-    pub(super) fn open_listed(&self, asked: Option<Ahead>) -> Result<Result<Input, Refusal>, StageError> {
-        let Location::Remote(object) = self.location() else { return Ok(self.listed.open(&self.root)) };
-        let asked = asked.map_or_else(|| self.ahead(&object), Ok)?;
-        let (found, input) = asked.wait().map_err(self.failed())?;
+    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
+    pub(super) fn open_listed(&self, asked: Option<Ahead>) -> Result<Input, ReadFailure> {
+        let location = self.location();
+        let Location::Remote(object) = &location else { return self.listed.open(&self.root) };
+        let failed = |error| self.listed.failure(&location, error);
+        let asked = asked.map_or_else(|| self.ahead(object), Ok).map_err(failed)?;
+        let (found, input) = asked.wait().map_err(failed)?;
         let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
-        Ok(if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED)) })
+        if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
     }
 
-    fn ahead(&self, object: &Remote) -> Result<Ahead, StageError> {
+    fn ahead(&self, object: &Remote) -> io::Result<Ahead> {
         let ListedFile { size, etag, .. } = &self.listed;
-        object.ahead(*size, etag.as_deref()).map_err(self.failed())
+        object.ahead(*size, etag.as_deref())
     }
 
     /// Opens it.
@@ -57,8 +61,16 @@ impl InputFile {
     /// # Errors
     /// When the system refuses.
     pub(super) fn open(&self) -> Result<Input, StageError> {
+        self.reopen().map_err(self.failed())
+    }
+
+    /// Opens it once more.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub(super) fn reopen(&self) -> io::Result<Input> {
         let ListedFile { size, etag, .. } = &self.listed;
-        self.location().open(*size, etag.as_deref()).map_err(self.failed())
+        self.location().open(*size, etag.as_deref())
     }
 
     /// For `map_err`: an I/O error of the file.
@@ -66,12 +78,40 @@ impl InputFile {
         |error| self.location().failed(error)
     }
 
-    /// Ends the run where it is the store that could not be read: then nothing is known against the file.
+    /// Stops reading if an error of the environment made a read of `input` fail: then what a library reported is not a verdict on
+    /// the file.
     ///
     /// # Errors
-    /// What the store said.
-    pub(super) fn check_lost(&self, input: &Input) -> Result<(), StageError> {
-        input.lost().map_or(Ok(()), |error| Err(self.location().failed(error)))
+    /// [`Stop::Unavailable`].
+    pub(super) fn check_available(&self, input: &Input) -> Result<(), Stop> {
+        match input.failure() {
+            None => Ok(()),
+            Some((class, error)) => Err(Unavailable { path: self.location().to_path(), class, error }.into()),
+        }
+    }
+
+    /// As [`Self::check_available`], for planning.
+    ///
+    /// # Errors
+    /// The error of the environment.
+    pub(super) fn check_readable(&self, input: &Input) -> Result<(), StageError> {
+        input.failure().map_or(Ok(()), |(_, error)| Err(self.location().failed(error)))
+    }
+
+    /// For `map_err`: why reading stops at an I/O error of the file.
+    pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> Stop {
+        |error| match self.unavailable(error) {
+            Ok(unavailable) => unavailable.into(),
+            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string())),
+        }
+    }
+
+    /// Separates errors of the environment from verdicts on the file.
+    ///
+    /// # Errors
+    /// `error` itself if it is a verdict on the file.
+    pub(super) fn unavailable(&self, error: io::Error) -> Result<Unavailable, io::Error> {
+        self.location().unavailable(error)
     }
 
     fn location(&self) -> Location {

@@ -65,7 +65,7 @@ fn first_header(files: &[InputFile]) -> Result<Header, StageError> {
             Ok(header) => return Ok(header),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
-        file.check_lost(&opened.handle)?;
+        file.check_readable(&opened.handle)?;
     }
     Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
@@ -115,16 +115,16 @@ impl RecordFormat for Idx {
         let header = match records.header() {
             Ok(header) => header,
             Err((code, what)) => {
-                file.check_lost(&records.handle)?;
+                file.check_available(&records.handle)?;
                 return output.refuse(0..1, code, what);
             }
         };
         self.check(file, header.field(FEATURES), 0)?;
         let refuse = |(code, what): Refusal| output.refuse(0..header.rows.max(1), code, what);
         let Some(labels) = &self.labels else {
-            let check_lost = || file.check_lost(&records.handle);
+            let check = || file.check_available(&records.handle);
             return match ArrayReader::new("the records", header.clone(), records.stream) {
-                Ok(array) => read_together(vec![array], &self.together, &check_lost, output),
+                Ok(array) => read_together(vec![array], &self.together, &check, output),
                 Err(refusal) => refuse(refusal),
             };
         };
@@ -135,11 +135,11 @@ impl RecordFormat for Idx {
         if let Err((_, what)) = opened.header() {
             return Err(StageError::Other(format!("{}: {what}", labels.name)).into());
         }
-        let check_lost = || file.check_lost(&records.handle).and_then(|()| labels.check_lost(&opened.handle));
+        let check = || file.check_available(&records.handle).and_then(|()| labels.check_available(&opened.handle));
         let arrays = [("the records", header.clone(), records.stream), (&labels.name, labels_header, opened.stream)];
         let arrays = arrays.map(|(name, header, stream)| ArrayReader::new(name, header, stream));
         match arrays.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(arrays) => read_together(arrays, &self.together, &check_lost, output),
+            Ok(arrays) => read_together(arrays, &self.together, &check, output),
             Err(refusal) => refuse(refusal),
         }
     }

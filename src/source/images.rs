@@ -10,11 +10,11 @@ use serde::Deserialize;
 use crate::batch::Split;
 use crate::context::Context;
 use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
 use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::journal::{self, Journal, Row};
-use crate::source::listing::FileSet;
+use crate::source::listing::{FileSet, ReadFailure};
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking, watch};
 use crate::store::Location;
 use crate::units::Span;
@@ -115,7 +115,7 @@ impl Source for Images {
         if found == 0 && (journals.is_empty() || total > 0) {
             return Err(files.nothing_found(&listing));
         }
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, out).map(|_| ()));
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -133,47 +133,106 @@ pub(super) struct Reader {
     pub(super) progress: Progress,
 }
 
+/// A row whose file could not be read for a reason of the environment. It was not handed over.
+pub(super) struct UnreadRow {
+    /// The row in its split.
+    pub(super) row: u64,
+    /// The file and the error.
+    pub(super) unavailable: Unavailable,
+}
+
+/// The end of a read.
+pub(super) enum ReadEnd {
+    /// All rows were handed over or are among the unread ones.
+    Complete,
+    /// The receiver is gone.
+    Closed,
+}
+
 impl Reader {
-    /// Reads what is not done. `false` when nobody wants more.
-    pub(super) fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<bool, StageError> {
+    /// Reads all rows that are not done.
+    ///
+    /// # Errors
+    /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the end, the files that could
+    /// not be read.
+    fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<(), StageError> {
+        let mut unread = UnreadInputs::default();
         for Journal { split, first, rows, .. } in journals {
-            if !self.read_rows(split, *first, rows, out)? {
-                return Ok(false);
+            let mut rows_unread = Vec::new();
+            let end = self.read_rows(split, *first, rows, out, &mut rows_unread)?;
+            for UnreadRow { unavailable, .. } in rows_unread {
+                if unavailable.class == ErrorClass::Process {
+                    return Err(unavailable.into());
+                }
+                unread.add(&unavailable);
+            }
+            if matches!(end, ReadEnd::Closed) {
+                return Ok(());
             }
         }
-        Ok(true)
+        unread.into_result()
     }
 
-    /// Reads those of the rows from `start` on that are not done. `false` when nobody wants more.
+    /// Reads those of the rows from `start` on that are not done. Those that could not be read are appended to `unread`; after one
+    /// that concerns the whole process, none is read.
+    ///
+    /// # Errors
+    /// When Arrow cannot hold a batch.
     pub(super) fn read_rows(
         &self,
         split: &Arc<Split>,
         mut start: u64,
         rows: &[Row],
         out: &BatchSender,
-    ) -> Result<bool, StageError> {
+        unread: &mut Vec<UnreadRow>,
+    ) -> Result<ReadEnd, StageError> {
         for rows in rows.chunks(self.rules.stretch()) {
             let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
             let length = rows.len() as u64;
-            start += length;
-            if !stretch.is_done(length) && !self.read_stretch(rows, stretch)? {
-                return Ok(false);
+            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, start, unread)? {
+                return Ok(ReadEnd::Closed);
             }
+            if unread.last().is_some_and(|row| row.unavailable.class == ErrorClass::Process) {
+                break;
+            }
+            start += length;
         }
-        Ok(true)
+        Ok(ReadEnd::Complete)
     }
 
     /// `false` when nobody wants more.
-    fn read_stretch(&self, rows: &[Row], mut stretch: Stretch<'_>) -> Result<bool, StageError> {
+    fn read_stretch(
+        &self,
+        rows: &[Row],
+        mut stretch: Stretch<'_>,
+        start: u64,
+        unread: &mut Vec<UnreadRow>,
+    ) -> Result<bool, StageError> {
         let mut images =
             Fetch::new(&self.root, self.rules.record_bytes, rows.iter().filter(|row| !row.gone).map(|row| &row.file));
-        for row in rows {
+        for (number, row) in (start..).zip(rows) {
             if row.gone && !stretch.is_done(1) {
                 tracing::warn!("{}: {GONE}", row.file.name);
             }
-            let image = if row.gone { Err(row.file.unreadable(GONE)) } else { images.next(&row.file)? };
+            let image = if row.gone { Err(row.file.unreadable(GONE).into()) } else { images.next(&row.file) };
+            let image = match image {
+                Ok(image) => Ok(image.into()),
+                Err(ReadFailure::Rejected(refusal)) => Err(refusal),
+                Err(ReadFailure::Unavailable(unavailable)) => {
+                    let stops = unavailable.class == ErrorClass::Process;
+                    unread.push(UnreadRow { row: number, unavailable });
+                    if !stretch.close()? {
+                        return Ok(false);
+                    }
+                    if stops {
+                        return Ok(true);
+                    }
+                    stretch.skip();
+                    continue;
+                }
+            };
             let text = Some(folder(&row.file.name).into());
-            let member = Member { source: row.file.name.as_str().into(), row: 0, text, image: image.map(Into::into) };
+            let member = Member { source: row.file.name.as_str().into(), row: 0, text, image };
             if !stretch.push(member)? {
                 return Ok(false);
             }

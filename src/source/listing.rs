@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
-use crate::error::{Fault, StageError};
+use crate::error::{Fault, StageError, Unavailable};
 use crate::source::folder::{self, Folder, size_and_time};
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
@@ -68,6 +68,21 @@ pub(super) struct Refusal {
     pub(super) code: RejectCode,
     /// For people.
     pub(super) reason: String,
+}
+
+/// Why a file is not read.
+#[derive(Debug)]
+pub(super) enum ReadFailure {
+    /// Its record is rejected.
+    Rejected(Refusal),
+    /// It is left for a later attempt.
+    Unavailable(Unavailable),
+}
+
+impl From<Refusal> for ReadFailure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Rejected(refusal)
+    }
 }
 
 impl FileSet {
@@ -359,19 +374,27 @@ impl ListedFile {
     /// Opens the file if it is still the one that was listed.
     ///
     /// # Errors
-    /// `unreadable`, with the reason.
-    pub(super) fn open(&self, root: &Location) -> Result<Input, Refusal> {
-        let unreadable = |error: io::Error| self.unreadable(&error.to_string());
+    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
+    pub(super) fn open(&self, root: &Location) -> Result<Input, ReadFailure> {
         let location = self.location(root);
+        let failed = |error: io::Error| self.failure(&location, error);
         let Some(path) = location.local() else {
-            return location.open(self.size, self.etag.as_deref()).map_err(unreadable);
+            return location.open(self.size, self.etag.as_deref()).map_err(failed);
         };
-        let file = folder::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
+        let file = folder::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
-            return Err(self.unreadable(CHANGED));
+            return Err(self.unreadable(CHANGED).into());
         }
-        Ok(Input::File(file))
+        Ok(Input::from(file))
+    }
+
+    /// The failure that an I/O error of this file, which lies at `location`, amounts to.
+    pub(super) fn failure(&self, location: &Location, error: io::Error) -> ReadFailure {
+        match location.unavailable(error) {
+            Ok(unavailable) => ReadFailure::Unavailable(unavailable),
+            Err(error) => ReadFailure::Rejected(self.unreadable(&error.to_string())),
+        }
     }
 
     /// That it cannot be read.
@@ -382,16 +405,18 @@ impl ListedFile {
     /// The file's bytes, if it is still the one that was listed.
     ///
     /// # Errors
-    /// `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason.
-    pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, Refusal> {
+    /// A rejection: `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason, if it is gone or
+    /// changed. Else what makes it unavailable.
+    pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, ReadFailure> {
         if self.size > limit {
-            return Err(Refusal::too_large(&self.name, self.size, limit));
+            return Err(Refusal::too_large(&self.name, self.size, limit).into());
         }
         let file = self.open(root)?;
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
-        file.take(self.size + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error.to_string()))?;
+        let read = file.take(self.size + 1).read_to_end(&mut bytes);
+        read.map_err(|error| self.failure(&self.location(root), error))?;
         if bytes.len() as u64 != self.size {
-            return Err(self.unreadable(CHANGED_MEANWHILE));
+            return Err(self.unreadable(CHANGED_MEANWHILE).into());
         }
         Ok(bytes)
     }
@@ -545,7 +570,10 @@ mod tests {
         let folder = folder(&["a.jpg", "b.jpg"]);
         let listing = set(folder.path(), "").list().unwrap();
         fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
-        let refusal = |name: &str, limit| listing.files[name].read(&listing.root, limit).unwrap_err();
+        let refusal = |name: &str, limit| match listing.files[name].read(&listing.root, limit).unwrap_err() {
+            ReadFailure::Rejected(refusal) => refusal,
+            ReadFailure::Unavailable(unavailable) => panic!("{unavailable:?}"),
+        };
         assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
         assert!(refusal("a.jpg", 100).reason.starts_with("a.jpg: was changed"));
         assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);

@@ -4,6 +4,7 @@ mod aligned;
 mod arrays;
 mod arrow;
 mod arrow_messages;
+mod content_digest;
 mod csv;
 mod cut;
 mod dead_leaves;

@@ -87,7 +87,7 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             Ok(Err(fault)) => return Err(vec![fault]),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
-        file.check_lost(&handle).map_err(of)?;
+        file.check_readable(&handle).map_err(of)?;
     }
     Err(vec![Fault::new("path", format!("no file can be read; {}", broken.unwrap_or_default()))])
 }
@@ -107,8 +107,8 @@ impl RecordFormat for Npz {
     const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        let handle = input.try_clone().map_err(file.failed())?;
-        let check_lost = || file.check_lost(&handle);
+        let handle = input.try_clone().map_err(file.stopped())?;
+        let check = || file.check_available(&handle);
         let opened = guarded(|| {
             let container = Container::open(input)?;
             let found = container.find(Some(&self.arrays))?.map_err(|fault| fault.message)?;
@@ -117,7 +117,7 @@ impl RecordFormat for Npz {
         let (container, found) = match opened {
             Ok(opened) => opened,
             Err((code, what)) => {
-                check_lost()?;
+                check()?;
                 return output.refuse(0..1, code, what);
             }
         };
@@ -139,9 +139,9 @@ impl RecordFormat for Npz {
         }
         let arrays = guarded(|| Ok::<_, String>(container.readers(&found)));
         match arrays.flatten() {
-            Ok(arrays) => read_together(arrays, &self.together, &check_lost, output),
+            Ok(arrays) => read_together(arrays, &self.together, &check, output),
             Err((code, what)) => {
-                check_lost()?;
+                check()?;
                 refuse(code, what)
             }
         }
@@ -163,7 +163,7 @@ impl Npz {
         let input = file.open().ok()?;
         let handle = input.try_clone().ok()?;
         let found = guarded(|| Container::open(input).and_then(|container| container.find(Some(&self.arrays))));
-        file.check_lost(&handle).ok()?;
+        file.check_readable(&handle).ok()?;
         Some(found.map_err(|(_, what)| what).and_then(|found| found.map_err(|fault| fault.message)))
     }
 

@@ -1,7 +1,7 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::batch::RejectCode;
 use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ErrorClass, Fault, StageError};
 use crate::kind::nearest;
 use crate::machine;
 use crate::source::cut::{Cut, weight};
@@ -104,7 +104,7 @@ fn first_schema(files: &[InputFile]) -> Result<Schema, StageError> {
             Ok(metadata) => return Ok(metadata.schema().as_ref().clone()),
             Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
         }
-        file.check_lost(&input)?;
+        file.check_readable(&input)?;
     }
     Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
@@ -169,7 +169,7 @@ impl RecordFormat for Parquet {
         let footer = match guarded(|| metadata(&input)) {
             Ok(footer) => footer,
             Err((code, what)) => {
-                file.check_lost(&input)?;
+                file.check_available(&input)?;
                 return output.refuse(0..1, code, what);
             }
         };
@@ -188,14 +188,26 @@ impl RecordFormat for Parquet {
             }
         }
         let first = groups.first().map(|&(place, ..)| place);
-        read_ahead(&groups, self.lanes, output, |(place, group, rows), output| {
+        // A fault of the device in one row group does not keep the others from being read.
+        let unavailable = Mutex::new(None);
+        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>), output: &Output<'_>| {
             // Each reads with a file of its own, since those that are cloned share their position: the first with the one
             // that the footer was read of, what has come of an object with it.
-            let input = if Some(*place) == first { input.try_clone().map_err(file.failed())? } else { file.open()? };
+            let input = if Some(*place) == first { input.try_clone() } else { file.reopen() };
+            let input = input.map_err(file.stopped())?;
             let metadata = metadata.clone();
             let opened = Opened { parquet: self, file, input, metadata, places: &places };
             opened.read_group(*place, group, rows.clone(), output)
-        })
+        };
+        read_ahead(&groups, self.lanes, output, |group, output| match read(group, output) {
+            Err(Stop::Unavailable(error)) if error.class == ErrorClass::Environment => {
+                *unavailable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Ok(())
+            }
+            read => read,
+        })?;
+        let unavailable = unavailable.into_inner().unwrap_or_else(PoisonError::into_inner);
+        unavailable.map_or(Ok(()), |unavailable| Err(unavailable.into()))
     }
 
     fn held_bytes(&self) -> u64 {
@@ -207,7 +219,7 @@ impl RecordFormat for Parquet {
         let input = file.open().ok()?;
         let footer = guarded(|| metadata(&input));
         // Whoever reads it will say what is wrong.
-        file.check_lost(&input).ok()?;
+        file.check_available(&input).ok()?;
         Some(footer.map_or(1, |footer| declared(&footer)))
     }
 }
@@ -308,7 +320,7 @@ impl Opened<'_> {
 
     /// Refuses rows that could not be read, unless it is for want of the store.
     fn refuse(&self, rows: Range<u64>, code: RejectCode, what: String, output: &Output<'_>) -> Result<(), Stop> {
-        self.file.check_lost(&self.input)?;
+        self.file.check_available(&self.input)?;
         output.refuse(rows, code, what)
     }
 

@@ -258,7 +258,7 @@ mod tests {
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
         let column = metadata.row_group(0).column(0);
-        (Pages::of(&Input::File(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
+        (Pages::of(&Input::from(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
     }
 
     #[test]

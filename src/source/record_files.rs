@@ -1,6 +1,7 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,11 +11,11 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split};
 use crate::coverage::Progress;
-use crate::error::StageError;
+use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
 use crate::source::files::{self, InputFile};
-use crate::source::listing::Refusal;
+use crate::source::listing::{ReadFailure, Refusal};
 use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
 use crate::store::{self, Input};
 
@@ -83,6 +84,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
             let (mut later, mut asked) = (files.iter(), VecDeque::new());
+            let mut unread = UnreadInputs::default();
             for file in files.iter() {
                 while asked.len() < store::TOGETHER
                     && let Some(next) = later.next()
@@ -91,17 +93,28 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
                 }
                 let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
                 // Others may remove or replace files while those before them are read.
-                let read = match file.open_listed(asked.pop_front().flatten())? {
+                let read = match file.open_listed(asked.pop_front().flatten()) {
                     Ok(input) => source.format.read(file, input, &output),
-                    Err(Refusal { code, reason }) => output.reject(0..1, code, reason),
+                    Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
+                    Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
+                };
+                let read = match read {
+                    Err(Stop::Refused(refusal)) => output.reject_file(refusal),
+                    read => read,
                 };
                 match read {
                     Ok(()) => {}
-                    Err(Stop::Closed) => break,
+                    Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
+                        tracing::warn!(%unavailable, "an input is left for the next run");
+                        unread.add(&unavailable);
+                    }
+                    Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
+                    Err(Stop::Closed) => return Ok(()),
+                    Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
                     Err(Stop::Failed(error)) => return Err(error),
                 }
             }
-            Ok(())
+            unread.into_result()
         });
         Ok(Opened::new(batches, total))
     }
@@ -135,12 +148,28 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
 pub(super) enum Stop {
     /// Nobody wants more.
     Closed,
+    /// The file cannot be read now. What was not handed over is left undone.
+    Unavailable(Unavailable),
+    /// The file cannot be used, and none of its rows has been handed over.
+    Refused(Refusal),
     /// The run cannot go on.
     Failed(StageError),
 }
 
-impl<E: Into<StageError>> From<E> for Stop {
-    fn from(error: E) -> Self {
+impl From<Unavailable> for Stop {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable(unavailable)
+    }
+}
+
+impl From<StageError> for Stop {
+    fn from(error: StageError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ArrowError> for Stop {
+    fn from(error: ArrowError) -> Self {
         Self::Failed(error.into())
     }
 }
@@ -208,9 +237,29 @@ impl Output<'_> {
         self.push(rows, batch, records)
     }
 
-    /// For `map_err`: an I/O error of the file.
-    pub(super) fn io(&self) -> impl FnOnce(std::io::Error) -> StageError {
-        self.file.failed()
+    /// Hands over that the file cannot be used. The reject belongs to a split of its own: if the same file is usable later, all of
+    /// its rows are new.
+    fn reject_file(&self, Refusal { code, reason }: Refusal) -> Result<(), Stop> {
+        let split = Split::new(format!("{}/unusable", self.file.split.name()));
+        if self.progress.done(split.name(), &(0..1)) {
+            return Ok(());
+        }
+        let source = Some((self.file.name.clone(), 0));
+        let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
+        let records = RecordBatch::new_empty(self.schema.clone());
+        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
+        if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
+    }
+
+    /// Ends a file at an I/O error before `row`: what cannot be read for a reason of the environment is left undone; if the
+    /// file has changed, the rest of it is one reject.
+    pub(super) fn stop_at(&self, row: u64, error: io::Error) -> Result<(), Stop> {
+        match self.file.unavailable(error) {
+            Ok(unavailable) => Err(unavailable.into()),
+            Err(error) => {
+                self.refuse(row..row + 1, RejectCode::Unreadable, format!("the rest of the file is lost: {error}"))
+            }
+        }
     }
 
     /// Hands over that these rows are no records, as one reject.

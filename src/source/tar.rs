@@ -16,7 +16,7 @@ use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::images::EXTENSIONS;
-use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
+use crate::source::listing::{FileSet, ListedFile, Listing, ReadFailure, Refusal, encode_name, has_extension};
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::{Input, Location};
 
@@ -106,7 +106,10 @@ fn refuse_compressed(file: &ListedFile, root: &Location) -> Result<(), StageErro
 }
 
 fn open(file: &ListedFile, root: &Location) -> Result<Input, StageError> {
-    file.open(root).map_err(|refusal| StageError::Other(refusal.reason))
+    file.open(root).map_err(|failure| match failure {
+        ReadFailure::Rejected(refusal) => StageError::Other(refusal.reason),
+        ReadFailure::Unavailable(unavailable) => unavailable.into(),
+    })
 }
 
 /// What it takes to read shards.
@@ -127,7 +130,7 @@ impl Reader {
         let failed = |error| file.location(&self.root).failed(error);
         let handle = input.try_clone().map_err(failed)?;
         // A store that cannot be read is no fault of the shard.
-        let check_lost = || handle.lost().map_or(Ok(()), |error| Err(failed(error)));
+        let check_lost = || handle.failure().map_or(Ok(()), |(_, error)| Err(failed(error)));
         let mut archive = Archive::new(Metered { file: BufReader::new(input), budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(failed)?;
         let length = self.rules.stretch() as u64;

@@ -73,7 +73,12 @@ pub(super) fn read_all<R: Read>(
 ) -> Result<(), Stop> {
     let mut blocks = Blocks::new(framer, cut);
     let mut row = 0;
-    while let Some(block) = blocks.next(format).map_err(output.io())? {
+    loop {
+        let block = match blocks.next(format) {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(()),
+            Err(error) => return output.stop_at(row, error),
+        };
         let rows = row..row + u64::from(block.rows);
         row = rows.end;
         if !output.done(&rows) {
@@ -82,7 +87,6 @@ pub(super) fn read_all<R: Read>(
             output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
         }
     }
-    Ok(())
 }
 
 /// Finds the ends of records; holds one buffer, however long a record is.

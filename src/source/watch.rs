@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::batch::{Fate, Split};
 use crate::error::StageError;
-use crate::source::images::{AHEAD, Reader};
+use crate::source::images::{AHEAD, ReadEnd, Reader, UnreadRow};
 use crate::source::journal::{self, Journal, Row};
 use crate::source::listing::{FileSet, ListedFile, Listing, Watched};
 use crate::source::notices::{Notice, Notices};
@@ -100,8 +100,10 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, journals: Vec<Journal>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
-        if !self.reader.read(&journals, out)? {
-            return Ok(());
+        for Journal { split, first, rows, .. } in &journals {
+            if !self.read_rows(split, *first, rows, out)? {
+                return Ok(());
+            }
         }
         drop(journals);
         self.found(first.files);
@@ -234,7 +236,17 @@ impl Watch {
         self.appender.append(&files)?;
         self.present.add(&files, &self.appender.segment);
         let rows: Vec<Row> = files.into_iter().map(|file| Row { file, gone: false }).collect();
-        self.reader.read_rows(&self.split, first, &rows, out)
+        self.read_rows(&Arc::clone(&self.split), first, &rows, out)
+    }
+
+    /// `false` when nobody wants more.
+    fn read_rows(&self, split: &Arc<Split>, first: u64, rows: &[Row], out: &BatchSender) -> Result<bool, StageError> {
+        let mut unread = Vec::new();
+        let end = self.reader.read_rows(split, first, rows, out, &mut unread)?;
+        match unread.into_iter().next() {
+            Some(UnreadRow { unavailable, .. }) => Err(unavailable.into()),
+            None => Ok(matches!(end, ReadEnd::Complete)),
+        }
     }
 }
 

@@ -112,7 +112,7 @@ impl Blocks {
         match self.0 {}
     }
 
-    pub(super) fn lost(&self) -> Option<io::Error> {
+    pub(super) fn failure(&self) -> Option<io::Error> {
         match self.0 {}
     }
 }

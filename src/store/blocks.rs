@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
+use super::Remote;
 use super::task::Pending;
-use super::{Remote, is_about_file};
+use crate::error::ErrorClass;
 
 /// Bytes of a block: what comes in the time that a request takes to be answered at all, or more.
 const BLOCK: u64 = 1 << 20;
@@ -36,8 +37,8 @@ struct Object {
 struct Held {
     /// The last used stands first.
     blocks: VecDeque<(u64, Block)>,
-    /// The first failure that says nothing about the object.
-    lost: Option<String>,
+    /// The first failure that is not a verdict on the object.
+    failure: Option<(ErrorKind, String)>,
 }
 
 #[derive(Debug)]
@@ -100,9 +101,9 @@ impl Blocks {
         Ok(bytes.freeze())
     }
 
-    /// Why the store could not be asked, where that is what made a read fail.
-    pub(super) fn lost(&self) -> Option<io::Error> {
-        self.object.held().lost.clone().map(io::Error::other)
+    /// The error of the store that made a read fail.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.object.held().failure.clone().map(|(kind, text)| io::Error::new(kind, text))
     }
 }
 
@@ -150,8 +151,8 @@ impl Object {
 
     /// Keeps a failure that is not the object's.
     fn note(&self, error: io::Error) -> io::Error {
-        if !is_about_file(&error) {
-            self.held().lost.get_or_insert(error.to_string());
+        if !ErrorClass::of_store(&error).concerns_file() {
+            self.held().failure.get_or_insert((error.kind(), error.to_string()));
         }
         error
     }

@@ -1,22 +1,54 @@
 //! A file that is open for reading, wherever it lies.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
+use rustix::io::Errno;
 
 #[cfg(not(feature = "object-store"))]
 use super::absent::Blocks;
 #[cfg(feature = "object-store")]
 use super::blocks::Blocks;
+use crate::error::ErrorClass;
+
+/// A file of this machine. All handles to it share the first error of the environment that a read met: libraries that
+/// read it report such an error as if the content were broken.
+#[derive(Debug)]
+pub struct LocalFile {
+    file: File,
+    /// An error code of the operating system; 0 before the first error.
+    failure: Arc<AtomicI32>,
+}
+
+impl LocalFile {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() != ErrorKind::Interrupted
+            && !ErrorClass::of(error).concerns_file()
+        {
+            let code = error.raw_os_error().unwrap_or(Errno::NOMEM.raw_os_error());
+            // The first error is kept: those after it may be its consequences.
+            let _ = self.failure.compare_exchange(0, code, Relaxed, Relaxed);
+        }
+        result
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        let file = self.note(self.file.try_clone())?;
+        Ok(Self { file, failure: Arc::clone(&self.failure) })
+    }
+}
 
 /// A file that is read from any place in it.
 #[derive(Debug)]
 pub enum Input {
     /// A file of this machine.
-    File(File),
+    File(LocalFile),
     /// An object, read by blocks.
     Object(Blocks),
 }
@@ -28,7 +60,7 @@ impl Input {
     /// When the system cannot tell.
     pub fn length(&self) -> io::Result<u64> {
         match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::File(local) => Ok(local.note(local.file.metadata())?.len()),
             Self::Object(blocks) => Ok(blocks.len()),
         }
     }
@@ -39,25 +71,39 @@ impl Input {
     /// When the system refuses.
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
-            Self::File(file) => file.try_clone().map(Self::File),
+            Self::File(local) => local.try_clone().map(Self::File),
             Self::Object(blocks) => Ok(Self::Object(blocks.clone())),
         }
     }
 
-    /// Why the store could not be asked any more, where that is what made a read fail. Then nothing is wrong with the
-    /// file: what could not be read of it is no reject, and another run will read it.
-    pub fn lost(&self) -> Option<io::Error> {
+    /// The error of the environment that made a read fail, with its class. It is not a verdict on the file: what could not be
+    /// read is not rejected, and a later run reads it.
+    #[must_use]
+    pub fn failure(&self) -> Option<(ErrorClass, io::Error)> {
         match self {
-            Self::File(_) => None,
-            Self::Object(blocks) => blocks.lost(),
+            Self::File(local) => {
+                let code = Some(local.failure.load(Relaxed)).filter(|&code| code != 0)?;
+                let error = io::Error::from_raw_os_error(code);
+                Some((ErrorClass::of(&error), error))
+            }
+            Self::Object(blocks) => blocks.failure().map(|error| (ErrorClass::of_store(&error), error)),
         }
+    }
+}
+
+impl From<File> for Input {
+    fn from(file: File) -> Self {
+        Self::File(LocalFile { file, failure: Arc::default() })
     }
 }
 
 impl Read for Input {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::File(file) => file.read(into),
+            Self::File(local) => {
+                let read = local.file.read(into);
+                local.note(read)
+            }
             Self::Object(blocks) => blocks.read(into),
         }
     }
@@ -66,7 +112,10 @@ impl Read for Input {
 impl Seek for Input {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match self {
-            Self::File(file) => file.seek(to),
+            Self::File(local) => {
+                let place = local.file.seek(to);
+                local.note(place)
+            }
             Self::Object(blocks) => blocks.seek(to),
         }
     }
@@ -75,7 +124,7 @@ impl Seek for Input {
 impl Length for Input {
     fn len(&self) -> u64 {
         match self {
-            Self::File(file) => Length::len(file),
+            Self::File(local) => Length::len(&local.file),
             Self::Object(blocks) => blocks.len(),
         }
     }
@@ -86,10 +135,10 @@ impl ChunkReader for Input {
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         match self {
-            Self::File(file) => {
-                let mut file = file.try_clone()?;
+            Self::File(local) => {
+                let mut file = Self::File(local.try_clone()?);
                 file.seek(SeekFrom::Start(start))?;
-                Ok(BufReader::new(Self::File(file)))
+                Ok(BufReader::new(file))
             }
             Self::Object(blocks) => Ok(BufReader::new(Self::Object(blocks.at(start)))),
         }
@@ -97,7 +146,18 @@ impl ChunkReader for Input {
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         match self {
-            Self::File(file) => file.get_bytes(start, length),
+            Self::File(local) => {
+                let mut file = Self::File(local.try_clone()?);
+                file.seek(SeekFrom::Start(start))?;
+                let mut bytes = Vec::with_capacity(length);
+                let read = file.take(length as u64).read_to_end(&mut bytes)?;
+                if read != length {
+                    return Err(ParquetError::EOF(format!(
+                        "expected {length} bytes from {start} on, read only {read}"
+                    )));
+                }
+                Ok(bytes.into())
+            }
             Self::Object(blocks) => Ok(blocks.bytes(start, length)?),
         }
     }

@@ -23,7 +23,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::durable::write_atomically;
-use crate::error::StageError;
+use crate::error::{ErrorClass, StageError, Unavailable};
 
 #[cfg(not(feature = "object-store"))]
 pub use absent::{Ahead, Remote, Upload};
@@ -118,7 +118,7 @@ impl Location {
     /// When the system refuses; what is wrong with an object shows when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
         match self {
-            Self::Local(path) => fs::File::open(path).map(Input::File),
+            Self::Local(path) => fs::File::open(path).map(Input::from),
             Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
         }
     }
@@ -237,6 +237,23 @@ impl Location {
         }
     }
 
+    /// What `error`, returned by the system or the store for this file, says something about.
+    #[must_use]
+    pub fn class_of(&self, error: &io::Error) -> ErrorClass {
+        match self {
+            Self::Local(_) => ErrorClass::of(error),
+            Self::Remote(_) => ErrorClass::of_store(error),
+        }
+    }
+
+    /// Separates errors of the environment, returned by the system or the store for this file, from verdicts on it.
+    ///
+    /// # Errors
+    /// `error` itself if it is a verdict on the file.
+    pub fn unavailable(&self, error: io::Error) -> Result<Unavailable, io::Error> {
+        Unavailable::from_error(self.to_path(), self.class_of(&error), error)
+    }
+
     /// An I/O error of this file.
     pub fn failed(&self, error: io::Error) -> StageError {
         StageError::Io { path: self.to_path(), source: error }
@@ -259,12 +276,6 @@ fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
-}
-
-/// Whether an error of [`Input`] or [`Remote`] says something of the file: that it is not there, not as it was listed,
-/// or shorter than it should be. Every other says something of the store alone.
-pub fn is_about_file(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle | ErrorKind::UnexpectedEof)
 }
 
 /// Whether `text` names something that is no path of this machine.

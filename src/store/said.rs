@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use object_store::Error;
 
-/// The error as the system would have put it: see [`super::is_about_file`].
+/// The error as the system would have put it: see [`crate::error::ErrorClass::of_store`].
 pub(super) fn failure(error: &Error) -> io::Error {
     let (kind, text) = match error {
         Error::NotFound { .. } => (ErrorKind::NotFound, "there is no such object".to_owned()),

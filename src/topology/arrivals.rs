@@ -9,7 +9,7 @@ use tokio_stream::StreamExt;
 
 use crate::batch::{Fate, SourceBatch};
 use crate::coverage::Progress;
-use crate::error::StageError;
+use crate::error::{StageError, UnreadInputs};
 use crate::source::{Ask, Opened, Source, Total};
 
 /// A source and its place in the plan.
@@ -37,6 +37,11 @@ pub(super) enum Arrival {
     Batch {
         stage: usize,
         batch: SourceBatch,
+    },
+    /// It left some of its inputs undone and read all others: nothing more will come from it.
+    Incomplete {
+        name: Arc<str>,
+        unread: UnreadInputs,
     },
     /// It cannot go on: nothing more will come.
     Failed {
@@ -111,6 +116,7 @@ async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool
     while let Some(batch) = batches.next().await {
         let (arrival, sound) = match batch {
             Ok(batch) => (Arrival::Batch { stage, batch }, true),
+            Err(StageError::Unread(unread)) => (Arrival::Incomplete { name: Arc::clone(&name), unread }, true),
             Err(error) => (Arrival::Failed { name: Arc::clone(&name), error }, false),
         };
         if sender.send(arrival).await.is_err() || !sound {

@@ -17,6 +17,7 @@ use super::stats::Stats;
 use super::suspects::{Care, Suspects};
 use crate::batch::SourceBatch;
 use crate::coverage::Progress;
+use crate::error::{StageError, UnreadInputs};
 use crate::plan::{Allowed, Footprint};
 
 /// Why reading ended.
@@ -87,6 +88,7 @@ impl Dispatcher {
 
     async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
         let (mut arrivals, stats) = (Arrivals::read(feeds, &self.progress), Arc::clone(&self.stats));
+        let mut incomplete: Option<(Arc<str>, UnreadInputs)> = None;
         while let Some(arrival) = timed(&stats.waited_for_sources, arrivals.next()).await {
             match arrival {
                 Arrival::Opened { stage, opened } => {
@@ -105,13 +107,23 @@ impl Dispatcher {
                         return ended;
                     }
                 }
+                Arrival::Incomplete { name, unread } => match &mut incomplete {
+                    Some((_, all)) => all.append(unread),
+                    None => incomplete = Some((name, unread)),
+                },
                 Arrival::Failed { name, error } => {
                     self.stop.fail(&name, error);
                     return Ended::Failed;
                 }
             }
         }
-        Ended::Exhausted
+        match incomplete {
+            None => Ended::Exhausted,
+            Some((name, unread)) => {
+                self.stop.fail(&name, StageError::Unread(unread));
+                Ended::Failed
+            }
+        }
     }
 
     /// Sends what is new in a batch on its way; says why there should be no more, if so.

@@ -1,0 +1,125 @@
+//! The digest of a file's content, by which a file is recognized whose modification time or inode changed.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
+
+/// XXH3-128 of a file's content, or of its beginning. It is compared only between files of one name and one length, so
+/// accidental collisions are the only ones that matter.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct ContentDigest(u128);
+
+/// Bytes that are read together.
+const CHUNK: usize = 1 << 16;
+
+impl ContentDigest {
+    /// The digest of bytes in memory.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(XxHash3_128::oneshot(bytes))
+    }
+
+    /// The digest of the first `length` bytes of `input`; `None` if it has fewer.
+    ///
+    /// # Errors
+    /// Those of `input`.
+    pub(super) fn of_prefix(input: impl Read, length: u64) -> io::Result<Option<Self>> {
+        let mut hasher = ContentHasher::default();
+        let mut input = input.take(length);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match input.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => hasher.update(&chunk[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((hasher.length == length).then(|| hasher.digest()))
+    }
+}
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<ContentDigest> for String {
+    fn from(digest: ContentDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for ContentDigest {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// Computes a [`ContentDigest`] from a file's content piece by piece.
+#[derive(Default)]
+pub(super) struct ContentHasher {
+    hasher: XxHash3_128,
+    length: u64,
+}
+
+impl ContentHasher {
+    /// Adds the next bytes of the content.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.hasher.write(bytes);
+        self.length += bytes.len() as u64;
+    }
+
+    /// The digest of what was added.
+    pub(super) fn digest(&self) -> ContentDigest {
+        ContentDigest(self.hasher.finish_128())
+    }
+
+    /// Bytes that were added.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn digest_is_that_of_the_published_test_vectors() {
+        // XXH3-128 of no bytes, with seed 0, by the reference implementation (xxHash 0.8).
+        assert_eq!(ContentDigest::of(b"").to_string(), "99aa06d3014798d86001c324468d497f");
+    }
+
+    #[test]
+    fn pieces_and_prefixes_give_the_digest_of_the_whole() {
+        let content: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let mut hasher = ContentHasher::default();
+        content.chunks(977).for_each(|piece| hasher.update(piece));
+        assert_eq!((hasher.digest(), hasher.length()), (ContentDigest::of(&content), 200_000));
+        let prefix = |length| ContentDigest::of_prefix(content.as_slice(), length).unwrap();
+        assert_eq!(prefix(150_000), Some(ContentDigest::of(&content[..150_000])));
+        assert_eq!(prefix(200_001), None);
+    }
+
+    #[test]
+    fn digest_survives_json() {
+        let digest = ContentDigest::of(b"content");
+        let text = serde_json::to_string(&digest).unwrap();
+        assert_eq!(serde_json::from_str::<ContentDigest>(&text).unwrap(), digest);
+        assert!(serde_json::from_str::<ContentDigest>("\"no digest\"").is_err());
+    }
+}
