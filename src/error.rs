@@ -202,6 +202,9 @@ pub enum StageError {
     /// ONNX Runtime failed to load or run a model.
     #[error("{0}")]
     Model(String),
+    /// Memory is exhausted: how much was asked for, and how to need less.
+    #[error("{0}")]
+    Memory(String),
     /// Nobody reads what is printed any more: an end that the reader chose, such as `head`.
     #[error("standard output was closed")]
     OutputClosed,
@@ -234,6 +237,12 @@ fn advice(error: &std::io::Error) -> &'static str {
 }
 
 impl StageError {
+    /// Whether the error is caused by the environment and not by the records that a stage works on.
+    #[must_use]
+    pub fn is_of_environment(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Memory(_) | Self::OutputClosed | Self::Unread(_))
+    }
+
     /// For `map_err`: names the file or folder that an I/O error is about.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_path_buf(), source }

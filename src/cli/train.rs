@@ -179,6 +179,12 @@ impl Watch {
             }
             Event::Epoch(point, better) => self.epoch(point, *better),
             Event::Finishing => self.bar.set_message("writing and measuring the model"),
+            Event::Measured(failed) => {
+                if let Some(reason) = &failed.reason {
+                    let records = failed.records;
+                    tracing::warn!(records, "the model failed on records, which are not measured; the first: {reason}");
+                }
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::plan::{Plan, Planned, Steps, Target};
 use super::records::Tail;
 use super::spec::{DataSpec, Part};
 use super::write::Writer;
-use crate::batch::{Batch, Reject, Rejects, SourceBatch};
+use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
 use crate::coverage::Progress;
 use crate::durable::{create_folders, remove_temporaries, sync_folder};
 use crate::error::StageError;
@@ -146,20 +146,31 @@ impl<'a> Filling<'a> {
         let SourceBatch { mut batch, rejects, pixels } = batch;
         rejects.iter().for_each(|reject| self.reject(&reject.reason));
         let all = batch.records.num_rows();
+        let mut failed = 0;
         for keep in &mut steps.keep {
-            batch = keep.apply(batch, &mut Rejects::default())?;
+            let mut rejects = Rejects::default();
+            let kept = keep.apply(&batch, &mut rejects)?;
+            failed += self.reject_failures(&steps.origins, &batch, rejects).len();
+            batch = kept;
         }
-        self.left_out += (all - batch.records.num_rows()) as u64;
+        self.left_out += (all - batch.records.num_rows() - failed) as u64;
         if let Some(features) = &mut steps.features {
             let mut rejects = Rejects::default();
-            let taken = features.apply(batch.clone(), &mut rejects)?;
+            let taken = features.apply(&batch, &mut rejects)?;
             self.reject_rows(&steps.origins, &batch, &rejects.into_vec());
             batch = taken;
         }
-        let normal = match &mut steps.normal {
-            Some(normal) => Some(normal.apply(batch.clone(), &mut Rejects::default())?.origin),
-            None => None,
-        };
+        let mut normal = None;
+        if let Some(step) = &mut steps.normal {
+            let mut rejects = Rejects::default();
+            normal = Some(step.apply(&batch, &mut rejects)?.origin);
+            // Whether these are normal is not known.
+            let failed = self.reject_failures(&steps.origins, &batch, rejects);
+            if !failed.is_empty() {
+                let known = batch.origin.iter().map(|ordinal| Some(!failed.contains(ordinal))).collect();
+                batch = batch.filter(&known)?;
+            }
+        }
         let labels = steps.label.map(|place| words(batch.records.column(place))).transpose()?;
         let mut known = Known { source, origins: &mut steps.origins, normal, labels };
         match steps.image {
@@ -193,7 +204,15 @@ impl<'a> Filling<'a> {
         let images = images.as_binary::<i32>();
         for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
             match decoded {
-                Ok(image) => self.add(batch, place, known, [image.height, image.width], &image.data)?,
+                // A record of another length than its size says would shift those behind it.
+                Ok(image) if image.data.len() == image.height * image.width * image.channels.count() => {
+                    self.add(batch, place, known, [image.height, image.width], &image.data)?;
+                }
+                Ok(image) => {
+                    let (name, row) = known.origins.name(batch, place);
+                    let (bytes, size) = (image.data.len(), [image.height, image.width]);
+                    self.reject(&format!("{name}, row {row}: {bytes} bytes are no image of {size:?} pixels"));
+                }
                 Err(reason) => {
                     let (name, row) = known.origins.name(batch, place);
                     self.reject(&format!("{name}, row {row}: {reason}"));
@@ -237,6 +256,15 @@ impl<'a> Filling<'a> {
             let (name, row) = origins.name(before, place);
             self.reject(&format!("{name}, row {row}: {}", reject.reason));
         }
+    }
+
+    /// Counts the records on which a comparison failed, and returns their ordinals. Those that it leaves out, since a value is
+    /// missing, are none of them.
+    fn reject_failures(&mut self, origins: &Origins, before: &Batch, rejects: Rejects) -> Vec<u32> {
+        let failed = |reject: &Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
+        let failures: Vec<Reject> = rejects.into_vec().into_iter().filter(failed).collect();
+        self.reject_rows(origins, before, &failures);
+        failures.iter().map(|reject| reject.ordinal).collect()
     }
 
     fn reject(&mut self, reason: &str) {

@@ -1,5 +1,7 @@
 //! Decodes the images of a batch, on several cores where that pays.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use arrow::array::{Array, BinaryArray};
 
 use super::plan::Target;
@@ -21,8 +23,7 @@ impl Images {
     /// A decoder to what the target says; `None` where it is features.
     pub(super) fn new(target: &Target) -> Option<Self> {
         let Target::Images { channels, size, max_pixels } = *target else { return None };
-        let fixed = |size: [usize; 2]| Fixed { resizer: Resizer::new(size[0], size[1], Fit::default()), size };
-        let resizers = (0..machine::cores()).map(|_| size.map(fixed)).collect();
+        let resizers = (0..machine::cores()).map(|_| size.map(Fixed::new)).collect();
         Some(Self { channels, max_pixels, resizers })
     }
 
@@ -34,7 +35,7 @@ impl Images {
         let (channels, max_pixels) = (self.channels, self.max_pixels);
         let part = |start: usize, resizer: &mut Option<Fixed>| -> Vec<_> {
             let rows = start..images.len().min(start + each);
-            rows.map(|row| one(images.value(row), channels, max_pixels, resizer)).collect()
+            rows.map(|row| guarded(images.value(row), channels, max_pixels, resizer)).collect()
         };
         if threads == 1 {
             return self.resizers.first_mut().map(|resizer| part(0, resizer)).unwrap_or_default();
@@ -53,6 +54,21 @@ impl Images {
     }
 }
 
+/// As [`one`]; a panic is the fault of this image alone.
+fn guarded(
+    bytes: &[u8],
+    channels: Channels,
+    max_pixels: u64,
+    resizer: &mut Option<Fixed>,
+) -> Result<Pixels, ImageError> {
+    let attempt = catch_unwind(AssertUnwindSafe(|| one(bytes, channels, max_pixels, resizer)));
+    attempt.unwrap_or_else(|_| {
+        // The state that a panic leaves behind is not reliable.
+        *resizer = resizer.as_ref().map(|fixed| Fixed::new(fixed.size));
+        Err(ImageError::Malformed("malformed image: resizing it panicked".to_owned()))
+    })
+}
+
 fn one(bytes: &[u8], channels: Channels, max_pixels: u64, resizer: &mut Option<Fixed>) -> Result<Pixels, ImageError> {
     let pixels = decode(bytes, channels, max_pixels)?;
     let Some(Fixed { resizer, size: [height, width] }) = resizer else { return Ok(pixels) };
@@ -64,4 +80,10 @@ fn one(bytes: &[u8], channels: Channels, max_pixels: u64, resizer: &mut Option<F
 struct Fixed {
     resizer: Resizer,
     size: [usize; 2],
+}
+
+impl Fixed {
+    fn new(size: [usize; 2]) -> Self {
+        Self { resizer: Resizer::new(size[0], size[1], Fit::default()), size }
+    }
 }

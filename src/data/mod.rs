@@ -73,6 +73,13 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Whether the files hold what their records say. Earlier versions could write a record that shifts those behind it.
+    fn is_whole(&self) -> Result<bool, StageError> {
+        Ok(self.training.are_whole()? && self.validation.are_whole()? && self.test.are_whole()?)
+    }
+}
+
 /// Why data cannot be prepared.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -101,7 +108,9 @@ pub fn prepare(
     let plan = Plan::new(spec, input).map_err(DataError::Faults)?;
     let key = plan.key(spec)?;
     let earlier = key.as_ref().and_then(|_| Manifest::read(folder)).filter(|manifest| manifest.key == key);
-    if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok()) {
+    if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
+        && prepared.is_whole()?
+    {
         return Ok(prepared);
     }
     Ok(fill(plan, spec, key, folder, progress)?.open(folder, false)?)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ use crate::model::input::{InputKind, InputSpec};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
 use crate::store::is_url;
 use crate::tensor::TensorShape;
-use crate::transform::{self, Transform, TransformConfig, TransformPlan};
+use crate::transform::{self, Isolated, TransformConfig, TransformPlan};
 
 /// A table that cannot be wrong.
 pub(super) struct Plan {
@@ -44,10 +45,10 @@ pub(super) struct Planned {
 
 /// What is done with the batches of a source.
 pub(super) struct Steps {
-    pub(super) keep: Vec<Box<dyn Transform>>,
+    pub(super) keep: Vec<Isolated>,
     /// Features: appends the vector as the last column.
-    pub(super) features: Option<Box<dyn Transform>>,
-    pub(super) normal: Option<Box<dyn Transform>>,
+    pub(super) features: Option<Isolated>,
+    pub(super) normal: Option<Isolated>,
     pub(super) label: Option<usize>,
     /// Images: the column of encoded images.
     pub(super) image: Option<usize>,
@@ -308,8 +309,9 @@ impl Sketch<'_> {
         ((self.faults.len() == before).then_some(steps), width)
     }
 
-    fn built(&mut self, planned: Result<Box<dyn TransformPlan>, Vec<Fault>>, key: &str) -> Option<Box<dyn Transform>> {
-        let built = planned.and_then(|plan| plan.build().map_err(|error| vec![Fault::new("", error.to_string())]));
+    fn built(&mut self, planned: Result<Box<dyn TransformPlan>, Vec<Fault>>, key: &str) -> Option<Isolated> {
+        let build = |plan: Box<dyn TransformPlan>| Isolated::build(Arc::from(plan));
+        let built = planned.and_then(|plan| build(plan).map_err(|error| vec![Fault::new("", error.to_string())]));
         let faults = &mut *self.faults;
         built.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
     }
@@ -340,7 +342,7 @@ impl Sketch<'_> {
         found
     }
 
-    fn features(&mut self, columns: &[String], named: bool) -> (Option<Box<dyn Transform>>, Option<usize>) {
+    fn features(&mut self, columns: &[String], named: bool) -> (Option<Isolated>, Option<usize>) {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
         let planned = kind::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));

@@ -97,6 +97,35 @@ impl Records {
         Ok(())
     }
 
+    /// Whether each record is as long as its size says, and all of them fill the file. Where sizes differ, that takes a look
+    /// at each record.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn are_whole(&self) -> Result<bool, StageError> {
+        let failed = StageError::io(&self.path);
+        let whole = || match &self.places {
+            Places::Same([height, width]) => {
+                let stride = height * width * self.channels * self.element.bytes() + Tail::BYTES;
+                Ok(self.file.metadata()?.len() == (stride * self.len) as u64)
+            }
+            Places::Ends(_) => {
+                let mut tail = [0; Tail::BYTES];
+                for index in 0..self.len {
+                    let Some((start, length)) = self.place(index) else { return Ok(false) };
+                    read_at(&self.file, &mut tail, start + length as u64)?;
+                    let Tail { height, width, .. } = Tail::parse(&tail);
+                    let each = (self.channels * self.element.bytes()) as u64;
+                    if (u64::from(height) * u64::from(width)).checked_mul(each) != Some(length as u64) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        };
+        whole().map_err(failed)
+    }
+
     /// Where a record begins, and the bytes of its values.
     fn place(&self, index: usize) -> Option<(u64, usize)> {
         if index >= self.len {

@@ -66,7 +66,8 @@ pub enum EvaluateError {
 /// many.
 ///
 /// # Errors
-/// When the model cannot run, the records cannot be read, or a corruption does not fit them; when there is nothing to score.
+/// When the model cannot run, or fails on every record; when the records cannot be read, or a corruption does not fit them;
+/// when there is nothing to score.
 pub fn evaluate(
     model: &Model,
     prepared: &Prepared,
@@ -95,7 +96,7 @@ pub fn evaluate(
         labels: None,
         anomalies: anomalies::measure(&tally.scores, model.card().and_then(|card| card.reconstruction_error.as_ref())),
         denoising: Vec::new(),
-        notes: notes(prepared, &scored, &fitted, &tally),
+        notes: notes(prepared, &scored, &fitted, &tally, runner.failure()),
         records: Vec::new(),
         codes: None,
     };
@@ -187,6 +188,9 @@ fn score<'a>(
         progress("scoring", slice.entries.last().map_or(0, |entry| entry.place + 1), scored.len());
         Ok(())
     })?;
+    if let (true, Some(reason)) = (seen > 0 && tally.failed == seen, runner.failure()) {
+        return Err(StageError::Model(format!("the model fails on every record: {reason}")));
+    }
     // What was not handed over is no record that the model takes.
     tally.failed += scored.len() - seen;
     Ok(tally)
@@ -323,8 +327,15 @@ fn label_codes(
 }
 
 /// What was sampled or left out, in sentences.
-fn notes(prepared: &Prepared, scored: &Sample<'_>, fitted: &Sample<'_>, tally: &Tally<'_>) -> Vec<String> {
+fn notes(
+    prepared: &Prepared,
+    scored: &Sample<'_>,
+    fitted: &Sample<'_>,
+    tally: &Tally<'_>,
+    failure: Option<&str>,
+) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(failure.map(|reason| format!("the first record that the model failed on: {reason}")));
     if scored.len() < scored.total() {
         notes.push(format!("scored {} of {} records, evenly spread", scored.len(), scored.total()));
     }

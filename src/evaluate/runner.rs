@@ -11,6 +11,8 @@ use crate::transform::tile::{Cut, Placed, Tiling};
 /// Sessions of a model, on the thread that owns them.
 pub(super) struct Runner {
     way: Way,
+    /// Why the model failed on a record, the first time that it did.
+    failure: Option<String>,
 }
 
 enum Way {
@@ -39,7 +41,7 @@ impl Runner {
         let named = |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
         if let Some(ImageInput { format, size: None }) = model.image_input() {
             let cut = Cut::usual(model.multiple());
-            return Ok(Self { way: Way::AnySize { chain: model.chain(Pass::Whole)?, format, cut } });
+            return Ok(Self { way: Way::AnySize { chain: model.chain(Pass::Whole)?, format, cut }, failure: None });
         }
         let shape = model.input_shape();
         let shape =
@@ -54,7 +56,12 @@ impl Runner {
             }
             None => Way::Records { first, shape, code: values(&given), decoder: None },
         };
-        Ok(Self { way })
+        Ok(Self { way, failure: None })
+    }
+
+    /// Why the model failed on a record, the first time that it did.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Values of a code, where the model has codes.
@@ -75,8 +82,9 @@ impl Runner {
 
     /// Encodes, and decodes unless `only_codes`.
     pub(super) fn run(&mut self, slice: &Slice, only_codes: bool) -> Given {
+        let reason = &mut self.failure;
         match &mut self.way {
-            Way::AnySize { chain, format, cut } => run_images(chain, format, *cut, slice),
+            Way::AnySize { chain, format, cut } => run_images(chain, format, *cut, slice, reason),
             Way::Records { first, shape, code, decoder } => {
                 let len = values(shape).unwrap_or_default();
                 let mut failed = vec![false; slice.entries.len()];
@@ -84,6 +92,7 @@ impl Runner {
                     let mut out = Vec::with_capacity(len * failed.len());
                     for failure in chain.run_rows(records, shape, len, &mut out) {
                         failed[failure.row] = true;
+                        reason.get_or_insert(failure.reason);
                     }
                     for (failed, values) in failed.iter_mut().zip(out.chunks_exact(len.max(1))) {
                         *failed |= values.iter().any(|value| !value.is_finite());
@@ -106,13 +115,22 @@ impl Runner {
 }
 
 /// One image after the other: few are of one size.
-fn run_images(chain: &mut Chain, format: &PixelFormat, cut: Cut, slice: &Slice) -> Given {
+fn run_images(
+    chain: &mut Chain,
+    format: &PixelFormat,
+    cut: Cut,
+    slice: &Slice,
+    first_reason: &mut Option<String>,
+) -> Given {
     let mut outputs = vec![0.0; slice.values.len()];
     let mut failed = vec![false; slice.entries.len()];
     for (entry, failed) in slice.entries.iter().zip(&mut failed) {
         let Some(size) = format.size(&entry.shape) else { continue };
         let image = [Placed { values: slice.of(entry), at: entry.at.start }];
-        let mut refuse = |_, _, _| *failed = true;
+        let mut refuse = |_, _, reason| {
+            *failed = true;
+            first_reason.get_or_insert(reason);
+        };
         Tiling::new(format, size, cut).run(chain, format, &image, &mut outputs, &mut refuse);
     }
     Given { codes: None, outputs: Some(outputs), failed }

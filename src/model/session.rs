@@ -1,5 +1,6 @@
 //! Sessions at work: batches cut into bounded slices, padded where the file fixes the batch, and the bad rows found.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::model::limits::CallLimits;
@@ -66,7 +67,7 @@ impl Session {
             let slice = pad(slice, batch * len, &mut self.padded);
             let dims: Vec<usize> = std::iter::once(batch).chain(feed.iter().copied()).collect();
             let row = match &mut self.runner {
-                Runner::Own(engine) => engine.call(&dims, slice, rows, out)?,
+                Runner::Own(engine) => call(engine, &dims, slice, rows, out)?,
                 Runner::Shared(shared) => shared.call(&dims, slice, rows, out)?,
             };
             match &given {
@@ -78,6 +79,18 @@ impl Session {
         }
         given.ok_or_else(|| "no records to run".to_owned())
     }
+}
+
+/// Runs one call. A panic is a failure of this call alone, as it is where a session is shared.
+fn call(
+    engine: &mut Engine,
+    dims: &[usize],
+    values: &[f32],
+    rows: usize,
+    out: &mut Vec<f32>,
+) -> Result<Vec<usize>, String> {
+    let called = catch_unwind(AssertUnwindSafe(|| engine.call(dims, values, rows, out)));
+    called.unwrap_or_else(|_| Err("the session panicked".to_owned()))
 }
 
 /// Zero records, to fill a batch whose size the file fixes.

@@ -18,7 +18,6 @@ use super::suspects::Suspects;
 use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
 use crate::error::StageError;
 use crate::source::Answered;
-use crate::transform::is_of_environment;
 
 /// What all workers have in common.
 pub(super) struct Common {
@@ -141,7 +140,7 @@ impl<'a> Worker<'a> {
                     Err((name, error)) => {
                         let told = format!("{name}: {error}");
                         // What the environment refuses to one request, such as memory, concerns that request alone.
-                        if !is_of_environment(&error) {
+                        if !error.is_of_environment() {
                             common.stop.fail(&name, error);
                         }
                         Err(told)

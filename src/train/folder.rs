@@ -52,11 +52,20 @@ pub struct Data {
     pub preparation: Arc<Preparation>,
 }
 
+/// Records on which a model failed while it was measured.
+#[derive(Debug, Default)]
+pub struct Failed {
+    /// How many there are.
+    pub records: usize,
+    /// The reason for the first.
+    pub reason: Option<String>,
+}
+
 /// Writes the folder. The card comes last: what a crash leaves behind is seen to be no whole model.
 ///
 /// # Errors
-/// When the system refuses, or ONNX Runtime does.
-pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<Model, TrainError> {
+/// When the system refuses, or ONNX Runtime does; when the model fails on every record.
+pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<(Model, Failed), TrainError> {
     let mut files = BTreeMap::new();
     let mut weights = outcome.weights;
     for (name, ends, chain) in parts(&outcome.declared.network) {
@@ -71,12 +80,13 @@ pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<Model, TrainError> {
     let mut card = card(outcome, files);
     write_card(out, &card)?;
     let model = open(out, &outcome.file.head.name)?;
-    if let Some(stats) = measure(&model, outcome)? {
+    let (stats, failed) = measure(&model, outcome)?;
+    if let Some(stats) = stats {
         card.metrics.insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
         card.reconstruction_error = Some(stats);
         write_card(out, &card)?;
     }
-    Ok(model)
+    Ok((model, failed))
 }
 
 /// Adds figures to the card of a folder.
@@ -203,26 +213,41 @@ fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
     Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(|faults| refused(&faults))
 }
 
-/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it.
-fn measure(model: &Model, outcome: &Outcome<'_>) -> Result<Option<ErrorStats>, TrainError> {
+/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without the records on which the
+/// model fails.
+fn measure(model: &Model, outcome: &Outcome<'_>) -> Result<(Option<ErrorStats>, Failed), TrainError> {
     let mut chain = model.chain(Pass::Whole)?;
     let Data { validation, preparation, .. } = &outcome.data;
     let order = Order::validation(validation, preparation, outcome.file.training.batch_size);
-    let (mut errors, mut output) = (Vec::new(), Vec::new());
+    let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), Failed::default());
     let mut features = outcome.input.columns.as_ref().map(|columns| FeatureErrors::new(columns.len()));
     for number in 0..order.batches() {
         let batch = order.batch(number)?;
         output.clear();
         let input = if batch.input.is_empty() { &batch.target } else { &batch.input };
-        chain.run(input, &batch.shape, &mut output).map_err(StageError::Model)?;
         let len = (batch.target.len() / batch.records.max(1)).max(1);
-        for (target, output) in batch.target.chunks(len).zip(output.chunks(len)) {
-            errors.push(outcome.declared.loss.error(target, output));
+        let mut failures = chain.run_rows(input, &batch.shape, len, &mut output).into_iter().peekable();
+        for (row, (target, output)) in batch.target.chunks(len).zip(output.chunks(len)).enumerate() {
+            let error = outcome.declared.loss.error(target, output);
+            let reason = match failures.next_if(|failure| failure.row == row) {
+                Some(failure) => Some(failure.reason),
+                None => (!error.is_finite()).then(|| "the reconstruction error is not finite".to_owned()),
+            };
+            if let Some(reason) = reason {
+                failed.records += 1;
+                failed.reason.get_or_insert(reason);
+                continue;
+            }
+            errors.push(error);
             features.iter_mut().for_each(|features| features.push(target, output));
         }
     }
+    if let (true, Some(reason)) = (errors.is_empty(), &failed.reason) {
+        return Err(TrainError::Stage(StageError::Model(format!("the model fails on every record: {reason}"))));
+    }
     let features = features.and_then(|features| features.stats());
-    Ok(ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats }))
+    let stats = ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats });
+    Ok((stats, failed))
 }
 
 /// Seven digits: as many as float32 has.

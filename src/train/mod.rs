@@ -30,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 
 pub use curve::Point;
+pub use folder::Failed;
 pub use run::train;
 pub use spec::TrainingFile;
 
@@ -99,6 +100,8 @@ pub enum Event<'a> {
     Epoch(Point, bool),
     /// The model is written and measured.
     Finishing,
+    /// The model is measured on the validation part, but for the records on which it failed.
+    Measured(&'a Failed),
 }
 
 /// What is trained, and from where on.

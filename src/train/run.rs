@@ -81,7 +81,8 @@ pub fn train(
             preparation: Arc::clone(&run.preparation),
         },
     };
-    let model = folder::write(out, &outcome)?;
+    let (model, failed) = folder::write(out, &outcome)?;
+    watch(Event::Measured(&failed));
     // Where parts of images were trained on, whole ones are measured.
     let records = if file.training.zoom.is_some() { "measured" } else { "data" };
     let prepared = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;

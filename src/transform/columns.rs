@@ -93,6 +93,19 @@ impl Refused {
         self.reasons.entry(row).or_insert(refusal);
     }
 
+    /// Whether the model works. One that fails on every row may be broken, or the rows may all be bad: [`super::Isolated`]
+    /// tells these apart.
+    ///
+    /// # Errors
+    /// The first failure, where the model failed on every row of a batch of `rows`.
+    pub(super) fn check_model(&self, rows: usize) -> Result<(), StageError> {
+        let failed = self.reasons.values().filter(|(code, _)| *code == RejectCode::Model);
+        match self.reasons.values().next() {
+            Some((_, reason)) if failed.count() == rows => Err(StageError::Model(reason.clone())),
+            _ => Ok(()),
+        }
+    }
+
     /// The batch without the refused rows, which are reported in order.
     pub(super) fn leave_out(self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
         if self.reasons.is_empty() {

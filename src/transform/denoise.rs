@@ -233,6 +233,7 @@ impl Transform for Worker {
             (Way::Tiles { format, cut }, _) => self.run_tiles(&batch, format, *cut, &mut refused)?,
             (Way::Records, shape) => self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?,
         };
+        refused.check_model(batch.records.num_rows())?;
         let mut columns = batch.records.columns().to_vec();
         columns.splice(plan.place..columns.len().min(plan.place + 1), [column]);
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;

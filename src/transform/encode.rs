@@ -201,6 +201,7 @@ impl Transform for Worker {
             .ok_or_else(|| StageError::Other("the column holds no tensors, against the plan".to_owned()))?;
         let mut refused = Refused::default();
         let Results { codes, errors, reconstructions } = self.run(records, batch.records.num_rows(), &mut refused);
+        refused.check_model(batch.records.num_rows())?;
         let mut added = vec![fixed_column(plan.code, codes)?];
         if plan.reconstruct != Reconstruct::No {
             added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);

@@ -182,7 +182,7 @@ enum Failure {
 
 impl Failure {
     fn is_of_environment(&self) -> bool {
-        matches!(self, Self::Error(error) if is_of_environment(error))
+        matches!(self, Self::Error(error) if error.is_of_environment())
     }
 }
 
@@ -195,12 +195,10 @@ impl From<Failure> for StageError {
     }
 }
 
-/// Whether an error tells nothing of records: a full disk, a lack of memory.
-pub fn is_of_environment(error: &StageError) -> bool {
-    matches!(error, StageError::Io { .. } | StageError::OutputClosed)
-}
-
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no message").chars().take(MESSAGE_CHARS).collect()
 }
+
+#[cfg(test)]
+mod tests;

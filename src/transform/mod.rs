@@ -21,7 +21,7 @@ mod zeros;
 
 pub use encode::RECONSTRUCTION_ERROR;
 pub use filter::Config as Comparison;
-pub use isolate::{Isolated, is_of_environment};
+pub use isolate::Isolated;
 pub use look::Look;
 
 use arrow::datatypes::SchemaRef;

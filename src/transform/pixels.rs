@@ -313,7 +313,7 @@ struct Tensors {
 impl Tensors {
     fn reserve(&mut self, more: usize) -> Result<(), StageError> {
         self.values.try_reserve(more).map_err(|_| {
-            StageError::Other(format!(
+            StageError::Memory(format!(
                 "no memory for a batch of {more} values more; make `batch` at the source smaller"
             ))
         })

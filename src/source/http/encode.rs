@@ -17,6 +17,7 @@ use crate::source::gather::Rules;
 use crate::source::http::columns::{ARROW_STREAM, Refused};
 use crate::source::http::fates::Rejected;
 use crate::source::http::pump::{Shape, feature_batches};
+use crate::source::record_files::guarded;
 use crate::tensor::TensorShape;
 
 /// Requests that wait to be put together.
@@ -90,9 +91,16 @@ impl Encoder {
 
 /// Sends what was put together on its way; each request hears of its own in the background.
 async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks: &mpsc::Sender<Ask>) {
-    let batches = match batches(shape, split, &group) {
+    let batches = match guarded(|| batches(shape, split, &group)) {
         Ok(batches) => batches,
-        Err(reason) => {
+        // The records of one request must not fail the others.
+        Err(_) if group.len() > 1 => {
+            for wish in group {
+                Box::pin(encode_group(shape, split, vec![wish], asks)).await;
+            }
+            return;
+        }
+        Err((_, reason)) => {
             // Who asked may have gone; here and below.
             let failed = Unanswered::Failed(reason);
             group.into_iter().for_each(|wish| drop(wish.reply.send(Err(failed.clone()))));
