@@ -251,6 +251,19 @@ mod tests {
         }
 
         #[test]
+        fn an_intersection_holds_what_both_sets_hold(
+            sets in [prop::collection::vec((0_u64..60, 0_u64..12), 0..12), prop::collection::vec((0_u64..60, 0_u64..12), 0..12)],
+        ) {
+            let [one, two] = sets.map(|pairs| Intervals::from(pairs.into_iter().map(|(from, len)| (from, from + len)).collect::<Vec<_>>()));
+            let both = one.intersection(&two);
+            for row in 0..80 {
+                let is_in = |set: &Intervals| set.covers(&(row..row + 1));
+                prop_assert_eq!(is_in(&both), is_in(&one) && is_in(&two));
+            }
+            prop_assert!(both.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
+
+        #[test]
         fn pending_parts_are_wholly_old_or_wholly_new_and_miss_nothing(
             sinks in prop::collection::vec(prop::collection::vec((0_u64..40, 0_u64..12), 0..5), 0..3),
             rows in (0_u64..30, 1_u64..20),

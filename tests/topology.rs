@@ -10,6 +10,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::UInt64Type;
 use common::{Map, Memo, Numbers, plan, sink, source, stage, transform};
 use latentflow::batch::{Provenance, RejectCode, Split};
+use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, Role};
 use latentflow::source::BatchSize;
@@ -99,11 +100,58 @@ fn a_panic_costs_the_record_that_caused_it_and_no_other() {
 }
 
 #[test]
-fn a_failing_stage_ends_the_run_and_what_came_before_is_committed() {
+fn an_error_costs_the_record_that_caused_it_and_no_other() {
     let memo = Memo::new();
     let fails = Map::new(|batch, _| {
-        if batch.provenance.row(0).unwrap().1 == 40 {
-            return Err(latentflow::error::StageError::Other("no more".to_owned()));
+        let rows = batch.records.column(1).as_primitive::<UInt64Type>();
+        match rows.values().iter().find(|&&row| row == 0 || row == 40) {
+            Some(row) => Err(StageError::Other(format!("{row} has no place"))),
+            None => Ok(batch),
+        }
+    });
+    let positive = keep(|row| row > 0);
+    let stages = vec![
+        source("a", 64, 16),
+        transform("p", vec![0], positive),
+        transform("t", vec![1], fails),
+        sink("s", vec![2], &memo),
+    ];
+    let topology =
+        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let stats = topology.stats();
+    let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
+    assert!(matches!(outcome, Outcome::Finished));
+    assert_eq!(memo.rows(), (1..64).filter(|&row| row != 40).collect::<Vec<_>>());
+    assert_eq!(memo.committed().len(), 64);
+    assert_eq!(stats.stages[2].codes().into_iter().collect::<Vec<_>>(), [(RejectCode::Internal, 1)]);
+}
+
+#[test]
+fn a_full_disk_under_a_stage_is_no_record_s_fault() {
+    let memo = Memo::new();
+    let full = Map::new(|batch, _| match batch.provenance.row(0).unwrap().1 {
+        40 => Err(StageError::io("scratch")(std::io::ErrorKind::StorageFull.into())),
+        _ => Ok(batch),
+    });
+    let stages = vec![source("a", 1000, 10), transform("t", vec![0], full), sink("s", vec![1], &memo)];
+    let Outcome::Failed { stage, error } = run(plan(stages, 3)) else { panic!("it must fail") };
+    assert_eq!(&*stage, "t");
+    assert!(error.to_string().starts_with("scratch: "), "{error}");
+    assert_eq!(memo.rows(), (0..40).collect::<Vec<_>>(), "a prefix without a gap");
+}
+
+#[test]
+fn a_broken_stage_ends_the_run_and_what_came_before_is_committed() {
+    let memo = Memo::new();
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Batches before it may be on their way in another worker.
+    let fails = Map::new(move |batch, _| {
+        let first = batch.provenance.row(0).unwrap().1;
+        if first == 40 {
+            broken.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        if first == 40 || batch.records.num_rows() == 1 && broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StageError::Other("no more".to_owned()));
         }
         Ok(batch)
     });

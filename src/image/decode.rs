@@ -45,7 +45,8 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
         let Decoded { samples, size, orientation } = decoded;
         if size != (header.width, header.height) {
             let (met, expected) = (size, (header.width, header.height));
-            let reason = format!("its frame has {} x {} pixels, its header {} x {}", met.0, met.1, expected.0, expected.1);
+            let reason =
+                format!("its frame has {} x {} pixels, its header {} x {}", met.0, met.1, expected.0, expected.1);
             return Err(ImageError::malformed(header.format, reason));
         }
         Ok(orient(samples.into_pixels(&header, channels)?, orientation))

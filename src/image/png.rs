@@ -129,7 +129,11 @@ mod tests {
                 let expected = decode(&sound, channels, 100);
                 assert!(expected.is_ok());
                 // A second palette is an error of its own.
-                let late = if color == ColorType::Indexed { &with_chunk(&sound, b"IEND", b"tRNS", transparent) } else { &late };
+                let late = if color == ColorType::Indexed {
+                    &with_chunk(&sound, b"IEND", b"tRNS", transparent)
+                } else {
+                    &late
+                };
                 assert_eq!(decode(late, channels, 100), expected, "{color:?} {depth:?}");
             }
         }

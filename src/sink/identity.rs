@@ -307,4 +307,26 @@ mod tests {
         let never = StageIdentity { digest: "never".into(), ..StageIdentity::default() };
         assert_eq!(history.coverage_of("never", &never).len(), 0);
     }
+
+    #[test]
+    fn rejects_of_a_sink_are_known_by_its_kind_and_options() {
+        let sink = |digest: &str, options: Value| {
+            let options = options.as_object().unwrap().clone();
+            StageIdentity { kind: "images".into(), digest: digest.into(), options }
+        };
+        let jpegs = sink("a", json!({"format": "jpeg"}));
+        // Rows 0..10 by a program whose sinks refused nothing, 10..20 by one whose do.
+        let before = identity("1", &[]);
+        let now = Identity { sinks: BTreeMap::from([("out".into(), jpegs.clone())]), ..identity("2", &[]) };
+        let history = history(&[&before, &now]);
+        let mut held = Coverage::default();
+        held.insert(&Provenance::rows(Split::new("s"), 5..30));
+        let covered = |sink: &StageIdentity, held: &Coverage| {
+            let covered = history.coverage_of_sink(sink, held);
+            covered.splits().get("s").map(|rows| rows.ranges().to_vec()).unwrap_or_default()
+        };
+        assert_eq!(covered(&jpegs, &held), vec![5..20]);
+        assert_eq!(covered(&sink("other models", json!({"format": "jpeg"})), &Coverage::default()), vec![10..20]);
+        assert_eq!(covered(&sink("a", json!({"format": "webp"})), &Coverage::default()), vec![]);
+    }
 }

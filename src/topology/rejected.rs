@@ -76,7 +76,8 @@ impl Refused {
     pub(super) fn batch(&mut self) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
-        let originals: Vec<_> = self.list.iter().map(|(stage, reject)| original_or_none(batch, stage, reject)).collect();
+        let originals: Vec<_> =
+            self.list.iter().map(|(stage, reject)| original_or_none(batch, stage, reject)).collect();
         let entries = self.list.iter().zip(&originals);
         let mut entries: Vec<_> =
             entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();

@@ -103,12 +103,7 @@ impl Isolated {
     }
 
     /// Applies the transform to the halves of a batch on which it failed; `None` where no record is left.
-    fn narrow(
-        &mut self,
-        batch: &Batch,
-        failure: Failure,
-        rejects: &mut Rejects,
-    ) -> Result<Option<Batch>, StageError> {
+    fn narrow(&mut self, batch: &Batch, failure: Failure, rejects: &mut Rejects) -> Result<Option<Batch>, StageError> {
         if failure.is_of_environment() {
             return Err(failure.into());
         }

@@ -6,6 +6,7 @@
 mod common;
 mod client;
 mod compact;
+mod failing;
 mod http;
 mod page;
 mod process;

@@ -53,7 +53,14 @@ fn identity() -> Identity {
     let models = BTreeMap::from([("photo".to_owned(), "5eed".to_owned())]);
     let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
     let stages = BTreeMap::from([("px".into(), StageIdentity { kind: "pixels".into(), digest: "s1".into(), options })]);
-    Identity { pipeline: "photos".into(), stage: "out".into(), digest: "d1".into(), models, stages, ..Identity::default() }
+    Identity {
+        pipeline: "photos".into(),
+        stage: "out".into(),
+        digest: "d1".into(),
+        models,
+        sinks: stages.clone(),
+        stages,
+    }
 }
 
 fn sink_with(path: &Path, change: impl FnOnce(&mut Config)) -> Box<dyn Sink> {
