@@ -349,7 +349,10 @@ impl Opened<'_> {
             columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
         let mut images = Images::default();
         let columns = match &self.parquet.image {
-            Some(image) => image.take(columns, &self.file.name, &mut images)?,
+            Some(image) => match guarded(|| image.take(columns, &self.file.name, &mut images)) {
+                Ok(columns) => columns,
+                Err((code, what)) => return output.refuse(first..first + batch.num_rows() as u64, code, what),
+            },
             None => columns,
         };
         let weigh = |rows: Range<usize>| weight(batch, rows.clone()) + images.decoded_beyond_stored(rows);

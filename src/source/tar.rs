@@ -17,6 +17,7 @@ use crate::error::{Fault, StageError};
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::images::EXTENSIONS;
 use crate::source::listing::{FileSet, ListedFile, Listing, ReadFailure, Refusal, encode_name, has_extension};
+use crate::source::record_files::guarded;
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::{Input, Location};
 
@@ -139,8 +140,13 @@ impl Reader {
         let mut row = 0;
         loop {
             budget.allow(HEADER_BYTES);
-            let Some(entry) = entries.next() else { return stretch.close() };
-            let member = match image_of(entry, *size) {
+            let next = guarded(|| entries.next().map(|entry| image_of(entry, *size)).transpose());
+            let found = match next {
+                Ok(None) => return stretch.close(),
+                Ok(Some(found)) => Ok(found),
+                Err((_, reason)) => Err(reason),
+            };
+            let member = match found {
                 Ok(None) => continue,
                 Ok(Some(_)) if done => None,
                 Ok(Some(mut entry)) => Some(self.member(name, row, &mut entry, &budget)),

@@ -240,12 +240,11 @@ impl<'a> Worker<'a> {
         // A node that is a transform has been built, or this worker would not run.
         let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
         let sights = &self.stats.sights;
+        let is_looked_at = sights.wants_image(at);
         let output = transform.apply(&batch, &mut rejects)?;
         debug_assert_eq!(output.records.schema(), transform.schema(), "a transform left its plan");
         self.stats.batch(at, input, Some(&output.records), started.elapsed());
-        if sights.wants_image(at)
-            && let Some(look) = transform.look(&batch, &output)?
-        {
+        if is_looked_at && let Some(look) = transform.look(&batch, &output)? {
             sights.image(at, &self.stats.stages[at].name, source_of(&batch, look.ordinal), &look.images);
         }
         self.refuse(at, rejects.into_vec(), refused);
