@@ -71,6 +71,8 @@ pub(super) fn recall(stage: &str, state: &Location, listing: &mut Listing) -> Re
 fn compare(file: ListedFile, listing: &mut Listing) -> Row {
     match listing.files.remove(&file.name) {
         Some(found) if found.is_same(&file) => Row { file: found, gone: false },
+        // Nothing says that it is gone; an attempt to read it says more.
+        None if listing.is_unseen(&file) => Row { file, gone: false },
         other => {
             listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
             Row { file, gone: true }
