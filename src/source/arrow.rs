@@ -254,6 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_other_columns_is_one_reject_for_its_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let other: ArrayRef = Arc::new(Int32Array::from_iter_values(0..7));
+        let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
+        write_file(&folder.path().join("a.arrow"), None);
+        let mut writer = FileWriter::try_new(File::create(folder.path().join("b.arrow")).unwrap(), &other.schema());
+        writer.as_mut().unwrap().write(&other).unwrap();
+        writer.unwrap().finish().unwrap();
+        write_file(&folder.path().join("c.arrow"), None);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (70, vec![(0, "mismatch", None)]));
+        let rejected = batches.iter().find(|batch| !batch.rejects.is_empty()).unwrap();
+        assert_eq!(rejected.batch.provenance.len(), 7);
+    }
+
+    #[test]
     fn a_later_run_sends_the_batches_that_are_not_done() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.arrows"), stream()).unwrap();

@@ -358,6 +358,26 @@ mod tests {
     }
 
     #[test]
+    fn files_and_labels_that_do_not_fit_are_rejects() {
+        let wide = idx(8, &[4, 5, 5], &[0; 100]);
+        let vectors = idx(0x0b, &[2, 3], &[0; 12]);
+        let files = folder(&[("a.idx", &images(3)), ("b.idx", &vectors), ("c.idx", &wide), ("d.idx", &images(2))]);
+        let batches = read::<Config>(json!({ "path": files.path() }), 10);
+        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (9, vec![(0, "mismatch", None)]));
+        assert_eq!(batches[1].batch.provenance.len(), 2);
+        assert_eq!((batches[0].pixels, batches[2].pixels), (18, 100));
+
+        let files = folder(&[("i", &images(3)), ("l", &idx(8, &[3], &[1; 3]))]);
+        let options = json!({ "path": files.path().join("i"), "labels": files.path().join("l") });
+        let source = plan::<Config>(options, 10).unwrap();
+        std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
+        let batches = drain(source, &Progress::default()).unwrap();
+        assert_eq!((rejects(&batches), batches[0].batch.provenance.len()), (vec![(0, "mismatch", None)], 3));
+        let reason = &batches[0].rejects[0].reason;
+        assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
+    }
+
+    #[test]
     fn what_is_behind_the_last_record_is_a_reject() {
         let folder = folder(&[("a", &[images(3), vec![0]].concat())]);
         let batches = read::<Config>(json!({ "path": folder.path().join("a") }), 10);

@@ -189,6 +189,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_an_unreadable_folder_is_not_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Location::from(folder.path().join("state").as_path());
+        fs::create_dir(folder.path().join("s")).unwrap();
+        fs::write(folder.path().join("s/a.jpg"), "a").unwrap();
+        fs::write(folder.path().join("b.jpg"), "b").unwrap();
+        let set = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
+        let mut listing = set.list().unwrap();
+        place("in", Some(&state), &mut listing).unwrap();
+        // As a listing is that could read neither folder nor file.
+        let mut listing = set.list().unwrap();
+        listing.files.clear();
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        let journals = place("in", Some(&state), &mut listing).unwrap();
+        let gone: Vec<bool> = journals[0].rows.iter().map(|row| row.gone).collect();
+        assert_eq!(gone, [true, false]);
+    }
+
+    #[test]
     fn without_state_there_is_one_listing_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.jpg"), "a").unwrap();

@@ -348,7 +348,7 @@ impl Listing {
     }
 
     /// Leaves out a path that cannot be looked at.
-    fn overlook(&mut self, path: &Path, error: io::Error) {
+    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
         match Unavailable::from_error(path.to_path_buf(), ErrorClass::of(&error), error) {
             Ok(unavailable) => drop(self.unseen.insert(path.to_path_buf(), unavailable)),
             Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
@@ -596,6 +596,18 @@ mod tests {
         set.follow_links = true;
         let found = names(&set);
         assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_looked_at_hides_its_files() {
+        let folder = folder(&["a.jpg", "s/b.jpg"]);
+        let mut listing = set(folder.path(), "").list().unwrap();
+        let files = std::mem::take(&mut listing.files);
+        listing.overlook(&folder.path().join("s"), io::Error::from(io::ErrorKind::NotFound));
+        assert!(!listing.is_unseen(&files["s/b.jpg"]), "nothing is there");
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        assert!(listing.is_unseen(&files["s/b.jpg"]) && !listing.is_unseen(&files["a.jpg"]));
+        assert!(listing.identities().unwrap_err().to_string().contains("denied"));
     }
 
     #[cfg(target_os = "linux")]

@@ -110,7 +110,7 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
     for file in files {
         match open(file, root) {
             Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason }, _)) => {
-                drop(compressed.get_or_insert(reason));
+                compressed.get_or_insert(reason);
             }
             _ => return Ok(()),
         }
@@ -466,6 +466,27 @@ mod tests {
         let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
         assert_eq!(rows(&second), rows(&first[1..]));
         assert_eq!(second[0].batch.records, first[1].batch.records);
+    }
+
+    #[test]
+    fn compressed_shards_among_others_are_rejects() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("0.tar", b"\x1f\x8b\x08".to_vec()), ("2.tar", b"BZh91AY&SY".to_vec())] {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        for name in ["1.tar", "3.tar"] {
+            fs::write(folder.path().join(name), shard(&[("a.jpg", PIXEL)])).unwrap();
+        }
+        let batches = read(folder.path(), 100, &Progress::default());
+        let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+        let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
+        assert_eq!(codes, [RejectCode::Unsupported; 2]);
+        assert!(rejects[1].reason.starts_with("2.tar: is compressed") && rejects[1].reason.contains("bunzip2 2.tar"));
+        assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>(), 2);
+        let mut done = Coverage::default();
+        batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
+        let again = read(folder.path(), 100, &Progress { sinks: Arc::new(vec![done]), state: None });
+        assert!(again.is_empty(), "they are rejected once");
     }
 
     #[test]

@@ -448,6 +448,44 @@ mod tests {
         check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
     }
 
+    /// Gives its bytes, then an error, then an end.
+    struct Failing<'a>(&'a [u8], Option<io::Error>);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(into) {
+                Ok(0) => self.1.take().map_or(Ok(0), Err),
+                read => read,
+            }
+        }
+    }
+
+    #[test]
+    fn records_before_an_error_come_before_it() {
+        struct Lines(SchemaRef);
+        impl TextFormat for Lines {
+            fn check(&self, record: &[u8]) -> Verdict {
+                Verdict::Parse(record.len() as u64)
+            }
+            fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
+                Err("is not needed".to_owned())
+            }
+            fn schema(&self) -> &SchemaRef {
+                &self.0
+            }
+        }
+        let lines = Lines(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
+        let blocks = || {
+            let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
+            Blocks::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
+        };
+        let mut failing = blocks();
+        let block = failing.next(&lines).unwrap().unwrap();
+        assert_eq!(block.texts().map(|(_, text)| text.to_vec()).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(failing.next(&lines).err().unwrap().to_string(), "away");
+        assert_eq!(blocks().sample(&lines).err().unwrap().to_string(), "away");
+    }
+
     #[test]
     fn a_byte_order_mark_is_no_text() {
         let framer = Framer::new("\u{feff}a".as_bytes(), None, 20).unwrap();
