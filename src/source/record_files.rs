@@ -1,5 +1,6 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -7,17 +8,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split};
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
-use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
-use crate::source::files::{self, InputFile};
+use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::source::files::{self, InputFile, unusable};
 use crate::source::listing::{ReadFailure, Refusal};
+use crate::source::missing_values::reject_missing;
 use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
-use crate::store::{self, Input};
+use crate::store::{self, Ahead, Input};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
@@ -56,9 +58,18 @@ pub(super) struct RecordFiles<F> {
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
-    fn files(&self) -> Result<Vec<InputFile>, StageError> {
-        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
-        files.into_iter().map(|file| self.format.listed(file)).collect()
+    fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
+        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS)?;
+        let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
+        Ok((files?, unseen))
+    }
+
+    /// Reads one file. Whatever goes wrong in a reader concerns the file alone.
+    fn read(&self, file: &InputFile, asked: Option<Ahead>, output: &Output<'_>) -> Result<(), Stop> {
+        // Others may remove or replace files while those before them are read.
+        let input = file.open_listed(asked)?;
+        let read = catch_unwind(AssertUnwindSafe(|| self.format.read(file, input, output)));
+        read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
 }
 
@@ -72,19 +83,24 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let files = self.files()?;
+        let (files, unseen) = self.files()?;
+        if let Some(unavailable) = unseen.into_iter().next() {
+            return Err(unavailable.into());
+        }
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let files: Arc<[InputFile]> = self.files()?.into();
+        let (files, unseen) = self.files()?;
+        let mut unread = UnreadInputs::default();
+        unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
+        let files: Arc<[InputFile]> = files.into();
         let source = Arc::new(*self);
         let total = count(&source, &files, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
             let (mut later, mut asked) = (files.iter(), VecDeque::new());
-            let mut unread = UnreadInputs::default();
             for file in files.iter() {
                 while asked.len() < store::TOGETHER
                     && let Some(next) = later.next()
@@ -92,25 +108,15 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
                     asked.push_back(next.ask()?);
                 }
                 let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
-                // Others may remove or replace files while those before them are read.
-                let read = match file.open_listed(asked.pop_front().flatten()) {
-                    Ok(input) => source.format.read(file, input, &output),
-                    Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
-                    Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
-                };
-                let read = match read {
-                    Err(Stop::Refused(refusal)) => output.reject_file(refusal),
+                let read = match source.read(file, asked.pop_front().flatten(), &output) {
+                    Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
                     read => read,
                 };
                 match read {
                     Ok(()) => {}
-                    Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
-                        tracing::warn!(%unavailable, "an input is left for the next run");
-                        unread.add(&unavailable);
-                    }
-                    Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
+                    Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
                     Err(Stop::Closed) => return Ok(()),
-                    Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
+                    Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
                     Err(Stop::Failed(error)) => return Err(error),
                 }
             }
@@ -135,6 +141,9 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
+            if progress.done(unusable(&file.split).name(), &(0..1)) {
+                return Some(0);
+            }
             let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
@@ -150,8 +159,8 @@ pub(super) enum Stop {
     Closed,
     /// The file cannot be read now. What was not handed over is left undone.
     Unavailable(Unavailable),
-    /// The file cannot be used, and none of its rows has been handed over.
-    Refused(Refusal),
+    /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
+    Refused(Refusal, u64),
     /// The run cannot go on.
     Failed(StageError),
 }
@@ -159,6 +168,15 @@ pub(super) enum Stop {
 impl From<Unavailable> for Stop {
     fn from(unavailable: Unavailable) -> Self {
         Self::Unavailable(unavailable)
+    }
+}
+
+impl From<ReadFailure> for Stop {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Rejected(refusal) => Self::Refused(refusal, 1),
+            ReadFailure::Unavailable(unavailable) => unavailable.into(),
+        }
     }
 }
 
@@ -227,27 +245,28 @@ impl Output<'_> {
 
     /// Hands over what became of these rows.
     pub(super) fn send(&self, rows: Range<u64>, mut records: Records) -> Result<(), Stop> {
+        let added = self.schema.fields().len() - records.columns.len();
+        reject_missing(&self.schema.fields()[added..], &mut records)?;
         let start = rows.start;
         let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
         let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
-        let is_ours = self.schema.fields().len() > records.columns.len() && self.schema.field(0).name() == SOURCE;
+        let is_ours = added > 0 && self.schema.field(0).name() == SOURCE;
         if let Some(sources) = records.sources.take().filter(|_| is_ours) {
             batch = with_first(&batch, sources)?;
         }
         self.push(rows, batch, records)
     }
 
-    /// Hands over that the file cannot be used. The reject belongs to a split of its own: if the same file is usable later, all of
-    /// its rows are new.
-    fn reject_file(&self, Refusal { code, reason }: Refusal) -> Result<(), Stop> {
-        let split = Split::new(format!("{}/unusable", self.file.split.name()));
+    /// Hands over that the file, which holds `records`, cannot be used.
+    fn reject_file(&self, Refusal { code, reason }: Refusal, records: u64) -> Result<(), Stop> {
+        let (split, rows) = (unusable(&self.file.split), 0..records.max(1));
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
         let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
+        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, rows).into() };
         if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
     }
 
@@ -307,12 +326,15 @@ fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, Arrow
 pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
-        Err(panic) => {
-            let message = panic.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err((RejectCode::Panicked, format!("the reader panicked: {}", shorten(message))))
-        }
+        Err(panic) => Err((RejectCode::Panicked, panicked(&*panic))),
     }
+}
+
+/// What a panic of a reader said.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    format!("the reader panicked: {}", shorten(message))
 }
 
 /// Reasons quote values, which may be as long as records may be.
@@ -326,13 +348,29 @@ pub(super) fn shorten(message: &str) -> String {
     }
 }
 
-/// A file of the input that lacks a column of the first one, or has it with another type.
-pub(super) fn differs(file: &str, field: &Field, met: Option<&DataType>) -> StageError {
+/// That a file lacks a planned column, or has it with another type.
+pub(super) fn differs(field: &Field, met: Option<&DataType>) -> String {
     let (name, expected) = (field.name(), field.data_type());
-    StageError::Other(match met {
-        Some(met) => format!("{file}: column `{name}` is {met}; expected {expected}, as in the first file"),
-        None => format!("{file}: there is no column `{name}` ({expected}), which the first file has"),
-    })
+    let what = match met {
+        Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
+        None => format!("there is no column `{name}` ({expected}), which the first file has"),
+    };
+    format!("{what}; mend the file, or read files of its kind by a source of their own")
+}
+
+/// Where the planned columns stand among those of a file.
+///
+/// # Errors
+/// Which of them is not there, or has another type, in a sentence.
+pub(super) fn places<'a>(
+    planned: impl IntoIterator<Item = &'a FieldRef>,
+    schema: &Schema,
+) -> Result<Vec<usize>, String> {
+    let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
+        Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
+        other => Err(differs(planned, other.map(|(_, field)| field.data_type()))),
+    };
+    planned.into_iter().map(place).collect()
 }
 
 /// What is wrong with the columns that a file is to give, if anything.
