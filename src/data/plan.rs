@@ -169,7 +169,7 @@ fn plan_source(written: &Value, root: Option<&Path>, context: &Context) -> Resul
         below(root, &mut options);
     }
     match (kind.plan)("data", Value::Object(options), batch.unwrap_or_default(), context) {
-        Ok(source) if faults.is_empty() => Ok(source),
+        Ok(planned) if faults.is_empty() => Ok(planned.stage),
         Ok(_) => Err(faults),
         Err(found) => {
             faults.extend(found);
@@ -344,6 +344,7 @@ impl Sketch<'_> {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
         let planned = kind::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
+        let planned = planned.map(|planned| planned.stage);
         let vector = planned.as_ref().ok().and_then(|plan| {
             let schema = plan.schema();
             TensorShape::of(schema.fields().last()?)?.len()
