@@ -114,3 +114,103 @@ fn same_stages(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::coverage::Coverage;
+    use crate::sink::RULES;
+
+    /// A plan's stage: `size` has the default 1, and is a number whatever it is written as.
+    struct Sized {
+        inputs: Vec<String>,
+    }
+
+    fn understood(noted: &Map<String, Value>) -> Map<String, Value> {
+        let size = noted.get("size").cloned().unwrap_or(json!(1));
+        let size = size.as_str().map_or(size.clone(), |text| json!(text.parse::<u32>().unwrap()));
+        noted.clone().into_iter().chain([("size".to_owned(), size)]).collect()
+    }
+
+    fn digest(version: u32, options: &Map<String, Value>, inputs: &[&str]) -> String {
+        format!("{version} {} {}", Value::Object(options.clone()), inputs.join(" "))
+    }
+
+    impl Reading for Sized {
+        fn inputs(&self) -> &[String] {
+            &self.inputs
+        }
+
+        fn former(&self) -> &str {
+            "as written"
+        }
+
+        fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
+            Some(understood(&noted.options))
+        }
+
+        fn are_same(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+            one == other
+        }
+
+        fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
+            Some(digest(version, options, inputs))
+        }
+    }
+
+    /// The writer of a pipeline of `in` and `out`, each with its options.
+    fn writer(version: u32, options: [Value; 2], reads: bool) -> Identity {
+        let options = options.map(|options| options.as_object().unwrap().clone());
+        let options = if reads { options.map(|options| understood(&options)) } else { options };
+        let first = digest(version, &options[0], &[]);
+        let last = digest(version, &options[1], &[&first]);
+        let inputs = [vec![], vec!["in".to_owned()]];
+        let stages = ["in", "out"].into_iter().zip(options).zip(inputs).zip([first, last.clone()]);
+        let stages = stages.map(|(((name, options), inputs), digest)| {
+            let reader = Reader(reads.then(|| Arc::new(Sized { inputs }) as Arc<dyn Reading>));
+            (name.to_owned(), StageIdentity { digest, options, version, reader, ..StageIdentity::default() })
+        });
+        Identity { stage: "out".into(), digest: last, stages: stages.collect(), ..Identity::default() }
+    }
+
+    fn is_recognised(found: &Identity) -> bool {
+        let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let mut history = History::default();
+        history.add(found, &Coverage::default());
+        history.recognise(&mut mine);
+        mine.is_same(found)
+    }
+
+    #[test]
+    fn a_writer_of_the_same_meaning_is_the_same() {
+        let spelled = [json!({ "path": "x", "size": "1" }), json!({ "size": "3" })];
+        assert!(is_recognised(&writer(0, spelled.clone(), false)));
+        assert!(is_recognised(&writer(RULES, spelled, false)));
+        // An option that came later has its default in what was noted before.
+        assert!(is_recognised(&writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
+    }
+
+    #[test]
+    fn a_writer_of_another_meaning_is_another() {
+        assert!(!is_recognised(&writer(RULES, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
+        assert!(!is_recognised(&writer(0, [json!({ "path": "x" }), json!({ "size": "4" })], false)));
+        // A digest that does not follow from what was noted is of another model, or another graph.
+        let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": "3" })], false);
+        found.stages.get_mut("in").unwrap().digest = "other".into();
+        assert!(!is_recognised(&found));
+    }
+
+    #[test]
+    fn a_former_digest_is_noted_under_another_name_too() {
+        let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": 3 })], false);
+        let mut last = found.stages.remove("out").unwrap();
+        last.digest = "as written".into();
+        found.digest.clone_from(&last.digest);
+        found.stages.insert("renamed".into(), last);
+        assert!(is_recognised(&found));
+    }
+}

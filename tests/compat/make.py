@@ -1,6 +1,6 @@
 """Makes the folders of one version: inputs, pipelines, and what a program makes of them, stopped half way.
 
-Usage: make.py PROGRAM FOLDER. Needs `pip install numpy pyarrow`. PROGRAM is a debug build, since only debug builds end where
+Usage: make.py PROGRAM FOLDER [PART...]. Needs `pip install numpy pyarrow`. PROGRAM is a debug build, since only debug builds end where
 `LATENTFLOW_CRASH_AT` says. FOLDER must not exist: what was made once is never made again (see README.md).
 """
 
@@ -423,6 +423,8 @@ reconstruct = true
 
 if __name__ == "__main__":
     assert not ROOT.exists(), "what was made once is never made again"
-    for make in [sources, images, folded, changed, replay, crashed, requests, watched, trained, models]:
-        make()
-        print(make.__name__)
+    parts = [sources, images, folded, changed, replay, crashed, requests, watched, trained, models]
+    for make in parts:
+        if make.__name__ in sys.argv[3:] or not sys.argv[3:]:
+            make()
+            print(make.__name__)
