@@ -77,6 +77,7 @@ impl Footer {
             models: json(MODELS, &text(MODELS)?, &damaged)?,
             stages: json(STAGES, &text(STAGES)?, &damaged)?,
             sinks: find(SINKS).map(|sinks| json(SINKS, sinks, &damaged)).transpose()?.unwrap_or_default(),
+            ..Identity::default()
         };
         let coverage = json(PROVENANCE, provenance, &damaged)?;
         Ok(Some(Self { identity, version: text(VERSION)?, coverage }))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ::tar::{Archive, Entry};
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
 use crate::context::Context;
@@ -35,15 +35,16 @@ const HEADER_BYTES: u64 = 1 << 20;
 const KEY: &str = "key";
 
 /// Options of the source `tar`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, false, &["tar"]).map_err(|fault| vec![fault])?;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path.clone(), false, &["tar"]).map_err(|fault| vec![fault])?;
         Ok(Box::new(Tar { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, Some(KEY)) }))
     }
 }
@@ -337,7 +338,7 @@ mod tests {
         let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "tar", "source").unwrap().plan;
         let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
     fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {

@@ -52,7 +52,10 @@ fn dropped(rows: Range<u16>) -> Batch {
 fn identity() -> Identity {
     let models = BTreeMap::from([("photo".to_owned(), "5eed".to_owned())]);
     let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
-    let stages = BTreeMap::from([("px".into(), StageIdentity { kind: "pixels".into(), digest: "s1".into(), options })]);
+    let stages = BTreeMap::from([(
+        "px".into(),
+        StageIdentity { kind: "pixels".into(), digest: "s1".into(), options, ..StageIdentity::default() },
+    )]);
     Identity {
         pipeline: "photos".into(),
         stage: "out".into(),
@@ -60,6 +63,7 @@ fn identity() -> Identity {
         models,
         sinks: stages.clone(),
         stages,
+        ..Identity::default()
     }
 }
 
