@@ -16,6 +16,9 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
+        for (source, error) in plan.list_inputs() {
+            eprintln!("{source}: the inputs cannot be listed now: {error}");
+        }
         print(&format!("{plan}\n"))?;
         Ok(Exit::Done)
     }

@@ -144,7 +144,7 @@ impl<'a> Filling<'a> {
     /// Writes the records of one batch.
     fn take(&mut self, source: usize, steps: &mut Steps, batch: SourceBatch) -> Result<(), StageError> {
         let SourceBatch { mut batch, rejects, pixels } = batch;
-        rejects.iter().for_each(|reject| self.reject(&reject.reason));
+        rejects.iter().for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         for keep in &mut steps.keep {
             batch = keep.apply(batch, &mut Rejects::default())?;
@@ -196,7 +196,7 @@ impl<'a> Filling<'a> {
                 Ok(image) => self.add(batch, place, known, [image.height, image.width], &image.data)?,
                 Err(reason) => {
                     let (name, row) = known.origins.name(batch, place);
-                    self.reject(&format!("{name}, row {row}: {reason}"));
+                    self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
         }
@@ -235,12 +235,12 @@ impl<'a> Filling<'a> {
         for reject in rejects {
             let place = before.origin.binary_search(&reject.ordinal).unwrap_or(usize::MAX);
             let (name, row) = origins.name(before, place);
-            self.reject(&format!("{name}, row {row}: {}", reject.reason));
+            self.reject(&format!("{name}, row {row}: {}", reject.reason), reject.records);
         }
     }
 
-    fn reject(&mut self, reason: &str) {
-        self.rejects += 1;
+    fn reject(&mut self, reason: &str, records: u64) {
+        self.rejects = self.rejects.saturating_add(records);
         if self.reasons.len() < REASONS {
             self.reasons.push(reason.to_owned());
         }

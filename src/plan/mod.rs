@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
 use crate::context::{Context, Limits};
-use crate::error::Fault;
+use crate::error::{Fault, StageError};
 use crate::kind;
 use crate::machine;
 use crate::metrics::Metrics;
@@ -113,6 +113,16 @@ impl Plan {
     /// Whether it runs until it is told to stop.
     pub fn is_endless(&self) -> bool {
         is_endless(&self.stages)
+    }
+
+    /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those that cannot be listed now.
+    #[must_use]
+    pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
+        let list = |stage: &Stage| match &stage.role {
+            Role::Source(source, _) => Some((Arc::clone(&stage.name), source.inputs().err()?)),
+            Role::Transform(_) | Role::Sink(..) => None,
+        };
+        self.stages.iter().filter_map(list).collect()
     }
 
     /// Per stage, the folder that it writes.

@@ -39,7 +39,7 @@ pub use identity::{History, Identity, Scope, StageIdentity};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE: &str = "_latentflow";
+pub const STATE: &str = crate::source::listing::STATE;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {

@@ -14,7 +14,7 @@ use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
@@ -33,7 +33,13 @@ impl SourceConfig for Config {
             .map_err(|what| vec![Fault::new("path", what)])?;
         let cut = Cut::features(batch);
         let schema = with_origin(&columns);
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema, format: Ipc { columns, cut } }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema,
+            format: Ipc { columns, cut },
+            passed_over: LastPassedOver::default(),
+        }))
     }
 }
 
@@ -66,7 +72,7 @@ impl RecordFormat for Ipc {
             Ok(messages) => messages,
             Err((code, what)) => {
                 file.check_available(&input.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let places = self.places(file, messages.schema())?;
@@ -80,13 +86,13 @@ impl RecordFormat for Ipc {
                 Ok(None) => break,
                 Err((code, what)) => {
                     file.check_available(&input.handle)?;
-                    return output.refuse(row..row + 1, code, format!("the rest is lost: {what}"));
+                    return output.refuse_rest(row, code, &format!("the rest is lost: {what}"));
                 }
             }
         }
         if input.is_file && !input.has_footer {
-            let what = "the rest is lost: the file ends without its footer".to_owned();
-            return output.refuse(row..row + 1, RejectCode::Truncated, what);
+            let what = "the rest is lost: the file ends without its footer";
+            return output.refuse_rest(row, RejectCode::Truncated, what);
         }
         Ok(())
     }

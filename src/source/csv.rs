@@ -18,7 +18,7 @@ use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records of delimited text.
@@ -76,7 +76,13 @@ impl SourceConfig for Config {
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;
         let format = Csv { reader, schema: schema.clone() };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema: with_origin(&schema),
+            format,
+            passed_over: LastPassedOver::default(),
+        }))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::Split;
 use crate::error::{StageError, Unavailable};
 use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure};
+use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
 
@@ -49,6 +50,11 @@ impl InputFile {
         let (found, input) = asked.wait().map_err(failed)?;
         let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
         if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
+    }
+
+    /// Length in bytes, as listed.
+    pub(super) fn size(&self) -> u64 {
+        self.listed.size
     }
 
     fn ahead(&self, object: &Remote) -> io::Result<Ahead> {
@@ -125,7 +131,21 @@ impl InputFile {
 /// # Errors
 /// When there is none, or the folder cannot be read.
 pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
+    list_and_count(stage, path, extensions, &LastPassedOver::default())
+}
+
+/// As [`list`]; what was left out is counted in `passed_over`.
+///
+/// # Errors
+/// As there.
+pub(super) fn list_and_count(
+    stage: &str,
+    path: &str,
+    extensions: &'static [&'static str],
+    passed_over: &LastPassedOver,
+) -> Result<Vec<InputFile>, StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
+    let set = set.reporting_to(passed_over.clone());
     let listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.nothing_found(&listing));

@@ -14,7 +14,7 @@ use crate::error::{Fault, StageError};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
@@ -52,7 +52,13 @@ impl SourceConfig for Config {
         let together = together.map_err(|what| vec![Fault::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let format = Idx { stage: name.to_owned(), labels: self.labels, schema: schema.clone(), together };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema: with_origin(&schema),
+            format,
+            passed_over: LastPassedOver::default(),
+        }))
     }
 }
 
@@ -116,7 +122,7 @@ impl RecordFormat for Idx {
             Ok(header) => header,
             Err((code, what)) => {
                 file.check_available(&records.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         self.check(file, header.field(FEATURES), 0)?;

@@ -28,6 +28,7 @@ mod npz;
 mod parquet;
 mod parquet_pages;
 mod parquet_rows;
+mod passed_over;
 mod present;
 mod record_files;
 pub mod rejects;
@@ -58,6 +59,8 @@ use crate::kind::{Kind, options};
 use crate::store::Location;
 use crate::units::{Bytes, Span};
 
+pub use passed_over::{LastPassedOver, PassedOver};
+
 /// The column that says where a record came from.
 pub const SOURCE: &str = "source";
 /// The column that says which record in there it was, counted from 0.
@@ -82,6 +85,11 @@ pub trait Source: Send {
     /// When the input cannot be found or listed.
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         Ok(None)
+    }
+
+    /// What its last listing left out, where it lists files.
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        None
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after

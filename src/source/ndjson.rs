@@ -20,7 +20,7 @@ use crate::source::files::{self, InputFile};
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
@@ -45,7 +45,13 @@ impl SourceConfig for Config {
         check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
         let cut = Cut::features(batch);
         let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema: with_origin(&schema),
+            format,
+            passed_over: LastPassedOver::default(),
+        }))
     }
 }
 

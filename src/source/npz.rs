@@ -21,7 +21,7 @@ use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_togethe
 use crate::source::files::{self, InputFile};
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
@@ -70,7 +70,13 @@ impl SourceConfig for Config {
         let names = first.iter().map(|array| array.name.clone()).collect();
         let mut format = Npz { arrays: names, schema: schema.clone(), together, most_held, held: 0 };
         format.held = format.largest(&files).map_err(path)?;
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path,
+            schema: with_origin(&schema),
+            format,
+            passed_over: LastPassedOver::default(),
+        }))
     }
 }
 
@@ -118,7 +124,7 @@ impl RecordFormat for Npz {
             Ok(opened) => opened,
             Err((code, what)) => {
                 check()?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         for (planned, found) in self.schema.fields().iter().zip(&found) {

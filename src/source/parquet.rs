@@ -25,7 +25,7 @@ use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, IMAGE, LastPassedOver, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
@@ -72,6 +72,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema,
             format: Parquet { columns, image, cut, held_bytes, lanes },
+            passed_over: LastPassedOver::default(),
         }))
     }
 }
@@ -170,7 +171,7 @@ impl RecordFormat for Parquet {
             Ok(footer) => footer,
             Err((code, what)) => {
                 file.check_available(&input)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let metadata = match guarded(|| arrow_metadata(footer.clone())) {

@@ -16,7 +16,7 @@ use crate::coverage::Progress;
 use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
 use crate::source::files::{self, InputFile};
 use crate::source::listing::{ReadFailure, Refusal};
-use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
+use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
 use crate::store::{self, Input};
 
 /// How the files of some kind are read.
@@ -53,11 +53,13 @@ pub(super) struct RecordFiles<F> {
     pub(super) schema: SchemaRef,
     /// How a file is read.
     pub(super) format: F,
+    /// What its last listing left out.
+    pub(super) passed_over: LastPassedOver,
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
     fn files(&self) -> Result<Vec<InputFile>, StageError> {
-        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
+        let files = files::list_and_count(&self.stage, &self.path, F::EXTENSIONS, &self.passed_over)?;
         files.into_iter().map(|file| self.format.listed(file)).collect()
     }
 }
@@ -74,6 +76,10 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         let files = self.files()?;
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
+    }
+
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.passed_over.clone())
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -189,6 +195,13 @@ pub(super) struct Records {
     pub(super) pixels: u64,
 }
 
+/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
+/// are damaged or hostile.
+const ROWS_PER_BYTE: u64 = 1024;
+
+/// Why a reject counts as one record.
+const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";
+
 /// Where a file's batches go.
 pub(super) struct Output<'a> {
     schema: &'a SchemaRef,
@@ -245,6 +258,7 @@ impl Output<'_> {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
+        let reason = format!("{reason}; {UNKNOWN_NUMBER}");
         let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
         let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
@@ -257,20 +271,30 @@ impl Output<'_> {
         match self.file.unavailable(error) {
             Ok(unavailable) => Err(unavailable.into()),
             Err(error) => {
-                self.refuse(row..row + 1, RejectCode::Unreadable, format!("the rest of the file is lost: {error}"))
+                self.refuse_rest(row, RejectCode::Unreadable, &format!("the rest of the file is lost: {error}"))
             }
         }
     }
 
-    /// Hands over that these rows are no records, as one reject.
+    /// Hands over that these rows are no records, as one reject that stands for all of them. A number of rows that a file
+    /// of this size cannot hold is not believed: then the reject stands for one row.
     pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
         if rows.is_empty() {
             return Ok(());
         }
-        let count = rows.end - rows.start;
-        let place =
-            if count == 1 { format!("row {}", rows.start) } else { format!("{count} rows from {}", rows.start) };
+        let (start, count) = (rows.start, rows.end - rows.start);
+        if count > self.file.size().saturating_mul(ROWS_PER_BYTE).max(1) {
+            let reason =
+                format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
+            return self.refuse(start..start + 1, code, reason);
+        }
+        let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
+    }
+
+    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
+    pub(super) fn refuse_rest(&self, row: u64, code: RejectCode, reason: &str) -> Result<(), Stop> {
+        self.refuse(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
     }
 
     /// One reject for these rows; the reason names the file.
@@ -278,7 +302,8 @@ impl Output<'_> {
         if self.done(&rows) {
             return Ok(());
         }
-        let rejects = vec![Reject::new(0, code, reason)];
+        let count = rows.end - rows.start;
+        let rejects = vec![Reject { rows: count, records: count, ..Reject::new(0, code, reason) }];
         let empty = RecordBatch::new_empty(self.schema.clone());
         self.push(rows, empty, Records { rejects, ..Records::default() })
     }
@@ -408,5 +433,57 @@ pub(super) mod testing {
         let mut coverage = crate::coverage::Coverage::default();
         batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
         Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::datatypes::Schema;
+
+    use super::testing::drain;
+    use super::*;
+
+    /// A format whose files declare a number of rows that they do not hold.
+    struct Broken {
+        declared: u64,
+    }
+
+    impl RecordFormat for Broken {
+        const EXTENSIONS: &'static [&'static str] = &["broken"];
+
+        fn read(&self, _: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+            output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
+        }
+    }
+
+    /// Rows and records of the reject for a file of 10 bytes, and its reason.
+    fn reject_of(declared: u64) -> (u64, u64, String) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
+        let path = folder.path().to_str().unwrap().to_owned();
+        let schema = crate::source::with_origin(&Schema::empty());
+        let source = RecordFiles {
+            stage: "in".to_owned(),
+            path,
+            schema,
+            format: Broken { declared },
+            passed_over: LastPassedOver::default(),
+        };
+        let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
+        let reject = &batch.rejects[0];
+        assert_eq!(batch.batch.provenance.len(), reject.rows);
+        (reject.rows, reject.records, reject.reason.clone())
+    }
+
+    #[test]
+    fn reject_of_many_rows_counts_all_that_its_file_can_hold() {
+        assert_eq!(reject_of(10_240), (10_240, 10_240, "a.broken, 10240 rows from 5: damaged".to_owned()));
+        for absurd in [10_241, 1 << 60] {
+            let (rows, records, reason) = reject_of(absurd);
+            assert_eq!((rows, records), (1, 1));
+            assert!(reason.contains(&format!("{absurd} rows are declared, more than the file can hold")), "{reason}");
+        }
     }
 }

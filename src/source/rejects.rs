@@ -20,7 +20,9 @@ use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
-use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
+use crate::source::{
+    BatchSize, IMAGE, LastPassedOver, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
+};
 use crate::store::Input;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
@@ -33,6 +35,10 @@ pub const CODE: &str = "code";
 pub const FORMAT: &str = "format";
 /// The column of the record itself; null where its source had no bytes of it.
 pub const RECORD: &str = "record";
+
+/// The column of the number of records that it stands for; datasets of earlier versions lack it, and each of their rejects
+/// stands for one.
+pub const RECORDS: &str = "records";
 
 /// What a refused record is kept as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +93,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format: Rejects { wanted, schema, cut },
+            passed_over: LastPassedOver::default(),
         }))
     }
 }
@@ -132,7 +139,8 @@ fn not_rejects(file: &str) -> StageError {
 fn reader(file: &InputFile, input: Input, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
     let named = |error: String| StageError::Other(format!("{}: {error}", file.name));
     let reader = ParquetRecordBatchReaderBuilder::try_new(input).map_err(|error| named(error.to_string()))?;
-    let mask = ProjectionMask::columns(reader.parquet_schema(), [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD]);
+    let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
+    let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
     reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
 }
 
@@ -164,6 +172,12 @@ impl<'a> Columns<'a> {
         let source = self.batch.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
         let rows = self.batch.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
         Some((source.value(row).to_owned(), rows.value(row)))
+    }
+
+    /// The number of records that the reject stands for.
+    fn records(&self, row: usize) -> u64 {
+        let counts = self.batch.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+        counts.filter(|counts| counts.is_valid(row)).map_or(1, |counts| counts.value(row))
     }
 
     fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
@@ -285,6 +299,7 @@ impl Rejects {
                     records.rejects.push(Reject {
                         record,
                         source,
+                        records: columns.records(row),
                         ..Reject::new(ordinal, RejectCode::Unreadable, reason)
                     });
                 }

@@ -15,9 +15,8 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::images::EXTENSIONS;
 use crate::source::listing::{FileSet, ListedFile, Listing, ReadFailure, Refusal, encode_name, has_extension};
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking};
 use crate::store::{Input, Location};
 
 /// Batches that are read before they are asked for.
@@ -34,11 +33,14 @@ const KEY: &str = "key";
 pub struct Config {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
     path: String,
+    /// Also take what symbolic links lead to. Default: links are passed over.
+    #[serde(default)]
+    follow_links: bool,
 }
 
 impl SourceConfig for Config {
     fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, false, &["tar"]).map_err(|fault| vec![fault])?;
+        let files = FileSet::new(self.path, self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
         Ok(Box::new(Tar { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, Some(KEY)) }))
     }
 }
@@ -63,6 +65,10 @@ impl Source for Tar {
         self.files.list().map(|listing| Some(listing.identities()))
     }
 
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.files.passed_over())
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let listing = self.files.list()?;
         if listing.files.is_empty() {
@@ -82,6 +88,9 @@ impl Source for Tar {
         Ok(Opened::new(batches, None))
     }
 }
+
+/// Members that are images. The rows of a shard are numbered by them, so the list is fixed for ever.
+const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 /// How compressed files begin, and what unpacks them.
 const COMPRESSED: [(&[u8], &str); 5] = [
