@@ -11,7 +11,7 @@ use crate::spec::StageTable;
 /// Options that change how a stage's records travel or are stored, not what they are.
 const NEUTRAL: [&str; 8] = ["batch", "compression", "file", "path", "readers", "rescan", "row_group", "watch"];
 /// Options that say who may send records to a source, and how, not what they are.
-const NEUTRAL_OF_SOURCES: [&str; 6] = ["anybody", "limits", "listen", "tls", "token", "window"];
+const NEUTRAL_OF_SOURCES: [&str; 7] = ["anybody", "limits", "listen", "on_change", "tls", "token", "window"];
 /// The option by which a stage names its model; the model's digest stands for it.
 const MODEL: &str = "model";
 

@@ -13,8 +13,9 @@ use crate::error::{Fault, StageError};
 use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
@@ -22,6 +23,11 @@ use crate::store;
 pub struct Config {
     /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
     pub path: String,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
@@ -38,7 +44,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema,
             format: Ipc { columns, cut },
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }

@@ -16,9 +16,10 @@ use crate::kind::nearest;
 use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::{OnChange, Tracked};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
-use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records of delimited text.
@@ -44,6 +45,11 @@ pub struct Config {
     /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
     #[serde(default)]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 fn yes() -> bool {
@@ -81,7 +87,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format,
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -145,7 +151,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile, input: Input) -> Result<Framer<Aligned<Input>>, StageError> {
+    fn open(&self, file: &InputFile, input: Tracked) -> Result<Framer<Aligned<Tracked>>, StageError> {
         let text = Aligned::new(input, self.aligned.then_some(self.quoting));
         Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.failed())
     }
@@ -155,7 +161,11 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(&self, file: &InputFile, framer: &mut Framer<Aligned<Input>>) -> Result<Option<Vec<String>>, StageError> {
+    fn names(
+        &self,
+        file: &InputFile,
+        framer: &mut Framer<Aligned<Tracked>>,
+    ) -> Result<Option<Vec<String>>, StageError> {
         let mut header = Vec::new();
         let frame = framer.frame(&mut header).map_err(file.failed())?;
         if frame == Frame::End {
@@ -174,7 +184,7 @@ impl Reader {
     /// Names and types of the first file that is not empty.
     fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
         for file in files {
-            let mut framer = self.open(file, file.open()?)?;
+            let mut framer = self.open(file, Tracked::plain(file.open()?, file.size()))?;
             let names = if self.header { self.names(file, &mut framer)? } else { given.map(<[String]>::to_vec) };
             let inferred = match names {
                 Some(names) => self.types(file, framer, names)?,
@@ -191,14 +201,14 @@ impl Reader {
 
     /// How many values the first record has.
     fn count(&self, file: &InputFile) -> Result<usize, StageError> {
-        let names = self.names(file, &mut self.open(file, file.open()?)?)?;
+        let names = self.names(file, &mut self.open(file, Tracked::plain(file.open()?, file.size()))?)?;
         Ok(names.map_or(0, |names| names.len()))
     }
 
     fn types(
         &self,
         file: &InputFile,
-        framer: Framer<Aligned<Input>>,
+        framer: Framer<Aligned<Tracked>>,
         names: Vec<String>,
     ) -> Result<Schema, StageError> {
         let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
@@ -236,9 +246,10 @@ struct Csv {
 
 impl RecordFormat for Csv {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut framer = self.reader.open(file, input)?;
+        let mut framer = self.reader.open(file, output.track(input))?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
         let Some(names) = names else { return Ok(()) };

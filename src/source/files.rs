@@ -21,6 +21,8 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
+    /// What [`Self::companion`] was before the file went on in another split.
+    companion: Option<String>,
 }
 
 impl InputFile {
@@ -50,6 +52,28 @@ impl InputFile {
         let (found, input) = asked.wait().map_err(failed)?;
         let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
         if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
+    }
+
+    /// The file as it was listed.
+    pub(super) fn listed(&self) -> &ListedFile {
+        &self.listed
+    }
+
+    /// Whether it lies on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.root.local().is_some()
+    }
+
+    /// What the name of its split has beside the stage and the file: other files that decide its records.
+    pub(super) fn companion(&self, stage: &str) -> &str {
+        let own = || self.split.name().strip_prefix(stage)?.strip_prefix('/')?.strip_prefix(&self.listed.identity());
+        self.companion.as_deref().or_else(own).unwrap_or_default()
+    }
+
+    /// The same file, whose rows go on in another split.
+    pub(super) fn continuing(&self, stage: &str, split: &str) -> Self {
+        let companion = Some(self.companion(stage).to_owned());
+        Self { split: Split::new(split), companion, ..self.clone() }
     }
 
     /// Length in bytes, as listed.
@@ -155,6 +179,7 @@ pub(super) fn list_and_count(
         root: listing.root.clone(),
         name: file.name.clone(),
         split: Split::new(format!("{stage}/{}", file.identity())),
+        companion: None,
     });
     Ok(files.collect())
 }

@@ -13,8 +13,9 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
-use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
@@ -25,6 +26,11 @@ pub struct Config {
     pub path: String,
     /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
     pub labels: Option<String>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 /// The column of labels.
@@ -57,7 +63,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format,
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }

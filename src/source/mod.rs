@@ -17,6 +17,7 @@ mod http;
 mod idx;
 mod image_column;
 pub mod images;
+mod inputs;
 mod journal;
 mod json_shape;
 mod lanes;
@@ -90,6 +91,19 @@ pub trait Source: Send {
     /// What its last listing left out, where it lists files.
     fn passed_over(&self) -> Option<LastPassedOver> {
         None
+    }
+
+    /// Whether the source refuses files that changed since earlier runs read them.
+    fn refuses_changes(&self) -> bool {
+        false
+    }
+
+    /// Checks that there is no such file.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
+    fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
+        Ok(())
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
@@ -293,11 +307,12 @@ pub fn add_origin(
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Forgets what was listed for a stage; its next run lists anew.
+/// Forgets what was listed and read for a stage; its next run lists anew.
 ///
 /// # Errors
 /// When a journal cannot be removed.
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+    inputs::forget(stage, state)?;
     journal::forget(stage, state)
 }
 

@@ -17,10 +17,11 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::{OnChange, Tracked};
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
-use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
@@ -33,6 +34,11 @@ pub struct Config {
     /// Default: what the first 1,000 records of the first file suggest.
     #[serde(default)]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
@@ -50,7 +56,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format,
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -82,7 +88,7 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open(file: &InputFile, input: Input, record_bytes: u64) -> Result<Framer<Input>, StageError> {
+fn open(file: &InputFile, input: Tracked, record_bytes: u64) -> Result<Framer<Tracked>, StageError> {
     Framer::new(input, None, record_bytes).map_err(file.failed())
 }
 
@@ -90,7 +96,9 @@ fn open(file: &InputFile, input: Input, record_bytes: u64) -> Result<Framer<Inpu
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
     for file in files {
-        let block = Blocks::new(open(file, file.open()?, record_bytes)?, SAMPLE).next(&any).map_err(file.failed())?;
+        let block = Blocks::new(open(file, Tracked::plain(file.open()?, file.size()), record_bytes)?, SAMPLE)
+            .next(&any)
+            .map_err(file.failed())?;
         let Some(block) = block else { continue };
         let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
         let values: Vec<Value> =
@@ -154,9 +162,10 @@ struct Ndjson {
 
 impl RecordFormat for Ndjson {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        read_all(open(file, input, self.record_bytes)?, &self.parser, self.cut, output)
+        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
     }
 }
 

@@ -19,9 +19,10 @@ use crate::kind::nearest;
 use crate::machine;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::OnChange;
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
-use crate::source::{BatchSize, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
@@ -34,6 +35,11 @@ pub struct Config {
     /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
     /// a .npy file is called `array`. Default: all.
     pub arrays: Option<Vec<String>>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 /// The name of the array in a file that holds but one.
@@ -75,7 +81,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format,
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }

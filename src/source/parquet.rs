@@ -21,11 +21,12 @@ use crate::machine;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::image_column::{ImageColumn, Images};
+use crate::source::inputs::OnChange;
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
-use crate::source::{BatchSize, IMAGE, LastPassedOver, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
@@ -42,6 +43,11 @@ pub struct Config {
     /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
     /// for every four cores.
     pub readers: Option<u16>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    pub on_change: OnChange,
 }
 
 /// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
@@ -72,7 +78,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema,
             format: Parquet { columns, image, cut, held_bytes, lanes },
-            passed_over: LastPassedOver::default(),
+            policy: self.on_change.into(),
         }))
     }
 }

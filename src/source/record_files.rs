@@ -15,14 +15,18 @@ use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split};
 use crate::coverage::Progress;
 use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
 use crate::source::files::{self, InputFile};
+use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
 use crate::source::listing::{ReadFailure, Refusal};
 use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
-use crate::store::{self, Input};
+use crate::store::{self, Ahead, Input};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
+
+    /// Whether a file is text that is read from its beginning, to which more may be appended.
+    const IS_TEXT: bool = false;
 
     /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop>;
@@ -53,14 +57,44 @@ pub(super) struct RecordFiles<F> {
     pub(super) schema: SchemaRef,
     /// How a file is read.
     pub(super) format: F,
-    /// What its last listing left out.
-    pub(super) passed_over: LastPassedOver,
+    /// What happens to its files beside being read.
+    pub(super) policy: Policy,
+}
+
+/// What a source does about its files beside reading them.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    on_change: OnChange,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
+}
+
+impl From<OnChange> for Policy {
+    fn from(on_change: OnChange) -> Self {
+        Self { on_change, ..Self::default() }
+    }
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
     fn files(&self) -> Result<Vec<InputFile>, StageError> {
-        let files = files::list_and_count(&self.stage, &self.path, F::EXTENSIONS, &self.passed_over)?;
+        let files = files::list_and_count(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
         files.into_iter().map(|file| self.format.listed(file)).collect()
+    }
+
+    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split.
+    fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
+        let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
+        let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
+            return Ok(());
+        };
+        let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
+        let output = Output { file: &file, tracking: tracking.as_ref(), ..*own };
+        // Others may remove or replace files while those before them are read.
+        match file.open_listed(asked) {
+            Ok(input) => self.format.read(&file, input, &output),
+            Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
+            Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
+        }
     }
 }
 
@@ -79,13 +113,23 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn passed_over(&self) -> Option<LastPassedOver> {
-        Some(self.passed_over.clone())
+        Some(self.policy.passed_over.clone())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        self.policy.on_change == OnChange::Refuse
+    }
+
+    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?, progress) } else { Ok(()) }
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let files: Arc<[InputFile]> = self.files()?.into();
         let source = Arc::new(*self);
-        let total = count(&source, &files, progress);
+        let known = KnownInputs::open(&source.stage, progress.state.as_ref())?;
+        let recognized = files.iter().map(|file| known.recognized(file)).collect();
+        let total = count(&source, &recognized, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
             let take = |batch| sender.send(batch);
@@ -97,14 +141,9 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
                 {
                     asked.push_back(next.ask()?);
                 }
-                let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
-                // Others may remove or replace files while those before them are read.
-                let read = match file.open_listed(asked.pop_front().flatten()) {
-                    Ok(input) => source.format.read(file, input, &output),
-                    Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
-                    Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
-                };
-                let read = match read {
+                let (schema, wait) = (&source.schema, &|| ());
+                let output = Output { schema, file, progress: &progress, tracking: None, take: &take, wait };
+                let read = match source.read(asked.pop_front().flatten(), &known, &output) {
                     Err(Stop::Refused(refusal)) => output.reject_file(refusal),
                     read => read,
                 };
@@ -120,6 +159,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
                     Err(Stop::Failed(error)) => return Err(error),
                 }
             }
+            known.sync()?;
             unread.into_result()
         });
         Ok(Opened::new(batches, total))
@@ -207,6 +247,8 @@ pub(super) struct Output<'a> {
     schema: &'a SchemaRef,
     file: &'a InputFile,
     progress: &'a Progress,
+    /// Records what is read of a file of text, where that is remembered.
+    tracking: Option<&'a Tracking<'a>>,
     /// Takes a batch; `false`: nobody wants more.
     take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
     /// Returns when nothing else is read, but what goes ahead of its turn.
@@ -231,6 +273,25 @@ impl Output<'_> {
     /// Hands over a batch as it is. `false`: nobody wants more.
     pub(super) fn hand_over(&self, batch: SourceBatch) -> bool {
         (self.take)(batch)
+    }
+
+    /// The text of the file, up to the length that was listed.
+    pub(super) fn track(&self, input: Input) -> Tracked {
+        match self.tracking {
+            Some(tracking) => tracking.read(input),
+            None => Tracked::plain(input, self.file.size()),
+        }
+    }
+
+    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was found to end within a quoted
+    /// value.
+    pub(super) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes)).map_err(Stop::Failed)
+    }
+
+    /// Says that the file was read to its end and has `rows` rows.
+    pub(super) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.end(rows, in_quotes)).map_err(Stop::Failed)
     }
 
     /// Whether every sink has these rows of the file.
@@ -469,7 +530,7 @@ mod tests {
             path,
             schema,
             format: Broken { declared },
-            passed_over: LastPassedOver::default(),
+            policy: Policy::default(),
         };
         let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
         let reject = &batch.rejects[0];

@@ -19,10 +19,8 @@ use crate::error::{Fault, StageError};
 use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
-use crate::source::{
-    BatchSize, IMAGE, LastPassedOver, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
-};
+use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
+use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
 use crate::store::Input;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
@@ -93,7 +91,7 @@ impl SourceConfig for Config {
             path: self.path,
             schema: with_origin(&schema),
             format: Rejects { wanted, schema, cut },
-            passed_over: LastPassedOver::default(),
+            policy: Policy::default(),
         }))
     }
 }

@@ -76,12 +76,13 @@ pub(super) fn read_all<R: Read>(
     loop {
         let block = match blocks.next(format) {
             Ok(Some(block)) => block,
-            Ok(None) => return Ok(()),
+            Ok(None) => return output.end(row, blocks.ends_in_quotes),
             Err(error) => return output.stop_at(row, error),
         };
         let rows = row..row + u64::from(block.rows);
         row = rows.end;
         if !output.done(&rows) {
+            output.begin(row, blocks.ends_in_quotes)?;
             let parsed = block.parse(format)?;
             let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
             output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
@@ -230,12 +231,14 @@ pub(super) struct Blocks<R> {
     framer: Framer<R>,
     cut: Cut,
     held: Option<(Frame, Vec<u8>)>,
+    /// Whether the input was found to end within a quoted value.
+    ends_in_quotes: bool,
 }
 
 impl<R: Read> Blocks<R> {
     /// Blocks of what `framer` finds, within `cut`.
     pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
-        Self { framer, cut, held: None }
+        Self { framer, cut, held: None, ends_in_quotes: false }
     }
 
     /// The next block: it ends before the record that would exceed a limit.
@@ -251,6 +254,7 @@ impl<R: Read> Blocks<R> {
                 }
                 None => self.framer.frame(&mut block.text)?,
             };
+            self.ends_in_quotes |= frame == Frame::Unclosed;
             let verdict = match frame {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),
