@@ -212,3 +212,39 @@ fn files_that_are_passed_over_are_counted_by_check_and_run() {
     let table = latentflow(folder, &["run", "p.toml"]).output().unwrap();
     assert!(errors(&table).contains(&format!("passed over by in: {expected}\n")), "{}", errors(&table));
 }
+
+#[test]
+fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir_all(folder.join("in")).unwrap();
+    let image = image::GrayImage::from_pixel(2, 2, image::Luma([10]));
+    let jpeg = ["jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"];
+    for (extensions, format) in [(jpeg.as_slice(), image::ImageFormat::Jpeg), (&["dib"], image::ImageFormat::Bmp)] {
+        for extension in extensions {
+            image.save_with_format(folder.join("in").join(format!("a.{extension}")), format).unwrap();
+        }
+    }
+    let mut encoder = png::Encoder::new(File::create(folder.join("in/a.apng")).unwrap(), 2, 2);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_animated(2, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[10; 4]).unwrap();
+    writer.write_image_data(&[200; 4]).unwrap();
+    writer.finish().unwrap();
+    let pixels =
+        "[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\nchannels = \"gray\"\nrange = [0, 255]\n";
+    let text = pipeline("images", "").replace("inputs = [\"in\"]", "inputs = [\"px\"]") + pixels;
+    let (output, summary) = runs::run(folder, &text, &[]);
+    assert_code(&output, 0);
+    assert_eq!((&summary["records"], &summary["rejects"]), (&json!(8), &json!(0)));
+    for file in data_files(&folder.join("out")) {
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap());
+        for batch in reader.unwrap().build().unwrap().map(Result::unwrap) {
+            let tensors = arrow::array::AsArray::as_fixed_size_list(batch.columns().last().unwrap().as_ref());
+            let values =
+                arrow::array::AsArray::as_primitive::<arrow::datatypes::Float32Type>(tensors.values().as_ref());
+            assert!(values.values().iter().all(|&value| (value - 10.0).abs() < 3.0), "{values:?}");
+        }
+    }
+}

@@ -21,8 +21,8 @@ use crate::units::Span;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "pbm",
-    "pgm", "ppm",
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
+    "tiff", "pnm", "pbm", "pgm", "ppm",
 ];
 
 /// Batches that are read before they are asked for.

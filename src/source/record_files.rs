@@ -81,6 +81,42 @@ impl<F: RecordFormat> RecordFiles<F> {
         files.into_iter().map(|file| self.format.listed(file)).collect()
     }
 
+    /// Reads the files one after the other.
+    fn read_all(
+        &self,
+        files: &[InputFile],
+        known: &KnownInputs,
+        progress: &Progress,
+        take: &(dyn Fn(SourceBatch) -> bool + Sync),
+    ) -> Result<(), StageError> {
+        let (mut later, mut asked) = (files.iter(), VecDeque::new());
+        let mut unread = UnreadInputs::default();
+        for file in files {
+            while asked.len() < store::TOGETHER
+                && let Some(next) = later.next()
+            {
+                asked.push_back(next.ask()?);
+            }
+            let output = Output { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
+            let read = match self.read(asked.pop_front().flatten(), known, &output) {
+                Err(Stop::Refused(refusal)) => output.reject_file(refusal),
+                read => read,
+            };
+            match read {
+                Ok(()) => {}
+                Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
+                    tracing::warn!(%unavailable, "an input is left for the next run");
+                    unread.add(&unavailable);
+                }
+                Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
+                Err(Stop::Closed) => return Ok(()),
+                Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        unread.into_result()
+    }
+
     /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split.
     fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
@@ -132,35 +168,9 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let total = count(&source, &recognized, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
-            let take = |batch| sender.send(batch);
-            let (mut later, mut asked) = (files.iter(), VecDeque::new());
-            let mut unread = UnreadInputs::default();
-            for file in files.iter() {
-                while asked.len() < store::TOGETHER
-                    && let Some(next) = later.next()
-                {
-                    asked.push_back(next.ask()?);
-                }
-                let (schema, wait) = (&source.schema, &|| ());
-                let output = Output { schema, file, progress: &progress, tracking: None, take: &take, wait };
-                let read = match source.read(asked.pop_front().flatten(), &known, &output) {
-                    Err(Stop::Refused(refusal)) => output.reject_file(refusal),
-                    read => read,
-                };
-                match read {
-                    Ok(()) => {}
-                    Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
-                        tracing::warn!(%unavailable, "an input is left for the next run");
-                        unread.add(&unavailable);
-                    }
-                    Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
-                    Err(Stop::Closed) => return Ok(()),
-                    Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
-                    Err(Stop::Failed(error)) => return Err(error),
-                }
-            }
+            let read = source.read_all(&files, &known, &progress, &|batch| sender.send(batch));
             known.sync()?;
-            unread.into_result()
+            read
         });
         Ok(Opened::new(batches, total))
     }
