@@ -71,8 +71,8 @@ pub(in crate::source) struct RecordStore {
 enum Place {
     /// On a disk of this machine.
     Local { records: File, reading: File, path: std::path::PathBuf },
-    /// In a bucket: written as a whole, when the source has ended.
-    Remote(Location),
+    /// In a bucket: written as a whole when the source has ended, if there is more than was read.
+    Remote { location: Location, is_new: bool },
 }
 
 impl RecordStore {
@@ -90,7 +90,7 @@ impl RecordStore {
         }
         let reading = reading_of(stage, state);
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
-            return Ok(Self { records, place: Place::Remote(location) });
+            return Ok(Self { records, place: Place::Remote { location, is_new: false } });
         };
         create_folders(path.parent().unwrap_or(path))?;
         let open = |path: &std::path::Path, append: bool| {
@@ -128,8 +128,9 @@ impl RecordStore {
         if known.is_some_and(|known| known.rows > record.rows || *known == record) {
             return Ok(());
         }
-        if let Place::Local { records, path, .. } = &mut self.place {
-            append(records, path, &record)?;
+        match &mut self.place {
+            Place::Local { records, path, .. } => append(records, path, &record)?,
+            Place::Remote { is_new, .. } => *is_new = true,
         }
         add(&mut self.records, record);
         crash_point("input-recorded");
@@ -156,7 +157,8 @@ impl RecordStore {
     pub(super) fn sync(&mut self) -> Result<(), StageError> {
         match &self.place {
             Place::Local { records, path, .. } => records.sync_all().map_err(StageError::io(path.as_path())),
-            Place::Remote(location) => location.replace(&text_of(&self.records)?),
+            Place::Remote { is_new: false, .. } => Ok(()),
+            Place::Remote { location, is_new: true } => location.replace(&text_of(&self.records)?),
         }
     }
 }
