@@ -329,7 +329,6 @@ impl Output<'_> {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
-        let reason = format!("{reason}; {UNKNOWN_NUMBER}");
         let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
         let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
