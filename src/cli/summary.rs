@@ -23,6 +23,8 @@ pub(super) struct Summary {
     records: u64,
     records_per_second: f64,
     rejects: u64,
+    /// Inputs that could not be read; the next run reads what is missing.
+    unread_inputs: u64,
     /// Records that earlier runs had done.
     done_before: u64,
     stages: Vec<StageSummary>,
@@ -104,6 +106,7 @@ impl Summary {
             records,
             records_per_second: records as f64 / seconds.max(1e-9),
             rejects: stats.rejects(),
+            unread_inputs: stats.unread(),
             done_before,
             stages: stages.collect(),
         }
@@ -114,6 +117,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pipeline, outcome, seconds, records, records_per_second: rate, rejects, .. } = self;
         writeln!(f, "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected")?;
+        if self.unread_inputs > 0 {
+            writeln!(f, "{} inputs could not be read; the next run reads what is missing", self.unread_inputs)?;
+        }
         if self.done_before > 0 {
             writeln!(f, "{} records had been done by earlier runs", self.done_before)?;
         }

@@ -1,6 +1,7 @@
 //! The `csv` source: records of delimited text (RFC 4180).
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -10,13 +11,16 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::nearest;
 use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
+use crate::source::encoded::not_utf8;
 use crate::source::files::{self, InputFile};
-use crate::source::inputs::{OnChange, Tracked};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
@@ -151,9 +155,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile, input: Tracked) -> Result<Framer<Aligned<Tracked>>, StageError> {
+    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<Aligned<R>>, Stop> {
         let text = Aligned::new(input, self.aligned.then_some(self.quoting));
-        Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.failed())
+        let framer = Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
+        match not_utf8(framer.start()) {
+            Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
+            None => Ok(framer),
+        }
     }
 
     fn format(&self) -> Format {
@@ -161,66 +169,57 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(
-        &self,
-        file: &InputFile,
-        framer: &mut Framer<Aligned<Tracked>>,
-    ) -> Result<Option<Vec<String>>, StageError> {
+    fn names<R: Read>(&self, file: &InputFile, framer: &mut Framer<Aligned<R>>) -> Result<Option<Vec<String>>, Stop> {
         let mut header = Vec::new();
-        let frame = framer.frame(&mut header).map_err(file.failed())?;
+        let frame = framer.frame(&mut header).map_err(file.stopped())?;
         if frame == Frame::End {
             return Ok(None);
         }
-        let bad = |what: &str| StageError::Other(format!("{}: the header is no list of names: {what}", file.name));
+        let bad = |what: &str| {
+            file.unfit(RejectCode::Malformed, &format!("the header is no list of names: {what}; mend the file"), 1)
+        };
         if frame != Frame::Record {
             return Err(bad("it does not end"));
+        }
+        if header.contains(&0) {
+            return Err(bad("it holds zero bytes, as no text in UTF-8 does"));
         }
         let format = self.format().with_header(true);
         let (schema, _) =
             guarded(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
+        let count = schema.fields().len();
+        if count > MAX_COLUMNS {
+            return Err(bad(&format!("there are {count} columns; at most {MAX_COLUMNS} are supported")));
+        }
         Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect()))
     }
 
     /// Names and types of the first file that is not empty.
     fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
-        for file in files {
-            let mut framer = self.open(file, Tracked::plain(file.open()?, file.size()))?;
-            let names = if self.header { self.names(file, &mut framer)? } else { given.map(<[String]>::to_vec) };
-            let inferred = match names {
-                Some(names) => self.types(file, framer, names)?,
-                None if self.header => continue,
-                None => match self.count(file)? {
-                    0 => continue,
-                    count => self.types(file, framer, (1..=count).map(|n| format!("column_{n}")).collect())?,
-                },
+        first(files, |file, input| {
+            let mut framer = self.open(file, input)?;
+            let names = match given {
+                Some(given) if !self.header => Some(given.to_vec()),
+                _ => self.names(file, &mut framer)?,
             };
-            return Ok(inferred);
-        }
-        Err(StageError::Other("every file is empty; expected records, to know the columns by".to_owned()))
+            let Some(names) = names else { return Ok(None) };
+            if self.header || given.is_some() {
+                return self.types(file, framer, names).map(Some);
+            }
+            // The first record was no header, but is needed to know how many values there are.
+            let framer = self.open(file, file.reopen().map_err(file.stopped())?)?;
+            self.types(file, framer, (1..=names.len()).map(|n| format!("column_{n}")).collect()).map(Some)
+        })
     }
 
-    /// How many values the first record has.
-    fn count(&self, file: &InputFile) -> Result<usize, StageError> {
-        let names = self.names(file, &mut self.open(file, Tracked::plain(file.open()?, file.size()))?)?;
-        Ok(names.map_or(0, |names| names.len()))
-    }
-
-    fn types(
-        &self,
-        file: &InputFile,
-        framer: Framer<Aligned<Tracked>>,
-        names: Vec<String>,
-    ) -> Result<Schema, StageError> {
-        let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
-        if names.len() > MAX_COLUMNS {
-            return Err(bad(format!("there are {} columns; at most {MAX_COLUMNS} are supported", names.len())));
-        }
+    fn types<R: Read>(&self, file: &InputFile, framer: Framer<Aligned<R>>, names: Vec<String>) -> Result<Schema, Stop> {
+        let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
         let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
         let parser = Parser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
-        if let Some(block) = Blocks::new(framer, SAMPLE).next(&parser).map_err(file.failed())? {
+        if let Some(block) = Blocks::new(framer, SAMPLE).sample(&parser).map_err(file.stopped())? {
             let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
             let rejects = block.parse(&parser)?.rejects;
             let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
@@ -253,8 +252,14 @@ impl RecordFormat for Csv {
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
         let Some(names) = names else { return Ok(()) };
-        if let Some(field) = self.schema.fields().iter().find(|field| !names.contains(field.name())) {
-            return Err(differs(&file.name, field, None).into());
+        let times = |field: &Field| names.iter().filter(|name| *name == field.name()).count();
+        if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
+            let what = match times(field) {
+                0 => differs(field, None),
+                _ => format!("column `{}` is there twice; names must be unique", field.name()),
+            };
+            let records = framer.count().map_err(file.stopped())?;
+            return Err(file.unfit(RejectCode::Mismatch, &what, records));
         }
         let parser = Parser::new(&self.reader, &names, self.schema.clone());
         read_all(framer, &parser, self.reader.cut, output)
@@ -443,11 +448,41 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_column_ends_the_run_and_is_named() {
-        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n")]);
-        let source = plan::<Config>(options(&folder, json!({})), 10).unwrap();
-        let error = drain(source, &Progress::default()).unwrap_err().to_string();
-        assert_eq!(error, "b.csv: there is no column `y` (Int64), which the first file has");
+    fn a_file_without_a_column_is_one_reject_for_its_records() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n3,4\n"), ("c.csv", "y,x\n6,5\n")]);
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(records(&batches)["x"].as_primitive::<Int64Type>().values(), &[1, 5]);
+        let reject = &batches[1].rejects[0];
+        let reason = "b.csv: there is no column `y` (Int64), which the first file has; mend the file, or read files of its \
+                      kind by a source of their own";
+        assert_eq!((reject.code.as_str(), reject.reason.as_str()), ("mismatch", reason));
+        assert_eq!(batches[1].batch.provenance.len(), 2);
+        let again = drain(plan::<Config>(options(&folder, json!({})), 10).unwrap(), &progress_of(&batches)).unwrap();
+        assert!(again.is_empty(), "the reject is kept");
+    }
+
+    #[test]
+    fn files_that_are_no_such_text_are_rejects() {
+        let good = "x,y\n1,2\n";
+        let utf_16: Vec<u8> = [0xff, 0xfe].into_iter().chain(good.bytes().flat_map(|byte| [byte, 0])).collect();
+        let cases: [(&[u8], &str, &str); 5] = [
+            (&utf_16, "unsupported", "UTF-16"),
+            (&utf_16[2..], "malformed", "zero bytes"),
+            (b"\x1f\x8b\x08\0\0", "unsupported", "gunzip"),
+            (b"\x93\xf1,\xc0\n\xff,\xff\n", "malformed", "the header is no list of names"),
+            (b"x,y,x\n1,2,3\n", "mismatch", "`x` is there twice"),
+        ];
+        for (bytes, code, reason) in cases {
+            let folder = folder(&[("a.csv", good), ("c.csv", good)]);
+            for name in ["0.csv", "b.csv", "d.csv"] {
+                std::fs::write(folder.path().join(name), bytes).unwrap();
+            }
+            let batches = read::<Config>(options(&folder, json!({})), 10);
+            let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+            assert_eq!(rejects.len(), 3, "{reason}");
+            assert!(rejects.iter().all(|reject| reject.code.as_str() == code && reject.reason.contains(reason)));
+            assert_eq!(records(&batches).num_rows(), 2, "{reason}");
+        }
     }
 
     #[test]
@@ -512,7 +547,10 @@ mod tests {
         let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
         assert_eq!(fault(&folder, more).len(), 3);
         let twice = json!({ "path": folder.path().join("twice.txt") });
-        assert_eq!(fault(&folder, twice), ["path: twice.txt: column `x` is there twice; names must be unique"]);
+        assert_eq!(
+            fault(&folder, twice),
+            ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]
+        );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(none.starts_with("path: ") && none.contains("that were looked at, none matches"), "{none}");

@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::batch::Split;
+use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, Unavailable};
-use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure};
+use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure, Refusal};
 use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
@@ -26,6 +26,12 @@ pub(super) struct InputFile {
 }
 
 impl InputFile {
+    /// A file of a listing under `root`, with the split that it has on its own.
+    pub(super) fn new(stage: &str, root: &Location, listed: ListedFile) -> Self {
+        let split = Split::new(format!("{stage}/{}", listed.identity()));
+        Self { name: listed.name.clone(), listed, root: root.clone(), split, companion: None }
+    }
+
     /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once, or where the store does not
     /// say of what content the answers are: then they must not be old.
     ///
@@ -86,15 +92,7 @@ impl InputFile {
         object.ahead(*size, etag.as_deref())
     }
 
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub(super) fn open(&self) -> Result<Input, StageError> {
-        self.reopen().map_err(self.failed())
-    }
-
-    /// Opens it once more.
+    /// Opens it, whether it is still the file that was listed or not.
     ///
     /// # Errors
     /// The error of the system.
@@ -120,20 +118,17 @@ impl InputFile {
         }
     }
 
-    /// As [`Self::check_available`], for planning.
-    ///
-    /// # Errors
-    /// The error of the environment.
-    pub(super) fn check_readable(&self, input: &Input) -> Result<(), StageError> {
-        input.failure().map_or(Ok(()), |(_, error)| Err(self.location().failed(error)))
-    }
-
     /// For `map_err`: why reading stops at an I/O error of the file.
     pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> Stop {
         |error| match self.unavailable(error) {
             Ok(unavailable) => unavailable.into(),
-            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string())),
+            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string()), 1),
         }
+    }
+
+    /// That the file does not fit the plan, with the number of records that it holds, 1 where that is not known.
+    pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> Stop {
+        Stop::Refused(Refusal::new(code, format!("{}: {what}", self.name)), records)
     }
 
     /// Separates errors of the environment from verdicts on the file.
@@ -155,33 +150,34 @@ impl InputFile {
 /// # Errors
 /// When there is none, or the folder cannot be read.
 pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
-    list_and_count(stage, path, extensions, &LastPassedOver::default())
+    list_all(stage, path, extensions, &LastPassedOver::default()).map(|(files, _)| files)
 }
 
-/// As [`list`]; what was left out is counted in `passed_over`.
+/// As [`list`], with the files and folders that an error of the environment kept from being looked at; what was left out is
+/// counted in `passed_over`.
 ///
 /// # Errors
 /// As there.
-pub(super) fn list_and_count(
+pub(super) fn list_all(
     stage: &str,
     path: &str,
     extensions: &'static [&'static str],
     passed_over: &LastPassedOver,
-) -> Result<Vec<InputFile>, StageError> {
+) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
     let set = set.reporting_to(passed_over.clone());
     let listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.nothing_found(&listing));
     }
-    let files = listing.files.values().map(|file| InputFile {
-        listed: file.clone(),
-        root: listing.root.clone(),
-        name: file.name.clone(),
-        split: Split::new(format!("{stage}/{}", file.identity())),
-        companion: None,
-    });
-    Ok(files.collect())
+    let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
+    Ok((files.collect(), listing.unseen.into_values().collect()))
+}
+
+/// The split of the one reject that stands for a file which cannot be used. It is not the file's own: if the file can be used
+/// later, all of its rows are new.
+pub(super) fn unusable(split: &Split) -> Arc<Split> {
+    Split::new(format!("{}/unusable", split.name()))
 }
 
 #[cfg(test)]

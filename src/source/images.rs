@@ -107,7 +107,7 @@ impl Source for Images {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        self.files.list().map(|listing| Some(listing.identities()))
+        self.files.list()?.identities().map(Some)
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -124,7 +124,9 @@ impl Source for Images {
         if found == 0 && (journals.is_empty() || total > 0) {
             return Err(files.nothing_found(&listing));
         }
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, out));
+        let mut unread = UnreadInputs::default();
+        listing.unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, unread, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -159,22 +161,16 @@ pub(super) enum ReadEnd {
 }
 
 impl Reader {
-    /// Reads all rows that are not done.
+    /// Reads all rows that are not done. `unread`: what the listing has left out.
     ///
     /// # Errors
     /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the end, the files that could
     /// not be read.
-    fn read(&self, journals: &[Journal], out: &BatchSender) -> Result<(), StageError> {
-        let mut unread = UnreadInputs::default();
+    fn read(&self, journals: &[Journal], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
         for Journal { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, out, &mut rows_unread)?;
-            for UnreadRow { unavailable, .. } in rows_unread {
-                if unavailable.class == ErrorClass::Process {
-                    return Err(unavailable.into());
-                }
-                unread.add(&unavailable);
-            }
+            rows_unread.into_iter().try_for_each(|UnreadRow { unavailable, .. }| unread.leave(unavailable))?;
             if matches!(end, ReadEnd::Closed) {
                 return Ok(());
             }
@@ -457,7 +453,7 @@ mod tests {
         let listing = files.list().unwrap();
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         pipe("a.pnm");
-        let refusal = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
-        assert!(matches!(refusal, ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable));
+        let failure = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
+        assert!(matches!(failure, ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable));
     }
 }

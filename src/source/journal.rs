@@ -71,6 +71,8 @@ pub(super) fn recall(stage: &str, state: &Location, listing: &mut Listing) -> Re
 fn compare(file: ListedFile, listing: &mut Listing) -> Row {
     match listing.files.remove(&file.name) {
         Some(found) if found.is_same(&file) => Row { file: found, gone: false },
+        // Nothing says that it is gone; an attempt to read it says more.
+        None if listing.is_unseen(&file) => Row { file, gone: false },
         other => {
             listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
             Row { file, gone: true }
@@ -184,6 +186,25 @@ mod tests {
         assert_eq!(placed(folder.path(), Some(&state)), second);
         assert_eq!(placed(folder.path(), Some(&state)), second);
         assert_eq!(fs::read_dir(state.join("listings")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_in_an_unreadable_folder_is_not_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Location::from(folder.path().join("state").as_path());
+        fs::create_dir(folder.path().join("s")).unwrap();
+        fs::write(folder.path().join("s/a.jpg"), "a").unwrap();
+        fs::write(folder.path().join("b.jpg"), "b").unwrap();
+        let set = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
+        let mut listing = set.list().unwrap();
+        place("in", Some(&state), &mut listing).unwrap();
+        // As a listing is that could read neither folder nor file.
+        let mut listing = set.list().unwrap();
+        listing.files.clear();
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        let journals = place("in", Some(&state), &mut listing).unwrap();
+        let gone: Vec<bool> = journals[0].rows.iter().map(|row| row.gone).collect();
+        assert_eq!(gone, [true, false]);
     }
 
     #[test]

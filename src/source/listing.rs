@@ -1,6 +1,7 @@
 //! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
-use crate::error::{Fault, StageError, Unavailable};
+use crate::error::{ErrorClass, Fault, StageError, Unavailable};
 use crate::source::folder::{self, Folder, size_and_time};
 use crate::source::passed_over::{LastPassedOver, Omission, PassedOver};
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
@@ -67,6 +68,8 @@ pub(super) struct Listing {
     pub(super) passed_over: PassedOver,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
+    /// Files and folders that an error of the environment kept from being looked at. What lies there is neither listed nor gone.
+    pub(super) unseen: BTreeMap<PathBuf, Unavailable>,
 }
 
 /// Why a record cannot be had.
@@ -133,7 +136,7 @@ impl FileSet {
     }
 
     /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
-    /// A folder that cannot be read is left out, with a warning.
+    /// A folder or file that cannot be read is left out; [`Listing::unseen`] names it.
     ///
     /// # Errors
     /// When the folder to begin with cannot be read.
@@ -154,7 +157,12 @@ impl FileSet {
             return self.walk(&root, Path::new(""), Some(1), |name| keep_if(is_place(name), Omission::Unasked));
         }
         if place.is_dir() {
-            let listing = self.walk(place, Path::new(""), None, |name| self.choose(name))?;
+            let mut listing = self.walk(place, Path::new(""), None, |name| self.choose(name))?;
+            let is_passed_over = |name: &Path| match self.choose(name) {
+                Err(Omission::Hidden | Omission::Underscore | Omission::Own) => true,
+                Ok(()) | Err(_) => false,
+            };
+            listing.unseen.retain(|path, _| path.strip_prefix(place).is_ok_and(|name| !is_passed_over(name)));
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
@@ -238,14 +246,22 @@ impl FileSet {
     }
 
     fn nothing_there(&self) -> StageError {
-        StageError::Other(format!(
-            "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
-            self.path
-        ))
+        match fs::metadata(&self.path) {
+            Err(error) if !is_url(&self.path) && !ErrorClass::of(&error).concerns_file() => {
+                StageError::io(&self.path)(error)
+            }
+            _ => StageError::Other(format!(
+                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+                self.path
+            )),
+        }
     }
 
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
+        if let Some(unavailable) = listing.unseen.values().next() {
+            return StageError::Other(unavailable.to_string());
+        }
         let looked_at = listing.looked_at;
         let wanted = match listing.is_folder {
             true => format!("has the extension {}", self.extensions.join(", ")),
@@ -279,7 +295,7 @@ impl FileSet {
                 Ok(entry) => entry,
                 Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
                 Err(error) => {
-                    tracing::warn!("left out: {error}");
+                    files.pass_over(error, start);
                     continue;
                 }
             };
@@ -294,7 +310,7 @@ impl FileSet {
             let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
             match chosen.map(|()| folder.look(&entry)) {
                 Ok(Ok(found)) => files.add(ListedFile::new(relative, found)),
-                Ok(Err(error)) => tracing::warn!("left out: {}: {error}", entry.path().display()),
+                Ok(Err(error)) => files.overlook(entry.path(), error),
                 Err(omission) => files.passed_over.add(relative, omission),
             }
         }
@@ -367,7 +383,33 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        Self { root, files: BTreeMap::new(), looked_at: 0, passed_over: PassedOver::default(), is_folder: false }
+        let (files, unseen) = (BTreeMap::new(), BTreeMap::new());
+        Self { root, files, looked_at: 0, passed_over: PassedOver::default(), is_folder: false, unseen }
+    }
+
+    /// Whether an error of the environment kept this file, which was listed before, from being looked at.
+    pub(super) fn is_unseen(&self, file: &ListedFile) -> bool {
+        let location = file.location(&self.root);
+        location.local().is_some_and(|path| path.ancestors().any(|place| self.unseen.contains_key(place)))
+    }
+
+    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder that it could list in part:
+    /// then anything below `start` may be unseen.
+    fn pass_over(&mut self, error: walkdir::Error, start: &Path) {
+        let path = error.path().unwrap_or(start).to_path_buf();
+        let text = error.to_string();
+        match error.into_io_error() {
+            Some(error) => self.overlook(&path, error),
+            None => tracing::warn!("left out: {text}"),
+        }
+    }
+
+    /// Leaves out a path that cannot be looked at.
+    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
+        match Unavailable::from_error(path.to_path_buf(), ErrorClass::of(&error), error) {
+            Ok(unavailable) => drop(self.unseen.insert(path.to_path_buf(), unavailable)),
+            Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
+        }
     }
 
     fn of_objects(root: Remote, objects: Vec<Entry>, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
@@ -383,8 +425,14 @@ impl Listing {
     }
 
     /// The files, each with its size and time.
-    pub(super) fn identities(&self) -> Vec<String> {
-        self.files.values().map(ListedFile::identity).collect()
+    ///
+    /// # Errors
+    /// When an error of the environment hides some of them.
+    pub(super) fn identities(self) -> Result<Vec<String>, StageError> {
+        match self.unseen.into_values().next() {
+            Some(unavailable) => Err(unavailable.into()),
+            None => Ok(self.files.values().map(ListedFile::identity).collect()),
+        }
     }
 
     fn add(&mut self, file: ListedFile) {
@@ -649,6 +697,18 @@ mod tests {
         set.follow_links = true;
         let found = names(&set);
         assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_looked_at_hides_its_files() {
+        let folder = folder(&["a.jpg", "s/b.jpg"]);
+        let mut listing = set(folder.path(), "").list().unwrap();
+        let files = std::mem::take(&mut listing.files);
+        listing.overlook(&folder.path().join("s"), io::Error::from(io::ErrorKind::NotFound));
+        assert!(!listing.is_unseen(&files["s/b.jpg"]), "nothing is there");
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        assert!(listing.is_unseen(&files["s/b.jpg"]) && !listing.is_unseen(&files["a.jpg"]));
+        assert!(listing.identities().unwrap_err().to_string().contains("denied"));
     }
 
     #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,12 +21,13 @@ use crate::kind::nearest;
 use crate::machine;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
 use crate::source::image_column::{ImageColumn, Images};
 use crate::source::inputs::OnChange;
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
@@ -60,8 +62,11 @@ impl SourceConfig for Config {
     fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
-        let found = first_schema(&files).map_err(path)?;
-        let columns = self.choose(&found)?;
+        let unknown = RefCell::default();
+        let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {
+            Some(faults) => faults,
+            None => path(error),
+        })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|what| vec![Fault::new("image_column", what)])?;
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
@@ -84,6 +89,25 @@ impl SourceConfig for Config {
 }
 
 impl Config {
+    /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong with them in the first that
+    /// lacks some.
+    fn columns_of(
+        &self,
+        files: &[InputFile],
+        unknown: &RefCell<Option<Vec<Fault>>>,
+    ) -> Result<Vec<FieldRef>, StageError> {
+        let look = |file: &InputFile, input: Input| {
+            let found = guarded(|| metadata(&input).and_then(arrow_metadata));
+            file.check_available(&input)?;
+            let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+            self.choose(found.schema()).map(Some).map_err(|faults| {
+                unknown.borrow_mut().get_or_insert(faults);
+                file.unfit(RejectCode::Mismatch, "lacks a column that is to be read", 1)
+            })
+        };
+        first(files, look)
+    }
+
     /// The columns that were asked for, in the order of the file.
     fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<Fault>> {
         let Some(wanted) = &self.columns else { return Ok(found.fields().to_vec()) };
@@ -100,20 +124,6 @@ impl Config {
         }
         Ok(found.fields().iter().filter(|field| wanted.contains(field.name())).cloned().collect())
     }
-}
-
-/// The columns of the first file whose footer can be read.
-fn first_schema(files: &[InputFile]) -> Result<Schema, StageError> {
-    let mut broken = None;
-    for file in files {
-        let input = file.open()?;
-        match guarded(|| metadata(&input).and_then(arrow_metadata)) {
-            Ok(metadata) => return Ok(metadata.schema().as_ref().clone()),
-            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
-        }
-        file.check_readable(&input)?;
-    }
-    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
 
 fn metadata(input: &Input) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
@@ -184,7 +194,8 @@ impl RecordFormat for Parquet {
             Ok(metadata) => metadata,
             Err((code, what)) => return output.refuse(0..declared(&footer), code, what),
         };
-        let places = self.places(file, metadata.schema())?;
+        let places = places(&self.columns, metadata.schema());
+        let places = places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
         let mut start = 0;
         let mut groups = Vec::new();
         for (place, group) in footer.row_groups().iter().enumerate() {
@@ -223,22 +234,11 @@ impl RecordFormat for Parquet {
     }
 
     fn rows(&self, file: &InputFile) -> Option<u64> {
-        let input = file.open().ok()?;
+        let input = file.reopen().ok()?;
         let footer = guarded(|| metadata(&input));
         // Whoever reads it will say what is wrong.
         file.check_available(&input).ok()?;
         Some(footer.map_or(1, |footer| declared(&footer)))
-    }
-}
-
-impl Parquet {
-    /// Where the planned columns stand in a file.
-    fn places(&self, file: &InputFile, schema: &Schema) -> Result<Vec<usize>, StageError> {
-        let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
-            Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
-            other => Err(differs(&file.name, planned, other.map(|(_, field)| field.data_type()))),
-        };
-        self.columns.iter().map(place).collect()
     }
 }
 
@@ -297,7 +297,7 @@ impl Opened<'_> {
                 }
                 Ok(Next::End) => {
                     let what = "the row group ends before the rows that it declares".to_owned();
-                    return output.refuse(start..rows.end, RejectCode::Truncated, what);
+                    return self.refuse(start..rows.end, RejectCode::Truncated, what, output);
                 }
                 Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
             };
@@ -325,7 +325,7 @@ impl Opened<'_> {
             .map(|leaf| group.column(leaf))
     }
 
-    /// Refuses rows that could not be read, unless it is for want of the store.
+    /// Refuses rows that could not be read, unless an error of the environment is why.
     fn refuse(&self, rows: Range<u64>, code: RejectCode, what: String, output: &Output<'_>) -> Result<(), Stop> {
         self.file.check_available(&self.input)?;
         output.refuse(rows, code, what)
@@ -356,7 +356,13 @@ impl Opened<'_> {
             columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
         let mut images = Images::default();
         let columns = match &self.parquet.image {
-            Some(image) => image.take(columns, &self.file.name, &mut images)?,
+            Some(image) => match image.take(columns, &self.file.name, &mut images) {
+                Ok(columns) => columns,
+                Err(error) => {
+                    let rows = first..first + batch.num_rows() as u64;
+                    return output.refuse(rows, RejectCode::Unsupported, error.to_string());
+                }
+            },
             None => columns,
         };
         let weigh = |rows: Range<usize>| weight(batch, rows.clone()) + images.decoded_beyond_stored(rows);

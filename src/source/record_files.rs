@@ -1,5 +1,6 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -7,16 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split};
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
-use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
-use crate::source::files::{self, InputFile};
+use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::source::files::{self, InputFile, unusable};
 use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
 use crate::source::listing::{ReadFailure, Refusal};
+use crate::source::missing_values::reject_missing;
 use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
 use crate::store::{self, Ahead, Input};
 
@@ -76,21 +78,22 @@ impl From<OnChange> for Policy {
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
-    fn files(&self) -> Result<Vec<InputFile>, StageError> {
-        let files = files::list_and_count(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
-        files.into_iter().map(|file| self.format.listed(file)).collect()
+    fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
+        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
+        let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
+        Ok((files?, unseen))
     }
 
-    /// Reads the files one after the other.
+    /// Reads the files one after the other, and leaves those in `unread` that cannot be read now.
     fn read_all(
         &self,
         files: &[InputFile],
         known: &KnownInputs,
+        mut unread: UnreadInputs,
         progress: &Progress,
         take: &(dyn Fn(SourceBatch) -> bool + Sync),
     ) -> Result<(), StageError> {
         let (mut later, mut asked) = (files.iter(), VecDeque::new());
-        let mut unread = UnreadInputs::default();
         for file in files {
             while asked.len() < store::TOGETHER
                 && let Some(next) = later.next()
@@ -99,25 +102,22 @@ impl<F: RecordFormat> RecordFiles<F> {
             }
             let output = Output { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
             let read = match self.read(asked.pop_front().flatten(), known, &output) {
-                Err(Stop::Refused(refusal)) => output.reject_file(refusal),
+                Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
             };
             match read {
                 Ok(()) => {}
-                Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
-                    tracing::warn!(%unavailable, "an input is left for the next run");
-                    unread.add(&unavailable);
-                }
-                Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
+                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
                 Err(Stop::Closed) => return Ok(()),
-                Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
+                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
                 Err(Stop::Failed(error)) => return Err(error),
             }
         }
         unread.into_result()
     }
 
-    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split.
+    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
+    /// in a reader concerns the file alone.
     fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
         let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
@@ -126,11 +126,9 @@ impl<F: RecordFormat> RecordFiles<F> {
         let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
         let output = Output { file: &file, tracking: tracking.as_ref(), ..*own };
         // Others may remove or replace files while those before them are read.
-        match file.open_listed(asked) {
-            Ok(input) => self.format.read(&file, input, &output),
-            Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
-            Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
-        }
+        let input = file.open_listed(asked)?;
+        let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
+        read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
 }
 
@@ -144,7 +142,10 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let files = self.files()?;
+        let (files, unseen) = self.files()?;
+        if let Some(unavailable) = unseen.into_iter().next() {
+            return Err(unavailable.into());
+        }
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
@@ -157,18 +158,20 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
-        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?, progress) } else { Ok(()) }
+        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let files: Arc<[InputFile]> = self.files()?.into();
+        let (files, unseen) = self.files()?;
+        let mut unread = UnreadInputs::default();
+        unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let source = Arc::new(*self);
         let known = KnownInputs::open(&source.stage, progress.state.as_ref())?;
         let recognized = files.iter().map(|file| known.recognized(file)).collect();
         let total = count(&source, &recognized, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
-            let read = source.read_all(&files, &known, &progress, &|batch| sender.send(batch));
+            let read = source.read_all(&files, &known, unread, &progress, &|batch| sender.send(batch));
             known.sync()?;
             read
         });
@@ -191,6 +194,9 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
+            if progress.done(unusable(&file.split).name(), &(0..1)) {
+                return Some(0);
+            }
             let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
@@ -206,8 +212,8 @@ pub(super) enum Stop {
     Closed,
     /// The file cannot be read now. What was not handed over is left undone.
     Unavailable(Unavailable),
-    /// The file cannot be used, and none of its rows has been handed over.
-    Refused(Refusal),
+    /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
+    Refused(Refusal, u64),
     /// The run cannot go on.
     Failed(StageError),
 }
@@ -215,6 +221,15 @@ pub(super) enum Stop {
 impl From<Unavailable> for Stop {
     fn from(unavailable: Unavailable) -> Self {
         Self::Unavailable(unavailable)
+    }
+}
+
+impl From<ReadFailure> for Stop {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Rejected(refusal) => Self::Refused(refusal, 1),
+            ReadFailure::Unavailable(unavailable) => unavailable.into(),
+        }
     }
 }
 
@@ -311,27 +326,29 @@ impl Output<'_> {
 
     /// Hands over what became of these rows.
     pub(super) fn send(&self, rows: Range<u64>, mut records: Records) -> Result<(), Stop> {
+        let added = self.schema.fields().len() - records.columns.len();
+        reject_missing(&self.schema.fields()[added..], &mut records)?;
         let start = rows.start;
         let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
         let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
-        let is_ours = self.schema.fields().len() > records.columns.len() && self.schema.field(0).name() == SOURCE;
+        let is_ours = added > 0 && self.schema.field(0).name() == SOURCE;
         if let Some(sources) = records.sources.take().filter(|_| is_ours) {
             batch = with_first(&batch, sources)?;
         }
         self.push(rows, batch, records)
     }
 
-    /// Hands over that the file cannot be used. The reject belongs to a split of its own: if the same file is usable later, all of
-    /// its rows are new.
-    fn reject_file(&self, Refusal { code, reason }: Refusal) -> Result<(), Stop> {
-        let split = Split::new(format!("{}/unusable", self.file.split.name()));
+    /// Hands over that the file, which holds `records`, cannot be used.
+    fn reject_file(&self, Refusal { code, reason }: Refusal, records: u64) -> Result<(), Stop> {
+        let split = unusable(&self.file.split);
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
-        let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
+        let rows = if records > self.most_rows() { 1 } else { records.max(1) };
+        let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
+        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
         if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
     }
 
@@ -353,13 +370,18 @@ impl Output<'_> {
             return Ok(());
         }
         let (start, count) = (rows.start, rows.end - rows.start);
-        if count > self.file.size().saturating_mul(ROWS_PER_BYTE).max(1) {
+        if count > self.most_rows() {
             let reason =
                 format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
             return self.refuse(start..start + 1, code, reason);
         }
         let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
+    }
+
+    /// Rows that a file of this size can hold.
+    fn most_rows(&self) -> u64 {
+        self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
     }
 
     /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
@@ -402,12 +424,15 @@ fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, Arrow
 pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
-        Err(panic) => {
-            let message = panic.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err((RejectCode::Panicked, format!("the reader panicked: {}", shorten(message))))
-        }
+        Err(panic) => Err((RejectCode::Panicked, panicked(&*panic))),
     }
+}
+
+/// What a panic of a reader said.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    format!("the reader panicked: {}", shorten(message))
 }
 
 /// Reasons quote values, which may be as long as records may be.
@@ -421,13 +446,29 @@ pub(super) fn shorten(message: &str) -> String {
     }
 }
 
-/// A file of the input that lacks a column of the first one, or has it with another type.
-pub(super) fn differs(file: &str, field: &Field, met: Option<&DataType>) -> StageError {
+/// That a file lacks a planned column, or has it with another type.
+pub(super) fn differs(field: &Field, met: Option<&DataType>) -> String {
     let (name, expected) = (field.name(), field.data_type());
-    StageError::Other(match met {
-        Some(met) => format!("{file}: column `{name}` is {met}; expected {expected}, as in the first file"),
-        None => format!("{file}: there is no column `{name}` ({expected}), which the first file has"),
-    })
+    let what = match met {
+        Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
+        None => format!("there is no column `{name}` ({expected}), which the first file has"),
+    };
+    format!("{what}; mend the file, or read files of its kind by a source of their own")
+}
+
+/// Where the planned columns stand among those of a file.
+///
+/// # Errors
+/// Which of them is not there, or has another type, in a sentence.
+pub(super) fn places<'a>(
+    planned: impl IntoIterator<Item = &'a FieldRef>,
+    schema: &Schema,
+) -> Result<Vec<usize>, String> {
+    let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
+        Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
+        other => Err(differs(planned, other.map(|(_, field)| field.data_type()))),
+    };
+    planned.into_iter().map(place).collect()
 }
 
 /// What is wrong with the columns that a file is to give, if anything.

@@ -10,12 +10,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::batch::{Reject, RejectCode};
 use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
@@ -114,32 +115,81 @@ fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Re
 /// The sources whose rejects lie in the files, and the columns of their records, where any was kept.
 fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
     let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
+    let mut problem = None;
     for file in files {
-        for batch in reader(file, file.open()?, 1024)? {
-            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
-            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
-            for row in 0..batch.num_rows() {
-                let schema = sources.entry(columns.from(row).to_owned()).or_default();
-                if schema.is_none() {
-                    *schema = columns.schema(row);
-                }
+        let read = file.reopen().map_err(file.stopped()).and_then(|input| add_sources(file, input, &mut sources));
+        match read {
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Process => {
+                return Err(unavailable.into());
+            }
+            Err(Stop::Unavailable(unavailable)) => drop(problem.get_or_insert(unavailable.to_string())),
+            Err(Stop::Refused(refusal, _)) => drop(problem.get_or_insert(refusal.reason)),
+            Ok(()) | Err(Stop::Closed) => {}
+        }
+    }
+    match problem.filter(|_| sources.is_empty()) {
+        Some(problem) => Err(StageError::Other(problem)),
+        None => Ok(sources),
+    }
+}
+
+/// Adds the sources whose rejects lie in a file.
+fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
+    let mut batches = Batches::open(file, input, 1024)?;
+    while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
+        let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
+        for row in 0..batch.num_rows() {
+            let schema = sources.entry(columns.from(row).to_owned()).or_default();
+            if schema.is_none() {
+                *schema = columns.schema(row);
             }
         }
     }
-    Ok(sources)
+    Ok(())
 }
 
-fn not_rejects(file: &str) -> StageError {
+fn not_rejects() -> String {
     let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD].join(", ");
-    StageError::Other(format!("{file}: these are no rejects of a run; their columns are {columns} among others"))
+    format!("these are no rejects of a run; their columns are {columns} among others")
 }
 
-fn reader(file: &InputFile, input: Input, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
-    let named = |error: String| StageError::Other(format!("{}: {error}", file.name));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(input).map_err(|error| named(error.to_string()))?;
-    let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
-    let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
-    reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
+/// The rows of a file of rejects.
+struct Batches<'a> {
+    file: &'a InputFile,
+    /// The same file, to be asked while it is read.
+    handle: Input,
+    reader: ParquetRecordBatchReader,
+    /// Rows by the footer.
+    rows: u64,
+}
+
+impl<'a> Batches<'a> {
+    fn open(file: &'a InputFile, input: Input, step: usize) -> Result<Self, Stop> {
+        let handle = input.try_clone().map_err(file.stopped())?;
+        let opened = guarded(|| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(input)?;
+            let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
+            let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
+            let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
+            Ok::<_, ParquetError>((reader.with_projection(mask).with_batch_size(step).build()?, rows))
+        });
+        file.check_available(&handle)?;
+        let (reader, rows) = opened.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+        Ok(Self { file, handle, reader, rows })
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>, (RejectCode, String)> {
+        guarded(|| self.reader.next().transpose())
+    }
+
+    /// Why reading stops where the file does not give rejects.
+    fn stop(&self, (code, what): (RejectCode, String)) -> Stop {
+        match self.file.check_available(&self.handle) {
+            Err(stop) => stop,
+            Ok(()) => self.file.unfit(code, &what, self.rows),
+        }
+    }
 }
 
 /// The columns of a batch of rejects.
@@ -251,9 +301,17 @@ impl RecordFormat for Rejects {
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
         let mut start = 0;
-        for batch in reader(file, input, self.cut.records)? {
-            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
-            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
+        let mut batches = Batches::open(file, input, self.cut.records)?;
+        loop {
+            let batch = match batches.next() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(()),
+                Err((code, what)) => {
+                    file.check_available(&batches.handle)?;
+                    return output.refuse(start..batches.rows.max(start + 1), code, what);
+                }
+            };
+            let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
             let weigh =
                 |rows: Range<usize>| sizes[rows].iter().map(|&(bytes, pixels)| bytes.max(pixels * PIXEL_BYTES)).sum();
@@ -266,7 +324,6 @@ impl RecordFormat for Rejects {
             }
             start += batch.num_rows() as u64;
         }
-        Ok(())
     }
 }
 

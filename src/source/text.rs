@@ -143,6 +143,25 @@ impl<R: Read> Framer<R> {
         Ok(framer)
     }
 
+    /// What the file begins with, as far as it was read.
+    pub(super) fn start(&self) -> &[u8] {
+        self.input.buffer()
+    }
+
+    /// How many records there still are.
+    ///
+    /// # Errors
+    /// Those of the input.
+    pub(super) fn count(&mut self) -> io::Result<u64> {
+        let mut record = Vec::new();
+        let mut count = 0;
+        while self.frame(&mut record)? != Frame::End {
+            record.clear();
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Appends the next record to `into`, without its line end.
     pub(super) fn frame(&mut self, into: &mut Vec<u8>) -> io::Result<Frame> {
         let start = into.len();
@@ -231,6 +250,8 @@ pub(super) struct Blocks<R> {
     framer: Framer<R>,
     cut: Cut,
     held: Option<(Frame, Vec<u8>)>,
+    /// Why there are no records after the last block.
+    failed: Option<io::Error>,
     /// Whether the input was found to end within a quoted value.
     ends_in_quotes: bool,
 }
@@ -238,11 +259,20 @@ pub(super) struct Blocks<R> {
 impl<R: Read> Blocks<R> {
     /// Blocks of what `framer` finds, within `cut`.
     pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
-        Self { framer, cut, held: None, ends_in_quotes: false }
+        Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
     }
 
-    /// The next block: it ends before the record that would exceed a limit.
+    /// The first block, unless an error cuts it short.
+    pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+        let block = self.next(format)?;
+        self.failed.map_or(Ok(block), Err)
+    }
+
+    /// The next block: it ends before the record that would exceed a limit, or that cannot be read.
     pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut block = Block::default();
         let mut weight = 0;
         while (block.rows as usize) < self.cut.records {
@@ -252,7 +282,14 @@ impl<R: Read> Blocks<R> {
                     block.text.extend_from_slice(&text);
                     frame
                 }
-                None => self.framer.frame(&mut block.text)?,
+                None => match self.framer.frame(&mut block.text) {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        block.text.truncate(start);
+                        self.failed = Some(error);
+                        break;
+                    }
+                },
             };
             self.ends_in_quotes |= frame == Frame::Unclosed;
             let verdict = match frame {
@@ -272,7 +309,13 @@ impl<R: Read> Blocks<R> {
             weight += size;
             block.push(start, verdict);
         }
-        Ok((block.rows > 0).then_some(block))
+        match self.failed.take() {
+            Some(error) if block.rows == 0 => Err(error),
+            failed => {
+                self.failed = failed;
+                Ok((block.rows > 0).then_some(block))
+            }
+        }
     }
 }
 
@@ -407,6 +450,44 @@ mod tests {
         use Frame::{Record, TooLong};
         let long = "x".repeat(50);
         check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
+    }
+
+    /// Gives its bytes, then an error, then an end.
+    struct Failing<'a>(&'a [u8], Option<io::Error>);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(into) {
+                Ok(0) => self.1.take().map_or(Ok(0), Err),
+                read => read,
+            }
+        }
+    }
+
+    #[test]
+    fn records_before_an_error_come_before_it() {
+        struct Lines(SchemaRef);
+        impl TextFormat for Lines {
+            fn check(&self, record: &[u8]) -> Verdict {
+                Verdict::Parse(record.len() as u64)
+            }
+            fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
+                Err("is not needed".to_owned())
+            }
+            fn schema(&self) -> &SchemaRef {
+                &self.0
+            }
+        }
+        let lines = Lines(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
+        let blocks = || {
+            let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
+            Blocks::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
+        };
+        let mut failing = blocks();
+        let block = failing.next(&lines).unwrap().unwrap();
+        assert_eq!(block.texts().map(|(_, text)| text.to_vec()).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(failing.next(&lines).err().unwrap().to_string(), "away");
+        assert_eq!(blocks().sample(&lines).err().unwrap().to_string(), "away");
     }
 
     #[test]

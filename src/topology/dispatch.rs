@@ -112,10 +112,13 @@ impl Dispatcher {
                         return ended;
                     }
                 }
-                Arrival::Incomplete { name, unread } => match &mut incomplete {
-                    Some((_, all)) => all.append(unread),
-                    None => incomplete = Some((name, unread)),
-                },
+                Arrival::Incomplete { stage, name, unread } => {
+                    self.stats.left_unread(stage, unread.count());
+                    match &mut incomplete {
+                        Some((_, all)) => all.append(unread),
+                        None => incomplete = Some((name, unread)),
+                    }
+                }
                 Arrival::Failed { name, error } => {
                     self.stop.fail(&name, error);
                     return Ended::Failed;

@@ -67,6 +67,8 @@ pub struct StageStats {
     pub records_out: AtomicU64,
     /// Records that it refused.
     pub rejects: AtomicU64,
+    /// For a source, inputs that could not be read and are left to the next run.
+    pub unread: AtomicU64,
     /// Time spent in it, over all workers, in nanoseconds; for a sink, on its own thread.
     pub busy: AtomicU64,
     /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
@@ -100,6 +102,9 @@ impl Stats {
             for code in RejectCode::ALL {
                 metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
             }
+            if role == "source" {
+                metrics.unread_inputs.with_label_values(&[&*stage.name]);
+            }
             if role == "sink" {
                 metrics.commits.files.with_label_values(&[&stage.name]);
                 metrics.commits.bytes.with_label_values(&[&stage.name]);
@@ -112,6 +117,7 @@ impl Stats {
                 records_in: AtomicU64::new(0),
                 records_out: AtomicU64::new(0),
                 rejects: AtomicU64::new(0),
+                unread: AtomicU64::new(0),
                 busy: AtomicU64::new(0),
                 prepared: AtomicU64::new(0),
                 total: Mutex::default(),
@@ -207,6 +213,13 @@ impl Stats {
         self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
     }
 
+    /// A source has left so many inputs to the next run.
+    pub(super) fn left_unread(&self, stage: usize, inputs: u64) {
+        let stats = &self.stages[stage];
+        stats.unread.store(inputs, Relaxed);
+        self.metrics.unread_inputs.with_label_values(&[&*stats.name]).set(i64::try_from(inputs).unwrap_or(i64::MAX));
+    }
+
     /// A stage refused these.
     pub(super) fn rejected(&self, stage: usize, rejects: &[Reject]) {
         let stats = &self.stages[stage];
@@ -254,6 +267,11 @@ impl Stats {
         // Sources are opened one after the other: until the last one is, their sum is not known.
         let total = sources.try_fold(0u64, |total, source| Some(total.saturating_add(source.total()?)));
         total.unwrap_or(0).max(self.records()).max(ENOUGH)
+    }
+
+    /// Inputs that sources have left to the next run.
+    pub fn unread(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.unread.load(Relaxed)).sum()
     }
 
     /// Records that all stages refused.

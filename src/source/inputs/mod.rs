@@ -17,7 +17,6 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::source::content_digest::{ContentDigest, ContentHasher};
 use crate::source::files::InputFile;
-use crate::source::listing::ReadFailure;
 use crate::source::record_files::Stop;
 use crate::store::Location;
 
@@ -204,7 +203,7 @@ pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Re
     for file in files {
         match relate(record::of(&records, &file.name), file, stage, progress) {
             Ok(Relation::Changed) => changed.push(file.name.clone()),
-            Ok(Relation::Own | Relation::Continues(_)) | Err(Stop::Refused(_) | Stop::Closed) => {}
+            Ok(Relation::Own | Relation::Continues(_)) | Err(Stop::Refused(..) | Stop::Closed) => {}
             Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
             Err(Stop::Failed(error)) => return Err(error),
         }
@@ -243,10 +242,7 @@ fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progr
 }
 
 fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
-    file.open_listed(None).map_err(|failure| match failure {
-        ReadFailure::Unavailable(unavailable) => unavailable.into(),
-        ReadFailure::Rejected(refusal) => Stop::Refused(refusal),
-    })
+    file.open_listed(None).map_err(Stop::from)
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
