@@ -248,3 +248,43 @@ fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
         }
     }
 }
+
+#[test]
+fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir_all(folder.join("in")).unwrap();
+    let shard = |values: &[u8]| {
+        let mut shard = tar::Builder::new(File::create(folder.join("in/a.tar")).unwrap());
+        for (number, value) in values.iter().enumerate() {
+            let image = [b"P5 1 1 255\n".as_slice(), &[*value]].concat();
+            let mut header = tar::Header::new_gnu();
+            header.set_size(image.len() as u64);
+            shard.append_data(&mut header, format!("{number}.pgm"), image.as_slice()).unwrap();
+        }
+        shard.finish().unwrap();
+    };
+    let touch = |clock: u64| {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(clock);
+        File::options().write(true).open(folder.join("in/a.tar")).unwrap().set_modified(time).unwrap();
+    };
+    let text = pipeline("tar", "");
+    let mut run = |new: u64| {
+        let (output, summary) = runs::run(folder, &text, &[]);
+        assert_code(&output, 0);
+        assert_eq!(summary["records"], new, "{}", errors(&output));
+    };
+    shard(&[1, 2, 3]);
+    run(3);
+    touch(1000);
+    run(0);
+    shard(&[1, 2, 3, 4]);
+    run(4);
+    let (output, _) = runs::run(folder, &pipeline("tar", "on_change = \"refuse\"\n"), &[]);
+    assert_code(&output, 0);
+    shard(&[5, 2, 3, 4]);
+    touch(2000);
+    for command in ["check", "run"] {
+        assert_code(&latentflow(folder, &[command, "p.toml"]).output().unwrap(), 2);
+    }
+}

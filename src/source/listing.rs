@@ -418,6 +418,8 @@ impl Listing {
         for object in objects {
             match choose(Path::new(&object.name)) {
                 Ok(()) => listing.add(ListedFile::from(object)),
+                // An object that stands for a folder.
+                Err(_) if object.name.ends_with('/') => {}
                 Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
             }
         }
