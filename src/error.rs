@@ -226,6 +226,9 @@ pub enum StageError {
     /// Inputs could not be read; everything else was.
     #[error("{0}")]
     Unread(UnreadInputs),
+    /// The user refuses what the source would read; nothing was started.
+    #[error("{0}")]
+    Refused(String),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),

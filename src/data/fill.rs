@@ -146,7 +146,7 @@ impl<'a> Filling<'a> {
     /// Writes the records of one batch.
     fn take(&mut self, source: usize, steps: &mut Steps, batch: SourceBatch) -> Result<(), StageError> {
         let SourceBatch { mut batch, rejects, pixels } = batch;
-        rejects.iter().for_each(|reject| self.reject(&reject.reason));
+        rejects.iter().for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         let mut failed = 0;
         for keep in &mut steps.keep {
@@ -213,11 +213,11 @@ impl<'a> Filling<'a> {
                 Ok(image) => {
                     let (name, row) = known.origins.name(batch, place);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
-                    self.reject(&format!("{name}, row {row}: {bytes} bytes are no image of {size:?} pixels"));
+                    self.reject(&format!("{name}, row {row}: {bytes} bytes are no image of {size:?} pixels"), 1);
                 }
                 Err(reason) => {
                     let (name, row) = known.origins.name(batch, place);
-                    self.reject(&format!("{name}, row {row}: {reason}"));
+                    self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
         }
@@ -256,7 +256,7 @@ impl<'a> Filling<'a> {
         for reject in rejects {
             let place = before.origin.binary_search(&reject.ordinal).unwrap_or(usize::MAX);
             let (name, row) = origins.name(before, place);
-            self.reject(&format!("{name}, row {row}: {}", reject.reason));
+            self.reject(&format!("{name}, row {row}: {}", reject.reason), reject.records);
         }
     }
 
@@ -269,8 +269,8 @@ impl<'a> Filling<'a> {
         failures.iter().map(|reject| reject.ordinal).collect()
     }
 
-    fn reject(&mut self, reason: &str) {
-        self.rejects += 1;
+    fn reject(&mut self, reason: &str, records: u64) {
+        self.rejects = self.rejects.saturating_add(records);
         if self.reasons.len() < REASONS {
             self.reasons.push(reason.to_owned());
         }

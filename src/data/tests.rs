@@ -292,7 +292,7 @@ fn every_fault_is_told_at_once() {
         json!({}),
         expect![[r#"
             validation: 1.5 is no share; write a number from 0 to 1
-            sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, path, quote, types
+            sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, on_change, path, quote, types
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
             sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
             sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic

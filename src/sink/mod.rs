@@ -42,7 +42,7 @@ pub use recognise::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE: &str = "_latentflow";
+pub const STATE: &str = crate::source::listing::STATE;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {

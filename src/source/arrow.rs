@@ -14,6 +14,7 @@ use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
@@ -24,6 +25,12 @@ pub struct Config {
     /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
@@ -40,6 +47,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema,
             format: Ipc { columns, cut },
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -52,7 +60,7 @@ fn columns_of(files: &[InputFile]) -> Result<SchemaRef, StageError> {
         file.check_available(&input.handle)?;
         columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
     };
-        first(files, look)
+    first(files, look)
 }
 
 /// The records of a stream, as far as they can be read.
@@ -79,7 +87,7 @@ impl RecordFormat for Ipc {
             Ok(messages) => messages,
             Err((code, what)) => {
                 file.check_available(&input.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let places = match places(self.columns.fields(), messages.schema()) {
@@ -100,13 +108,13 @@ impl RecordFormat for Ipc {
                 Ok(None) => break,
                 Err((code, what)) => {
                     file.check_available(&input.handle)?;
-                    return output.refuse(row..row + 1, code, format!("the rest is lost: {what}"));
+                    return output.refuse_rest(row, code, &format!("the rest is lost: {what}"));
                 }
             }
         }
         if input.is_file && !input.has_footer {
-            let what = "the rest is lost: the file ends without its footer".to_owned();
-            return output.refuse(row..row + 1, RejectCode::Truncated, what);
+            let what = "the rest is lost: the file ends without its footer";
+            return output.refuse_rest(row, RejectCode::Truncated, what);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The `csv` source: records of delimited text (RFC 4180).
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,6 +20,7 @@ use crate::source::cut::Cut;
 use crate::source::encoded::not_utf8;
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
@@ -54,6 +56,12 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 fn yes() -> bool {
@@ -90,8 +98,13 @@ impl SourceConfig for Config {
             self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
         }
         let format = Csv { reader, schema: schema.clone() };
-        let (stage, path) = (name.to_owned(), self.path.clone());
-        Ok(Box::new(RecordFiles { stage, path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema: with_origin(&schema),
+            format,
+            policy: self.on_change.into(),
+        }))
     }
 }
 
@@ -154,7 +167,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile, input: Input) -> Result<Framer<Aligned<Input>>, Stop> {
+    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<Aligned<R>>, Stop> {
         let text = Aligned::new(input, self.aligned.then_some(self.quoting));
         let framer = Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
         match not_utf8(framer.start()) {
@@ -168,7 +181,7 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(&self, file: &InputFile, framer: &mut Framer<Aligned<Input>>) -> Result<Option<Vec<String>>, Stop> {
+    fn names<R: Read>(&self, file: &InputFile, framer: &mut Framer<Aligned<R>>) -> Result<Option<Vec<String>>, Stop> {
         let mut header = Vec::new();
         let frame = framer.frame(&mut header).map_err(file.stopped())?;
         if frame == Frame::End {
@@ -211,7 +224,7 @@ impl Reader {
         })
     }
 
-    fn types(&self, file: &InputFile, framer: Framer<Aligned<Input>>, names: Vec<String>) -> Result<Schema, Stop> {
+    fn types<R: Read>(&self, file: &InputFile, framer: Framer<Aligned<R>>, names: Vec<String>) -> Result<Schema, Stop> {
         let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
         let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
@@ -244,9 +257,10 @@ struct Csv {
 
 impl RecordFormat for Csv {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut framer = self.reader.open(file, input)?;
+        let mut framer = self.reader.open(file, output.track(input))?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
         let Some(names) = names else { return Ok(()) };
@@ -545,7 +559,10 @@ mod tests {
         let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
         assert_eq!(fault(&folder, more).len(), 3);
         let twice = json!({ "path": folder.path().join("twice.txt") });
-        assert_eq!(fault(&folder, twice), ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]);
+        assert_eq!(
+            fault(&folder, twice),
+            ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]
+        );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(none.starts_with("path: ") && none.contains("that were looked at, none matches"), "{none}");

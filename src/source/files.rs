@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, Unavailable};
 use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure, Refusal};
+use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
 
@@ -20,9 +21,17 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
+    /// What [`Self::companion`] was before the file went on in another split.
+    companion: Option<String>,
 }
 
 impl InputFile {
+    /// A file of a listing under `root`, with the split that it has on its own.
+    pub(super) fn new(stage: &str, root: &Location, listed: ListedFile) -> Self {
+        let split = Split::new(format!("{stage}/{}", listed.identity()));
+        Self { name: listed.name.clone(), listed, root: root.clone(), split, companion: None }
+    }
+
     /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once, or where the store does not
     /// say of what content the answers are: then they must not be old.
     ///
@@ -49,6 +58,33 @@ impl InputFile {
         let (found, input) = asked.wait().map_err(failed)?;
         let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
         if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
+    }
+
+    /// The file as it was listed.
+    pub(super) fn listed(&self) -> &ListedFile {
+        &self.listed
+    }
+
+    /// Whether it lies on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.root.local().is_some()
+    }
+
+    /// What the name of its split has beside the stage and the file: other files that decide its records.
+    pub(super) fn companion(&self, stage: &str) -> &str {
+        let own = || self.split.name().strip_prefix(stage)?.strip_prefix('/')?.strip_prefix(&self.listed.identity());
+        self.companion.as_deref().or_else(own).unwrap_or_default()
+    }
+
+    /// The same file, whose rows go on in another split.
+    pub(super) fn continuing(&self, stage: &str, split: &str) -> Self {
+        let companion = Some(self.companion(stage).to_owned());
+        Self { split: Split::new(split), companion, ..self.clone() }
+    }
+
+    /// Length in bytes, as listed.
+    pub(super) fn size(&self) -> u64 {
+        self.listed.size
     }
 
     fn ahead(&self, object: &Remote) -> io::Result<Ahead> {
@@ -114,10 +150,11 @@ impl InputFile {
 /// # Errors
 /// When there is none, or the folder cannot be read.
 pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
-    list_all(stage, path, extensions).map(|(files, _)| files)
+    list_all(stage, path, extensions, &LastPassedOver::default()).map(|(files, _)| files)
 }
 
-/// As [`list`], with the files and folders that an error of the environment kept from being looked at.
+/// As [`list`], with the files and folders that an error of the environment kept from being looked at; what was left out is
+/// counted in `passed_over`.
 ///
 /// # Errors
 /// As there.
@@ -125,18 +162,15 @@ pub(super) fn list_all(
     stage: &str,
     path: &str,
     extensions: &'static [&'static str],
+    passed_over: &LastPassedOver,
 ) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
+    let set = set.reporting_to(passed_over.clone());
     let listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.nothing_found(&listing));
     }
-    let files = listing.files.values().map(|file| InputFile {
-        listed: file.clone(),
-        root: listing.root.clone(),
-        name: file.name.clone(),
-        split: Split::new(format!("{stage}/{}", file.identity())),
-    });
+    let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
     Ok((files.collect(), listing.unseen.into_values().collect()))
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Fault, StageError};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
@@ -28,6 +29,12 @@ pub struct Config {
     /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub labels: Option<String>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// The column of labels.
@@ -63,6 +70,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema: with_origin(&schema),
             format,
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -137,14 +145,13 @@ impl RecordFormat for Idx {
             Ok(header) => header,
             Err((code, what)) => {
                 file.check_available(&records.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let unfit = |code, what: &str| file.unfit(code, what, header.rows.max(1));
         let labels = self.labels.as_ref().map(|path| open_labels(&self.stage, path)).transpose()?;
-        let (labels, labels_stream) = labels
-            .map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream))
-            .unzip();
+        let (labels, labels_stream) =
+            labels.map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream)).unzip();
         let mut headers = vec![&header];
         if let Some((file, labels, _)) = &labels {
             check_labels(file, labels, &header).map_err(|what| unfit(RejectCode::Mismatch, &what))?;

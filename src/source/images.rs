@@ -15,13 +15,15 @@ use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::journal::{self, Journal, Row};
 use crate::source::listing::{FileSet, ReadFailure};
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking, watch};
+use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking, watch};
 use crate::store::Location;
 use crate::units::Span;
 
 /// Extensions of image files, in lower case.
-pub const EXTENSIONS: &[&str] =
-    &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
+pub const EXTENSIONS: &[&str] = &[
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
+    "tiff", "pnm", "pbm", "pgm", "ppm",
+];
 
 /// Batches that are read before they are asked for.
 pub(super) const AHEAD: usize = 2;
@@ -35,7 +37,9 @@ const LEAST_RESCAN: Duration = Duration::from_millis(100);
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
-    /// matches), or a single file. A path that exists is no glob, whatever characters it holds.
+    /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
+    /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
+    /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary count what is passed over.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
@@ -64,6 +68,7 @@ const LABEL: &str = "label";
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+        let files = files.with_underscore_files();
         let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
             (false, Some(_)) => return Err(vec![Fault::new("rescan", "says how to watch; add watch = true")]),
@@ -96,6 +101,10 @@ impl Source for Images {
 
     fn reading_bytes(&self) -> u64 {
         self.files.reading_bytes()
+    }
+
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.files.passed_over())
     }
 
     fn is_endless(&self) -> bool {

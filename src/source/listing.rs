@@ -14,6 +14,7 @@ use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{ErrorClass, Fault, StageError, Unavailable};
 use crate::source::folder::{self, Folder, size_and_time};
+use crate::source::passed_over::{LastPassedOver, Omission, PassedOver};
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
@@ -23,6 +24,11 @@ pub(super) struct FileSet {
     follow_links: bool,
     /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever matches.
     extensions: &'static [&'static str],
+    /// Whether a file counts whose name begins with an underscore, as cameras name photographs. Folders of such names are never
+    /// looked into.
+    underscore_files: bool,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
 }
 
 /// A file, as it is known from run to run: the same name, size and time mean the same content.
@@ -58,6 +64,8 @@ pub(super) struct Listing {
     pub(super) files: BTreeMap<String, ListedFile>,
     /// Files that were looked at, those that did not match among them.
     pub(super) looked_at: u64,
+    /// Files that were left out, by reason.
+    pub(super) passed_over: PassedOver,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
     /// Files and folders that an error of the environment kept from being looked at. What lies there is neither listed nor gone.
@@ -94,7 +102,8 @@ impl FileSet {
     /// # Errors
     /// A fault at `path` when it is empty, or a glob that is none.
     pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
-        let set = Self { path, follow_links, extensions };
+        let passed_over = LastPassedOver::default();
+        let set = Self { path, follow_links, extensions, underscore_files: false, passed_over };
         if set.path.is_empty() {
             return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
         }
@@ -104,6 +113,21 @@ impl FileSet {
             Location::parse(&root).map_err(|message| Fault::new("path", message))?;
         }
         Ok(set)
+    }
+
+    /// The same, with files whose names begin with an underscore: cameras name photographs so.
+    pub(super) fn with_underscore_files(self) -> Self {
+        Self { underscore_files: true, ..self }
+    }
+
+    /// The same, whose listings report what they left out to `passed_over`.
+    pub(super) fn reporting_to(self, passed_over: LastPassedOver) -> Self {
+        Self { passed_over, ..self }
+    }
+
+    /// What the last listing left out.
+    pub(super) fn passed_over(&self) -> LastPassedOver {
+        self.passed_over.clone()
     }
 
     /// Bytes that reading one of the files takes, beside what was read.
@@ -117,23 +141,33 @@ impl FileSet {
     /// # Errors
     /// When the folder to begin with cannot be read.
     pub(super) fn list(&self) -> Result<Listing, StageError> {
+        let listing = self.look()?;
+        self.passed_over.set(listing.passed_over.clone());
+        Ok(listing)
+    }
+
+    fn look(&self) -> Result<Listing, StageError> {
         if is_url(&self.path) {
             return self.list_objects();
         }
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            return self.walk(&root, Path::new(""), Some(1), |name| Some(name.as_os_str()) == place.file_name());
+            let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
+            return self.walk(&root, Path::new(""), Some(1), |name| keep_if(is_place(name), Omission::Unasked));
         }
         if place.is_dir() {
-            let mut listing = self.walk(place, Path::new(""), None, |name| self.is_wanted(name))?;
-            let counts = |path: &PathBuf| path.strip_prefix(place).is_ok_and(|name| !is_hidden(name));
-            listing.unseen.retain(|path, _| counts(path));
+            let mut listing = self.walk(place, Path::new(""), None, |name| self.choose(name))?;
+            let is_passed_over = |name: &Path| match self.choose(name) {
+                Err(Omission::Hidden | Omission::Underscore | Omission::Own) => true,
+                Ok(()) | Err(_) => false,
+            };
+            listing.unseen.retain(|path, _| path.strip_prefix(place).is_ok_and(|name| !is_passed_over(name)));
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
             Some(Glob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, |name| matcher.is_match(name))
+                self.walk(Path::new(&root), Path::new(""), depth, |name| matched(&matcher, name))
             }
             None => Err(self.nothing_there()),
         }
@@ -173,11 +207,11 @@ impl FileSet {
             if let Some((folder, _)) = place.parent()
                 && let Some(object) = place.head().map_err(failed)?
             {
-                return Ok(Listing::of_objects(folder, vec![object], |_| true));
+                return Ok(Listing::of_objects(folder, vec![object], |_| Ok(())));
             }
             let objects = place.list().map_err(failed)?;
             if !objects.is_empty() {
-                let listing = Listing::of_objects(place, objects, |name| self.is_wanted(name));
+                let listing = Listing::of_objects(place, objects, |name| self.choose(name));
                 return Ok(Listing { is_folder: true, ..listing });
             }
         }
@@ -187,15 +221,28 @@ impl FileSet {
         match parse(&root)? {
             Location::Remote(root) => {
                 let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
-                Ok(Listing::of_objects(root, objects, |name| matcher.is_match(name)))
+                Ok(Listing::of_objects(root, objects, |name| matched(&matcher, name)))
             }
             Location::Local(_) => Err(self.nothing_there()),
         }
     }
 
-    /// Whether a file counts where a folder is meant.
-    fn is_wanted(&self, name: &Path) -> bool {
-        !is_hidden(name) && has_extension(name, self.extensions)
+    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a part that begins with `.` or `_`,
+    /// as Spark and Hive do; of images, only folders with an underscore are not data.
+    fn choose(&self, name: &Path) -> Result<(), Omission> {
+        let is_wanted = has_extension(name, self.extensions);
+        let mut parts = name.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part.as_encoded_bytes().first() {
+                _ if part == STATE => return Err(Omission::Own),
+                Some(b'.') => return Err(Omission::Hidden),
+                Some(b'_') if parts.peek().is_some() || !(is_wanted && self.underscore_files) => {
+                    return Err(Omission::Underscore);
+                }
+                _ => {}
+            }
+        }
+        keep_if(is_wanted, Omission::Extension)
     }
 
     fn nothing_there(&self) -> StageError {
@@ -220,7 +267,13 @@ impl FileSet {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
-        StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}", self.path))
+        let links = match listing.passed_over.links() {
+            0 => String::new(),
+            links => {
+                format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
+            }
+        };
+        StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}{links}", self.path))
     }
 
     /// Looks at the files at or below `below`, a path relative to `root`.
@@ -229,7 +282,7 @@ impl FileSet {
         root: &Path,
         below: &Path,
         depth: Option<usize>,
-        wanted: impl Fn(&Path) -> bool,
+        choose: impl Fn(&Path) -> Result<(), Omission>,
     ) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
         let mut files = Listing::empty(Location::Local(start.to_path_buf()));
@@ -248,14 +301,17 @@ impl FileSet {
             };
             let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
             if !entry.file_type().is_file() {
+                if entry.file_type().is_symlink() {
+                    files.passed_over.add(relative, Omission::Link);
+                }
                 continue;
             }
             files.looked_at += 1;
-            if wanted(relative) && !is_temporary(entry.file_name()) {
-                match folder.look(&entry) {
-                    Ok(found) => files.add(ListedFile::new(relative, found)),
-                    Err(error) => files.overlook(entry.path(), error),
-                }
+            let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+            match chosen.map(|()| folder.look(&entry)) {
+                Ok(Ok(found)) => files.add(ListedFile::new(relative, found)),
+                Ok(Err(error)) => files.overlook(entry.path(), error),
+                Err(omission) => files.passed_over.add(relative, omission),
             }
         }
         Ok(files)
@@ -289,8 +345,8 @@ impl Watched {
     pub(super) fn look(&self, path: &Path) -> BTreeMap<String, ListedFile> {
         let Ok(below) = path.strip_prefix(&self.root) else { return BTreeMap::new() };
         let listing = match &self.glob {
-            None => self.set.walk(&self.root, below, None, |name| self.set.is_wanted(name)),
-            Some(glob) => self.set.walk(&self.root, below, None, |name| glob.matcher.is_match(name)),
+            None => self.set.walk(&self.root, below, None, |name| self.set.choose(name)),
+            Some(glob) => self.set.walk(&self.root, below, None, |name| matched(&glob.matcher, name)),
         };
         // It may have gone in the meantime.
         listing.map_or_else(|_| BTreeMap::new(), |listing| listing.files)
@@ -327,7 +383,8 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        Self { root, files: BTreeMap::new(), looked_at: 0, is_folder: false, unseen: BTreeMap::new() }
+        let (files, unseen) = (BTreeMap::new(), BTreeMap::new());
+        Self { root, files, looked_at: 0, passed_over: PassedOver::default(), is_folder: false, unseen }
     }
 
     /// Whether an error of the environment kept this file, which was listed before, from being looked at.
@@ -355,11 +412,17 @@ impl Listing {
         }
     }
 
-    fn of_objects(root: Remote, objects: Vec<Entry>, wanted: impl Fn(&Path) -> bool) -> Self {
+    fn of_objects(root: Remote, objects: Vec<Entry>, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
         listing.looked_at = objects.len() as u64;
-        let wanted = objects.into_iter().filter(|object| wanted(Path::new(&object.name)));
-        wanted.for_each(|object| listing.add(ListedFile::from(object)));
+        for object in objects {
+            match choose(Path::new(&object.name)) {
+                Ok(()) => listing.add(ListedFile::from(object)),
+                // An object that stands for a folder.
+                Err(_) if object.name.ends_with('/') => {}
+                Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
+            }
+        }
         listing
     }
 
@@ -497,9 +560,19 @@ fn push_encoded(text: &mut String, name: &[u8]) {
     }
 }
 
-/// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
-fn is_hidden(relative: &Path) -> bool {
-    relative.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'.' | b'_')))
+/// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
+pub(crate) const STATE: &str = "_latentflow";
+
+/// Whether a file counts that a glob may match, or why not.
+fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
+    if name.iter().any(|part| part == STATE) {
+        return Err(Omission::Own);
+    }
+    keep_if(glob.is_match(name), Omission::Unmatched)
+}
+
+fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
+    if is_wanted { Ok(()) } else { Err(omission) }
 }
 
 /// Whether a path ends in one of these extensions, in upper or lower case.
@@ -563,6 +636,31 @@ mod tests {
     }
 
     #[test]
+    fn underscores_hide_folders_and_what_is_no_photograph() {
+        let folder = folder(&[
+            "_DSC1.JPG",
+            "a/_MG_2.png",
+            "_delta_log/a.jpg",
+            "_temporary/0/a.jpg",
+            "_latentflow/a.jpg",
+            "b/_latentflow/c.jpg",
+            ".a.jpg",
+            "_SUCCESS",
+            "a.heic",
+            "b.HEIC",
+            ".latentflow-c.jpg.tmp",
+        ]);
+        let photos = set(folder.path(), "").with_underscore_files();
+        assert_eq!(names(&photos), ["_DSC1.JPG", "a/_MG_2.png"]);
+        let expected = "2 .heic, 1 hidden (`.` begins a name), 3 not data by custom (`_` begins a name), \
+             3 of latentflow itself";
+        assert_eq!(photos.passed_over().get().to_string(), expected);
+        let table = set(folder.path(), "");
+        assert!(names(&table).is_empty());
+        assert!(names(&set(folder.path(), "**/*.jpg")).iter().all(|name| !name.contains("_latentflow")));
+    }
+
+    #[test]
     fn a_path_that_exists_is_no_glob() {
         let folder = folder(&["photos [2024]/a.jpg", "x*.dat", "xy.dat"]);
         assert_eq!(names(&set(folder.path(), "photos [2024]")), ["a.jpg"]);
@@ -593,6 +691,11 @@ mod tests {
         symlink("nowhere", folder.path().join("a/broken.jpg")).unwrap();
         let mut set = set(folder.path(), "a");
         assert_eq!(names(&set), ["x.jpg"]);
+        assert_eq!(set.passed_over().get().links(), 4);
+        fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
+        let nothing = set.nothing_found(&set.list().unwrap()).to_string();
+        assert!(nothing.ends_with("4 symbolic links were passed over: `follow_links = true` takes what they lead to"));
+        fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;
         let found = names(&set);
         assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");

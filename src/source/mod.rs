@@ -19,6 +19,7 @@ mod http;
 mod idx;
 mod image_column;
 pub mod images;
+mod inputs;
 mod journal;
 mod json_shape;
 mod lanes;
@@ -31,6 +32,7 @@ mod npz;
 mod parquet;
 mod parquet_pages;
 mod parquet_rows;
+mod passed_over;
 mod present;
 mod record_files;
 pub mod rejects;
@@ -61,6 +63,8 @@ use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 use crate::units::{Bytes, Span};
 
+pub use passed_over::{LastPassedOver, PassedOver};
+
 /// The column that says where a record came from.
 pub const SOURCE: &str = "source";
 /// The column that says which record in there it was, counted from 0.
@@ -85,6 +89,24 @@ pub trait Source: Send {
     /// When the input cannot be found or listed.
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         Ok(None)
+    }
+
+    /// What its last listing left out, where it lists files.
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        None
+    }
+
+    /// Whether the source refuses files that changed since earlier runs read them.
+    fn refuses_changes(&self) -> bool {
+        false
+    }
+
+    /// Checks that there is no such file.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
+    fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
+        Ok(())
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
@@ -291,11 +313,12 @@ pub fn add_origin(
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Forgets what was listed for a stage; its next run lists anew.
+/// Forgets what was listed and read for a stage; its next run lists anew.
 ///
 /// # Errors
 /// When a journal cannot be removed.
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+    inputs::forget(stage, state)?;
     journal::forget(stage, state)
 }
 

@@ -1,6 +1,7 @@
 //! The `ndjson` source: one JSON object a line.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -19,6 +20,7 @@ use crate::source::cut::Cut;
 use crate::source::encoded::not_utf8;
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
@@ -37,6 +39,12 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
@@ -55,6 +63,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema: with_origin(&schema),
             format,
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -86,7 +95,7 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open(file: &InputFile, input: Input, record_bytes: u64) -> Result<Framer<Input>, Stop> {
+fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer<R>, Stop> {
     let framer = Framer::new(input, None, record_bytes).map_err(file.stopped())?;
     match not_utf8(framer.start()) {
         Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
@@ -105,7 +114,9 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let values: Vec<Value> =
             values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
         if values.is_empty() {
-            return Err(unfit("does not begin with JSON objects; expected one a line, to know the columns by".to_owned()));
+            return Err(unfit(
+                "does not begin with JSON objects; expected one a line, to know the columns by".to_owned(),
+            ));
         }
         let inferred = infer_from(values);
         let inferred = inferred.map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
@@ -161,9 +172,10 @@ struct Ndjson {
 
 impl RecordFormat for Ndjson {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        read_all(open(file, input, self.record_bytes)?, &self.parser, self.cut, output)
+        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::machine;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
@@ -37,6 +38,12 @@ pub struct Config {
     /// a .npy file is called `array`. Default: all.
     #[schemars(extend("x-changes-rows" = true))]
     pub arrays: Option<Vec<String>>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// The name of the array in a file that holds but one.
@@ -75,6 +82,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema: with_origin(&schema),
             format,
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -94,8 +102,7 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             unfit
         })
     };
-    first(files, look)
-        .map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
+    first(files, look).map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
 }
 
 /// The same arrays, if each has as many records as the others.
@@ -136,7 +143,7 @@ impl RecordFormat for Npz {
             Ok(opened) => opened,
             Err((code, what)) => {
                 check()?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);

@@ -23,6 +23,7 @@ use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
 use crate::source::image_column::{ImageColumn, Images};
+use crate::source::inputs::OnChange;
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
@@ -48,6 +49,12 @@ pub struct Config {
     /// for every four cores.
     #[schemars(extend("x-changes-rows" = false))]
     pub readers: Option<u16>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
@@ -83,6 +90,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema,
             format: Parquet { columns, image, cut, held_bytes, lanes },
+            policy: self.on_change.into(),
         }))
     }
 }
@@ -104,7 +112,7 @@ impl Config {
                 file.unfit(RejectCode::Mismatch, "lacks a column that is to be read", 1)
             })
         };
-                first(files, look)
+        first(files, look)
     }
 
     /// The columns that were asked for, in the order of the file.
@@ -186,7 +194,7 @@ impl RecordFormat for Parquet {
             Ok(footer) => footer,
             Err((code, what)) => {
                 file.check_available(&input)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let metadata = match guarded(|| arrow_metadata(footer.clone())) {

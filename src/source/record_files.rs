@@ -16,15 +16,19 @@ use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, Unavailable, UnreadInputs};
 use crate::source::files::{self, InputFile, unusable};
+use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
 use crate::source::listing::{ReadFailure, Refusal};
 use crate::source::missing_values::reject_missing;
-use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
+use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
 use crate::store::{self, Ahead, Input};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
+
+    /// Whether a file is text that is read from its beginning, to which more may be appended.
+    const IS_TEXT: bool = false;
 
     /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop>;
@@ -55,20 +59,75 @@ pub(super) struct RecordFiles<F> {
     pub(super) schema: SchemaRef,
     /// How a file is read.
     pub(super) format: F,
+    /// What happens to its files beside being read.
+    pub(super) policy: Policy,
+}
+
+/// What a source does about its files beside reading them.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    on_change: OnChange,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
+}
+
+impl From<OnChange> for Policy {
+    fn from(on_change: OnChange) -> Self {
+        Self { on_change, ..Self::default() }
+    }
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
     fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
-        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS)?;
+        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
         let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
         Ok((files?, unseen))
     }
 
-    /// Reads one file. Whatever goes wrong in a reader concerns the file alone.
-    fn read(&self, file: &InputFile, asked: Option<Ahead>, output: &Output<'_>) -> Result<(), Stop> {
+    /// Reads the files one after the other, and leaves those in `unread` that cannot be read now.
+    fn read_all(
+        &self,
+        files: &[InputFile],
+        known: &KnownInputs,
+        mut unread: UnreadInputs,
+        progress: &Progress,
+        take: &(dyn Fn(SourceBatch) -> bool + Sync),
+    ) -> Result<(), StageError> {
+        let (mut later, mut asked) = (files.iter(), VecDeque::new());
+        for file in files {
+            while asked.len() < store::TOGETHER
+                && let Some(next) = later.next()
+            {
+                asked.push_back(next.ask()?);
+            }
+            let output = Output { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
+            let read = match self.read(asked.pop_front().flatten(), known, &output) {
+                Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
+                read => read,
+            };
+            match read {
+                Ok(()) => {}
+                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
+                Err(Stop::Closed) => return Ok(()),
+                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        unread.into_result()
+    }
+
+    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
+    /// in a reader concerns the file alone.
+    fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
+        let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
+        let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
+            return Ok(());
+        };
+        let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
+        let output = Output { file: &file, tracking: tracking.as_ref(), ..*own };
         // Others may remove or replace files while those before them are read.
         let input = file.open_listed(asked)?;
-        let read = catch_unwind(AssertUnwindSafe(|| self.format.read(file, input, output)));
+        let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
         read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
 }
@@ -90,37 +149,31 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.policy.passed_over.clone())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        self.policy.on_change == OnChange::Refuse
+    }
+
+    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let (files, unseen) = self.files()?;
         let mut unread = UnreadInputs::default();
         unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
-        let files: Arc<[InputFile]> = files.into();
         let source = Arc::new(*self);
-        let total = count(&source, &files, progress);
+        let known = KnownInputs::open(&source.stage, progress.state.as_ref())?;
+        let recognized = files.iter().map(|file| known.recognized(file)).collect();
+        let total = count(&source, &recognized, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
-            let take = |batch| sender.send(batch);
-            let (mut later, mut asked) = (files.iter(), VecDeque::new());
-            for file in files.iter() {
-                while asked.len() < store::TOGETHER
-                    && let Some(next) = later.next()
-                {
-                    asked.push_back(next.ask()?);
-                }
-                let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
-                let read = match source.read(file, asked.pop_front().flatten(), &output) {
-                    Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
-                    read => read,
-                };
-                match read {
-                    Ok(()) => {}
-                    Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
-                    Err(Stop::Closed) => return Ok(()),
-                    Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
-                    Err(Stop::Failed(error)) => return Err(error),
-                }
-            }
-            unread.into_result()
+            let read = source.read_all(&files, &known, unread, &progress, &|batch| sender.send(batch));
+            known.sync()?;
+            read
         });
         Ok(Opened::new(batches, total))
     }
@@ -207,11 +260,20 @@ pub(super) struct Records {
     pub(super) pixels: u64,
 }
 
+/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
+/// are damaged or hostile.
+const ROWS_PER_BYTE: u64 = 1024;
+
+/// Why a reject counts as one record.
+const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";
+
 /// Where a file's batches go.
 pub(super) struct Output<'a> {
     schema: &'a SchemaRef,
     file: &'a InputFile,
     progress: &'a Progress,
+    /// Records what is read of a file of text, where that is remembered.
+    tracking: Option<&'a Tracking<'a>>,
     /// Takes a batch; `false`: nobody wants more.
     take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
     /// Returns when nothing else is read, but what goes ahead of its turn.
@@ -238,6 +300,25 @@ impl Output<'_> {
         (self.take)(batch)
     }
 
+    /// The text of the file, up to the length that was listed.
+    pub(super) fn track(&self, input: Input) -> Tracked {
+        match self.tracking {
+            Some(tracking) => tracking.read(input),
+            None => Tracked::plain(input, self.file.size()),
+        }
+    }
+
+    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was found to end within a quoted
+    /// value.
+    pub(super) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes)).map_err(Stop::Failed)
+    }
+
+    /// Says that the file was read to its end and has `rows` rows.
+    pub(super) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.end(rows, in_quotes)).map_err(Stop::Failed)
+    }
+
     /// Whether every sink has these rows of the file.
     pub(super) fn done(&self, rows: &Range<u64>) -> bool {
         self.progress.done(self.file.split.name(), rows)
@@ -259,14 +340,15 @@ impl Output<'_> {
 
     /// Hands over that the file, which holds `records`, cannot be used.
     fn reject_file(&self, Refusal { code, reason }: Refusal, records: u64) -> Result<(), Stop> {
-        let (split, rows) = (unusable(&self.file.split), 0..records.max(1));
+        let split = unusable(&self.file.split);
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
-        let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
+        let rows = if records > self.most_rows() { 1 } else { records.max(1) };
+        let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, rows).into() };
+        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
         if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
     }
 
@@ -276,20 +358,35 @@ impl Output<'_> {
         match self.file.unavailable(error) {
             Ok(unavailable) => Err(unavailable.into()),
             Err(error) => {
-                self.refuse(row..row + 1, RejectCode::Unreadable, format!("the rest of the file is lost: {error}"))
+                self.refuse_rest(row, RejectCode::Unreadable, &format!("the rest of the file is lost: {error}"))
             }
         }
     }
 
-    /// Hands over that these rows are no records, as one reject.
+    /// Hands over that these rows are no records, as one reject that stands for all of them. A number of rows that a file
+    /// of this size cannot hold is not believed: then the reject stands for one row.
     pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
         if rows.is_empty() {
             return Ok(());
         }
-        let count = rows.end - rows.start;
-        let place =
-            if count == 1 { format!("row {}", rows.start) } else { format!("{count} rows from {}", rows.start) };
+        let (start, count) = (rows.start, rows.end - rows.start);
+        if count > self.most_rows() {
+            let reason =
+                format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
+            return self.refuse(start..start + 1, code, reason);
+        }
+        let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
+    }
+
+    /// Rows that a file of this size can hold.
+    fn most_rows(&self) -> u64 {
+        self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
+    }
+
+    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
+    pub(super) fn refuse_rest(&self, row: u64, code: RejectCode, reason: &str) -> Result<(), Stop> {
+        self.refuse(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
     }
 
     /// One reject for these rows; the reason names the file.
@@ -297,7 +394,8 @@ impl Output<'_> {
         if self.done(&rows) {
             return Ok(());
         }
-        let rejects = vec![Reject::new(0, code, reason)];
+        let count = rows.end - rows.start;
+        let rejects = vec![Reject { rows: count, records: count, ..Reject::new(0, code, reason) }];
         let empty = RecordBatch::new_empty(self.schema.clone());
         self.push(rows, empty, Records { rejects, ..Records::default() })
     }
@@ -446,5 +544,57 @@ pub(super) mod testing {
         let mut coverage = crate::coverage::Coverage::default();
         batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
         Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::datatypes::Schema;
+
+    use super::testing::drain;
+    use super::*;
+
+    /// A format whose files declare a number of rows that they do not hold.
+    struct Broken {
+        declared: u64,
+    }
+
+    impl RecordFormat for Broken {
+        const EXTENSIONS: &'static [&'static str] = &["broken"];
+
+        fn read(&self, _: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+            output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
+        }
+    }
+
+    /// Rows and records of the reject for a file of 10 bytes, and its reason.
+    fn reject_of(declared: u64) -> (u64, u64, String) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
+        let path = folder.path().to_str().unwrap().to_owned();
+        let schema = crate::source::with_origin(&Schema::empty());
+        let source = RecordFiles {
+            stage: "in".to_owned(),
+            path,
+            schema,
+            format: Broken { declared },
+            policy: Policy::default(),
+        };
+        let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
+        let reject = &batch.rejects[0];
+        assert_eq!(batch.batch.provenance.len(), reject.rows);
+        (reject.rows, reject.records, reject.reason.clone())
+    }
+
+    #[test]
+    fn reject_of_many_rows_counts_all_that_its_file_can_hold() {
+        assert_eq!(reject_of(10_240), (10_240, 10_240, "a.broken, 10240 rows from 5: damaged".to_owned()));
+        for absurd in [10_241, 1 << 60] {
+            let (rows, records, reason) = reject_of(absurd);
+            assert_eq!((rows, records), (1, 1));
+            assert!(reason.contains(&format!("{absurd} rows are declared, more than the file can hold")), "{reason}");
+        }
     }
 }

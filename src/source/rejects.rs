@@ -20,7 +20,7 @@ use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
+use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
 use crate::store::Input;
 
@@ -34,6 +34,10 @@ pub const CODE: &str = "code";
 pub const FORMAT: &str = "format";
 /// The column of the record itself; null where its source had no bytes of it.
 pub const RECORD: &str = "record";
+
+/// The column of the number of records that it stands for; datasets of earlier versions lack it, and each of their rejects
+/// stands for one.
+pub const RECORDS: &str = "records";
 
 /// What a refused record is kept as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,7 @@ impl SourceConfig for Config {
             path: self.path.clone(),
             schema: with_origin(&schema),
             format: Rejects { wanted, schema, cut },
+            policy: Policy::default(),
         }))
     }
 }
@@ -140,11 +145,7 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
 }
 
 /// Adds the sources whose rejects lie in a file.
-fn add_sources(
-    file: &InputFile,
-    input: Input,
-    sources: &mut BTreeMap<String, Option<SchemaRef>>,
-) -> Result<(), Stop> {
+fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
     let mut batches = Batches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
         let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
@@ -179,7 +180,7 @@ impl<'a> Batches<'a> {
         let opened = guarded(|| {
             let reader = ParquetRecordBatchReaderBuilder::try_new(input)?;
             let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
-            let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD];
+            let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
             let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
             Ok::<_, ParquetError>((reader.with_projection(mask).with_batch_size(step).build()?, rows))
         });
@@ -229,6 +230,12 @@ impl<'a> Columns<'a> {
         let source = self.batch.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
         let rows = self.batch.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
         Some((source.value(row).to_owned(), rows.value(row)))
+    }
+
+    /// The number of records that the reject stands for.
+    fn records(&self, row: usize) -> u64 {
+        let counts = self.batch.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+        counts.filter(|counts| counts.is_valid(row)).map_or(1, |counts| counts.value(row))
     }
 
     fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
@@ -357,6 +364,7 @@ impl Rejects {
                     records.rejects.push(Reject {
                         record,
                         source,
+                        records: columns.records(row),
                         ..Reject::new(ordinal, RejectCode::Unreadable, reason)
                     });
                 }

@@ -17,12 +17,12 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
 use crate::source::encoded::unpacked_by;
-use crate::source::files::unusable;
+use crate::source::files::{InputFile, unusable};
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::images::EXTENSIONS;
+use crate::source::inputs::{self, KnownInputs, OnChange, Settled};
 use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
 use crate::source::record_files::{Stop, guarded, panicked};
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking};
 use crate::store::{Input, Location};
 
 /// Batches that are read before they are asked for.
@@ -40,12 +40,23 @@ pub struct Config {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
+    /// Also take what symbolic links lead to. Default: links are passed over.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
+    follow_links: bool,
+    /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the images that it gave before stay in the output; `refuse` refuses to run. A shard of at most 32 MiB whose content is
+    /// the same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    on_change: OnChange,
 }
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path.clone(), false, &["tar"]).map_err(|fault| vec![fault])?;
-        Ok(Box::new(Tar { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, Some(KEY)) }))
+        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
+        let rules = Rules::new(batch, context.limits, Some(KEY));
+        Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
     }
 }
 
@@ -53,6 +64,7 @@ impl SourceConfig for Config {
 struct Tar {
     name: String,
     files: FileSet,
+    on_change: OnChange,
     rules: Rules,
 }
 
@@ -69,6 +81,23 @@ impl Source for Tar {
         self.files.list()?.identities().map(Some)
     }
 
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.files.passed_over())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        self.on_change == OnChange::Refuse
+    }
+
+    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+        if !self.refuses_changes() {
+            return Ok(());
+        }
+        let Listing { root, files, .. } = self.files.list()?;
+        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        inputs::admit(&self.name, &files, progress)
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let listing = self.files.list()?;
         if listing.files.is_empty() {
@@ -78,22 +107,21 @@ impl Source for Tar {
         check_some_plain(files.values(), &root)?;
         let mut unread = UnreadInputs::default();
         unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
-        let reader = Reader { stage: self.name, rules: self.rules, root, progress: progress.clone() };
+        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        let known = KnownInputs::open(&self.name, progress.state.as_ref())?;
+        let Self { rules, on_change, .. } = *self;
+        let reader = Reader { rules, root, progress: progress.clone(), known, on_change };
         let batches = read_blocking(AHEAD, move |out| {
-            for file in files.values() {
-                match reader.read(file, out) {
-                    Ok(()) => {}
-                    Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
-                    Err(Stop::Closed) => return Ok(()),
-                    Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
-                    Err(Stop::Failed(error)) => return Err(error),
-                }
-            }
-            unread.into_result()
+            let read = reader.read_all(&files, unread, out);
+            reader.known.sync()?;
+            read
         });
         Ok(Opened::new(batches, None))
     }
 }
+
+/// Members that are images. The rows of a shard are numbered by them, so the list is fixed for ever.
+const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
 fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
@@ -133,23 +161,43 @@ enum Step {
 
 /// What it takes to read shards.
 struct Reader {
-    stage: String,
     rules: Rules,
     root: Location,
     progress: Progress,
+    known: KnownInputs,
+    on_change: OnChange,
 }
 
 impl Reader {
+    /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
+    fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
+        for file in files {
+            match self.read(file, out) {
+                Ok(()) => {}
+                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
+                Err(Stop::Closed) => return Ok(()),
+                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        unread.into_result()
+    }
+
     /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
-    fn read(&self, file: &ListedFile, out: &BatchSender) -> Result<(), Stop> {
-        let split = Split::new(format!("{}/{}", self.stage, file.identity()));
-        let read = catch_unwind(AssertUnwindSafe(|| self.read_members(file, &split, out)));
+    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), Stop> {
+        let split = &file.split;
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            match self.known.settle(file, &self.progress, false, self.on_change)? {
+                Some(Settled { file, .. }) => self.read_members(file.listed(), &file.split, out),
+                None => Ok(()),
+            }
+        }));
         let read = read.unwrap_or_else(|panic| {
             let reason = format!("{}: {}", file.name, panicked(&*panic));
             Err(Stop::Refused(Refusal::new(RejectCode::Panicked, reason), 1))
         });
         let Err(Stop::Refused(refusal, _)) = read else { return read };
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &unusable(&split), 0);
+        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &unusable(split), 0);
         let source = file.name.as_str().into();
         if stretch.is_done(1) {
             return Ok(());

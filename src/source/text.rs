@@ -84,12 +84,13 @@ pub(super) fn read_all<R: Read>(
     loop {
         let block = match blocks.next(format) {
             Ok(Some(block)) => block,
-            Ok(None) => return Ok(()),
+            Ok(None) => return output.end(row, blocks.ends_in_quotes),
             Err(error) => return output.stop_at(row, error),
         };
         let rows = row..row + u64::from(block.rows);
         row = rows.end;
         if !output.done(&rows) {
+            output.begin(row, blocks.ends_in_quotes)?;
             let parsed = block.parse(format)?;
             let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
             output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
@@ -259,12 +260,14 @@ pub(super) struct Blocks<R> {
     held: Option<(Frame, Vec<u8>)>,
     /// Why there are no records after the last block.
     failed: Option<io::Error>,
+    /// Whether the input was found to end within a quoted value.
+    ends_in_quotes: bool,
 }
 
 impl<R: Read> Blocks<R> {
     /// Blocks of what `framer` finds, within `cut`.
     pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
-        Self { framer, cut, held: None, failed: None }
+        Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
     }
 
     /// The first block, unless an error cuts it short.
@@ -296,6 +299,7 @@ impl<R: Read> Blocks<R> {
                     }
                 },
             };
+            self.ends_in_quotes |= frame == Frame::Unclosed;
             let verdict = match frame {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),

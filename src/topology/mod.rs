@@ -146,6 +146,9 @@ impl Topology {
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        for feed in &feeds {
+            feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
+        }
         let Plan { footprint, allowed, commit_age, workers, .. } = plan;
         let exchange = Exchange::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {

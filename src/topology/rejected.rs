@@ -67,6 +67,7 @@ impl Refused {
                 reason: shortened(entry.reason),
                 source: shortened(entry.source),
                 row: entry.row,
+                records: entry.records,
             }
         };
         last.iter().map(seen).collect()
@@ -120,6 +121,7 @@ fn entry<'a>(
         code: reject.code,
         reason: &reject.reason,
         record,
+        records: reject.records,
     }
 }
 

@@ -9,12 +9,12 @@ use arrow::array::RecordBatch;
 
 use super::errors::ErrorStats;
 use super::sights::Sights;
-use crate::batch::{Reject, RejectCode};
+use crate::batch::{Reject, RejectCode, rejected_records};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
-use crate::source::Total;
+use crate::source::{LastPassedOver, PassedOver, Total};
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {
@@ -61,7 +61,7 @@ pub struct StageStats {
     pub role: &'static str,
     /// The places of the stages that it takes records from.
     pub inputs: Vec<usize>,
-    /// Records that it took in; for a source, source rows that it handed over, readable or not.
+    /// Records that it took in; for a source, those that it handed over, and those that its rejects stand for.
     pub records_in: AtomicU64,
     /// Records that it put out.
     pub records_out: AtomicU64,
@@ -80,11 +80,17 @@ pub struct StageStats {
     /// Where the stage computes one, the reconstruction error of its records.
     pub error: Option<ErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
+    /// For a source that lists files, what its last listing left out.
+    passed_over: Option<LastPassedOver>,
 }
 
 impl Stats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
+            let passed_over = match &stage.role {
+                Role::Source(source, _) => source.passed_over(),
+                Role::Transform(_) | Role::Sink(..) => None,
+            };
             let (role, error) = match &stage.role {
                 Role::Source(..) => ("source", None),
                 Role::Transform(transform) => {
@@ -118,6 +124,7 @@ impl Stats {
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
+                passed_over,
             }
         });
         tell_models(&metrics, &plan.models);
@@ -216,11 +223,12 @@ impl Stats {
     /// A stage refused these.
     pub(super) fn rejected(&self, stage: usize, rejects: &[Reject]) {
         let stats = &self.stages[stage];
-        stats.rejects.fetch_add(rejects.len() as u64, Relaxed);
+        stats.rejects.fetch_add(rejected_records(rejects), Relaxed);
         let mut codes = stats.codes.lock().unwrap_or_else(PoisonError::into_inner);
         for reject in rejects {
-            *codes.entry(reject.code).or_default() += 1;
-            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc();
+            let count = codes.entry(reject.code).or_default();
+            *count = count.saturating_add(reject.records);
+            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc_by(reject.records);
         }
     }
 
@@ -285,6 +293,11 @@ impl StageStats {
     /// How often each reason to refuse was met.
     pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last listing of the source left out.
+    pub fn passed_over(&self) -> PassedOver {
+        self.passed_over.as_ref().map(LastPassedOver::get).unwrap_or_default()
     }
 
     /// What the sink has committed.

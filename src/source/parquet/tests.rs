@@ -254,6 +254,7 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
     let batches = read::<Config>(json!({ "path": folder.path() }), 100);
     assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
     assert_eq!(batches[1].rejects.len(), 1);
+    assert_eq!((batches[1].rejects[0].rows, batches[1].rejects[0].records), (100, 100));
     assert!(batches[1].rejects[0].reason.starts_with("a.parquet, 100 rows from 100: "));
     assert_eq!(records(&batches).num_rows(), 200);
 }
