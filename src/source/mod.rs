@@ -36,6 +36,7 @@ mod text;
 mod watch;
 mod watched;
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -81,6 +82,11 @@ pub trait Source: Send {
     /// When the input cannot be found or listed.
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         Ok(None)
+    }
+
+    /// Whether image files with this extension, in `folder` or below it, are input of it.
+    fn takes_images_of(&self, _folder: &Path, _extension: &str) -> bool {
+        false
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
 
+use super::rejected::Originals;
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::plan::{Role, Stage};
@@ -82,15 +83,15 @@ pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     /// How many stages take each node's output.
     pub(super) consumers: Vec<usize>,
-    /// Whether rejects are kept: then they are the last output.
-    pub(super) keeps_rejects: bool,
+    /// Whether rejects are kept, and with what: then they are the last output.
+    pub(super) keeps_rejects: Option<Originals>,
     /// Per node, the source rows of which nothing more is to be kept: whose rejects by a stage, or records for a sink, earlier
     /// runs have kept.
     pub(super) kept: Vec<Coverage>,
 }
 
 impl Graph {
-    pub(super) fn new(stages: &[Stage], keeps_rejects: bool) -> Self {
+    pub(super) fn new(stages: &[Stage], keeps_rejects: Option<Originals>) -> Self {
         let nodes: Vec<Node> = stages
             .iter()
             .map(|stage| {
@@ -181,7 +182,7 @@ mod tests {
     fn generation(number: u64) -> Arc<Generation> {
         let part = Part::Transform(Arc::new(Once::default()));
         let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
-        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, kept: vec![Coverage::default()] };
+        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: None, kept: vec![Coverage::default()] };
         Arc::new(Generation::new(number, graph, vec![]))
     }
 

@@ -11,9 +11,24 @@ use super::sights::SeenReject;
 use crate::batch::{Batch, Reject};
 use crate::error::StageError;
 use crate::metrics::unix_seconds;
+use crate::plan::Plan;
 use crate::sink::rejects::{self, RejectEntry};
 use crate::source::rejects::Format;
 use crate::source::{IMAGE, ROW, SOURCE};
+
+/// Whether the original of a reject is kept beside where it came from and why it was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Originals {
+    Kept,
+    Dropped,
+}
+
+impl Originals {
+    /// `None` where a plan keeps no rejects at all.
+    pub(super) fn of(plan: &Plan) -> Option<Self> {
+        plan.rejects.as_ref().map(|_| if plan.keeps_originals { Self::Kept } else { Self::Dropped })
+    }
+}
 
 /// The rejects of one batch, and the batch as its source gave it.
 pub(super) struct Refused {
@@ -57,10 +72,14 @@ impl Refused {
     }
 
     /// The rejects as records, in the order of their source rows; empty where nothing was refused.
-    pub(super) fn batch(&mut self) -> Result<Batch, StageError> {
+    pub(super) fn batch(&mut self, originals: Originals) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
-        let originals = self.list.iter().map(|(_, reject)| original(batch, reject)).collect::<Result<Vec<_>, _>>()?;
+        let kept = self.list.iter().map(|(_, reject)| match originals {
+            Originals::Kept => original(batch, reject),
+            Originals::Dropped => Ok(None),
+        });
+        let originals = kept.collect::<Result<Vec<_>, _>>()?;
         let entries = self.list.iter().zip(&originals);
         let entries: Vec<_> =
             entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();

@@ -207,9 +207,9 @@ impl<'a> Worker<'a> {
         if !refused.is_empty() {
             self.stats.sights.refused(refused.seen(REJECTS));
         }
-        if graph.keeps_rejects {
+        if let Some(originals) = graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
-            outputs.push(refused.batch().map_err(|error| (name, error))?);
+            outputs.push(refused.batch(originals).map_err(|error| (name, error))?);
         }
         Ok(Carried { outputs, refused: refused.into_list() })
     }
