@@ -44,6 +44,13 @@ fn a_table_pictures_and_rejects_survive_a_crash_at_each_step_of_a_marker() {
 }
 
 #[test]
+fn pictures_survive_a_crash_at_each_step_of_being_named() {
+    let once = ["pictures-synced", "pictures-listed", "pictures-named"];
+    crash(scenarios::pictures(), &once, &[1, 2]);
+    crash(scenarios::pictures(), &["picture-named"], &[1, 100, 256, 300]);
+}
+
+#[test]
 fn a_history_survives_a_crash_at_each_step_of_being_folded() {
     // The first marker of this kind is noted when the run starts.
     crash(scenarios::many_files(), &ATOMIC_STEPS, &[2]);

@@ -12,6 +12,7 @@ mod log_limit;
 mod profile;
 mod progress;
 mod report;
+mod rejects;
 mod reset;
 mod run;
 mod schema;
@@ -98,6 +99,8 @@ enum Command {
     Report(report::Report),
     /// Put the small Parquet files of a dataset together, also while a run goes on writing there.
     Compact(compact::Compact),
+    /// Work on the rejects of a pipeline: remove the originals that they hold.
+    Rejects(rejects::RejectsCommand),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
     Reset(reset::Reset),
     /// Print the JSON Schema of pipeline files, or of training files, for editors.
@@ -124,6 +127,7 @@ impl Cli {
             Command::Evaluate(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Compact(command) => command.run(),
+            Command::Rejects(command) => command.run(),
             Command::Reset(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),
@@ -163,6 +167,22 @@ impl Pipeline {
     fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
         plan::check(spec::read(&self.file, &self.set), metrics)
     }
+}
+
+/// Asks on the terminal whether to go on.
+///
+/// # Errors
+/// When standard input is no terminal, so that the answer has to be the option `--yes`.
+fn confirmed(question: &str) -> anyhow::Result<bool> {
+    use std::io::{IsTerminal as _, Write as _};
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("there is no terminal to answer on; add --yes to go on without a question");
+    }
+    print(&format!("{question} [y/N] "))?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Prints to standard output; a reader that has gone away (`| head`) is no failure.

@@ -1,12 +1,11 @@
 //! `latentflow reset`: forgets what a pipeline has done, after asking.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use super::{Exit, Pipeline, print};
+use super::{Exit, Pipeline, confirmed, print};
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Role};
 use crate::sink::{Sink, Written};
@@ -32,8 +31,8 @@ Examples:
   latentflow reset photos.toml                       begin anew
   latentflow reset photos.toml --sink out --yes      make one output anew
 
-Parquet files that the pipeline has written are removed, and its memory of what is done. Image files stay: the next run
-writes over them. Input is never touched.";
+Parquet and image files that the pipeline has written are removed, and its memory of what is done. Image files of outputs
+that were begun before version 0.1.0 kept a list of them stay. Input is never touched.";
 
 impl Reset {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
@@ -62,7 +61,7 @@ impl Reset {
             let folder = sink.folder().map(|folder| folder.to_string()).unwrap_or_default();
             print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", Bytes(bytes)))?;
         }
-        if !self.yes && !confirmed()? {
+        if !self.yes && !confirmed("remove these files, so that the next run starts over?")? {
             print("nothing was removed\n")?;
             return Ok(Exit::Done);
         }
@@ -91,15 +90,4 @@ fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
         _ => None,
     });
     stages.chain(plan.rejects.as_ref().map(|(sink, _)| ("rejects", sink.as_ref()))).collect()
-}
-
-fn confirmed() -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody can be asked here; add --yes to remove these files");
-    }
-    print("remove these files, so that the next run begins anew? [y/N] ")?;
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

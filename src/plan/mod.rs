@@ -58,6 +58,8 @@ pub struct Plan {
     pub state: Option<Location>,
     /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
     pub rejects: Option<(Box<dyn Sink>, Identity)>,
+    /// Whether the original of each reject is kept.
+    pub keeps_originals: bool,
     /// How many records may be rejected.
     pub allowed: Allowed,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
@@ -288,6 +290,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         memory,
         state,
         rejects,
+        keeps_originals: spec.settings.rejects.record,
         allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
         grace,

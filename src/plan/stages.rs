@@ -59,6 +59,7 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
             stages.push(Stage { name: Arc::from(table.name.as_str()), kind, inputs, role });
         }
     }
+    faults.extend(images_that_are_input(&stages));
     for (at, table) in spec.stages.iter().enumerate() {
         let consumed = graph.inputs.iter().any(|inputs| inputs.contains(&at));
         if !consumed && !upstream[at].is_sink && !table.kind.is_empty() && find(table).is_ok() {
@@ -70,6 +71,27 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
         }
     }
     stages
+}
+
+/// Sinks whose image files a source would take for input, now or in the next run.
+fn images_that_are_input(stages: &[Stage]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for sink in stages {
+        let Role::Sink(written, _) = &sink.role else { continue };
+        let Some((folder, extension)) = written.image_files() else { continue };
+        for source in stages {
+            let Role::Source(read, _) = &source.role else { continue };
+            if read.takes_images_of(folder, extension) {
+                let (folder, name) = (folder.display(), &source.name);
+                let message = format!(
+                    "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
+                     write to a folder outside of it"
+                );
+                faults.push(Fault::new(format!("stages.{}.path", sink.name), message));
+            }
+        }
+    }
+    faults
 }
 
 type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);

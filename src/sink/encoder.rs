@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, RecordBatch, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, RecordBatch};
+use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
 use crate::batch::{Batch, Rejects};
@@ -12,8 +13,7 @@ use crate::image::decode::Pixels;
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::format::PixelFormat;
 use crate::sink::Prepare;
-use crate::sink::names::file_name;
-use crate::source::{ROW, SOURCE};
+use crate::source::{ROW, SOURCE, origin_fields};
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
 /// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of a small network.
@@ -25,35 +25,30 @@ pub(super) struct Encoder {
     pub(super) pixels: PixelFormat,
     /// How files are encoded.
     pub(super) output: OutputFormat,
-    /// What their names end in.
-    pub(super) extension: &'static str,
 }
 
-/// The columns of an encoded batch: each record's file, as its path relative to the folder and its bytes.
-const NAME: &str = "name";
+/// The column of an encoded batch, beside where each record comes from: the bytes of its file.
 const BYTES: &str = "bytes";
 
 impl Prepare for Encoder {
     fn schema(&self) -> SchemaRef {
-        let fields = vec![Field::new(NAME, DataType::Utf8, false), Field::new(BYTES, DataType::LargeBinary, false)];
-        Arc::new(Schema::new(fields))
+        // Columns of these names that come from the data may lack values.
+        let origin = origin_fields().into_iter().map(|field| field.with_nullable(true));
+        let bytes = Field::new(BYTES, DataType::LargeBinary, false);
+        Arc::new(Schema::new(origin.chain([bytes]).collect::<Vec<_>>()))
     }
 
     fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
         let tensors = column(&batch, &self.column)?;
-        let (sources, rows) = (column(&batch, SOURCE)?.as_string::<i32>(), column(&batch, ROW)?);
-        let rows = rows.as_primitive::<UInt64Type>();
+        let (sources, rows) = (column(&batch, SOURCE)?, column(&batch, ROW)?);
         let shape = batch.records.schema_ref().field_with_name(&self.column).ok().and_then(TensorShape::of);
-        let (mut names, mut files) = (StringBuilder::new(), LargeBinaryBuilder::new());
+        let mut files = LargeBinaryBuilder::new();
         let mut kept = Vec::with_capacity(batch.records.num_rows());
         for record in 0..batch.records.num_rows() {
             let encoded = self.encode(tensors, shape.as_ref(), record);
             kept.push(encoded.is_ok());
             match encoded {
-                Ok(bytes) => {
-                    files.append_value(bytes);
-                    names.append_value(file_name(sources.value(record), rows.value(record), self.extension));
-                }
+                Ok(bytes) => files.append_value(bytes),
                 // Where all images have one size, none of them fits into the format.
                 Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
                     return Err(StageError::Other(error.to_string()));
@@ -61,20 +56,37 @@ impl Prepare for Encoder {
                 Err(error) => rejects.push(batch.origin[record], error.code(), error.to_string()),
             }
         }
-        let columns: Vec<ArrayRef> = vec![Arc::new(names.finish()), Arc::new(files.finish())];
-        let records = RecordBatch::try_new(self.schema(), columns)?;
         let origin = batch.origin.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
+        let kept = BooleanArray::from(kept);
+        let columns = vec![filter(sources, &kept)?, filter(rows, &kept)?, Arc::new(files.finish())];
+        let records = RecordBatch::try_new(self.schema(), columns)?;
         Ok(Batch { records, origin, provenance: batch.provenance })
     }
 }
 
-/// The files of an encoded batch: their paths relative to the folder, and their bytes.
+/// A record that is encoded.
+pub(super) struct Encoded<'a> {
+    /// Where it comes from.
+    pub(super) source: &'a str,
+    /// Its row in there.
+    pub(super) row: u64,
+    /// Its file.
+    pub(super) bytes: &'a [u8],
+}
+
+/// The records of an encoded batch, in their order.
 ///
 /// # Errors
 /// When the batch is not encoded.
-pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = (&str, &[u8])>, StageError> {
-    let (names, files) = (column(batch, NAME)?.as_string::<i32>(), column(batch, BYTES)?.as_binary::<i64>());
-    Ok((0..batch.records.num_rows()).map(|record| (names.value(record), files.value(record))))
+pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = Encoded<'_>>, StageError> {
+    let (sources, rows) = (column(batch, SOURCE)?.as_string::<i32>(), column(batch, ROW)?.as_primitive::<UInt64Type>());
+    let files = column(batch, BYTES)?.as_binary::<i64>();
+    let encoded = move |at| Encoded {
+        source: if sources.is_null(at) { "" } else { sources.value(at) },
+        row: if rows.is_null(at) { 0 } else { rows.value(at) },
+        bytes: files.value(at),
+    };
+    Ok((0..batch.records.num_rows()).map(encoded))
 }
 
 fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> {

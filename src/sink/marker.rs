@@ -16,6 +16,20 @@ pub struct Marker {
     /// Data files with a lower number are accounted for in here, whether they are still there or not.
     #[serde(default)]
     pub folded: u32,
+    /// How the files of the sink `images` are named; absent for other sinks, and in outputs that are older than patterns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub naming: Option<Naming>,
+}
+
+/// What the sink `images` notes of the names of its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Naming {
+    /// Whether names that the pipeline does not choose are those of the scheme that is older than patterns.
+    pub former: bool,
+    /// Whether files that were there before the first note may be those of the same records.
+    pub adopts: bool,
+    /// Bytes of the list of names whose files are complete.
+    pub listed: u64,
 }
 
 impl Marker {
@@ -34,6 +48,7 @@ impl Marker {
                 })?;
                 all.history.union(&marker.history);
                 all.folded = all.folded.max(marker.folded);
+                all.naming = all.naming.or(marker.naming);
             }
             return Ok(all);
         }

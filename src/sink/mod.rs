@@ -18,12 +18,16 @@ pub mod marker;
 mod names;
 mod parquet;
 pub mod part;
+pub mod purge;
 mod recognise;
 pub mod rejects;
+mod rewrite;
 mod row_groups;
 mod stdout;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -49,6 +53,11 @@ pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
     fn folder(&self) -> Option<Location>;
 
+    /// The folder and the extension of the image files that it writes; `None`: it writes none.
+    fn image_files(&self) -> Option<(&Path, &'static str)> {
+        None
+    }
+
     /// What earlier runs made durable, by its own files. Nobody else may write there from now on.
     ///
     /// # Errors
@@ -65,8 +74,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Forgets what earlier runs did, so that the next one begins anew: counts what that removes, and removes it
-    /// where `remove` says so. Files that the next run writes over stay.
+    /// Forgets what earlier runs did, so that the next one starts over: counts what that removes, and removes it
+    /// where `remove` says so.
     ///
     /// # Errors
     /// When files cannot be read or removed, or another process writes there.
@@ -118,6 +127,11 @@ pub trait Writer: Send {
     /// When that cannot be noted durably.
     fn adopt(&mut self, _identity: Identity) -> Result<(), StageError> {
         Ok(())
+    }
+
+    /// How long what was taken waits to be committed at most, whatever the pipeline says; `None`: as the pipeline says.
+    fn commit_age(&self) -> Option<Duration> {
+        None
     }
 
     /// Makes everything that was taken durable, together with its provenance, or fails; nothing in between.

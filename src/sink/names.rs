@@ -1,15 +1,16 @@
-//! File names for records: from `source` and `row` alone, different for different records, harmless on every system.
+//! File names for records: a pattern over `source` and `row`, harmless on every system.
 //!
 //! | record | file |
 //! |---|---|
-//! | row 0 of a source that is named like an image, `a/b.jpg` | `a/b.jpg.png` |
-//! | another row of such a source | `a/b.jpg-000012.png` |
+//! | row 0 of a source that is named like an image, `a/b.jpg` | `a/b.png` |
+//! | another row of such a source | `a/b-000012.png` |
 //! | any row of any other source, `train.parquet` | `train.parquet/000012.png` |
 //!
-//! The whole source stays in the name: `b.jpg` and `b.png` would else be one file, and an image written beside its
-//! source would replace it. What no name may hold is percent-encoded; what is too long ends in a hash, after `%~`,
-//! which no encoding gives. File systems that take `A.jpg` and `a.jpg` for one name are the exception to "different".
+//! Two records may have one name: the sink keeps them apart. Characters that some system refuses are percent-encoded; a name that
+//! is too long ends in a hash, after `%~`, which no encoding gives. No folder ends in the extension of the files, so no file lies where a
+//! folder is needed.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -24,10 +25,157 @@ const COMPONENT_BYTES: usize = 200;
 /// Bytes of a source's path at most. macOS takes 1024 for a whole path, the folder's own included.
 const PATH_BYTES: usize = 512;
 
-/// The path of a record's file, relative to the sink's folder, with `/`.
-pub(super) fn file_name(source: &str, row: u64, extension: &str) -> String {
+/// Characters that some system refuses in names, and the percent sign, which encodes them.
+const NEVER: &str = r#"<>:"\|?*%"#;
+
+/// How the files of an output are named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// As the table above has it.
+    Current,
+    /// As the program did before it had patterns: the whole source stays in the name, `a/b.jpg.png`.
+    Former,
+    /// By a pattern of the user.
+    Pattern(Pattern),
+}
+
+impl Scheme {
+    /// The path of a record's file relative to the sink's folder, with `/`, without the `.` and the extension that it ends in.
+    pub(super) fn place(&self, source: &str, row: u64, extension: &str) -> String {
+        let is_image = has_extension(Path::new(source.rsplit('/').next().unwrap_or_default()), EXTENSIONS);
+        let parts = match self {
+            Self::Former => return former(source, row, extension, is_image),
+            Self::Pattern(Pattern(parts)) => parts.as_slice(),
+            Self::Current if is_image && row == 0 => IMAGE,
+            Self::Current if is_image => IMAGE_ROW,
+            Self::Current => RECORD,
+        };
+        harmless(&expand(parts, source, row, extension), extension)
+    }
+}
+
+/// A pattern of file names, without the `.{ext}` that each ends in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern(Vec<Part>);
+
+/// A part of a pattern: text, or a placeholder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(Cow<'static, str>),
+    Source,
+    Dir,
+    Stem,
+    SourceExt,
+    Row,
+    Ext,
+}
+
+const SLASH: Part = Part::Text(Cow::Borrowed("/"));
+const IMAGE: &[Part] = &[Part::Dir, SLASH, Part::Stem];
+const IMAGE_ROW: &[Part] = &[Part::Dir, SLASH, Part::Stem, Part::Text(Cow::Borrowed("-")), Part::Row];
+const RECORD: &[Part] = &[Part::Source, SLASH, Part::Row];
+
+/// The end of every pattern.
+const END: &str = ".{ext}";
+
+impl Pattern {
+    /// Reads a pattern such as `{dir}/{stem}.{ext}`.
+    ///
+    /// # Errors
+    /// A sentence that says why it is refused.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let Some(place) = text.strip_suffix(END) else {
+            return Err(format!("`{text}` must end in `{END}`, which becomes the extension of the format"));
+        };
+        let mut parts = Vec::new();
+        let mut rest = place;
+        while let Some(open) = rest.find(['{', '}']) {
+            push_text(&mut parts, &rest[..open]);
+            let placeholder = rest[open..].split_inclusive('}').next().unwrap_or_default();
+            parts.push(Part::of(placeholder).ok_or_else(|| unknown(placeholder))?);
+            rest = &rest[open + placeholder.len()..];
+        }
+        push_text(&mut parts, rest);
+        place.split('/').try_for_each(check_component)?;
+        Ok(Self(parts))
+    }
+}
+
+fn push_text(parts: &mut Vec<Part>, text: &str) {
+    if !text.is_empty() {
+        parts.push(Part::Text(Cow::Owned(text.to_owned())));
+    }
+}
+
+fn unknown(placeholder: &str) -> String {
+    format!(
+        "`{placeholder}` is not a placeholder; those are {{source}}, {{dir}}, {{stem}}, {{source_ext}}, {{row}} and {{ext}}"
+    )
+}
+
+/// Refuses names that no file or folder can have, as far as the pattern alone shows it.
+fn check_component(text: &str) -> Result<(), String> {
+    let never = |c: char| c.is_control() || NEVER.contains(c);
+    match text {
+        "" => Err("has an empty part; write a path relative to the folder, such as `{dir}/{stem}.{ext}`".to_owned()),
+        ".." | "." => Err(format!("`{text}` leads out of the folder or nowhere; write a path inside the folder")),
+        _ if text.starts_with('.') => Err(format!("`{text}` starts with a dot, which hides the files; leave it out")),
+        _ if text.eq_ignore_ascii_case(STATE) => Err(format!("`{STATE}` is the folder of the sink's own notes")),
+        _ => match text.find(never) {
+            Some(at) => Err(format!("`{}` cannot stand in a file name on every system", text[at..].escape_debug())),
+            None => Ok(()),
+        },
+    }
+}
+
+impl Part {
+    fn of(placeholder: &str) -> Option<Self> {
+        Some(match placeholder {
+            "{source}" => Self::Source,
+            "{dir}" => Self::Dir,
+            "{stem}" => Self::Stem,
+            "{source_ext}" => Self::SourceExt,
+            "{row}" => Self::Row,
+            "{ext}" => Self::Ext,
+            _ => return None,
+        })
+    }
+}
+
+/// The text that a pattern stands for. A slash behind a folder that a source does not have is left out.
+fn expand(parts: &[Part], source: &str, row: u64, extension: &str) -> String {
+    let (dir, file) = source.rsplit_once('/').unwrap_or(("", source));
+    let (stem, source_ext) = file.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).unwrap_or((file, ""));
+    let mut text = String::new();
+    let mut is_without_dir = false;
+    for part in parts {
+        match part {
+            Part::Text(own) if is_without_dir => text.push_str(own.strip_prefix('/').unwrap_or(own)),
+            Part::Text(own) => text.push_str(own),
+            Part::Source => text.push_str(source),
+            Part::Dir => text.push_str(dir),
+            Part::Stem => text.push_str(stem),
+            Part::SourceExt => text.push_str(source_ext),
+            Part::Row => text.push_str(&format!("{row:06}")),
+            Part::Ext => text.push_str(extension),
+        }
+        is_without_dir = *part == Part::Dir && dir.is_empty();
+    }
+    text
+}
+
+/// The same path with components that every system takes.
+fn harmless(path: &str, extension: &str) -> String {
+    let (folders, file) = path.rsplit_once('/').map_or((None, path), |(folders, file)| (Some(folders), file));
+    let folders = folders.into_iter().flat_map(|folders| folders.split('/'));
+    let mut place: String = folders.map(|folder| component(folder, Some(extension)) + "/").collect();
+    place.push_str(&component(file, None));
+    if place.len() > PATH_BYTES { format!("%~{}", hash(path)) } else { place }
+}
+
+/// Names of the former scheme, for outputs that have begun with it.
+fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     let folders_end = source.rfind('/').map_or(0, |slash| slash + 1);
-    let is_image = has_extension(Path::new(&source[folders_end..]), EXTENSIONS);
     let mut place = String::new();
     let mut start = 0;
     for text in source.split('/') {
@@ -40,9 +188,9 @@ pub(super) fn file_name(source: &str, row: u64, extension: &str) -> String {
         place = format!("%~{}", hash(source));
     }
     match (is_image, row) {
-        (true, 0) => format!("{place}.{extension}"),
-        (true, _) => format!("{place}-{row:06}.{extension}"),
-        (false, _) => format!("{place}/{row:06}.{extension}"),
+        (true, 0) => place,
+        (true, _) => format!("{place}-{row:06}"),
+        (false, _) => format!("{place}/{row:06}"),
     }
 }
 
@@ -79,7 +227,7 @@ fn is_harmless(text: &str, place: usize, character: char, folder_beside: Option<
     let is_ours = |extension: &str| character == '.' && rest.eq_ignore_ascii_case(extension);
     let first = place == 0 && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE));
     let last = rest.is_empty() && matches!(character, '.' | ' ');
-    let never = character.is_control() || r#"<>:"\|?*%"#.contains(character);
+    let never = character.is_control() || NEVER.contains(character);
     !(first || last || never || folder_beside.is_some_and(is_ours))
 }
 
@@ -91,89 +239,11 @@ fn is_device(name: &str) -> bool {
 }
 
 /// 128 bits of SHA-256, hexadecimal.
-fn hash(text: &str) -> String {
+pub(super) fn hash(text: &str) -> String {
     let mut hash = format!("{:x}", Sha256::digest(text.as_bytes()));
     hash.truncate(32);
     hash
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::path::Component;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_name_keeps_its_source_and_its_row() {
-        let cases = [
-            ("a/b.jpg", 0, "a/b.jpg.png"),
-            ("a/b.png", 0, "a/b.png.png"),
-            ("a/b.jpg", 12, "a/b.jpg-000012.png"),
-            ("a/b.jpg-000012", 0, "a/b.jpg-000012/000000.png"),
-            ("train.parquet", 1_234_567, "train.parquet/1234567.png"),
-            ("é ü/ñ.JPEG", 0, "é ü/ñ.JPEG.png"),
-        ];
-        for (source, row, expected) in cases {
-            assert_eq!(file_name(source, row, "png"), expected);
-        }
-    }
-
-    #[test]
-    fn tricks_become_harmless_names() {
-        let cases = [
-            ("../../etc/passwd.jpg", "%2E%2E/%2E%2E/etc/passwd.jpg.png"),
-            ("/etc/x.jpg", "%/etc/x.jpg.png"),
-            ("a//./b.jpg", "a/%/%2E/b.jpg.png"),
-            (r"C:\x\..\y.jpg", "C%3A%5Cx%5C..%5Cy.jpg.png"),
-            ("a\0b\n.jpg", "a%00b%0A.jpg.png"),
-            ("100%41.jpg", "100%2541.jpg.png"),
-            ("nul.jpg", "%6Eul.jpg.png"),
-            ("com7/x. /y.jpg", "%63om7/x.%20/y.jpg.png"),
-            ("_LatentFlow/lock.jpg", "%5FLatentFlow/lock.jpg.png"),
-            (".latentflow-x.jpg", "%2Elatentflow-x.jpg.png"),
-            ("a.jpg.PNG/b.jpg", "a.jpg%2EPNG/b.jpg.png"),
-        ];
-        for (source, expected) in cases {
-            assert_eq!(file_name(source, 0, "png"), expected);
-        }
-        assert_eq!(file_name("", 0, "png"), "%/000000.png");
-    }
-
-    #[test]
-    fn long_names_end_in_a_hash_and_stay_different() {
-        let long = |end: &str| format!("{}{end}.jpg", "ü".repeat(150));
-        let (one, two) = (file_name(&long("1"), 0, "png"), file_name(&long("2"), 0, "png"));
-        assert!(one != two && one.len() <= COMPONENT_BYTES + 4 && one.starts_with("üüü"), "{one}");
-        let deep = file_name(&format!("{}x.jpg", "folder/".repeat(300)), 3, "png");
-        assert!(deep.starts_with("%~") && deep.ends_with("-000003.png") && deep.len() < 60, "{deep}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_source_gives_a_path_inside_the_folder(source in r"(\PC|[./\\:%~\x00-\x20_-]|\.png|\.jpg|nul|latentflow){0,40}", row: u64) {
-            let name = file_name(&source, row, "png");
-            for part in Path::new(&name).components() {
-                prop_assert!(matches!(part, Component::Normal(_)), "{name}");
-            }
-            for part in name.split('/') {
-                prop_assert!(!part.is_empty() && part.len() <= 230 && !part.starts_with('.') && part != STATE, "{name}");
-                prop_assert!(!part.contains(|c: char| c.is_control() || r#"<>:"\|?*"#.contains(c)), "{name}");
-            }
-            prop_assert!(name.rsplit('/').skip(1).all(|folder| !folder.ends_with(".png")), "{name}");
-        }
-
-        #[test]
-        fn different_records_have_different_names(
-            one in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", row: bool,
-            two in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", other_row: bool,
-        ) {
-            let (row, other_row) = (u64::from(row), u64::from(other_row));
-            prop_assume!((&one, row) != (&two, other_row));
-            prop_assert_ne!(file_name(&one, row, "png"), file_name(&two, other_row, "png"));
-        }
-    }
-}
+mod tests;

@@ -3,9 +3,10 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use walkdir::DirEntry;
+
+use crate::store::mtime_ns;
 
 /// The folder of the file that was looked at last: from there, the system need not find its way anew for each file, which
 /// takes as long as the look.
@@ -45,11 +46,7 @@ impl Folder {
 
 /// Length, and modification time in nanoseconds since 1970 (0 where the system keeps none).
 pub(super) fn size_and_time(metadata: &Metadata) -> (u64, i64) {
-    let time = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
-    });
-    (metadata.len(), time)
+    (metadata.len(), mtime_ns(metadata))
 }
 
 /// Opens a file to read. That a pipe has been put in its place must be seen rather than waited for: its writer may never
@@ -72,7 +69,7 @@ pub(super) fn open(file: &Path) -> io::Result<File> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
-    use std::time::{Duration, SystemTime};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use walkdir::WalkDir;
 

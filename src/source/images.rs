@@ -1,5 +1,6 @@
 //! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,10 @@ impl Source for Images {
 
     fn passed_over(&self) -> Option<LastPassedOver> {
         Some(self.files.passed_over())
+    }
+
+    fn takes_images_of(&self, folder: &Path, extension: &str) -> bool {
+        self.files.takes_images_of(folder, extension)
     }
 
     fn is_endless(&self) -> bool {

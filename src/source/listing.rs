@@ -198,6 +198,24 @@ impl FileSet {
         Ok(Some(Watched { root: real, set: self.clone(), glob }))
     }
 
+    /// Whether image files with this extension, in `folder` of this machine or below it, belong to the set or would.
+    pub(super) fn takes_images_of(&self, folder: &Path, extension: &str) -> bool {
+        let place = Path::new(&self.path);
+        if is_url(&self.path) || place.is_file() {
+            return false;
+        }
+        let glob = if place.is_dir() { None } else { self.glob().ok().flatten() };
+        let root = glob.as_ref().map_or(place, |glob| Path::new(if glob.root.is_empty() { "." } else { &glob.root }));
+        let (Some(root), Some(folder)) = (real_path(root), real_path(folder)) else { return false };
+        let Ok(below) = folder.strip_prefix(&root) else { return false };
+        glob.is_none_or(|glob| {
+            let is_deep_enough = glob.depth.is_none_or(|depth| below.components().count() < depth);
+            // Files of any extension match, unless the pattern names one at its end.
+            let end = self.path.rsplit(['/', '*', '?', ']', '}', '\\']).next().unwrap_or_default();
+            is_deep_enough && end.rsplit_once('.').is_none_or(|(_, end)| end == extension)
+        })
+    }
+
     /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
     fn list_objects(&self) -> Result<Listing, StageError> {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
@@ -357,6 +375,14 @@ impl Watched {
         let below = path.strip_prefix(&self.root).ok()?;
         Some(name_of(below))
     }
+}
+
+/// The path without links, as far as it exists.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let (above, real) = there?;
+    Some(path.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest)))
 }
 
 /// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.

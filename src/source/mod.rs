@@ -42,6 +42,7 @@ mod text;
 mod watch;
 mod watched;
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -107,6 +108,11 @@ pub trait Source: Send {
     /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
     fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
         Ok(())
+    }
+
+    /// Whether image files with this extension, in `folder` or below it, are input of it.
+    fn takes_images_of(&self, _folder: &Path, _extension: &str) -> bool {
+        false
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after

@@ -39,6 +39,9 @@ pub const RECORD: &str = "record";
 /// stands for one.
 pub const RECORDS: &str = "records";
 
+/// Why a reject cannot be given again that lies here without its record.
+const NO_ORIGINAL: &str = "no original is kept here, since its source had none, `rejects.record` is false, or it was purged; read its source again";
+
 /// What a refused record is kept as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -92,7 +95,7 @@ impl SourceConfig for Config {
         }
         let wanted = Wanted { from, stages: self.stages.clone(), codes: self.codes.clone() };
         let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
-            let message = format!("of source `{}` no record was kept that could be given again", wanted.from);
+            let message = format!("no reject of the source `{}` can be given again: {NO_ORIGINAL}", wanted.from);
             return Err(vec![Fault::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();
@@ -272,7 +275,7 @@ impl<'a> Columns<'a> {
             return Err("a line that its source could not read: mend it, and give it to such a source".to_owned());
         }
         if !self.is(row, Format::Arrow) {
-            return Err("its source had no bytes of it".to_owned());
+            return Err(NO_ORIGINAL.to_owned());
         }
         let record = guarded(|| StreamReader::try_new(self.record.value(row), None)?.next().transpose());
         match record {

@@ -96,11 +96,15 @@ pub struct RejectsSettings {
     pub max_share: f64,
     /// A run that rejects more records than this stops, with exit code 3. Default: any number.
     pub max: Option<u64>,
+    /// Keep the original of each reject, so that the source `rejects` can give it again: an image's bytes, a line, a row. With
+    /// `false`, only the place of the record and the reason are kept: it cannot be replayed from there, but only be read from its
+    /// own source again. Default: true.
+    pub record: bool,
 }
 
 impl Default for RejectsSettings {
     fn default() -> Self {
-        Self { path: None, max_share: 1.0, max: None }
+        Self { path: None, max_share: 1.0, max: None, record: true }
     }
 }
 

@@ -21,6 +21,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::durable::write_atomically;
 use crate::error::{ErrorClass, StageError, Unavailable};
@@ -221,9 +222,9 @@ impl Location {
         match self {
             Self::Local(path) if path.is_dir() => Ok(None),
             Self::Local(path) => {
-                let size = fs::metadata(path).map_err(StageError::io(path))?.len();
+                let metadata = fs::metadata(path).map_err(StageError::io(path))?;
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Some(Entry { name, size, mtime_ns: 0, etag: None }))
+                Ok(Some(Entry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None }))
             }
             Self::Remote(remote) => remote.head().map_err(|error| self.failed(error)),
         }
@@ -271,6 +272,14 @@ impl Location {
     }
 }
 
+/// The time of a file's last change, in nanoseconds since 1970; 0 where the system does not keep it.
+pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
+    metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+    })
+}
+
 fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -282,7 +291,7 @@ fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
         let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
         // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder again.
         if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-            files.push(Entry { name, size: metadata.len(), mtime_ns: 0, etag: None });
+            files.push(Entry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
 
+use super::rejected::Originals;
 use crate::batch::{Batch, Provenance, Rejects};
 use crate::coverage::Coverage;
 use crate::error::StageError;
@@ -103,8 +104,8 @@ pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     /// How many stages take each node's output.
     pub(super) consumers: Vec<usize>,
-    /// Whether rejects are kept: then they are the last output.
-    pub(super) keeps_rejects: bool,
+    /// Whether rejects are kept, and with what: then they are the last output.
+    pub(super) keeps_rejects: Option<Originals>,
     /// Per sink, the source rows whose records earlier runs have kept; nothing for other nodes.
     pub(super) kept: Vec<Coverage>,
     /// Per node, the source rows whose rejects by it earlier runs have kept.
@@ -112,7 +113,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    pub(super) fn new(stages: &[Stage], keeps_rejects: bool) -> Self {
+    pub(super) fn new(stages: &[Stage], keeps_rejects: Option<Originals>) -> Self {
         let nodes: Vec<Node> = stages
             .iter()
             .map(|stage| {
@@ -216,7 +217,7 @@ mod tests {
         let part = Part::Transform(Arc::new(Once::default()));
         let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
         let kept = vec![Coverage::default()];
-        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: false, rejected: kept.clone(), kept };
+        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: None, rejected: kept.clone(), kept };
         Arc::new(Generation::new(number, graph, vec![]))
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Rules {
     pub(super) batches: u64,
     /// When the oldest record has waited for so long.
     pub(super) age: Option<Duration>,
+    /// Whether each commit is worth a line in the log.
+    pub(super) logged: bool,
 }
 
 /// What a sink has taken and not committed.
@@ -166,7 +168,7 @@ impl Keeper {
 
     fn committed_some(&mut self, took: Duration, stats: &Stats) {
         let written = self.writer.written();
-        if self.rules.age.is_some() && written != self.told {
+        if self.rules.logged && written != self.told {
             let (files, records, bytes) =
                 (written.files - self.told.files, written.records - self.told.records, written.bytes - self.told.bytes);
             let seconds = took.as_secs_f64();

@@ -44,6 +44,7 @@ use generation::{Generation, Graph};
 use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
 use ledger::Ledger;
 use messages::{Keep, Stop, Work};
+use rejected::Originals;
 use suspects::Suspects;
 use worker::{Common, Queues};
 
@@ -100,6 +101,13 @@ struct OpenSink {
     durable: bool,
 }
 
+impl OpenSink {
+    /// How long a record waits to be committed here, where the pipeline says `age`.
+    fn commit_age(&self, age: Option<Duration>) -> Option<Duration> {
+        age.into_iter().chain(self.writer.commit_age()).min()
+    }
+}
+
 impl Topology {
     /// Opens the sinks and reads what they have. Nothing is read or started yet. `changes` says whether a sink may go
     /// on that holds rows which were made otherwise.
@@ -108,7 +116,7 @@ impl Topology {
     /// The name of the sink that cannot be opened, and why.
     pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
         let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), Outline::of(&plan));
-        let mut graph = Graph::new(&plan.stages, plan.rejects.is_some());
+        let mut graph = Graph::new(&plan.stages, Originals::of(&plan));
         let endless = plan.is_endless();
         // What is asked at once has a share of its own.
         let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
@@ -197,6 +205,7 @@ impl Topology {
         let (asked_sender, asked) = async_channel::bounded::<Work>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let ledger = Arc::new(Ledger::new(self.sinks.len()));
+        let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
         let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
         let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
         let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
@@ -206,7 +215,7 @@ impl Topology {
         self.metrics.load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
         self.metrics.load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
         let folders = self.folders;
-        let ticks = self.commit_age.map(|_| tokio::spawn(tick(outboxes.clone())));
+        let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
         let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
         let asking = Asking {
@@ -365,10 +374,12 @@ fn start_keepers(
     let keepers = sinks.into_iter().enumerate().map(|(place, sink)| {
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
+        let own_age = sink.commit_age(age);
         let OpenSink { name, stage, writer, committed, .. } = sink;
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
         let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
-        let (rules, pending, thread) = (Rules { batches, age }, Pending::default(), format!("sink-{name}"));
+        let rules = Rules { batches, age: own_age, logged: age.is_some() };
+        let (pending, thread) = (Pending::default(), format!("sink-{name}"));
         let keeper = Keeper {
             name,
             stage,

@@ -12,9 +12,24 @@ use super::sights::SeenReject;
 use crate::batch::{Batch, Provenance, Reject, RejectCode};
 use crate::error::StageError;
 use crate::metrics::unix_seconds;
+use crate::plan::Plan;
 use crate::sink::rejects::{self, RejectEntry};
 use crate::source::rejects::Format;
 use crate::source::{IMAGE, ROW, SOURCE};
+
+/// Whether the original of a reject is kept beside where it came from and why it was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Originals {
+    Kept,
+    Dropped,
+}
+
+impl Originals {
+    /// `None` where a plan keeps no rejects at all.
+    pub(super) fn of(plan: &Plan) -> Option<Self> {
+        plan.rejects.as_ref().map(|_| if plan.keeps_originals { Self::Kept } else { Self::Dropped })
+    }
+}
 
 /// The rejects of one batch, and the batch as its source gave it.
 pub(super) struct Refused {
@@ -74,11 +89,14 @@ impl Refused {
     }
 
     /// The rejects as records, in the order of their source rows; empty where nothing was refused.
-    pub(super) fn batch(&mut self) -> Result<Batch, StageError> {
+    pub(super) fn batch(&mut self, originals: Originals) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
-        let originals: Vec<_> =
-            self.list.iter().map(|(stage, reject)| original_or_none(batch, stage, reject)).collect();
+        let kept = self.list.iter().map(|(stage, reject)| match originals {
+            Originals::Kept => original_or_none(batch, stage, reject),
+            Originals::Dropped => None,
+        });
+        let originals: Vec<_> = kept.collect();
         let entries = self.list.iter().zip(&originals);
         let mut entries: Vec<_> =
             entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();

@@ -227,9 +227,9 @@ impl<'a> Worker<'a> {
         if !refused.is_empty() {
             self.stats.sights.refused(refused.seen(REJECTS));
         }
-        if self.held.generation.graph.keeps_rejects {
+        if let Some(originals) = self.held.generation.graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
-            outputs.push(refused.batch().map_err(|error| (name, error))?);
+            outputs.push(refused.batch(originals).map_err(|error| (name, error))?);
         }
         Ok(Carried { outputs, refused: refused.into_list() })
     }

@@ -197,6 +197,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         memory: Memory { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },
         state: None,
         rejects: None,
+        keeps_originals: true,
         allowed: Allowed { share: 1.0, number: None },
         commit_age: None,
         admin: None,

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;

@@ -1,0 +1,451 @@
+//! Tests of the sink `images`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{Field, Schema};
+use serde_json::{Value, json};
+
+use super::writer::COMMIT_FILES;
+use super::*;
+use crate::batch::{Batch, Provenance, Rejects, Split};
+use crate::context::Limits;
+use crate::image::decode::decode;
+use crate::image::format::{Channels, Layout, PixelFormat};
+use crate::kind::find;
+use crate::sink::{Durable, KINDS};
+use crate::source::origin_fields;
+use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
+
+fn schema(fields: Vec<Field>) -> SchemaRef {
+    Arc::new(Schema::new(origin_fields().into_iter().chain(fields).collect::<Vec<_>>()))
+}
+
+/// Two rows of two pixels each: RGB, planes.
+fn pixels() -> Field {
+    PixelFormat::default().mark(tensor_field("pixels", &[3, 1, 2]).unwrap())
+}
+
+fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    let context = Context::new(BTreeMap::new(), Limits::default());
+    (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
+}
+
+fn identity() -> Identity {
+    Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..Identity::default() }
+}
+
+/// The sink at work, and what workers do for it.
+struct Opened {
+    preparation: Arc<dyn Prepare>,
+    writer: Box<dyn Writer>,
+}
+
+impl Opened {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+        self.writer.write(&self.preparation.prepare(batch.clone(), &mut Rejects::default())?)
+    }
+}
+
+fn open_sink(sink: Box<dyn Sink>) -> Opened {
+    Opened { preparation: sink.preparation().unwrap(), writer: sink.open(identity()).unwrap() }
+}
+
+fn open(folder: &Path) -> Opened {
+    open_sink(plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap())
+}
+
+/// Row `start` of the split and those after it, all pixels of brightness `value`.
+fn batch(start: u64, sources: &[&str], value: f32) -> Batch {
+    let len = sources.len();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(sources.to_vec())),
+        Arc::new(UInt64Array::from(vec![0; len])),
+        fixed_column(6, vec![value; 6 * len]).unwrap(),
+    ];
+    let records = RecordBatch::try_new(schema(vec![pixels()]), columns).unwrap();
+    Batch::new(records, Provenance::rows(Split::new("in/listing-0"), start..start + len as u64))
+}
+
+/// All files below a folder but those of its state, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(Result::unwrap);
+    let files = files.filter(|entry| entry.file_type().is_file());
+    let names = files.map(|e| e.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+    names.filter(|name| !name.starts_with("_latentflow")).collect()
+}
+
+fn committed(folder: &Path) -> u64 {
+    let sink = plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap();
+    sink.history().unwrap().coverage().len()
+}
+
+#[test]
+fn records_become_files_with_their_pixels_once_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4)).unwrap();
+    assert!(files(folder.path()).iter().all(|name| name.contains(".latentflow-")), "no final name before the commit");
+    sink.writer.commit().unwrap();
+    assert_eq!(files(folder.path()), ["%2E%2E/x.png", "a/b.png"]);
+    let bytes = fs::read(folder.path().join("a/b.png")).unwrap();
+    let image = decode(&bytes, Channels::Rgb, 100).unwrap();
+    assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
+    let written = sink.writer.written();
+    assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
+}
+
+#[test]
+fn images_of_their_own_sizes_are_written_in_any_format() {
+    for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
+        let folder = tempfile::tempdir().unwrap();
+        let gray = PixelFormat { channels: Channels::Gray, layout: Layout::Nhwc, ..PixelFormat::default() };
+        let schema = schema(vec![gray.mark(variable_field("pixels", 3).unwrap())]);
+        let shapes = [vec![2, 3, 1], vec![1, 1, 1]];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["a.parquet", "a.parquet"])),
+            Arc::new(UInt64Array::from(vec![0, 7])),
+            variable_column(3, vec![1.0; 7], &shapes).unwrap(),
+        ];
+        let records = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let batch = Batch::new(records, Provenance::rows(Split::new("a"), 0..2));
+        let sink = plan(&schema, json!({ "path": folder.path(), "format": format })).unwrap();
+        let mut sink = open_sink(sink);
+        sink.write(&batch).unwrap();
+        sink.writer.commit().unwrap();
+        let names = [0, 7].map(|row| format!("a.parquet/{row:06}.{extension}"));
+        assert_eq!(files(folder.path()), names);
+        let image = decode(&fs::read(folder.path().join(&names[0])).unwrap(), Channels::Gray, 100).unwrap();
+        assert_eq!((image.height, image.width, image.data), (2, 3, vec![255; 6]));
+    }
+}
+
+#[test]
+fn a_later_run_knows_what_is_done_and_adds_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
+    sink.write(&batch(1, &[], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    drop(sink);
+    assert_eq!(committed(folder.path()), 1);
+    let mut sink = open(folder.path());
+    let before = fs::read(folder.path().join("a.png")).unwrap();
+    sink.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(fs::read(folder.path().join("a.png")).unwrap(), before);
+    drop(sink);
+    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 2));
+}
+
+#[test]
+fn a_batch_that_lost_its_records_is_done_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
+    empty.records = empty.records.slice(0, 0);
+    empty.origin.clear();
+    sink.write(&empty).unwrap();
+    sink.writer.commit().unwrap();
+    drop(sink);
+    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 0));
+}
+
+#[test]
+fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
+    drop(sink);
+    assert_eq!((committed(folder.path()), files(folder.path()).len()), (0, 1));
+    drop(open(folder.path()));
+    assert!(files(folder.path()).is_empty(), "the next run removes what was unfinished");
+}
+
+#[test]
+fn many_files_are_made_durable_without_being_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
+    sink.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
+    assert_eq!(sink.writer.written().files, COMMIT_FILES as u64);
+    drop(sink);
+    assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
+}
+
+/// The bytes of every file, by name.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    files(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+}
+
+/// Three records of one name, of brightness 0.1, 0.5 and 0.9, and one of another name, each in a batch of its own.
+fn same_names() -> Vec<Batch> {
+    let sources = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
+    (0..4).map(|row| batch(row, &[sources[usize::try_from(row).unwrap()]], row as f32 / 4.0)).collect()
+}
+
+/// What lies in a folder after batches were written with a commit after each for which `commits` holds.
+fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<String, Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    for (place, batch) in batches.iter().enumerate() {
+        sink.write(batch).unwrap();
+        if commits(place) {
+            sink.writer.commit().unwrap();
+        }
+    }
+    sink.writer.commit().unwrap();
+    contents(folder.path())
+}
+
+#[test]
+fn records_of_one_name_have_a_file_each_for_any_commits() {
+    let once = written(&same_names(), |_| false);
+    assert_eq!(once.len(), 4);
+    assert_eq!(once.values().collect::<BTreeSet<_>>().len(), 4, "one record's file was replaced");
+    let plain: Vec<&String> = once.keys().filter(|name| !name.contains('-')).collect();
+    assert_eq!(plain, ["b.png", "c.png"]);
+    assert_eq!(written(&same_names(), |_| true), once);
+    assert_eq!(written(&same_names(), |place| place == 1), once);
+    let all = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
+    let names: Vec<String> = written(&[batch(0, &all, 0.5)], |_| false).into_keys().collect();
+    assert_eq!(names, once.into_keys().collect::<Vec<_>>(), "the batches make no difference either");
+}
+
+#[test]
+fn the_first_record_keeps_the_name_in_later_runs_too() {
+    let calm = written(&same_names(), |_| false);
+    let folder = tempfile::tempdir().unwrap();
+    for part in same_names() {
+        let mut sink = open(folder.path());
+        sink.write(&part).unwrap();
+        sink.writer.commit().unwrap();
+    }
+    assert_eq!(contents(folder.path()), calm);
+}
+
+#[test]
+fn records_of_two_arms_have_a_file_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    let arms = [batch(0, &["a.jpg", "b.jpg"], 0.0), batch(0, &["a.jpg", "b.jpg"], 1.0)];
+    sink.write(&Batch::concat(&arms).unwrap().unwrap()).unwrap();
+    sink.writer.commit().unwrap();
+    let found = contents(folder.path());
+    assert_eq!(found.len(), 4);
+    assert_eq!(decode(&found["a.png"], Channels::Rgb, 100).unwrap().data, [0; 6], "the first arm comes first");
+}
+
+#[test]
+fn a_source_column_without_values_still_gives_names() {
+    let fields = [Field::new("source", DataType::Utf8, true), Field::new("row", DataType::UInt64, true), pixels()];
+    let schema: SchemaRef = Arc::new(Schema::new(fields.to_vec()));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec![Some("a.jpg"), None, None])),
+        Arc::new(UInt64Array::from(vec![Some(0), None, Some(0)])),
+        fixed_column(6, vec![0.5; 18]).unwrap(),
+    ];
+    let records = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open_sink(plan(&schema, json!({ "path": folder.path() })).unwrap());
+    sink.write(&Batch::new(records, Provenance::rows(Split::new("a"), 0..3))).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(files(folder.path()).len(), 3);
+}
+
+#[test]
+fn files_of_others_are_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.png"), "precious").unwrap();
+    fs::create_dir(folder.path().join("b.png")).unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(fs::read(folder.path().join("a.png")).unwrap(), b"precious");
+    drop(sink);
+    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 3));
+}
+
+#[test]
+fn a_file_that_comes_between_is_not_replaced_and_the_next_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
+    fs::write(folder.path().join("b.png"), "precious").unwrap();
+    let error = sink.writer.commit().unwrap_err().to_string();
+    assert!(error.contains("b.png: another program has put a file here"), "{error}");
+    drop(sink);
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(fs::read(folder.path().join("b.png")).unwrap(), b"precious");
+    let found = files(folder.path());
+    assert_eq!((found.len(), found[0].as_str()), (3, "a.png"), "{found:?}");
+}
+
+#[test]
+fn a_name_that_the_system_refuses_becomes_a_safe_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("in-the-way"), "a file").unwrap();
+    let mut sink = open(folder.path());
+    let deep = format!("{}x.jpg", "d/".repeat(100));
+    sink.write(&batch(0, &["in-the-way/x.jpg", &"long".repeat(400), &deep], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    let found = files(folder.path());
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.iter().any(|name| name.starts_with("%~") && !name.contains('/')), "{found:?}");
+}
+
+/// Makes an output as the program left it before the names of files were noted: rows in the marker, and a file that bears
+/// its name although its row is not noted, as after a kill.
+fn former_output(folder: &Path) {
+    let kept = |row: u64, source: &str, value: f32| {
+        let only = tempfile::tempdir().unwrap();
+        let mut sink = open(only.path());
+        sink.write(&batch(row, &[source], value)).unwrap();
+        sink.writer.commit().unwrap();
+        fs::read(only.path().join(&files(only.path())[0])).unwrap()
+    };
+    fs::write(folder.join("a.jpg.png"), kept(0, "a.jpg", 0.0)).unwrap();
+    fs::write(folder.join("b.jpg.png"), kept(1, "b.jpg", 0.5)).unwrap();
+    let mut done = crate::coverage::Coverage::default();
+    done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
+    let mut marker = Marker::default();
+    marker.history.add(&identity(), &done);
+    marker.save(&marker::place(&folder.into(), None)).unwrap();
+}
+
+#[test]
+fn an_output_of_the_former_scheme_keeps_it_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    former_output(folder.path());
+    for run in 0..2 {
+        let mut sink = open(folder.path());
+        if run == 0 {
+            // The file that a kill has left is the record's own; the next of this name is not.
+            sink.write(&batch(1, &["b.jpg", "b.jpg"], 0.5)).unwrap();
+        } else {
+            sink.write(&batch(3, &["a.jpg", "c.jpg"], 1.0)).unwrap();
+        }
+        sink.writer.commit().unwrap();
+    }
+    let found = contents(folder.path());
+    let plain: Vec<&String> = found.keys().filter(|name| !name.contains('-')).collect();
+    assert_eq!(plain, ["a.jpg.png", "b.jpg.png", "c.jpg.png"]);
+    assert_eq!((found.len(), committed(folder.path())), (5, 5));
+    let black = decode(&found["a.jpg.png"], Channels::Rgb, 100).unwrap();
+    assert_eq!(black.data, [0; 6], "a later record of the name has replaced it");
+}
+
+#[test]
+fn an_output_whose_notes_are_lost_is_taken_up_again() {
+    let calm = written(&same_names(), |_| false);
+    let folder = tempfile::tempdir().unwrap();
+    for run in 0..2 {
+        let mut sink = open(folder.path());
+        for batch in same_names() {
+            sink.write(&batch).unwrap();
+        }
+        sink.writer.commit().unwrap();
+        drop(sink);
+        assert_eq!(contents(folder.path()), calm, "run {run}");
+        fs::remove_dir_all(folder.path().join("_latentflow")).unwrap();
+    }
+}
+
+#[test]
+fn a_lost_marker_removes_no_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a.jpg", "a.jpg"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    drop(sink);
+    let before = contents(folder.path());
+    fs::remove_file(folder.path().join("_latentflow/coverage.json")).unwrap();
+    let mut sink = open(folder.path());
+    assert_eq!(contents(folder.path()), before);
+    sink.write(&batch(0, &["a.jpg", "a.jpg"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(contents(folder.path()), before);
+}
+
+#[test]
+fn an_output_that_is_forgotten_is_made_again_under_the_same_names() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("notes.txt"), "of the user").unwrap();
+    let write = |value: f32| {
+        let mut sink = open(folder.path());
+        sink.write(&batch(0, &["a.jpg", "d/a.jpg", "a.png"], value)).unwrap();
+        sink.writer.commit().unwrap();
+        files(folder.path())
+    };
+    let before = write(0.0);
+    let sink = || plan(&schema(vec![pixels()]), json!({ "path": folder.path() })).unwrap();
+    let found = sink().forget(false).unwrap();
+    assert_eq!((found.files, found.records, files(folder.path()).len()), (3, 3, 4));
+    assert_eq!(sink().forget(true).unwrap(), found);
+    assert_eq!(files(folder.path()), ["notes.txt"]);
+    assert_eq!(write(1.0), before);
+    assert_eq!(sink().forget(false).unwrap().records, 3);
+}
+
+#[test]
+fn a_pattern_names_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = json!({ "path": folder.path(), "name": "flat/{stem}_{row}.{ext}" });
+    let mut sink = open_sink(plan(&schema(vec![pixels()]), options).unwrap());
+    sink.write(&batch(0, &["a/b.jpg", "c/d.png"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(files(folder.path()), ["flat/b_000000.png", "flat/d_000000.png"]);
+    let options = json!({ "path": folder.path(), "name": "../{stem}.{ext}" });
+    let faults = plan(&schema(vec![pixels()]), options).err().unwrap();
+    assert_eq!((faults.len(), faults[0].key.as_str()), (1, "name"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_folder_leads_nowhere() {
+    use std::os::unix::fs::symlink;
+    let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(outside.path(), folder.path().join("a")).unwrap();
+    symlink(&victim, folder.path().join("b.png")).unwrap();
+    let mut sink = open(folder.path());
+    sink.write(&batch(0, &["a/x.jpg", "b.jpg"], 0.0)).unwrap();
+    sink.writer.commit().unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(files(folder.path()).len(), 2);
+}
+
+#[test]
+fn every_fault_of_the_options_is_named() {
+    let faults = |fields: Vec<Field>, options: Value| -> Vec<String> {
+        let faults = plan(&schema(fields), options).err().unwrap_or_default();
+        faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+    };
+    let other = || PixelFormat::default().mark(tensor_field("clean", &[3, 1, 2]).unwrap());
+    let one = faults(vec![pixels(), other()], json!({ "path": "", "quality": 101 }));
+    assert_eq!(
+        one,
+        [
+            "path: is empty; write the folder that the images go to",
+            "quality: 101 is no quality; expected 1 to 100",
+            "column: several columns hold pixels; choose one: pixels, clean",
+        ]
+    );
+    assert_eq!(
+        faults(vec![pixels()], json!({ "path": "x", "quality": 80, "column": "row" })),
+        [
+            "quality: only JPEG has one; remove it, or write format = \"jpeg\"",
+            "column: `row` does not hold pixels; these do: pixels",
+        ]
+    );
+    assert_eq!(faults(vec![pixels(), other()], json!({ "path": "x", "column": "clean" })), [""; 0]);
+    let bare = Arc::new(Schema::new(vec![pixels()]));
+    let keys: Vec<String> = plan(&bare, json!({ "path": "x" })).err().unwrap().into_iter().map(|f| f.key).collect();
+    assert_eq!(keys, ["inputs", "inputs"]);
+}

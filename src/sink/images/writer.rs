@@ -1,0 +1,280 @@
+//! The sink `images` at work: every record has a file of its own, under a name that no other file has.
+//!
+//! A name is taken where a file bears it, or will when it is committed: both can be seen in the folder, whose file system
+//! decides which names are the same. So what is taken does not depend on when files are committed, and a run that goes on
+//! after a crash gives the names that an undisturbed one gives.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::listed::Listed;
+use super::place::{holds_files, is_about_name, make_folders, rename_to_free};
+use crate::batch::Batch;
+use crate::coverage::Coverage;
+use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
+use crate::error::StageError;
+use crate::sink::encoder::{self, Encoded};
+use crate::sink::lock::Lock;
+use crate::sink::marker::{Marker, Naming};
+use crate::sink::names::{Scheme, hash};
+use crate::sink::{Durable, Identity, Writer, Written};
+use crate::store::Location;
+
+/// Files after which they are committed.
+pub(super) const COMMIT_FILES: usize = 256;
+
+/// Bytes after which the same is done.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// How long a file waits to be committed at most, so that people see pictures appear, and a kill costs few of them.
+const COMMIT_AGE: Duration = Duration::from_secs(5);
+
+/// Digits of a record's hash that its file's name takes where that without them is taken.
+const SUFFIXES: [usize; 3] = [8, 16, 32];
+
+/// An output as it was found.
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) lock: Lock,
+    pub(super) marker: Marker,
+    pub(super) marker_file: Location,
+}
+
+impl Found {
+    /// Whether it was begun before the names of files were noted.
+    pub(super) fn is_former(&self) -> bool {
+        self.marker.naming.map_or(!self.marker.history.writers.is_empty(), |naming| naming.former)
+    }
+}
+
+/// Files get their names when they are durable; then the marker says whose rows are done.
+pub(super) struct ImageWriter {
+    root: PathBuf,
+    scheme: Scheme,
+    extension: &'static str,
+    identity: Identity,
+    _lock: Lock,
+    marker: Marker,
+    marker_file: Location,
+    naming: Naming,
+    listed: Listed,
+    /// The source rows since the marker was written.
+    taken: Coverage,
+    /// Folders in which names have changed, known to be no links.
+    folders: BTreeSet<PathBuf>,
+    /// Files that still have their temporary name.
+    unnamed: Vec<Unnamed>,
+    unnamed_bytes: u64,
+    written: Written,
+    /// Whether it was said that names are not always those of the scheme.
+    said: bool,
+}
+
+/// A file that still has its temporary name.
+struct Unnamed {
+    /// The name that it will have, relative to the folder.
+    name: String,
+    path: PathBuf,
+    /// Whether a file that has the name already is the same one.
+    replaces: bool,
+}
+
+impl ImageWriter {
+    /// Removes the files of a commit that a crash cut short.
+    pub(super) fn open(
+        found: Found,
+        scheme: Scheme,
+        extension: &'static str,
+        identity: Identity,
+    ) -> Result<Self, StageError> {
+        let former = found.is_former();
+        let Found { path: root, lock, marker, marker_file } = found;
+        let listed = match marker.naming {
+            Some(naming) => Listed::open(&root, naming.listed)?,
+            // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
+            None => Listed::start_over(&root)?,
+        };
+        remove_temporaries(&root, usize::MAX)?;
+        let adopts = match marker.naming {
+            Some(naming) => naming.adopts,
+            None => holds_files(&root)?,
+        };
+        Ok(Self {
+            root,
+            scheme,
+            extension,
+            identity,
+            _lock: lock,
+            marker,
+            marker_file,
+            naming: Naming { former, adopts, listed: listed.bytes() },
+            listed,
+            taken: Coverage::default(),
+            folders: BTreeSet::new(),
+            unnamed: Vec::new(),
+            unnamed_bytes: 0,
+            written: Written::default(),
+            said: false,
+        })
+    }
+
+    /// Writes a record's file, under the first of its names that is free.
+    fn put(&mut self, file: &Encoded<'_>, record: impl Fn() -> String) -> Result<(), StageError> {
+        let place = self.scheme.place(file.source, file.row, self.extension);
+        for (attempt, name) in names(&place, self.extension, &record).enumerate() {
+            let Some(unnamed) = self.reserve(name, file.bytes)? else { continue };
+            if attempt > 0 && !self.said {
+                self.said = true;
+                let (wanted, name) = (format!("{place}.{}", self.extension), &unnamed.name);
+                tracing::warn!(
+                    "`{wanted}` is taken or cannot be a file's name: that file is `{name}`; others may follow"
+                );
+            }
+            self.unnamed.push(unnamed);
+            self.unnamed_bytes += file.bytes.len() as u64;
+            return Ok(());
+        }
+        let root = self.root.display();
+        Err(StageError::Other(format!("{root}: no name is free for `{place}`; write to another path")))
+    }
+
+    /// Writes a file under its temporary name; `None` where the name that it is to have is taken, or the system does not
+    /// let a file have it.
+    fn reserve(&mut self, name: String, bytes: &[u8]) -> Result<Option<Unnamed>, StageError> {
+        let path = self.root.join(&name);
+        if !make_folders(&self.root, &path, &mut self.folders)? {
+            return Ok(None);
+        }
+        let replaces = match fs::symlink_metadata(&path) {
+            Ok(found) if self.is_same(&name, &path, &found, bytes)? => true,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) if is_about_name(&error) => return Ok(None),
+            Err(error) => return Err(StageError::io(&path)(error)),
+        };
+        let unfinished = temporary(&path);
+        // A file that is there already is one of this commit: temporary files of other runs are removed before.
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(&unfinished) {
+            Ok(file) => file,
+            Err(error) if is_about_name(&error) => return Ok(None),
+            Err(error) => return Err(StageError::io(&unfinished)(error)),
+        };
+        file.write_all(bytes).map_err(StageError::io(&unfinished))?;
+        Ok(Some(Unnamed { name, path, replaces }))
+    }
+
+    /// Whether a file that is there is the record's own, from a run of which nothing is noted.
+    fn is_same(&self, name: &str, path: &Path, found: &fs::Metadata, bytes: &[u8]) -> Result<bool, StageError> {
+        if !self.naming.adopts || !found.is_file() || found.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        // A file that cannot be read is another's.
+        let is_equal = fs::read(path).is_ok_and(|there| there == bytes);
+        Ok(is_equal && !self.listed.holds(name)?)
+    }
+
+    fn give_names(&mut self) -> Result<(), StageError> {
+        for unnamed in &self.unnamed {
+            let unfinished = temporary(&unnamed.path);
+            File::open(&unfinished).and_then(|file| file.sync_all()).map_err(StageError::io(&unfinished))?;
+        }
+        crash_point("pictures-synced");
+        if self.marker.naming.is_none() {
+            self.marker.naming = Some(self.naming);
+            self.marker.save(&self.marker_file)?;
+        }
+        self.listed.append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
+        crash_point("pictures-listed");
+        for unnamed in &self.unnamed {
+            unnamed.give_name()?;
+            crash_point("picture-named");
+        }
+        self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
+        crash_point("pictures-named");
+        self.naming.listed = self.listed.bytes();
+        Ok(())
+    }
+}
+
+impl Unnamed {
+    fn give_name(&self) -> Result<(), StageError> {
+        let (from, to) = (temporary(&self.path), &self.path);
+        let renamed = if self.replaces { fs::rename(&from, to) } else { rename_to_free(&from, to) };
+        renamed.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                let met = "another program has put a file here meanwhile, which is not replaced";
+                StageError::Other(format!("{}: {met}; run again to go on with another name", to.display()))
+            }
+            _ => StageError::io(to)(error),
+        })
+    }
+}
+
+impl Writer for ImageWriter {
+    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+        for (place, file) in encoder::files(batch)?.enumerate() {
+            self.put(&file, || record_hash(batch, place))?;
+        }
+        self.taken.insert(&batch.provenance);
+        if self.unnamed.len() < COMMIT_FILES && self.unnamed_bytes < COMMIT_BYTES {
+            return Ok(Durable::Nothing);
+        }
+        self.commit()?;
+        Ok(Durable::All)
+    }
+
+    fn commit_age(&self) -> Option<Duration> {
+        Some(COMMIT_AGE)
+    }
+
+    fn commit(&mut self) -> Result<(), StageError> {
+        if !self.unnamed.is_empty() {
+            self.give_names()?;
+        }
+        if !self.taken.is_empty() {
+            self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
+            self.marker.naming = Some(self.naming);
+            self.marker.save(&self.marker_file)?;
+        }
+        self.written.files += self.unnamed.len() as u64;
+        self.written.records += self.unnamed.len() as u64;
+        self.written.bytes += std::mem::take(&mut self.unnamed_bytes);
+        self.unnamed.clear();
+        self.folders.clear();
+        Ok(())
+    }
+
+    fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
+        if identity.digest != self.identity.digest {
+            self.marker.history.accept(&[self.identity.digest.clone(), identity.digest.clone()]);
+            self.marker.naming = Some(self.naming);
+            self.marker.save(&self.marker_file)?;
+        }
+        self.identity = identity;
+        Ok(())
+    }
+
+    fn written(&self) -> Written {
+        self.written
+    }
+}
+
+/// The names of a record's file, from the one that is wanted to one that no other record has, directly in the folder.
+fn names<'a>(place: &'a str, extension: &'a str, record: &'a impl Fn() -> String) -> impl Iterator<Item = String> + 'a {
+    let plain = std::iter::once_with(move || format!("{place}.{extension}"));
+    let suffixed = SUFFIXES.into_iter().map(move |digits| format!("{place}-{}.{extension}", &record()[..digits]));
+    plain.chain(suffixed).chain(std::iter::once_with(move || format!("%~{}.{extension}", record())))
+}
+
+/// A hash of a record's identity: its split, its row in there, and its number among the records of this row, where several arms
+/// of the pipeline give one each.
+fn record_hash(batch: &Batch, place: usize) -> String {
+    let ordinal = batch.origin[place];
+    let arm = batch.origin[..place].iter().filter(|&&before| before == ordinal).count();
+    let (split, row) =
+        batch.provenance.row(ordinal).map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
+    hash(&format!("{row} {arm} {split}"))
+}
