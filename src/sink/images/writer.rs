@@ -249,7 +249,7 @@ impl Writer for ImageWriter {
 
     fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.marker.history.accept(&[self.identity.digest.clone(), identity.digest.clone()]);
+            self.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
             self.marker.naming = Some(self.naming);
             self.marker.save(&self.marker_file)?;
         }
