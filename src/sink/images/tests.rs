@@ -269,7 +269,7 @@ fn files_of_others_are_never_replaced() {
 }
 
 #[test]
-fn a_file_that_comes_between_is_not_replaced_and_the_next_run_goes_on() {
+fn a_file_that_comes_between_stays_and_the_next_run_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
@@ -372,7 +372,7 @@ fn a_lost_marker_removes_no_picture() {
 }
 
 #[test]
-fn an_output_that_is_forgotten_is_made_again_under_the_same_names() {
+fn a_forgotten_output_is_made_again_under_the_same_names() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("notes.txt"), "of the user").unwrap();
     let write = |value: f32| {
