@@ -403,7 +403,7 @@ mod tests {
     fn rejects_of_a_sink_are_known_by_its_kind_and_options() {
         let sink = |digest: &str, options: Value| {
             let options = options.as_object().unwrap().clone();
-            StageIdentity { kind: "images".into(), digest: digest.into(), options }
+            StageIdentity { kind: "images".into(), digest: digest.into(), options, ..StageIdentity::default() }
         };
         let jpegs = sink("a", json!({"format": "jpeg"}));
         // Rows 0..10 by a program whose sinks refused nothing, 10..20 by one whose do.

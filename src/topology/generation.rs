@@ -176,7 +176,7 @@ impl Graph {
 
     /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to refuse some.
     pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
-        let refused = !self.keeps_rejects || self.rejected[sink].covers_all(provenance);
+        let refused = self.keeps_rejects.is_none() || self.rejected[sink].covers_all(provenance);
         refused && self.kept[sink].covers_all(provenance)
     }
 }

@@ -37,6 +37,7 @@ fn dataset(folder: &Path) {
             stage: "pixels",
             code: RejectCode::Malformed,
             reason: "no image",
+            records: 1,
             record: (row < 3).then_some((Format::Image, original.as_slice())),
         });
         let records = rejects::records(&entries.collect::<Vec<_>>()).unwrap();
@@ -141,7 +142,7 @@ fn files_that_hold_no_rejects_are_not_touched() {
 
     let other = tempfile::tempdir().unwrap();
     let records = RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)]).unwrap();
-    let config = crate::sink::parquet::Config::new(other.path());
+    let mut config = crate::sink::parquet::Config::new(other.path());
     let mut writer = config.sink(&records.schema()).unwrap().open(Identity::default()).unwrap();
     writer.write(&Batch::new(records, Provenance::rows(Split::new("x"), 0..1))).unwrap();
     writer.commit().unwrap();
