@@ -12,7 +12,10 @@ use walkdir::WalkDir;
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{Fault, StageError, Unavailable};
+use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, Folder, size_and_time};
+use crate::source::identity::{self, Verdict};
+use crate::store::mounts::FolderId;
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
@@ -24,7 +27,7 @@ pub(super) struct FileSet {
     extensions: &'static [&'static str],
 }
 
-/// A file, as it is known from run to run: the same name, size and time mean the same content.
+/// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListedFile {
     /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are percent-encoded.
@@ -37,9 +40,12 @@ pub(super) struct ListedFile {
     /// What a store calls its content; the time counts only where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) etag: Option<String>,
+    /// The digest of its content, if it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<ContentDigest>,
     /// The relative path as the system knows it, where that is no UTF-8.
     #[serde(skip)]
-    raw: Option<Box<Path>>,
+    pub(super) raw: Option<Box<Path>>,
 }
 
 /// Why a file is refused that became another under its reader.
@@ -59,6 +65,12 @@ pub(super) struct Listing {
     pub(super) looked_at: u64,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
+    /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
+    pub(super) folders: BTreeMap<String, FolderId>,
+    /// The names of folders and files that could not be read. What lies there is not known to be gone.
+    pub(super) unread: Vec<String>,
+    /// Why, where that is an error of the environment.
+    pub(super) failures: Vec<Unavailable>,
 }
 
 /// Why a record cannot be had.
@@ -68,6 +80,8 @@ pub(super) struct Refusal {
     pub(super) code: RejectCode,
     /// For people.
     pub(super) reason: String,
+    /// A reference to the file that could not be read, as JSON, where there is one.
+    pub(super) reference: Option<Vec<u8>>,
 }
 
 /// Why a file is not read.
@@ -114,21 +128,29 @@ impl FileSet {
     /// # Errors
     /// When the folder to begin with cannot be read.
     pub(super) fn list(&self) -> Result<Listing, StageError> {
+        self.list_visiting(&mut |_, _| {})
+    }
+
+    /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`].
+    pub(super) fn list_visiting(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
             return self.list_objects();
         }
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            return self.walk(&root, Path::new(""), Some(1), |name| Some(name.as_os_str()) == place.file_name());
+            return self.walk(&root, Path::new(""), Some(1), visit, |name| Some(name.as_os_str()) == place.file_name());
         }
         if place.is_dir() {
-            let listing = self.walk(place, Path::new(""), None, |name| self.is_wanted(name))?;
+            let listing = self.walk(place, Path::new(""), None, visit, |name| self.is_wanted(name))?;
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
             Some(Glob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, |name| matcher.is_match(name))
+                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matcher.is_match(name))
             }
             None => Err(self.nothing_there()),
         }
@@ -139,24 +161,33 @@ impl FileSet {
         Duration::from_secs(if is_url(&self.path) { 60 } else { 600 })
     }
 
-    /// The folder to watch, by its real path; `None` in a bucket, which can only be listed again and again.
+    /// The folder that names are relative to, as it is written; `None` in a bucket.
+    pub(super) fn local_root(&self) -> Option<PathBuf> {
+        let place = Path::new(&self.path);
+        if is_url(&self.path) {
+            return None;
+        }
+        if place.is_file() {
+            let above = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            return Some(if above.as_os_str().is_empty() { PathBuf::from(".") } else { above });
+        }
+        let glob = if place.is_dir() { None } else { self.glob().ok().flatten() };
+        Some(match glob {
+            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
+            Some(glob) => PathBuf::from(glob.root),
+            None => place.to_path_buf(),
+        })
+    }
+
+    /// The folder to watch; `None` in a bucket, which can only be listed again and again.
     ///
     /// # Errors
-    /// When it is a single file, or not there.
+    /// When it is a single file.
     pub(super) fn watched(&self) -> Result<Option<Watched>, StageError> {
-        if is_url(&self.path) {
-            return Ok(None);
+        if Path::new(&self.path).is_file() {
+            return Err(StageError::Other(format!("`{}` is a file; watch a folder or a glob", self.path)));
         }
-        let place = Path::new(&self.path);
-        let glob = if place.is_dir() { None } else { self.glob().map_err(StageError::Other)? };
-        let root = match &glob {
-            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
-            Some(glob) => PathBuf::from(&glob.root),
-            None if place.is_dir() => place.to_path_buf(),
-            None => return Err(StageError::Other(format!("`{}` is no folder; watch a folder or a glob", self.path))),
-        };
-        let real = root.canonicalize().map_err(StageError::io(&root))?;
-        Ok(Some(Watched { root: real, set: self.clone(), glob }))
+        Ok(self.local_root().map(|root| Watched { root, set: self.clone() }))
     }
 
     /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
@@ -216,6 +247,7 @@ impl FileSet {
         root: &Path,
         below: &Path,
         depth: Option<usize>,
+        visit: &mut Visit<'_>,
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
@@ -229,20 +261,33 @@ impl FileSet {
                 Ok(entry) => entry,
                 Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
                 Err(error) => {
-                    tracing::warn!("left out: {error}");
+                    // Where the system does not say which entry it is, it may be any.
+                    let path = error.path().unwrap_or(start).to_path_buf();
+                    files.leave_out(&path, start, error.into());
                     continue;
                 }
             };
             let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            files.looked_at += 1;
-            if wanted(relative) && !is_temporary(entry.file_name()) {
-                match folder.look(&entry) {
-                    Ok(found) => files.add(ListedFile::new(relative, found)),
-                    Err(error) => tracing::warn!("left out: {}: {error}", entry.path().display()),
-                }
+            let looked = if entry.file_type().is_dir() {
+                let is_read = depth.is_none_or(|depth| entry.depth() < depth);
+                entry.metadata().map_err(io::Error::from).map(|metadata| {
+                    let id = FolderId::from_metadata(&metadata);
+                    files.folders.insert(name_of(relative), id);
+                    // What is entered through a hidden folder is hidden.
+                    if is_read && (depth.is_some() || !is_hidden(relative)) {
+                        visit(relative, id);
+                    }
+                })
+            } else if entry.file_type().is_file() {
+                files.looked_at += 1;
+                let counts = wanted(relative) && !is_temporary(entry.file_name());
+                let found = counts.then(|| folder.look(&entry)).transpose();
+                found.map(|found| found.into_iter().for_each(|found| files.add(ListedFile::new(relative, found))))
+            } else {
+                Ok(())
+            };
+            if let Err(error) = looked {
+                files.leave_out(entry.path(), start, error);
             }
         }
         Ok(files)
@@ -263,35 +308,35 @@ impl FileSet {
     }
 }
 
+/// What is done with each folder, a path relative to the root, before its entries are read.
+pub(super) type Visit<'a> = dyn FnMut(&Path, FolderId) + 'a;
+
 /// A folder, or a glob, whose files come and go.
 pub(super) struct Watched {
-    /// What names are relative to.
+    /// What names are relative to, as it is written.
     pub(super) root: PathBuf,
     set: FileSet,
-    glob: Option<Glob>,
 }
 
 impl Watched {
-    /// What counts at or below a path under the root: a file, or those of a folder. Nothing where there is nothing.
-    pub(super) fn look(&self, path: &Path) -> BTreeMap<String, ListedFile> {
-        let Ok(below) = path.strip_prefix(&self.root) else { return BTreeMap::new() };
-        let listing = match &self.glob {
-            None => self.set.walk(&self.root, below, None, |name| self.set.is_wanted(name)),
-            Some(glob) => self.set.walk(&self.root, below, None, |name| glob.matcher.is_match(name)),
-        };
-        // It may have gone in the meantime.
-        listing.map_or_else(|_| BTreeMap::new(), |listing| listing.files)
-    }
-
-    /// The name of a path under the root, as listings have it.
-    pub(super) fn name_of(&self, path: &Path) -> Option<String> {
-        let below = path.strip_prefix(&self.root).ok()?;
-        Some(name_of(below))
+    /// What counts at or below `below`, a path relative to the root: a file, or those of a folder.
+    ///
+    /// # Errors
+    /// When nothing can be read there.
+    pub(super) fn look(&self, below: &Path, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        let glob = if Path::new(&self.set.path).is_dir() { None } else { self.set.glob().map_err(StageError::Other)? };
+        match glob {
+            None => self.set.walk(&self.root, below, None, visit, |name| self.set.is_wanted(name)),
+            Some(Glob { matcher, depth, .. }) => {
+                let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
+                self.set.walk(&self.root, below, depth, visit, |name| matcher.is_match(name))
+            }
+        }
     }
 }
 
 /// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.
-fn name_of(relative: &Path) -> String {
+pub(super) fn name_of(relative: &Path) -> String {
     let mut name = String::with_capacity(relative.as_os_str().len());
     for part in relative {
         if !name.is_empty() {
@@ -314,7 +359,56 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        Self { root, files: BTreeMap::new(), looked_at: 0, is_folder: false }
+        let (files, folders) = (BTreeMap::new(), BTreeMap::new());
+        Self { root, files, looked_at: 0, is_folder: false, folders, unread: Vec::new(), failures: Vec::new() }
+    }
+
+    /// A folder or a file could not be looked at.
+    fn leave_out(&mut self, path: &Path, root: &Path, error: io::Error) {
+        tracing::warn!("left out: {}: {error}", path.display());
+        self.unread.push(name_of(path.strip_prefix(root).unwrap_or(Path::new(""))));
+        // The folder of a disk's own, which holds no files of users.
+        let is_lost_and_found = path.file_name().is_some_and(|name| name == "lost+found");
+        if !is_lost_and_found && let Ok(unavailable) = Location::from(path).unavailable(error) {
+            self.failures.push(unavailable);
+        }
+    }
+
+    /// A listing of which nothing could be read.
+    pub(super) fn unread(root: Location) -> Self {
+        Self { unread: vec![String::new()], ..Self::empty(root) }
+    }
+
+    /// Whether the folder of a file, or the nearest one that is left above it, was read, so that a file that is not listed is
+    /// gone.
+    pub(super) fn has_seen(&self, name: &str) -> bool {
+        !self.unread.iter().any(|unread| is_at_or_below(name, unread))
+    }
+
+    /// The device of the folder that a file lies in, or would lie in: of the nearest one above it that was met.
+    pub(super) fn device_of(&self, name: &str) -> Option<u64> {
+        Self::device_among(&self.folders, name)
+    }
+
+    /// As [`Self::device_of`], among the folders of a listing.
+    pub(super) fn device_among(folders: &BTreeMap<String, FolderId>, name: &str) -> Option<u64> {
+        let mut folder = name;
+        while let Some((above, _)) = folder.rsplit_once('/') {
+            if let Some(id) = folders.get(above) {
+                return Some(id.device);
+            }
+            folder = above;
+        }
+        folders.get("").map(|id| id.device)
+    }
+
+    /// Folders that lie on another file system than the folder above.
+    pub(super) fn mount_points(&self) -> impl Iterator<Item = String> {
+        let above = |name: &str| name.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        let differs = move |(name, id): &(&String, &FolderId)| {
+            !name.is_empty() && self.folders.get(&above(name)).is_some_and(|above| above.device != id.device)
+        };
+        self.folders.iter().filter(differs).map(|(name, _)| name.clone())
     }
 
     fn of_objects(root: Remote, objects: Vec<Entry>, wanted: impl Fn(&Path) -> bool) -> Self {
@@ -340,18 +434,17 @@ impl Listing {
 impl ListedFile {
     fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
-        Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
+        Self { name: name_of(relative), size, mtime_ns, etag: None, digest: None, raw }
     }
 
-    /// Whether both are one file with one content, as far as name, size, and etag or time tell.
+    /// Whether both are known to be the same file, without reading its content.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.has_content_of(other)
+        identity::compare(self, other) == Verdict::Same
     }
 
-    /// Whether both have one content, as far as that can be told.
+    /// As [`Self::is_same`], whatever the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
-        let is_same_time = self.etag.is_some() || self.mtime_ns == other.mtime_ns;
-        (self.size, &self.etag) == (other.size, &other.etag) && is_same_time
+        identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == Verdict::Same
     }
 
     /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
@@ -363,10 +456,15 @@ impl ListedFile {
         }
     }
 
+    /// Its path relative to the root of the listing.
+    pub(super) fn relative_path(&self) -> PathBuf {
+        self.raw.as_deref().unwrap_or(Path::new(&self.name)).to_path_buf()
+    }
+
     /// Where it lies.
     pub(super) fn location(&self, root: &Location) -> Location {
         match root {
-            Location::Local(root) => Location::Local(root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))),
+            Location::Local(root) => Location::Local(root.join(self.relative_path())),
             Location::Remote(root) => Location::Remote(root.join(&self.name)),
         }
     }
@@ -387,6 +485,19 @@ impl ListedFile {
             return Err(self.unreadable(CHANGED).into());
         }
         Ok(Input::from(file))
+    }
+
+    /// The digest of the file's content; `None` if it is not the file that was listed any more.
+    ///
+    /// # Errors
+    /// What makes it unavailable.
+    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, Unavailable> {
+        let file = match self.open(root) {
+            Ok(file) => file,
+            Err(ReadFailure::Rejected(_)) => return Ok(None),
+            Err(ReadFailure::Unavailable(unavailable)) => return Err(unavailable),
+        };
+        ContentDigest::of_prefix(file, self.size).or_else(|error| self.location(root).unavailable(error).map_or(Ok(None), Err))
     }
 
     /// The failure that an I/O error of this file, which lies at `location`, amounts to.
@@ -424,13 +535,13 @@ impl ListedFile {
 
 impl From<Entry> for ListedFile {
     fn from(Entry { name, size, mtime_ns, etag }: Entry) -> Self {
-        Self { name, size, mtime_ns, etag, raw: None }
+        Self { name, size, mtime_ns, etag, digest: None, raw: None }
     }
 }
 
 impl Refusal {
     pub(super) fn new(code: RejectCode, reason: String) -> Self {
-        Self { code, reason }
+        Self { code, reason, reference: None }
     }
 
     pub(super) fn too_large(name: &str, size: u64, limit: u64) -> Self {
@@ -451,6 +562,11 @@ fn push_encoded(text: &mut String, name: &[u8]) {
         text.push_str(chunk.valid());
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
     }
+}
+
+/// Whether a name is `folder` or lies below it; the empty name is the root.
+pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
+    folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.

@@ -239,7 +239,7 @@ impl Output<'_> {
 
     /// Hands over that the file cannot be used. The reject belongs to a split of its own: if the same file is usable later, all of
     /// its rows are new.
-    fn reject_file(&self, Refusal { code, reason }: Refusal) -> Result<(), Stop> {
+    fn reject_file(&self, Refusal { code, reason, .. }: Refusal) -> Result<(), Stop> {
         let split = Split::new(format!("{}/unusable", self.file.split.name()));
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
