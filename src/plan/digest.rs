@@ -9,7 +9,8 @@ use crate::sink::StageIdentity;
 use crate::spec::StageTable;
 
 /// Options that change how a stage's records travel or are stored, not what they are.
-const NEUTRAL: [&str; 8] = ["batch", "compression", "file", "path", "readers", "rescan", "row_group", "watch"];
+const NEUTRAL: [&str; 9] =
+    ["batch", "compression", "file", "path", "readers", "rescan", "retry_timeout", "row_group", "watch"];
 /// Options that say who may send records to a source, and how, not what they are.
 const NEUTRAL_OF_SOURCES: [&str; 6] = ["anybody", "limits", "listen", "tls", "token", "window"];
 /// The option by which a stage names its model; the model's digest stands for it.

@@ -71,7 +71,9 @@ impl FileReference {
         let path = self.path.display();
         if self.size > limit {
             let size = self.size;
-            return Err(ReadError::Refused(format!("{path}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)")));
+            return Err(ReadError::Refused(format!(
+                "{path}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)"
+            )));
         }
         let (bytes, time) = read_whole(&self.path, self.size).map_err(|error| {
             match Location::from(self.path.as_path()).unavailable(error) {

@@ -66,9 +66,8 @@ mod tests {
 
     #[test]
     fn etag_decides_whatever_the_time() {
-        let object = |etag: &str, time: i64| {
-            file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}))
-        };
+        let object =
+            |etag: &str, time: i64| file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}));
         assert_eq!(compare(&object("x", 1), &object("x", 2)), Verdict::Same);
         assert_eq!(compare(&object("x", 1), &object("y", 1)), Verdict::Other);
     }

@@ -17,7 +17,7 @@ use crate::source::content_digest::ContentDigest;
 use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::journal::{self, Journal, Recalled, Row, Standing};
-use crate::source::listing::{FileSet, ListedFile, Listing, ReadFailure, Refusal};
+use crate::source::listing::{FileSet, ListedFile, ReadFailure, Refusal};
 use crate::source::notes::{Note, Notes};
 use crate::source::root::{Root, RootRecord};
 use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking, watch};
@@ -131,8 +131,18 @@ impl Source for Images {
         let mut listing = files.list()?;
         let found = listing.files.len();
         let mut notes = Notes::new(&name, state);
+        let mut record = RootRecord::load(&name, state)?;
+        let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
+        listing.unread.extend(root.iter().flat_map(|root| record.missing_below(root)));
         let mut recalled = journal::recall(&name, state, &mut listing, &mut notes)?;
-        check_root(&name, &files, &listing, &recalled, state)?;
+        if let Some(root) = &root {
+            // Where known files are seen, they were moved to another disk.
+            if let Some(missing) = record.missing(root).filter(|_| !recalled.has_present()) {
+                let advice = "mount it, or accept the folder as it is with --start-over";
+                return Err(StageError::Other(format!("{missing}; {advice}")));
+            }
+            record.record(root, listing.mount_points(), &name, state)?;
+        }
         recalled.add(&name, state, &mut listing)?;
         let Recalled { journals, mut unread } = recalled;
         unread.append(&mut listing.failures);
@@ -145,24 +155,6 @@ impl Source for Images {
         let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, &unread, out));
         Ok(Opened::new(batches, Some(total)))
     }
-}
-
-/// Refuses a folder whose disk is not mounted, which it was in earlier runs; records it otherwise.
-fn check_root(
-    stage: &str,
-    files: &FileSet,
-    listing: &Listing,
-    recalled: &Recalled,
-    state: Option<&Location>,
-) -> Result<(), StageError> {
-    let Some(path) = files.local_root() else { return Ok(()) };
-    let root = Root::look(&path).map_err(StageError::Other)?;
-    let mut record = RootRecord::load(stage, state)?;
-    // Where known files are seen, they were moved to another disk.
-    if let Some(missing) = record.missing(&root).filter(|_| !recalled.has_present()) {
-        return Err(StageError::Other(format!("{missing}; mount it, or accept the folder as it is with --start-over")));
-    }
-    record.record(&root, listing.mount_points(), stage, state)
 }
 
 /// Rows that are not done.

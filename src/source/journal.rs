@@ -66,7 +66,12 @@ impl Recalled {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub(super) fn add(&mut self, stage: &str, state: Option<&Location>, listing: &mut Listing) -> Result<(), StageError> {
+    pub(super) fn add(
+        &mut self,
+        stage: &str,
+        state: Option<&Location>,
+        listing: &mut Listing,
+    ) -> Result<(), StageError> {
         if listing.files.is_empty() {
             return Ok(());
         }
@@ -153,7 +158,8 @@ fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut 
             Some(digest) => Some(digest),
             None => match found.digest_of_content(&listing.root) {
                 Ok(digest) => {
-                    learned.extend(digest.map(|digest| Note::of(&ListedFile { digest: Some(digest), ..found.clone() })));
+                    learned
+                        .extend(digest.map(|digest| Note::of(&ListedFile { digest: Some(digest), ..found.clone() })));
                     digest
                 }
                 Err(unavailable) => {

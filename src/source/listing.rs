@@ -324,7 +324,8 @@ impl Watched {
     /// # Errors
     /// When nothing can be read there.
     pub(super) fn look(&self, below: &Path, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
-        let glob = if Path::new(&self.set.path).is_dir() { None } else { self.set.glob().map_err(StageError::Other)? };
+        let glob =
+            if Path::new(&self.set.path).is_dir() { None } else { self.set.glob().map_err(StageError::Other)? };
         match glob {
             None => self.set.walk(&self.root, below, None, visit, |name| self.set.is_wanted(name)),
             Some(Glob { matcher, depth, .. }) => {
@@ -497,7 +498,8 @@ impl ListedFile {
             Err(ReadFailure::Rejected(_)) => return Ok(None),
             Err(ReadFailure::Unavailable(unavailable)) => return Err(unavailable),
         };
-        ContentDigest::of_prefix(file, self.size).or_else(|error| self.location(root).unavailable(error).map_or(Ok(None), Err))
+        ContentDigest::of_prefix(file, self.size)
+            .or_else(|error| self.location(root).unavailable(error).map_or(Ok(None), Err))
     }
 
     /// The failure that an I/O error of this file, which lies at `location`, amounts to.

@@ -295,6 +295,14 @@ pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     journal::forget(stage, state)
 }
 
+/// Forgets which folder a stage has read, so that its next run accepts the one that is there.
+///
+/// # Errors
+/// When the record cannot be removed.
+pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
+    root::RootRecord::forget(stage, state)
+}
+
 /// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks
 /// while `ahead` batches wait. A reader that returns an error ends the stream with it; so does a panic.
 pub fn read_blocking<F>(ahead: usize, read: F) -> BatchStream

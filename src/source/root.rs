@@ -61,8 +61,9 @@ impl RootRecord {
     pub(super) fn load(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
         let Some(place) = state.map(|state| place(stage, state)) else { return Ok(Self::default()) };
         let Some(text) = place.read()? else { return Ok(Self::default()) };
-        serde_json::from_slice(&text)
-            .map_err(|error| StageError::Other(format!("{place}: this is not the record of a folder: {error}; remove it")))
+        serde_json::from_slice(&text).map_err(|error| {
+            StageError::Other(format!("{place}: this is not the record of a folder: {error}; remove it"))
+        })
     }
 
     /// Forgets what was recorded, so that the next run takes the folder as it is.

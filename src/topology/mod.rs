@@ -25,7 +25,7 @@ mod stats;
 mod suspects;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{History, Identity, Scope, Sink, Writer, Written};
+use crate::sink::{History, Identity, STATE, Scope, Sink, Writer, Written, outputs};
+use crate::source;
 use crate::store::Location;
 
 use arrivals::Feed;
@@ -118,7 +119,8 @@ impl Topology {
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
-        let folders = folders.collect();
+        let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
+        let memory = output_memory(&plan);
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
@@ -126,7 +128,7 @@ impl Topology {
                 Role::Transform(_) => {}
                 Role::Sink(sink, identity) => {
                     identities.push(identity.clone());
-                    let opened = open_sink(sink, identity, Scope::Sink, changes);
+                    let opened = open_sink(sink, identity, Scope::Sink, changes, &memory);
                     let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
@@ -138,7 +140,7 @@ impl Topology {
             let name: Arc<str> = Arc::from("rejects");
             let stages = identity.stages.clone();
             identities.push(identity.clone());
-            let opened = open_sink(sink, identity, Scope::Rejects, changes);
+            let opened = open_sink(sink, identity, Scope::Rejects, changes, &memory);
             let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
@@ -285,10 +287,13 @@ fn open_sink(
     identity: Identity,
     scope: Scope,
     changes: Changes,
+    memory: &outputs::Memory,
 ) -> Result<(History, bool, Box<dyn Writer>), StageError> {
     let durable = sink.folder().is_some();
-    let history = sink.history()?;
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
+    let local = folder.local().filter(|_| durable).map(Path::to_path_buf);
+    local.iter().try_for_each(|folder| memory.check(folder))?;
+    let history = sink.history()?;
     let admitted = history.admit(&folder, &identity, scope);
     let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(&identity);
     match (admitted, changes) {
@@ -299,7 +304,32 @@ fn open_sink(
         }
         (Err(refused), _) => return Err(refused),
     }
-    Ok((history, durable, sink.open(identity)?))
+    let writer = sink.open(identity)?;
+    local.iter().for_each(|folder| memory.record(folder));
+    Ok((history, durable, writer))
+}
+
+/// Where it is remembered which disks the outputs of a plan lie on.
+fn output_memory(plan: &Plan) -> outputs::Memory {
+    let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
+    let folders = plan.folders().into_iter().flatten().map(|folder| folder.join(STATE));
+    let folders = plan.state.iter().cloned().chain(folders).chain(rejects);
+    outputs::Memory::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
+}
+
+/// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they lay on is forgotten.
+///
+/// # Errors
+/// When that cannot be removed.
+pub fn start_over(plan: &Plan) -> Result<(), StageError> {
+    let memory = output_memory(plan);
+    let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
+    for folder in plan.folders().into_iter().flatten().chain(rejects) {
+        folder.local().map_or(Ok(()), |folder| memory.forget(folder))?;
+    }
+    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..)));
+    let state = plan.state.as_ref();
+    sources.zip(state.into_iter().cycle()).try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything

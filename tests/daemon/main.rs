@@ -11,3 +11,4 @@ mod page;
 mod process;
 mod swap;
 mod watch;
+mod watch_model;

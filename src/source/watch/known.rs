@@ -6,7 +6,7 @@ use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
 use crate::source::identity::{self, Verdict};
 use crate::source::journal::{Journal, Standing};
-use crate::source::listing::{ListedFile, Listing, is_at_or_below};
+use crate::source::listing::{ListedFile, Listing};
 use crate::source::notes::Note;
 use crate::source::watched::Segment;
 
@@ -173,13 +173,12 @@ impl Known {
         self.lose(&lost, now)
     }
 
-    /// Files are away that a whole listing lacks, unless they lie below folders that were not read, that are on another device
-    /// than they were, or that lack what is mounted there. Returns what is to be noted.
-    pub(super) fn lose_unlisted(&mut self, listing: &Listing, unmounted: &BTreeSet<String>, now: u64) -> Vec<Note> {
+    /// Files are away that a whole listing lacks, unless they lie below folders that were not read, or that are on another device
+    /// than they were. Returns what is to be noted.
+    pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<Note> {
         let is_lost = |(name, entry): &(&String, &Entry)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
-                && !unmounted.iter().any(|folder| is_at_or_below(name, folder))
                 && entry.device.is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
         };
         let lost: Vec<String> = self.files.iter().filter(is_lost).map(|(name, _)| name.clone()).collect();
@@ -203,7 +202,8 @@ impl Known {
             self.files.iter().filter_map(|(name, entry)| Some((entry.away?, name))).collect();
         away.sort_unstable();
         let too_many = away.len().saturating_sub(MOST_AWAY);
-        let expired = |(at, (since, _)): &(usize, (u64, &String))| *at < too_many || now.saturating_sub(*since) >= RETENTION;
+        let expired =
+            |(at, (since, _)): &(usize, (u64, &String))| *at < too_many || now.saturating_sub(*since) >= RETENTION;
         let expired: Vec<String> =
             away.into_iter().enumerate().filter(expired).map(|(_, (_, name))| name.clone()).collect();
         for name in expired {
@@ -280,16 +280,16 @@ mod tests {
         let mut known = known();
         let folder = tempfile::tempdir().unwrap();
         let appender = Appender::open("in", folder.path(), 0).unwrap();
-        let names = ["gone", "locked/a", "mount/a", "other/a"];
+        let names = ["gone", "locked/a", "other/a"];
         known.add(&names.map(|name| file(name, 1, name)), &appender.segment);
         known.met(&file("other/a", 1, "other/a"), Some(7));
         let mut listing = Listing::unread(Location::from(folder.path()));
         listing.unread = vec!["locked".to_owned()];
         let id = crate::store::mounts::FolderId { device: 8, inode: 1 };
-        listing.folders = ["", "mount", "other"].map(|name| (name.to_owned(), id)).into();
-        let lost = known.lose_unlisted(&listing, &BTreeSet::from(["mount".to_owned()]), 1);
+        listing.folders = ["", "other"].map(|name| (name.to_owned(), id)).into();
+        let lost = known.lose_unlisted(&listing, 1);
         assert_eq!(lost.iter().map(|note| &*note.path).collect::<Vec<_>>(), ["gone"]);
-        assert_eq!(known.present(), 3);
+        assert_eq!(known.present(), 2);
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub(super) fn open(
         retries: Retries::default(),
         paused: None,
         reminded: None,
+        reported: None,
         metrics,
     };
     let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, out));
@@ -143,8 +144,9 @@ fn first_look(
     };
     let all = notes.read(|_| true)?;
     let away = known::away(&all);
-    let mut relied = None;
+    let (mut relied, mut root) = (None, place.location());
     if let Some(mut listing) = listed {
+        root = listing.root.clone();
         let is_empty = listing.files.is_empty();
         let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
         let names = recalled.journals.iter().flat_map(|journal| &journal.rows).map(|row| &*row.file.name);
@@ -157,7 +159,7 @@ fn first_look(
     let (listing, Recalled { journals, .. }) = match relied {
         Some(relied) => relied,
         None => {
-            let mut listing = Listing::unread(place.location());
+            let mut listing = Listing::unread(root);
             let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
             (listing, recalled)
         }
@@ -193,6 +195,7 @@ struct Watch {
     paused: Option<(Instant, String)>,
     /// When files that wait were last mentioned in the log.
     reminded: Option<Instant>,
+    reported: Option<Instant>,
     metrics: Arc<Metrics>,
 }
 
@@ -328,7 +331,7 @@ impl Watch {
         let metrics = &self.metrics.watch;
         let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
         metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
-        let notes = self.known.lose_unlisted(&listing, self.place.unmounted(), unix_now());
+        let notes = self.known.lose_unlisted(&listing, unix_now());
         self.notes.append(&notes)?;
         self.found(listing)
     }
@@ -351,7 +354,8 @@ impl Watch {
     /// Files that were found without a notice: those that have not changed for a while are complete.
     fn found(&mut self, listing: Listing) -> Result<(), StageError> {
         for file in self.news(listing)? {
-            let is_complete = self.place.is_bucket() || (is_older_than(&file, paced(SETTLE)) && !self.is_written(&file));
+            let is_complete =
+                self.place.is_bucket() || (is_older_than(&file, paced(SETTLE)) && !self.is_written(&file));
             if is_complete {
                 self.arrivals.complete(file);
             } else {
@@ -370,7 +374,8 @@ impl Watch {
     /// Looks again at files that may have been written when they were found.
     fn settle(&mut self) {
         for before in self.arrivals.due(paced(SETTLE), Instant::now()) {
-            let now = self.place.look(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
+            let now =
+                self.place.look(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
             match now {
                 Some(now) if self.is_written(&now) => self.arrivals.unsettled(now, Instant::now()),
                 Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => self.arrivals.complete(now),
@@ -383,6 +388,10 @@ impl Watch {
     /// Reports what waits: in metrics, to who asks whether the run is ready, and now and then in the log.
     fn report(&mut self) {
         let (now, stage) = (Instant::now(), [self.stage.as_str()]);
+        if self.reported.is_some_and(|at| now - at < IDLE) {
+            return;
+        }
+        self.reported = Some(now);
         let metrics = &self.metrics.watch;
         let (waiting, oldest) = (self.retries.len(), self.retries.oldest(now));
         let age = oldest.map_or(Duration::ZERO, |(_, age)| age);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::source::listing::{FileSet, Listing, Watched};
+use crate::source::listing::{FileSet, Listing, Watched, is_at_or_below};
 use crate::source::root::{Root, RootRecord};
 use crate::source::watch::notices::Notices;
 use crate::store::Location;
@@ -67,7 +67,8 @@ impl Place {
         self.trouble.as_deref()
     }
 
-    /// Lists all files. Folders are watched before they are read, so that no file is missed in between.
+    /// Lists all files. Folders are watched before they are read, so that no file is missed in between. Those that lack what is
+    /// mounted there count as unread.
     ///
     /// # Errors
     /// A clause that says why the folder cannot be listed.
@@ -88,7 +89,9 @@ impl Place {
         let (notices, path) = (&mut self.notices, root.path.clone());
         self.root = Some(root);
         let listing = self.files.list_visiting(&mut |below, id| notices.cover(path.join(below), id));
-        listing.map_err(|error| error.to_string())
+        let mut listing = listing.map_err(|error| error.to_string())?;
+        listing.unread.extend(self.unmounted.iter().cloned());
+        Ok(listing)
     }
 
     /// Whether the listing may be acted upon, given how many files are expected and whether one that is known was seen: clears the
@@ -173,18 +176,10 @@ impl Place {
     /// Whether what a path, relative to the folder, leads to is gone, rather than hidden by a file system that came or went.
     pub(super) fn lacks(&self, name: &str, below: &Path) -> bool {
         let Some(root) = &self.root else { return false };
-        let is_absent = |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let is_absent =
+            |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         self.folder.as_ref().is_some_and(|folder| Root::look(&folder.root).as_ref() == Ok(root))
             && is_absent(&root.path.join(below))
-            && !self.unmounted_at(root).iter().any(|folder| crate::source::listing::is_at_or_below(name, folder))
-    }
-
-    fn unmounted_at(&self, root: &Root) -> BTreeSet<String> {
-        self.record.missing_below(root)
-    }
-
-    /// Folders that lacked what is mounted there when the folder was listed last.
-    pub(super) fn unmounted(&self) -> &BTreeSet<String> {
-        &self.unmounted
+            && !self.record.missing_below(root).iter().any(|folder| is_at_or_below(name, folder))
     }
 }

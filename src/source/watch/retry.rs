@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Split;
-use crate::source::listing::{ListedFile, is_at_or_below};
+use crate::source::listing::ListedFile;
 
 /// How long the second attempt waits; each later one waits twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -75,11 +75,12 @@ impl Retries {
 
     /// Something has changed at or below a path: what waits there is tried now.
     pub(super) fn hasten(&mut self, name: &str, now: Instant) {
-        for ((file, ..), retry) in &mut self.files {
-            if is_at_or_below(file, name) {
-                retry.next = now;
-            }
-        }
+        let first = |name: &str| (name.to_owned(), String::new(), 0);
+        let below = format!("{name}/");
+        let file = self.files.range_mut(first(name)..).take_while(|((file, ..), _)| file == name);
+        file.for_each(|(_, retry)| retry.next = now);
+        let files = self.files.range_mut(first(&below)..).take_while(|((file, ..), _)| file.starts_with(&below));
+        files.for_each(|(_, retry)| retry.next = now);
     }
 
     /// The number of files that wait.

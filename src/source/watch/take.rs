@@ -188,7 +188,9 @@ impl Watch {
                 tracing::warn!("{}: {GONE}", file.name);
                 Outcome::Refused(self.referring(file, file.unreadable(GONE)))
             }
-            Attempt::Gone | Attempt::Changing => Outcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?),
+            Attempt::Gone | Attempt::Changing => {
+                Outcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?)
+            }
             Attempt::Unavailable(unavailable) => {
                 self.pauses(&unavailable);
                 Outcome::Refused(self.postpone(file, key.clone(), &unavailable)?)
@@ -218,7 +220,8 @@ impl Watch {
 
     fn is_paused(&mut self) -> bool {
         let now = Instant::now();
-        self.paused.as_ref().is_some_and(|(until, _)| *until > now)
+        self.paused = self.paused.take().filter(|(until, _)| *until > now);
+        self.paused.is_some()
     }
 
     /// Whether an error concerns the whole process: then nothing is read for a while.
@@ -246,8 +249,6 @@ impl Watch {
         if items.is_empty() {
             return Ok(true);
         }
-        // What was read shows that the process can read again.
-        self.paused = None;
         let superseded = items.iter().filter(|item| matches!(item.outcome, Outcome::Superseded)).count();
         self.metrics.watch.superseded.with_label_values(&[&self.stage]).inc_by(superseded as u64);
         let (mut stretch, mut next, mut count) = (None, 0, 0);
