@@ -50,7 +50,8 @@ impl Lock {
             return Ok(());
         }
         Err(StageError::Other(format!(
-            "{}: this is another folder than the one that the run began to write to: it was replaced, or a disk was mounted or              unmounted there; what is not committed is read again by the next run",
+            "{}: this is another folder than the one that the run began to write to: it was replaced, or a disk was mounted or \
+             unmounted there; what is not committed is read again by the next run",
             self.folder.display()
         )))
     }

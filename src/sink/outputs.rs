@@ -95,6 +95,8 @@ fn real(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let there = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     match there {
+        // Joined with an empty path, it would end in a slash.
+        Some((above, real)) if above == absolute => real,
         Some((above, real)) => absolute.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest)),
         None => absolute,
     }
@@ -136,5 +138,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().canonicalize().unwrap();
         assert_eq!(real(&folder.path().join("a/b")), base.join("a/b"));
+        std::fs::create_dir_all(base.join("a/b")).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        assert_eq!(text(&real(&folder.path().join("a/b"))), text(&base.join("a/b")), "its record has the same name");
     }
 }

@@ -263,14 +263,14 @@ impl FileSet {
                 Err(error) => {
                     // Where the system does not say which entry it is, it may be any.
                     let path = error.path().unwrap_or(start).to_path_buf();
-                    files.leave_out(&path, start, error.into());
+                    files.leave_out(&path, start, io_error(error));
                     continue;
                 }
             };
             let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
             let looked = if entry.file_type().is_dir() {
                 let is_read = depth.is_none_or(|depth| entry.depth() < depth);
-                entry.metadata().map_err(io::Error::from).map(|metadata| {
+                entry.metadata().map_err(io_error).map(|metadata| {
                     let id = FolderId::from_metadata(&metadata);
                     files.folders.insert(name_of(relative), id);
                     // What is entered through a hidden folder is hidden.
@@ -550,6 +550,12 @@ impl Refusal {
         let reason = format!("{name}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)");
         Self::new(RejectCode::TooLarge, reason)
     }
+}
+
+/// The error of the system that a walk met.
+fn io_error(error: walkdir::Error) -> io::Error {
+    let code = error.io_error().and_then(io::Error::raw_os_error);
+    code.map_or_else(|| error.into(), io::Error::from_raw_os_error)
 }
 
 /// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.

@@ -179,7 +179,9 @@ fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
 fn file_that_returns_with_its_content_is_the_same() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
-    let copy = |number: usize, name: &str| drop(fs::copy(made.join(image_name(number)), watched.join(name)).unwrap());
+    let copy = |number: usize, name: &str| {
+        fs::copy(made.join(image_name(number)), watched.join(name)).unwrap();
+    };
     let daemon = Daemon::start(site.path());
     copy(1, "one.pgm");
     done(&daemon, site.path(), 1);

@@ -74,6 +74,12 @@ impl Watch {
                 false => read_local(file, &root, limit),
             };
             match attempt {
+                // It has changed since it was found complete: more may follow.
+                Attempt::Content(now, _) | Attempt::Refused(now, _)
+                    if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) =>
+                {
+                    self.arrivals.unsettled(now, Instant::now());
+                }
                 Attempt::Content(now, content) if self.is_new(&now)? => {
                     bytes += content.len() as u64;
                     group.push((now, Outcome::Image(content)));
