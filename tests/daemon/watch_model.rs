@@ -20,8 +20,8 @@ use crate::common::outputs::data_files;
 use crate::process::Daemon;
 use crate::watch::PIPELINE;
 
-/// Steps where none are asked for: about half a minute.
-const STEPS: usize = 120;
+/// Steps where none are asked for: about 20 seconds.
+const STEPS: usize = 400;
 /// Files that may wait for their record before the model waits for them.
 const UNCONFIRMED: usize = 24;
 /// The daemon runs as this user where the test runs as root, so that permissions count.
