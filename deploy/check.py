@@ -4,8 +4,8 @@
     deploy/check.py                         names in the dashboard and the alerts, against src/metrics
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
 
-Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP are skipped, visibly, where no
-source has been asked over HTTP.
+Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP and watched folders are skipped,
+visibly, where no source has been asked over HTTP, or no folder is watched.
 """
 
 import json
@@ -34,6 +34,8 @@ PROCESS = {
 }
 # Metrics that only a source that is asked over HTTP has.
 HTTP = re.compile(r"latentflow_(http|journal)_")
+# Metrics that only a folder that is watched has.
+WATCH = re.compile(r"latentflow_watch_")
 # What Grafana puts in for variables: all jobs and instances, and times that suit a scrape every 15 seconds.
 VARIABLES = {"$job": ".+", "$instance": ".+", "$__rate_interval": "1m", "$__interval": "15s", "$__range": "5m"}
 RANGE_SECONDS = 300
@@ -131,12 +133,17 @@ def check_queries(prometheus):
         print(f"{prometheus.url} knows no latentflow")
         return 1
     has_http = prometheus.series('{__name__=~"latentflow_http_.+"}', end) > 0
+    has_watch = prometheus.series('{__name__=~"latentflow_watch_.+"}', end) > 0
     for variable in dashboard()["templating"]["list"]:
         if variable["type"] == "query" and not prometheus.label_values(variable["definition"]):
             print(f"no data    variable {variable['name']}")
             failed += 1
     for row, title, expressions in panels():
         for expression in expressions:
+            if WATCH.search(expression) and not has_watch:
+                print(f"skipped    {row}: {title} (no folder is watched)")
+                skipped += 1
+                continue
             if HTTP.search(expression) and not has_http:
                 print(f"skipped    {row}: {title} (no requests over HTTP)")
                 skipped += 1

@@ -298,6 +298,8 @@ pub struct Reject {
     pub reason: String,
     /// The record as it was met, where the source's batch does not hold it (a line that is no JSON).
     pub record: Option<Vec<u8>>,
+    /// A reference to the file that holds the record, as JSON, where its source could not read it.
+    pub reference: Option<Vec<u8>>,
     /// Where it came from and its row in there, where the source's batch does not hold it.
     pub source: Option<(String, u64)>,
 }
@@ -305,7 +307,7 @@ pub struct Reject {
 impl Reject {
     /// A reject of which nothing is known but what the source's batch says.
     pub fn new(ordinal: u32, code: RejectCode, reason: impl Into<String>) -> Self {
-        Self { ordinal, rows: 1, records: 1, code, reason: reason.into(), record: None, source: None }
+        Self { ordinal, rows: 1, records: 1, code, reason: reason.into(), record: None, reference: None, source: None }
     }
 
     /// The part of the reject that stands for the source rows at the ordinals `part`, seen from the first of them.

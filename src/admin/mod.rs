@@ -58,7 +58,7 @@ impl Admin {
 
     /// How the run is, in a word.
     fn state(&self) -> &'static str {
-        match self.not_ready() {
+        match self.not_started() {
             None => "running",
             Some(_) if self.draining.load(Relaxed) => "draining",
             Some(_) => "starting",
@@ -66,7 +66,12 @@ impl Admin {
     }
 
     /// Why the run takes no records, if so.
-    fn not_ready(&self) -> Option<&'static str> {
+    fn not_ready(&self) -> Option<String> {
+        self.not_started().map(str::to_owned).or_else(|| self.metrics.watch.trouble())
+    }
+
+    /// Why the run does not work, if so.
+    fn not_started(&self) -> Option<&'static str> {
         match self.run.get() {
             None => Some("starting: the outputs are being opened"),
             Some(_) if self.draining.load(Relaxed) => Some("draining"),
@@ -105,6 +110,7 @@ impl Admin {
 }
 
 async fn text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    admin.metrics.ready.set(i64::from(admin.not_ready().is_none()));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.text())
 }
 
@@ -115,7 +121,10 @@ async fn alive() -> &'static str {
 
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     match admin.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
+        None => {
+            let remarks = admin.metrics.watch.remarks();
+            (StatusCode::OK, format!("ready\n{}", remarks.iter().map(|line| format!("{line}\n")).collect::<String>()))
+        }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
@@ -123,7 +132,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 /// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
 async fn reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
-    if let Some(reason) = admin.not_ready() {
+    if let Some(reason) = admin.not_started() {
         return unavailable(reason);
     }
     let Some(wishes) = admin.run.get().and_then(|run| run.reload.as_ref()) else {

@@ -19,7 +19,7 @@ use crate::error::StageError;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::topology::{Changes, Outcome, Topology};
+use crate::topology::{self, Changes, Outcome, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,6 +36,10 @@ pub(super) struct Run {
     /// beside each other. Each file's footer says which it holds.
     #[arg(long)]
     allow_change: bool,
+    /// Accept folders as they are, though the disks are not mounted that earlier runs met there: the folder of a source is
+    /// read, and an output starts over in its folder.
+    #[arg(long)]
+    start_over: bool,
     /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
@@ -104,6 +108,9 @@ impl Run {
             (false, true) => Changes::AllowModels,
             (false, false) => Changes::Refuse,
         };
+        if self.start_over {
+            topology::start_over(&plan)?;
+        }
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
         let topology = topology.map_err(stage_error)?;
         let stats = topology.stats();

@@ -7,6 +7,7 @@ mod load;
 mod maker;
 mod models;
 mod training;
+mod watch;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,7 @@ pub use http::HttpMetrics;
 pub use load::LoadMetrics;
 pub use models::ModelMetrics;
 pub use training::TrainingMetrics;
+pub use watch::{WatchCondition, WatchMetrics};
 
 use maker::Maker;
 
@@ -61,6 +63,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// How a training goes.
     pub training: TrainingMetrics,
+    /// Folders that are watched.
+    pub watch: WatchMetrics,
 }
 
 impl Metrics {
@@ -101,6 +105,7 @@ impl Metrics {
             models: ModelMetrics::new(&maker),
             http: HttpMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
+            watch: WatchMetrics::new(&maker),
             process: process(),
             registry: maker.registry,
         }

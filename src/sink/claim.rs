@@ -30,10 +30,10 @@ impl Claim {
     /// To be asked before anything is made visible.
     ///
     /// # Errors
-    /// When a later run has claimed the folder.
+    /// When a later run has claimed the folder, or another folder lies in its place.
     pub fn check(&self) -> Result<(), StageError> {
         match self {
-            Self::Lock(_) => Ok(()),
+            Self::Lock(lock) => lock.check(),
             Self::Epoch(epoch) => epoch.check(),
         }
     }

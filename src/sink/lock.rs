@@ -1,16 +1,19 @@
 //! The lock of an output folder: one writer at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::durable::create_folders;
 use crate::error::StageError;
 use crate::sink::STATE;
+use crate::store::mounts::FolderId;
 
 /// Held as long as it lives; the system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    folder: PathBuf,
+    id: FolderId,
 }
 
 impl Lock {
@@ -25,7 +28,10 @@ impl Lock {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                let id = FolderId::of(folder).map_err(StageError::io(folder))?;
+                Ok(Self { _file: file, folder: folder.to_path_buf(), id })
+            }
             Err(TryLockError::WouldBlock) => Err(StageError::Other(format!(
                 "{}: another sink is writing here, of this pipeline or of one that runs at this moment; \
                  wait for it to end, or write to another path",
@@ -33,6 +39,21 @@ impl Lock {
             ))),
             Err(TryLockError::Error(error)) => Err(StageError::io(&path)(error)),
         }
+    }
+
+    /// Checks that the folder is the one that was locked, before anything is made visible in it.
+    ///
+    /// # Errors
+    /// When it was moved or replaced, or another file system was mounted over it.
+    pub fn check(&self) -> Result<(), StageError> {
+        if FolderId::of(&self.folder).map_err(StageError::io(&self.folder))? == self.id {
+            return Ok(());
+        }
+        Err(StageError::Other(format!(
+            "{}: this is another folder than the one that the run began to write to: it was replaced, or a disk was mounted or \
+             unmounted there; what is not committed is read again by the next run",
+            self.folder.display()
+        )))
     }
 }
 
@@ -51,5 +72,19 @@ mod tests {
         assert!(error.contains("another sink is writing here") && error.contains("a/b"), "{error}");
         drop(first);
         Lock::take(&output).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_that_was_replaced_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        let lock = Lock::take(&output).unwrap();
+        lock.check().unwrap();
+        std::fs::rename(&output, folder.path().join("moved")).unwrap();
+        lock.check().unwrap_err();
+        std::fs::create_dir(&output).unwrap();
+        let error = lock.check().unwrap_err().to_string();
+        assert!(error.contains("another folder than the one"), "{error}");
     }
 }

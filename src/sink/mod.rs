@@ -16,6 +16,7 @@ mod images;
 pub mod lock;
 pub mod marker;
 mod names;
+pub mod outputs;
 mod parquet;
 pub mod part;
 pub mod purge;

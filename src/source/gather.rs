@@ -155,6 +155,12 @@ impl<'a> Stretch<'a> {
         true
     }
 
+    /// Adds the next row, which has no record and is no reject; always `true`.
+    pub(super) fn pass(&mut self) -> bool {
+        self.rows.end += 1;
+        true
+    }
+
     /// Adds the next row. `false`: nobody wants more.
     ///
     /// # Errors
@@ -180,9 +186,9 @@ impl<'a> Stretch<'a> {
                 self.images.append_value(image);
                 self.texts.append_value(member.text.unwrap_or_default());
             }
-            Err(Refusal { code, reason }) => {
+            Err(Refusal { code, reason, reference }) => {
                 let source = Some((member.source.into_owned(), member.row));
-                self.rejects.push(Reject { source, ..Reject::new(ordinal, code, reason) });
+                self.rejects.push(Reject { source, reference, ..Reject::new(ordinal, code, reason) });
             }
         }
         self.rows.end += 1;

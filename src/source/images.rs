@@ -1,5 +1,6 @@
 //! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,14 @@ use crate::batch::Split;
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
+use crate::metrics::Metrics;
+use crate::source::content_digest::ContentDigest;
 use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::journal::{self, Journal, Row};
-use crate::source::listing::{FileSet, ReadFailure};
+use crate::source::journal::{self, Journal, Recalled, Row, Standing};
+use crate::source::listing::{FileSet, ListedFile, ReadFailure, Refusal};
+use crate::source::notes::{Note, Notes};
+use crate::source::root::{Root, RootRecord};
 use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking, watch};
 use crate::store::Location;
 use crate::units::Span;
@@ -31,6 +36,8 @@ pub(super) const AHEAD: usize = 2;
 
 /// How long files that come wait for more where the pipeline does not say.
 const DELAY: Duration = Duration::from_millis(200);
+/// How long a file that cannot be read is tried again where the pipeline does not say.
+const RETRY_TIMEOUT: Duration = Duration::from_hours(1);
 /// A folder cannot be looked through more often than this.
 const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
@@ -61,6 +68,11 @@ pub struct Config {
     /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
     #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<Span>,
+    /// How long a file of a folder that is watched is tried again, after 1 second and then less and less often, where it cannot
+    /// be read for a reason that is not its own: permissions, a disk, a file server. Then it is rejected; the reject refers to
+    /// the file, so that the source `rejects` can read it later. Default: 1h.
+    #[schemars(extend("x-changes-rows" = false))]
+    retry_timeout: Option<Span>,
 }
 
 /// The column of folders' names.
@@ -79,8 +91,13 @@ impl SourceConfig for Config {
             }
             (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
         };
+        if let (false, Some(_)) = (self.watch, self.retry_timeout) {
+            return Err(vec![Fault::new("retry_timeout", "says how to watch; add watch = true")]);
+        }
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
-        Ok(Box::new(Images { name: name.to_owned(), files, rules, rescan, delay }))
+        let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
+        let metrics = Arc::clone(&context.metrics);
+        Ok(Box::new(Images { name: name.to_owned(), files, rules, rescan, delay, retry_timeout, metrics }))
     }
 }
 
@@ -93,6 +110,9 @@ struct Images {
     rescan: Option<Duration>,
     /// How long files that come wait for more.
     delay: Duration,
+    /// How long a file that cannot be read is tried again.
+    retry_timeout: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl Source for Images {
@@ -101,7 +121,8 @@ impl Source for Images {
     }
 
     fn reading_bytes(&self) -> u64 {
-        self.files.reading_bytes()
+        let group = if self.is_endless() { watch::GROUP_BYTES } else { 0 };
+        self.files.reading_bytes() + group
     }
 
     fn passed_over(&self) -> Option<LastPassedOver> {
@@ -122,21 +143,38 @@ impl Source for Images {
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
         let Self { name, files, rules, .. } = *self;
-        let mut listing = files.list()?;
-        let reader = Reader { rules, root: listing.root.clone(), progress: progress.clone() };
+        let state = progress.state.as_ref();
         if let Some(rescan) = self.rescan {
-            return watch::open(&name, files, listing, reader, watch::Pace { rescan, delay: self.delay });
+            let pace = watch::Pace { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
+            return watch::open(&name, files, rules, progress, pace, self.metrics);
         }
+        let mut listing = files.list()?;
         let found = listing.files.len();
-        let journals = journal::place(&name, progress.state.as_ref(), &mut listing)?;
+        let mut notes = Notes::new(&name, state);
+        let mut record = RootRecord::load(&name, state)?;
+        let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
+        listing.unread.extend(root.iter().flat_map(|root| record.missing_below(root)));
+        let mut recalled = journal::recall(&name, state, &mut listing, &mut notes)?;
+        if let Some(root) = &root {
+            // Where known files are seen, they were moved to another disk.
+            if let Some(missing) = record.missing(root).filter(|_| !recalled.has_present()) {
+                let advice = "mount it, or accept the folder as it is with --start-over";
+                return Err(StageError::Other(format!("{missing}; {advice}")));
+            }
+            record.record(root, listing.mount_points(), &name, state)?;
+        }
+        recalled.add(&name, state, &mut listing)?;
+        let Recalled { journals, mut unread } = recalled;
+        unread.append(&mut listing.failures);
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             return Err(files.nothing_found(&listing));
         }
-        let mut unread = UnreadInputs::default();
-        listing.unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, unread, out));
+        let reader = Reader { rules, root: listing.root, progress: progress.clone() };
+        let mut inputs = UnreadInputs::default();
+        unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, inputs, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -148,22 +186,14 @@ fn pending(journal: &Journal, progress: &Progress) -> u64 {
 }
 
 /// What it takes to read the files of a listing.
-pub(super) struct Reader {
-    pub(super) rules: Rules,
-    pub(super) root: Location,
-    pub(super) progress: Progress,
-}
-
-/// A row whose file could not be read for a reason of the environment. It was not handed over.
-pub(super) struct UnreadRow {
-    /// The row in its split.
-    pub(super) row: u64,
-    /// The file and the error.
-    pub(super) unavailable: Unavailable,
+struct Reader {
+    rules: Rules,
+    root: Location,
+    progress: Progress,
 }
 
 /// The end of a read.
-pub(super) enum ReadEnd {
+enum ReadEnd {
     /// All rows were handed over or are among the unread ones.
     Complete,
     /// The receiver is gone.
@@ -175,12 +205,18 @@ impl Reader {
     ///
     /// # Errors
     /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the end, the files that could
-    /// not be read.
-    fn read(&self, journals: &[Journal], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
+    /// not be read, those of `unread` among them.
+    fn read(
+        &self,
+        journals: &[Journal],
+        mut notes: Notes,
+        mut unread: UnreadInputs,
+        out: &BatchSender,
+    ) -> Result<(), StageError> {
         for Journal { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
-            let end = self.read_rows(split, *first, rows, out, &mut rows_unread)?;
-            rows_unread.into_iter().try_for_each(|UnreadRow { unavailable, .. }| unread.leave(unavailable))?;
+            let end = self.read_rows(split, *first, rows, &mut notes, out, &mut rows_unread)?;
+            rows_unread.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
             if matches!(end, ReadEnd::Closed) {
                 return Ok(());
             }
@@ -193,21 +229,22 @@ impl Reader {
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
-    pub(super) fn read_rows(
+    fn read_rows(
         &self,
         split: &Arc<Split>,
         mut start: u64,
         rows: &[Row],
+        notes: &mut Notes,
         out: &BatchSender,
-        unread: &mut Vec<UnreadRow>,
+        unread: &mut Vec<Unavailable>,
     ) -> Result<ReadEnd, StageError> {
         for rows in rows.chunks(self.rules.stretch()) {
             let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
             let length = rows.len() as u64;
-            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, start, unread)? {
+            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, notes, unread)? {
                 return Ok(ReadEnd::Closed);
             }
-            if unread.last().is_some_and(|row| row.unavailable.class == ErrorClass::Process) {
+            if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
                 break;
             }
             start += length;
@@ -220,40 +257,69 @@ impl Reader {
         &self,
         rows: &[Row],
         mut stretch: Stretch<'_>,
-        start: u64,
-        unread: &mut Vec<UnreadRow>,
+        notes: &mut Notes,
+        unread: &mut Vec<Unavailable>,
     ) -> Result<bool, StageError> {
-        let mut images =
-            Fetch::new(&self.root, self.rules.record_bytes, rows.iter().filter(|row| !row.gone).map(|row| &row.file));
-        for (number, row) in (start..).zip(rows) {
-            if row.gone && !stretch.is_done(1) {
-                tracing::warn!("{}: {GONE}", row.file.name);
-            }
-            let image = if row.gone { Err(row.file.unreadable(GONE).into()) } else { images.next(&row.file) };
+        let there = rows.iter().filter(|row| row.standing == Standing::Present).map(|row| &row.file);
+        let mut images = Fetch::new(&self.root, self.rules.record_bytes, there);
+        for row in rows {
+            let image = match row.standing {
+                Standing::Present => images.next(&row.file),
+                Standing::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
+                Standing::Changed | Standing::Gone => {
+                    if !stretch.is_done(1) {
+                        tracing::warn!("{}: {GONE}", row.file.name);
+                    }
+                    Err(row.file.unreadable(GONE).into())
+                }
+            };
             let image = match image {
-                Ok(image) => Ok(image.into()),
+                Ok(image) => Ok(Cow::from(image)),
                 Err(ReadFailure::Rejected(refusal)) => Err(refusal),
                 Err(ReadFailure::Unavailable(unavailable)) => {
                     let stops = unavailable.class == ErrorClass::Process;
-                    unread.push(UnreadRow { row: number, unavailable });
+                    let is_done = stretch.is_done(1);
+                    if !is_done {
+                        unread.push(unavailable);
+                    }
                     if !stretch.close()? {
                         return Ok(false);
                     }
-                    if stops {
+                    if stops && !is_done {
                         return Ok(true);
                     }
                     stretch.skip();
                     continue;
                 }
             };
-            let text = Some(folder(&row.file.name).into());
-            let member = Member { source: row.file.name.as_str().into(), row: 0, text, image };
-            if !stretch.push(member)? {
+            if let Ok(image) = &image {
+                self.note(row, image, notes)?;
+            }
+            if !stretch.push(member(&row.file, image))? {
                 return Ok(false);
             }
         }
         stretch.close()
     }
+
+    /// Notes the digest of a file of this machine, so that it is recognized when its time has changed.
+    fn note(&self, row: &Row, image: &[u8], notes: &mut Notes) -> Result<(), StageError> {
+        if self.root.local().is_none() || row.file.digest.is_some() {
+            return Ok(());
+        }
+        notes.append(&[Note { digest: Some(ContentDigest::of(image)), ..Note::of(&row.file) }])
+    }
+}
+
+/// The record of a file, or why there is none.
+pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, Refusal>) -> Member<'a> {
+    Member { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
+}
+
+/// That a file is not read, since its folder could not be.
+pub(super) fn unseen(file: &ListedFile, root: &Location) -> Unavailable {
+    let error = std::io::Error::other("its folder could not be read");
+    Unavailable { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
 }
 
 /// The name of the folder that a file lies in; empty for the root of the listing.
@@ -261,7 +327,7 @@ fn folder(name: &str) -> &str {
     name.rsplit('/').nth(1).unwrap_or_default()
 }
 
-const GONE: &str = "was listed, but is gone or was changed since";
+pub(super) const GONE: &str = "was listed, but is gone or was changed since";
 
 #[cfg(test)]
 mod tests {

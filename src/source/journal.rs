@@ -1,10 +1,14 @@
 //! Listings as they are journalled: which file is which row of which split, in this run and in those after it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::error::StageError;
+use crate::error::{StageError, Unavailable};
+use crate::source::content_digest::ContentDigest;
 use crate::source::listing::{ListedFile, Listing};
+use crate::source::notes::{Note, Notes};
+use crate::source::root::RootRecord;
 use crate::source::watched::{self, Segment};
 use crate::store::Location;
 
@@ -24,60 +28,156 @@ pub(super) struct Journal {
 /// A file that was listed, now or in an earlier run.
 #[derive(Debug)]
 pub(super) struct Row {
-    /// As it was when it was listed.
+    /// As it is now where it is there, or else as it was when it was listed.
     pub(super) file: ListedFile,
-    /// Whether it has been removed or changed since.
-    pub(super) gone: bool,
+    /// Whether it is still there.
+    pub(super) standing: Standing,
 }
 
-/// Gives every file its place: those that an earlier run has journalled under `state` keep theirs, the others are
-/// journalled there as one more split. Without `state` there is one split, of this run only.
-///
-/// # Errors
-/// When a journal cannot be read or written.
-pub(super) fn place(stage: &str, state: Option<&Location>, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
-    let mut journals = state.map(|state| recall(stage, state, listing)).transpose()?.unwrap_or_default();
-    if !listing.files.is_empty() {
+/// What the listing of now says of a file that was listed earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is there.
+    Present,
+    /// Another file has its name.
+    Changed,
+    /// Its folder was read and lacks it.
+    Gone,
+    /// Its folder could not be read, or its content could not be compared.
+    Unseen,
+}
+
+/// The files that earlier runs have journalled.
+#[derive(Debug, Default)]
+pub(super) struct Recalled {
+    /// In the order in which they were journalled.
+    pub(super) journals: Vec<Journal>,
+    /// Files whose content could not be compared. They are neither new nor known.
+    pub(super) unread: Vec<Unavailable>,
+}
+
+impl Recalled {
+    /// Whether any of the files is there.
+    pub(super) fn has_present(&self) -> bool {
+        self.journals.iter().flat_map(|journal| &journal.rows).any(|row| row.standing == Standing::Present)
+    }
+
+    /// Journals the files of the listing as one more split, under `state` where there is one.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(super) fn add(
+        &mut self,
+        stage: &str,
+        state: Option<&Location>,
+        listing: &mut Listing,
+    ) -> Result<(), StageError> {
+        if listing.files.is_empty() {
+            return Ok(());
+        }
         let files = std::mem::take(&mut listing.files);
-        let rows: Vec<Row> = files.into_values().map(|file| Row { file, gone: false }).collect();
-        let number = journals.iter().filter(|journal| journal.segment.is_none()).count();
+        let rows: Vec<Row> = files.into_values().map(|file| Row { file, standing: Standing::Present }).collect();
+        let number = self.journals.iter().filter(|journal| journal.segment.is_none()).count();
         if let Some(state) = state {
             write(&file_of(stage, state, number), &rows)?;
         }
-        journals.push(Journal { split: split(stage, number), first: 0, rows, segment: None });
+        self.journals.push(Journal { split: split(stage, number), first: 0, rows, segment: None });
+        Ok(())
     }
-    Ok(journals)
 }
 
 /// The files that earlier runs have journalled under `state`, each with what the listing says of it now; they are taken
-/// out of the listing, so that what stays there is new.
+/// out of the listing, so that what stays there is new. Files that changed their time alone are read and compared.
 ///
 /// # Errors
 /// When a journal cannot be read.
-pub(super) fn recall(stage: &str, state: &Location, listing: &mut Listing) -> Result<Vec<Journal>, StageError> {
-    let mut journals = Vec::new();
+pub(super) fn recall(
+    stage: &str,
+    state: Option<&Location>,
+    listing: &mut Listing,
+    notes: &mut Notes,
+) -> Result<Recalled, StageError> {
+    let mut recalled = Recalled::default();
+    let Some(state) = state else { return Ok(recalled) };
+    let journals = &mut recalled.journals;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
-        let rows = recorded.into_iter().map(|file| compare(file, listing)).collect();
+        let rows = recorded.into_iter().map(|file| place(file, listing)).collect();
         journals.push(Journal { split: split(stage, journals.len()), first: 0, rows, segment: None });
     }
     for segment in watched::segments(stage, state)? {
-        let rows = segment.read()?.into_iter().map(|file| compare(file, listing)).collect();
+        let rows = segment.read()?.into_iter().map(|file| place(file, listing)).collect();
         journals.push(Journal { split: watched::split(stage), first: segment.first, rows, segment: Some(segment) });
     }
-    Ok(journals)
+    compare_contents(&mut recalled, listing, notes)?;
+    Ok(recalled)
 }
 
 /// A file as it was journalled, beside the one of that name that is there now.
-fn compare(file: ListedFile, listing: &mut Listing) -> Row {
+fn place(file: ListedFile, listing: &mut Listing) -> Row {
     match listing.files.remove(&file.name) {
-        Some(found) if found.is_same(&file) => Row { file: found, gone: false },
-        // Nothing says that it is gone; an attempt to read it says more.
-        None if listing.is_unseen(&file) => Row { file, gone: false },
-        other => {
-            listing.files.extend(other.map(|changed| (changed.name.clone(), changed)));
-            Row { file, gone: true }
+        Some(found) if found.is_same(&file) => {
+            Row { file: ListedFile { digest: file.digest, ..found }, standing: Standing::Present }
+        }
+        Some(changed) => {
+            listing.files.insert(changed.name.clone(), changed);
+            Row { file, standing: Standing::Changed }
+        }
+        None if listing.has_seen(&file.name) => Row { file, standing: Standing::Gone },
+        None => Row { file, standing: Standing::Unseen },
+    }
+}
+
+/// Decides by their contents whether files that seem to have changed are those that were journalled.
+fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut Notes) -> Result<(), StageError> {
+    let Recalled { journals, unread } = recalled;
+    let mut unclear: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+    for (at, journal) in journals.iter().enumerate() {
+        for (row, Row { file, .. }) in journal.rows.iter().enumerate() {
+            // A later version of a file may have been found under its name: then this one has changed.
+            let found = listing.files.get(&file.name);
+            if found.is_some_and(|found| found.size == file.size && found.etag.is_none() && file.etag.is_none()) {
+                unclear.entry(file.name.clone()).or_default().push((at, row));
+            }
         }
     }
+    if unclear.is_empty() {
+        return Ok(());
+    }
+    let known = notes.read(|name| unclear.contains_key(name))?;
+    let known: HashMap<(&str, u64, i64), ContentDigest> =
+        known.iter().filter_map(|note| Some(((&*note.path, note.size, note.mtime_ns), note.digest?))).collect();
+    let noted = |file: &ListedFile| {
+        let at = (&*file.name, file.size, file.mtime_ns);
+        file.digest.or_else(|| known.get(&at).copied())
+    };
+    let mut learned = Vec::new();
+    for (name, rows) in unclear {
+        let digests: Vec<_> = rows.iter().map(|&(at, row)| noted(&journals[at].rows[row].file)).collect();
+        let Some(found) = listing.files.get(&name).filter(|_| digests.iter().any(Option::is_some)) else { continue };
+        let digest = match noted(found) {
+            Some(digest) => Some(digest),
+            None => match found.digest_of_content(&listing.root) {
+                Ok(digest) => {
+                    learned
+                        .extend(digest.map(|digest| Note::of(&ListedFile { digest: Some(digest), ..found.clone() })));
+                    digest
+                }
+                Err(unavailable) => {
+                    unread.push(unavailable);
+                    listing.files.remove(&name);
+                    rows.iter().for_each(|&(at, row)| journals[at].rows[row].standing = Standing::Unseen);
+                    continue;
+                }
+            },
+        };
+        let same = rows.iter().zip(&digests).rev().find(|(_, known)| digest.is_some() && **known == digest);
+        if let Some((&(at, row), _)) = same
+            && let Some(found) = listing.files.remove(&name)
+        {
+            journals[at].rows[row] = Row { file: ListedFile { digest, ..found }, standing: Standing::Present };
+        }
+    }
+    notes.append(&learned)
 }
 
 /// Removes the journals of a stage, so that its files are listed anew.
@@ -94,6 +194,8 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
         files.push(file);
     }
     watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
+    Notes::new(stage, Some(state)).forget()?;
+    RootRecord::forget(stage, state)?;
     // The last goes first: what is read is the journals up to the first that is missing.
     files.iter().rev().try_for_each(Location::remove)
 }
@@ -159,9 +261,12 @@ mod tests {
     /// Per split, its name and its rows; a `-` marks those that are gone.
     fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
-        let journals = place("in", state.map(Location::from).as_ref(), &mut set.list().unwrap()).unwrap();
-        let name = |row: &Row| format!("{}{}", if row.gone { "-" } else { "" }, row.file.name);
-        journals.iter().map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect())).collect()
+        let (state, mut listing) = (state.map(Location::from), set.list().unwrap());
+        let mut notes = Notes::new("in", state.as_ref());
+        let mut recalled = recall("in", state.as_ref(), &mut listing, &mut notes).unwrap();
+        recalled.add("in", state.as_ref(), &mut listing).unwrap();
+        let name = |row: &Row| format!("{}{}", if row.standing == Standing::Present { "" } else { "-" }, row.file.name);
+        recalled.journals.iter().map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect())).collect()
     }
 
     fn expect(splits: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
@@ -189,22 +294,54 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_an_unreadable_folder_is_not_gone() {
+    fn touched_file_keeps_its_row_where_its_digest_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let write = |text: &str, time: u64| {
+            let path = folder.path().join("a.jpg");
+            fs::write(&path, text).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time);
+            fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        write("one", 1);
+        let first = expect(&[("in/listing-0", &["a.jpg"])]);
+        assert_eq!(placed(folder.path(), Some(&state)), first);
+        let digest = Some(ContentDigest::of(b"one"));
+        let note = Note { path: "a.jpg".into(), size: 3, mtime_ns: 1_000_000_000, digest, away: None };
+        Notes::new("in", Some(&state.as_path().into())).append(&[note]).unwrap();
+        write("one", 2);
+        assert_eq!(placed(folder.path(), Some(&state)), first, "the content is what it was");
+        let noted = Notes::new("in", Some(&state.as_path().into())).read(|_| true).unwrap();
+        assert_eq!(noted.iter().map(|note| note.mtime_ns).collect::<Vec<_>>(), [1_000_000_000, 2_000_000_000]);
+        write("two", 2);
+        assert_eq!(placed(folder.path(), Some(&state)), first, "size and time are those that were noted");
+        write("two", 3);
+        let second = expect(&[("in/listing-0", &["-a.jpg"]), ("in/listing-1", &["a.jpg"])]);
+        assert_eq!(placed(folder.path(), Some(&state)), second);
+        write("one", 4);
+        let back = expect(&[("in/listing-0", &["a.jpg"]), ("in/listing-1", &["-a.jpg"])]);
+        assert_eq!(placed(folder.path(), Some(&state)), back, "the first version is there again");
+    }
+
+    #[test]
+    fn file_below_unread_folder_is_not_gone() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path().join("state").as_path());
-        fs::create_dir(folder.path().join("s")).unwrap();
-        fs::write(folder.path().join("s/a.jpg"), "a").unwrap();
-        fs::write(folder.path().join("b.jpg"), "b").unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("sub/a.jpg"), "a").unwrap();
         let set = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
-        let mut listing = set.list().unwrap();
-        place("in", Some(&state), &mut listing).unwrap();
-        // As a listing is that could read neither folder nor file.
-        let mut listing = set.list().unwrap();
-        listing.files.clear();
-        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
-        let journals = place("in", Some(&state), &mut listing).unwrap();
-        let gone: Vec<bool> = journals[0].rows.iter().map(|row| row.gone).collect();
-        assert_eq!(gone, [true, false]);
+        let mut notes = Notes::new("in", Some(&state));
+        Recalled::default().add("in", Some(&state), &mut set.list().unwrap()).unwrap();
+        let mut standing = |listing: &mut Listing| {
+            recall("in", Some(&state), listing, &mut notes).unwrap().journals[0].rows[0].standing
+        };
+        assert_eq!(standing(&mut set.list().unwrap()), Standing::Present);
+        let root = Location::from(folder.path());
+        assert_eq!(standing(&mut Listing::unread(root.clone())), Standing::Unseen);
+        let other = Listing { unread: vec!["su".into()], ..Listing::unread(root.clone()) };
+        assert_eq!(standing(&mut { other }), Standing::Gone);
+        let below = Listing { unread: vec!["sub".into()], ..Listing::unread(root) };
+        assert_eq!(standing(&mut { below }), Standing::Unseen);
     }
 
     #[test]

@@ -13,8 +13,11 @@ use walkdir::WalkDir;
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
 use crate::error::{ErrorClass, Fault, StageError, Unavailable};
+use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, Folder, size_and_time};
+use crate::source::identity::{self, Verdict};
 use crate::source::passed_over::{LastPassedOver, Omission, PassedOver};
+use crate::store::mounts::FolderId;
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
@@ -31,7 +34,7 @@ pub(super) struct FileSet {
     passed_over: LastPassedOver,
 }
 
-/// A file, as it is known from run to run: the same name, size and time mean the same content.
+/// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListedFile {
     /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are percent-encoded.
@@ -44,9 +47,12 @@ pub(super) struct ListedFile {
     /// What a store calls its content; the time counts only where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) etag: Option<String>,
+    /// The digest of its content, if it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<ContentDigest>,
     /// The relative path as the system knows it, where that is no UTF-8.
     #[serde(skip)]
-    raw: Option<Box<Path>>,
+    pub(super) raw: Option<Box<Path>>,
 }
 
 /// Why a file is refused that became another under its reader.
@@ -68,8 +74,12 @@ pub(super) struct Listing {
     pub(super) passed_over: PassedOver,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
-    /// Files and folders that an error of the environment kept from being looked at. What lies there is neither listed nor gone.
-    pub(super) unseen: BTreeMap<PathBuf, Unavailable>,
+    /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
+    pub(super) folders: BTreeMap<String, FolderId>,
+    /// The names of folders and files that could not be read. What lies there is not known to be gone.
+    pub(super) unread: Vec<String>,
+    /// Why, where that is an error of the environment.
+    pub(super) failures: Vec<Unavailable>,
 }
 
 /// Why a record cannot be had.
@@ -79,6 +89,8 @@ pub(super) struct Refusal {
     pub(super) code: RejectCode,
     /// For people.
     pub(super) reason: String,
+    /// A reference to the file that could not be read, as JSON, where there is one.
+    pub(super) reference: Option<Vec<u8>>,
 }
 
 /// Why a file is not read.
@@ -141,12 +153,20 @@ impl FileSet {
     /// # Errors
     /// When the folder to begin with cannot be read.
     pub(super) fn list(&self) -> Result<Listing, StageError> {
-        let listing = self.look()?;
+        self.list_visiting(&mut |_, _| {})
+    }
+
+    /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`].
+    pub(super) fn list_visiting(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        let listing = self.look(visit)?;
         self.passed_over.set(listing.passed_over.clone());
         Ok(listing)
     }
 
-    fn look(&self) -> Result<Listing, StageError> {
+    fn look(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
             return self.list_objects();
         }
@@ -154,20 +174,20 @@ impl FileSet {
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
             let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
-            return self.walk(&root, Path::new(""), Some(1), |name| keep_if(is_place(name), Omission::Unasked));
+            return self.walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), Omission::Unasked));
         }
         if place.is_dir() {
-            let mut listing = self.walk(place, Path::new(""), None, |name| self.choose(name))?;
+            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.choose(name))?;
             let is_passed_over = |name: &Path| match self.choose(name) {
                 Err(Omission::Hidden | Omission::Underscore | Omission::Own) => true,
                 Ok(()) | Err(_) => false,
             };
-            listing.unseen.retain(|path, _| path.strip_prefix(place).is_ok_and(|name| !is_passed_over(name)));
+            listing.failures.retain(|failure| failure.path.strip_prefix(place).is_ok_and(|name| !is_passed_over(name)));
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
             Some(Glob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, |name| matched(&matcher, name))
+                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matched(&matcher, name))
             }
             None => Err(self.nothing_there()),
         }
@@ -178,24 +198,33 @@ impl FileSet {
         Duration::from_secs(if is_url(&self.path) { 60 } else { 600 })
     }
 
-    /// The folder to watch, by its real path; `None` in a bucket, which can only be listed again and again.
+    /// The folder that names are relative to, as it is written; `None` in a bucket.
+    pub(super) fn local_root(&self) -> Option<PathBuf> {
+        let place = Path::new(&self.path);
+        if is_url(&self.path) {
+            return None;
+        }
+        if place.is_file() {
+            let above = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            return Some(if above.as_os_str().is_empty() { PathBuf::from(".") } else { above });
+        }
+        let glob = if place.is_dir() { None } else { self.glob().ok().flatten() };
+        Some(match glob {
+            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
+            Some(glob) => PathBuf::from(glob.root),
+            None => place.to_path_buf(),
+        })
+    }
+
+    /// The folder to watch; `None` in a bucket, which can only be listed again and again.
     ///
     /// # Errors
-    /// When it is a single file, or not there.
+    /// When it is a single file.
     pub(super) fn watched(&self) -> Result<Option<Watched>, StageError> {
-        if is_url(&self.path) {
-            return Ok(None);
+        if Path::new(&self.path).is_file() {
+            return Err(StageError::Other(format!("`{}` is a file; watch a folder or a glob", self.path)));
         }
-        let place = Path::new(&self.path);
-        let glob = if place.is_dir() { None } else { self.glob().map_err(StageError::Other)? };
-        let root = match &glob {
-            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
-            Some(glob) => PathBuf::from(&glob.root),
-            None if place.is_dir() => place.to_path_buf(),
-            None => return Err(StageError::Other(format!("`{}` is no folder; watch a folder or a glob", self.path))),
-        };
-        let real = root.canonicalize().map_err(StageError::io(&root))?;
-        Ok(Some(Watched { root: real, set: self.clone(), glob }))
+        Ok(self.local_root().map(|root| Watched { root, set: self.clone() }))
     }
 
     /// Whether image files with this extension, in `folder` of this machine or below it, belong to the set or would.
@@ -300,6 +329,7 @@ impl FileSet {
         root: &Path,
         below: &Path,
         depth: Option<usize>,
+        visit: &mut Visit<'_>,
         choose: impl Fn(&Path) -> Result<(), Omission>,
     ) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
@@ -313,23 +343,41 @@ impl FileSet {
                 Ok(entry) => entry,
                 Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
                 Err(error) => {
-                    files.pass_over(error, start);
+                    // Where the system does not say which entry it is, it may be any.
+                    let path = error.path().unwrap_or(start).to_path_buf();
+                    files.leave_out(&path, start, io_error(error));
                     continue;
                 }
             };
             let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
-            if !entry.file_type().is_file() {
+            let looked = if entry.file_type().is_dir() {
+                let is_read = depth.is_none_or(|depth| entry.depth() < depth);
+                entry.metadata().map_err(io_error).map(|metadata| {
+                    let id = FolderId::from_metadata(&metadata);
+                    files.folders.insert(name_of(relative), id);
+                    // What is entered through a hidden folder is hidden.
+                    if is_read && (depth.is_some() || !is_hidden(relative)) {
+                        visit(relative, id);
+                    }
+                })
+            } else if entry.file_type().is_file() {
+                files.looked_at += 1;
+                let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+                match chosen {
+                    Ok(()) => folder.look(&entry).map(|found| files.add(ListedFile::new(relative, found))),
+                    Err(omission) => {
+                        files.passed_over.add(relative, omission);
+                        Ok(())
+                    }
+                }
+            } else {
                 if entry.file_type().is_symlink() {
                     files.passed_over.add(relative, Omission::Link);
                 }
-                continue;
-            }
-            files.looked_at += 1;
-            let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
-            match chosen.map(|()| folder.look(&entry)) {
-                Ok(Ok(found)) => files.add(ListedFile::new(relative, found)),
-                Ok(Err(error)) => files.overlook(entry.path(), error),
-                Err(omission) => files.passed_over.add(relative, omission),
+                Ok(())
+            };
+            if let Err(error) = looked {
+                files.leave_out(entry.path(), start, error);
             }
         }
         Ok(files)
@@ -350,30 +398,31 @@ impl FileSet {
     }
 }
 
+/// What is done with each folder, a path relative to the root, before its entries are read.
+pub(super) type Visit<'a> = dyn FnMut(&Path, FolderId) + 'a;
+
 /// A folder, or a glob, whose files come and go.
 pub(super) struct Watched {
-    /// What names are relative to.
+    /// What names are relative to, as it is written.
     pub(super) root: PathBuf,
     set: FileSet,
-    glob: Option<Glob>,
 }
 
 impl Watched {
-    /// What counts at or below a path under the root: a file, or those of a folder. Nothing where there is nothing.
-    pub(super) fn look(&self, path: &Path) -> BTreeMap<String, ListedFile> {
-        let Ok(below) = path.strip_prefix(&self.root) else { return BTreeMap::new() };
-        let listing = match &self.glob {
-            None => self.set.walk(&self.root, below, None, |name| self.set.choose(name)),
-            Some(glob) => self.set.walk(&self.root, below, None, |name| matched(&glob.matcher, name)),
-        };
-        // It may have gone in the meantime.
-        listing.map_or_else(|_| BTreeMap::new(), |listing| listing.files)
-    }
-
-    /// The name of a path under the root, as listings have it.
-    pub(super) fn name_of(&self, path: &Path) -> Option<String> {
-        let below = path.strip_prefix(&self.root).ok()?;
-        Some(name_of(below))
+    /// What counts at or below `below`, a path relative to the root: a file, or those of a folder.
+    ///
+    /// # Errors
+    /// When nothing can be read there.
+    pub(super) fn look(&self, below: &Path, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        let glob =
+            if Path::new(&self.set.path).is_dir() { None } else { self.set.glob().map_err(StageError::Other)? };
+        match glob {
+            None => self.set.walk(&self.root, below, None, visit, |name| self.set.choose(name)),
+            Some(Glob { matcher, depth, .. }) => {
+                let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
+                self.set.walk(&self.root, below, depth, visit, |name| matched(&matcher, name))
+            }
+        }
     }
 }
 
@@ -386,7 +435,7 @@ fn real_path(path: &Path) -> Option<PathBuf> {
 }
 
 /// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.
-fn name_of(relative: &Path) -> String {
+pub(super) fn name_of(relative: &Path) -> String {
     let mut name = String::with_capacity(relative.as_os_str().len());
     for part in relative {
         if !name.is_empty() {
@@ -409,33 +458,59 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        let (files, unseen) = (BTreeMap::new(), BTreeMap::new());
-        Self { root, files, looked_at: 0, passed_over: PassedOver::default(), is_folder: false, unseen }
+        let (files, folders) = (BTreeMap::new(), BTreeMap::new());
+        Self { root, files, looked_at: 0, passed_over: PassedOver::default(), is_folder: false, folders, unread: Vec::new(), failures: Vec::new() }
     }
 
-    /// Whether an error of the environment kept this file, which was listed before, from being looked at.
-    pub(super) fn is_unseen(&self, file: &ListedFile) -> bool {
-        let location = file.location(&self.root);
-        location.local().is_some_and(|path| path.ancestors().any(|place| self.unseen.contains_key(place)))
-    }
-
-    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder that it could list in part:
-    /// then anything below `start` may be unseen.
-    fn pass_over(&mut self, error: walkdir::Error, start: &Path) {
-        let path = error.path().unwrap_or(start).to_path_buf();
-        let text = error.to_string();
-        match error.into_io_error() {
-            Some(error) => self.overlook(&path, error),
-            None => tracing::warn!("left out: {text}"),
+    /// A folder or a file could not be looked at.
+    fn leave_out(&mut self, path: &Path, root: &Path, error: io::Error) {
+        self.unread.push(name_of(path.strip_prefix(root).unwrap_or(Path::new(""))));
+        // The folder of a disk's own, which holds no files of users.
+        let is_lost_and_found = path.file_name().is_some_and(|name| name == "lost+found");
+        if is_lost_and_found {
+            return;
         }
-    }
-
-    /// Leaves out a path that cannot be looked at.
-    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
-        match Unavailable::from_error(path.to_path_buf(), ErrorClass::of(&error), error) {
-            Ok(unavailable) => drop(self.unseen.insert(path.to_path_buf(), unavailable)),
+        match Location::from(path).unavailable(error) {
+            Ok(unavailable) => self.failures.push(unavailable),
             Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
         }
+    }
+
+    /// A listing of which nothing could be read.
+    pub(super) fn unread(root: Location) -> Self {
+        Self { unread: vec![String::new()], ..Self::empty(root) }
+    }
+
+    /// Whether the folder of a file, or the nearest one that is left above it, was read, so that a file that is not listed is
+    /// gone.
+    pub(super) fn has_seen(&self, name: &str) -> bool {
+        !self.unread.iter().any(|unread| is_at_or_below(name, unread))
+    }
+
+    /// The device of the folder that a file lies in, or would lie in: of the nearest one above it that was met.
+    pub(super) fn device_of(&self, name: &str) -> Option<u64> {
+        Self::device_among(&self.folders, name)
+    }
+
+    /// As [`Self::device_of`], among the folders of a listing.
+    pub(super) fn device_among(folders: &BTreeMap<String, FolderId>, name: &str) -> Option<u64> {
+        let mut folder = name;
+        while let Some((above, _)) = folder.rsplit_once('/') {
+            if let Some(id) = folders.get(above) {
+                return Some(id.device);
+            }
+            folder = above;
+        }
+        folders.get("").map(|id| id.device)
+    }
+
+    /// Folders that lie on another file system than the folder above.
+    pub(super) fn mount_points(&self) -> impl Iterator<Item = String> {
+        let above = |name: &str| name.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        let differs = move |(name, id): &(&String, &FolderId)| {
+            !name.is_empty() && self.folders.get(&above(name)).is_some_and(|above| above.device != id.device)
+        };
+        self.folders.iter().filter(differs).map(|(name, _)| name.clone())
     }
 
     fn of_objects(root: Remote, objects: Vec<Entry>, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
@@ -473,18 +548,17 @@ impl Listing {
 impl ListedFile {
     fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
-        Self { name: name_of(relative), size, mtime_ns, etag: None, raw }
+        Self { name: name_of(relative), size, mtime_ns, etag: None, digest: None, raw }
     }
 
-    /// Whether both are one file with one content, as far as name, size, and etag or time tell.
+    /// Whether both are known to be the same file, without reading its content.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.has_content_of(other)
+        identity::compare(self, other) == Verdict::Same
     }
 
-    /// Whether both have one content, as far as that can be told.
+    /// As [`Self::is_same`], whatever the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
-        let is_same_time = self.etag.is_some() || self.mtime_ns == other.mtime_ns;
-        (self.size, &self.etag) == (other.size, &other.etag) && is_same_time
+        identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == Verdict::Same
     }
 
     /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
@@ -496,10 +570,15 @@ impl ListedFile {
         }
     }
 
+    /// Its path relative to the root of the listing.
+    pub(super) fn relative_path(&self) -> PathBuf {
+        self.raw.as_deref().unwrap_or(Path::new(&self.name)).to_path_buf()
+    }
+
     /// Where it lies.
     pub(super) fn location(&self, root: &Location) -> Location {
         match root {
-            Location::Local(root) => Location::Local(root.join(self.raw.as_deref().unwrap_or(Path::new(&self.name)))),
+            Location::Local(root) => Location::Local(root.join(self.relative_path())),
             Location::Remote(root) => Location::Remote(root.join(&self.name)),
         }
     }
@@ -520,6 +599,20 @@ impl ListedFile {
             return Err(self.unreadable(CHANGED).into());
         }
         Ok(Input::from(file))
+    }
+
+    /// The digest of the file's content; `None` if it is not the file that was listed any more.
+    ///
+    /// # Errors
+    /// What makes it unavailable.
+    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, Unavailable> {
+        let file = match self.open(root) {
+            Ok(file) => file,
+            Err(ReadFailure::Rejected(_)) => return Ok(None),
+            Err(ReadFailure::Unavailable(unavailable)) => return Err(unavailable),
+        };
+        ContentDigest::of_prefix(file, self.size)
+            .or_else(|error| self.location(root).unavailable(error).map_or(Ok(None), Err))
     }
 
     /// The failure that an I/O error of this file, which lies at `location`, amounts to.
@@ -557,19 +650,25 @@ impl ListedFile {
 
 impl From<Entry> for ListedFile {
     fn from(Entry { name, size, mtime_ns, etag }: Entry) -> Self {
-        Self { name, size, mtime_ns, etag, raw: None }
+        Self { name, size, mtime_ns, etag, digest: None, raw: None }
     }
 }
 
 impl Refusal {
     pub(super) fn new(code: RejectCode, reason: String) -> Self {
-        Self { code, reason }
+        Self { code, reason, reference: None }
     }
 
     pub(super) fn too_large(name: &str, size: u64, limit: u64) -> Self {
         let reason = format!("{name}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)");
         Self::new(RejectCode::TooLarge, reason)
     }
+}
+
+/// The error of the system that a walk met.
+fn io_error(error: walkdir::Error) -> io::Error {
+    let code = error.io_error().and_then(io::Error::raw_os_error);
+    code.map_or_else(|| error.into(), io::Error::from_raw_os_error)
 }
 
 /// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
@@ -599,6 +698,16 @@ fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
 
 fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
     if is_wanted { Ok(()) } else { Err(omission) }
+}
+
+/// Whether a name is `folder` or lies below it; the empty name is the root.
+pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
+    folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
+fn is_hidden(relative: &Path) -> bool {
+    relative.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'.' | b'_')))
 }
 
 /// Whether a path ends in one of these extensions, in upper or lower case.

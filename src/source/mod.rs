@@ -11,11 +11,13 @@ mod dead_leaves;
 mod encoded;
 mod factors;
 mod fetch;
+mod file_reference;
 mod files;
 mod first_file;
 mod folder;
 mod gather;
 mod http;
+mod identity;
 mod idx;
 mod image_column;
 pub mod images;
@@ -27,15 +29,15 @@ pub mod listing;
 mod missing_values;
 mod ndjson;
 mod npy;
-mod notices;
+mod notes;
 mod npz;
 mod parquet;
 mod parquet_pages;
 mod parquet_rows;
 mod passed_over;
-mod present;
 mod record_files;
 pub mod rejects;
+mod root;
 mod synthetic;
 mod tar;
 mod text;
@@ -326,6 +328,14 @@ pub fn add_origin(
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     inputs::forget(stage, state)?;
     journal::forget(stage, state)
+}
+
+/// Forgets which folder a stage has read, so that its next run accepts the one that is there.
+///
+/// # Errors
+/// When the record cannot be removed.
+pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
+    root::RootRecord::forget(stage, state)
 }
 
 /// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks

@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
 use crate::source::cut::Cut;
+use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
@@ -51,6 +52,8 @@ pub enum Format {
     Line,
     /// All columns of its source, as an Arrow IPC stream of one row.
     Arrow,
+    /// A reference to an image file that could not be read, as JSON.
+    File,
 }
 
 impl Format {
@@ -60,6 +63,7 @@ impl Format {
             Self::Image => "image",
             Self::Line => "line",
             Self::Arrow => "arrow",
+            Self::File => "file",
         }
     }
 }
@@ -82,7 +86,7 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
@@ -104,7 +108,7 @@ impl SourceConfig for Config {
             stage: name.to_owned(),
             path: self.path.clone(),
             schema: with_origin(&schema),
-            format: Rejects { wanted, schema, cut },
+            format: Rejects { wanted, schema, cut, record_bytes: context.limits.record_bytes.0 },
             policy: Policy::default(),
         }))
     }
@@ -252,7 +256,7 @@ impl<'a> Columns<'a> {
 
     /// The columns of the record, where it was kept.
     fn schema(&self, row: usize) -> Option<SchemaRef> {
-        if self.is(row, Format::Image) {
+        if self.is(row, Format::Image) || self.is(row, Format::File) {
             return Some(image_schema());
         }
         let record = self.is(row, Format::Arrow).then(|| self.record.value(row))?;
@@ -261,6 +265,25 @@ impl<'a> Columns<'a> {
 
     fn is(&self, row: usize, format: Format) -> bool {
         self.format.is_valid(row) && self.record.is_valid(row) && self.format.value(row) == format.as_str()
+    }
+
+    /// The image in the file that a record refers to, or why it cannot be given again.
+    ///
+    /// # Errors
+    /// When the file cannot be read now.
+    fn read_file(&self, row: usize, limit: u64) -> Result<Result<RecordBatch, String>, Stop> {
+        let Some(reference) = FileReference::from_json(self.record.value(row)) else {
+            return Ok(Err("this is not a reference to a file".to_owned()));
+        };
+        let image = match reference.read(limit) {
+            Ok(image) => image,
+            Err(ReadError::Refused(why)) => return Ok(Err(why)),
+            Err(ReadError::Unavailable(unavailable)) => return Err(unavailable.into()),
+        };
+        let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([image]));
+        let part = |name: &str| self.batch.column_by_name(name).map(|column| column.slice(row, 1));
+        let columns = [part(SOURCE), part(ROW), Some(image)].into_iter().flatten().collect();
+        Ok(RecordBatch::try_new(image_schema(), columns).map_err(|error| error.to_string()))
     }
 
     /// The record as its source gave it, or why it cannot be given again.
@@ -307,6 +330,8 @@ struct Rejects {
     /// The columns of the records.
     schema: SchemaRef,
     cut: Cut,
+    /// Bytes above which a file that is referred to is not read.
+    record_bytes: u64,
 }
 
 impl RecordFormat for Rejects {
@@ -347,15 +372,22 @@ impl Rejects {
             return (0, 0);
         }
         let record = columns.record.value(row);
+        if columns.is(row, Format::File) {
+            return FileReference::from_json(record).map_or((0, 0), |reference| reference.weight());
+        }
         let pixels = columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.pixels()));
         (record.len() as u64, pixels.unwrap_or(0))
     }
 
-    fn records(&self, columns: &Columns<'_>, part: Range<usize>) -> Result<Records, StageError> {
+    fn records(&self, columns: &Columns<'_>, part: Range<usize>) -> Result<Records, Stop> {
         let mut records = Records::default();
         let mut found = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
         for (ordinal, row) in (0_u32..).zip(part).filter(|(_, row)| columns.is_wanted(&self.wanted, *row)) {
-            match columns.read(row, &self.schema) {
+            let record = match columns.is(row, Format::File) && self.schema == image_schema() {
+                true => columns.read_file(row, self.record_bytes)?,
+                false => columns.read(row, &self.schema),
+            };
+            match record {
                 Ok(record) => {
                     found.push(record);
                     records.origin.push(ordinal);
@@ -373,7 +405,7 @@ impl Rejects {
                 }
             }
         }
-        records.columns = concat_batches(&self.schema, &found)?.columns().to_vec();
+        records.columns = concat_batches(&self.schema, &found).map_err(StageError::from)?.columns().to_vec();
         Ok(records)
     }
 }

@@ -103,17 +103,26 @@ impl Appender {
     /// When the system refuses; then none of them may be acted upon.
     pub(super) fn append(&mut self, files: &[ListedFile]) -> Result<(), StageError> {
         let text = lines(files.iter())?;
-        if self.next - self.segment.first >= SEGMENT_ROWS {
-            self.file = None;
-        }
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => self.begin()?,
-        };
+        self.prepare()?;
+        let file = self.file.take().ok_or_else(|| StageError::Other("the journal is not open".to_owned()))?;
         let failed = StageError::io(&self.segment.path);
         (&file).write_all(&text).and_then(|()| file.sync_data()).map_err(failed)?;
         self.file = Some(file);
         self.next += files.len() as u64;
+        Ok(())
+    }
+
+    /// Opens the segment that the next rows go to. Nothing is lost where it fails: it may be called again.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn prepare(&mut self) -> Result<(), StageError> {
+        if self.next - self.segment.first >= SEGMENT_ROWS {
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.file = Some(self.begin()?);
+        }
         Ok(())
     }
 

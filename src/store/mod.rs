@@ -9,6 +9,7 @@ mod blocks;
 #[cfg(feature = "object-store")]
 mod bucket;
 mod input;
+pub mod mounts;
 mod output;
 #[cfg(feature = "object-store")]
 mod said;

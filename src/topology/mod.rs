@@ -25,7 +25,7 @@ mod stats;
 mod suspects;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{History, Identity, Scope, Sink, Writer, Written};
+use crate::sink::{History, Identity, STATE, Scope, Sink, Writer, Written, outputs};
+use crate::source;
 use crate::store::Location;
 
 use arrivals::Feed;
@@ -126,7 +127,8 @@ impl Topology {
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
-        let folders = folders.collect();
+        let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
+        let memory = output_memory(&plan);
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
@@ -135,9 +137,9 @@ impl Topology {
                 Role::Sink(sink, mut identity) => {
                     let durable = sink.folder().is_some();
                     let named = |error| (Arc::clone(&stage.name), error);
-                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes).map_err(named)?;
+                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &memory).map_err(named)?;
                     identities.push(identity.clone());
-                    let writer = sink.open(identity).map_err(named)?;
+                    let writer = open_sink(sink, identity, &memory).map_err(named)?;
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
@@ -147,10 +149,10 @@ impl Topology {
         if let Some((sink, mut identity)) = plan.rejects {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
             let named = |error| (Arc::clone(&name), error);
-            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes).map_err(named)?;
+            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &memory).map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
-            let writer = sink.open(identity).map_err(named)?;
+            let writer = open_sink(sink, identity, &memory).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
@@ -295,10 +297,19 @@ pub enum Changes {
 }
 
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
-fn admit(sink: &dyn Sink, identity: &mut Identity, scope: Scope, changes: Changes) -> Result<History, StageError> {
+fn admit(
+    sink: &dyn Sink,
+    identity: &mut Identity,
+    scope: Scope,
+    changes: Changes,
+    memory: &outputs::Memory,
+) -> Result<History, StageError> {
+    let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
+    if sink.folder().is_some() {
+        folder.local().map_or(Ok(()), |folder| memory.check(folder))?;
+    }
     let mut history = sink.history()?;
     history.recognise(identity);
-    let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
     let admitted = history.admit(&folder, identity, scope);
     let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
     match (admitted, changes) {
@@ -313,6 +324,37 @@ fn admit(sink: &dyn Sink, identity: &mut Identity, scope: Scope, changes: Change
         (Err(refused), _) => return Err(refused),
     }
     Ok(history)
+}
+
+/// Opens a sink, and records which disk its folder lies on.
+fn open_sink(sink: Box<dyn Sink>, identity: Identity, memory: &outputs::Memory) -> Result<Box<dyn Writer>, StageError> {
+    let folder = sink.folder().and_then(|folder| folder.local().map(Path::to_path_buf));
+    let writer = sink.open(identity)?;
+    folder.iter().for_each(|folder| memory.record(folder));
+    Ok(writer)
+}
+
+/// Where it is remembered which disks the outputs of a plan lie on.
+fn output_memory(plan: &Plan) -> outputs::Memory {
+    let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
+    let folders = plan.folders().into_iter().flatten().map(|folder| folder.join(STATE));
+    let folders = plan.state.iter().cloned().chain(folders).chain(rejects);
+    outputs::Memory::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
+}
+
+/// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they lay on is forgotten.
+///
+/// # Errors
+/// When that cannot be removed.
+pub fn start_over(plan: &Plan) -> Result<(), StageError> {
+    let memory = output_memory(plan);
+    let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
+    for folder in plan.folders().into_iter().flatten().chain(rejects) {
+        folder.local().map_or(Ok(()), |folder| memory.forget(folder))?;
+    }
+    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..)));
+    let state = plan.state.as_ref();
+    sources.zip(state.into_iter().cycle()).try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything

@@ -192,6 +192,9 @@ fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<
     if let Some(record) = &reject.record {
         return Ok(Some((Format::Line, Cow::Borrowed(record))));
     }
+    if let Some(reference) = &reject.reference {
+        return Ok(Some((Format::File, Cow::Borrowed(reference))));
+    }
     let Some(place) = place(batch, reject) else { return Ok(None) };
     let schema = batch.records.schema();
     let image = batch.records.column_by_name(IMAGE).and_then(|image| image.as_binary_opt::<i32>());

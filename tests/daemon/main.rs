@@ -12,3 +12,4 @@ mod page;
 mod process;
 mod swap;
 mod watch;
+mod watch_model;

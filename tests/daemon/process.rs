@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Client};
-use crate::common::runs::latentflow;
+use crate::common::runs::{latentflow, latentflow_by};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,10 +27,16 @@ impl Daemon {
 
     /// As [`Daemon::start`], with variables.
     pub fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = latentflow(
-            folder,
-            &["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", "--workers", "2"],
-        );
+        Self::start_by(&[], folder, variables)
+    }
+
+    /// As [`Daemon::start_with`], by another program.
+    pub fn start_by(wrapper: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", "--workers", "2"];
+        let mut command = match wrapper {
+            [] => latentflow(folder, &arguments),
+            _ => latentflow_by(wrapper, folder, &arguments),
+        };
         command.envs(variables.iter().copied()).stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));

@@ -9,7 +9,7 @@ use crate::common::inputs::{image_name, images, is_broken};
 use crate::common::outputs::{ids, records};
 use crate::process::Daemon;
 
-const PIPELINE: &str = r#"
+pub const PIPELINE: &str = r#"
 [stages.in]
 kind = "images"
 path = "in"
@@ -176,21 +176,26 @@ fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
 }
 
 #[test]
-fn the_journal_forgets_what_is_done_and_gone() {
+fn file_that_returns_with_its_content_is_the_same() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
-    for number in 0..3 {
-        let daemon = Daemon::start(site.path());
-        fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
-        done(&daemon, site.path(), number + 1);
-        daemon.stop();
-    }
-    let segments = || fs::read_dir(site.path().join("out/_latentflow/watched/in")).unwrap().count();
-    assert_eq!(segments(), 3, "each run begins one");
-    (0..2).for_each(|number| fs::remove_file(watched.join(image_name(number))).unwrap());
+    let copy = |number: usize, name: &str| {
+        fs::copy(made.join(image_name(number)), watched.join(name)).unwrap();
+    };
     let daemon = Daemon::start(site.path());
-    fs::copy(made.join(image_name(4)), watched.join(image_name(4))).unwrap();
-    done(&daemon, site.path(), 4);
-    daemon.wait("old segments to go", || (segments() == 2).then_some(()));
+    copy(1, "one.pgm");
+    done(&daemon, site.path(), 1);
+    fs::remove_file(watched.join("one.pgm")).unwrap();
+    copy(2, "two.pgm");
+    done(&daemon, site.path(), 2);
     daemon.stop();
+    copy(1, "one.pgm");
+    let daemon = Daemon::start(site.path());
+    copy(5, "three.pgm");
+    done(&daemon, site.path(), 3);
+    // Another content under a known name is another file.
+    copy(4, "one.pgm");
+    done(&daemon, site.path(), 4);
+    daemon.stop();
+    assert_eq!(kept(site.path()).0, ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]);
 }

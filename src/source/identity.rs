@@ -1,0 +1,74 @@
+//! When two looks at a path met the same file: the one place that defines the identity of files.
+//!
+//! A file of a bucket is identified by its name, size and etag. A file of this machine is identified by its name, size and
+//! content: if the modification time is equal too, the content is taken to be equal; if the time differs, the digests of the
+//! contents decide. Where no digest is known, a file with another time is another file.
+
+use crate::source::listing::ListedFile;
+
+/// The result of a comparison by what a listing reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the same file.
+    Same,
+    /// It is another file.
+    Other,
+    /// The contents decide.
+    Unclear,
+}
+
+/// Compares a file that is known with one that was found.
+pub(super) fn compare(known: &ListedFile, found: &ListedFile) -> Verdict {
+    if known.name != found.name || known.size != found.size || known.etag != found.etag {
+        return Verdict::Other;
+    }
+    if known.etag.is_some() || known.mtime_ns == found.mtime_ns {
+        return Verdict::Same;
+    }
+    match (known.digest, found.digest) {
+        (Some(known), Some(found)) if known == found => Verdict::Same,
+        (Some(_), None) => Verdict::Unclear,
+        _ => Verdict::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::source::content_digest::ContentDigest;
+
+    fn file(json: serde_json::Value) -> ListedFile {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn verdict_depends_on_size_time_and_digest() {
+        let digest = |content: &str| ContentDigest::of(content.as_bytes()).to_string();
+        let known = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1, "digest": digest("one")}));
+        let found = |size: u64, time: i64, content: Option<&str>| {
+            let mut found = serde_json::json!({"path": "a", "size": size, "mtime_ns": time});
+            if let Some(content) = content {
+                found["digest"] = digest(content).into();
+            }
+            compare(&known, &file(found))
+        };
+        assert_eq!(found(3, 1, None), Verdict::Same);
+        assert_eq!(found(4, 1, None), Verdict::Other);
+        assert_eq!(found(3, 2, None), Verdict::Unclear);
+        assert_eq!(found(3, 2, Some("one")), Verdict::Same);
+        assert_eq!(found(3, 2, Some("two")), Verdict::Other);
+        let old = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1}));
+        let touched = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 2}));
+        assert_eq!(compare(&old, &touched), Verdict::Other, "nothing is known of the content");
+    }
+
+    #[test]
+    fn etag_decides_whatever_the_time() {
+        let object =
+            |etag: &str, time: i64| file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}));
+        assert_eq!(compare(&object("x", 1), &object("x", 2)), Verdict::Same);
+        assert_eq!(compare(&object("x", 1), &object("y", 1)), Verdict::Other);
+    }
+}

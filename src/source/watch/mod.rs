@@ -1,0 +1,418 @@
+//! Watches a folder or a bucket: files that come are read, journalled and handed over, until the run is asked to stop.
+
+mod arrivals;
+mod known;
+mod notices;
+mod place;
+mod read;
+mod retry;
+mod take;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::batch::{Fate, Split};
+use crate::coverage::Progress;
+use crate::error::StageError;
+use crate::metrics::Metrics;
+use crate::source::gather::Rules;
+use crate::source::identity::Verdict;
+use crate::source::images::AHEAD;
+use crate::source::journal::{self, Journal, Recalled};
+use crate::source::listing::{FileSet, ListedFile, Listing, name_of};
+use crate::source::notes::{Note, Notes};
+use crate::source::watched::{self, Appender};
+use crate::source::{BatchSender, Opened, read_blocking};
+use crate::store::Location;
+
+use arrivals::{Arrivals, is_older_than};
+use known::Known;
+use notices::Notice;
+use place::Place;
+use retry::Retries;
+
+pub(super) use take::GROUP_BYTES;
+
+/// How quick a watch is.
+pub(super) struct Pace {
+    /// How often all files are looked at.
+    pub(super) rescan: Duration,
+    /// How long a file that has come waits for more.
+    pub(super) delay: Duration,
+    /// How long a file that cannot be read is tried again before it is rejected.
+    pub(super) retry_timeout: Duration,
+}
+
+/// Files that are journalled together at most, and notices that are read together.
+const GROUP: usize = 1024;
+/// A file of which the system did not report that it is complete is taken when it has not changed for so long.
+const SETTLE: Duration = Duration::from_secs(2);
+/// A file that was written to and not closed is waited for as long as it was changed within this time.
+const WRITING: Duration = Duration::from_secs(60);
+/// How often a watch that has nothing to do looks whether the run goes on.
+const IDLE: Duration = Duration::from_millis(250);
+/// How often the watched folder itself is looked at.
+const CHECK: Duration = Duration::from_secs(1);
+/// How often files that wait are mentioned in the log, and files that are away for too long are forgotten.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// A time of the watch; in debug builds, the variable `LATENTFLOW_WATCH_SPEED` divides it, so that tests are quick.
+fn paced(time: Duration) -> Duration {
+    if !cfg!(debug_assertions) {
+        return time;
+    }
+    let speed = std::env::var("LATENTFLOW_WATCH_SPEED").ok().and_then(|speed| speed.parse().ok());
+    time / speed.unwrap_or(1).max(1)
+}
+
+/// Seconds since 1970.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Starts to watch: reads first what earlier runs have left undone, then what lies there.
+///
+/// # Errors
+/// When there is no folder to watch, or no place for the journal.
+pub(super) fn open(
+    stage: &str,
+    files: FileSet,
+    rules: Rules,
+    progress: &Progress,
+    pace: Pace,
+    metrics: Arc<Metrics>,
+) -> Result<Opened, StageError> {
+    let state = progress.state.clone().filter(|state| state.local().is_some());
+    let Some(state) = state else {
+        return Err(StageError::Other(
+            "a folder that is watched needs a journal on a disk of this machine: write `state = \"some/folder\"` at the \
+             top of the pipeline"
+                .to_owned(),
+        ));
+    };
+    let mut place = Place::new(stage, files, &state)?;
+    let mut notes = Notes::new(stage, Some(&state));
+    let (listing, journals, known) = first_look(stage, &state, &mut place, progress, &mut notes)?;
+    let split = watched::split(stage);
+    let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
+    let next = next.unwrap_or(0).max(progress.end_of(split.name()));
+    let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
+    let (sender, fates) = unbounded_channel();
+    let root = listing.root.clone();
+    let watch = Watch {
+        stage: stage.to_owned(),
+        place,
+        root,
+        split,
+        rules,
+        progress: progress.clone(),
+        pace,
+        known,
+        notes,
+        appender,
+        fates,
+        arrivals: Arrivals::default(),
+        retries: Retries::default(),
+        paused: None,
+        reminded: None,
+        reported: None,
+        metrics,
+    };
+    let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, out));
+    Ok(Opened { fates: Some(sender), ..Opened::new(batches, None) })
+}
+
+/// Lists the folder and compares it with the journals. Where it cannot be relied upon, no file of theirs is taken for gone.
+fn first_look(
+    stage: &str,
+    state: &Location,
+    place: &mut Place,
+    progress: &Progress,
+    notes: &mut Notes,
+) -> Result<(Listing, Vec<Journal>, Known), StageError> {
+    let listed = match place.list() {
+        Ok(listing) => Some(listing),
+        Err(why) if place.is_known() => {
+            place.wait(why);
+            None
+        }
+        Err(why) => return Err(StageError::Other(why)),
+    };
+    let all = notes.read(|_| true)?;
+    let away = known::away(&all);
+    let (mut relied, mut root) = (None, place.location());
+    if let Some(mut listing) = listed {
+        root = listing.root.clone();
+        let is_empty = listing.files.is_empty();
+        let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
+        let names = recalled.journals.iter().flat_map(|journal| &journal.rows).map(|row| &*row.file.name);
+        let expected = names.filter(|name| !away.contains_key(name)).collect::<BTreeSet<_>>().len();
+        let expected = if is_empty { expected } else { 0 };
+        if place.accept(&listing, expected, recalled.has_present())? {
+            relied = Some((listing, recalled));
+        }
+    }
+    let (listing, Recalled { journals, .. }) = match relied {
+        Some(relied) => relied,
+        None => {
+            let mut listing = Listing::unread(root);
+            let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
+            (listing, recalled)
+        }
+    };
+    let known = Known::of(&journals, progress, &away, unix_now());
+    // Notes of files that are forgotten, or that were replaced by later ones, go. Those of listings, which are kept for ever,
+    // are among the known.
+    if all.len() > 2 * known.len() + 1000 {
+        let digests = all.iter().filter(|note| note.digest.is_some() && known.has(&note.path));
+        let latest: BTreeMap<_, _> = digests.map(|note| ((&note.path, note.size, note.mtime_ns), note)).collect();
+        let kept: Vec<Note> = latest.into_values().cloned().map(|note| Note { away: None, ..note }).collect();
+        notes.rewrite(&kept.into_iter().chain(known.notes()).collect::<Vec<_>>())?;
+    }
+    Ok((listing, journals, known))
+}
+
+struct Watch {
+    stage: String,
+    place: Place,
+    /// What names are relative to.
+    root: Location,
+    split: Arc<Split>,
+    rules: Rules,
+    progress: Progress,
+    pace: Pace,
+    known: Known,
+    notes: Notes,
+    appender: Appender,
+    fates: UnboundedReceiver<Fate>,
+    arrivals: Arrivals,
+    retries: Retries,
+    /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
+    paused: Option<(Instant, String)>,
+    /// When files that wait were last mentioned in the log.
+    reminded: Option<Instant>,
+    reported: Option<Instant>,
+    metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    fn run(mut self, journals: Vec<Journal>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
+        for journal in journals {
+            if !self.replay(journal, out)? {
+                return Ok(());
+            }
+        }
+        self.found(first)?;
+        let (mut rescanned, mut checked, mut expired) = (Instant::now(), Instant::now(), Instant::now());
+        while !out.is_closed() {
+            self.hear()?;
+            let mut must_list = self.place.notices.take_missed() || rescanned.elapsed() >= self.pace.rescan;
+            if checked.elapsed() >= paced(CHECK) {
+                must_list |= self.place.has_changed();
+                checked = Instant::now();
+            }
+            if must_list {
+                self.look_at_all()?;
+                rescanned = Instant::now();
+            }
+            if expired.elapsed() >= REMIND {
+                self.known.expire(unix_now(), &self.appender.segment);
+                expired = Instant::now();
+            }
+            self.settle();
+            while let Ok(fate) = self.fates.try_recv() {
+                self.known.done(&self.split, &fate, &self.appender.segment);
+            }
+            let goes_on = self.retry(out)? && self.take(out)?;
+            self.report();
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the first notice, and then for those that come soon after it.
+    fn hear(&mut self) -> Result<(), StageError> {
+        let waits = self.arrivals.is_empty() || self.paused.is_some() || self.place.trouble().is_some();
+        let wait = if waits { IDLE.min(self.pace.rescan).min(paced(CHECK)) } else { Duration::ZERO };
+        let mut end = Instant::now() + wait;
+        let mut heard = BTreeSet::new();
+        while let Some(notice) = self.place.notices.next(end) {
+            match notice {
+                Notice::Changed(path) => {
+                    if self.place.is_lost(&path) {
+                        self.look_at_all()?;
+                        continue;
+                    }
+                    if heard.is_empty() {
+                        end = Instant::now() + self.pace.delay;
+                    }
+                    heard.insert(path);
+                    if heard.len() >= GROUP {
+                        break;
+                    }
+                }
+                Notice::Created(path) => self.created(&path)?,
+                Notice::Folder(path) => self.enter(&path)?,
+                Notice::Attributes(path) => {
+                    if let Some(below) = self.place.below(&path) {
+                        self.retries.hasten(&name_of(below), Instant::now());
+                        if path.is_dir() {
+                            self.enter(&path)?;
+                        }
+                    }
+                }
+            }
+        }
+        heard.into_iter().try_for_each(|path| self.look_at(&path))
+    }
+
+    /// Something was closed after it was written, moved, or removed: what is there now is complete.
+    fn look_at(&mut self, path: &Path) -> Result<(), StageError> {
+        let Some(below) = self.place.below(path) else { return Ok(()) };
+        let name = name_of(below);
+        if self.place.lacks(&name, below) {
+            self.place.notices.uncover(path);
+            self.arrivals.remove(&name);
+            let notes = self.known.lose_below(&name, unix_now());
+            return self.notes.append(&notes);
+        }
+        if path.is_dir() {
+            return self.enter(path);
+        }
+        // A folder that was waited for, since it is empty, or on a disk that is not mounted.
+        if self.place.trouble().is_some() {
+            return self.look_at_all();
+        }
+        let Some(listing) = self.place.look(below) else { return Ok(()) };
+        let files = self.news(listing)?;
+        for file in files {
+            // A file that is emptied is most often about to be filled.
+            if file.size == 0 {
+                self.arrivals.unsettled(file, Instant::now());
+            } else {
+                self.arrivals.complete(file);
+            }
+        }
+        Ok(())
+    }
+
+    /// A name was made: its file may be open for writing, and otherwise nothing more is reported of it.
+    fn created(&mut self, path: &Path) -> Result<(), StageError> {
+        let listing = self.place.below(path).map(Path::to_path_buf).and_then(|below| self.place.look(&below));
+        listing.map_or(Ok(()), |listing| self.found(listing))
+    }
+
+    /// A folder has come, or can be read now: what is in it may still be written.
+    fn enter(&mut self, path: &Path) -> Result<(), StageError> {
+        // Another folder may have been watched under this path.
+        self.place.notices.uncover(path);
+        self.created(path)
+    }
+
+    /// Lists all files, where the folder can be relied upon.
+    fn look_at_all(&mut self) -> Result<(), StageError> {
+        let listing = match self.place.list() {
+            Ok(listing) => listing,
+            Err(why) => {
+                self.place.wait(why);
+                return Ok(());
+            }
+        };
+        let is_known = |file| self.known.verdict(file) == Some(Verdict::Same);
+        if !self.place.accept(&listing, self.known.present(), listing.files.values().any(is_known))? {
+            return Ok(());
+        }
+        let metrics = &self.metrics.watch;
+        let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
+        metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
+        let notes = self.known.lose_unlisted(&listing, unix_now());
+        self.notes.append(&notes)?;
+        self.found(listing)
+    }
+
+    /// The files of a listing that may have to be taken; of the others it is kept in mind that they are there.
+    fn news(&mut self, listing: Listing) -> Result<Vec<ListedFile>, StageError> {
+        let (mut news, mut notes) = (Vec::new(), Vec::new());
+        let Listing { files, folders, .. } = listing;
+        for (name, file) in files {
+            if self.known.verdict(&file) == Some(Verdict::Same) {
+                notes.extend(self.known.met(&file, Listing::device_among(&folders, &name)));
+            } else {
+                news.push(file);
+            }
+        }
+        self.notes.append(&notes)?;
+        Ok(news)
+    }
+
+    /// Files that were found without a notice: those that have not changed for a while are complete.
+    fn found(&mut self, listing: Listing) -> Result<(), StageError> {
+        for file in self.news(listing)? {
+            let is_complete =
+                self.place.is_bucket() || (is_older_than(&file, paced(SETTLE)) && !self.is_written(&file));
+            if is_complete {
+                self.arrivals.complete(file);
+            } else {
+                self.arrivals.unsettled(file, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file is open to who writes it, as far as the system reports that.
+    fn is_written(&self, file: &ListedFile) -> bool {
+        let path = self.place.reported(&file.relative_path());
+        !is_older_than(file, WRITING) && path.is_some_and(|path| self.place.notices.is_written(&path))
+    }
+
+    /// Looks again at files that may have been written when they were found.
+    fn settle(&mut self) {
+        for before in self.arrivals.due(paced(SETTLE), Instant::now()) {
+            let now =
+                self.place.look(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
+            match now {
+                Some(now) if self.is_written(&now) => self.arrivals.unsettled(now, Instant::now()),
+                Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => self.arrivals.complete(now),
+                Some(now) => self.arrivals.unsettled(now, Instant::now()),
+                None => {}
+            }
+        }
+    }
+
+    /// Reports what waits: in metrics, to who asks whether the run is ready, and now and then in the log.
+    fn report(&mut self) {
+        let (now, stage) = (Instant::now(), [self.stage.as_str()]);
+        if self.reported.is_some_and(|at| now - at < IDLE) {
+            return;
+        }
+        self.reported = Some(now);
+        let metrics = &self.metrics.watch;
+        let (waiting, oldest) = (self.retries.len(), self.retries.oldest(now));
+        let age = oldest.map_or(Duration::ZERO, |(_, age)| age);
+        metrics.waiting_files.with_label_values(&stage).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        metrics.oldest_waiting.with_label_values(&stage).set(age.as_secs_f64());
+        metrics.available.with_label_values(&stage).set(i64::from(self.place.trouble().is_none()));
+        let uncovered = self.place.notices.uncovered();
+        metrics.unwatched_folders.with_label_values(&stage).set(i64::try_from(uncovered).unwrap_or(i64::MAX));
+        let paused = self.paused.as_ref().map(|(_, error)| format!("nothing can be read: {error}"));
+        let trouble = self.place.trouble().map(str::to_owned).or(paused);
+        let remark = oldest.map(|(retry, age)| {
+            let files = if waiting == 1 { "1 file waits".to_owned() } else { format!("{waiting} files wait") };
+            format!("{files} to be read, for {}s at most: {}", age.as_secs(), retry.error)
+        });
+        let is_due = self.reminded.is_none_or(|at| now - at >= REMIND);
+        if let Some(text) = trouble.as_ref().or(remark.as_ref()).filter(|_| is_due) {
+            tracing::warn!("{}: {text}", self.stage);
+            self.reminded = Some(now);
+        } else if trouble.is_none() && remark.is_none() {
+            self.reminded = None;
+        }
+        metrics.report(&self.stage, trouble, remark);
+    }
+}

@@ -1,0 +1,106 @@
+//! Reads a file of a watched folder as it is now, and recognizes one that is being changed.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use crate::error::Unavailable;
+use crate::source::content_digest::ContentDigest;
+use crate::source::folder::{self, size_and_time};
+use crate::source::listing::{ListedFile, ReadFailure, Refusal};
+use crate::store::Location;
+
+/// The result of an attempt to read a file.
+pub(super) enum Attempt {
+    /// Its content, and the file as it was while it was read, with the digest.
+    Content(ListedFile, Vec<u8>),
+    /// It cannot become a record.
+    Refused(ListedFile, Refusal),
+    /// It is not there.
+    Gone,
+    /// It changed while it was read.
+    Changing,
+    /// It cannot be read now.
+    Unavailable(Unavailable),
+}
+
+/// Reads a file of this machine below `root`, unless it has more than `limit` bytes.
+pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> Attempt {
+    let location = file.location(root);
+    let Some(path) = location.local() else { return Attempt::Gone };
+    let mut now = file.clone();
+    now.digest = None;
+    match read_whole(path, limit, &mut now) {
+        Ok(Some(bytes)) => {
+            now.digest = Some(ContentDigest::of(&bytes));
+            Attempt::Content(now, bytes)
+        }
+        Ok(None) if now.size > limit => {
+            let refusal = Refusal::too_large(&now.name, now.size, limit);
+            Attempt::Refused(now, refusal)
+        }
+        Ok(None) => Attempt::Changing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Attempt::Gone,
+        Err(error) => from_failure(file, file.failure(&location, error)),
+    }
+}
+
+/// The bytes of a file, of which `now` gets the size and the time; `None` if it is too large, or changed meanwhile.
+fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Option<Vec<u8>>> {
+    let mut file = folder::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    (now.size, now.mtime_ns) = size_and_time(&metadata);
+    if now.size > limit {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(now.size).unwrap_or_default());
+    (&mut file).take(now.size + 1).read_to_end(&mut bytes)?;
+    let is_same = size_and_time(&file.metadata()?) == (now.size, now.mtime_ns);
+    Ok((is_same && bytes.len() as u64 == now.size).then_some(bytes))
+}
+
+/// An object as it was fetched.
+pub(super) fn fetched(file: &ListedFile, limit: u64, result: Result<Vec<u8>, ReadFailure>) -> Attempt {
+    match result {
+        Ok(bytes) => Attempt::Content(file.clone(), bytes),
+        Err(failure) => match from_failure(file, failure) {
+            // An object that was replaced or removed is listed with another etag, or not at all.
+            Attempt::Refused(..) if file.size <= limit => Attempt::Gone,
+            attempt => attempt,
+        },
+    }
+}
+
+fn from_failure(file: &ListedFile, failure: ReadFailure) -> Attempt {
+    match failure {
+        ReadFailure::Rejected(refusal) => Attempt::Refused(file.clone(), refusal),
+        ReadFailure::Unavailable(unavailable) => Attempt::Unavailable(unavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn file_is_read_as_it_is_now_with_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Location::from(folder.path());
+        let file: ListedFile = serde_json::from_str(r#"{"path":"a","size":1,"mtime_ns":2}"#).unwrap();
+        assert!(matches!(read_local(&file, &root, 10), Attempt::Gone));
+        fs::write(folder.path().join("a"), "content").unwrap();
+        let Attempt::Content(now, bytes) = read_local(&file, &root, 10) else { panic!("it can be read") };
+        assert_eq!((bytes.as_slice(), now.size), (b"content".as_slice(), 7));
+        assert_eq!(now.digest, Some(ContentDigest::of(b"content")));
+        assert!(matches!(read_local(&file, &root, 6), Attempt::Refused(now, _) if now.size == 7));
+        fs::remove_file(folder.path().join("a")).unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        assert!(matches!(read_local(&file, &root, 10), Attempt::Gone), "a folder has taken its place");
+    }
+}

@@ -1,0 +1,130 @@
+//! Files that cannot be read for a reason that is not their own: when each is tried again, and for how long.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::Split;
+use crate::source::listing::ListedFile;
+
+/// How long the second attempt waits; each later one waits twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How long an attempt waits at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The row of a file that was journalled by an earlier run; `None` for a file that is not journalled.
+pub(super) type JournalledRow = Option<(Arc<Split>, u64)>;
+
+/// A file that waits to be read.
+#[derive(Clone)]
+pub(super) struct Retry {
+    /// The file as it was found.
+    pub(super) file: ListedFile,
+    /// Its row, if it has one.
+    pub(super) row: JournalledRow,
+    /// The error of the last attempt.
+    pub(super) error: String,
+    since: Instant,
+    pause: Duration,
+    next: Instant,
+}
+
+/// The files that wait, by name and row.
+#[derive(Default)]
+pub(super) struct Retries {
+    files: BTreeMap<(String, String, u64), Retry>,
+}
+
+fn key(name: &str, row: &JournalledRow) -> (String, String, u64) {
+    let (split, row) = row.as_ref().map_or(("", 0), |(split, row)| (split.name(), *row));
+    (name.to_owned(), split.to_owned(), row)
+}
+
+impl Retries {
+    /// An attempt failed. Returns for how long the file has been tried.
+    pub(super) fn failed(&mut self, file: &ListedFile, row: JournalledRow, error: String, now: Instant) -> Duration {
+        let entry = self.files.entry(key(&file.name, &row)).or_insert_with(|| Retry {
+            file: file.clone(),
+            row,
+            error: String::new(),
+            since: now,
+            pause: FIRST_PAUSE / 2,
+            next: now,
+        });
+        entry.file.clone_from(file);
+        entry.error = error;
+        entry.pause = (entry.pause * 2).min(LONGEST_PAUSE);
+        entry.next = now + entry.pause;
+        now - entry.since
+    }
+
+    /// The file was read, is gone, or is given up.
+    pub(super) fn remove(&mut self, name: &str, row: &JournalledRow) {
+        self.files.remove(&key(name, row));
+    }
+
+    /// The files whose next attempt is due; until it is reported, none follows.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Retry> {
+        let mut due = Vec::new();
+        for retry in self.files.values_mut().filter(|retry| retry.next <= now) {
+            retry.next = now + LONGEST_PAUSE;
+            due.push(retry.clone());
+        }
+        due
+    }
+
+    /// Something has changed at or below a path: what waits there is tried now.
+    pub(super) fn hasten(&mut self, name: &str, now: Instant) {
+        let first = |name: &str| (name.to_owned(), String::new(), 0);
+        let below = format!("{name}/");
+        let file = self.files.range_mut(first(name)..).take_while(|((file, ..), _)| file == name);
+        file.for_each(|(_, retry)| retry.next = now);
+        let files = self.files.range_mut(first(&below)..).take_while(|((file, ..), _)| file.starts_with(&below));
+        files.for_each(|(_, retry)| retry.next = now);
+    }
+
+    /// The number of files that wait.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The file that has waited longest, and for how long.
+    pub(super) fn oldest(&self, now: Instant) -> Option<(&Retry, Duration)> {
+        let oldest = self.files.values().min_by_key(|retry| retry.since)?;
+        Some((oldest, now - oldest.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let file: ListedFile = serde_json::from_str(r#"{"path":"sub/a","size":1,"mtime_ns":2}"#).unwrap();
+        let mut retries = Retries::default();
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        assert_eq!(retries.failed(&file, None, "no".into(), begin), Duration::ZERO);
+        assert!(retries.due(begin).is_empty());
+        assert_eq!(retries.due(at(1)).len(), 1);
+        assert!(retries.due(at(2)).is_empty(), "the attempt is under way");
+        assert_eq!(retries.failed(&file, None, "no".into(), at(2)), Duration::from_secs(2));
+        assert!(retries.due(at(3)).is_empty());
+        assert_eq!(retries.due(at(4)).len(), 1);
+        for _ in 0..10 {
+            retries.failed(&file, None, "no".into(), at(100));
+        }
+        assert!(retries.due(at(159)).is_empty());
+        retries.hasten("sub", at(120));
+        assert_eq!(retries.due(at(120)).len(), 1);
+        let (oldest, age) = retries.oldest(at(200)).unwrap();
+        assert_eq!((&*oldest.error, age, retries.len()), ("no", Duration::from_secs(200), 1));
+        retries.remove("sub/a", &Some((Split::new("s"), 0)));
+        assert_eq!(retries.len(), 1, "that was another row");
+        retries.remove("sub/a", &None);
+        assert_eq!(retries.len(), 0);
+    }
+}

@@ -1,0 +1,287 @@
+//! Takes files in: reads them, journals those that are new, and hands their records over; tries again what could not be read.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::Split;
+use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::source::BatchSender;
+use crate::source::fetch::Fetch;
+use crate::source::file_reference::FileReference;
+use crate::source::gather::Stretch;
+use crate::source::identity::{self, Verdict};
+use crate::source::images::{GONE, member, unseen};
+use crate::source::journal::{Journal, Row, Standing};
+use crate::source::listing::{ListedFile, Refusal};
+
+use super::read::{Attempt, fetched, read_local};
+use super::retry::{JournalledRow, Retry};
+use super::{GROUP, Watch, paced};
+
+/// Bytes of files that are read before they are journalled together; a single larger file is journalled alone.
+pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
+/// How long nothing is read after the process ran out of descriptors or memory.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is handed over for a row.
+pub(super) enum Outcome {
+    /// The image.
+    Image(Vec<u8>),
+    /// A reject.
+    Refused(Refusal),
+    /// Nothing: the file was replaced by a later version, which has a row of its own.
+    Superseded,
+}
+
+/// A row that is to be handed over.
+struct Item {
+    row: u64,
+    file: ListedFile,
+    outcome: Outcome,
+}
+
+impl Watch {
+    /// Reads files that are complete, journals those that are new, and hands them over. `false` when no more is wanted.
+    pub(super) fn take(&mut self, out: &BatchSender) -> Result<bool, StageError> {
+        if self.is_paused() || self.place.trouble().is_some() || self.arrivals.is_empty() {
+            return Ok(true);
+        }
+        if let Err(error) = self.appender.prepare() {
+            return self.pause_for(error).map(|()| true);
+        }
+        let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
+        if files.is_empty() {
+            return Ok(true);
+        }
+        let first = self.appender.next;
+        self.appender.append(&files)?;
+        self.known.add(&files, &self.appender.segment);
+        let items = (first..).zip(files.into_iter().zip(outcomes));
+        let items: Vec<Item> = items.map(|(row, (file, outcome))| Item { row, file, outcome }).collect();
+        self.hand_over(&Arc::clone(&self.split), items, out)
+    }
+
+    /// The new ones among files that are complete, as far as they can be read, each with what its record will be.
+    fn gather(&mut self) -> Result<Vec<(ListedFile, Outcome)>, StageError> {
+        let files = self.arrivals.take(GROUP);
+        let (root, limit) = (self.root.clone(), self.rules.record_bytes);
+        let mut fetch = Fetch::new(&root, limit, files.iter());
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        let mut files = files.iter();
+        for file in files.by_ref() {
+            let attempt = match self.place.is_bucket() {
+                true => fetched(file, limit, fetch.next(file)),
+                false => read_local(file, &root, limit),
+            };
+            match attempt {
+                // It has changed since it was found complete: more may follow.
+                Attempt::Content(now, _) | Attempt::Refused(now, _)
+                    if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) =>
+                {
+                    self.arrivals.unsettled(now, Instant::now());
+                }
+                Attempt::Content(now, content) if self.is_new(&now)? => {
+                    bytes += content.len() as u64;
+                    group.push((now, Outcome::Image(content)));
+                }
+                Attempt::Refused(now, refusal) if self.is_new(&now)? => {
+                    group.push((now.clone(), Outcome::Refused(self.referring(&now, refusal))));
+                }
+                Attempt::Content(..) | Attempt::Refused(..) | Attempt::Gone => {}
+                Attempt::Changing => {
+                    self.arrivals.unsettled(file.clone(), Instant::now());
+                    continue;
+                }
+                Attempt::Unavailable(unavailable) => {
+                    if self.pauses(&unavailable) {
+                        self.arrivals.complete(file.clone());
+                        break;
+                    }
+                    if let Some(refusal) = self.postpone(file, None, &unavailable) {
+                        group.push((file.clone(), Outcome::Refused(refusal)));
+                    }
+                    continue;
+                }
+            }
+            self.retries.remove(&file.name, &None);
+            if bytes >= GROUP_BYTES {
+                break;
+            }
+        }
+        files.for_each(|file| self.arrivals.complete(file.clone()));
+        Ok(group)
+    }
+
+    /// Whether a file that was just read was not taken before, and is not being written again.
+    fn is_new(&mut self, now: &ListedFile) -> Result<bool, StageError> {
+        if self.is_written(now) {
+            self.arrivals.unsettled(now.clone(), Instant::now());
+            return Ok(false);
+        }
+        if self.known.verdict(now) != Some(Verdict::Same) {
+            return Ok(true);
+        }
+        let note = self.known.met(now, None);
+        self.notes.append(note.as_slice())?;
+        Ok(false)
+    }
+
+    /// Hands over the rows of a journal that are not done. `false` when no more is wanted.
+    pub(super) fn replay(&mut self, journal: Journal, out: &BatchSender) -> Result<bool, StageError> {
+        let Journal { split, first, rows, .. } = journal;
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (row, Row { file, standing }) in (first..).zip(rows) {
+            if self.progress.done(split.name(), &(row..row + 1)) {
+                continue;
+            }
+            let outcome = match standing {
+                Standing::Present => self.attempt_row(&file, &split, row),
+                Standing::Changed => Some(Outcome::Superseded),
+                Standing::Gone => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
+                Standing::Unseen => {
+                    let unavailable = unseen(&file, &self.root);
+                    self.postpone(&file, Some((Arc::clone(&split), row)), &unavailable).map(Outcome::Refused)
+                }
+            };
+            let Some(outcome) = outcome else { continue };
+            bytes += if let Outcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
+            items.push(Item { row, file, outcome });
+            if items.len() >= GROUP || bytes >= GROUP_BYTES {
+                bytes = 0;
+                if !self.hand_over(&split, std::mem::take(&mut items), out)? {
+                    return Ok(false);
+                }
+            }
+        }
+        self.hand_over(&split, items, out)
+    }
+
+    /// Tries again what is due. `false` when no more is wanted.
+    pub(super) fn retry(&mut self, out: &BatchSender) -> Result<bool, StageError> {
+        if self.is_paused() {
+            return Ok(true);
+        }
+        for Retry { file, row, .. } in self.retries.due(Instant::now()) {
+            let Some((split, row)) = row else {
+                self.arrivals.complete(file);
+                continue;
+            };
+            let Some(outcome) = self.attempt_row(&file, &split, row) else { continue };
+            if !self.hand_over(&split, vec![Item { row, file, outcome }], out)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out later.
+    fn attempt_row(&mut self, file: &ListedFile, split: &Arc<Split>, row: u64) -> Option<Outcome> {
+        let key: JournalledRow = Some((Arc::clone(split), row));
+        let limit = self.rules.record_bytes;
+        let attempt = match self.place.is_bucket() {
+            true => fetched(file, limit, Fetch::new(&self.root, limit, std::iter::once(file)).next(file)),
+            false => read_local(file, &self.root, limit),
+        };
+        let is_same = |now: &ListedFile| identity::compare(file, now) == Verdict::Same;
+        let outcome = match attempt {
+            Attempt::Content(now, content) if is_same(&now) => Outcome::Image(content),
+            Attempt::Refused(now, refusal) if is_same(&now) => Outcome::Refused(self.referring(file, refusal)),
+            Attempt::Content(now, _) | Attempt::Refused(now, _) => {
+                self.arrivals.unsettled(now, Instant::now());
+                Outcome::Superseded
+            }
+            Attempt::Gone if self.place.is_bucket() || self.place.lacks(&file.name, &file.relative_path()) => {
+                tracing::warn!("{}: {GONE}", file.name);
+                Outcome::Refused(self.referring(file, file.unreadable(GONE)))
+            }
+            Attempt::Gone | Attempt::Changing => {
+                Outcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?)
+            }
+            Attempt::Unavailable(unavailable) => {
+                self.pauses(&unavailable);
+                Outcome::Refused(self.postpone(file, key.clone(), &unavailable)?)
+            }
+        };
+        self.retries.remove(&file.name, &key);
+        Some(outcome)
+    }
+
+    /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too long.
+    fn postpone(&mut self, file: &ListedFile, row: JournalledRow, unavailable: &Unavailable) -> Option<Refusal> {
+        let error = unavailable.to_string();
+        let waited = self.retries.failed(file, row.clone(), error.clone(), Instant::now());
+        // The folder is waited for, however long that takes.
+        if waited < self.pace.retry_timeout || self.place.trouble().is_some() || self.paused.is_some() {
+            return None;
+        }
+        self.retries.remove(&file.name, &row);
+        let reason = format!("could not be read for {}s: {error}", waited.as_secs());
+        Some(self.referring(file, file.unreadable(&reason)))
+    }
+
+    /// A refusal with a reference to the file, by which it can be read later.
+    fn referring(&self, file: &ListedFile, refusal: Refusal) -> Refusal {
+        Refusal { reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()), ..refusal }
+    }
+
+    fn is_paused(&mut self) -> bool {
+        let now = Instant::now();
+        self.paused = self.paused.take().filter(|(until, _)| *until > now);
+        self.paused.is_some()
+    }
+
+    /// Whether an error concerns the whole process: then nothing is read for a while.
+    fn pauses(&mut self, unavailable: &Unavailable) -> bool {
+        let pauses = unavailable.class == ErrorClass::Process;
+        if pauses {
+            self.paused = Some((Instant::now() + paced(PAUSE), unavailable.error.to_string()));
+        }
+        pauses
+    }
+
+    /// Pauses where the process has no descriptors left for the journal.
+    fn pause_for(&mut self, error: StageError) -> Result<(), StageError> {
+        match error {
+            StageError::Io { path, source } if ErrorClass::of(&source) == ErrorClass::Process => {
+                self.pauses(&Unavailable { path, class: ErrorClass::Process, error: source });
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Hands rows over, in their order. `false` when no more is wanted.
+    fn hand_over(&mut self, split: &Arc<Split>, items: Vec<Item>, out: &BatchSender) -> Result<bool, StageError> {
+        if items.is_empty() {
+            return Ok(true);
+        }
+        let superseded = items.iter().filter(|item| matches!(item.outcome, Outcome::Superseded)).count();
+        self.metrics.watch.superseded.with_label_values(&[&self.stage]).inc_by(superseded as u64);
+        let (mut stretch, mut next, mut count) = (None, 0, 0);
+        for Item { row, file, outcome } in items {
+            let mut open: Stretch<'_> = match stretch.take() {
+                Some(open) if row == next && count < self.rules.stretch() => open,
+                ended => {
+                    if let Some(mut ended) = ended
+                        && !Stretch::close(&mut ended)?
+                    {
+                        return Ok(false);
+                    }
+                    count = 0;
+                    Stretch::new(&self.rules, &self.progress, out, split, row)
+                }
+            };
+            let goes_on = match outcome {
+                Outcome::Image(image) => open.push(member(&file, Ok(image.into())))?,
+                Outcome::Refused(refusal) => open.push(member(&file, Err(refusal)))?,
+                Outcome::Superseded => open.pass(),
+            };
+            if !goes_on {
+                return Ok(false);
+            }
+            (next, count) = (row + 1, count + 1);
+            stretch = Some(open);
+        }
+        stretch.map_or(Ok(true), |mut stretch| stretch.close())
+    }
+}

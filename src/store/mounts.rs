@@ -1,0 +1,93 @@
+//! Which file systems are mounted on the way to a path: by that a disk that is not mounted is told from an empty folder.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A folder as the system identifies it; after a change another folder lies under its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderId {
+    /// `st_dev`: the file system that it lies on.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+impl FolderId {
+    /// The identity of what lies at `path`; links are followed.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        path.metadata().map(|metadata| Self::from_metadata(&metadata))
+    }
+
+    /// The identity in `metadata`; zeros where the system has none.
+    #[must_use]
+    pub fn from_metadata(metadata: &std::fs::Metadata) -> Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            Self { device: metadata.dev(), inode: metadata.ino() }
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = metadata;
+            Self { device: 0, inode: 0 }
+        }
+    }
+}
+
+/// Whether a file system is mounted at `path`, other than that of the folder above.
+#[must_use]
+pub fn is_mount_point(path: &Path) -> bool {
+    let Some(above) = path.parent() else { return false };
+    let device = |path: &Path| FolderId::of(path).ok().map(|id| id.device);
+    device(path).is_some_and(|own| device(above).is_some_and(|above| above != own))
+}
+
+/// The deepest folder at or above `path`, a path without links, that another file system is mounted at; `None` where `path`
+/// lies on the file system of `/`, or does not exist.
+#[must_use]
+pub fn mount_of(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|folder| is_mount_point(folder)).map(Path::to_path_buf)
+}
+
+/// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing: `path` then lies on a file system
+/// that is mounted further up.
+#[must_use]
+pub fn is_unmounted(mount: &Path, path: &Path) -> bool {
+    path.starts_with(mount) && mount_of(path).is_none_or(|now| !now.starts_with(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn mount_of_folder_is_at_or_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let mount = mount_of(&path);
+        assert!(mount.iter().all(|mount| path.starts_with(mount)));
+        assert!(!is_mount_point(&path) && !is_mount_point(Path::new("/")));
+        assert!(mount.iter().all(|mount| !is_unmounted(mount, &path)));
+        assert!(is_unmounted(&path, &path), "nothing is mounted there");
+        assert!(!is_unmounted(&path.join("other"), &path), "the path does not lie below");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_id_of_replaced_folder_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::create_dir(&old).unwrap();
+        std::fs::create_dir(&new).unwrap();
+        let before = FolderId::of(&old).unwrap();
+        assert_eq!(before, FolderId::of(&old).unwrap());
+        std::fs::remove_dir(&old).unwrap();
+        std::fs::rename(&new, &old).unwrap();
+        assert_ne!(before, FolderId::of(&old).unwrap());
+    }
+}
