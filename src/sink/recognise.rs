@@ -205,6 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn a_spelled_writer_of_another_model_differs_by_that_alone() {
+        let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let found = |path: &str| {
+            let mut found = writer(0, [json!({ "path": path, "size": "1" }), json!({ "size": "3" })], false);
+            found.stages.get_mut("out").unwrap().digest = "of another model".into();
+            found.digest = "of another model".into();
+            let mut history = History::default();
+            history.add(&found, &Coverage::default());
+            history
+        };
+        for (path, expected) in [("x", true), ("y", false)] {
+            let mut history = found(path);
+            history.recognise(&mut mine);
+            assert_eq!(history.differs_by_models_alone(&mine), expected, "{path}");
+        }
+    }
+
+    #[test]
     fn a_former_digest_is_noted_under_another_name_too() {
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": 3 })], false);
         let mut last = found.stages.remove("out").unwrap();
