@@ -18,7 +18,7 @@ pub mod marker;
 mod names;
 mod parquet;
 pub mod part;
-mod recognise;
+mod recognize;
 pub mod rejects;
 mod row_groups;
 mod stdout;
@@ -38,7 +38,7 @@ use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 
 pub use identity::{History, Identity, RULES, Scope, StageIdentity};
-pub use recognise::{Reader, Reading};
+pub use recognize::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.

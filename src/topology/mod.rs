@@ -286,7 +286,7 @@ pub enum Changes {
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
 fn admit(sink: &dyn Sink, identity: &mut Identity, scope: Scope, changes: Changes) -> Result<History, StageError> {
     let mut history = sink.history()?;
-    history.recognise(identity);
+    history.recognize(identity);
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
     let admitted = history.admit(&folder, identity, scope);
     let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
