@@ -1,4 +1,4 @@
-//! Outputs, journals and trainings that earlier versions left half done: this version goes on with each, and reads it.
+//! Unfinished outputs, journals and trainings of earlier versions: this version reads each of them and goes on with it.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

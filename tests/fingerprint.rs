@@ -86,7 +86,11 @@ impl Case {
         if !self.is_sink() {
             stages.insert("end".into(), json!({ "kind": "discard", "inputs": ["it"] }));
         }
-        identity(&json!({ "stages": stages, "models": models() }))
+        let mut models = models();
+        // Opening them takes longer than all else.
+        let used: Vec<&Value> = stages.values().filter_map(|stage| stage.get("model")).collect();
+        models.as_object_mut().unwrap().retain(|name, _| used.contains(&&Value::from(name.as_str())));
+        identity(&json!({ "stages": stages, "models": models }))
     }
 
     /// A stage that takes no records is no sink, whatever sinks bear its kind's name.

@@ -20,7 +20,7 @@ pub mod outputs;
 mod parquet;
 pub mod part;
 pub mod purge;
-mod recognise;
+mod recognize;
 pub mod rejects;
 mod rewrite;
 mod row_groups;
@@ -43,7 +43,7 @@ use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 
 pub use identity::{History, Identity, RULES, Scope, StageIdentity};
-pub use recognise::{Reader, Reading};
+pub use recognize::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.

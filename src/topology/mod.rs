@@ -309,7 +309,7 @@ fn admit(
         folder.local().map_or(Ok(()), |folder| memory.check(folder))?;
     }
     let mut history = sink.history()?;
-    history.recognise(identity);
+    history.recognize(identity);
     let admitted = history.admit(&folder, identity, scope);
     let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
     match (admitted, changes) {

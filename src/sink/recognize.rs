@@ -1,4 +1,4 @@
-//! Recognises the writers of an output: stages that mean what the plan's mean, whatever rules or spelling they were noted by.
+//! Recognizes the writers of an output: stages that mean what the plan's mean, whatever rules or spelling they were noted by.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,16 +46,16 @@ impl PartialEq for Reader {
 impl History {
     /// Finds the writers that are `mine` under other digests, and notes these in `mine`. Options of the others are put as the
     /// plan understands them, so that a refusal names what differs in meaning alone.
-    pub fn recognise(&mut self, mine: &mut Identity) {
+    pub fn recognize(&mut self, mine: &mut Identity) {
         for (found, _) in &mut self.writers {
             if !mine.is_same(found) {
-                recognise(mine, found);
+                recognize(mine, found);
             }
         }
     }
 }
 
-fn recognise(mine: &mut Identity, found: &mut Identity) {
+fn recognize(mine: &mut Identity, found: &mut Identity) {
     let understood: BTreeMap<String, Map<String, Value>> = mine
         .stages
         .iter()
@@ -177,31 +177,49 @@ mod tests {
         Identity { stage: "out".into(), digest: last, stages: stages.collect(), ..Identity::default() }
     }
 
-    fn is_recognised(found: &Identity) -> bool {
+    fn is_recognized(found: &Identity) -> bool {
         let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
         let mut history = History::default();
         history.add(found, &Coverage::default());
-        history.recognise(&mut mine);
+        history.recognize(&mut mine);
         mine.is_same(found)
     }
 
     #[test]
     fn a_writer_of_the_same_meaning_is_the_same() {
         let spelled = [json!({ "path": "x", "size": "1" }), json!({ "size": "3" })];
-        assert!(is_recognised(&writer(0, spelled.clone(), false)));
-        assert!(is_recognised(&writer(RULES, spelled, false)));
+        assert!(is_recognized(&writer(0, spelled.clone(), false)));
+        assert!(is_recognized(&writer(RULES, spelled, false)));
         // An option that came later has its default in what was noted before.
-        assert!(is_recognised(&writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
+        assert!(is_recognized(&writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
     }
 
     #[test]
     fn a_writer_of_another_meaning_is_another() {
-        assert!(!is_recognised(&writer(RULES, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
-        assert!(!is_recognised(&writer(0, [json!({ "path": "x" }), json!({ "size": "4" })], false)));
+        assert!(!is_recognized(&writer(RULES, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
+        assert!(!is_recognized(&writer(0, [json!({ "path": "x" }), json!({ "size": "4" })], false)));
         // A digest that does not follow from what was noted is of another model, or another graph.
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": "3" })], false);
         found.stages.get_mut("in").unwrap().digest = "other".into();
-        assert!(!is_recognised(&found));
+        assert!(!is_recognized(&found));
+    }
+
+    #[test]
+    fn a_spelled_writer_of_another_model_differs_by_that_alone() {
+        let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let found = |path: &str| {
+            let mut found = writer(0, [json!({ "path": path, "size": "1" }), json!({ "size": "3" })], false);
+            found.stages.get_mut("out").unwrap().digest = "of another model".into();
+            found.digest = "of another model".into();
+            let mut history = History::default();
+            history.add(&found, &Coverage::default());
+            history
+        };
+        for (path, expected) in [("x", true), ("y", false)] {
+            let mut history = found(path);
+            history.recognize(&mut mine);
+            assert_eq!(history.differs_by_models_alone(&mine), expected, "{path}");
+        }
     }
 
     #[test]
@@ -211,6 +229,6 @@ mod tests {
         last.digest = "as written".into();
         found.digest.clone_from(&last.digest);
         found.stages.insert("renamed".into(), last);
-        assert!(is_recognised(&found));
+        assert!(is_recognized(&found));
     }
 }
