@@ -117,7 +117,7 @@ impl KnownInputs {
             Relation::Changed => {
                 let name = &file.name;
                 if on_change == OnChange::Refuse {
-                    return Err(refused(&[name.clone()]).into());
+                    return Err(refused(std::slice::from_ref(name)).into());
                 }
                 tracing::warn!("{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output");
                 None
