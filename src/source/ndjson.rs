@@ -41,6 +41,7 @@ pub struct Config {
     /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
     /// stay in the output; `refuse` refuses to run. Default: new.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 

@@ -49,6 +49,7 @@ pub struct Config {
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
     /// same has not changed, whatever its time. Default: new.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 

@@ -41,11 +41,13 @@ pub struct Config {
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
     /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the images that it gave before stay in the output; `refuse` refuses to run. A shard of at most 32 MiB whose content is
     /// the same has not changed, whatever its time. Default: new.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     on_change: OnChange,
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
@@ -25,7 +25,7 @@ use record::{Ending, InputRecord, RecordStore, Records};
 pub(super) use tracked::{Tracked, Tracking};
 
 /// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
     /// It is read as a new file, with a warning; the rows that it gave before stay in the output.
