@@ -174,7 +174,7 @@ fn rejected_row_group_counts_as_all_of_its_records() {
     assert_eq!(source["rejects_by_reason"], json!({ "malformed": 500 }));
     let rejects = outputs::records(&folder.join("out/_latentflow/rejects"), &["row", "records"]);
     assert_eq!(outputs::ids(&rejects), ["1000 500", "1500 500"]);
-    assert_eq!(data_files(&folder.join("out")).is_empty(), false);
+    assert!(!data_files(&folder.join("out")).is_empty());
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
         File::options().write(true).open(folder.join("in/a.tar")).unwrap().set_modified(time).unwrap();
     };
     let text = pipeline("tar", "");
-    let mut run = |new: u64| {
+    let run = |new: u64| {
         let (output, summary) = runs::run(folder, &text, &[]);
         assert_code(&output, 0);
         assert_eq!(summary["records"], new, "{}", errors(&output));

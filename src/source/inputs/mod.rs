@@ -25,7 +25,7 @@ use record::{Ending, InputRecord, RecordStore, Records};
 pub(super) use tracked::{Tracked, Tracking};
 
 /// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
     /// It is read as a new file, with a warning; the rows that it gave before stay in the output.
@@ -117,7 +117,7 @@ impl KnownInputs {
             Relation::Changed => {
                 let name = &file.name;
                 if on_change == OnChange::Refuse {
-                    return Err(refused(&[name.clone()]).into());
+                    return Err(refused(std::slice::from_ref(name)).into());
                 }
                 tracing::warn!("{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output");
                 None
