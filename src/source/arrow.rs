@@ -46,7 +46,7 @@ fn columns_of(files: &[InputFile]) -> Result<SchemaRef, StageError> {
         file.check_available(&input.handle)?;
         columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
     };
-        first(files, look)
+    first(files, look)
 }
 
 /// The records of a stream, as far as they can be read.

@@ -533,7 +533,10 @@ mod tests {
         let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
         assert_eq!(fault(&folder, more).len(), 3);
         let twice = json!({ "path": folder.path().join("twice.txt") });
-        assert_eq!(fault(&folder, twice), ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]);
+        assert_eq!(
+            fault(&folder, twice),
+            ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]
+        );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(none.starts_with("path: ") && none.contains("that were looked at, none matches"), "{none}");

@@ -4,12 +4,8 @@
 pub(super) const START: usize = 10;
 
 /// How compressed files begin, and what unpacks them.
-const COMPRESSED: [(&[u8], &str); 4] = [
-    (b"\x1f\x8b", "gunzip"),
-    (b"\x28\xb5\x2f\xfd", "unzstd"),
-    (b"\xfd7zXZ\0", "unxz"),
-    (b"\x04\x22\x4d\x18", "unlz4"),
-];
+const COMPRESSED: [(&[u8], &str); 4] =
+    [(b"\x1f\x8b", "gunzip"), (b"\x28\xb5\x2f\xfd", "unzstd"), (b"\xfd7zXZ\0", "unxz"), (b"\x04\x22\x4d\x18", "unlz4")];
 
 /// How text in UTF-16 begins.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];

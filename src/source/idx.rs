@@ -135,9 +135,8 @@ impl RecordFormat for Idx {
         };
         let unfit = |code, what: &str| file.unfit(code, what, header.rows.max(1));
         let labels = self.labels.as_ref().map(|path| open_labels(&self.stage, path)).transpose()?;
-        let (labels, labels_stream) = labels
-            .map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream))
-            .unzip();
+        let (labels, labels_stream) =
+            labels.map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream)).unzip();
         let mut headers = vec![&header];
         if let Some((file, labels, _)) = &labels {
             check_labels(file, labels, &header).map_err(|what| unfit(RejectCode::Mismatch, &what))?;

@@ -19,7 +19,8 @@ pub(super) fn reject_missing(planned: &[FieldRef], records: &mut Records) -> Res
         let lacking = is_whole.iter_mut().enumerate().filter(|(place, is_whole)| **is_whole && nulls.is_null(*place));
         for (place, is_whole) in lacking {
             *is_whole = false;
-            let reason = format!("column `{}` has no value; the first file declares that it has no nulls", field.name());
+            let reason =
+                format!("column `{}` has no value; the first file declares that it has no nulls", field.name());
             records.rejects.push(Reject::new(records.origin[place], RejectCode::Missing, reason));
         }
     }

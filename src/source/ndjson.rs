@@ -97,7 +97,9 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let values: Vec<Value> =
             values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
         if values.is_empty() {
-            return Err(unfit("does not begin with JSON objects; expected one a line, to know the columns by".to_owned()));
+            return Err(unfit(
+                "does not begin with JSON objects; expected one a line, to know the columns by".to_owned(),
+            ));
         }
         let inferred = infer_from(values);
         let inferred = inferred.map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;

@@ -86,8 +86,7 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             unfit
         })
     };
-    first(files, look)
-        .map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
+    first(files, look).map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
 }
 
 /// The same arrays, if each has as many records as the others.

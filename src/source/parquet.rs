@@ -98,7 +98,7 @@ impl Config {
                 file.unfit(RejectCode::Mismatch, "lacks a column that is to be read", 1)
             })
         };
-                first(files, look)
+        first(files, look)
     }
 
     /// The columns that were asked for, in the order of the file.

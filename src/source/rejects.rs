@@ -130,11 +130,7 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
 }
 
 /// Adds the sources whose rejects lie in a file.
-fn add_sources(
-    file: &InputFile,
-    input: Input,
-    sources: &mut BTreeMap<String, Option<SchemaRef>>,
-) -> Result<(), Stop> {
+fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
     let mut batches = Batches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
         let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
