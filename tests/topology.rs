@@ -194,7 +194,7 @@ fn a_sink_that_can_prepare_no_record_ends_the_run() {
 }
 
 #[test]
-fn a_full_disk_under_a_stage_is_no_record_s_fault() {
+fn a_full_disk_under_a_stage_is_not_narrowed_down() {
     let memo = Memo::new();
     let full = Map::new(|batch, _| match batch.provenance.row(0).unwrap().1 {
         40 => Err(StageError::io("scratch")(std::io::ErrorKind::StorageFull.into())),
