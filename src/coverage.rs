@@ -124,7 +124,7 @@ impl Coverage {
         }
     }
 
-    /// What both cover.
+    /// The rows that both cover.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let both = self.splits.iter().filter_map(|(split, mine)| {

@@ -1,4 +1,4 @@
-//! One record that a stage fails on costs that record: a run, a daemon and its requests go on, and what was refused is kept.
+//! One record that a stage fails on costs that record: the run goes on, and the reject is kept.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -7,14 +7,16 @@ use std::future::pending;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray};
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{SchemaRef, UInt64Type};
 use common::{Map, Memo, Numbers, plan, sink, source, stage, transform};
-use latentflow::batch::{Provenance, RejectCode, Split};
+use latentflow::batch::{Batch, Provenance, RejectCode, Rejects, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, Role};
+use latentflow::sink::{Identity, Prepare, Sink, Writer};
 use latentflow::source::BatchSize;
-use latentflow::topology::{Changes, Outcome, Topology};
+use latentflow::store::Location;
+use latentflow::topology::{Changes, Outcome, Stats, Topology};
 
 fn run(plan: Plan) -> Outcome {
     run_some(plan, None)
@@ -126,8 +128,73 @@ fn an_error_costs_the_record_that_caused_it_and_no_other() {
     assert_eq!(stats.stages[2].codes().into_iter().collect::<Vec<_>>(), [(RejectCode::Internal, 1)]);
 }
 
+/// A sink that leaves it to workers to fail on some rows.
+struct Preparing(Memo, fn(u64) -> Result<(), StageError>);
+
+impl Sink for Preparing {
+    fn folder(&self) -> Option<Location> {
+        self.0.folder()
+    }
+
+    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+        Some(Arc::new(Rows(self.1)))
+    }
+
+    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
+        Box::new(self.0).open(identity)
+    }
+}
+
+struct Rows(fn(u64) -> Result<(), StageError>);
+
+impl Prepare for Rows {
+    fn schema(&self) -> SchemaRef {
+        common::schema()
+    }
+
+    fn prepare(&self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+        let rows = batch.records.column(1).as_primitive::<UInt64Type>();
+        rows.values().iter().try_for_each(|&row| (self.0)(row))?;
+        Ok(batch)
+    }
+}
+
+fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<Stats>, Outcome) {
+    let memo = Memo::new();
+    let preparing = Role::Sink(Box::new(Preparing(memo.clone(), fails)), common::identity());
+    let stages = vec![source("a", 64, 16), stage("s", vec![0], preparing)];
+    let topology =
+        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let stats = topology.stats();
+    let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
+    (memo, stats, outcome)
+}
+
 #[test]
-fn a_full_disk_under_a_stage_is_no_record_s_fault() {
+fn a_record_that_cannot_be_prepared_is_a_reject_of_the_sink() {
+    let (memo, stats, outcome) = prepared(|row| match row {
+        13 => Err(StageError::Other("13 has no name".to_owned())),
+        40 => panic!("made to panic"),
+        _ => Ok(()),
+    });
+    assert!(matches!(outcome, Outcome::Finished));
+    assert_eq!(memo.rows(), (0..64).filter(|row| ![13, 40].contains(row)).collect::<Vec<_>>());
+    assert_eq!(memo.committed().len(), 64);
+    let codes: Vec<_> = stats.stages[1].codes().into_iter().collect();
+    assert_eq!(codes, [(RejectCode::Internal, 1), (RejectCode::Panicked, 1)]);
+}
+
+#[test]
+fn a_sink_that_can_prepare_no_record_ends_the_run() {
+    let (memo, _, outcome) = prepared(|row| Err(StageError::Other(format!("{row} has no name"))));
+    let Outcome::Failed { stage, error } = outcome else { panic!("it must fail") };
+    assert_eq!(&*stage, "s");
+    assert!(error.to_string().ends_with("has no name"), "{error}");
+    assert!(memo.rows().is_empty());
+}
+
+#[test]
+fn a_full_disk_under_a_stage_is_not_narrowed_down() {
     let memo = Memo::new();
     let full = Map::new(|batch, _| match batch.provenance.row(0).unwrap().1 {
         40 => Err(StageError::io("scratch")(std::io::ErrorKind::StorageFull.into())),

@@ -213,7 +213,8 @@ impl<'a> Filling<'a> {
                 Ok(image) => {
                     let (name, row) = known.origins.name(batch, place);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
-                    self.reject(&format!("{name}, row {row}: {bytes} bytes are no image of {size:?} pixels"), 1);
+                    let reason = format!("{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels");
+                    self.reject(&reason, 1);
                 }
                 Err(reason) => {
                     let (name, row) = known.origins.name(batch, place);

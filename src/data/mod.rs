@@ -74,7 +74,7 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// Whether the files hold what their records say. Earlier versions could write a record that shifts those behind it.
+    /// Whether each record is as long as its size. Earlier versions could write a record that shifts those behind it.
     fn is_whole(&self) -> Result<bool, StageError> {
         Ok(self.training.are_whole()? && self.validation.are_whole()? && self.test.are_whole()?)
     }

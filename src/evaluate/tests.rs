@@ -205,6 +205,21 @@ fn records_on_which_the_model_fails_are_counted_apart() {
     });
     assert_eq!((evaluation.data.scored, evaluation.data.scored + evaluation.data.failed), (fits.count(), 60));
     assert_eq!(evaluation.reconstruction.unwrap().error.max, 0.0);
+    let [note, ..] = evaluation.notes.as_slice() else { panic!("the reason is a note") };
+    assert!(note.starts_with("the first record that the model failed on: ") && note.contains("Gather"), "{note}");
+}
+
+#[test]
+fn a_model_that_fails_on_every_record_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let card = "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']";
+    let model = model(folder.path(), &[("picky.onnx", "model.onnx")], card);
+    std::fs::write(folder.path().join("high.csv"), "a,c\n70,1\n80,2\n").unwrap();
+    let spec = json!({ "sources": [{ "kind": "csv", "path": folder.path().join("high.csv") }], "validation": 0.0 });
+    let prepared = prepared(folder.path(), &model, spec);
+    let options = Options { parts: vec![Part::Training], corruptions: vec![] };
+    let error = evaluate(&model, &prepared, &options, &mut |_, _, _| {}).unwrap_err().to_string();
+    assert!(error.starts_with("the model fails on every record: "), "{error}");
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     let size = reader.output_buffer_size().ok_or_else(|| ImageError::malformed(Format::Png, "its size overflows"))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(failed)?;
-    // Chunks behind the image data change what the reader says of its output, and not the output: a late tRNS is ignored,
-    // as libpng does.
+    // Chunks behind the image data change the color type that the reader reports, and not the decoded samples: a late
+    // tRNS is ignored, as libpng does.
     reader.finish().map_err(failed)?;
 
     let exif = reader.info().exif_metadata.as_deref();

@@ -17,7 +17,7 @@ impl Samples {
     /// The pixels of an image of the header's size; alpha is dropped.
     ///
     /// # Errors
-    /// When the samples are not as many as an image of this size has: what a decoder says of its output is not relied on.
+    /// When the number of samples is not that of an image of this size. Decoders report their output wrongly for some files.
     pub(super) fn into_pixels(self, header: &Header, channels: Channels) -> Result<Pixels, ImageError> {
         let (met, each) = match &self {
             Self::Gray(data) => (data.len(), 1),

@@ -102,13 +102,13 @@ impl History {
     }
 
     /// The source rows whose rejects by a sink are kept, where it holds the rows `held` itself. Upstream stages are judged on
-    /// their own, so the sink is known by its kind and options. Writers that do not know it are those of before: a sink that
-    /// held rows then had refused none of them.
+    /// their own, so the sink is identified by its kind and options. A writer without it is an earlier version, whose sinks
+    /// refused no row: all rows that the sink holds of it are covered.
     pub fn coverage_of_sink(&self, sink: &StageIdentity, held: &Coverage) -> Coverage {
         let same = |known: &StageIdentity| (&known.kind, &known.options) == (&sink.kind, &sink.options);
-        let knows = |identity: &Identity| identity.sinks.values().any(same);
-        let mut all = self.coverage_where(knows);
-        all.union(&self.coverage_where(|identity| !knows(identity)).intersection(held));
+        let has_sink = |identity: &Identity| identity.sinks.values().any(same);
+        let mut all = self.coverage_where(has_sink);
+        all.union(&self.coverage_where(|identity| !has_sink(identity)).intersection(held));
         all
     }
 

@@ -103,13 +103,13 @@ pub trait Sink: Send {
 
 /// Does on the workers' threads what a sink's own, which is one, would be too slow for.
 pub trait Prepare: Send + Sync {
-    /// The columns of what it gives.
+    /// The columns of the prepared batch.
     fn schema(&self) -> SchemaRef;
 
     /// The batch as [`Writer::write`] takes it. A record that the sink cannot hold goes to `rejects` and is left out.
     ///
     /// # Errors
-    /// What it does not expect of a record, as a transform's.
+    /// An error that it does not expect of a record, as for a transform.
     fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
 }
 

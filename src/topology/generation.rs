@@ -12,7 +12,7 @@ use crate::plan::{Role, Stage};
 use crate::sink::{History, Identity, Prepare};
 use crate::transform::{Isolated, Transform, TransformPlan};
 
-/// One instance of every transform, and of what is done before sinks, by the place of its stage.
+/// One instance of every transform and of every preparation for a sink, by the place of its stage.
 pub(super) type Transforms = Vec<Option<Isolated>>;
 
 /// A graph and who its sinks write as; batches carry theirs, so that all of them change at one number.
@@ -79,7 +79,7 @@ pub(super) enum Part {
     Sink(SchemaRef, Option<Arc<dyn TransformPlan>>),
 }
 
-/// What workers do for a sink, as a transform.
+/// The preparation for a sink, as a transform.
 #[derive(Clone)]
 struct Preparation(Arc<dyn Prepare>);
 

@@ -46,7 +46,7 @@ impl Refused {
         self.list.extend(rejects.into_iter().map(|reject| (Arc::clone(stage), reject)));
     }
 
-    /// Says in the log which records a stage failed on: a fault of the stage, which its owner wants to see.
+    /// Logs the records that a stage failed on: such a failure is a fault of the stage.
     pub(super) fn log(&self, stage: &str, rejects: &[Reject]) {
         let failed = |reject: &&Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
         for reject in rejects.iter().filter(failed) {

@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
                     },
                     Err((name, error)) => {
                         let told = format!("{name}: {error}");
-                        // What the environment refuses to one request, such as memory, concerns that request alone.
+                        // A refusal by the environment, such as a lack of memory, concerns this request alone.
                         if !error.is_of_environment() {
                             common.stop.fail(&name, error);
                         }
@@ -251,7 +251,7 @@ impl<'a> Worker<'a> {
         Ok(output)
     }
 
-    /// Counts what a stage refused, and keeps it unless an earlier run has.
+    /// Counts the rejects of a stage, and keeps them unless an earlier run has.
     fn refuse(&self, at: usize, rejects: Vec<Reject>, refused: &mut Refused) {
         let graph = &self.held.generation.graph;
         let name = &graph.nodes[at].name;
@@ -263,7 +263,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// A batch that went through all transforms: what each sink is given, and what was refused on the way.
+/// A batch that went through all transforms: the records for each sink, and the rejects.
 struct Passed {
     outputs: Vec<Batch>,
     refused: Refused,

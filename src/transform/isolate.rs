@@ -36,7 +36,7 @@ impl Isolated {
         Ok(Self { transform: plan.build()?, plan, good: None })
     }
 
-    /// The columns of what comes out.
+    /// The columns of the output.
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
     }
@@ -126,7 +126,7 @@ impl Isolated {
                 Err(failure) => outputs.extend(self.narrow(&part, failure, rejects)?),
             }
         }
-        // What both halves give may be more than one batch can hold: then the first error says it.
+        // The outputs of both halves may exceed the size of one batch: then the first error is returned.
         Batch::concat(&outputs).map_err(|_| failure.into())
     }
 

@@ -79,8 +79,8 @@ pub trait Transform: Send {
     /// in the planned schema.
     ///
     /// # Errors
-    /// What it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the environment, or on
-    /// every record, ends the run.
+    /// An error that it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the
+    /// environment, or on every record, ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
 
     /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what

@@ -278,3 +278,41 @@ impl Wanted {
         Ok((writer.into_inner().map_err(|error| text(&error))?, ARROW_STREAM))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{Float64Array, StringArray};
+
+    use super::*;
+    use crate::source::cut::Cut;
+    use crate::source::origin_fields;
+
+    /// A request with one record of a column.
+    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, Unanswered>>) {
+        let source: ArrayRef = Arc::new(StringArray::from(vec!["me"]));
+        let records = RecordBatch::try_from_iter([("source", source), ("x", column)]).unwrap();
+        let (reply, answer) = oneshot::channel();
+        (Wish { records, reply }, answer)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_put_together_fails_alone() {
+        let fields = origin_fields().into_iter().chain([Field::new("x", DataType::Float64, false)]);
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let shape = Shape::Features { schema, cut: Cut { records: 8, bytes: 1 << 20, enough: 8 } };
+        let (asks, mut asked) = mpsc::channel(8);
+        let (sound, bad) =
+            (|| wish(Arc::new(Float64Array::from(vec![1.0]))), wish(Arc::new(StringArray::from(vec!["no number"]))));
+        let ((one, _kept), (two, refused), (three, _also)) = (sound(), bad, sound());
+        encode_group(&shape, &Split::new("in/encode"), vec![one, two, three], &asks).await;
+        drop(asks);
+        let mut rows = 0;
+        while let Some(ask) = asked.recv().await {
+            rows += ask.batch.batch.records.num_rows();
+        }
+        assert_eq!(rows, 2);
+        assert!(matches!(refused.await.unwrap(), Err(Unanswered::Failed(_))));
+    }
+}

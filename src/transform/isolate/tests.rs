@@ -1,4 +1,4 @@
-//! Tests of isolation: who is blamed for an error or a panic, and when a stage is broken.
+//! Tests of isolation: the record that is blamed for an error or a panic, and stages that are broken.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,10 +11,10 @@ use arrow::datatypes::Float64Type;
 use super::*;
 use crate::transform::testing::{batch, floats, reasons};
 
-/// What a transform does with the value of a record; an error is one of the whole batch.
+/// The result of a transform for the value of a record; an error is an error of the whole batch.
 type Verdict = fn(f64) -> Result<(), StageError>;
 
-/// Passes records on, unless one of them is not to its liking.
+/// Passes records on, unless the verdict on one of them is an error.
 struct Picky {
     schema: SchemaRef,
     verdict: Verdict,
@@ -73,7 +73,7 @@ fn picky(verdict: Verdict) -> Tried {
 }
 
 impl Tried {
-    /// What came through, and the rejects, one a line.
+    /// The values that came through, and the rejects, one a line.
     fn apply(&mut self, values: &[f64]) -> Result<(Vec<f64>, String), String> {
         let mut rejects = Rejects::default();
         let output = self.isolated.apply(&batch([("x", floats(values))]), &mut rejects);
@@ -159,7 +159,7 @@ fn a_panic_is_narrowed_down_as_an_error_is() {
     let (kept, rejects) = tried.apply(&[1.0, 13.0, 3.0]).unwrap();
     assert_eq!(kept, [1.0, 3.0]);
     assert_eq!(rejects, "1: panicked: the stage panicked on this record: 13 is out of range");
-    assert!(tried.built.load(Relaxed) > 1, "what a panic left behind is built again");
+    assert!(tried.built.load(Relaxed) > 1, "the instance is built again after a panic");
     let always: Verdict = |_| panic!("made to panic");
     assert_eq!(picky(always).apply(&[1.0, 2.0]).unwrap_err(), "the stage panicked: made to panic");
 }
