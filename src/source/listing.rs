@@ -306,7 +306,7 @@ impl FileSet {
 
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
-        if let Some(unavailable) = listing.unseen.values().next() {
+        if let Some(unavailable) = listing.failures.first() {
             return StageError::Other(unavailable.to_string());
         }
         let looked_at = listing.looked_at;
@@ -459,11 +459,24 @@ struct Glob {
 impl Listing {
     fn empty(root: Location) -> Self {
         let (files, folders) = (BTreeMap::new(), BTreeMap::new());
-        Self { root, files, looked_at: 0, passed_over: PassedOver::default(), is_folder: false, folders, unread: Vec::new(), failures: Vec::new() }
+        Self {
+            root,
+            files,
+            looked_at: 0,
+            passed_over: PassedOver::default(),
+            is_folder: false,
+            folders,
+            unread: Vec::new(),
+            failures: Vec::new(),
+        }
     }
 
     /// A folder or a file could not be looked at.
     fn leave_out(&mut self, path: &Path, root: &Path, error: io::Error) {
+        // What was removed while its folder was listed is gone.
+        if ErrorClass::of(&error) == ErrorClass::Gone {
+            return;
+        }
         self.unread.push(name_of(path.strip_prefix(root).unwrap_or(Path::new(""))));
         // The folder of a disk's own, which holds no files of users.
         let is_lost_and_found = path.file_name().is_some_and(|name| name == "lost+found");
@@ -532,7 +545,7 @@ impl Listing {
     /// # Errors
     /// When an error of the environment hides some of them.
     pub(super) fn identities(self) -> Result<Vec<String>, StageError> {
-        match self.unseen.into_values().next() {
+        match self.failures.into_iter().next() {
             Some(unavailable) => Err(unavailable.into()),
             None => Ok(self.files.values().map(ListedFile::identity).collect()),
         }
@@ -840,11 +853,10 @@ mod tests {
     fn a_place_that_cannot_be_looked_at_hides_its_files() {
         let folder = folder(&["a.jpg", "s/b.jpg"]);
         let mut listing = set(folder.path(), "").list().unwrap();
-        let files = std::mem::take(&mut listing.files);
-        listing.overlook(&folder.path().join("s"), io::Error::from(io::ErrorKind::NotFound));
-        assert!(!listing.is_unseen(&files["s/b.jpg"]), "nothing is there");
-        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
-        assert!(listing.is_unseen(&files["s/b.jpg"]) && !listing.is_unseen(&files["a.jpg"]));
+        listing.leave_out(&folder.path().join("s"), folder.path(), rustix::io::Errno::NOENT.into());
+        assert!(listing.has_seen("s/b.jpg"), "nothing is there");
+        listing.leave_out(&folder.path().join("s"), folder.path(), rustix::io::Errno::ACCESS.into());
+        assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));
         assert!(listing.identities().unwrap_err().to_string().contains("denied"));
     }
 
