@@ -428,7 +428,7 @@ pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Re
     }
 }
 
-/// What a panic of a reader said.
+/// The message of a reader's panic.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
