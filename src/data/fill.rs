@@ -33,7 +33,7 @@ const REASONS: usize = 10;
 pub(super) fn fill(
     plan: Plan,
     spec: &DataSpec,
-    key: Option<String>,
+    keys: Option<[String; 2]>,
     folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Manifest, StageError> {
@@ -48,10 +48,11 @@ pub(super) fn fill(
         Target::Images { channels, .. } => channels.count(),
         Target::Features { .. } => plan.width,
     };
+    let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
     let mut filling = Filling::new(folder, &plan.target, spec)?;
     let mut read = 0;
-    for (at, Planned { source, mut steps }) in plan.sources.into_iter().enumerate() {
+    for (at, Planned { source, mut steps, .. }) in plan.sources.into_iter().enumerate() {
         each_batch(source, |batch| {
             read += batch.batch.provenance.len();
             filling.take(at, &mut steps, batch)?;
@@ -70,6 +71,7 @@ pub(super) fn fill(
     let digest = format!("{:x}", digest.finalize());
     let manifest = Manifest {
         key,
+        written,
         kind,
         channels,
         columns,

@@ -143,6 +143,8 @@ fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file
     let (reused, digest) = again(json!({}));
     assert!(!reused && digest.len() == 64);
     assert_eq!(again(json!({ "description": "words change no data" })), (true, digest.clone()));
+    let spelled = json!([{ "kind": "csv", "path": "./in//t.csv", "header": true, "delimiter": "," }]);
+    assert_eq!(again(json!({ "sources": spelled, "validation": 0.1, "test": 0 })), (true, digest.clone()));
     assert!(!again(json!({ "without": ["b"] })).0);
     assert_eq!(again(json!({})), (false, digest.clone()));
     let records = folder.path().join("prepared/training.records");

@@ -1,7 +1,9 @@
 //! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
 
 mod digest;
+mod former;
 mod graph;
+mod meaning;
 mod memory;
 mod render;
 mod restart;

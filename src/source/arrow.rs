@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::Context;
@@ -20,9 +20,10 @@ use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
@@ -33,7 +34,7 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
         let columns = columns_of(&files).map_err(path)?;
@@ -43,7 +44,7 @@ impl SourceConfig for Config {
         let schema = with_origin(&columns);
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema,
             format: Ipc { columns, cut },
             policy: self.on_change.into(),

@@ -9,7 +9,7 @@ use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::Context;
@@ -27,27 +27,34 @@ use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records of delimited text.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.csv files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// Whether the first record of each file names the columns. Default: true.
     #[serde(default = "yes")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub header: bool,
     /// The character between values. Default: ",".
     #[serde(default = "comma")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub delimiter: char,
     /// Whether columns are aligned by several delimiters in a row, which then count as one; those at the ends of a record
     /// count as none. For columns of figures with `delimiter = " "`. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub aligned: bool,
     /// The character around values that hold delimiters, line ends or itself (doubled). Default: a double quote.
     #[serde(default = "double_quote")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub quote: char,
     /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
     /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
     /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
@@ -73,7 +80,7 @@ fn double_quote() -> char {
 const MAX_COLUMNS: usize = 16_384;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let quoting = self.quoting()?;
         let reader = Reader {
             header: self.header,
@@ -86,10 +93,14 @@ impl SourceConfig for Config {
         let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;
+        self.types = ColumnType::all(&schema);
+        if !self.header {
+            self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
+        }
         let format = Csv { reader, schema: schema.clone() };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format,
             policy: self.on_change.into(),
@@ -530,7 +541,7 @@ mod tests {
     fn batches_close_at_their_bytes() {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
-        let config: Config = serde_json::from_value(written.take()).unwrap();
+        let mut config: Config = serde_json::from_value(written.take()).unwrap();
         let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
         let context = Context::new(BTreeMap::new(), crate::context::Limits::default());
         let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use flate2::bufread::MultiGzDecoder;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
 use crate::context::{Context, Limits};
@@ -21,11 +21,13 @@ use crate::store;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
 /// dimensions a record are images and become the column `image`; anything else becomes the column `features`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as `*-images-idx3-ubyte.gz`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub labels: Option<String>,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
@@ -41,7 +43,7 @@ const LABEL: &str = "label";
 const FEATURES: &str = "features";
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let at = |key: &'static str| move |error: StageError| vec![Fault::new(key, error.to_string())];
         let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
@@ -62,10 +64,10 @@ impl SourceConfig for Config {
         together.map_err(|what| vec![Fault::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
-        let format = Idx { stage, labels: self.labels, schema: schema.clone(), batch, limits };
+        let format = Idx { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format,
             policy: self.on_change.into(),

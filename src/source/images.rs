@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Split;
 use crate::context::Context;
@@ -34,26 +34,31 @@ const DELAY: Duration = Duration::from_millis(200);
 const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
     /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
     /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
     /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary count what is passed over.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
     /// Add the column `label`: the name of the folder that a file lies in, as collections with a folder for each class
     /// have it. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     folder_labels: bool,
     /// Go on when all files are read, and take those that come, once they are written or moved in: a run then ends only
     /// when it is told to. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     watch: bool,
     /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
     /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
+    #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<Span>,
 }
 
@@ -61,8 +66,8 @@ pub struct Config {
 const LABEL: &str = "label";
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
         let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
@@ -294,7 +299,7 @@ mod tests {
         let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
     fn read(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Vec<SourceBatch> {
@@ -337,7 +342,8 @@ mod tests {
         fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
         let options = json!({ "path": folder.path(), "folder_labels": true });
         let context = Context::new(BTreeMap::new(), Limits::default());
-        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context);
+        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context)
+            .map(|planned| planned.stage);
         let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batch = runtime.block_on(batches.next()).unwrap().unwrap();

@@ -48,8 +48,8 @@ use std::sync::Arc;
 use ::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use ::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -59,7 +59,7 @@ use crate::batch::{Batch, Fate, Reject, SourceBatch};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
-use crate::kind::{Kind, options};
+use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 use crate::units::{Bytes, Span};
 
@@ -242,16 +242,16 @@ pub const IMAGE_RECORDS: u32 = 128;
 pub const FEATURE_RECORDS: u32 = 4096;
 
 /// The options of a kind of source.
-pub trait SourceConfig: DeserializeOwned + JsonSchema {
-    /// Checks the options and fixes the schema; `name` is the stage's.
+pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
+    /// Checks the options, fills in those that were left out, and fixes the schema; `name` is the stage's.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 }
 
 /// How a source of some kind is planned: stage name, options as written, batch size, context.
-pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Planned<Box<dyn Source>>, Vec<Fault>>;
 
 /// Every kind of source.
 pub const KINDS: &[Kind<PlanSource>] = &[
@@ -274,7 +274,10 @@ const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kin
         summary,
         schema: |generator| generator.subschema_for::<C>(),
         check: |written| options::<C>(written).err().unwrap_or_default(),
-        plan: |name, written, batch, context| options::<C>(written)?.plan(name, batch, context),
+        plan: |name, written, batch, context| {
+            let mut config = options::<C>(written)?;
+            Ok(Planned { stage: config.plan(name, batch, context)?, options: kind::values(&config)? })
+        },
     }
 }
 

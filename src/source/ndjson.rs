@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use arrow::json::{ArrayDecoder, DecoderContext, DecoderFactory, ReaderBuilder, Tape, TapeElement};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::RejectCode;
@@ -29,13 +29,15 @@ use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.ndjson and *.jsonl files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// Types by column, of columns too that the beginning does not show.
     /// Default: what the first 1,000 records of the first file suggest.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
     /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
     /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
@@ -46,18 +48,19 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let record_bytes = context.limits.record_bytes.0;
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
         let inferred = infer(&files, record_bytes).map_err(path)?;
         let schema = self.typed(&inferred);
         check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        self.types = ColumnType::all(&schema);
         let cut = Cut::features(batch);
         let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format,
             policy: self.on_change.into(),

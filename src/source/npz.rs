@@ -10,7 +10,7 @@ use rawzip::{
     CompressionMethod, RECOMMENDED_BUFFER_SIZE, RangeReader, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::{Context, Limits};
@@ -29,12 +29,14 @@ use crate::store::Input;
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
 /// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
 /// with one or three channels, are images and become the column `image`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
     /// a .npy file is called `array`. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     pub arrays: Option<Vec<String>>,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
@@ -53,7 +55,7 @@ const MAX_MEMBERS: usize = 10_000;
 const MAX_NAME: usize = 255;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |what: String| vec![Fault::new("path", what)];
         let files = files::list(name, &self.path, Npz::EXTENSIONS).map_err(|error| path(error.to_string()))?;
         if let Some(arrays) = &self.arrays {
@@ -70,13 +72,14 @@ impl SourceConfig for Config {
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
         let most_held = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
-        let names = first.iter().map(|array| array.name.clone()).collect();
+        let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
+        self.arrays = Some(arrays.clone());
         let limits = context.limits;
-        let mut format = Npz { arrays: names, schema: schema.clone(), batch, limits, most_held, held: 0 };
+        let mut format = Npz { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
         format.held = format.largest(&files).map_err(path)?;
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format,
             policy: self.on_change.into(),

@@ -12,7 +12,7 @@ use parquet::file::metadata::{
     ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::Context;
@@ -33,17 +33,21 @@ use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
 /// Hugging Face datasets) becomes the binary column `image`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.parquet files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The columns to read. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the binary
     /// column `image`, where there is one.
+    #[schemars(extend("x-changes-rows" = true))]
     pub image_column: Option<String>,
     /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
     /// for every four cores.
+    #[schemars(extend("x-changes-rows" = false))]
     pub readers: Option<u16>,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
@@ -60,7 +64,7 @@ const WORDS: u64 = 4;
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
         let unknown = RefCell::default();
@@ -70,6 +74,8 @@ impl SourceConfig for Config {
         })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|what| vec![Fault::new("image_column", what)])?;
+        self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
+        self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
         check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
@@ -81,7 +87,7 @@ impl SourceConfig for Config {
         let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema,
             format: Parquet { columns, image, cut, held_bytes, lanes },
             policy: self.on_change.into(),

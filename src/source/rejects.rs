@@ -12,7 +12,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
 use crate::context::Context;
@@ -62,25 +62,35 @@ impl Format {
 }
 
 /// Options of the source `rejects`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The folder of a rejects dataset, or one of its files.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// The source whose records are wanted, by its stage's name in the pipeline that refused them. Default: the only one.
+    #[schemars(extend("x-changes-rows" = true))]
     from: Option<String>,
     /// Only what these stages refused. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     stages: Option<Vec<String>>,
     /// Only what was refused for these reasons, such as `too_large`. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     codes: Option<Vec<String>>,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
-        let wanted = Wanted { from: self.from.clone().unwrap_or_default(), stages: self.stages, codes: self.codes };
         let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
-        let wanted = Wanted { from: choose(&found, self.from.as_deref())?, ..wanted };
+        let from = choose(&found, self.from.as_deref())?;
+        self.from = Some(from.clone());
+        // What is named is a set.
+        for names in [&mut self.stages, &mut self.codes].into_iter().flatten() {
+            names.sort();
+            names.dedup();
+        }
+        let wanted = Wanted { from, stages: self.stages.clone(), codes: self.codes.clone() };
         let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
             let message = format!("of source `{}` no record was kept that could be given again", wanted.from);
             return Err(vec![Fault::new("path", message)]);
@@ -89,7 +99,7 @@ impl SourceConfig for Config {
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format: Rejects { wanted, schema, cut },
             policy: Policy::default(),

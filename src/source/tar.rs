@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ::tar::{Archive, Entry};
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
 use crate::context::Context;
@@ -35,9 +35,10 @@ const HEADER_BYTES: u64 = 1 << 20;
 const KEY: &str = "key";
 
 /// Options of the source `tar`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
@@ -52,8 +53,8 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
         let rules = Rules::new(batch, context.limits, Some(KEY));
         Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
     }
@@ -384,7 +385,7 @@ mod tests {
         let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "tar", "source").unwrap().plan;
         let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
     fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {

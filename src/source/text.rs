@@ -1,20 +1,21 @@
 //! Text as records: finds where each ends, parses many at once, and finds the bad ones among them.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
 use crate::source::cut::Cut;
 use crate::source::record_files::{Output, Records, Stop, guarded, shorten};
 
 /// The type of a column, as users write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// 64-bit floating point numbers.
@@ -28,6 +29,13 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// The types of all columns that have one which users can write.
+    pub(super) fn all(schema: &Schema) -> BTreeMap<String, Self> {
+        let types = [Self::Float, Self::Int, Self::String, Self::Bool];
+        let of = |field: &Field| types.into_iter().find(|given| given.data_type() == *field.data_type());
+        schema.fields().iter().filter_map(|field| Some((field.name().clone(), of(field)?))).collect()
+    }
+
     /// The Arrow type.
     pub(super) fn data_type(self) -> DataType {
         match self {

@@ -124,22 +124,25 @@ impl Topology {
             match stage.role {
                 Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
                 Role::Transform(_) => {}
-                Role::Sink(sink, identity) => {
+                Role::Sink(sink, mut identity) => {
+                    let durable = sink.folder().is_some();
+                    let named = |error| (Arc::clone(&stage.name), error);
+                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes).map_err(named)?;
                     identities.push(identity.clone());
-                    let opened = open_sink(sink, identity, Scope::Sink, changes);
-                    let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
+                    let writer = sink.open(identity).map_err(named)?;
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
                 }
             }
         }
-        if let Some((sink, identity)) = plan.rejects {
-            let name: Arc<str> = Arc::from("rejects");
+        if let Some((sink, mut identity)) = plan.rejects {
+            let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
+            let named = |error| (Arc::clone(&name), error);
+            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes).map_err(named)?;
             let stages = identity.stages.clone();
             identities.push(identity.clone());
-            let opened = open_sink(sink, identity, Scope::Rejects, changes);
-            let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
+            let writer = sink.open(identity).map_err(named)?;
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
@@ -283,26 +286,25 @@ pub enum Changes {
     Allow,
 }
 
-fn open_sink(
-    sink: Box<dyn Sink>,
-    identity: Identity,
-    scope: Scope,
-    changes: Changes,
-) -> Result<(History, bool, Box<dyn Writer>), StageError> {
-    let durable = sink.folder().is_some();
-    let history = sink.history()?;
+/// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
+fn admit(sink: &dyn Sink, identity: &mut Identity, scope: Scope, changes: Changes) -> Result<History, StageError> {
+    let mut history = sink.history()?;
+    history.recognize(identity);
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    let admitted = history.admit(&folder, &identity, scope);
-    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(&identity);
+    let admitted = history.admit(&folder, identity, scope);
+    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
     match (admitted, changes) {
+        // Who is accepted under a former digest stays so under this one.
+        (Ok(()), _) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
+            sink.accept(&identity.digests())?;
+        }
         (Ok(()), _) => {}
         (Err(_), _) if changes == Changes::Allow || models_alone() => {
-            let digests: Vec<String> = history.digests().into_iter().chain([identity.digest.clone()]).collect();
-            sink.accept(&digests)?;
+            sink.accept(&[history.digests(), identity.digests()].concat())?;
         }
         (Err(refused), _) => return Err(refused),
     }
-    Ok((history, durable, sink.open(identity)?))
+    Ok(history)
 }
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything

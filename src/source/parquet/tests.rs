@@ -136,7 +136,7 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
         let limits = Limits { memory: Some(Bytes(64 << 10)), ..Limits::default() };
         let context = Context::new(std::collections::BTreeMap::new(), limits);
         let options = json!({ "path": folder.path(), "readers": readers });
-        let config: Config = crate::kind::options(options).unwrap();
+        let mut config: Config = crate::kind::options(options).unwrap();
         let source = config.plan("in", BatchSize::default(), &context).unwrap();
         drain(source, &Progress::default()).unwrap()
     };
