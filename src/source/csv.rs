@@ -194,7 +194,7 @@ impl Reader {
             return Err(bad("it does not end"));
         }
         if header.contains(&0) {
-            return Err(bad("it holds zero bytes, as no text in UTF-8 does"));
+            return Err(bad("it holds zero bytes, which text in UTF-8 does not have"));
         }
         let format = self.format().with_header(true);
         let (schema, _) =

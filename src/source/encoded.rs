@@ -1,13 +1,13 @@
-//! Files that hold something else than a source reads, as their first bytes show: compressed ones, and text in UTF-16.
+//! Recognizes compressed files and text in UTF-16 by their first bytes.
 
-/// First bytes that are enough to see it.
+/// The number of first bytes that decide.
 pub(super) const START: usize = 10;
 
-/// How compressed files begin, and what unpacks them.
+/// First bytes of compressed files, and the program that unpacks each kind.
 const COMPRESSED: [(&[u8], &str); 4] =
     [(b"\x1f\x8b", "gunzip"), (b"\x28\xb5\x2f\xfd", "unzstd"), (b"\xfd7zXZ\0", "unxz"), (b"\x04\x22\x4d\x18", "unlz4")];
 
-/// How text in UTF-16 begins.
+/// First bytes of text in UTF-16.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// The program that unpacks a file which begins with `start`, if it is compressed.
@@ -18,7 +18,7 @@ pub(super) fn unpacked_by(start: &[u8]) -> Option<&'static str> {
     if is_bzip2 { Some("bunzip2") } else { known }
 }
 
-/// Why a file that begins with `start` is no text in UTF-8, if its first bytes show that, and what to do.
+/// Explains that a file which begins with `start` is not text in UTF-8, and the remedy; `None` if its first bytes do not show it.
 pub(super) fn not_utf8(start: &[u8]) -> Option<String> {
     if let Some(program) = unpacked_by(start) {
         return Some(format!("is compressed; only plain text is read: unpack it first (`{program}`)"));
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_bytes_show_compression_and_utf_16_and_text_is_neither() {
+    fn first_bytes_show_compression_and_utf_16() {
         assert_eq!(unpacked_by(b"\x1f\x8b\x08"), Some("gunzip"));
         assert_eq!(unpacked_by(b"BZh91AY&SY"), Some("bunzip2"));
         assert_eq!(not_utf8(b"BZhour,value\n"), None);

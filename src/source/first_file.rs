@@ -1,16 +1,16 @@
-//! The file by which a plan knows the columns of a source: the first that can be read and says something.
+//! Finds the file that gives a plan the columns of a source.
 
 use crate::error::{ErrorClass, StageError};
 use crate::source::files::InputFile;
 use crate::source::record_files::Stop;
 use crate::store::Input;
 
-/// What `look` finds in the first file that says something. Files that are unavailable or do not fit are passed over: when
-/// their turn comes, the run leaves them undone or rejects them.
+/// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are unavailable or do not fit are
+/// passed over: when their turn comes, the run leaves them undone or rejects them.
 ///
 /// # Errors
-/// When no file says anything: what makes the first unavailable, else what is wrong with the first, else that all are empty.
-/// When the whole process cannot read.
+/// An error of the whole process. Without any result: the error of the first unavailable file, else the reason of the first that
+/// does not fit, else that all files are empty.
 pub(super) fn first<T>(
     files: &[InputFile],
     look: impl Fn(&InputFile, Input) -> Result<Option<T>, Stop>,

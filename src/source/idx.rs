@@ -97,10 +97,10 @@ fn open(file: &InputFile, input: store::Input) -> Result<(Header, Opened), Stop>
     Ok((header, opened))
 }
 
-/// Whether `labels`, the header of `file`, belongs to the records of `records`.
+/// Checks that `labels`, the header of `file`, belongs to the records of `records`.
 ///
 /// # Errors
-/// Why not, in a sentence.
+/// The difference, in a sentence.
 fn check_labels(file: &InputFile, labels: &Header, records: &Header) -> Result<(), String> {
     let problem = match (labels.is_single(), labels.rows == records.rows) {
         (true, true) => return Ok(()),
@@ -186,10 +186,10 @@ impl RecordFormat for Idx {
 }
 
 impl Idx {
-    /// Whether the columns of a file are the planned ones.
+    /// Checks that the columns of a file are the planned ones.
     ///
     /// # Errors
-    /// Why not, in a sentence.
+    /// The difference, in a sentence.
     fn check(&self, headers: &[&Header]) -> Result<(), String> {
         let found = headers.iter().zip([FEATURES, LABEL]).map(|(header, name)| header.field(name));
         for (planned, found) in self.schema.fields().iter().zip(found) {

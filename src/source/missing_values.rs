@@ -1,4 +1,4 @@
-//! Records that lack a value which the plan takes for granted: a later file may declare a column more loosely than the first.
+//! Rejects records without a value in a column that has no nulls in the plan: a later file may allow nulls where the first does not.
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::filter;
@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use crate::batch::{Reject, RejectCode};
 use crate::source::record_files::Records;
 
-/// Makes rejects of records that lack a value of a column which has no nulls by `planned`, the fields of the records' columns.
+/// Turns such records into rejects; `planned` holds the fields of the records' columns.
 ///
 /// # Errors
 /// None that is to be expected.

@@ -428,7 +428,7 @@ pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Re
     }
 }
 
-/// What a panic of a reader said.
+/// The message of a reader's panic.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -551,10 +551,48 @@ pub(super) mod testing {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use arrow::datatypes::Schema;
+    use arrow::array::Int64Array;
 
-    use super::testing::drain;
+    use super::testing::{drain, progress_of, records};
     use super::*;
+    use crate::source::with_origin;
+
+    /// Gives one record of each file, and panics on some.
+    struct Fragile;
+
+    impl RecordFormat for Fragile {
+        const EXTENSIONS: &'static [&'static str] = &["x"];
+
+        fn read(&self, file: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+            assert!(file.name != "b.x", "this one is odd");
+            if output.done(&(0..1)) {
+                return Ok(());
+            }
+            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![7]))];
+            output.send(0..1, Records { columns, origin: vec![0], ..Records::default() })
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_reader_panics_on_is_one_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.x", "b.x", "c.x"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let source = || {
+            let schema = with_origin(&Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+            let path = folder.path().to_str().unwrap().to_owned();
+            Box::new(RecordFiles { stage: "in".to_owned(), path, schema, format: Fragile, policy: Policy::default() })
+        };
+        let batches = drain(source(), &Progress::default()).unwrap();
+        assert_eq!(records(&batches).num_rows(), 2);
+        let reject = &batches[1].rejects[0];
+        assert_eq!(
+            (reject.code, reject.reason.as_str()),
+            (RejectCode::Panicked, "b.x: the reader panicked: this one is odd")
+        );
+        assert!(drain(source(), &progress_of(&batches)).unwrap().is_empty(), "it is rejected once");
+    }
 
     /// A format whose files declare a number of rows that they do not hold.
     struct Broken {
@@ -574,7 +612,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
         let path = folder.path().to_str().unwrap().to_owned();
-        let schema = crate::source::with_origin(&Schema::empty());
+        let schema = with_origin(&Schema::empty());
         let source = RecordFiles {
             stage: "in".to_owned(),
             path,

@@ -193,7 +193,7 @@ impl<'a> Batches<'a> {
         guarded(|| self.reader.next().transpose())
     }
 
-    /// Why reading stops where the file does not give rejects.
+    /// The reason to stop: an error of the environment, or else the one that is given.
     fn stop(&self, (code, what): (RejectCode, String)) -> Stop {
         match self.file.check_available(&self.handle) {
             Err(stop) => stop,

@@ -133,7 +133,10 @@ fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
     Err(Stop::Refused(Refusal::new(RejectCode::Unsupported, reason), 1))
 }
 
-/// That no shard is a plain tar file, if so: then `path` means other files than the user thinks.
+/// Refuses a set of shards that are all compressed.
+///
+/// # Errors
+/// The reason to reject the first of them.
 fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Location) -> Result<(), StageError> {
     let mut compressed = None;
     for file in files {
@@ -147,9 +150,9 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
     compressed.map_or(Ok(()), |reason| Err(StageError::Other(reason)))
 }
 
-/// What stands next in a shard.
+/// The next entry of a shard.
 enum Step {
-    /// No image.
+    /// Not an image.
     Other,
     /// An image that is done.
     Done,

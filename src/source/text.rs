@@ -151,12 +151,12 @@ impl<R: Read> Framer<R> {
         Ok(framer)
     }
 
-    /// What the file begins with, as far as it was read.
+    /// The first bytes of the file, as far as they were read.
     pub(super) fn start(&self) -> &[u8] {
         self.input.buffer()
     }
 
-    /// How many records there still are.
+    /// Counts the remaining records.
     ///
     /// # Errors
     /// Those of the input.
@@ -258,7 +258,7 @@ pub(super) struct Blocks<R> {
     framer: Framer<R>,
     cut: Cut,
     held: Option<(Frame, Vec<u8>)>,
-    /// Why there are no records after the last block.
+    /// The error behind the last block.
     failed: Option<io::Error>,
     /// Whether the input was found to end within a quoted value.
     ends_in_quotes: bool,
@@ -270,7 +270,10 @@ impl<R: Read> Blocks<R> {
         Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
     }
 
-    /// The first block, unless an error cuts it short.
+    /// The first block.
+    ///
+    /// # Errors
+    /// Those of the input, also if they come after some records.
     pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
         let block = self.next(format)?;
         self.failed.map_or(Ok(block), Err)

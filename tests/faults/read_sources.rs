@@ -55,7 +55,9 @@ impl Source {
 }
 
 /// Rows of each file, unless it holds a single one.
-const ROWS: u64 = 60;
+const ROWS: u64 = 240;
+/// Rows of a row group, and of a batch in an Arrow file.
+const GROUP: usize = 80;
 
 fn numbered(name: &str, extension: &str) -> Vec<String> {
     (0..ROWS).map(|row| format!("{name}.{extension} {row}")).collect()
@@ -71,7 +73,8 @@ fn numbers() -> RecordBatch {
 }
 
 fn parquet(batch: &RecordBatch) -> Vec<u8> {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(20)).build();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP)).set_dictionary_enabled(false);
+    let properties = properties.build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
     writer.into_inner().unwrap()
@@ -89,8 +92,8 @@ fn image_column() -> RecordBatch {
 fn arrow_file() -> Vec<u8> {
     let batch = numbers();
     let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
-    for start in (0..batch.num_rows()).step_by(20) {
-        writer.write(&batch.slice(start, 20)).unwrap();
+    for start in (0..batch.num_rows()).step_by(GROUP) {
+        writer.write(&batch.slice(start, GROUP)).unwrap();
     }
     writer.into_inner().unwrap()
 }
