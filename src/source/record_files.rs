@@ -490,6 +490,7 @@ mod tests {
             (reject.code, reject.reason.as_str()),
             (RejectCode::Panicked, "b.x: the reader panicked: this one is odd")
         );
-        assert!(drain(source(), &progress_of(&batches)).unwrap().is_empty(), "it is rejected once");
+        let again = drain(source(), &progress_of(&batches)).unwrap();
+        assert!(again.iter().all(|batch| batch.rejects.is_empty()), "it is rejected once");
     }
 }
