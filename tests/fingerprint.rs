@@ -162,6 +162,7 @@ fn sources() -> Vec<Case> {
     let none = || json!({});
     let at = |below: &str| json!({ "path": input(below) });
     let other = |below: &str| ("path", json!({ "path": input(below) }));
+    let refuse = || ("on_change", json!({ "on_change": "refuse" }));
     vec![
         Case::new(
             "images",
@@ -183,6 +184,7 @@ fn sources() -> Vec<Case> {
                 other("encoded/later"),
                 ("columns", json!({ "columns": ["image"] })),
                 ("readers", json!({ "readers": 3 })),
+                refuse(),
             ],
         ),
         Case::new(
@@ -203,23 +205,29 @@ fn sources() -> Vec<Case> {
                 ("quote", json!({ "quote": "'" })),
                 ("columns", json!({ "header": false, "columns": ["one", "two", "three", "four"] })),
                 ("types", json!({ "types": { "id": "string" } })),
+                refuse(),
             ],
         ),
         Case::new(
             "ndjson",
             none(),
             at("ndjson/in"),
-            [other("ndjson/later"), ("types", json!({ "types": { "id": "string" } }))],
+            [other("ndjson/later"), ("types", json!({ "types": { "id": "string" } })), refuse()],
         ),
-        Case::new("arrow", none(), at("arrow/in"), [other("arrow/later")]),
+        Case::new("arrow", none(), at("arrow/in"), [other("arrow/later"), refuse()]),
         Case::new(
             "idx",
             none(),
             at("trained/in/images.idx"),
-            [other("idx/in"), ("labels", json!({ "labels": input("trained/in/labels.idx") }))],
+            [other("idx/in"), ("labels", json!({ "labels": input("trained/in/labels.idx") })), refuse()],
         ),
-        Case::new("npz", none(), at("npz/in"), [other("npz/later"), ("arrays", json!({ "arrays": ["X"] }))]),
-        Case::new("tar", none(), at("tar/in"), [other("tar/later")]),
+        Case::new("npz", none(), at("npz/in"), [other("npz/later"), ("arrays", json!({ "arrays": ["X"] })), refuse()]),
+        Case::new(
+            "tar",
+            none(),
+            at("tar/in"),
+            [other("tar/later"), ("follow_links", json!({ "follow_links": true })), refuse()],
+        ),
         Case::new(
             "rejects",
             none(),

@@ -532,8 +532,8 @@ impl Listing {
         for object in objects {
             match choose(Path::new(&object.name)) {
                 Ok(()) => listing.add(ListedFile::from(object)),
-                // An object that stands for a folder.
-                Err(_) if object.name.ends_with('/') => {}
+                // An empty object stands for a folder; its name comes without the slash at its end.
+                Err(_) if object.size == 0 && Path::new(&object.name).extension().is_none() => {}
                 Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
             }
         }
