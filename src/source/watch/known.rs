@@ -260,7 +260,8 @@ mod tests {
         let mut known = known();
         known.add(&[a.clone(), b], &old);
         known.segments.get_mut(&old.first).unwrap().pending = 0;
-        let open = Segment { first: 9, ..old };
+        let mut open = old.clone();
+        open.first = 9;
         let noted: Vec<Note> = known.lose_below("sub", 100);
         assert_eq!((noted.len(), noted[0].away, known.present()), (2, Some(100), 0));
         let back = file("sub/a", 2, "a");
