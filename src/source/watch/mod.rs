@@ -33,7 +33,7 @@ use arrivals::{Arrivals, is_older_than};
 use known::Known;
 use notices::Notice;
 use place::Place;
-use retry::Retries;
+use retry::{Relooks, Retries};
 
 pub(super) use take::GROUP_BYTES;
 
@@ -117,6 +117,7 @@ pub(super) fn open(
         fates,
         arrivals: Arrivals::default(),
         retries: Retries::default(),
+        relooks: Relooks::default(),
         paused: None,
         reminded: None,
         reported: None,
@@ -191,6 +192,7 @@ struct Watch {
     fates: UnboundedReceiver<Fate>,
     arrivals: Arrivals,
     retries: Retries,
+    relooks: Relooks,
     /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
     paused: Option<(Instant, String)>,
     /// When files that wait were last mentioned in the log.
@@ -223,6 +225,7 @@ impl Watch {
                 self.known.expire(unix_now(), &self.appender.segment);
                 expired = Instant::now();
             }
+            self.look_again()?;
             self.settle();
             while let Ok(fate) = self.fates.try_recv() {
                 self.known.done(&self.split, &fate, &self.appender.segment);
@@ -289,9 +292,8 @@ impl Watch {
         if self.place.trouble().is_some() {
             return self.look_at_all();
         }
-        let Some(listing) = self.place.look(below) else { return Ok(()) };
-        let files = self.news(listing)?;
-        for file in files {
+        let Some(listing) = self.look(below) else { return Ok(()) };
+        for file in self.news(listing)? {
             // A file that is emptied is most often about to be filled.
             if file.size == 0 {
                 self.arrivals.unsettled(file, Instant::now());
@@ -304,8 +306,37 @@ impl Watch {
 
     /// A name was made: its file may be open for writing, and otherwise nothing more is reported of it.
     fn created(&mut self, path: &Path) -> Result<(), StageError> {
-        let listing = self.place.below(path).map(Path::to_path_buf).and_then(|below| self.place.look(&below));
+        let listing = self.place.below(path).map(Path::to_path_buf).and_then(|below| self.look(&below));
         listing.map_or(Ok(()), |listing| self.found(listing))
+    }
+
+    /// Lists what lies at or below a path. What cannot be looked at is looked at again later.
+    fn look(&mut self, below: &Path) -> Option<Listing> {
+        let (listing, now) = (self.place.look(below), Instant::now());
+        let name = name_of(below);
+        self.relooks.remove(&name);
+        match &listing {
+            Some(listing) => listing.unread.iter().for_each(|name| self.relooks.failed(name.clone(), now)),
+            None if self.place.lacks(&name, below) => {}
+            None => self.relooks.failed(name, now),
+        }
+        listing
+    }
+
+    /// Looks again at what could not be looked at.
+    fn look_again(&mut self) -> Result<(), StageError> {
+        for name in self.relooks.due(Instant::now()) {
+            if let Some(listing) = self.place.look(Path::new(&name)) {
+                if listing.unread.is_empty() {
+                    self.relooks.remove(&name);
+                }
+                self.found(listing)?;
+            } else if self.place.lacks(&name, Path::new(&name)) {
+                self.relooks.remove(&name);
+            }
+            self.relooks.again(&name, Instant::now());
+        }
+        Ok(())
     }
 
     /// A folder has come, or can be read now: what is in it may still be written.
@@ -331,6 +362,11 @@ impl Watch {
         let metrics = &self.metrics.watch;
         let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
         metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
+        for unavailable in &listing.failures {
+            if let Some(name) = unavailable.path.strip_prefix(self.root.to_path()).ok().map(name_of) {
+                self.relooks.failed(name, Instant::now());
+            }
+        }
         let notes = self.known.lose_unlisted(&listing, unix_now());
         self.notes.append(&notes)?;
         self.found(listing)

@@ -95,11 +95,57 @@ impl Retries {
     }
 }
 
+/// Names that were reported or met, and could not be looked at: when each is looked at again.
+#[derive(Default)]
+pub(super) struct Relooks {
+    names: BTreeMap<String, (Instant, Duration)>,
+}
+
+impl Relooks {
+    /// A look failed.
+    pub(super) fn failed(&mut self, name: String, now: Instant) {
+        let entry = self.names.entry(name).or_insert((now, FIRST_PAUSE / 2));
+        entry.1 = (entry.1 * 2).min(LONGEST_PAUSE);
+        entry.0 = now + entry.1;
+    }
+
+    /// As [`Self::failed`], of a name that is still to be looked at.
+    pub(super) fn again(&mut self, name: &str, now: Instant) {
+        if self.names.contains_key(name) {
+            self.failed(name.to_owned(), now);
+        }
+    }
+
+    /// A look succeeded, or nothing is there.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
+    /// The names that are to be looked at.
+    pub(super) fn due(&self, now: Instant) -> Vec<String> {
+        self.names.iter().filter(|(_, (next, _))| *next <= now).map(|(name, _)| name.clone()).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn failed_look_is_repeated_less_and_less_often() {
+        let (mut relooks, begin) = (Relooks::default(), Instant::now());
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        relooks.failed("sub".to_owned(), begin);
+        assert!(relooks.due(begin).is_empty());
+        assert_eq!(relooks.due(at(1)), ["sub"]);
+        relooks.failed("sub".to_owned(), at(1));
+        assert!(relooks.due(at(2)).is_empty());
+        assert_eq!(relooks.due(at(3)), ["sub"]);
+        relooks.remove("sub");
+        assert!(relooks.due(at(3)).is_empty());
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute() {
