@@ -339,7 +339,7 @@ impl Output<'_> {
     }
 
     /// Hands over that the file, which holds `records`, cannot be used.
-    fn reject_file(&self, Refusal { code, reason }: Refusal, records: u64) -> Result<(), Stop> {
+    fn reject_file(&self, Refusal { code, reason, .. }: Refusal, records: u64) -> Result<(), Stop> {
         let split = unusable(&self.file.split);
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
