@@ -11,4 +11,5 @@ mod page;
 mod process;
 mod swap;
 mod watch;
+mod watch_faults;
 mod watch_model;
