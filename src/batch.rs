@@ -201,7 +201,6 @@ impl SourceBatch {
     /// Only the source rows at the ordinals `part`.
     #[must_use]
     pub fn slice(&self, part: Range<u64>) -> Self {
-        let inside = |ordinal: u32| part.contains(&u64::from(ordinal));
         let shift = |ordinal: u32| ordinal - u32::try_from(part.start).unwrap_or(u32::MAX);
         let origin = &self.batch.origin;
         let from = origin.partition_point(|&o| u64::from(o) < part.start);
@@ -211,8 +210,7 @@ impl SourceBatch {
             origin: origin[from..to].iter().map(|&o| shift(o)).collect(),
             provenance: Arc::new(self.batch.provenance.slice(part.clone())),
         };
-        let rejects = self.rejects.iter().filter(|r| inside(r.ordinal));
-        let rejects = rejects.map(|r| Reject { ordinal: shift(r.ordinal), ..r.clone() }).collect();
+        let rejects = self.rejects.iter().filter_map(|reject| reject.slice(&part)).collect();
         let all = self.batch.provenance.len().max(1);
         let pixels = self.pixels * (part.end - part.start) / all;
         Self { batch, rejects, pixels }
@@ -283,8 +281,13 @@ impl RejectCode {
 /// A record that was refused, and why.
 #[derive(Debug, Clone)]
 pub struct Reject {
-    /// Which source row of the batch.
+    /// Which source row of the batch; the first one, if the reject stands for several.
     pub ordinal: u32,
+    /// The number of source rows of the batch that it stands for, from `ordinal` on.
+    pub rows: u64,
+    /// The number of records that it stands for: one for each row, except for a reject of an earlier run that stood for
+    /// several.
+    pub records: u64,
     /// For metrics.
     pub code: RejectCode,
     /// For people: what was met, what was expected.
@@ -300,8 +303,25 @@ pub struct Reject {
 impl Reject {
     /// A reject of which nothing is known but what the source's batch says.
     pub fn new(ordinal: u32, code: RejectCode, reason: impl Into<String>) -> Self {
-        Self { ordinal, code, reason: reason.into(), record: None, reference: None, source: None }
+        let (record, reference, source) = (None, None, None);
+        Self { ordinal, rows: 1, records: 1, code, reason: reason.into(), record, reference, source }
     }
+
+    /// The part of the reject that stands for the source rows at the ordinals `part`, seen from the first of them.
+    fn slice(&self, part: &Range<u64>) -> Option<Self> {
+        let first = u64::from(self.ordinal);
+        let (start, end) = (first.max(part.start), first.saturating_add(self.rows).min(part.end));
+        let ordinal = u32::try_from(start.checked_sub(part.start)?).ok().filter(|_| start < end)?;
+        let rows = end - start;
+        let records = if rows == self.rows { self.records } else { rows };
+        let source = self.source.clone().map(|(source, row)| (source, row + (start - first)));
+        Some(Self { ordinal, rows, records, source, ..self.clone() })
+    }
+}
+
+/// The number of records that rejects stand for.
+pub fn rejected_records(rejects: &[Reject]) -> u64 {
+    rejects.iter().fold(0, |sum, reject| sum.saturating_add(reject.records))
 }
 
 /// Collects what a transform refuses.
@@ -383,5 +403,31 @@ mod tests {
         assert_eq!(part.batch.records.num_rows(), 1);
         assert_eq!(part.rejects.iter().map(|reject| reject.ordinal).collect::<Vec<_>>(), [0]);
         assert_eq!((part.batch.provenance.len(), part.pixels), (2, 200));
+    }
+
+    #[test]
+    fn reject_of_several_rows_is_cut_with_its_batch() {
+        let empty = batch(0..6).records.slice(0, 0);
+        let provenance = Provenance::rows(Split::new("s"), 100..1100).into();
+        let source = Some(("a.parquet".to_owned(), 100));
+        let reject = Reject { rows: 1000, records: 1000, source, ..Reject::new(0, RejectCode::Malformed, "bad") };
+        let whole = SourceBatch {
+            batch: Batch { records: empty, origin: Vec::new(), provenance },
+            rejects: vec![reject],
+            pixels: 0,
+        };
+        let cut = [0..250, 250..999, 999..1000].map(|part| whole.slice(part).rejects.remove(0));
+        assert_eq!(cut.each_ref().map(|reject| (reject.ordinal, reject.rows)), [(0, 250), (0, 749), (0, 1)]);
+        assert_eq!(cut.each_ref().map(|reject| reject.source.as_ref().unwrap().1), [100, 350, 1099]);
+        assert_eq!(rejected_records(&cut), 1000);
+    }
+
+    #[test]
+    fn reject_of_one_row_keeps_its_records_and_is_not_cut() {
+        let mut whole = SourceBatch { batch: batch(0..2), rejects: Vec::new(), pixels: 0 };
+        whole.batch = whole.batch.rows(0..0);
+        whole.rejects.push(Reject { records: 500, ..Reject::new(0, RejectCode::Unreadable, "no bytes") });
+        let cut = [0..1, 1..2].map(|part| rejected_records(&whole.slice(part).rejects));
+        assert_eq!(cut, [500, 0]);
     }
 }

@@ -34,6 +34,7 @@ impl Default for Limits {
 }
 
 /// What stages are planned with.
+#[derive(Clone)]
 pub struct Context {
     /// The models that could be opened; `None` for one whose faults are reported already.
     pub models: BTreeMap<String, Option<Arc<Model>>>,

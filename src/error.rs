@@ -57,11 +57,14 @@ impl ErrorClass {
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        let is = |code: i32, errno: Errno| cfg!(unix) && errno.raw_os_error() == code;
         match error.raw_os_error() {
             _ if error.kind() == ErrorKind::OutOfMemory => Self::Process,
             // Libraries construct such errors from what they read.
             None => Self::Record,
-            Some(code) if cfg!(unix) && exhausted.iter().any(|errno| errno.raw_os_error() == code) => Self::Process,
+            Some(code) if exhausted.iter().any(|&errno| is(code, errno)) => Self::Process,
+            // A link that leads to itself leads to no file.
+            Some(code) if is(code, Errno::LOOP) => Self::Gone,
             Some(_) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Self::Gone,
                 // Offsets and names that the content demands.
@@ -134,8 +137,20 @@ pub struct UnreadInputs {
 const NAMED: usize = 5;
 
 impl UnreadInputs {
-    /// Adds an input.
-    pub fn add(&mut self, unavailable: &Unavailable) {
+    /// Leaves an input to the next run, and logs a warning.
+    ///
+    /// # Errors
+    /// What concerns the whole process: then no other input is read either.
+    pub fn leave(&mut self, unavailable: Unavailable) -> Result<(), StageError> {
+        if unavailable.class == ErrorClass::Process {
+            return Err(unavailable.into());
+        }
+        tracing::warn!("{unavailable}; the next run reads what is missing");
+        self.add(&unavailable);
+        Ok(())
+    }
+
+    fn add(&mut self, unavailable: &Unavailable) {
         self.count += 1;
         if self.examples.len() < NAMED {
             self.examples.push(unavailable.to_string());
@@ -208,6 +223,9 @@ pub enum StageError {
     /// Inputs could not be read; everything else was.
     #[error("{0}")]
     Unread(UnreadInputs),
+    /// The user refuses what the source would read; nothing was started.
+    #[error("{0}")]
+    Refused(String),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),
@@ -229,7 +247,14 @@ fn advice(error: &std::io::Error) -> &'static str {
         }
         ErrorKind::PermissionDenied => "; allow it to the user that latentflow runs as, or name another path",
         ErrorKind::ReadOnlyFilesystem => "; name a path on a file system that can be written",
-        _ => "",
+        ErrorKind::OutOfMemory => "; free memory, or lower `limits.memory`, then run again",
+        _ => match error.raw_os_error().filter(|_| cfg!(unix)).map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => "; raise the limit on open files (ulimit -n), then run again",
+            Some(Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::NODEV | Errno::NXIO) => {
+                "; check the device or the file server that holds it, then run again"
+            }
+            _ => "",
+        },
     }
 }
 

@@ -103,3 +103,30 @@ fn too_many_rejects_end_a_run_early() {
     assert_eq!(exit, Some(0));
     assert!(summary["done_before"].as_u64().unwrap() > 1000, "what was read before is kept: {summary}");
 }
+
+#[test]
+fn a_pipeline_that_is_spelled_otherwise_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.csv"), "x,y\n1,2\n3,4\n,5\n").unwrap();
+    let source = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\n";
+    let sink = |more: &str| format!("[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n{more}");
+    let (_, first, text) = code(folder.path(), &format!("{source}{}", sink("")), &[]);
+    assert_eq!(rows(&first, "out"), 3, "{text}");
+    let absolute = format!("path = \"{}\"", folder.path().join("in.csv").display());
+    let spelled = [
+        source.replace("in.csv", "./in.csv"),
+        source.replace("in.csv", ".//in.csv") + "header = true\nquote = '\"'\naligned = false\n",
+        source.to_owned() + "types = { x = \"int\", y = \"int\" }\n",
+        source.replace("path = \"in.csv\"", &absolute),
+    ];
+    let listed = sink("columns = [\"source\", \"row\", \"x\", \"y\"]\nfile = { bytes = \"1MiB\" }\n");
+    for source in spelled {
+        let (exit, summary, text) = code(folder.path(), &format!("{source}{listed}"), &[]);
+        assert_eq!((exit, &summary["records"]), (Some(0), &0.into()), "{source}: {text}");
+    }
+    std::fs::write(folder.path().join("other.csv"), "x,y\n1,2\n").unwrap();
+    let other = source.replace("in.csv", "other.csv");
+    let (exit, _, text) = code(folder.path(), &format!("{other}{}", sink("")), &[]);
+    assert_eq!(exit, Some(1));
+    assert!(text.contains("`path` of the stage `in` was \"in.csv\" and is \"other.csv\" now"), "{text}");
+}

@@ -48,7 +48,7 @@ fn the_process_that_dies() {
     });
     let context = Context::new(BTreeMap::new(), Limits::default());
     let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
-    let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap();
+    let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap().stage;
     let out = stage("out", vec![1], Role::Sink(out, Identity::default()));
     let mut plan = plan(vec![source("a", RECORDS, 16), transform("dies", vec![0], dies), out], 2);
     let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));

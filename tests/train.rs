@@ -169,6 +169,23 @@ fn a_killed_training_goes_on_to_the_same_weights() {
 }
 
 #[test]
+fn a_killed_training_whose_file_was_tidied_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = long(60);
+    let mut child = train(folder.path(), "m", &text, &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().filter(|line| line.contains("epoch ")).nth(3).is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let tidied = text
+        .replace("average = 0.9", "average = 0.90\nschedule = 'cosine'\nwarmup = 0")
+        .replace("validation = 0.2", "validation = 0.20\ntest = 0");
+    let output = train(folder.path(), "m", &tidied, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(errors(&output).contains("going on"), "{}", errors(&output));
+}
+
+#[test]
 fn a_training_that_is_told_to_stop_keeps_the_best_so_far_and_goes_on_later() {
     let folder = tempfile::tempdir().unwrap();
     let text = long(100_000);

@@ -202,6 +202,11 @@ function showImages(status) {
   }));
 }
 
+function place(reject) {
+  if (reject.records > 1) return `${reject.source}, ${short(reject.records)} records from row ${reject.row}`;
+  return reject.row > 0 ? `${reject.source}, row ${reject.row}` : reject.source;
+}
+
 function showRejects(status) {
   if (status.rejects.length === 0) {
     find("rejects").replaceChildren(element("p", { class: "muted", text: "None since the start." }));
@@ -212,7 +217,7 @@ function showRejects(status) {
     element("td", { class: "time", text: clock(reject.unix_seconds) }),
     element("td", { text: reject.stage }),
     element("td", { text: reject.code }),
-    element("td", { class: "wide", text: reject.row > 0 ? `${reject.source}, row ${reject.row}` : reject.source }),
+    element("td", { class: "wide", text: place(reject) }),
     element("td", { class: "wide", text: reject.reason })));
   find("rejects").replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows)));
 }

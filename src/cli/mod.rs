@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
 use crate::spec::{self, Problems};
@@ -49,7 +50,7 @@ pub enum Exit {
 impl Exit {
     /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
     pub fn of(error: &anyhow::Error) -> Self {
-        if error.is::<Problems>() { Self::Usage } else { Self::Failed }
+        if error.is::<Problems>() || error.is::<RefusedInput>() { Self::Usage } else { Self::Failed }
     }
 }
 
@@ -128,6 +129,22 @@ impl Cli {
             Command::Init(command) => command.run(),
             Command::Completions(command) => command.run(),
         }
+    }
+}
+
+/// An input that the pipeline refuses; nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[error("{stage}: {error}")]
+struct RefusedInput {
+    stage: Arc<str>,
+    error: StageError,
+}
+
+/// The error of a stage that could not be made ready.
+fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
+    match error {
+        StageError::Refused(_) => RefusedInput { stage, error }.into(),
+        error => anyhow::anyhow!("{stage}: {error}"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::log::{self, LogFormat};
 use super::profile::Profile;
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{Exit, Pipeline, print};
+use super::{Exit, Pipeline, print, stage_error};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
 use crate::error::StageError;
@@ -112,7 +112,7 @@ impl Run {
             topology::start_over(&plan)?;
         }
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
-        let topology = topology.map_err(|(stage, error)| anyhow!("{stage}: {error}"))?;
+        let topology = topology.map_err(stage_error)?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {

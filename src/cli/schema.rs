@@ -101,7 +101,9 @@ fn document(root: Value, title: &str, required: &[&str]) -> Value {
 }
 
 fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
-    let batch = generator.subschema_for::<BatchSize>().to_value();
+    let mut batch = generator.subschema_for::<BatchSize>().to_value();
+    // As kinds declare it of their own options.
+    batch["x-changes-rows"] = json!(false);
     source::KINDS.iter().map(|kind| stage(kind, generator, [("batch", batch.clone())], &[])).collect()
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::source::PassedOver;
 use crate::topology::{ErrorSummary, Outcome, Stats};
 use crate::units::Bytes;
 
@@ -22,6 +23,8 @@ pub(super) struct Summary {
     records: u64,
     records_per_second: f64,
     rejects: u64,
+    /// Inputs that could not be read; the next run reads what is missing.
+    unread_inputs: u64,
     /// Records that earlier runs had done.
     done_before: u64,
     stages: Vec<StageSummary>,
@@ -41,6 +44,9 @@ struct StageSummary {
     reconstruction_error: Option<ModelError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<WrittenSummary>,
+    /// Files that the source left out of its last listing, by reason.
+    #[serde(skip_serializing_if = "PassedOver::is_empty")]
+    passed_over: PassedOver,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +87,7 @@ impl Summary {
                 .error
                 .as_ref()
                 .and_then(|error| Some(ModelError { model: error.model().to_owned(), error: error.summary()? })),
+            passed_over: stage.passed_over(),
             written: folder.map(|folder| {
                 let written = stage.written();
                 WrittenSummary { folder, files: written.files, bytes: written.bytes, records: written.records }
@@ -99,6 +106,7 @@ impl Summary {
             records,
             records_per_second: records as f64 / seconds.max(1e-9),
             rejects: stats.rejects(),
+            unread_inputs: stats.unread(),
             done_before,
             stages: stages.collect(),
         }
@@ -109,6 +117,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pipeline, outcome, seconds, records, records_per_second: rate, rejects, .. } = self;
         writeln!(f, "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected")?;
+        if self.unread_inputs > 0 {
+            writeln!(f, "{} inputs could not be read; the next run reads what is missing", self.unread_inputs)?;
+        }
         if self.done_before > 0 {
             writeln!(f, "{} records had been done by earlier runs", self.done_before)?;
         }
@@ -123,6 +134,9 @@ impl fmt::Display for Summary {
             let out = if stage.role == "sink" { "-".to_owned() } else { stage.records_out.to_string() };
             let busy = if stage.role == "source" { "-".to_owned() } else { format!("{busy_seconds:.2} s") };
             writeln!(f, "{name:width$}  {kind:<10}  {records_in:>10}  {out:>10}  {rejects:>8}  {busy:>9}")?;
+        }
+        for stage in self.stages.iter().filter(|stage| !stage.passed_over.is_empty()) {
+            writeln!(f, "passed over by {}: {}", stage.name, stage.passed_over)?;
         }
         for stage in &self.stages {
             for (reason, count) in &stage.rejects_by_reason {

@@ -59,6 +59,13 @@ pub enum Noise {
     Gray,
 }
 
+/// What a watermark of text says where no text is given.
+const TEXT: &str = "latentflow";
+/// How far watermarks hide what is below where no opacity is given.
+const OPACITY: Amount = Amount::Fixed(0.5);
+/// The same, for those that are drawn at random.
+const OPACITIES: Amount = Amount::Range([0.2, 0.8]);
+
 /// A corruption that was checked against what it is done to.
 #[derive(Debug, Clone)]
 pub struct Corruption {
@@ -98,6 +105,18 @@ impl CorruptionSpec {
         let mut faults = self.unused();
         faults.extend(self.change().err().unwrap_or_default());
         faults
+    }
+
+    /// The same with what its noise takes for options that are left out.
+    #[must_use]
+    pub fn with_defaults(self) -> Self {
+        let (text, opacity) = match self.noise {
+            Noise::WatermarkText => (Some(TEXT.to_owned()), Some(OPACITY)),
+            Noise::WatermarkGrid => (None, Some(OPACITY)),
+            Noise::Watermark => (None, Some(OPACITIES)),
+            Noise::Gaussian | Noise::Masking | Noise::SaltAndPepper | Noise::Gray => (None, None),
+        };
+        Self { text: self.text.or(text), opacity: self.opacity.or(opacity), ..self }
     }
 
     /// What tensors of this format lack for such noise, as the object of "holds"; `None` where they lack nothing.
@@ -144,20 +163,18 @@ impl CorruptionSpec {
             Noise::Masking => Ok(Change::Masking { rate: rate().map_err(one)? }),
             Noise::SaltAndPepper => Ok(Change::SaltAndPepper { rate: rate().map_err(one)? }),
             Noise::WatermarkText => {
-                let mark = Watermark::text(self.text.as_deref().unwrap_or("latentflow"));
+                let mark = Watermark::text(self.text.as_deref().unwrap_or(TEXT));
                 let mark = mark.map_err(|message| Fault::new("text", message));
-                match (mark, opacity(Amount::Fixed(0.5))) {
+                match (mark, opacity(OPACITY)) {
                     (Ok(mark), Ok(opacity)) => Ok(Change::Watermark { mark, opacity }),
                     (mark, opacity) => Err(mark.err().into_iter().chain(opacity.err()).collect()),
                 }
             }
             Noise::WatermarkGrid => {
-                let opacity = opacity(Amount::Fixed(0.5)).map_err(one)?;
+                let opacity = opacity(OPACITY).map_err(one)?;
                 Ok(Change::Watermark { mark: Watermark::Grid, opacity })
             }
-            Noise::Watermark => {
-                Ok(Change::RandomWatermark { opacity: opacity(Amount::Range([0.2, 0.8])).map_err(one)? })
-            }
+            Noise::Watermark => Ok(Change::RandomWatermark { opacity: opacity(OPACITIES).map_err(one)? }),
             Noise::Gray => Ok(Change::Gray),
         }
     }

@@ -33,7 +33,7 @@ const REASONS: usize = 10;
 pub(super) fn fill(
     plan: Plan,
     spec: &DataSpec,
-    key: Option<String>,
+    keys: Option<[String; 2]>,
     folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Manifest, StageError> {
@@ -48,10 +48,11 @@ pub(super) fn fill(
         Target::Images { channels, .. } => channels.count(),
         Target::Features { .. } => plan.width,
     };
+    let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
     let mut filling = Filling::new(folder, &plan.target, spec)?;
     let mut read = 0;
-    for (at, Planned { source, mut steps }) in plan.sources.into_iter().enumerate() {
+    for (at, Planned { source, mut steps, .. }) in plan.sources.into_iter().enumerate() {
         each_batch(source, |batch| {
             read += batch.batch.provenance.len();
             filling.take(at, &mut steps, batch)?;
@@ -70,6 +71,7 @@ pub(super) fn fill(
     let digest = format!("{:x}", digest.finalize());
     let manifest = Manifest {
         key,
+        written,
         kind,
         channels,
         columns,
@@ -144,7 +146,7 @@ impl<'a> Filling<'a> {
     /// Writes the records of one batch.
     fn take(&mut self, source: usize, steps: &mut Steps, batch: SourceBatch) -> Result<(), StageError> {
         let SourceBatch { mut batch, rejects, pixels } = batch;
-        rejects.iter().for_each(|reject| self.reject(&reject.reason));
+        rejects.iter().for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         for keep in &mut steps.keep {
             batch = keep.apply(batch, &mut Rejects::default())?;
@@ -196,7 +198,7 @@ impl<'a> Filling<'a> {
                 Ok(image) => self.add(batch, place, known, [image.height, image.width], &image.data)?,
                 Err(reason) => {
                     let (name, row) = known.origins.name(batch, place);
-                    self.reject(&format!("{name}, row {row}: {reason}"));
+                    self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
         }
@@ -235,12 +237,12 @@ impl<'a> Filling<'a> {
         for reject in rejects {
             let place = before.origin.binary_search(&reject.ordinal).unwrap_or(usize::MAX);
             let (name, row) = origins.name(before, place);
-            self.reject(&format!("{name}, row {row}: {}", reject.reason));
+            self.reject(&format!("{name}, row {row}: {}", reject.reason), reject.records);
         }
     }
 
-    fn reject(&mut self, reason: &str) {
-        self.rejects += 1;
+    fn reject(&mut self, reason: &str, records: u64) {
+        self.rejects = self.rejects.saturating_add(records);
         if self.reasons.len() < REASONS {
             self.reasons.push(reason.to_owned());
         }

@@ -17,8 +17,11 @@ use crate::model::input::InputKind;
 /// What was prepared, and from what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    /// A digest of the spec and of its inputs; `None` where it cannot be known whether they stay the same.
+    /// A digest of what the spec means and of its inputs; `None` where it cannot be known whether they stay the same.
     pub(super) key: Option<String>,
+    /// The same of the spec as it is written; earlier programs have that alone, as `key`.
+    #[serde(default)]
+    pub(super) written: Option<String>,
     pub(super) kind: InputKind,
     pub(super) channels: usize,
     pub(super) columns: Vec<String>,
@@ -44,6 +47,12 @@ impl Manifest {
     /// The manifest in a folder; `None` where there is none, or none of ours.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path(folder)).ok()?).ok()
+    }
+
+    /// Whether it is of the same data as one that has these keys.
+    pub(super) fn is_of(&self, keys: &[String; 2]) -> bool {
+        let known = [&self.key, &self.written];
+        known.into_iter().flatten().any(|key| keys.contains(key))
     }
 
     /// Says that the files are whole.

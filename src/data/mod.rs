@@ -99,10 +99,10 @@ pub fn prepare(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Prepared, DataError> {
     let plan = Plan::new(spec, input).map_err(DataError::Faults)?;
-    let key = plan.key(spec)?;
-    let earlier = key.as_ref().and_then(|_| Manifest::read(folder)).filter(|manifest| manifest.key == key);
+    let keys = plan.keys(spec)?;
+    let earlier = keys.as_ref().and_then(|keys| Manifest::read(folder).filter(|manifest| manifest.is_of(keys)));
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok()) {
         return Ok(prepared);
     }
-    Ok(fill(plan, spec, key, folder, progress)?.open(folder, false)?)
+    Ok(fill(plan, spec, keys, folder, progress)?.open(folder, false)?)
 }

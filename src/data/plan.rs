@@ -12,10 +12,10 @@ use super::spec::DataSpec;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::image::Channels;
-use crate::kind::{self, nearest};
+use crate::kind::{self, canonical, nearest};
 use crate::model::input::{InputKind, InputSpec};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
-use crate::store::is_url;
+use crate::store::{is_url, tidy};
 use crate::tensor::TensorShape;
 use crate::transform::{self, Transform, TransformConfig, TransformPlan};
 
@@ -39,6 +39,8 @@ pub(super) enum Target {
 /// A source, and what is done with its batches.
 pub(super) struct Planned {
     pub(super) source: Box<dyn Source>,
+    /// Its table with options as they were understood, those alone that change rows.
+    said: Value,
     pub(super) steps: Steps,
 }
 
@@ -60,7 +62,7 @@ const PATHS: [&str; 2] = ["path", "labels"];
 /// A name that no column of an input has.
 const VECTOR: &str = "\u{1}vector";
 
-/// Another number makes data anew that an earlier program has prepared.
+/// The version of the former rules: keys over tables as they were written. Those of today are over what the tables mean.
 const VERSION: u32 = 1;
 
 impl Plan {
@@ -78,23 +80,23 @@ impl Plan {
         let mut sources = Vec::new();
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
-                Ok(source) if source.is_endless() => {
+                Ok((source, _)) if source.is_endless() => {
                     let message = "has no end; name files, so that it is known when all of them are read";
                     faults.push(Fault::new(format!("sources[{at}]"), message));
                 }
-                Ok(source) => sources.push((at, source)),
+                Ok((source, said)) => sources.push((at, source, said)),
                 Err(found) => faults.extend(found.into_iter().map(|fault| fault.within(&format!("sources[{at}]")))),
             }
         }
-        let schema = sources.first().map(|(_, source)| source.schema());
+        let schema = sources.first().map(|(_, source, _)| source.schema());
         let target = Target::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
-        for (at, source) in sources {
+        for (at, source, said) in sources {
             let mut steps = Sketch { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
             let (steps, vector) = steps.plan(target.as_ref(), input.columns.is_some());
             vectors.extend(vector);
-            planned.extend(steps.map(|steps| Planned { source, steps }));
+            planned.extend(steps.map(|steps| Planned { source, said, steps }));
         }
         let width = vectors.first().copied().unwrap_or(0);
         if let Some(other) = vectors.iter().find(|&&other| other != width) {
@@ -106,11 +108,12 @@ impl Plan {
         if faults.is_empty() { Ok(Self { target, sources: planned, width, columns_are_values }) } else { Err(faults) }
     }
 
-    /// A digest of all that decides what is prepared; `None` where it is not known whether the inputs stay the same.
+    /// A digest of all that decides what is prepared, and the one that earlier programs made of tables as they were written;
+    /// `None` where it is not known whether the inputs stay the same.
     ///
     /// # Errors
     /// When the inputs cannot be listed.
-    pub(super) fn key(&self, spec: &DataSpec) -> Result<Option<String>, StageError> {
+    pub(super) fn keys(&self, spec: &DataSpec) -> Result<Option<[String; 2]>, StageError> {
         let mut inputs = Vec::new();
         for Planned { source, .. } in &self.sources {
             match source.inputs()? {
@@ -118,13 +121,17 @@ impl Plan {
                 None => return Ok(None),
             }
         }
-        let said = DataSpec { root: None, description: String::new(), licence: String::new(), ..spec.clone() };
+        let written = DataSpec { root: None, description: String::new(), licence: String::new(), ..spec.clone() };
+        let understood = self.sources.iter().map(|planned| planned.said.clone()).collect();
+        let said = DataSpec { sources: understood, ..written.clone() };
         let target = match &self.target {
             Target::Images { channels, size, .. } => json!({ "channels": channels, "size": size }),
             Target::Features { columns } => json!({ "columns": columns }),
         };
-        let all = json!({ "version": VERSION, "spec": said, "target": target, "inputs": inputs });
-        Ok(Some(format!("{:x}", Sha256::digest(all.to_string()))))
+        let digest = |text: String| format!("{:x}", Sha256::digest(text));
+        let all = json!({ "version": VERSION + 1, "spec": said, "target": target, "inputs": inputs });
+        let former = json!({ "version": VERSION, "spec": written, "target": target, "inputs": inputs });
+        Ok(Some([digest(canonical(&all)), digest(former.to_string())]))
     }
 
     /// What the records are.
@@ -148,7 +155,12 @@ fn check_shares(spec: &DataSpec) -> Vec<Fault> {
     faults
 }
 
-fn plan_source(written: &Value, root: Option<&Path>, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+/// A source, and its table with options as they were understood; relative paths stay relative to the root.
+fn plan_source(
+    written: &Value,
+    root: Option<&Path>,
+    context: &Context,
+) -> Result<(Box<dyn Source>, Value), Vec<Fault>> {
     let Value::Object(table) = written else {
         return Err(vec![Fault::new("", "expected a table, such as { kind = \"images\", path = \"photos\" }")]);
     };
@@ -169,7 +181,16 @@ fn plan_source(written: &Value, root: Option<&Path>, context: &Context) -> Resul
         below(root, &mut options);
     }
     match (kind.plan)("data", Value::Object(options), batch.unwrap_or_default(), context) {
-        Ok(source) if faults.is_empty() => Ok(source),
+        Ok(planned) if faults.is_empty() => {
+            let declared = kind::declared(kind.schema);
+            let changes_rows = |key: &str| declared.get(key).is_none_or(|option| option.changes_rows != Some(false));
+            let mut said: Map<String, Value> =
+                planned.options.into_iter().filter(|(key, _)| changes_rows(key)).collect();
+            let paths = PATHS.into_iter().filter_map(|key| Some((key, table.get(key)?.as_str()?)));
+            said.extend(paths.map(|(key, path)| (key.to_owned(), Value::from(tidy(path)))));
+            said.insert("kind".to_owned(), Value::from(kind.name));
+            Ok((planned.stage, Value::Object(said)))
+        }
         Ok(_) => Err(faults),
         Err(found) => {
             faults.extend(found);
@@ -344,6 +365,7 @@ impl Sketch<'_> {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
         let planned = kind::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
+        let planned = planned.map(|planned| planned.stage);
         let vector = planned.as_ref().ok().and_then(|plan| {
             let schema = plan.schema();
             TensorShape::of(schema.fields().last()?)?.len()

@@ -143,6 +143,8 @@ fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file
     let (reused, digest) = again(json!({}));
     assert!(!reused && digest.len() == 64);
     assert_eq!(again(json!({ "description": "words change no data" })), (true, digest.clone()));
+    let spelled = json!([{ "kind": "csv", "path": "./in//t.csv", "header": true, "delimiter": "," }]);
+    assert_eq!(again(json!({ "sources": spelled, "validation": 0.1, "test": 0 })), (true, digest.clone()));
     assert!(!again(json!({ "without": ["b"] })).0);
     assert_eq!(again(json!({})), (false, digest.clone()));
     let records = folder.path().join("prepared/training.records");
@@ -290,7 +292,7 @@ fn every_fault_is_told_at_once() {
         json!({}),
         expect![[r#"
             validation: 1.5 is no share; write a number from 0 to 1
-            sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, path, quote, types
+            sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, on_change, path, quote, types
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
             sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
             sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic

@@ -1,7 +1,7 @@
 //! The size of image tensors, as users write it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The size of the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,15 @@ impl std::fmt::Display for Size {
         match self {
             Self::Original => f.write_str("original size"),
             Self::Fixed(height, width) => write!(f, "{height} x {width}"),
+        }
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Original => serializer.serialize_str("original"),
+            Self::Fixed(height, width) => [height, width].serialize(serializer),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use commits::CommitMetrics;
 pub use errors::ErrorMetrics;
@@ -43,6 +43,8 @@ pub struct Metrics {
     pub batches: IntCounterVec,
     /// Records that a stage refused, by reason.
     pub rejects: IntCounterVec,
+    /// Inputs of a source that could not be read and are left to the next run.
+    pub unread_inputs: IntGaugeVec,
     /// Seconds that a stage took for a batch.
     pub batch_seconds: HistogramVec,
     /// When a source last gave records.
@@ -80,6 +82,11 @@ impl Metrics {
             bytes_out: maker.counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
             batches: maker.counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
             rejects: maker.counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            unread_inputs: maker.gauges(
+                "source_unread_inputs",
+                "Inputs of a source that could not be read and are left to the next run",
+                &["stage"],
+            ),
             batch_seconds: maker.histogram(
                 "batch_seconds",
                 "Seconds that a stage took for a batch",

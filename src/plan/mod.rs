@@ -1,7 +1,9 @@
 //! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
 
 mod digest;
+mod former;
 mod graph;
+mod meaning;
 mod memory;
 mod render;
 mod restart;
@@ -17,7 +19,8 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
 use crate::context::{Context, Limits};
-use crate::error::Fault;
+use crate::coverage::Progress;
+use crate::error::{Fault, StageError};
 use crate::kind;
 use crate::machine;
 use crate::metrics::Metrics;
@@ -113,6 +116,42 @@ impl Plan {
     /// Whether it runs until it is told to stop.
     pub fn is_endless(&self) -> bool {
         is_endless(&self.stages)
+    }
+
+    /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those that cannot be listed now.
+    #[must_use]
+    pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
+        let list = |stage: &Stage| match &stage.role {
+            Role::Source(source, _) => Some((Arc::clone(&stage.name), source.inputs().err()?)),
+            Role::Transform(_) | Role::Sink(..) => None,
+        };
+        self.stages.iter().filter_map(list).collect()
+    }
+
+    /// Checks that no source would read a file that it refuses, by what the sinks have now.
+    ///
+    /// # Errors
+    /// The stage, and [`StageError::Refused`]; others when inputs or outputs cannot be read.
+    pub fn admit_inputs(&self) -> Result<(), (Arc<str>, StageError)> {
+        let refusing = |stage: &&Stage| matches!(&stage.role, Role::Source(source, _) if source.refuses_changes());
+        if !self.stages.iter().any(|stage| refusing(&stage)) {
+            return Ok(());
+        }
+        let mut sinks = Vec::new();
+        for stage in &self.stages {
+            if let Role::Sink(sink, _) = &stage.role
+                && sink.folder().is_some()
+            {
+                sinks.push(sink.history().map_err(|error| (Arc::clone(&stage.name), error))?.coverage());
+            }
+        }
+        let progress = Progress { sinks: Arc::new(sinks), state: self.state.clone() };
+        for stage in self.stages.iter().filter(refusing) {
+            if let Role::Source(source, _) = &stage.role {
+                source.admit_inputs(&progress).map_err(|error| (Arc::clone(&stage.name), error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Per stage, the folder that it writes.

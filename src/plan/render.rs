@@ -51,6 +51,12 @@ impl Plan {
         }
         writeln!(f)?;
         match &stage.role {
+            Role::Source(source, _) => {
+                let passed_over = source.passed_over().map(|counts| counts.get()).unwrap_or_default();
+                if !passed_over.is_empty() {
+                    writeln!(f, "  passes over {passed_over}")?;
+                }
+            }
             Role::Transform(transform) if !transform.summary().is_empty() => writeln!(f, "  {}", transform.summary())?,
             Role::Sink(sink, _) => {
                 if let Some(folder) = sink.folder() {

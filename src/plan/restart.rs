@@ -1,13 +1,29 @@
 //! What has changed in a pipeline that cannot be changed while it runs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{Plan, Role, Stage};
+use crate::kind::canonical;
 
 /// What a run needs to keep of its plan to compare it with another.
 pub struct Outline {
     written: Value,
     stages: Vec<Edge>,
+    understood: Understood,
+}
+
+/// By the stage's name, the values of options that change rows.
+type Understood = BTreeMap<String, Map<String, Value>>;
+
+fn understood(plan: &Plan) -> Understood {
+    let sinks = plan.stages.iter().filter_map(|stage| match &stage.role {
+        Role::Sink(_, identity) => Some(identity),
+        _ => None,
+    });
+    let stages = sinks.flat_map(|identity| &identity.stages);
+    stages.map(|(name, stage)| (name.clone(), stage.options.clone())).collect()
 }
 
 /// A stage as its neighbours see it.
@@ -22,7 +38,8 @@ struct Edge {
 impl Outline {
     /// Of a plan that is going to run.
     pub fn of(plan: &Plan) -> Self {
-        Self { written: plan.written.clone(), stages: plan.stages.iter().map(Edge::of).collect() }
+        let stages = plan.stages.iter().map(Edge::of).collect();
+        Self { written: plan.written.clone(), stages, understood: understood(plan) }
     }
 }
 
@@ -45,6 +62,7 @@ pub fn reasons_to_restart(running: &Outline, next: &Plan) -> Vec<String> {
         }
     }
     let (before, after) = (table(&running.written, "stages"), table(&next.written, "stages"));
+    let meant = understood(next);
     let edges: Vec<Edge> = next.stages.iter().map(Edge::of).collect();
     let same_graph = running.stages.len() == edges.len()
         && running.stages.iter().zip(&edges).all(|(a, b)| (&a.name, a.kind, &a.inputs) == (&b.name, b.kind, &b.inputs));
@@ -59,7 +77,14 @@ pub fn reasons_to_restart(running: &Outline, next: &Plan) -> Vec<String> {
         } else if !one.is_transform {
             let options = |table: &Map<String, Value>| table.get(name).map(object).unwrap_or_default();
             let keys = different(&options(&before), &options(&after));
-            reasons.extend(keys.iter().map(|key| format!("`{key}` of the stage `{name}` has changed")));
+            // Another spelling of the same value is no change.
+            let value = |of: &Understood, key: &String| of.get(name)?.get(key).map(canonical);
+            let is_change = |key: &&String| match (value(&running.understood, key), value(&meant, key)) {
+                (Some(one), Some(two)) => one != two,
+                _ => true,
+            };
+            reasons
+                .extend(keys.iter().filter(is_change).map(|key| format!("`{key}` of the stage `{name}` has changed")));
         }
     }
     reasons

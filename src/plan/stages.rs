@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use serde_json::Value;
+use arrow::datatypes::{self, SchemaRef};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value};
 
-use super::{Role, Stage, digest, graph};
+use super::meaning::{Identified, Meaning, Resolve};
+use super::{Role, Stage, graph};
 use crate::context::Context;
 use crate::error::Fault;
-use crate::kind::{self, Kind};
-use crate::sink::{self, Identity, PlanSink, StageIdentity};
-use crate::source::{self, BatchSize, Most, PlanSource};
+use crate::kind::{self, Kind, Planned};
+use crate::sink::{self, Identity, PlanSink, Sink, StageIdentity};
+use crate::source::{self, BatchSize, Most, PlanSource, Source};
 use crate::spec::{Spec, StageTable};
-use crate::transform::{self, PlanTransform};
+use crate::transform::{self, PlanTransform, TransformPlan};
 
 /// A kind, found in the table of its role.
 enum Found {
@@ -27,6 +29,8 @@ enum Found {
 struct Upstream {
     schema: Option<SchemaRef>,
     digest: String,
+    /// The digest by the former rules.
+    former: String,
     models: BTreeMap<String, String>,
     /// This stage and those before it.
     lineage: BTreeMap<String, StageIdentity>,
@@ -36,6 +40,7 @@ struct Upstream {
 /// Plans every stage, inputs first. Where there were faults, what is returned is of no use.
 pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &mut Vec<Fault>) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
+    let context = Arc::new(context.clone());
     faults.extend(graph.faults);
     let mut upstream = vec![Upstream::default(); spec.stages.len()];
     let mut places = vec![0; spec.stages.len()];
@@ -44,7 +49,7 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
     for at in graph.order.iter().copied().chain(unordered) {
         let table = &spec.stages[at];
         let inputs: Vec<&Upstream> = graph.inputs[at].iter().map(|&input| &upstream[input]).collect();
-        let (role, state, found) = plan_stage(table, &inputs, context, most, &spec.name);
+        let (role, state, found) = plan_stage(table, &inputs, &context, most, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
@@ -67,83 +72,129 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
     stages
 }
 
-type Planned = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);
+type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);
 
 fn plan_stage(
     table: &StageTable,
     inputs: &[&Upstream],
-    context: &Context,
+    context: &Arc<Context>,
     most: Option<Most>,
     pipeline: &str,
-) -> Planned {
+) -> Outcome {
     let found = match find(table) {
         Ok(Some(found)) => found,
         Ok(None) => return (None, Upstream::default(), Vec::new()),
         Err(fault) => return (None, Upstream::default(), vec![fault]),
     };
     let mut faults = Vec::new();
+    let input = input_schema(table, inputs, &mut faults);
+    let is_sink = matches!(found, Found::Sink(_));
+    let planned = match plan_alone(&found, table, input, context, most) {
+        Ok(planned) => planned,
+        Err(more) => {
+            faults.extend(more);
+            return (None, Upstream { is_sink, ..Upstream::default() }, faults);
+        }
+    };
     let model = table.options.get("model").and_then(Value::as_str);
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
-    let digests: Vec<&str> = inputs.iter().map(|input| input.digest.as_str()).collect();
-    let own = digest::of_stage(table, &digests, model.map(|model| model.digest()));
-    let mut digest = own.digest.clone();
+    let meaning = Meaning {
+        name: if table.inputs.is_empty() { table.name.clone() } else { String::new() },
+        kind: found.name(),
+        inputs: table.inputs.clone(),
+        model: model.map(|model| model.digest().to_owned()).unwrap_or_default(),
+        known: planned.known,
+        declared: kind::declared(found.schema()),
+        written: planned.written,
+        resolve: planned.resolve,
+    };
+    let digests = inputs.iter().map(|input| (input.digest.as_str(), input.former.as_str()));
+    let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
+    let Identified { stage: own, former } = meaning.identity(planned.options, &digests, &formers);
+    let digest = own.digest.clone();
     let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
     let mut lineage: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.lineage.clone()).collect();
     lineage.insert(table.name.clone(), own);
-    let options = table.options.clone();
-    let input = input_schema(table, inputs, &mut faults);
-    let role = match (&found, input) {
-        (Found::Source(kind), _) => plan_source(kind, table, context, most),
-        (Found::Transform(kind), Some(input)) => {
-            (kind.plan)(options, &input, context).map(|transform| Role::Transform(Arc::from(transform)))
-        }
-        (Found::Sink(kind), Some(input)) => (kind.plan)(options, &input, context).map(|sink| {
+    let schema = planned.part.schema();
+    let role = match planned.part {
+        Part::Source(source, batch) => Role::Source(source, batch),
+        Part::Transform(transform) => Role::Transform(transform),
+        Part::Sink(sink) => {
             let (pipeline, stage) = (pipeline.to_owned(), table.name.clone());
             let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
-            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages })
-        }),
-        (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => Err(check(options)),
-    };
-    if let Ok(Role::Transform(transform)) = &role
-        && let Some(known) = transform.depends_on()
-    {
-        digest = digest::of_parts([digest.as_str(), &known].into_iter());
-        lineage.entry(table.name.clone()).and_modify(|own| own.digest.clone_from(&digest));
-    }
-    let is_sink = matches!(found, Found::Sink(_));
-    let (name, role) = match role {
-        Ok(role) => (found.name(), Some(role)),
-        Err(found_faults) => {
-            faults.extend(found_faults);
-            (found.name(), None)
+            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages, formers: Vec::new() })
         }
     };
-    let schema = match &role {
-        Some(Role::Source(source, _)) => Some(source.schema()),
-        Some(Role::Transform(transform)) => Some(transform.schema()),
-        _ => None,
-    };
-    (role.map(|role| (name, role)), Upstream { schema, digest, models, lineage, is_sink }, faults)
+    (Some((found.name(), role)), Upstream { schema, digest, former, models, lineage, is_sink }, faults)
 }
 
-fn plan_source(
-    kind: &Kind<PlanSource>,
+/// A stage that was planned, without what stands before it.
+struct Alone {
+    part: Part,
+    /// Its options as they were understood.
+    options: Map<String, Value>,
+    /// Its options as they are written, but for a source's `batch`.
+    written: Map<String, Value>,
+    resolve: Resolve,
+    known: Option<String>,
+}
+
+/// What was planned, by its role.
+enum Part {
+    Source(Box<dyn Source>, BatchSize),
+    Transform(Arc<dyn TransformPlan>),
+    Sink(Box<dyn Sink>),
+}
+
+impl Part {
+    fn schema(&self) -> Option<SchemaRef> {
+        match self {
+            Self::Source(source, _) => Some(source.schema()),
+            Self::Transform(transform) => Some(transform.schema()),
+            Self::Sink(_) => None,
+        }
+    }
+}
+
+fn plan_alone(
+    found: &Found,
     table: &StageTable,
-    context: &Context,
+    input: Option<SchemaRef>,
+    context: &Arc<Context>,
     most: Option<Most>,
-) -> Result<Role, Vec<Fault>> {
-    let mut options = table.options.clone();
-    let batch = options.as_object_mut().and_then(|options| options.remove("batch")).unwrap_or(Value::Null);
-    let (batch, mut faults) = kind::read::<BatchSize>(batch);
-    faults = faults.into_iter().map(|fault| fault.within("batch")).collect();
-    let batch = BatchSize { most, ..batch.unwrap_or_default() };
-    match (kind.plan)(&table.name, options, batch, context) {
-        Ok(source) if faults.is_empty() => Ok(Role::Source(source, batch)),
-        Ok(_) => Err(faults),
-        Err(found) => {
-            faults.extend(found);
-            Err(faults)
+) -> Result<Alone, Vec<Fault>> {
+    let mut written = table.options.as_object().cloned().unwrap_or_default();
+    let shared = Arc::clone(context);
+    match (found, input) {
+        (Found::Source(kind), _) => {
+            let (batch, name) = (written.remove("batch").unwrap_or(Value::Null), table.name.clone());
+            let (batch, faults) = kind::read::<BatchSize>(batch);
+            let batch = BatchSize { most, ..batch.unwrap_or_default() };
+            let plan = kind.plan;
+            let planned = (plan)(&name, Value::Object(written.clone()), batch, context);
+            let mut faults: Vec<Fault> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+            let planned = planned.map_err(|found| faults.extend(found));
+            let (Ok(Planned { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
+            let resolve = move |options| Some((plan)(&name, Value::Object(options), batch, &shared).ok()?.options);
+            let part = Part::Source(stage, batch);
+            Ok(Alone { part, options, written, resolve: Box::new(resolve), known: None })
+        }
+        (Found::Transform(kind), Some(input)) => {
+            let plan = kind.plan;
+            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
+            let known = stage.depends_on();
+            Ok(Alone { part: Part::Transform(Arc::from(stage)), options, written, resolve: Box::new(resolve), known })
+        }
+        (Found::Sink(kind), Some(input)) => {
+            let plan = kind.plan;
+            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
+            Ok(Alone { part: Part::Sink(stage), options, written, resolve: Box::new(resolve), known: None })
+        }
+        (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => {
+            Err((check)(table.options.clone()))
         }
     }
 }
@@ -154,6 +205,15 @@ impl Found {
             Self::Source(kind) => kind.name,
             Self::Transform(kind) => kind.name,
             Self::Sink(kind) => kind.name,
+        }
+    }
+
+    /// The JSON Schema of its options.
+    fn schema(&self) -> fn(&mut SchemaGenerator) -> Schema {
+        match self {
+            Self::Source(kind) => kind.schema,
+            Self::Transform(kind) => kind.schema,
+            Self::Sink(kind) => kind.schema,
         }
     }
 }
@@ -213,10 +273,11 @@ fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<Fault
 }
 
 /// The first difference between two schemas that should be the same, in a sentence.
-fn difference(a_name: &str, a: &Schema, b_name: &str, b: &Schema) -> Option<String> {
+fn difference(a_name: &str, a: &datatypes::Schema, b_name: &str, b: &datatypes::Schema) -> Option<String> {
     let hint = "inputs of one stage must have the same columns; a `select` stage can choose and rename them";
-    let columns =
-        |schema: &Schema| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    let columns = |schema: &datatypes::Schema| {
+        schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+    };
     if !a.fields().iter().map(|f| f.name()).eq(b.fields().iter().map(|f| f.name())) {
         return Some(format!("`{a_name}` gives {}, `{b_name}` gives {}: {hint}", columns(a), columns(b)));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -14,7 +14,7 @@ use crate::sink::dataset::ERRORS;
 use crate::sink::exchange::still;
 use crate::sink::files::{DataFile, data_files};
 use crate::source::SOURCE;
-use crate::source::rejects::{CODE, STAGE};
+use crate::source::rejects::{CODE, RECORDS, STAGE};
 use crate::store::Location;
 use crate::tensor::fixed_values;
 
@@ -89,11 +89,13 @@ pub(super) fn scan(place: &Location, schema: &Schema, rows: u64) -> Result<Scan,
 pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
     let (mut counts, _still) = (BTreeMap::new(), still(place));
     for file in data_files(place)? {
-        read(&file, &[STAGE.to_owned(), CODE.to_owned()], &mut |records| {
+        read(&file, &[STAGE, CODE, RECORDS].map(str::to_owned), &mut |records| {
             let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));
+            let numbers = records.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
             for row in 0..records.num_rows() {
                 let word = |column: &Option<ArrayRef>| word_of(column.as_ref(), row).unwrap_or_default();
-                *counts.entry((word(&stages), word(&codes))).or_default() += 1;
+                let count: &mut u64 = counts.entry((word(&stages), word(&codes))).or_default();
+                *count = count.saturating_add(numbers.map_or(1, |numbers| numbers.value(row)));
             }
         })?;
     }

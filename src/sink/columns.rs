@@ -45,6 +45,11 @@ impl Columns {
         Ok(Self { places, schema: Arc::new(Schema::new(fields)) })
     }
 
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
     /// What is left of the input's schema.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema

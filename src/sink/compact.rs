@@ -86,7 +86,7 @@ pub fn compact(
         match Found::of(file) {
             Ok(Some(found)) => {
                 match group.as_mut().filter(|group| group.takes(&found, target)) {
-                    Some(group) => group.files.push(found.file),
+                    Some(group) => group.add(found),
                     None => {
                         let full = group.replace(Group { kind: found.kind, files: vec![found.file] });
                         full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
@@ -192,8 +192,13 @@ impl Group {
         self.files.first().is_some_and(is_small)
             && is_small(&next.file)
             && self.bytes() + next.file.file.entry.size <= target
-            && self.kind.identity == next.kind.identity
+            && self.kind.identity.is_one_with(&next.kind.identity)
             && self.kind.schema == next.kind.schema
+    }
+
+    fn add(&mut self, next: Found) {
+        self.kind.identity.absorb(&next.kind.identity);
+        self.files.push(next.file);
     }
 
     /// Whether it pays: else a large file would be copied again and again for each small one that comes behind it.

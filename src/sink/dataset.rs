@@ -116,7 +116,7 @@ impl DatasetDescription {
     /// The marker does not say which version wrote it, and need not where a file does.
     fn add_writer(&mut self, identity: Identity, version: Option<String>) {
         let known = |(other, theirs): &(Identity, Option<String>)| {
-            other.digest == identity.digest && (version.is_none() || *theirs == version)
+            other.is_same(&identity) && (version.is_none() || *theirs == version)
         };
         if !self.writers.iter().any(known) {
             self.writers.push((identity, version));

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -11,11 +11,11 @@ use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 
 /// It has no options.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {}
 
 impl SinkConfig for Config {
-    fn plan(self, _: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, _: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
         Ok(Box::new(Discard))
     }
 }

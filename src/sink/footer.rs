@@ -72,6 +72,7 @@ impl Footer {
             digest: text(DIGEST)?,
             models: json(MODELS, &text(MODELS)?, &damaged)?,
             stages: json(STAGES, &text(STAGES)?, &damaged)?,
+            ..Identity::default()
         };
         let coverage = json(PROVENANCE, provenance, &damaged)?;
         Ok(Some(Self { identity, version: text(VERSION)?, coverage }))

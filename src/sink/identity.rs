@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::recognize::Reader;
 use crate::coverage::Coverage;
 use crate::error::StageError;
+use crate::kind::canonical;
 use crate::store::Location;
+
+/// The version of the rules by which digests are made now: of values as they were understood. Those before it, without a
+/// number, made them of options as they were written.
+pub const RULES: u32 = 1;
 
 /// Who wrote a file: goes into every footer, and is checked before more is added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +28,9 @@ pub struct Identity {
     pub models: BTreeMap<String, String>,
     /// What the digest is over: the stages upstream, by name, and the sink itself.
     pub stages: BTreeMap<String, StageIdentity>,
+    /// Digests under which the output knows the same writer.
+    #[serde(skip)]
+    pub formers: Vec<String>,
 }
 
 /// A stage, as far as it changes rows.
@@ -31,8 +40,17 @@ pub struct StageIdentity {
     pub kind: String,
     /// Over its kind, its options, its model, and the digests of its inputs.
     pub digest: String,
-    /// Its options as written, without those that change no row.
+    /// Its options as they were understood, without those that change no row.
     pub options: Map<String, Value>,
+    /// The version of the rules by which digest and options were made, see [`RULES`].
+    #[serde(default)]
+    pub version: u32,
+    /// Digests that other rules, or another spelling, gave the same stage in this output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formers: Vec<String>,
+    /// How the plan that runs reads what earlier runs noted of the stage.
+    #[serde(skip)]
+    pub reader: Reader,
 }
 
 /// What an output holds already.
@@ -48,8 +66,11 @@ pub struct History {
 impl History {
     /// Adds what a file of this writer stands for.
     pub fn add(&mut self, identity: &Identity, coverage: &Coverage) {
-        match self.writers.iter_mut().find(|(known, _)| known.digest == identity.digest) {
-            Some((_, known)) => known.union(coverage),
+        match self.writers.iter_mut().find(|(known, _)| known.is_same(identity)) {
+            Some((known, covered)) => {
+                known.absorb(identity);
+                covered.union(coverage);
+            }
             None => self.writers.push((identity.clone(), coverage.clone())),
         }
     }
@@ -73,7 +94,7 @@ impl History {
 
     /// The source rows that went through a stage: one of this name, or one that did the same under another.
     pub fn coverage_of(&self, name: &str, stage: &StageIdentity) -> Coverage {
-        let same = |identity: &Identity| identity.stages.values().any(|known| known.digest == stage.digest);
+        let same = |identity: &Identity| identity.stages.values().any(|known| known.is_same(stage));
         self.coverage_where(|identity| identity.stages.contains_key(name) || same(identity))
     }
 
@@ -96,12 +117,11 @@ impl History {
     /// # Errors
     /// What has changed, and what to do, where it may not.
     pub fn admit(&self, folder: &Location, mine: &Identity, scope: Scope) -> Result<(), StageError> {
-        let accepted = |digest: &String| self.accepted.contains(digest);
         let differs = |found: &Identity| match scope {
-            Scope::Sink => found.digest != mine.digest,
-            Scope::Rejects => mine.shared_stages(found).any(|(_, mine, found)| mine.digest != found.digest),
+            Scope::Sink => !found.is_same(mine),
+            Scope::Rejects => mine.shared_stages(found).any(|(_, mine, found)| !mine.is_same(found)),
         };
-        let refused = |found: &&Identity| differs(found) && !(accepted(&found.digest) && accepted(&mine.digest));
+        let refused = |found: &&Identity| differs(found) && !(self.accepts(found) && self.accepts(mine));
         match self.writers.iter().map(|(identity, _)| identity).rfind(refused) {
             None => Ok(()),
             Some(found) => Err(StageError::Other(format!(
@@ -117,9 +137,14 @@ impl History {
 }
 
 impl History {
+    /// Whether rows of a writer may lie beside others, under its digest or a former one.
+    pub fn accepts(&self, writer: &Identity) -> bool {
+        writer.digests().iter().any(|digest| self.accepted.contains(digest))
+    }
+
     /// Whether what [`History::admit`] refuses comes of other models alone: the same stages, with the same options.
     pub fn differs_by_models_alone(&self, mine: &Identity) -> bool {
-        self.writers.iter().all(|(found, _)| found.digest == mine.digest || mine.is_but_for_models(found))
+        self.writers.iter().all(|(found, _)| mine.is_same(found) || mine.is_but_for_models(found))
     }
 }
 
@@ -136,6 +161,53 @@ pub enum Scope {
 const TOLD: usize = 6;
 
 impl Identity {
+    /// Whether both are one writer, under the same digest or another.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let stage_by_stage = || {
+            let pairs = || self.shared_stages(other).map(|(_, mine, other)| (mine, other));
+            self.stages.keys().eq(other.stages.keys())
+                && pairs().all(|(mine, other)| mine.is_same(other))
+                // Where none has another digest, something else differs.
+                && pairs().any(|(mine, other)| mine.digest != other.digest)
+        };
+        self.digest == other.digest
+            || match (self.last(), other.last()) {
+                (Some(mine), Some(other)) => mine.is_same(other),
+                (None, None) => stage_by_stage(),
+                _ => false,
+            }
+    }
+
+    /// Whether files of both may become one: the same writer, with all its names.
+    pub(super) fn is_one_with(&self, other: &Self) -> bool {
+        let names = |identity: &'_ Self| (identity.pipeline.clone(), identity.stage.clone(), identity.models.clone());
+        self.is_same(other) && names(self) == names(other) && self.stages.keys().eq(other.stages.keys())
+    }
+
+    /// The digests under which it is known.
+    pub fn digests(&self) -> Vec<String> {
+        std::iter::once(&self.digest).chain(&self.formers).cloned().collect()
+    }
+
+    /// The stage that stands for all before it: the sink. The rejects, which belong to many stages, have none.
+    fn last(&self) -> Option<&StageIdentity> {
+        self.stages.values().find(|stage| stage.digest == self.digest)
+    }
+
+    /// Takes in the digests that the same writer has elsewhere; what newer rules say of it stands.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        if self.stages == other.stages {
+            return;
+        }
+        let version = |identity: &Self| identity.stages.values().map(|stage| stage.version).max();
+        let older = if version(other) > version(self) { std::mem::replace(self, other.clone()) } else { other.clone() };
+        for (name, stage) in &mut self.stages {
+            if let Some(older) = older.stages.get(name).filter(|older| stage.is_same(older)) {
+                std::iter::once(&older.digest).chain(&older.formers).for_each(|digest| stage.was(digest));
+            }
+        }
+    }
+
     fn shared_stages<'a>(
         &'a self,
         found: &'a Self,
@@ -145,7 +217,8 @@ impl Identity {
 
     fn is_but_for_models(&self, found: &Self) -> bool {
         let same = |(name, stage): (&String, &StageIdentity)| {
-            found.stages.get(name).is_some_and(|other| (&stage.kind, &stage.options) == (&other.kind, &other.options))
+            let same = |other: &StageIdentity| stage.kind == other.kind && stage.is_spelled_as(other);
+            found.stages.get(name).is_some_and(same)
         };
         self.stages.len() == found.stages.len() && self.stages.iter().all(same)
     }
@@ -183,6 +256,23 @@ impl Identity {
 }
 
 impl StageIdentity {
+    /// Whether both are the same, under the same digest or another.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest || self.formers.contains(&other.digest) || other.formers.contains(&self.digest)
+    }
+
+    /// Notes that the output knows it under another digest.
+    pub(super) fn was(&mut self, digest: &String) {
+        if *digest != self.digest && !self.formers.contains(digest) {
+            self.formers.push(digest.clone());
+        }
+    }
+
+    fn is_spelled_as(&self, other: &Self) -> bool {
+        let text = |stage: &Self| canonical(&Value::Object(stage.options.clone()));
+        text(self) == text(other)
+    }
+
     fn changes(&self, name: &str, found: &Self, changes: &mut Vec<String>) {
         if self.kind != found.kind {
             changes.push(format!("the stage `{name}` was of kind `{}` and is of kind `{}` now", found.kind, self.kind));
@@ -192,7 +282,7 @@ impl StageIdentity {
         for key in keys {
             let (mine, before) = (self.options.get(key), found.options.get(key));
             let text = |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), Value::to_string);
-            if mine != before {
+            if mine.map(canonical) != before.map(canonical) {
                 changes.push(format!("`{key}` of the stage `{name}` was {} and is {} now", text(before), text(mine)));
             }
         }
@@ -213,14 +303,15 @@ mod tests {
     fn identity(digest: &str, stages: &[(&str, &str, &str, Value)]) -> Identity {
         let stage = |(name, kind, digest, options): &(&str, &str, &str, Value)| {
             let options = options.as_object().unwrap().clone();
-            ((*name).to_owned(), StageIdentity { kind: (*kind).to_owned(), digest: (*digest).to_owned(), options })
+            let (kind, digest) = ((*kind).to_owned(), (*digest).to_owned());
+            ((*name).to_owned(), StageIdentity { kind, digest, options, ..StageIdentity::default() })
         };
         Identity {
             pipeline: "photos".into(),
             stage: "out".into(),
             digest: digest.into(),
-            models: BTreeMap::new(),
             stages: stages.iter().map(stage).collect(),
+            ..Identity::default()
         }
     }
 

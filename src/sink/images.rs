@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -34,7 +34,7 @@ const COMMIT_BYTES: u64 = 64 << 20;
 const QUALITY: u8 = 90;
 
 /// How images are encoded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
     /// PNG, lossless.
@@ -57,21 +57,25 @@ impl FileFormat {
 }
 
 /// Options of the sink `images`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The folder to write to. Subfolders and names come from `source` and `row`: `a/b.jpg` becomes `a/b.jpg.png`.
+    #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     path: PathBuf,
     /// The tensor column to write. Default: the only one that holds pixels.
+    #[schemars(extend("x-changes-rows" = true))]
     column: Option<String>,
     /// `png` (default), `jpeg` or `webp`.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     format: FileFormat,
     /// JPEG's quality, from 1 to 100. Default: 90.
+    #[schemars(extend("x-changes-rows" = true))]
     quality: Option<u8>,
 }
 
 impl SinkConfig for Config {
-    fn plan(self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
             faults.push(Fault::new("path", "is empty; write the folder that the images go to"));
@@ -81,6 +85,9 @@ impl SinkConfig for Config {
             faults.push(Fault::new("path", message));
         }
         let quality = self.quality.unwrap_or(QUALITY);
+        if self.format == FileFormat::Jpeg {
+            self.quality = Some(quality);
+        }
         if !(1..=100).contains(&quality) {
             faults.push(Fault::new("quality", format!("{quality} is no quality; expected 1 to 100")));
         } else if self.quality.is_some() && self.format != FileFormat::Jpeg {
@@ -99,9 +106,10 @@ impl SinkConfig for Config {
         };
         match pixel_column(input, self.column.as_deref()) {
             Ok((column, pixels)) if faults.is_empty() => {
+                self.column = Some(column.clone());
                 let encoder = Encoder { column, pixels, output, extension: self.format.extension() };
                 let folder = Location::Local(self.path.clone());
-                Ok(Box::new(Images { path: self.path, folder, encoder, found: RefCell::default() }))
+                Ok(Box::new(Images { path: self.path.clone(), folder, encoder, found: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(message) => {
@@ -245,7 +253,7 @@ impl Writer for ImageWriter {
 
     fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.marker.history.accept(&[self.identity.digest.clone(), identity.digest.clone()]);
+            self.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
             self.marker.save(&self.marker_file)?;
         }
         self.identity = identity;
@@ -306,7 +314,7 @@ mod tests {
 
     fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
         let context = Context::new(BTreeMap::new(), Limits::default());
-        (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context)
+        (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
     }
 
     fn identity() -> Identity {

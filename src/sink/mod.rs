@@ -19,6 +19,7 @@ mod names;
 pub mod outputs;
 mod parquet;
 pub mod part;
+mod recognize;
 pub mod rejects;
 mod row_groups;
 mod stdout;
@@ -27,20 +28,22 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
-use crate::kind::{Kind, options};
+use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 
-pub use identity::{History, Identity, Scope, StageIdentity};
+pub use identity::{History, Identity, RULES, Scope, StageIdentity};
+pub use recognize::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE: &str = "_latentflow";
+pub const STATE: &str = crate::source::listing::STATE;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {
@@ -148,16 +151,16 @@ pub struct Written {
 }
 
 /// The options of a kind of sink.
-pub trait SinkConfig: DeserializeOwned + JsonSchema {
-    /// Checks the options against the columns that come in.
+pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
+    /// Checks the options against the columns that come in, and fills in those that were left out.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
 }
 
 /// How a sink of some kind is planned: options as written, schema of its input, context.
-pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
+pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn Sink>>, Vec<Fault>>;
 
 /// Every kind of sink.
 pub const KINDS: &[Kind<PlanSink>] = &[
@@ -173,6 +176,9 @@ const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Kind<
         summary,
         schema: |generator| generator.subschema_for::<C>(),
         check: |written| options::<C>(written).err().unwrap_or_default(),
-        plan: |written, input, context| options::<C>(written)?.plan(input, context),
+        plan: |written, input, context| {
+            let mut config = options::<C>(written)?;
+            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+        },
     }
 }

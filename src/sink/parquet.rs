@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -27,27 +27,32 @@ use crate::store::Location;
 use crate::units::Bytes;
 
 /// Where the files go, and how large they become.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The folder of the files; made where it is missing. It holds the output of this stage and nothing else.
     /// `s3://bucket/prefix` where the build has object stores.
+    #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     pub path: PathBuf,
     /// The columns to write, in this order. Default: all of them.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// When a file is full and the next one begins.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     pub file: FileSize,
     /// How large a row group may become.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     pub row_group: RowGroup,
     /// How pages are compressed.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     pub compression: Compression,
 }
 
 /// How large a file may become; a batch is never split across files, so a single larger one has a file of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct FileSize {
     /// At most so many bytes, before they are encoded.
@@ -63,7 +68,7 @@ impl Default for FileSize {
 }
 
 impl SinkConfig for Config {
-    fn plan(self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
         self.sink(input)
     }
 }
@@ -80,7 +85,7 @@ impl Config {
     ///
     /// # Errors
     /// Every fault that was found.
-    pub(super) fn sink(self, input: &Schema) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<Fault>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
             faults.push(Fault::new("path", "is empty; name a folder"));
@@ -93,6 +98,7 @@ impl Config {
         let folder = Location::of(&self.path).map_err(|message| faults.push(Fault::new("path", message)));
         let columns = Columns::choose(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
+            self.columns = Some(columns.names());
             let format = Format::new(SchemaRef::clone(columns.schema()), self.compression, self.row_group)?;
             Ok((columns, format))
         });
@@ -300,8 +306,7 @@ impl Writer for ParquetWriter {
 
     fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            let digests = [self.identity.digest.clone(), identity.digest.clone()];
-            self.found.marker.history.accept(&digests);
+            self.found.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
             self.found.save_marker(&self.folder)?;
         }
         self.identity = identity;

@@ -12,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnDescPtr;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::durable::crash_point;
 use crate::error::{Fault, StageError};
@@ -26,7 +26,7 @@ use crate::store::{Location, Output, Remote};
 use crate::units::Bytes;
 
 /// How pages are compressed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Zstandard, level 1: the smallest files at little cost.
@@ -54,7 +54,7 @@ impl Compression {
 
 /// How large a row group may become; the first limit that is reached closes it.
 /// The file's writer holds one in memory, encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RowGroup {
     /// At most so many bytes, before they are encoded; a single larger record has a group of its own.

@@ -9,7 +9,7 @@ use crate::batch::RejectCode;
 use crate::error::{Fault, StageError};
 use crate::sink::Sink;
 use crate::sink::parquet::Config;
-use crate::source::rejects::{CODE, FORMAT, Format, RECORD, SPLIT, STAGE};
+use crate::source::rejects::{CODE, FORMAT, Format, RECORD, RECORDS, SPLIT, STAGE};
 use crate::source::{ROW, SOURCE};
 use crate::store::Location;
 
@@ -32,6 +32,8 @@ pub struct RejectEntry<'a> {
     pub reason: &'a str,
     /// The record as its source gave it, and what its bytes are; `None` where there are none.
     pub record: Option<(Format, &'a [u8])>,
+    /// The number of records that it stands for.
+    pub records: u64,
 }
 
 /// The columns of the dataset.
@@ -48,6 +50,7 @@ pub fn schema() -> SchemaRef {
         text("reason"),
         Field::new(FORMAT, DataType::Utf8, true),
         Field::new(RECORD, DataType::Binary, true),
+        number(RECORDS),
     ]))
 }
 
@@ -80,6 +83,7 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
         text(|entry| entry.reason),
         Arc::new(entries.iter().map(|entry| Some(entry.record?.0.as_str())).collect::<StringArray>()),
         Arc::new(entries.iter().map(|entry| Some(entry.record?.1)).collect::<BinaryArray>()),
+        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.records))),
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
@@ -97,6 +101,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use arrow::array::{Array, AsArray};
+    use arrow::datatypes::UInt64Type;
 
     use super::*;
 
@@ -111,8 +116,9 @@ mod tests {
             code: RejectCode::Malformed,
             reason: "no JSON",
             record: Some((Format::Line, b"{")),
+            records: 1,
         };
-        let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, ..line };
+        let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, records: 70, ..line };
         let records = records(&[line, photo]).unwrap();
         assert_eq!(records.schema(), schema());
         let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
@@ -122,6 +128,8 @@ mod tests {
         assert!(records.column_by_name("format").unwrap().is_null(1));
         let bytes: Vec<_> = records.column_by_name("record").unwrap().as_binary::<i32>().iter().collect();
         assert_eq!(bytes, [Some(b"{".as_slice()), None]);
+        let counts = records.column_by_name("records").unwrap().as_primitive::<UInt64Type>();
+        assert_eq!(counts.values(), &[1, 70]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -17,17 +17,19 @@ use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The columns to print, in this order. Default: all of them.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
 }
 
 impl SinkConfig for Config {
-    fn plan(self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
         let columns = Columns::choose(self.columns.as_deref(), input)?;
         check_types(columns.schema())?;
+        self.columns = Some(columns.names());
         Ok(Box::new(StdoutSink { columns }))
     }
 }

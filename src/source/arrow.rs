@@ -3,9 +3,9 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::Context;
@@ -13,42 +13,63 @@ use crate::error::{Fault, StageError};
 use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
-        let columns = first_schema(&files).map_err(path)?;
+        let columns = columns_of(&files).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![Fault::new("path", what)])?;
         let cut = Cut::features(batch);
         let schema = with_origin(&columns);
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema, format: Ipc { columns, cut } }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema,
+            format: Ipc { columns, cut },
+            policy: self.on_change.into(),
+        }))
     }
 }
 
 /// The columns of the first file that can be read.
-fn first_schema(files: &[InputFile]) -> Result<SchemaRef, StageError> {
-    let mut broken = None;
-    for file in files {
-        let mut input = open(file, file.open()?)?;
-        match guarded(|| Messages::start(&mut input.stream)) {
-            Ok(messages) => return Ok(messages.schema().clone()),
-            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
-        }
-        file.check_readable(&input.handle)?;
+fn columns_of(files: &[InputFile]) -> Result<SchemaRef, StageError> {
+    let look = |file: &InputFile, input: store::Input| {
+        let mut input = open(input).map_err(file.stopped())?;
+        let columns = guarded(|| Messages::start(&mut input.stream)).map(|messages| messages.schema().clone());
+        file.check_available(&input.handle)?;
+        columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
+    };
+    first(files, look)
+}
+
+/// The records of a stream, as far as they can be read.
+fn count(messages: &mut Messages<impl Read>) -> u64 {
+    let mut records = 0;
+    while let Ok(Some(batch)) = guarded(|| messages.next()) {
+        records += batch.num_rows() as u64;
     }
-    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
+    records
 }
 
 /// How planned IPC files are read.
@@ -61,15 +82,22 @@ impl RecordFormat for Ipc {
     const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
 
     fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut input = open(file, input)?;
+        let mut input = open(input).map_err(file.stopped())?;
         let mut messages = match guarded(|| Messages::start(&mut input.stream)) {
             Ok(messages) => messages,
             Err((code, what)) => {
                 file.check_available(&input.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
-        let places = self.places(file, messages.schema())?;
+        let places = match places(self.columns.fields(), messages.schema()) {
+            Ok(places) => places,
+            Err(what) => {
+                let records = count(&mut messages);
+                file.check_available(&input.handle)?;
+                return Err(file.unfit(RejectCode::Mismatch, &what, records));
+            }
+        };
         let mut row = 0;
         loop {
             match guarded(|| messages.next()) {
@@ -80,28 +108,19 @@ impl RecordFormat for Ipc {
                 Ok(None) => break,
                 Err((code, what)) => {
                     file.check_available(&input.handle)?;
-                    return output.refuse(row..row + 1, code, format!("the rest is lost: {what}"));
+                    return output.refuse_rest(row, code, &format!("the rest is lost: {what}"));
                 }
             }
         }
         if input.is_file && !input.has_footer {
-            let what = "the rest is lost: the file ends without its footer".to_owned();
-            return output.refuse(row..row + 1, RejectCode::Truncated, what);
+            let what = "the rest is lost: the file ends without its footer";
+            return output.refuse_rest(row, RejectCode::Truncated, what);
         }
         Ok(())
     }
 }
 
 impl Ipc {
-    /// Where the planned columns stand in a file.
-    fn places(&self, file: &InputFile, schema: &Schema) -> Result<Vec<usize>, StageError> {
-        let place = |planned: &arrow::datatypes::FieldRef| match schema.column_with_name(planned.name()) {
-            Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
-            other => Err(differs(&file.name, planned, other.map(|(_, field)| field.data_type()))),
-        };
-        self.columns.fields().iter().map(place).collect()
-    }
-
     fn send(&self, records: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
         for part in self.cut.parts(records.num_rows(), &|rows| weight(records, rows)) {
             let rows = first + part.start as u64..first + part.end as u64;
@@ -130,21 +149,18 @@ const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
-fn open(file: &InputFile, input: store::Input) -> Result<Input, StageError> {
-    let framed = |mut input: store::Input| -> io::Result<Input> {
-        let (len, handle) = (input.length()?, input.try_clone()?);
-        let mut head = Vec::new();
-        (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
-        let is_file = head.starts_with(MAGIC);
-        let footer = if is_file { footer_bytes(&mut input, len)? } else { None };
-        let padding = head.iter().skip(MAGIC.len()).take_while(|&&byte| byte == 0).count();
-        let start = if is_file { (MAGIC.len() + padding) as u64 } else { 0 };
-        input.seek(SeekFrom::Start(start))?;
-        let end = len - footer.unwrap_or(0);
-        let stream = BufReader::new(input).take(end.saturating_sub(start));
-        Ok(Input { stream, handle, is_file, has_footer: footer.is_some() })
-    };
-    framed(input).map_err(file.failed())
+fn open(mut input: store::Input) -> io::Result<Input> {
+    let (len, handle) = (input.length()?, input.try_clone()?);
+    let mut head = Vec::new();
+    (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
+    let is_file = head.starts_with(MAGIC);
+    let footer = if is_file { footer_bytes(&mut input, len)? } else { None };
+    let padding = head.iter().skip(MAGIC.len()).take_while(|&&byte| byte == 0).count();
+    let start = if is_file { (MAGIC.len() + padding) as u64 } else { 0 };
+    input.seek(SeekFrom::Start(start))?;
+    let end = len - footer.unwrap_or(0);
+    let stream = BufReader::new(input).take(end.saturating_sub(start));
+    Ok(Input { stream, handle, is_file, has_footer: footer.is_some() })
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
@@ -249,6 +265,22 @@ mod tests {
                 Err(error) => assert!(error.to_string().starts_with("b.arrow: "), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn a_file_of_other_columns_is_one_reject_for_its_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let other: ArrayRef = Arc::new(Int32Array::from_iter_values(0..7));
+        let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
+        write_file(&folder.path().join("a.arrow"), None);
+        let mut writer = FileWriter::try_new(File::create(folder.path().join("b.arrow")).unwrap(), &other.schema());
+        writer.as_mut().unwrap().write(&other).unwrap();
+        writer.unwrap().finish().unwrap();
+        write_file(&folder.path().join("c.arrow"), None);
+        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (70, vec![(0, "mismatch", None)]));
+        let rejected = batches.iter().find(|batch| !batch.rejects.is_empty()).unwrap();
+        assert_eq!(rejected.batch.provenance.len(), 7);
     }
 
     #[test]

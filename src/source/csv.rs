@@ -1,6 +1,7 @@
 //! The `csv` source: records of delimited text (RFC 4180).
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -8,42 +9,59 @@ use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::nearest;
 use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
+use crate::source::encoded::not_utf8;
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Records of delimited text.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.csv files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// Whether the first record of each file names the columns. Default: true.
     #[serde(default = "yes")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub header: bool,
     /// The character between values. Default: ",".
     #[serde(default = "comma")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub delimiter: char,
     /// Whether columns are aligned by several delimiters in a row, which then count as one; those at the ends of a record
     /// count as none. For columns of figures with `delimiter = " "`. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub aligned: bool,
     /// The character around values that hold delimiters, line ends or itself (doubled). Default: a double quote.
     #[serde(default = "double_quote")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub quote: char,
     /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 fn yes() -> bool {
@@ -62,7 +80,7 @@ fn double_quote() -> char {
 const MAX_COLUMNS: usize = 16_384;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let quoting = self.quoting()?;
         let reader = Reader {
             header: self.header,
@@ -75,8 +93,18 @@ impl SourceConfig for Config {
         let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;
+        self.types = ColumnType::all(&schema);
+        if !self.header {
+            self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
+        }
         let format = Csv { reader, schema: schema.clone() };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema: with_origin(&schema),
+            format,
+            policy: self.on_change.into(),
+        }))
     }
 }
 
@@ -139,9 +167,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(&self, file: &InputFile, input: Input) -> Result<Framer<Aligned<Input>>, StageError> {
+    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<Aligned<R>>, Stop> {
         let text = Aligned::new(input, self.aligned.then_some(self.quoting));
-        Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.failed())
+        let framer = Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
+        match not_utf8(framer.start()) {
+            Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
+            None => Ok(framer),
+        }
     }
 
     fn format(&self) -> Format {
@@ -149,62 +181,57 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names(&self, file: &InputFile, framer: &mut Framer<Aligned<Input>>) -> Result<Option<Vec<String>>, StageError> {
+    fn names<R: Read>(&self, file: &InputFile, framer: &mut Framer<Aligned<R>>) -> Result<Option<Vec<String>>, Stop> {
         let mut header = Vec::new();
-        let frame = framer.frame(&mut header).map_err(file.failed())?;
+        let frame = framer.frame(&mut header).map_err(file.stopped())?;
         if frame == Frame::End {
             return Ok(None);
         }
-        let bad = |what: &str| StageError::Other(format!("{}: the header is no list of names: {what}", file.name));
+        let bad = |what: &str| {
+            file.unfit(RejectCode::Malformed, &format!("the header is no list of names: {what}; mend the file"), 1)
+        };
         if frame != Frame::Record {
             return Err(bad("it does not end"));
+        }
+        if header.contains(&0) {
+            return Err(bad("it holds zero bytes, which text in UTF-8 does not have"));
         }
         let format = self.format().with_header(true);
         let (schema, _) =
             guarded(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
+        let count = schema.fields().len();
+        if count > MAX_COLUMNS {
+            return Err(bad(&format!("there are {count} columns; at most {MAX_COLUMNS} are supported")));
+        }
         Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect()))
     }
 
     /// Names and types of the first file that is not empty.
     fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
-        for file in files {
-            let mut framer = self.open(file, file.open()?)?;
-            let names = if self.header { self.names(file, &mut framer)? } else { given.map(<[String]>::to_vec) };
-            let inferred = match names {
-                Some(names) => self.types(file, framer, names)?,
-                None if self.header => continue,
-                None => match self.count(file)? {
-                    0 => continue,
-                    count => self.types(file, framer, (1..=count).map(|n| format!("column_{n}")).collect())?,
-                },
+        first(files, |file, input| {
+            let mut framer = self.open(file, input)?;
+            let names = match given {
+                Some(given) if !self.header => Some(given.to_vec()),
+                _ => self.names(file, &mut framer)?,
             };
-            return Ok(inferred);
-        }
-        Err(StageError::Other("every file is empty; expected records, to know the columns by".to_owned()))
+            let Some(names) = names else { return Ok(None) };
+            if self.header || given.is_some() {
+                return self.types(file, framer, names).map(Some);
+            }
+            // The first record was no header, but is needed to know how many values there are.
+            let framer = self.open(file, file.reopen().map_err(file.stopped())?)?;
+            self.types(file, framer, (1..=names.len()).map(|n| format!("column_{n}")).collect()).map(Some)
+        })
     }
 
-    /// How many values the first record has.
-    fn count(&self, file: &InputFile) -> Result<usize, StageError> {
-        let names = self.names(file, &mut self.open(file, file.open()?)?)?;
-        Ok(names.map_or(0, |names| names.len()))
-    }
-
-    fn types(
-        &self,
-        file: &InputFile,
-        framer: Framer<Aligned<Input>>,
-        names: Vec<String>,
-    ) -> Result<Schema, StageError> {
-        let bad = |what: String| StageError::Other(format!("{}: {what}", file.name));
-        if names.len() > MAX_COLUMNS {
-            return Err(bad(format!("there are {} columns; at most {MAX_COLUMNS} are supported", names.len())));
-        }
+    fn types<R: Read>(&self, file: &InputFile, framer: Framer<Aligned<R>>, names: Vec<String>) -> Result<Schema, Stop> {
+        let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
         let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
         let parser = Parser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
-        if let Some(block) = Blocks::new(framer, SAMPLE).next(&parser).map_err(file.failed())? {
+        if let Some(block) = Blocks::new(framer, SAMPLE).sample(&parser).map_err(file.stopped())? {
             let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
             let rejects = block.parse(&parser)?.rejects;
             let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
@@ -230,14 +257,21 @@ struct Csv {
 
 impl RecordFormat for Csv {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut framer = self.reader.open(file, input)?;
+        let mut framer = self.reader.open(file, output.track(input))?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
         let Some(names) = names else { return Ok(()) };
-        if let Some(field) = self.schema.fields().iter().find(|field| !names.contains(field.name())) {
-            return Err(differs(&file.name, field, None).into());
+        let times = |field: &Field| names.iter().filter(|name| *name == field.name()).count();
+        if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
+            let what = match times(field) {
+                0 => differs(field, None),
+                _ => format!("column `{}` is there twice; names must be unique", field.name()),
+            };
+            let records = framer.count().map_err(file.stopped())?;
+            return Err(file.unfit(RejectCode::Mismatch, &what, records));
         }
         let parser = Parser::new(&self.reader, &names, self.schema.clone());
         read_all(framer, &parser, self.reader.cut, output)
@@ -426,11 +460,41 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_column_ends_the_run_and_is_named() {
-        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n")]);
-        let source = plan::<Config>(options(&folder, json!({})), 10).unwrap();
-        let error = drain(source, &Progress::default()).unwrap_err().to_string();
-        assert_eq!(error, "b.csv: there is no column `y` (Int64), which the first file has");
+    fn a_file_without_a_column_is_one_reject_for_its_records() {
+        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n3,4\n"), ("c.csv", "y,x\n6,5\n")]);
+        let batches = read::<Config>(options(&folder, json!({})), 10);
+        assert_eq!(records(&batches)["x"].as_primitive::<Int64Type>().values(), &[1, 5]);
+        let reject = &batches[1].rejects[0];
+        let reason = "b.csv: there is no column `y` (Int64), which the first file has; mend the file, or read files of its \
+                      kind by a source of their own";
+        assert_eq!((reject.code.as_str(), reject.reason.as_str()), ("mismatch", reason));
+        assert_eq!(batches[1].batch.provenance.len(), 2);
+        let again = drain(plan::<Config>(options(&folder, json!({})), 10).unwrap(), &progress_of(&batches)).unwrap();
+        assert!(again.is_empty(), "the reject is kept");
+    }
+
+    #[test]
+    fn files_that_are_no_such_text_are_rejects() {
+        let good = "x,y\n1,2\n";
+        let utf_16: Vec<u8> = [0xff, 0xfe].into_iter().chain(good.bytes().flat_map(|byte| [byte, 0])).collect();
+        let cases: [(&[u8], &str, &str); 5] = [
+            (&utf_16, "unsupported", "UTF-16"),
+            (&utf_16[2..], "malformed", "zero bytes"),
+            (b"\x1f\x8b\x08\0\0", "unsupported", "gunzip"),
+            (b"\x93\xf1,\xc0\n\xff,\xff\n", "malformed", "the header is no list of names"),
+            (b"x,y,x\n1,2,3\n", "mismatch", "`x` is there twice"),
+        ];
+        for (bytes, code, reason) in cases {
+            let folder = folder(&[("a.csv", good), ("c.csv", good)]);
+            for name in ["0.csv", "b.csv", "d.csv"] {
+                std::fs::write(folder.path().join(name), bytes).unwrap();
+            }
+            let batches = read::<Config>(options(&folder, json!({})), 10);
+            let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+            assert_eq!(rejects.len(), 3, "{reason}");
+            assert!(rejects.iter().all(|reject| reject.code.as_str() == code && reject.reason.contains(reason)));
+            assert_eq!(records(&batches).num_rows(), 2, "{reason}");
+        }
     }
 
     #[test]
@@ -477,7 +541,7 @@ mod tests {
     fn batches_close_at_their_bytes() {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
-        let config: Config = serde_json::from_value(written.take()).unwrap();
+        let mut config: Config = serde_json::from_value(written.take()).unwrap();
         let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
         let context = Context::new(BTreeMap::new(), crate::context::Limits::default());
         let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
@@ -495,7 +559,10 @@ mod tests {
         let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
         assert_eq!(fault(&folder, more).len(), 3);
         let twice = json!({ "path": folder.path().join("twice.txt") });
-        assert_eq!(fault(&folder, twice), ["path: twice.txt: column `x` is there twice; names must be unique"]);
+        assert_eq!(
+            fault(&folder, twice),
+            ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]
+        );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(none.starts_with("path: ") && none.contains("that were looked at, none matches"), "{none}");

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::batch::Split;
+use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, Unavailable};
-use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure};
+use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure, Refusal};
+use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
 
@@ -20,9 +21,17 @@ pub(super) struct InputFile {
     pub(super) name: String,
     /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
     pub(super) split: Arc<Split>,
+    /// What [`Self::companion`] was before the file went on in another split.
+    companion: Option<String>,
 }
 
 impl InputFile {
+    /// A file of a listing under `root`, with the split that it has on its own.
+    pub(super) fn new(stage: &str, root: &Location, listed: ListedFile) -> Self {
+        let split = Split::new(format!("{stage}/{}", listed.identity()));
+        Self { name: listed.name.clone(), listed, root: root.clone(), split, companion: None }
+    }
+
     /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once, or where the store does not
     /// say of what content the answers are: then they must not be old.
     ///
@@ -51,20 +60,39 @@ impl InputFile {
         if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
     }
 
+    /// The file as it was listed.
+    pub(super) fn listed(&self) -> &ListedFile {
+        &self.listed
+    }
+
+    /// Whether it lies on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.root.local().is_some()
+    }
+
+    /// What the name of its split has beside the stage and the file: other files that decide its records.
+    pub(super) fn companion(&self, stage: &str) -> &str {
+        let own = || self.split.name().strip_prefix(stage)?.strip_prefix('/')?.strip_prefix(&self.listed.identity());
+        self.companion.as_deref().or_else(own).unwrap_or_default()
+    }
+
+    /// The same file, whose rows go on in another split.
+    pub(super) fn continuing(&self, stage: &str, split: &str) -> Self {
+        let companion = Some(self.companion(stage).to_owned());
+        Self { split: Split::new(split), companion, ..self.clone() }
+    }
+
+    /// Length in bytes, as listed.
+    pub(super) fn size(&self) -> u64 {
+        self.listed.size
+    }
+
     fn ahead(&self, object: &Remote) -> io::Result<Ahead> {
         let ListedFile { size, etag, .. } = &self.listed;
         object.ahead(*size, etag.as_deref())
     }
 
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub(super) fn open(&self) -> Result<Input, StageError> {
-        self.reopen().map_err(self.failed())
-    }
-
-    /// Opens it once more.
+    /// Opens it, whether it is still the file that was listed or not.
     ///
     /// # Errors
     /// The error of the system.
@@ -90,20 +118,17 @@ impl InputFile {
         }
     }
 
-    /// As [`Self::check_available`], for planning.
-    ///
-    /// # Errors
-    /// The error of the environment.
-    pub(super) fn check_readable(&self, input: &Input) -> Result<(), StageError> {
-        input.failure().map_or(Ok(()), |(_, error)| Err(self.location().failed(error)))
-    }
-
     /// For `map_err`: why reading stops at an I/O error of the file.
     pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> Stop {
         |error| match self.unavailable(error) {
             Ok(unavailable) => unavailable.into(),
-            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string())),
+            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string()), 1),
         }
+    }
+
+    /// That the file does not fit the plan, with the number of records that it holds, 1 where that is not known.
+    pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> Stop {
+        Stop::Refused(Refusal::new(code, format!("{}: {what}", self.name)), records)
     }
 
     /// Separates errors of the environment from verdicts on the file.
@@ -125,18 +150,34 @@ impl InputFile {
 /// # Errors
 /// When there is none, or the folder cannot be read.
 pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
+    list_all(stage, path, extensions, &LastPassedOver::default()).map(|(files, _)| files)
+}
+
+/// As [`list`], with the files and folders that an error of the environment kept from being looked at; what was left out is
+/// counted in `passed_over`.
+///
+/// # Errors
+/// As there.
+pub(super) fn list_all(
+    stage: &str,
+    path: &str,
+    extensions: &'static [&'static str],
+    passed_over: &LastPassedOver,
+) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
+    let set = set.reporting_to(passed_over.clone());
     let listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.nothing_found(&listing));
     }
-    let files = listing.files.values().map(|file| InputFile {
-        listed: file.clone(),
-        root: listing.root.clone(),
-        name: file.name.clone(),
-        split: Split::new(format!("{stage}/{}", file.identity())),
-    });
-    Ok(files.collect())
+    let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
+    Ok((files.collect(), listing.unseen.into_values().collect()))
+}
+
+/// The split of the one reject that stands for a file which cannot be used. It is not the file's own: if the file can be used
+/// later, all of its rows are new.
+pub(super) fn unusable(split: &Split) -> Arc<Split> {
+    Split::new(format!("{}/unusable", split.name()))
 }
 
 #[cfg(test)]

@@ -1,30 +1,40 @@
 //! The `idx` source: images or features of IDX files, the format of MNIST, plain or compressed by gzip.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use flate2::bufread::MultiGzDecoder;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::Context;
+use crate::context::{Context, Limits};
 use crate::error::{Fault, StageError};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
 use crate::store;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
 /// dimensions a record are images and become the column `image`; anything else becomes the column `features`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as `*-images-idx3-ubyte.gz`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub labels: Option<String>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// The column of labels.
@@ -33,7 +43,7 @@ const LABEL: &str = "label";
 const FEATURES: &str = "features";
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let at = |key: &'static str| move |error: StageError| vec![Fault::new(key, error.to_string())];
         let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
@@ -44,42 +54,60 @@ impl SourceConfig for Config {
                 let message = format!("`path` means {} files; labels belong to a single one", files.len());
                 return Err(vec![Fault::new("labels", message)]);
             }
-            let labels = labels_header(name, labels, &header).map_err(at("labels"))?;
+            let file = labels_file(name, labels).map_err(at("labels"))?;
+            let labels = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
+            check_labels(&file, &labels, &header).map_err(|what| vec![Fault::new("labels", what)])?;
             fields.push(labels.field(LABEL));
             headers.push(labels);
         }
         let together = Together::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
-        let together = together.map_err(|what| vec![Fault::new("path", what)])?;
+        together.map_err(|what| vec![Fault::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
-        let format = Idx { stage: name.to_owned(), labels: self.labels, schema: schema.clone(), together };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        let (stage, limits) = (name.to_owned(), context.limits);
+        let format = Idx { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema: with_origin(&schema),
+            format,
+            policy: self.on_change.into(),
+        }))
     }
 }
 
 /// The header of the first file that has one.
 fn first_header(files: &[InputFile]) -> Result<Header, StageError> {
-    let mut broken = None;
-    for file in files {
-        let mut opened = Opened::new(file, file.open()?)?;
-        match opened.header() {
-            Ok(header) => return Ok(header),
-            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
-        }
-        file.check_readable(&opened.handle)?;
-    }
-    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
+    first(files, |file, input| open(file, input).map(|(header, _)| Some(header)))
 }
 
-/// The header of a file of labels for the records of `header`.
-fn labels_header(stage: &str, path: &str, records: &Header) -> Result<Header, StageError> {
+/// A file of labels, with its header.
+fn open_labels(stage: &str, path: &str) -> Result<(InputFile, Header, Opened), Stop> {
     let file = labels_file(stage, path)?;
-    let labels = first_header(std::slice::from_ref(&file))?;
+    let input = file.reopen().map_err(file.stopped())?;
+    let (header, opened) = open(&file, input)?;
+    Ok((file, header, opened))
+}
+
+/// A file behind its header.
+fn open(file: &InputFile, input: store::Input) -> Result<(Header, Opened), Stop> {
+    let mut opened = Opened::new(input).map_err(file.stopped())?;
+    let header = opened.header();
+    file.check_available(&opened.handle)?;
+    let header = header.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+    Ok((header, opened))
+}
+
+/// Checks that `labels`, the header of `file`, belongs to the records of `records`.
+///
+/// # Errors
+/// The difference, in a sentence.
+fn check_labels(file: &InputFile, labels: &Header, records: &Header) -> Result<(), String> {
     let problem = match (labels.is_single(), labels.rows == records.rows) {
-        (true, true) => return Ok(labels),
+        (true, true) => return Ok(()),
         (false, _) => "holds more than one value for each record".to_owned(),
         (true, false) => format!("holds {} labels, but there are {} records", labels.rows, records.rows),
     };
-    Err(StageError::Other(format!("{}: {problem}", file.name)))
+    Err(format!("{}: {problem}", file.name))
 }
 
 fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
@@ -95,7 +123,8 @@ struct Idx {
     stage: String,
     labels: Option<String>,
     schema: SchemaRef,
-    together: Together,
+    batch: BatchSize,
+    limits: Limits,
 }
 
 impl RecordFormat for Idx {
@@ -111,54 +140,65 @@ impl RecordFormat for Idx {
     }
 
     fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut records = Opened::new(file, input)?;
+        let mut records = Opened::new(input).map_err(file.stopped())?;
         let header = match records.header() {
             Ok(header) => header,
             Err((code, what)) => {
                 file.check_available(&records.handle)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
-        self.check(file, header.field(FEATURES), 0)?;
-        let refuse = |(code, what): Refusal| output.refuse(0..header.rows.max(1), code, what);
-        let Some(labels) = &self.labels else {
-            let check = || file.check_available(&records.handle);
-            return match ArrayReader::new("the records", header.clone(), records.stream) {
-                Ok(array) => read_together(vec![array], &self.together, &check, output),
-                Err(refusal) => refuse(refusal),
-            };
-        };
-        let labels_header = labels_header(&self.stage, labels, &header)?;
-        let labels = labels_file(&self.stage, labels)?;
-        self.check(&labels, labels_header.field(LABEL), 1)?;
-        let mut opened = Opened::new(&labels, labels.open()?)?;
-        if let Err((_, what)) = opened.header() {
-            return Err(StageError::Other(format!("{}: {what}", labels.name)).into());
+        let unfit = |code, what: &str| file.unfit(code, what, header.rows.max(1));
+        let labels = self.labels.as_ref().map(|path| open_labels(&self.stage, path)).transpose()?;
+        let (labels, labels_stream) =
+            labels.map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream)).unzip();
+        let mut headers = vec![&header];
+        if let Some((file, labels, _)) = &labels {
+            check_labels(file, labels, &header).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
+            headers.push(labels);
         }
-        let check = || file.check_available(&records.handle).and_then(|()| labels.check_available(&opened.handle));
-        let arrays = [("the records", header.clone(), records.stream), (&labels.name, labels_header, opened.stream)];
-        let arrays = arrays.map(|(name, header, stream)| ArrayReader::new(name, header, stream));
-        match arrays.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(arrays) => read_together(arrays, &self.together, &check, output),
-            Err(refusal) => refuse(refusal),
+        self.check(&headers).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
+        let together = Together::new(&headers, self.batch, &self.limits);
+        let together = together.map_err(|what| unfit(RejectCode::TooLarge, &what))?;
+        let check = || {
+            file.check_available(&records.handle)?;
+            labels.iter().try_for_each(|(file, _, handle)| file.check_available(handle))
+        };
+        let mut parts = vec![("the records", header.clone(), records.stream)];
+        let labels_part = labels.as_ref().zip(labels_stream);
+        parts.extend(labels_part.map(|((file, header, _), stream)| (file.name.as_str(), header.clone(), stream)));
+        let arrays = parts.into_iter().map(|(name, header, stream)| ArrayReader::new(name, header, stream));
+        match arrays.collect::<Result<Vec<_>, _>>() {
+            Ok(arrays) => read_together(arrays, &together, &check, output),
+            Err((code, what)) => {
+                check()?;
+                output.refuse(0..header.rows.max(1), code, what)
+            }
         }
     }
 
     fn rows(&self, file: &InputFile) -> Option<u64> {
-        let mut opened = Opened::new(file, file.open().ok()?).ok()?;
-        Some(opened.header().map_or(1, |header| header.rows))
+        let mut opened = Opened::new(file.reopen().ok()?).ok()?;
+        let header = opened.header();
+        file.check_available(&opened.handle).ok()?;
+        Some(header.map_or(1, |header| header.rows))
     }
 }
 
 impl Idx {
-    /// That a file's column is the planned one.
-    fn check(&self, file: &InputFile, found: Field, place: usize) -> Result<(), StageError> {
-        let planned = self.schema.field(place);
-        if planned.name() == found.name() && planned.data_type() == found.data_type() {
-            return Ok(());
+    /// Checks that the columns of a file are the planned ones.
+    ///
+    /// # Errors
+    /// The difference, in a sentence.
+    fn check(&self, headers: &[&Header]) -> Result<(), String> {
+        let found = headers.iter().zip([FEATURES, LABEL]).map(|(header, name)| header.field(name));
+        for (planned, found) in self.schema.fields().iter().zip(found) {
+            let is_same_name = planned.name() == found.name();
+            if !is_same_name || planned.data_type() != found.data_type() {
+                return Err(differs(planned, is_same_name.then_some(found.data_type())));
+            }
         }
-        let met = (planned.name() == found.name()).then(|| found.data_type());
-        Err(differs(&file.name, planned, met))
+        Ok(())
     }
 }
 
@@ -174,10 +214,10 @@ struct Opened {
 const GZIP: &[u8] = b"\x1f\x8b";
 
 impl Opened {
-    fn new(file: &InputFile, input: store::Input) -> Result<Self, StageError> {
-        let handle = input.try_clone().map_err(file.failed())?;
+    fn new(input: store::Input) -> io::Result<Self> {
+        let handle = input.try_clone()?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
-        let is_gzip = plain.fill_buf().map_err(file.failed())?.starts_with(GZIP);
+        let is_gzip = plain.fill_buf()?.starts_with(GZIP);
         let stream: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(plain)) } else { Box::new(plain) };
         Ok(Self { stream, handle })
     }
@@ -329,6 +369,26 @@ mod tests {
         let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
         assert_eq!(several, "labels: `path` means 2 files; labels belong to a single one");
         assert_eq!(read::<Config>(json!({ "path": folder.path() }), 10).len(), 2);
+    }
+
+    #[test]
+    fn files_and_labels_that_do_not_fit_are_rejects() {
+        let wide = idx(8, &[4, 5, 5], &[0; 100]);
+        let vectors = idx(0x0b, &[2, 3], &[0; 12]);
+        let files = folder(&[("a.idx", &images(3)), ("b.idx", &vectors), ("c.idx", &wide), ("d.idx", &images(2))]);
+        let batches = read::<Config>(json!({ "path": files.path() }), 10);
+        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (9, vec![(0, "mismatch", None)]));
+        assert_eq!(batches[1].batch.provenance.len(), 2);
+        assert_eq!((batches[0].pixels, batches[2].pixels), (18, 100));
+
+        let files = folder(&[("i", &images(3)), ("l", &idx(8, &[3], &[1; 3]))]);
+        let options = json!({ "path": files.path().join("i"), "labels": files.path().join("l") });
+        let source = plan::<Config>(options, 10).unwrap();
+        std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
+        let batches = drain(source, &Progress::default()).unwrap();
+        assert_eq!((rejects(&batches), batches[0].batch.provenance.len()), (vec![(0, "mismatch", None)], 3));
+        let reason = &batches[0].rejects[0].reason;
+        assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
     }
 
     #[test]

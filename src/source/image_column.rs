@@ -47,6 +47,11 @@ impl ImageColumn {
         }
     }
 
+    /// Its name among the columns.
+    pub(super) fn name(self, columns: &[FieldRef]) -> &str {
+        columns[self.place].name()
+    }
+
     /// The columns once this one is `image`.
     pub(super) fn schema(self, columns: &[FieldRef]) -> Schema {
         let mut columns = columns.to_vec();

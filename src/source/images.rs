@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Split;
 use crate::context::Context;
@@ -20,13 +20,15 @@ use crate::source::journal::{self, Journal, Recalled, Row, Standing};
 use crate::source::listing::{FileSet, ListedFile, ReadFailure, Refusal};
 use crate::source::notes::{Note, Notes};
 use crate::source::root::{Root, RootRecord};
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking, watch};
+use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking, watch};
 use crate::store::Location;
 use crate::units::Span;
 
 /// Extensions of image files, in lower case.
-pub const EXTENSIONS: &[&str] =
-    &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
+pub const EXTENSIONS: &[&str] = &[
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
+    "tiff", "pnm", "pbm", "pgm", "ppm",
+];
 
 /// Batches that are read before they are asked for.
 pub(super) const AHEAD: usize = 2;
@@ -39,28 +41,36 @@ const RETRY_TIMEOUT: Duration = Duration::from_hours(1);
 const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
-    /// matches), or a single file. A path that exists is no glob, whatever characters it holds.
+    /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
+    /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
+    /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary count what is passed over.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
     /// Add the column `label`: the name of the folder that a file lies in, as collections with a folder for each class
     /// have it. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     folder_labels: bool,
     /// Go on when all files are read, and take those that come, once they are written or moved in: a run then ends only
     /// when it is told to. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     watch: bool,
     /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
     /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
+    #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<Span>,
     /// How long a file of a folder that is watched is tried again, after 1 second and then less and less often, where it cannot
     /// be read for a reason that is not its own: permissions, a disk, a file server. Then it is rejected; the reject refers to
     /// the file, so that the source `rejects` can read it later. Default: 1h.
+    #[schemars(extend("x-changes-rows" = false))]
     retry_timeout: Option<Span>,
 }
 
@@ -68,8 +78,9 @@ pub struct Config {
 const LABEL: &str = "label";
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+        let files = files.with_underscore_files();
         let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
             (false, Some(_)) => return Err(vec![Fault::new("rescan", "says how to watch; add watch = true")]),
@@ -113,12 +124,16 @@ impl Source for Images {
         self.files.reading_bytes() + group
     }
 
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.files.passed_over())
+    }
+
     fn is_endless(&self) -> bool {
         self.rescan.is_some()
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        self.files.list().map(|listing| Some(listing.identities()))
+        self.files.list()?.identities().map(Some)
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -145,14 +160,14 @@ impl Source for Images {
         }
         recalled.add(&name, state, &mut listing)?;
         let Recalled { journals, mut unread } = recalled;
-        unread.append(&mut listing.failures);
+        unread.extend(std::mem::take(&mut listing.unseen).into_values());
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             return Err(files.nothing_found(&listing));
         }
         let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, &unread, out));
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, unread, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -179,7 +194,7 @@ enum ReadEnd {
 }
 
 impl Reader {
-    /// Reads all rows that are not done.
+    /// Reads all rows that are not done. `unread`: what the listing has left out.
     ///
     /// # Errors
     /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the end, the files that could
@@ -188,20 +203,15 @@ impl Reader {
         &self,
         journals: &[Journal],
         mut notes: Notes,
-        unread: &[Unavailable],
+        unread: Vec<Unavailable>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
         let mut inputs = UnreadInputs::default();
-        unread.iter().for_each(|unavailable| inputs.add(unavailable));
+        unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
         for Journal { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, &mut notes, out, &mut rows_unread)?;
-            for unavailable in rows_unread {
-                if unavailable.class == ErrorClass::Process {
-                    return Err(unavailable.into());
-                }
-                inputs.add(&unavailable);
-            }
+            rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
             if matches!(end, ReadEnd::Closed) {
                 return Ok(());
             }
@@ -355,7 +365,7 @@ mod tests {
         let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
     fn read(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Vec<SourceBatch> {
@@ -398,7 +408,8 @@ mod tests {
         fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
         let options = json!({ "path": folder.path(), "folder_labels": true });
         let context = Context::new(BTreeMap::new(), Limits::default());
-        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context);
+        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context)
+            .map(|planned| planned.stage);
         let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batch = runtime.block_on(batches.next()).unwrap().unwrap();

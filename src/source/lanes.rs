@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Scope, ScopedJoinHandle, scope};
+use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
 
 use crate::batch::SourceBatch;
+use crate::error::StageError;
 use crate::source::record_files::{Output, Stop};
 
 /// How many parts are read at a time, and how far each goes ahead of its turn.
@@ -33,7 +34,9 @@ pub(super) fn read_ahead<T: Sync>(
     scope(|scope| {
         let mut parts = parts.iter();
         let mut reading: VecDeque<Lane<'_>> = VecDeque::new();
-        reading.extend(parts.by_ref().take(lanes.count).map(|part| begin(scope, part, lanes.bytes, output, read)));
+        for part in parts.by_ref().take(lanes.count) {
+            reading.push_back(begin(scope, part, lanes.bytes, output, read)?);
+        }
         while let Some(Lane { waiting, thread }) = reading.pop_front() {
             waiting.0.begin_turn();
             // Whoever returns early drops the other lanes: their threads find that nobody listens, and end.
@@ -43,7 +46,9 @@ pub(super) fn read_ahead<T: Sync>(
                 }
             }
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            reading.extend(parts.next().map(|part| begin(scope, part, lanes.bytes, output, read)));
+            if let Some(part) = parts.next() {
+                reading.push_back(begin(scope, part, lanes.bytes, output, read)?);
+            }
         }
         Ok(())
     })
@@ -61,14 +66,17 @@ fn begin<'scope, 'env, T: Sync>(
     bytes: u64,
     output: &'env Output<'env>,
     read: &'env (impl Fn(&T, &Output<'_>) -> Result<(), Stop> + Sync),
-) -> Lane<'scope> {
+) -> Result<Lane<'scope>, Stop> {
     let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), bytes });
     let speaker = Speaker(Arc::clone(&queue));
-    let thread = scope.spawn(move || {
+    let body = move || {
         let (take, wait) = (|batch| speaker.0.push(batch), || speaker.0.wait_for_turn());
         read(part, &output.through(&take, &wait))
-    });
-    Lane { waiting: Listener(queue), thread }
+    };
+    // That there is no thread says nothing about the file.
+    let thread = Builder::new().spawn_scoped(scope, body);
+    let thread = thread.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+    Ok(Lane { waiting: Listener(queue), thread })
 }
 
 /// Batches that wait for their turn, bounded in bytes.

@@ -1,6 +1,7 @@
 //! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,10 +12,11 @@ use walkdir::WalkDir;
 
 use crate::batch::RejectCode;
 use crate::durable::is_temporary;
-use crate::error::{Fault, StageError, Unavailable};
+use crate::error::{ErrorClass, Fault, StageError, Unavailable};
 use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, Folder, size_and_time};
 use crate::source::identity::{self, Verdict};
+use crate::source::passed_over::{LastPassedOver, Omission, PassedOver};
 use crate::store::mounts::FolderId;
 use crate::store::{Entry, Input, Location, Remote, is_url, reading_bytes};
 
@@ -25,6 +27,11 @@ pub(super) struct FileSet {
     follow_links: bool,
     /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever matches.
     extensions: &'static [&'static str],
+    /// Whether a file counts whose name begins with an underscore, as cameras name photographs. Folders of such names are never
+    /// looked into.
+    underscore_files: bool,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
 }
 
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
@@ -63,14 +70,16 @@ pub(super) struct Listing {
     pub(super) files: BTreeMap<String, ListedFile>,
     /// Files that were looked at, those that did not match among them.
     pub(super) looked_at: u64,
+    /// Files that were left out, by reason.
+    pub(super) passed_over: PassedOver,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
     /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
     pub(super) folders: BTreeMap<String, FolderId>,
-    /// The names of folders and files that could not be read. What lies there is not known to be gone.
+    /// The names of folders and files that could not be looked at. What lies there is not known to be gone.
     pub(super) unread: Vec<String>,
-    /// Why, where that is an error of the environment.
-    pub(super) failures: Vec<Unavailable>,
+    /// Those of them that an error of the environment kept from being looked at, with the error.
+    pub(super) unseen: BTreeMap<PathBuf, Unavailable>,
 }
 
 /// Why a record cannot be had.
@@ -105,7 +114,8 @@ impl FileSet {
     /// # Errors
     /// A fault at `path` when it is empty, or a glob that is none.
     pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
-        let set = Self { path, follow_links, extensions };
+        let passed_over = LastPassedOver::default();
+        let set = Self { path, follow_links, extensions, underscore_files: false, passed_over };
         if set.path.is_empty() {
             return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
         }
@@ -117,13 +127,28 @@ impl FileSet {
         Ok(set)
     }
 
+    /// The same, with files whose names begin with an underscore: cameras name photographs so.
+    pub(super) fn with_underscore_files(self) -> Self {
+        Self { underscore_files: true, ..self }
+    }
+
+    /// The same, whose listings report what they left out to `passed_over`.
+    pub(super) fn reporting_to(self, passed_over: LastPassedOver) -> Self {
+        Self { passed_over, ..self }
+    }
+
+    /// What the last listing left out.
+    pub(super) fn passed_over(&self) -> LastPassedOver {
+        self.passed_over.clone()
+    }
+
     /// Bytes that reading one of the files takes, beside what was read.
     pub(super) fn reading_bytes(&self) -> u64 {
         reading_bytes(&self.path)
     }
 
     /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
-    /// A folder that cannot be read is left out, with a warning.
+    /// A folder or file that cannot be read is left out; [`Listing::unseen`] names it.
     ///
     /// # Errors
     /// When the folder to begin with cannot be read.
@@ -136,21 +161,29 @@ impl FileSet {
     /// # Errors
     /// Those of [`Self::list`].
     pub(super) fn list_visiting(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        let listing = self.look(visit)?;
+        self.passed_over.set(listing.passed_over.clone());
+        Ok(listing)
+    }
+
+    fn look(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
             return self.list_objects();
         }
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            return self.walk(&root, Path::new(""), Some(1), visit, |name| Some(name.as_os_str()) == place.file_name());
+            let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
+            return self.walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), Omission::Unasked));
         }
         if place.is_dir() {
-            let listing = self.walk(place, Path::new(""), None, visit, |name| self.is_wanted(name))?;
+            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.choose(name))?;
+            listing.unseen.retain(|path, _| path.strip_prefix(place).is_ok_and(|name| !self.passes_over(name)));
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
             Some(Glob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matcher.is_match(name))
+                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matched(&matcher, name))
             }
             None => Err(self.nothing_there()),
         }
@@ -199,11 +232,11 @@ impl FileSet {
             if let Some((folder, _)) = place.parent()
                 && let Some(object) = place.head().map_err(failed)?
             {
-                return Ok(Listing::of_objects(folder, vec![object], |_| true));
+                return Ok(Listing::of_objects(folder, vec![object], |_| Ok(())));
             }
             let objects = place.list().map_err(failed)?;
             if !objects.is_empty() {
-                let listing = Listing::of_objects(place, objects, |name| self.is_wanted(name));
+                let listing = Listing::of_objects(place, objects, |name| self.choose(name));
                 return Ok(Listing { is_folder: true, ..listing });
             }
         }
@@ -213,32 +246,64 @@ impl FileSet {
         match parse(&root)? {
             Location::Remote(root) => {
                 let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
-                Ok(Listing::of_objects(root, objects, |name| matcher.is_match(name)))
+                Ok(Listing::of_objects(root, objects, |name| matched(&matcher, name)))
             }
             Location::Local(_) => Err(self.nothing_there()),
         }
     }
 
-    /// Whether a file counts where a folder is meant.
-    fn is_wanted(&self, name: &Path) -> bool {
-        !is_hidden(name) && has_extension(name, self.extensions)
+    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a part that begins with `.` or `_`,
+    /// as Spark and Hive do; of images, only folders with an underscore are not data.
+    fn choose(&self, name: &Path) -> Result<(), Omission> {
+        let is_wanted = has_extension(name, self.extensions);
+        let mut parts = name.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part.as_encoded_bytes().first() {
+                _ if part == STATE => return Err(Omission::Own),
+                Some(b'.') => return Err(Omission::Hidden),
+                Some(b'_') if parts.peek().is_some() || !(is_wanted && self.underscore_files) => {
+                    return Err(Omission::Underscore);
+                }
+                _ => {}
+            }
+        }
+        keep_if(is_wanted, Omission::Extension)
+    }
+
+    /// Whether nothing at or below this path counts where a folder is meant, whatever its extension.
+    fn passes_over(&self, name: &Path) -> bool {
+        matches!(self.choose(name), Err(Omission::Hidden | Omission::Underscore | Omission::Own))
     }
 
     fn nothing_there(&self) -> StageError {
-        StageError::Other(format!(
-            "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
-            self.path
-        ))
+        match fs::metadata(&self.path) {
+            Err(error) if !is_url(&self.path) && !ErrorClass::of(&error).concerns_file() => {
+                StageError::io(&self.path)(error)
+            }
+            _ => StageError::Other(format!(
+                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+                self.path
+            )),
+        }
     }
 
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
+        if let Some(unavailable) = listing.unseen.values().next() {
+            return StageError::Other(unavailable.to_string());
+        }
         let looked_at = listing.looked_at;
         let wanted = match listing.is_folder {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
-        StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}", self.path))
+        let links = match listing.passed_over.links() {
+            0 => String::new(),
+            links => {
+                format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
+            }
+        };
+        StageError::Other(format!("`{}`: of {looked_at} files that were looked at, none {wanted}{links}", self.path))
     }
 
     /// Looks at the files at or below `below`, a path relative to `root`.
@@ -248,7 +313,7 @@ impl FileSet {
         below: &Path,
         depth: Option<usize>,
         visit: &mut Visit<'_>,
-        wanted: impl Fn(&Path) -> bool,
+        choose: impl Fn(&Path) -> Result<(), Omission>,
     ) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
         let mut files = Listing::empty(Location::Local(start.to_path_buf()));
@@ -261,9 +326,7 @@ impl FileSet {
                 Ok(entry) => entry,
                 Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
                 Err(error) => {
-                    // Where the system does not say which entry it is, it may be any.
-                    let path = error.path().unwrap_or(start).to_path_buf();
-                    files.leave_out(&path, start, io_error(error));
+                    files.pass_over(error, start);
                     continue;
                 }
             };
@@ -273,21 +336,28 @@ impl FileSet {
                 entry.metadata().map_err(io_error).map(|metadata| {
                     let id = FolderId::from_metadata(&metadata);
                     files.folders.insert(name_of(relative), id);
-                    // What is entered through a hidden folder is hidden.
-                    if is_read && (depth.is_some() || !is_hidden(relative)) {
+                    if is_read && (depth.is_some() || !self.passes_over(relative)) {
                         visit(relative, id);
                     }
                 })
             } else if entry.file_type().is_file() {
                 files.looked_at += 1;
-                let counts = wanted(relative) && !is_temporary(entry.file_name());
-                let found = counts.then(|| folder.look(&entry)).transpose();
-                found.map(|found| found.into_iter().for_each(|found| files.add(ListedFile::new(relative, found))))
+                let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+                match chosen {
+                    Ok(()) => folder.look(&entry).map(|found| files.add(ListedFile::new(relative, found))),
+                    Err(omission) => {
+                        files.passed_over.add(relative, omission);
+                        Ok(())
+                    }
+                }
             } else {
+                if entry.file_type().is_symlink() {
+                    files.passed_over.add(relative, Omission::Link);
+                }
                 Ok(())
             };
             if let Err(error) = looked {
-                files.leave_out(entry.path(), start, error);
+                files.overlook(entry.path(), error);
             }
         }
         Ok(files)
@@ -327,10 +397,10 @@ impl Watched {
         let glob =
             if Path::new(&self.set.path).is_dir() { None } else { self.set.glob().map_err(StageError::Other)? };
         match glob {
-            None => self.set.walk(&self.root, below, None, visit, |name| self.set.is_wanted(name)),
+            None => self.set.walk(&self.root, below, None, visit, |name| self.set.choose(name)),
             Some(Glob { matcher, depth, .. }) => {
                 let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
-                self.set.walk(&self.root, below, depth, visit, |name| matcher.is_match(name))
+                self.set.walk(&self.root, below, depth, visit, |name| matched(&matcher, name))
             }
         }
     }
@@ -360,18 +430,15 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        let (files, folders) = (BTreeMap::new(), BTreeMap::new());
-        Self { root, files, looked_at: 0, is_folder: false, folders, unread: Vec::new(), failures: Vec::new() }
-    }
-
-    /// A folder or a file could not be looked at.
-    fn leave_out(&mut self, path: &Path, root: &Path, error: io::Error) {
-        tracing::warn!("left out: {}: {error}", path.display());
-        self.unread.push(name_of(path.strip_prefix(root).unwrap_or(Path::new(""))));
-        // The folder of a disk's own, which holds no files of users.
-        let is_lost_and_found = path.file_name().is_some_and(|name| name == "lost+found");
-        if !is_lost_and_found && let Ok(unavailable) = Location::from(path).unavailable(error) {
-            self.failures.push(unavailable);
+        Self {
+            root,
+            files: BTreeMap::new(),
+            looked_at: 0,
+            passed_over: PassedOver::default(),
+            is_folder: false,
+            folders: BTreeMap::new(),
+            unread: Vec::new(),
+            unseen: BTreeMap::new(),
         }
     }
 
@@ -412,17 +479,61 @@ impl Listing {
         self.folders.iter().filter(differs).map(|(name, _)| name.clone())
     }
 
-    fn of_objects(root: Remote, objects: Vec<Entry>, wanted: impl Fn(&Path) -> bool) -> Self {
+    fn relative_name(&self, path: &Path) -> String {
+        let below = self.root.local().and_then(|root| path.strip_prefix(root).ok());
+        below.map(name_of).unwrap_or_default()
+    }
+
+    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder that it could list in part:
+    /// then anything below `start` may be unseen.
+    fn pass_over(&mut self, error: walkdir::Error, start: &Path) {
+        let path = error.path().unwrap_or(start).to_path_buf();
+        let text = error.to_string();
+        match error.into_io_error() {
+            Some(error) => self.overlook(&path, error),
+            None => {
+                self.unread.push(self.relative_name(&path));
+                tracing::warn!("left out: {text}");
+            }
+        }
+    }
+
+    /// Leaves out a path that cannot be looked at.
+    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
+        self.unread.push(self.relative_name(path));
+        // The folder of a disk's own, which holds no files of users.
+        if path.file_name().is_some_and(|name| name == "lost+found") {
+            return tracing::warn!("left out: {}: {error}", path.display());
+        }
+        match Unavailable::from_error(path.to_path_buf(), ErrorClass::of(&error), error) {
+            Ok(unavailable) => drop(self.unseen.insert(path.to_path_buf(), unavailable)),
+            Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
+        }
+    }
+
+    fn of_objects(root: Remote, objects: Vec<Entry>, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
         listing.looked_at = objects.len() as u64;
-        let wanted = objects.into_iter().filter(|object| wanted(Path::new(&object.name)));
-        wanted.for_each(|object| listing.add(ListedFile::from(object)));
+        for object in objects {
+            match choose(Path::new(&object.name)) {
+                Ok(()) => listing.add(ListedFile::from(object)),
+                // An empty object stands for a folder; its name comes without the slash at its end.
+                Err(_) if object.size == 0 && Path::new(&object.name).extension().is_none() => {}
+                Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
+            }
+        }
         listing
     }
 
     /// The files, each with its size and time.
-    pub(super) fn identities(&self) -> Vec<String> {
-        self.files.values().map(ListedFile::identity).collect()
+    ///
+    /// # Errors
+    /// When an error of the environment hides some of them.
+    pub(super) fn identities(self) -> Result<Vec<String>, StageError> {
+        match self.unseen.into_values().next() {
+            Some(unavailable) => Err(unavailable.into()),
+            None => Ok(self.files.values().map(ListedFile::identity).collect()),
+        }
     }
 
     fn add(&mut self, file: ListedFile) {
@@ -554,8 +665,8 @@ impl Refusal {
 
 /// The error of the system that a walk met.
 fn io_error(error: walkdir::Error) -> io::Error {
-    let code = error.io_error().and_then(io::Error::raw_os_error);
-    code.map_or_else(|| error.into(), io::Error::from_raw_os_error)
+    let text = error.to_string();
+    error.into_io_error().unwrap_or_else(|| io::Error::other(text))
 }
 
 /// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
@@ -577,9 +688,19 @@ pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
     folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
-fn is_hidden(relative: &Path) -> bool {
-    relative.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'.' | b'_')))
+/// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
+pub(crate) const STATE: &str = "_latentflow";
+
+/// Whether a file counts that a glob may match, or why not.
+fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
+    if name.iter().any(|part| part == STATE) {
+        return Err(Omission::Own);
+    }
+    keep_if(glob.is_match(name), Omission::Unmatched)
+}
+
+fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
+    if is_wanted { Ok(()) } else { Err(omission) }
 }
 
 /// Whether a path ends in one of these extensions, in upper or lower case.
@@ -643,6 +764,31 @@ mod tests {
     }
 
     #[test]
+    fn underscores_hide_folders_and_what_is_no_photograph() {
+        let folder = folder(&[
+            "_DSC1.JPG",
+            "a/_MG_2.png",
+            "_delta_log/a.jpg",
+            "_temporary/0/a.jpg",
+            "_latentflow/a.jpg",
+            "b/_latentflow/c.jpg",
+            ".a.jpg",
+            "_SUCCESS",
+            "a.heic",
+            "b.HEIC",
+            ".latentflow-c.jpg.tmp",
+        ]);
+        let photos = set(folder.path(), "").with_underscore_files();
+        assert_eq!(names(&photos), ["_DSC1.JPG", "a/_MG_2.png"]);
+        let expected = "2 .heic, 1 hidden (`.` begins a name), 3 not data by custom (`_` begins a name), \
+             3 of latentflow itself";
+        assert_eq!(photos.passed_over().get().to_string(), expected);
+        let table = set(folder.path(), "");
+        assert!(names(&table).is_empty());
+        assert!(names(&set(folder.path(), "**/*.jpg")).iter().all(|name| !name.contains("_latentflow")));
+    }
+
+    #[test]
     fn a_path_that_exists_is_no_glob() {
         let folder = folder(&["photos [2024]/a.jpg", "x*.dat", "xy.dat"]);
         assert_eq!(names(&set(folder.path(), "photos [2024]")), ["a.jpg"]);
@@ -673,9 +819,26 @@ mod tests {
         symlink("nowhere", folder.path().join("a/broken.jpg")).unwrap();
         let mut set = set(folder.path(), "a");
         assert_eq!(names(&set), ["x.jpg"]);
+        assert_eq!(set.passed_over().get().links(), 4);
+        fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
+        let nothing = set.nothing_found(&set.list().unwrap()).to_string();
+        assert!(nothing.ends_with("4 symbolic links were passed over: `follow_links = true` takes what they lead to"));
+        fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;
         let found = names(&set);
         assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_looked_at_hides_its_files() {
+        let folder = folder(&["a.jpg", "s/b.jpg"]);
+        let mut listing = set(folder.path(), "").list().unwrap();
+        let files = std::mem::take(&mut listing.files);
+        listing.overlook(&folder.path().join("s"), io::Error::from(io::ErrorKind::NotFound));
+        assert!(listing.has_seen("s/b.jpg"), "nothing is there");
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));
+        assert!(listing.identities().unwrap_err().to_string().contains("denied"));
     }
 
     #[cfg(target_os = "linux")]

@@ -8,10 +8,12 @@ mod content_digest;
 mod csv;
 mod cut;
 mod dead_leaves;
+mod encoded;
 mod factors;
 mod fetch;
 mod file_reference;
 mod files;
+mod first_file;
 mod folder;
 mod gather;
 mod http;
@@ -19,10 +21,12 @@ mod identity;
 mod idx;
 mod image_column;
 pub mod images;
+mod inputs;
 mod journal;
 mod json_shape;
 mod lanes;
 pub mod listing;
+mod missing_values;
 mod ndjson;
 mod npy;
 mod notes;
@@ -30,6 +34,7 @@ mod npz;
 mod parquet;
 mod parquet_pages;
 mod parquet_rows;
+mod passed_over;
 mod record_files;
 pub mod rejects;
 mod root;
@@ -45,8 +50,8 @@ use std::sync::Arc;
 use ::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use ::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -56,9 +61,11 @@ use crate::batch::{Batch, Fate, Reject, SourceBatch};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
-use crate::kind::{Kind, options};
+use crate::kind::{self, Kind, Planned, options};
 use crate::store::Location;
 use crate::units::{Bytes, Span};
+
+pub use passed_over::{LastPassedOver, PassedOver};
 
 /// The column that says where a record came from.
 pub const SOURCE: &str = "source";
@@ -84,6 +91,24 @@ pub trait Source: Send {
     /// When the input cannot be found or listed.
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         Ok(None)
+    }
+
+    /// What its last listing left out, where it lists files.
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        None
+    }
+
+    /// Whether the source refuses files that changed since earlier runs read them.
+    fn refuses_changes(&self) -> bool {
+        false
+    }
+
+    /// Checks that there is no such file.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
+    fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
+        Ok(())
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
@@ -219,16 +244,16 @@ pub const IMAGE_RECORDS: u32 = 128;
 pub const FEATURE_RECORDS: u32 = 4096;
 
 /// The options of a kind of source.
-pub trait SourceConfig: DeserializeOwned + JsonSchema {
-    /// Checks the options and fixes the schema; `name` is the stage's.
+pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
+    /// Checks the options, fills in those that were left out, and fixes the schema; `name` is the stage's.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
 }
 
 /// How a source of some kind is planned: stage name, options as written, batch size, context.
-pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Planned<Box<dyn Source>>, Vec<Fault>>;
 
 /// Every kind of source.
 pub const KINDS: &[Kind<PlanSource>] = &[
@@ -251,7 +276,10 @@ const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kin
         summary,
         schema: |generator| generator.subschema_for::<C>(),
         check: |written| options::<C>(written).err().unwrap_or_default(),
-        plan: |name, written, batch, context| options::<C>(written)?.plan(name, batch, context),
+        plan: |name, written, batch, context| {
+            let mut config = options::<C>(written)?;
+            Ok(Planned { stage: config.plan(name, batch, context)?, options: kind::values(&config)? })
+        },
     }
 }
 
@@ -287,11 +315,12 @@ pub fn add_origin(
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Forgets what was listed for a stage; its next run lists anew.
+/// Forgets what was listed and read for a stage; its next run lists anew.
 ///
 /// # Errors
 /// When a journal cannot be removed.
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+    inputs::forget(stage, state)?;
     journal::forget(stage, state)
 }
 

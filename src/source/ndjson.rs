@@ -1,6 +1,7 @@
 //! The `ndjson` source: one JSON object a line.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -9,14 +10,17 @@ use arrow::error::ArrowError;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use arrow::json::{ArrayDecoder, DecoderContext, DecoderFactory, ReaderBuilder, Tape, TapeElement};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::source::cut::Cut;
+use crate::source::encoded::not_utf8;
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
@@ -25,27 +29,42 @@ use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.ndjson and *.jsonl files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// Types by column, of columns too that the beginning does not show.
     /// Default: what the first 1,000 records of the first file suggest.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub types: BTreeMap<String, ColumnType>,
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
+    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
+    /// stay in the output; `refuse` refuses to run. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let record_bytes = context.limits.record_bytes.0;
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
         let inferred = infer(&files, record_bytes).map_err(path)?;
         let schema = self.typed(&inferred);
         check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        self.types = ColumnType::all(&schema);
         let cut = Cut::features(batch);
         let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema: with_origin(&schema),
+            format,
+            policy: self.on_change.into(),
+        }))
     }
 }
 
@@ -76,38 +95,43 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open(file: &InputFile, input: Input, record_bytes: u64) -> Result<Framer<Input>, StageError> {
-    Framer::new(input, None, record_bytes).map_err(file.failed())
+fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer<R>, Stop> {
+    let framer = Framer::new(input, None, record_bytes).map_err(file.stopped())?;
+    match not_utf8(framer.start()) {
+        Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
+        None => Ok(framer),
+    }
 }
 
 /// The columns of the first file that begins with an object among its first records.
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
-    for file in files {
-        let block = Blocks::new(open(file, file.open()?, record_bytes)?, SAMPLE).next(&any).map_err(file.failed())?;
-        let Some(block) = block else { continue };
+    first(files, |file, input| {
+        let unfit = |what: String| file.unfit(RejectCode::Mismatch, &what, 1);
+        let block = Blocks::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
+        let Some(block) = block else { return Ok(None) };
         let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
         let values: Vec<Value> =
             values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
-        if !values.is_empty() {
-            let inferred = infer_from(values).map_err(|error| {
-                StageError::Other(format!("{}: the first records do not fit together: {error}", file.name))
-            })?;
-            let found = inferred.flattened_fields().len();
-            return if found <= MAX_COLUMNS { Ok(inferred) } else { Err(too_wide(&file.name, found)) };
+        if values.is_empty() {
+            return Err(unfit(
+                "does not begin with JSON objects; expected one a line, to know the columns by".to_owned(),
+            ));
         }
-    }
-    let what = "no file begins with a JSON object; expected one a line, to know the columns by";
-    Err(StageError::Other(what.to_owned()))
+        let inferred = infer_from(values);
+        let inferred = inferred.map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
+        match inferred.flattened_fields().len() {
+            found if found > MAX_COLUMNS => Err(unfit(too_wide(found))),
+            _ => Ok(Some(inferred)),
+        }
+    })
 }
 
 /// Records with more keys name no columns; a table that is wider has its features in a list.
 const MAX_COLUMNS: usize = 4096;
 
-fn too_wide(file: &str, found: usize) -> StageError {
-    StageError::Other(format!(
-        "{file}: the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists"
-    ))
+fn too_wide(found: usize) -> String {
+    format!("the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists")
 }
 
 /// Keys of an object and of those in it, at most so many as it makes columns; of a list its widest item counts.
@@ -148,9 +172,10 @@ struct Ndjson {
 
 impl RecordFormat for Ndjson {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
+    const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        read_all(open(file, input, self.record_bytes)?, &self.parser, self.cut, output)
+        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
     }
 }
 
@@ -343,7 +368,7 @@ mod tests {
         let table: String = (0..6).map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000))).collect();
         let table = file(&table);
         let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
-        let expected = "a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
+        let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
         assert_eq!(faults[0].message, expected);
     }
 
@@ -379,7 +404,7 @@ mod tests {
     fn nothing_to_know_the_columns_by_is_a_fault() {
         let folder = file("hello\n[1]\n");
         let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
-        assert!(faults[0].message.starts_with("no file begins with a JSON object"), "{faults:?}");
+        assert!(faults[0].message.contains("a.ndjson: does not begin with JSON objects"), "{faults:?}");
     }
 
     #[test]

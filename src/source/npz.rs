@@ -10,15 +10,17 @@ use rawzip::{
     CompressionMethod, RECOMMENDED_BUFFER_SIZE, RangeReader, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::context::{Context, Limits};
+use crate::error::Fault;
 use crate::kind::nearest;
 use crate::machine;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
+use crate::source::inputs::OnChange;
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
 use crate::source::{BatchSize, Source, SourceConfig, with_origin};
@@ -27,13 +29,21 @@ use crate::store::Input;
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
 /// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
 /// with one or three channels, are images and become the column `image`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
     /// a .npy file is called `array`. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     pub arrays: Option<Vec<String>>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// The name of the array in a file that holds but one.
@@ -45,7 +55,7 @@ const MAX_MEMBERS: usize = 10_000;
 const MAX_NAME: usize = 255;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |what: String| vec![Fault::new("path", what)];
         let files = files::list(name, &self.path, Npz::EXTENSIONS).map_err(|error| path(error.to_string()))?;
         if let Some(arrays) = &self.arrays {
@@ -53,12 +63,7 @@ impl SourceConfig for Config {
         }
         let first = first_arrays(&files, self.arrays.as_deref())?;
         let headers: Vec<&Header> = first.iter().map(|array| &array.header).collect();
-        if let Some(other) = first.iter().find(|array| array.header.rows != headers[0].rows) {
-            let (name, rows) = (&other.name, other.header.rows);
-            let message = format!("`{}` has {} records, but `{name}` {rows}", first[0].name, headers[0].rows);
-            return Err(vec![Fault::new("arrays", format!("{message}; name arrays that belong together"))]);
-        }
-        let together = Together::new(&headers, batch, &context.limits).map_err(path)?;
+        Together::new(&headers, batch, &context.limits).map_err(path)?;
         let schema = Arc::new(Schema::new(first.iter().map(Found::field).collect::<Vec<_>>()));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message = "several arrays hold images, but a record has one; name the arrays that are wanted";
@@ -67,36 +72,56 @@ impl SourceConfig for Config {
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
         let most_held = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
-        let names = first.iter().map(|array| array.name.clone()).collect();
-        let mut format = Npz { arrays: names, schema: schema.clone(), together, most_held, held: 0 };
+        let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
+        self.arrays = Some(arrays.clone());
+        let limits = context.limits;
+        let mut format = Npz { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
         format.held = format.largest(&files).map_err(path)?;
-        Ok(Box::new(RecordFiles { stage: name.to_owned(), path: self.path, schema: with_origin(&schema), format }))
+        Ok(Box::new(RecordFiles {
+            stage: name.to_owned(),
+            path: self.path.clone(),
+            schema: with_origin(&schema),
+            format,
+            policy: self.on_change.into(),
+        }))
     }
 }
 
-/// The wanted arrays of the first file that can be read.
+/// The wanted arrays of the first file that has them.
 fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<Fault>> {
-    let mut broken = None;
-    for file in files {
-        let of = |error: StageError| vec![Fault::new("path", error.to_string())];
-        let input = file.open().map_err(of)?;
-        let handle = input.try_clone().map_err(file.failed()).map_err(of)?;
+    // What is wrong with the wanted arrays in the first file that lacks one.
+    let unknown = RefCell::new(None);
+    let look = |file: &InputFile, input: Input| {
+        let handle = input.try_clone().map_err(file.stopped())?;
         let found = guarded(|| Container::open(input).and_then(|container| container.find(wanted)));
-        match found {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(fault)) => return Err(vec![fault]),
-            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
-        }
-        file.check_readable(&handle).map_err(of)?;
-    }
-    Err(vec![Fault::new("path", format!("no file can be read; {}", broken.unwrap_or_default()))])
+        file.check_available(&handle)?;
+        let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+        found.and_then(of_equal_length).map(Some).map_err(|fault| {
+            let unfit = file.unfit(RejectCode::Mismatch, &fault.message, 1);
+            unknown.borrow_mut().get_or_insert(fault);
+            unfit
+        })
+    };
+    first(files, look).map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
+}
+
+/// The same arrays, if each has as many records as the others.
+fn of_equal_length(found: Vec<Found>) -> Result<Vec<Found>, Fault> {
+    let unequal = found.iter().zip(found.iter().skip(1)).find(|(one, other)| one.header.rows != other.header.rows);
+    let Some((one, other)) = unequal else { return Ok(found) };
+    let message = format!(
+        "`{}` has {} records, but `{}` {}; name arrays that belong together",
+        one.name, one.header.rows, other.name, other.header.rows
+    );
+    Err(Fault::new("arrays", message))
 }
 
 /// How planned files are read.
 struct Npz {
     arrays: Vec<String>,
     schema: SchemaRef,
-    together: Together,
+    batch: BatchSize,
+    limits: Limits,
     /// What may be held of arrays whose records do not lie together.
     most_held: u64,
     /// What is held of them, in the largest file.
@@ -118,28 +143,35 @@ impl RecordFormat for Npz {
             Ok(opened) => opened,
             Err((code, what)) => {
                 check()?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
+        let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);
         for (planned, found) in self.schema.fields().iter().zip(&found) {
             let field = found.field();
-            if (planned.name(), planned.data_type()) != (field.name(), field.data_type()) {
-                return Err(differs(&file.name, planned, Some(field.data_type())).into());
+            let is_same_name = planned.name() == field.name();
+            if !is_same_name || planned.data_type() != field.data_type() {
+                let what = differs(planned, is_same_name.then_some(field.data_type()));
+                return Err(file.unfit(RejectCode::Mismatch, &what, rows.max(1)));
             }
         }
-        let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);
         let refuse = |code, what| output.refuse(0..rows.max(1), code, what);
         if let Some(other) = found.iter().find(|array| array.header.rows != rows) {
             let what = format!("`{}` has {} records, but another array {rows}", other.name, other.header.rows);
             return refuse(RejectCode::Mismatch, what);
         }
+        let headers: Vec<&Header> = found.iter().map(|array| &array.header).collect();
+        let together = match Together::new(&headers, self.batch, &self.limits) {
+            Ok(together) => together,
+            Err(what) => return refuse(RejectCode::TooLarge, what),
+        };
         let held = held(&found);
         if held > self.held.max(self.most_held) {
             return refuse(RejectCode::TooLarge, too_large(held, self.most_held));
         }
         let arrays = guarded(|| Ok::<_, String>(container.readers(&found)));
         match arrays.flatten() {
-            Ok(arrays) => read_together(arrays, &self.together, &check, output),
+            Ok(arrays) => read_together(arrays, &together, &check, output),
             Err((code, what)) => {
                 check()?;
                 refuse(code, what)
@@ -158,12 +190,12 @@ impl RecordFormat for Npz {
 }
 
 impl Npz {
-    /// The arrays of a file; `None` where the store cannot be read.
+    /// The arrays of a file; `None` where an error of the environment hides them.
     fn find(&self, file: &InputFile) -> Option<Result<Vec<Found>, String>> {
-        let input = file.open().ok()?;
+        let input = file.reopen().ok()?;
         let handle = input.try_clone().ok()?;
         let found = guarded(|| Container::open(input).and_then(|container| container.find(Some(&self.arrays))));
-        file.check_readable(&handle).ok()?;
+        file.check_available(&handle).ok()?;
         Some(found.map_err(|(_, what)| what).and_then(|found| found.map_err(|fault| fault.message)))
     }
 

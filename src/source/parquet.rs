@@ -1,5 +1,6 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use parquet::file::metadata::{
     ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::context::Context;
@@ -20,28 +21,40 @@ use crate::kind::nearest;
 use crate::machine;
 use crate::source::cut::{Cut, weight};
 use crate::source::files::{self, InputFile};
+use crate::source::first_file::first;
 use crate::source::image_column::{ImageColumn, Images};
+use crate::source::inputs::OnChange;
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, differs, guarded};
+use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
 use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
 /// Hugging Face datasets) becomes the binary column `image`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A file, a folder (its *.parquet files, and those of its subfolders) or a glob.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The columns to read. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the binary
     /// column `image`, where there is one.
+    #[schemars(extend("x-changes-rows" = true))]
     pub image_column: Option<String>,
     /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
     /// for every four cores.
+    #[schemars(extend("x-changes-rows" = false))]
     pub readers: Option<u16>,
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    pub on_change: OnChange,
 }
 
 /// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
@@ -51,13 +64,18 @@ const WORDS: u64 = 4;
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
-        let found = first_schema(&files).map_err(path)?;
-        let columns = self.choose(&found)?;
+        let unknown = RefCell::default();
+        let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {
+            Some(faults) => faults,
+            None => path(error),
+        })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|what| vec![Fault::new("image_column", what)])?;
+        self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
+        self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
         check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
@@ -69,14 +87,34 @@ impl SourceConfig for Config {
         let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema,
             format: Parquet { columns, image, cut, held_bytes, lanes },
+            policy: self.on_change.into(),
         }))
     }
 }
 
 impl Config {
+    /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong with them in the first that
+    /// lacks some.
+    fn columns_of(
+        &self,
+        files: &[InputFile],
+        unknown: &RefCell<Option<Vec<Fault>>>,
+    ) -> Result<Vec<FieldRef>, StageError> {
+        let look = |file: &InputFile, input: Input| {
+            let found = guarded(|| metadata(&input).and_then(arrow_metadata));
+            file.check_available(&input)?;
+            let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+            self.choose(found.schema()).map(Some).map_err(|faults| {
+                unknown.borrow_mut().get_or_insert(faults);
+                file.unfit(RejectCode::Mismatch, "lacks a column that is to be read", 1)
+            })
+        };
+        first(files, look)
+    }
+
     /// The columns that were asked for, in the order of the file.
     fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<Fault>> {
         let Some(wanted) = &self.columns else { return Ok(found.fields().to_vec()) };
@@ -93,20 +131,6 @@ impl Config {
         }
         Ok(found.fields().iter().filter(|field| wanted.contains(field.name())).cloned().collect())
     }
-}
-
-/// The columns of the first file whose footer can be read.
-fn first_schema(files: &[InputFile]) -> Result<Schema, StageError> {
-    let mut broken = None;
-    for file in files {
-        let input = file.open()?;
-        match guarded(|| metadata(&input).and_then(arrow_metadata)) {
-            Ok(metadata) => return Ok(metadata.schema().as_ref().clone()),
-            Err((_, what)) => broken = broken.or(Some(format!("{}: {what}", file.name))),
-        }
-        file.check_readable(&input)?;
-    }
-    Err(StageError::Other(format!("no file can be read; {}", broken.unwrap_or_default())))
 }
 
 fn metadata(input: &Input) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
@@ -170,14 +194,15 @@ impl RecordFormat for Parquet {
             Ok(footer) => footer,
             Err((code, what)) => {
                 file.check_available(&input)?;
-                return output.refuse(0..1, code, what);
+                return output.refuse_rest(0, code, &what);
             }
         };
         let metadata = match guarded(|| arrow_metadata(footer.clone())) {
             Ok(metadata) => metadata,
             Err((code, what)) => return output.refuse(0..declared(&footer), code, what),
         };
-        let places = self.places(file, metadata.schema())?;
+        let places = places(&self.columns, metadata.schema());
+        let places = places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
         let mut start = 0;
         let mut groups = Vec::new();
         for (place, group) in footer.row_groups().iter().enumerate() {
@@ -216,22 +241,11 @@ impl RecordFormat for Parquet {
     }
 
     fn rows(&self, file: &InputFile) -> Option<u64> {
-        let input = file.open().ok()?;
+        let input = file.reopen().ok()?;
         let footer = guarded(|| metadata(&input));
         // Whoever reads it will say what is wrong.
         file.check_available(&input).ok()?;
         Some(footer.map_or(1, |footer| declared(&footer)))
-    }
-}
-
-impl Parquet {
-    /// Where the planned columns stand in a file.
-    fn places(&self, file: &InputFile, schema: &Schema) -> Result<Vec<usize>, StageError> {
-        let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
-            Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
-            other => Err(differs(&file.name, planned, other.map(|(_, field)| field.data_type()))),
-        };
-        self.columns.iter().map(place).collect()
     }
 }
 
@@ -290,7 +304,7 @@ impl Opened<'_> {
                 }
                 Ok(Next::End) => {
                     let what = "the row group ends before the rows that it declares".to_owned();
-                    return output.refuse(start..rows.end, RejectCode::Truncated, what);
+                    return self.refuse(start..rows.end, RejectCode::Truncated, what, output);
                 }
                 Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
             };
@@ -318,7 +332,7 @@ impl Opened<'_> {
             .map(|leaf| group.column(leaf))
     }
 
-    /// Refuses rows that could not be read, unless it is for want of the store.
+    /// Refuses rows that could not be read, unless an error of the environment is why.
     fn refuse(&self, rows: Range<u64>, code: RejectCode, what: String, output: &Output<'_>) -> Result<(), Stop> {
         self.file.check_available(&self.input)?;
         output.refuse(rows, code, what)
@@ -349,7 +363,13 @@ impl Opened<'_> {
             columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
         let mut images = Images::default();
         let columns = match &self.parquet.image {
-            Some(image) => image.take(columns, &self.file.name, &mut images)?,
+            Some(image) => match image.take(columns, &self.file.name, &mut images) {
+                Ok(columns) => columns,
+                Err(error) => {
+                    let rows = first..first + batch.num_rows() as u64;
+                    return output.refuse(rows, RejectCode::Unsupported, error.to_string());
+                }
+            },
             None => columns,
         };
         let weigh = |rows: Range<usize>| weight(batch, rows.clone()) + images.decoded_beyond_stored(rows);

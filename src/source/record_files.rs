@@ -1,5 +1,6 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -7,22 +8,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split};
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
-use crate::error::{ErrorClass, StageError, Unavailable, UnreadInputs};
-use crate::source::files::{self, InputFile};
+use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::source::files::{self, InputFile, unusable};
+use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
 use crate::source::listing::{ReadFailure, Refusal};
-use crate::source::{Opened, SOURCE, Source, Total, add_origin, read_blocking};
-use crate::store::{self, Input};
+use crate::source::missing_values::reject_missing;
+use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
+use crate::store::{self, Ahead, Input};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
+
+    /// Whether a file is text that is read from its beginning, to which more may be appended.
+    const IS_TEXT: bool = false;
 
     /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop>;
@@ -53,12 +59,76 @@ pub(super) struct RecordFiles<F> {
     pub(super) schema: SchemaRef,
     /// How a file is read.
     pub(super) format: F,
+    /// What happens to its files beside being read.
+    pub(super) policy: Policy,
+}
+
+/// What a source does about its files beside reading them.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    on_change: OnChange,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
+}
+
+impl From<OnChange> for Policy {
+    fn from(on_change: OnChange) -> Self {
+        Self { on_change, ..Self::default() }
+    }
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
-    fn files(&self) -> Result<Vec<InputFile>, StageError> {
-        let files = files::list(&self.stage, &self.path, F::EXTENSIONS)?;
-        files.into_iter().map(|file| self.format.listed(file)).collect()
+    fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
+        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
+        let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
+        Ok((files?, unseen))
+    }
+
+    /// Reads the files one after the other, and leaves those in `unread` that cannot be read now.
+    fn read_all(
+        &self,
+        files: &[InputFile],
+        known: &KnownInputs,
+        mut unread: UnreadInputs,
+        progress: &Progress,
+        take: &(dyn Fn(SourceBatch) -> bool + Sync),
+    ) -> Result<(), StageError> {
+        let (mut later, mut asked) = (files.iter(), VecDeque::new());
+        for file in files {
+            while asked.len() < store::TOGETHER
+                && let Some(next) = later.next()
+            {
+                asked.push_back(next.ask()?);
+            }
+            let output = Output { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
+            let read = match self.read(asked.pop_front().flatten(), known, &output) {
+                Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
+                read => read,
+            };
+            match read {
+                Ok(()) => {}
+                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
+                Err(Stop::Closed) => return Ok(()),
+                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        unread.into_result()
+    }
+
+    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
+    /// in a reader concerns the file alone.
+    fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
+        let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
+        let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
+            return Ok(());
+        };
+        let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
+        let output = Output { file: &file, tracking: tracking.as_ref(), ..*own };
+        // Others may remove or replace files while those before them are read.
+        let input = file.open_listed(asked)?;
+        let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
+        read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
 }
 
@@ -72,49 +142,38 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let files = self.files()?;
+        let (files, unseen) = self.files()?;
+        if let Some(unavailable) = unseen.into_iter().next() {
+            return Err(unavailable.into());
+        }
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.policy.passed_over.clone())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        self.policy.on_change == OnChange::Refuse
+    }
+
+    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
+    }
+
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let files: Arc<[InputFile]> = self.files()?.into();
+        let (files, unseen) = self.files()?;
+        let mut unread = UnreadInputs::default();
+        unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let source = Arc::new(*self);
-        let total = count(&source, &files, progress);
+        let known = KnownInputs::open(&source.stage, progress.state.as_ref())?;
+        let recognized = files.iter().map(|file| known.recognized(file)).collect();
+        let total = count(&source, &recognized, progress);
         let progress = progress.clone();
         let batches = read_blocking(2, move |sender| {
-            let take = |batch| sender.send(batch);
-            let (mut later, mut asked) = (files.iter(), VecDeque::new());
-            let mut unread = UnreadInputs::default();
-            for file in files.iter() {
-                while asked.len() < store::TOGETHER
-                    && let Some(next) = later.next()
-                {
-                    asked.push_back(next.ask()?);
-                }
-                let output = Output { schema: &source.schema, file, progress: &progress, take: &take, wait: &|| () };
-                // Others may remove or replace files while those before them are read.
-                let read = match file.open_listed(asked.pop_front().flatten()) {
-                    Ok(input) => source.format.read(file, input, &output),
-                    Err(ReadFailure::Rejected(refusal)) => Err(Stop::Refused(refusal)),
-                    Err(ReadFailure::Unavailable(unavailable)) => Err(unavailable.into()),
-                };
-                let read = match read {
-                    Err(Stop::Refused(refusal)) => output.reject_file(refusal),
-                    read => read,
-                };
-                match read {
-                    Ok(()) => {}
-                    Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Environment => {
-                        tracing::warn!(%unavailable, "an input is left for the next run");
-                        unread.add(&unavailable);
-                    }
-                    Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
-                    Err(Stop::Closed) => return Ok(()),
-                    Err(Stop::Refused(Refusal { reason, .. })) => return Err(StageError::Other(reason)),
-                    Err(Stop::Failed(error)) => return Err(error),
-                }
-            }
-            unread.into_result()
+            let read = source.read_all(&files, &known, unread, &progress, &|batch| sender.send(batch));
+            known.sync()?;
+            read
         });
         Ok(Opened::new(batches, total))
     }
@@ -135,6 +194,9 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
+            if progress.done(unusable(&file.split).name(), &(0..1)) {
+                return Some(0);
+            }
             let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
@@ -150,8 +212,8 @@ pub(super) enum Stop {
     Closed,
     /// The file cannot be read now. What was not handed over is left undone.
     Unavailable(Unavailable),
-    /// The file cannot be used, and none of its rows has been handed over.
-    Refused(Refusal),
+    /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
+    Refused(Refusal, u64),
     /// The run cannot go on.
     Failed(StageError),
 }
@@ -159,6 +221,15 @@ pub(super) enum Stop {
 impl From<Unavailable> for Stop {
     fn from(unavailable: Unavailable) -> Self {
         Self::Unavailable(unavailable)
+    }
+}
+
+impl From<ReadFailure> for Stop {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Rejected(refusal) => Self::Refused(refusal, 1),
+            ReadFailure::Unavailable(unavailable) => unavailable.into(),
+        }
     }
 }
 
@@ -189,11 +260,20 @@ pub(super) struct Records {
     pub(super) pixels: u64,
 }
 
+/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
+/// are damaged or hostile.
+const ROWS_PER_BYTE: u64 = 1024;
+
+/// Why a reject counts as one record.
+const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";
+
 /// Where a file's batches go.
 pub(super) struct Output<'a> {
     schema: &'a SchemaRef,
     file: &'a InputFile,
     progress: &'a Progress,
+    /// Records what is read of a file of text, where that is remembered.
+    tracking: Option<&'a Tracking<'a>>,
     /// Takes a batch; `false`: nobody wants more.
     take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
     /// Returns when nothing else is read, but what goes ahead of its turn.
@@ -220,6 +300,25 @@ impl Output<'_> {
         (self.take)(batch)
     }
 
+    /// The text of the file, up to the length that was listed.
+    pub(super) fn track(&self, input: Input) -> Tracked {
+        match self.tracking {
+            Some(tracking) => tracking.read(input),
+            None => Tracked::plain(input, self.file.size()),
+        }
+    }
+
+    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was found to end within a quoted
+    /// value.
+    pub(super) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes)).map_err(Stop::Failed)
+    }
+
+    /// Says that the file was read to its end and has `rows` rows.
+    pub(super) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
+        self.tracking.map_or(Ok(()), |tracking| tracking.end(rows, in_quotes)).map_err(Stop::Failed)
+    }
+
     /// Whether every sink has these rows of the file.
     pub(super) fn done(&self, rows: &Range<u64>) -> bool {
         self.progress.done(self.file.split.name(), rows)
@@ -227,27 +326,29 @@ impl Output<'_> {
 
     /// Hands over what became of these rows.
     pub(super) fn send(&self, rows: Range<u64>, mut records: Records) -> Result<(), Stop> {
+        let added = self.schema.fields().len() - records.columns.len();
+        reject_missing(&self.schema.fields()[added..], &mut records)?;
         let start = rows.start;
         let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
         let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
-        let is_ours = self.schema.fields().len() > records.columns.len() && self.schema.field(0).name() == SOURCE;
+        let is_ours = added > 0 && self.schema.field(0).name() == SOURCE;
         if let Some(sources) = records.sources.take().filter(|_| is_ours) {
             batch = with_first(&batch, sources)?;
         }
         self.push(rows, batch, records)
     }
 
-    /// Hands over that the file cannot be used. The reject belongs to a split of its own: if the same file is usable later, all of
-    /// its rows are new.
-    fn reject_file(&self, Refusal { code, reason, .. }: Refusal) -> Result<(), Stop> {
-        let split = Split::new(format!("{}/unusable", self.file.split.name()));
+    /// Hands over that the file, which holds `records`, cannot be used.
+    fn reject_file(&self, Refusal { code, reason, .. }: Refusal, records: u64) -> Result<(), Stop> {
+        let split = unusable(&self.file.split);
         if self.progress.done(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
-        let rejects = vec![Reject { source, ..Reject::new(0, code, reason) }];
+        let rows = if records > self.most_rows() { 1 } else { records.max(1) };
+        let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..1).into() };
+        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
         if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
     }
 
@@ -257,20 +358,35 @@ impl Output<'_> {
         match self.file.unavailable(error) {
             Ok(unavailable) => Err(unavailable.into()),
             Err(error) => {
-                self.refuse(row..row + 1, RejectCode::Unreadable, format!("the rest of the file is lost: {error}"))
+                self.refuse_rest(row, RejectCode::Unreadable, &format!("the rest of the file is lost: {error}"))
             }
         }
     }
 
-    /// Hands over that these rows are no records, as one reject.
+    /// Hands over that these rows are no records, as one reject that stands for all of them. A number of rows that a file
+    /// of this size cannot hold is not believed: then the reject stands for one row.
     pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
         if rows.is_empty() {
             return Ok(());
         }
-        let count = rows.end - rows.start;
-        let place =
-            if count == 1 { format!("row {}", rows.start) } else { format!("{count} rows from {}", rows.start) };
+        let (start, count) = (rows.start, rows.end - rows.start);
+        if count > self.most_rows() {
+            let reason =
+                format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
+            return self.refuse(start..start + 1, code, reason);
+        }
+        let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
+    }
+
+    /// Rows that a file of this size can hold.
+    fn most_rows(&self) -> u64 {
+        self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
+    }
+
+    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
+    pub(super) fn refuse_rest(&self, row: u64, code: RejectCode, reason: &str) -> Result<(), Stop> {
+        self.refuse(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
     }
 
     /// One reject for these rows; the reason names the file.
@@ -278,7 +394,8 @@ impl Output<'_> {
         if self.done(&rows) {
             return Ok(());
         }
-        let rejects = vec![Reject::new(0, code, reason)];
+        let count = rows.end - rows.start;
+        let rejects = vec![Reject { rows: count, records: count, ..Reject::new(0, code, reason) }];
         let empty = RecordBatch::new_empty(self.schema.clone());
         self.push(rows, empty, Records { rejects, ..Records::default() })
     }
@@ -307,12 +424,15 @@ fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, Arrow
 pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
-        Err(panic) => {
-            let message = panic.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err((RejectCode::Panicked, format!("the reader panicked: {}", shorten(message))))
-        }
+        Err(panic) => Err((RejectCode::Panicked, panicked(&*panic))),
     }
+}
+
+/// The message of a reader's panic.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    format!("the reader panicked: {}", shorten(message))
 }
 
 /// Reasons quote values, which may be as long as records may be.
@@ -326,13 +446,29 @@ pub(super) fn shorten(message: &str) -> String {
     }
 }
 
-/// A file of the input that lacks a column of the first one, or has it with another type.
-pub(super) fn differs(file: &str, field: &Field, met: Option<&DataType>) -> StageError {
+/// That a file lacks a planned column, or has it with another type.
+pub(super) fn differs(field: &Field, met: Option<&DataType>) -> String {
     let (name, expected) = (field.name(), field.data_type());
-    StageError::Other(match met {
-        Some(met) => format!("{file}: column `{name}` is {met}; expected {expected}, as in the first file"),
-        None => format!("{file}: there is no column `{name}` ({expected}), which the first file has"),
-    })
+    let what = match met {
+        Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
+        None => format!("there is no column `{name}` ({expected}), which the first file has"),
+    };
+    format!("{what}; mend the file, or read files of its kind by a source of their own")
+}
+
+/// Where the planned columns stand among those of a file.
+///
+/// # Errors
+/// Which of them is not there, or has another type, in a sentence.
+pub(super) fn places<'a>(
+    planned: impl IntoIterator<Item = &'a FieldRef>,
+    schema: &Schema,
+) -> Result<Vec<usize>, String> {
+    let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
+        Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
+        other => Err(differs(planned, other.map(|(_, field)| field.data_type()))),
+    };
+    planned.into_iter().map(place).collect()
 }
 
 /// What is wrong with the columns that a file is to give, if anything.
@@ -408,5 +544,96 @@ pub(super) mod testing {
         let mut coverage = crate::coverage::Coverage::default();
         batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
         Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::Int64Array;
+
+    use super::testing::{drain, progress_of, records};
+    use super::*;
+    use crate::source::with_origin;
+
+    /// Gives one record of each file, and panics on some.
+    struct Fragile;
+
+    impl RecordFormat for Fragile {
+        const EXTENSIONS: &'static [&'static str] = &["x"];
+
+        fn read(&self, file: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+            assert!(file.name != "b.x", "this one is odd");
+            if output.done(&(0..1)) {
+                return Ok(());
+            }
+            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![7]))];
+            output.send(0..1, Records { columns, origin: vec![0], ..Records::default() })
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_reader_panics_on_is_one_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.x", "b.x", "c.x"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let source = || {
+            let schema = with_origin(&Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+            let path = folder.path().to_str().unwrap().to_owned();
+            Box::new(RecordFiles { stage: "in".to_owned(), path, schema, format: Fragile, policy: Policy::default() })
+        };
+        let batches = drain(source(), &Progress::default()).unwrap();
+        assert_eq!(records(&batches).num_rows(), 2);
+        let reject = &batches[1].rejects[0];
+        assert_eq!(
+            (reject.code, reject.reason.as_str()),
+            (RejectCode::Panicked, "b.x: the reader panicked: this one is odd")
+        );
+        let again = drain(source(), &progress_of(&batches)).unwrap();
+        assert!(again.iter().all(|batch| batch.rejects.is_empty()), "it is rejected once");
+    }
+
+    /// A format whose files declare a number of rows that they do not hold.
+    struct Broken {
+        declared: u64,
+    }
+
+    impl RecordFormat for Broken {
+        const EXTENSIONS: &'static [&'static str] = &["broken"];
+
+        fn read(&self, _: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+            output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
+        }
+    }
+
+    /// Rows and records of the reject for a file of 10 bytes, and its reason.
+    fn reject_of(declared: u64) -> (u64, u64, String) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
+        let path = folder.path().to_str().unwrap().to_owned();
+        let schema = with_origin(&Schema::empty());
+        let source = RecordFiles {
+            stage: "in".to_owned(),
+            path,
+            schema,
+            format: Broken { declared },
+            policy: Policy::default(),
+        };
+        let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
+        let reject = &batch.rejects[0];
+        assert_eq!(batch.batch.provenance.len(), reject.rows);
+        (reject.rows, reject.records, reject.reason.clone())
+    }
+
+    #[test]
+    fn reject_of_many_rows_counts_all_that_its_file_can_hold() {
+        assert_eq!(reject_of(10_240), (10_240, 10_240, "a.broken, 10240 rows from 5: damaged".to_owned()));
+        for absurd in [10_241, 1 << 60] {
+            let (rows, records, reason) = reject_of(absurd);
+            assert_eq!((rows, records), (1, 1));
+            assert!(reason.contains(&format!("{absurd} rows are declared, more than the file can hold")), "{reason}");
+        }
     }
 }

@@ -10,17 +10,18 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
 use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
 use crate::source::cut::Cut;
 use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, guarded};
+use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
 use crate::store::Input;
 
@@ -34,6 +35,10 @@ pub const CODE: &str = "code";
 pub const FORMAT: &str = "format";
 /// The column of the record itself; null where its source had no bytes of it.
 pub const RECORD: &str = "record";
+
+/// The column of the number of records that it stands for; datasets of earlier versions lack it, and each of their rejects
+/// stands for one.
+pub const RECORDS: &str = "records";
 
 /// What a refused record is kept as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,25 +66,35 @@ impl Format {
 }
 
 /// Options of the source `rejects`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The folder of a rejects dataset, or one of its files.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// The source whose records are wanted, by its stage's name in the pipeline that refused them. Default: the only one.
+    #[schemars(extend("x-changes-rows" = true))]
     from: Option<String>,
     /// Only what these stages refused. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     stages: Option<Vec<String>>,
     /// Only what was refused for these reasons, such as `too_large`. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     codes: Option<Vec<String>>,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::new("path", error.to_string())];
-        let wanted = Wanted { from: self.from.clone().unwrap_or_default(), stages: self.stages, codes: self.codes };
         let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
-        let wanted = Wanted { from: choose(&found, self.from.as_deref())?, ..wanted };
+        let from = choose(&found, self.from.as_deref())?;
+        self.from = Some(from.clone());
+        // What is named is a set.
+        for names in [&mut self.stages, &mut self.codes].into_iter().flatten() {
+            names.sort();
+            names.dedup();
+        }
+        let wanted = Wanted { from, stages: self.stages.clone(), codes: self.codes.clone() };
         let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
             let message = format!("of source `{}` no record was kept that could be given again", wanted.from);
             return Err(vec![Fault::new("path", message)]);
@@ -88,9 +103,10 @@ impl SourceConfig for Config {
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
         Ok(Box::new(RecordFiles {
             stage: name.to_owned(),
-            path: self.path,
+            path: self.path.clone(),
             schema: with_origin(&schema),
             format: Rejects { wanted, schema, cut, record_bytes: context.limits.record_bytes.0 },
+            policy: Policy::default(),
         }))
     }
 }
@@ -113,31 +129,81 @@ fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Re
 /// The sources whose rejects lie in the files, and the columns of their records, where any was kept.
 fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
     let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
+    let mut problem = None;
     for file in files {
-        for batch in reader(file, file.open()?, 1024)? {
-            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
-            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
-            for row in 0..batch.num_rows() {
-                let schema = sources.entry(columns.from(row).to_owned()).or_default();
-                if schema.is_none() {
-                    *schema = columns.schema(row);
-                }
+        let read = file.reopen().map_err(file.stopped()).and_then(|input| add_sources(file, input, &mut sources));
+        match read {
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Process => {
+                return Err(unavailable.into());
+            }
+            Err(Stop::Unavailable(unavailable)) => drop(problem.get_or_insert(unavailable.to_string())),
+            Err(Stop::Refused(refusal, _)) => drop(problem.get_or_insert(refusal.reason)),
+            Ok(()) | Err(Stop::Closed) => {}
+        }
+    }
+    match problem.filter(|_| sources.is_empty()) {
+        Some(problem) => Err(StageError::Other(problem)),
+        None => Ok(sources),
+    }
+}
+
+/// Adds the sources whose rejects lie in a file.
+fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
+    let mut batches = Batches::open(file, input, 1024)?;
+    while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
+        let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
+        for row in 0..batch.num_rows() {
+            let schema = sources.entry(columns.from(row).to_owned()).or_default();
+            if schema.is_none() {
+                *schema = columns.schema(row);
             }
         }
     }
-    Ok(sources)
+    Ok(())
 }
 
-fn not_rejects(file: &str) -> StageError {
+fn not_rejects() -> String {
     let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD].join(", ");
-    StageError::Other(format!("{file}: these are no rejects of a run; their columns are {columns} among others"))
+    format!("these are no rejects of a run; their columns are {columns} among others")
 }
 
-fn reader(file: &InputFile, input: Input, step: usize) -> Result<ParquetRecordBatchReader, StageError> {
-    let named = |error: String| StageError::Other(format!("{}: {error}", file.name));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(input).map_err(|error| named(error.to_string()))?;
-    let mask = ProjectionMask::columns(reader.parquet_schema(), [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD]);
-    reader.with_projection(mask).with_batch_size(step).build().map_err(|error| named(error.to_string()))
+/// The rows of a file of rejects.
+struct Batches<'a> {
+    file: &'a InputFile,
+    /// The same file, to be asked while it is read.
+    handle: Input,
+    reader: ParquetRecordBatchReader,
+    /// Rows by the footer.
+    rows: u64,
+}
+
+impl<'a> Batches<'a> {
+    fn open(file: &'a InputFile, input: Input, step: usize) -> Result<Self, Stop> {
+        let handle = input.try_clone().map_err(file.stopped())?;
+        let opened = guarded(|| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(input)?;
+            let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
+            let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
+            let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
+            Ok::<_, ParquetError>((reader.with_projection(mask).with_batch_size(step).build()?, rows))
+        });
+        file.check_available(&handle)?;
+        let (reader, rows) = opened.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+        Ok(Self { file, handle, reader, rows })
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>, (RejectCode, String)> {
+        guarded(|| self.reader.next().transpose())
+    }
+
+    /// The reason to stop: an error of the environment, or else the one that is given.
+    fn stop(&self, (code, what): (RejectCode, String)) -> Stop {
+        match self.file.check_available(&self.handle) {
+            Err(stop) => stop,
+            Ok(()) => self.file.unfit(code, &what, self.rows),
+        }
+    }
 }
 
 /// The columns of a batch of rejects.
@@ -168,6 +234,12 @@ impl<'a> Columns<'a> {
         let source = self.batch.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
         let rows = self.batch.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
         Some((source.value(row).to_owned(), rows.value(row)))
+    }
+
+    /// The number of records that the reject stands for.
+    fn records(&self, row: usize) -> u64 {
+        let counts = self.batch.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+        counts.filter(|counts| counts.is_valid(row)).map_or(1, |counts| counts.value(row))
     }
 
     fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
@@ -264,9 +336,17 @@ impl RecordFormat for Rejects {
 
     fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
         let mut start = 0;
-        for batch in reader(file, input, self.cut.records)? {
-            let batch = batch.map_err(|error| StageError::Other(format!("{}: {error}", file.name)))?;
-            let columns = Columns::of(&batch).ok_or_else(|| not_rejects(&file.name))?;
+        let mut batches = Batches::open(file, input, self.cut.records)?;
+        loop {
+            let batch = match batches.next() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(()),
+                Err((code, what)) => {
+                    file.check_available(&batches.handle)?;
+                    return output.refuse(start..batches.rows.max(start + 1), code, what);
+                }
+            };
+            let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
             let weigh =
                 |rows: Range<usize>| sizes[rows].iter().map(|&(bytes, pixels)| bytes.max(pixels * PIXEL_BYTES)).sum();
@@ -279,7 +359,6 @@ impl RecordFormat for Rejects {
             }
             start += batch.num_rows() as u64;
         }
-        Ok(())
     }
 }
 
@@ -317,6 +396,7 @@ impl Rejects {
                     records.rejects.push(Reject {
                         record,
                         source,
+                        records: columns.records(row),
                         ..Reject::new(ordinal, RejectCode::Unreadable, reason)
                     });
                 }

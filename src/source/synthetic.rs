@@ -11,7 +11,7 @@ use image::{ExtendedColorType, ImageEncoder, codecs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
 use super::factors::Factors;
@@ -23,38 +23,47 @@ use crate::error::{Fault, StageError};
 use crate::tensor::{fixed_column, vector_field};
 
 /// The options. A record depends on the seed and its own number alone, so more records continue the same data.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// What is made up.
+    #[schemars(extend("x-changes-rows" = true))]
     pub of: Content,
     /// How many records there are.
+    #[schemars(extend("x-changes-rows" = true))]
     pub records: u64,
     /// Another seed is other data.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub seed: u64,
     /// For images: height and width in pixels. Default: [64, 64].
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub size: Option<[u32; 2]>,
     /// For images: how they are encoded. Default: png.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub format: Option<Format>,
     /// For features: values of a record. Default: 32.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub width: Option<usize>,
     /// For features: independent factors behind the values. Default: a quarter of `width`.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub rank: Option<usize>,
     /// For features: the share of records, 0 to 1, that lie off the others; where it is above 0, the column `outlier`
     /// tells which. Default: 0.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub outliers: Option<f64>,
     /// For features: how the values are laid out. Default: vector.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub layout: Option<Layout>,
 }
 
 /// What can be made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Content {
     /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang 2001).
@@ -64,7 +73,7 @@ pub enum Content {
 }
 
 /// Encodings of images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Lossless.
@@ -77,7 +86,7 @@ pub enum Format {
 }
 
 /// Layouts of feature records.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// One vector column, `features`.
@@ -91,7 +100,7 @@ pub enum Layout {
 const MAX_MIXING: usize = 1 << 24;
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let mut faults = self.unused();
         let made = match self.of {
             Content::Images => self.images(context, &mut faults),
@@ -124,8 +133,8 @@ impl Config {
         .collect()
     }
 
-    fn images(&self, context: &Context, faults: &mut Vec<Fault>) -> Option<Made> {
-        let [height, width] = self.size.unwrap_or([64, 64]);
+    fn images(&mut self, context: &Context, faults: &mut Vec<Fault>) -> Option<Made> {
+        let [height, width] = *self.size.get_or_insert([64, 64]);
         let pixels = u64::from(height) * u64::from(width);
         let limit = context.limits.pixels;
         if pixels == 0 || pixels > limit {
@@ -133,17 +142,18 @@ impl Config {
             faults.push(Fault::new("size", message));
             return None;
         }
-        let format = self.format.unwrap_or_default();
+        let format = *self.format.get_or_insert_default();
         if format == Format::Jpeg && height.max(width) > u32::from(u16::MAX) {
             faults.push(Fault::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
         }
         Some(Made::Images { height, width, format })
     }
 
-    fn features(&self, faults: &mut Vec<Fault>) -> Option<Made> {
-        let width = self.width.unwrap_or(32);
-        let rank = self.rank.unwrap_or_else(|| width.div_ceil(4));
-        let outliers = self.outliers.unwrap_or(0.0);
+    fn features(&mut self, faults: &mut Vec<Fault>) -> Option<Made> {
+        let width = *self.width.get_or_insert(32);
+        let rank = *self.rank.get_or_insert(width.div_ceil(4));
+        let outliers = *self.outliers.get_or_insert(0.0);
+        let layout = *self.layout.get_or_insert_default();
         if !(0.0..=1.0).contains(&outliers) {
             faults.push(Fault::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
         }
@@ -157,7 +167,7 @@ impl Config {
         } else {
             // The last stream, which no record uses.
             let factors = Factors::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
-            return Some(Made::Features { factors, layout: self.layout.unwrap_or_default() });
+            return Some(Made::Features { factors, layout });
         };
         faults.push(fault);
         None

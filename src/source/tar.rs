@@ -1,23 +1,28 @@
 //! The source `tar`: images in tar shards, as WebDataset writes them.
 
 use std::cell::Cell;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ::tar::{Archive, Entry};
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
 use crate::context::Context;
 use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
+use crate::source::encoded::unpacked_by;
+use crate::source::files::{InputFile, unusable};
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::images::EXTENSIONS;
-use crate::source::listing::{FileSet, ListedFile, Listing, ReadFailure, Refusal, encode_name, has_extension};
-use crate::source::{BatchSender, BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::source::inputs::{self, KnownInputs, OnChange, Settled};
+use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
+use crate::source::record_files::{Stop, panicked};
+use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking};
 use crate::store::{Input, Location};
 
 /// Batches that are read before they are asked for.
@@ -30,16 +35,28 @@ const HEADER_BYTES: u64 = 1 << 20;
 const KEY: &str = "key";
 
 /// Options of the source `tar`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
+    #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
+    /// Also take what symbolic links lead to. Default: links are passed over.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
+    follow_links: bool,
+    /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
+    /// the images that it gave before stay in the output; `refuse` refuses to run. A shard of at most 32 MiB whose content is
+    /// the same has not changed, whatever its time. Default: new.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    on_change: OnChange,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let files = FileSet::new(self.path, false, &["tar"]).map_err(|fault| vec![fault])?;
-        Ok(Box::new(Tar { name: name.to_owned(), files, rules: Rules::new(batch, context.limits, Some(KEY)) }))
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
+        let rules = Rules::new(batch, context.limits, Some(KEY));
+        Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
     }
 }
 
@@ -47,6 +64,7 @@ impl SourceConfig for Config {
 struct Tar {
     name: String,
     files: FileSet,
+    on_change: OnChange,
     rules: Rules,
 }
 
@@ -60,7 +78,24 @@ impl Source for Tar {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        self.files.list().map(|listing| Some(listing.identities()))
+        self.files.list()?.identities().map(Some)
+    }
+
+    fn passed_over(&self) -> Option<LastPassedOver> {
+        Some(self.files.passed_over())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        self.on_change == OnChange::Refuse
+    }
+
+    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+        if !self.refuses_changes() {
+            return Ok(());
+        }
+        let Listing { root, files, .. } = self.files.list()?;
+        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        inputs::admit(&self.name, &files, progress)
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -68,100 +103,154 @@ impl Source for Tar {
         if listing.files.is_empty() {
             return Err(self.files.nothing_found(&listing));
         }
-        let Listing { root, files, .. } = listing;
-        files.values().try_for_each(|file| refuse_compressed(file, &root))?;
-        let reader = Reader { stage: self.name, rules: self.rules, root, progress: progress.clone() };
+        let Listing { root, files, unseen, .. } = listing;
+        check_some_plain(files.values(), &root)?;
+        let mut unread = UnreadInputs::default();
+        unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
+        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        let known = KnownInputs::open(&self.name, progress.state.as_ref())?;
+        let Self { rules, on_change, .. } = *self;
+        let reader = Reader { rules, root, progress: progress.clone(), known, on_change };
         let batches = read_blocking(AHEAD, move |out| {
-            for file in files.values() {
-                if !reader.read(file, out)? {
-                    break;
-                }
-            }
-            Ok(())
+            let read = reader.read_all(&files, unread, out);
+            reader.known.sync()?;
+            read
         });
         Ok(Opened::new(batches, None))
     }
 }
 
-/// How compressed files begin, and what unpacks them.
-const COMPRESSED: [(&[u8], &str); 5] = [
-    (b"\x1f\x8b", "gunzip"),
-    (b"\x28\xb5\x2f\xfd", "unzstd"),
-    (b"BZh", "bunzip2"),
-    (b"\xfd7zXZ\0", "unxz"),
-    (b"\x04\x22\x4d\x18", "unlz4"),
-];
+/// Members that are images. The rows of a shard are numbered by them, so the list is fixed for ever.
+const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
-fn refuse_compressed(file: &ListedFile, root: &Location) -> Result<(), StageError> {
-    let mut start = Vec::new();
-    let read = open(file, root)?.take(6).read_to_end(&mut start);
-    read.map_err(|error| file.location(root).failed(error))?;
-    match COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
-        Some((_, tool)) => Err(StageError::Other(format!(
-            "{}: is compressed; only plain tar files are read: unpack it first (`{tool} {}`)",
-            file.name, file.name
-        ))),
-        None => Ok(()),
-    }
+/// Opens a shard if it is a plain tar file, as its first bytes show.
+fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
+    let mut input = BufReader::new(file.open(root)?);
+    let start = input.fill_buf().map_err(|error| file.failure(&file.location(root), error))?;
+    let Some(program) = unpacked_by(start) else { return Ok(input) };
+    let name = &file.name;
+    let reason = format!("{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)");
+    Err(Stop::Refused(Refusal::new(RejectCode::Unsupported, reason), 1))
 }
 
-fn open(file: &ListedFile, root: &Location) -> Result<Input, StageError> {
-    file.open(root).map_err(|failure| match failure {
-        ReadFailure::Rejected(refusal) => StageError::Other(refusal.reason),
-        ReadFailure::Unavailable(unavailable) => unavailable.into(),
-    })
+/// Refuses a set of shards that are all compressed.
+///
+/// # Errors
+/// The reason to reject the first of them.
+fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Location) -> Result<(), StageError> {
+    let mut compressed = None;
+    for file in files {
+        match open(file, root) {
+            Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason }, _)) => {
+                compressed.get_or_insert(reason);
+            }
+            _ => return Ok(()),
+        }
+    }
+    compressed.map_or(Ok(()), |reason| Err(StageError::Other(reason)))
+}
+
+/// The next entry of a shard.
+enum Step {
+    /// Not an image.
+    Other,
+    /// An image that is done.
+    Done,
+    Image(Member<'static>),
+    /// Nothing behind this place can be found.
+    Broken(Member<'static>),
+    End,
 }
 
 /// What it takes to read shards.
 struct Reader {
-    stage: String,
     rules: Rules,
     root: Location,
     progress: Progress,
+    known: KnownInputs,
+    on_change: OnChange,
 }
 
 impl Reader {
-    /// Reads a shard; `false` when nobody wants more. What cannot be read of a broken shard is one refused row.
-    fn read(&self, file: &ListedFile, out: &BatchSender) -> Result<bool, StageError> {
-        let ListedFile { name, size, .. } = file;
-        let split = Split::new(format!("{}/{}", self.stage, file.identity()));
+    /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
+    fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
+        for file in files {
+            match self.read(file, out) {
+                Ok(()) => {}
+                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
+                Err(Stop::Closed) => return Ok(()),
+                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        unread.into_result()
+    }
+
+    /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
+    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), Stop> {
+        let split = &file.split;
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            match self.known.settle(file, &self.progress, false, self.on_change)? {
+                Some(Settled { file, .. }) => self.read_members(file.listed(), &file.split, out),
+                None => Ok(()),
+            }
+        }));
+        let read = read.unwrap_or_else(|panic| {
+            let reason = format!("{}: {}", file.name, panicked(&*panic));
+            Err(Stop::Refused(Refusal::new(RejectCode::Panicked, reason), 1))
+        });
+        let Err(Stop::Refused(refusal, _)) = read else { return read };
+        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &unusable(split), 0);
+        let source = file.name.as_str().into();
+        if stretch.is_done(1) {
+            return Ok(());
+        }
+        let go_on = stretch.push(Member { source, row: 0, text: None, image: Err(refusal) })? && stretch.close()?;
+        if go_on { Ok(()) } else { Err(Stop::Closed) }
+    }
+
+    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, out: &BatchSender) -> Result<(), Stop> {
         let budget = Budget::default();
         let input = open(file, &self.root)?;
-        let failed = |error| file.location(&self.root).failed(error);
-        let handle = input.try_clone().map_err(failed)?;
-        // A store that cannot be read is no fault of the shard.
-        let check_lost = || handle.failure().map_or(Ok(()), |(_, error)| Err(failed(error)));
-        let mut archive = Archive::new(Metered { file: BufReader::new(input), budget: budget.clone() });
-        let mut entries = archive.entries_with_seek().map_err(failed)?;
+        let location = file.location(&self.root);
+        let stop = |error| Stop::from(file.failure(&location, error));
+        let handle = input.get_ref().try_clone().map_err(stop)?;
+        let mut archive = Archive::new(Metered { file: input, budget: budget.clone() });
+        let mut entries = archive.entries_with_seek().map_err(stop)?;
         let length = self.rules.stretch() as u64;
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &split, 0);
+        let mut stretch = Stretch::new(&self.rules, &self.progress, out, split, 0);
         let mut done = stretch.is_done(length);
         let mut row = 0;
         loop {
             budget.allow(HEADER_BYTES);
-            let Some(entry) = entries.next() else { return stretch.close() };
-            let member = match image_of(entry, *size) {
-                Ok(None) => continue,
-                Ok(Some(_)) if done => None,
-                Ok(Some(mut entry)) => Some(self.member(name, row, &mut entry, &budget)),
-                Err(reason) => {
-                    check_lost()?;
-                    return Ok(stretch.push(broken(name, row, &reason))? && stretch.close()?);
-                }
+            let step = match entries.next().map(|entry| image_of(entry, file.size)) {
+                None => Step::End,
+                Some(Ok(None)) => Step::Other,
+                Some(Ok(Some(_))) if done => Step::Done,
+                Some(Ok(Some(mut entry))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
+                Some(Err(reason)) => Step::Broken(broken(&file.name, row, &reason)),
             };
-            check_lost()?;
-            let go_on = match member {
-                Some(member) => stretch.push(member)?,
-                None => stretch.skip(),
-            };
-            if !go_on {
-                return Ok(false);
+            if let Some((class, error)) = handle.failure() {
+                // What stands before it could be read.
+                let unavailable = Unavailable { path: location.to_path(), class, error };
+                return if stretch.close()? { Err(unavailable.into()) } else { Err(Stop::Closed) };
             }
-            row += 1;
-            if row % length == 0 {
-                if !stretch.close()? {
-                    return Ok(false);
-                }
+            let ends = matches!(step, Step::Broken(_) | Step::End);
+            row += u64::from(matches!(step, Step::Image(_) | Step::Done));
+            let go_on = match step {
+                Step::Image(member) | Step::Broken(member) => stretch.push(member)?,
+                Step::Done => stretch.skip(),
+                Step::Other => continue,
+                Step::End => true,
+            };
+            let closes = ends || row % length == 0;
+            if !go_on || (closes && !stretch.close()?) {
+                return Err(Stop::Closed);
+            }
+            if ends {
+                return Ok(());
+            }
+            if closes {
                 done = stretch.is_done(length);
             }
         }
@@ -206,10 +295,10 @@ fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Optio
 }
 
 /// The row that stands for all that could not be found behind a broken place.
-fn broken<'a>(shard: &'a str, row: u64, reason: &str) -> Member<'a> {
+fn broken(shard: &str, row: u64, reason: &str) -> Member<'static> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
     let image = Err(Refusal::new(RejectCode::Malformed, reason));
-    Member { source: shard.into(), row, text: None, image }
+    Member { source: shard.to_owned().into(), row, text: None, image }
 }
 
 /// WebDataset's key of a member: its path up to the first dot of its name.
@@ -266,7 +355,6 @@ mod tests {
 
     use std::collections::BTreeMap;
     use std::fs;
-    use std::sync::Arc;
 
     use ::tar::{Builder, EntryType, Header};
     use arrow::array::AsArray;
@@ -300,7 +388,7 @@ mod tests {
         let context = Context::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "tar", "source").unwrap().plan;
         let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
     fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {
@@ -430,6 +518,27 @@ mod tests {
         let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
         assert_eq!(rows(&second), rows(&first[1..]));
         assert_eq!(second[0].batch.records, first[1].batch.records);
+    }
+
+    #[test]
+    fn compressed_shards_among_others_are_rejects() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("0.tar", b"\x1f\x8b\x08".to_vec()), ("2.tar", b"BZh91AY&SY".to_vec())] {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        for name in ["1.tar", "3.tar"] {
+            fs::write(folder.path().join(name), shard(&[("a.jpg", PIXEL)])).unwrap();
+        }
+        let batches = read(folder.path(), 100, &Progress::default());
+        let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+        let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
+        assert_eq!(codes, [RejectCode::Unsupported; 2]);
+        assert!(rejects[1].reason.starts_with("2.tar: is compressed") && rejects[1].reason.contains("bunzip2 2.tar"));
+        assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>(), 2);
+        let mut done = Coverage::default();
+        batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
+        let again = read(folder.path(), 100, &Progress { sinks: Arc::new(vec![done]), state: None });
+        assert!(again.is_empty(), "they are rejected once");
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! Text as records: finds where each ends, parses many at once, and finds the bad ones among them.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
 use crate::source::cut::Cut;
 use crate::source::record_files::{Output, Records, Stop, guarded, shorten};
 
 /// The type of a column, as users write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// 64-bit floating point numbers.
@@ -28,6 +29,13 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// The types of all columns that have one which users can write.
+    pub(super) fn all(schema: &Schema) -> BTreeMap<String, Self> {
+        let types = [Self::Float, Self::Int, Self::String, Self::Bool];
+        let of = |field: &Field| types.into_iter().find(|given| given.data_type() == *field.data_type());
+        schema.fields().iter().filter_map(|field| Some((field.name().clone(), of(field)?))).collect()
+    }
+
     /// The Arrow type.
     pub(super) fn data_type(self) -> DataType {
         match self {
@@ -76,12 +84,13 @@ pub(super) fn read_all<R: Read>(
     loop {
         let block = match blocks.next(format) {
             Ok(Some(block)) => block,
-            Ok(None) => return Ok(()),
+            Ok(None) => return output.end(row, blocks.ends_in_quotes),
             Err(error) => return output.stop_at(row, error),
         };
         let rows = row..row + u64::from(block.rows);
         row = rows.end;
         if !output.done(&rows) {
+            output.begin(row, blocks.ends_in_quotes)?;
             let parsed = block.parse(format)?;
             let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
             output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
@@ -140,6 +149,25 @@ impl<R: Read> Framer<R> {
             framer.input.consume(BYTE_ORDER_MARK.len());
         }
         Ok(framer)
+    }
+
+    /// The first bytes of the file, as far as they were read.
+    pub(super) fn start(&self) -> &[u8] {
+        self.input.buffer()
+    }
+
+    /// Counts the remaining records.
+    ///
+    /// # Errors
+    /// Those of the input.
+    pub(super) fn count(&mut self) -> io::Result<u64> {
+        let mut record = Vec::new();
+        let mut count = 0;
+        while self.frame(&mut record)? != Frame::End {
+            record.clear();
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Appends the next record to `into`, without its line end.
@@ -230,16 +258,32 @@ pub(super) struct Blocks<R> {
     framer: Framer<R>,
     cut: Cut,
     held: Option<(Frame, Vec<u8>)>,
+    /// The error behind the last block.
+    failed: Option<io::Error>,
+    /// Whether the input was found to end within a quoted value.
+    ends_in_quotes: bool,
 }
 
 impl<R: Read> Blocks<R> {
     /// Blocks of what `framer` finds, within `cut`.
     pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
-        Self { framer, cut, held: None }
+        Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
     }
 
-    /// The next block: it ends before the record that would exceed a limit.
+    /// The first block.
+    ///
+    /// # Errors
+    /// Those of the input, also if they come after some records.
+    pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+        let block = self.next(format)?;
+        self.failed.map_or(Ok(block), Err)
+    }
+
+    /// The next block: it ends before the record that would exceed a limit, or that cannot be read.
     pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut block = Block::default();
         let mut weight = 0;
         while (block.rows as usize) < self.cut.records {
@@ -249,8 +293,16 @@ impl<R: Read> Blocks<R> {
                     block.text.extend_from_slice(&text);
                     frame
                 }
-                None => self.framer.frame(&mut block.text)?,
+                None => match self.framer.frame(&mut block.text) {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        block.text.truncate(start);
+                        self.failed = Some(error);
+                        break;
+                    }
+                },
             };
+            self.ends_in_quotes |= frame == Frame::Unclosed;
             let verdict = match frame {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),
@@ -268,7 +320,13 @@ impl<R: Read> Blocks<R> {
             weight += size;
             block.push(start, verdict);
         }
-        Ok((block.rows > 0).then_some(block))
+        match self.failed.take() {
+            Some(error) if block.rows == 0 => Err(error),
+            failed => {
+                self.failed = failed;
+                Ok((block.rows > 0).then_some(block))
+            }
+        }
     }
 }
 
@@ -403,6 +461,44 @@ mod tests {
         use Frame::{Record, TooLong};
         let long = "x".repeat(50);
         check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
+    }
+
+    /// Gives its bytes, then an error, then an end.
+    struct Failing<'a>(&'a [u8], Option<io::Error>);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(into) {
+                Ok(0) => self.1.take().map_or(Ok(0), Err),
+                read => read,
+            }
+        }
+    }
+
+    #[test]
+    fn records_before_an_error_come_before_it() {
+        struct Lines(SchemaRef);
+        impl TextFormat for Lines {
+            fn check(&self, record: &[u8]) -> Verdict {
+                Verdict::Parse(record.len() as u64)
+            }
+            fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
+                Err("is not needed".to_owned())
+            }
+            fn schema(&self) -> &SchemaRef {
+                &self.0
+            }
+        }
+        let lines = Lines(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
+        let blocks = || {
+            let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
+            Blocks::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
+        };
+        let mut failing = blocks();
+        let block = failing.next(&lines).unwrap().unwrap();
+        assert_eq!(block.texts().map(|(_, text)| text.to_vec()).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(failing.next(&lines).err().unwrap().to_string(), "away");
+        assert_eq!(blocks().sample(&lines).err().unwrap().to_string(), "away");
     }
 
     #[test]

@@ -124,7 +124,8 @@ impl Seek for Input {
 impl Length for Input {
     fn len(&self) -> u64 {
         match self {
-            Self::File(local) => Length::len(&local.file),
+            // The trait has no way to return an error; it is kept, as that of every read.
+            Self::File(local) => local.note(local.file.metadata()).map_or(0, |metadata| metadata.len()),
             Self::Object(blocks) => blocks.len(),
         }
     }

@@ -71,6 +71,17 @@ pub fn reading_bytes(path: &str) -> u64 {
     if is_url(path) { READING_BYTES } else { 0 }
 }
 
+/// A path, glob or URL in one form, as far as its letters say: without `.`, doubled slashes and a slash at the end. What `..`
+/// leads to is for the file system to say.
+pub fn tidy(path: &str) -> String {
+    let parts = |text: &str| text.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+    match path.split_once(SCHEME) {
+        Some((scheme, rest)) if is_url(path) => format!("{scheme}{SCHEME}{}", parts(rest)),
+        _ if path.starts_with('/') => format!("/{}", parts(path)),
+        _ => Some(parts(path)).filter(|tidy| !tidy.is_empty()).unwrap_or_else(|| ".".to_owned()),
+    }
+}
+
 /// What stands before the path of a location that is none of this machine.
 const SCHEME: &str = "://";
 
@@ -310,6 +321,25 @@ mod tests {
     fn what_is_no_url_is_a_path() {
         for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
             assert_eq!(Location::parse(path).unwrap(), Location::Local(PathBuf::from(path)));
+        }
+    }
+
+    #[test]
+    fn a_tidy_path_leads_where_it_led() {
+        let cases = [
+            ("in.csv", "in.csv"),
+            ("./in//a/./b/", "in/a/b"),
+            ("/", "/"),
+            ("//data/.", "/data"),
+            (".", "."),
+            ("./", "."),
+            ("../in/../b", "../in/../b"),
+            ("in/**/*.{a,b}", "in/**/*.{a,b}"),
+            ("s3://bucket//a/b/", "s3://bucket/a/b"),
+            ("my folder://x", "my folder:/x"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(tidy(path), expected);
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) enum Arrival {
     },
     /// It left some of its inputs undone and read all others: nothing more will come from it.
     Incomplete {
+        stage: usize,
         name: Arc<str>,
         unread: UnreadInputs,
     },
@@ -116,7 +117,7 @@ async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool
     while let Some(batch) = batches.next().await {
         let (arrival, sound) = match batch {
             Ok(batch) => (Arrival::Batch { stage, batch }, true),
-            Err(StageError::Unread(unread)) => (Arrival::Incomplete { name: Arc::clone(&name), unread }, true),
+            Err(StageError::Unread(unread)) => (Arrival::Incomplete { stage, name: Arc::clone(&name), unread }, true),
             Err(error) => (Arrival::Failed { name: Arc::clone(&name), error }, false),
         };
         if sender.send(arrival).await.is_err() || !sound {

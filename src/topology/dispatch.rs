@@ -15,7 +15,7 @@ use super::ledger::Ledger;
 use super::messages::{Done, Errand, Stop, Work};
 use super::stats::Stats;
 use super::suspects::{Care, Suspects};
-use crate::batch::SourceBatch;
+use crate::batch::{SourceBatch, rejected_records};
 use crate::coverage::Progress;
 use crate::error::{StageError, UnreadInputs};
 use crate::plan::{Allowed, Footprint};
@@ -93,7 +93,12 @@ impl Dispatcher {
             match arrival {
                 Arrival::Opened { stage, opened } => {
                     let Opening { total, fates, asks, closed } = opened;
-                    *self.stats.stages[stage].total.lock().unwrap_or_else(PoisonError::into_inner) = total;
+                    let opened = &self.stats.stages[stage];
+                    let passed_over = opened.passed_over();
+                    if !passed_over.is_empty() {
+                        tracing::info!("{} passes over {passed_over}", opened.name);
+                    }
+                    *opened.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
                     if let Some(fates) = fates {
                         self.ledger.listen(stage, fates);
                     }
@@ -107,10 +112,13 @@ impl Dispatcher {
                         return ended;
                     }
                 }
-                Arrival::Incomplete { name, unread } => match &mut incomplete {
-                    Some((_, all)) => all.append(unread),
-                    None => incomplete = Some((name, unread)),
-                },
+                Arrival::Incomplete { stage, name, unread } => {
+                    self.stats.left_unread(stage, unread.count());
+                    match &mut incomplete {
+                        Some((_, all)) => all.append(unread),
+                        None => incomplete = Some((name, unread)),
+                    }
+                }
                 Arrival::Failed { name, error } => {
                     self.stop.fail(&name, error);
                     return Ended::Failed;
@@ -136,7 +144,12 @@ impl Dispatcher {
                     return Some(Ended::Limited);
                 }
             }
-            for (part, care) in self.suspects.parts(&batch.batch.provenance, part) {
+            // Rows without a record do nothing to the process, and one reject may stand for very many.
+            let parts = match batch.batch.origin.is_empty() {
+                true => vec![(part, Care::Usual)],
+                false => self.suspects.parts(&batch.batch.provenance, part),
+            };
+            for (part, care) in parts {
                 let whole = part == (0..batch.batch.provenance.len());
                 let batch = if whole { batch.clone() } else { batch.slice(part) };
                 if let Some(ended) = self.send(source, batch, care, numbers).await {
@@ -152,7 +165,9 @@ impl Dispatcher {
         let permit = timed(&self.stats.waited_for_room, room).await?;
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
-        self.stats.batch(source, (provenance.len(), bytes), Some(&batch.batch.records), Duration::ZERO);
+        let records = batch.batch.records.num_rows() as u64 + rejected_records(&batch.rejects);
+        let given = if care == Care::Condemned { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
+        self.stats.batch(source, (records, bytes), Some(&given), Duration::ZERO);
         self.stats.rejected(source, &batch.rejects);
         if care == Care::Alone {
             self.suspects.idle(*numbers).await;

@@ -126,26 +126,36 @@ impl Topology {
             match stage.role {
                 Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
                 Role::Transform(_) => {}
-                Role::Sink(sink, identity) => {
+                Role::Sink(sink, mut identity) => {
+                    let durable = sink.folder().is_some();
+                    let named = |error| (Arc::clone(&stage.name), error);
+                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &memory).map_err(named)?;
                     identities.push(identity.clone());
-                    let opened = open_sink(sink, identity, Scope::Sink, changes, &memory);
-                    let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&stage.name), error))?;
+                    let local = remembered_folder(sink.as_ref());
+                    let writer = sink.open(identity).map_err(named)?;
+                    local.iter().for_each(|folder| memory.record(folder));
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
                 }
             }
         }
-        if let Some((sink, identity)) = plan.rejects {
-            let name: Arc<str> = Arc::from("rejects");
+        if let Some((sink, mut identity)) = plan.rejects {
+            let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
+            let named = |error| (Arc::clone(&name), error);
+            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &memory).map_err(named)?;
             let stages = identity.stages.clone();
             identities.push(identity.clone());
-            let opened = open_sink(sink, identity, Scope::Rejects, changes, &memory);
-            let (history, durable, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
+            let local = remembered_folder(sink.as_ref());
+            let writer = sink.open(identity).map_err(named)?;
+            local.iter().for_each(|folder| memory.record(folder));
             let committed = graph.rejected_before(|stage| history.coverage_of(stage, stages.get(stage)?).into());
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        for feed in &feeds {
+            feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
+        }
         let Plan { footprint, allowed, commit_age, workers, .. } = plan;
         let exchange = Exchange::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
@@ -282,31 +292,37 @@ pub enum Changes {
     Allow,
 }
 
-fn open_sink(
-    sink: Box<dyn Sink>,
-    identity: Identity,
+/// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
+fn admit(
+    sink: &dyn Sink,
+    identity: &mut Identity,
     scope: Scope,
     changes: Changes,
     memory: &outputs::Memory,
-) -> Result<(History, bool, Box<dyn Writer>), StageError> {
-    let durable = sink.folder().is_some();
+) -> Result<History, StageError> {
+    remembered_folder(sink).iter().try_for_each(|folder| memory.check(folder))?;
+    let mut history = sink.history()?;
+    history.recognize(identity);
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    let local = folder.local().filter(|_| durable).map(Path::to_path_buf);
-    local.iter().try_for_each(|folder| memory.check(folder))?;
-    let history = sink.history()?;
-    let admitted = history.admit(&folder, &identity, scope);
-    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(&identity);
+    let admitted = history.admit(&folder, identity, scope);
+    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
     match (admitted, changes) {
+        // Who is accepted under a former digest stays so under this one.
+        (Ok(()), _) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
+            sink.accept(&identity.digests())?;
+        }
         (Ok(()), _) => {}
         (Err(_), _) if changes == Changes::Allow || models_alone() => {
-            let digests: Vec<String> = history.digests().into_iter().chain([identity.digest.clone()]).collect();
-            sink.accept(&digests)?;
+            sink.accept(&[history.digests(), identity.digests()].concat())?;
         }
         (Err(refused), _) => return Err(refused),
     }
-    let writer = sink.open(identity)?;
-    local.iter().for_each(|folder| memory.record(folder));
-    Ok((history, durable, writer))
+    Ok(history)
+}
+
+/// The folder of a sink on a disk of this machine.
+fn remembered_folder(sink: &dyn Sink) -> Option<PathBuf> {
+    sink.folder()?.local().map(Path::to_path_buf)
 }
 
 /// Where it is remembered which disks the outputs of a plan lie on.

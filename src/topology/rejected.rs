@@ -51,6 +51,7 @@ impl Refused {
                 reason: shortened(entry.reason),
                 source: shortened(entry.source),
                 row: entry.row,
+                records: entry.records,
             }
         };
         last.iter().map(seen).collect()
@@ -98,6 +99,7 @@ fn entry<'a>(
         code: reject.code,
         reason: &reject.reason,
         record,
+        records: reject.records,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct SeenReject {
     pub source: String,
     /// Its row there.
     pub row: u64,
+    /// The number of records that it stands for.
+    pub records: u64,
 }
 
 /// An image on its way through a model.
@@ -164,6 +166,7 @@ mod tests {
             reason: String::new(),
             source: String::new(),
             row,
+            records: 1,
         };
         (0..50).for_each(|row| sights.refused(vec![reject(row)]));
         let rows: Vec<u64> = sights.rejects().iter().map(|reject| reject.row).collect();

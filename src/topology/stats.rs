@@ -9,12 +9,12 @@ use arrow::array::RecordBatch;
 
 use super::errors::ErrorStats;
 use super::sights::Sights;
-use crate::batch::{Reject, RejectCode};
+use crate::batch::{Reject, RejectCode, rejected_records};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
-use crate::source::Total;
+use crate::source::{LastPassedOver, PassedOver, Total};
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {
@@ -61,12 +61,14 @@ pub struct StageStats {
     pub role: &'static str,
     /// The places of the stages that it takes records from.
     pub inputs: Vec<usize>,
-    /// Records that it took in; for a source, source rows that it handed over, readable or not.
+    /// Records that it took in; for a source, those that it handed over, and those that its rejects stand for.
     pub records_in: AtomicU64,
     /// Records that it put out.
     pub records_out: AtomicU64,
     /// Records that it refused.
     pub rejects: AtomicU64,
+    /// For a source, inputs that could not be read and are left to the next run.
+    pub unread: AtomicU64,
     /// Time spent in it, over all workers, in nanoseconds; for a sink, on its own thread.
     pub busy: AtomicU64,
     /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
@@ -78,11 +80,17 @@ pub struct StageStats {
     /// Where the stage computes one, the reconstruction error of its records.
     pub error: Option<ErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
+    /// For a source that lists files, what its last listing left out.
+    passed_over: Option<LastPassedOver>,
 }
 
 impl Stats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
+            let passed_over = match &stage.role {
+                Role::Source(source, _) => source.passed_over(),
+                Role::Transform(_) | Role::Sink(..) => None,
+            };
             let (role, error) = match &stage.role {
                 Role::Source(..) => ("source", None),
                 Role::Transform(transform) => {
@@ -93,6 +101,9 @@ impl Stats {
             // What can be counted is there from the beginning, at 0: else its first event would be no increase.
             for code in RejectCode::ALL {
                 metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
+            }
+            if role == "source" {
+                metrics.unread_inputs.with_label_values(&[&*stage.name]);
             }
             if role == "sink" {
                 metrics.commits.files.with_label_values(&[&stage.name]);
@@ -106,12 +117,14 @@ impl Stats {
                 records_in: AtomicU64::new(0),
                 records_out: AtomicU64::new(0),
                 rejects: AtomicU64::new(0),
+                unread: AtomicU64::new(0),
                 busy: AtomicU64::new(0),
                 prepared: AtomicU64::new(0),
                 total: Mutex::default(),
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
+                passed_over,
             }
         });
         tell_models(&metrics, &plan.models);
@@ -200,14 +213,22 @@ impl Stats {
         self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
     }
 
+    /// A source has left so many inputs to the next run.
+    pub(super) fn left_unread(&self, stage: usize, inputs: u64) {
+        let stats = &self.stages[stage];
+        stats.unread.store(inputs, Relaxed);
+        self.metrics.unread_inputs.with_label_values(&[&*stats.name]).set(i64::try_from(inputs).unwrap_or(i64::MAX));
+    }
+
     /// A stage refused these.
     pub(super) fn rejected(&self, stage: usize, rejects: &[Reject]) {
         let stats = &self.stages[stage];
-        stats.rejects.fetch_add(rejects.len() as u64, Relaxed);
+        stats.rejects.fetch_add(rejected_records(rejects), Relaxed);
         let mut codes = stats.codes.lock().unwrap_or_else(PoisonError::into_inner);
         for reject in rejects {
-            *codes.entry(reject.code).or_default() += 1;
-            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc();
+            let count = codes.entry(reject.code).or_default();
+            *count = count.saturating_add(reject.records);
+            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc_by(reject.records);
         }
     }
 
@@ -248,6 +269,11 @@ impl Stats {
         total.unwrap_or(0).max(self.records()).max(ENOUGH)
     }
 
+    /// Inputs that sources have left to the next run.
+    pub fn unread(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.unread.load(Relaxed)).sum()
+    }
+
     /// Records that all stages refused.
     pub fn rejects(&self) -> u64 {
         self.stages.iter().map(|stage| stage.rejects.load(Relaxed)).sum()
@@ -267,6 +293,11 @@ impl StageStats {
     /// How often each reason to refuse was met.
     pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last listing of the source left out.
+    pub fn passed_over(&self) -> PassedOver {
+        self.passed_over.as_ref().map(LastPassedOver::get).unwrap_or_default()
     }
 
     /// What the sink has committed.

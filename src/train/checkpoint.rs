@@ -14,8 +14,11 @@ use crate::error::StageError;
 /// Where a training stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// SHA-256 over the training file and the data: a checkpoint of another training is refused.
+    /// SHA-256 over what the training file means and the data: a checkpoint of another training is refused.
     pub digest: String,
+    /// The same over the file as it is written; earlier programs have that alone, as `digest`.
+    #[serde(default)]
+    pub written: String,
     /// Epochs that are over.
     pub epoch: u32,
     /// Batches of the present epoch that were learned from.

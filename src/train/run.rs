@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use burn_tensor::Tensor;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::batches::{Batch, Order, Preparation, Preparing, Zoom};
@@ -15,13 +16,14 @@ use super::folder::{self, Outcome};
 use super::input::{self, Input};
 use super::loader::Loader;
 use super::quality;
-use super::spec::TrainingFile;
+use super::spec::{Head, Kinds, TrainingFile};
 use super::tensors::download;
 use super::trainer::Trainer;
 use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
 use crate::corruption::Corruption;
 use crate::data::{self, Records};
 use crate::error::{Fault, StageError};
+use crate::kind::canonical;
 use crate::model::input::InputSpec;
 
 /// A checkpoint is written after so long, and after each epoch.
@@ -64,7 +66,7 @@ pub fn train(
         preparation,
         work: &work,
     };
-    run.resume(digest(file, &prepared.digest), out)?;
+    run.resume(digests(file, &prepared.digest), out)?;
     let finished = run.epochs(watch)?;
     watch(Event::Finishing);
     let outcome = Outcome {
@@ -142,14 +144,25 @@ fn corruption(file: &TrainingFile, values: &Preparing) -> Result<Vec<Corruption>
     if faults.is_empty() { Ok(planned) } else { Err(faults) }
 }
 
-/// Over what a training's result depends on: all of the file but for where the data lies, and the data.
-fn digest(file: &TrainingFile, data: &str) -> String {
-    let mut written = file.written.clone();
-    if let Some(table) = written.get_mut("data").and_then(serde_json::Value::as_object_mut) {
-        table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
-    }
-    let hash = Sha256::digest(format!("{written}\n{data}"));
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Over what a training's result depends on: all that the file means but for where the data lies, and the data. Beside it
+/// the digest that earlier programs made of the file as it was written.
+fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
+    let without_places = |mut file: Value| {
+        if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
+            table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
+        }
+        file
+    };
+    let TrainingFile { head, input, network, sparsity, corruption, training, data: table, written } = file;
+    let head = Head { description: String::new(), kind: Kinds::Several(head.kind.words().to_vec()), ..head.clone() };
+    let corruption: Vec<_> = corruption.iter().map(|spec| spec.clone().with_defaults()).collect();
+    let meant = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
+        "corruption": corruption, "training": training, "data": table });
+    let texts = [canonical(&without_places(meant)), without_places(written.clone()).to_string()];
+    texts.map(|text| {
+        let hash = Sha256::digest(format!("{text}\n{data}"));
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    })
 }
 
 fn remove(folder: &Path) -> Result<(), StageError> {
@@ -171,17 +184,19 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn resume(&mut self, digest: String, out: &Path) -> Result<(), TrainError> {
+    fn resume(&mut self, digests: [String; 2], out: &Path) -> Result<(), TrainError> {
         let path = Checkpoint::path(self.work);
         if let Some(found) = Checkpoint::read(&path)? {
-            if found.position.digest != digest {
+            let known = [&found.position.digest, &found.position.written];
+            if !digests.iter().any(|digest| known.contains(&digest)) {
                 return Err(TrainError::Changed(out.display().to_string()));
             }
             let restored = self.trainer.restore(&found.state);
             restored.map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
             self.checkpoint = found;
         }
-        self.checkpoint.position.digest = digest;
+        let Position { digest, written, .. } = &mut self.checkpoint.position;
+        [*digest, *written] = digests;
         Ok(())
     }
 

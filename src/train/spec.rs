@@ -36,7 +36,7 @@ pub struct TrainingFile {
 }
 
 /// What stands at the top of a training file.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Head {
     /// The model's name: the name of its folder, beside the file.
@@ -54,7 +54,7 @@ pub struct Head {
 }
 
 /// One word or several.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Kinds {
     /// One.
@@ -90,7 +90,7 @@ impl Kinds {
 }
 
 /// Sorts of autoencoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KindWord {
     /// The code is penalised for being active.

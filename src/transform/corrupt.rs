@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
 use super::{Transform, TransformConfig, TransformPlan};
@@ -18,38 +18,46 @@ use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, 
 
 /// The options. The same record gets the same noise in every run.
 // Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of its faults.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// What is done to the values.
+    #[schemars(extend("x-changes-rows" = true))]
     pub noise: Noise,
     /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record draws its own. For
     /// pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255 of the range; for other columns in
     /// their own units.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub sigma: Option<Amount>,
     /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1, or a range of it.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub rate: Option<Amount>,
     /// For `watermark_text`: the text. Default: latentflow.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub text: Option<String>,
     /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2, 0.8] for
     /// `watermark`.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub opacity: Option<Amount>,
     /// Another seed is other noise. Give two stages of a pipeline different ones.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub seed: u64,
     /// The tensor column. Default: the only one.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
     /// Put the result into a new column of this name, beside the original. Default: replace it.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let spec = self.corruption();
         let mut faults = spec.faults();
         let found = find_tensor(input, "column", self.column.as_deref()).map_err(|fault| faults.push(fault)).ok();
@@ -61,6 +69,8 @@ impl TransformConfig for Config {
         let schema = self.schema(input, index, &shape).map_err(|fault| faults.push(fault));
         let (Ok(schema), true) = (schema, faults.is_empty()) else { return Err(faults) };
         let corruption = spec.plan(format.as_ref())?;
+        let CorruptionSpec { text, opacity, .. } = spec.with_defaults();
+        (self.column, self.text, self.opacity) = (Some(field.name().clone()), text, opacity);
         let replaces = self.to.is_none();
         Ok(Box::new(Corrupt { corruption, seed: self.seed, index, shape, format, replaces, schema }))
     }

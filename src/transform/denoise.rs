@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::{Refused, TensorRows};
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
@@ -23,26 +23,32 @@ use crate::model::{ImageInput, Model, Pass, same_layout};
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
 /// Options of `denoise`: the model, and for images of any size how they are cut.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The model, as declared under `models`.
+    // Its digest stands for it.
+    #[schemars(extend("x-changes-rows" = false))]
     pub model: String,
     /// The tensor column that goes in. Default: the only one that fits the model.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
     /// The column that comes out, beside the one that went in. Default: it replaces that one.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
     /// Models for images of any size: larger images are cut into tiles of this side, in pixels. Default: 512.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub tile: Option<NonZeroUsize>,
     /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model sees. Default: 32.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub overlap: Option<usize>,
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let model = context.model(&self.model)?;
         if model.parts(Pass::Whole).is_none() {
             let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
@@ -66,6 +72,10 @@ impl TransformConfig for Config {
         }
         let output = like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
         let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
+        self.column = Some(field.name().clone());
+        if let Way::Tiles { cut, .. } = &way {
+            (self.tile, self.overlap) = (NonZeroUsize::new(cut.tile), Some(cut.overlap));
+        }
         let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
         fields.truncate(fields.len().max(place));
         fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);

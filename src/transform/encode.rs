@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::Refused;
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
@@ -25,24 +25,31 @@ pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 const RECONSTRUCTION: &str = "reconstruction";
 
 /// Options of `encode`: the model, and what to keep beside its codes.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The model, as declared under `models`.
+    // Its digest stands for it.
+    #[schemars(extend("x-changes-rows" = false))]
     pub model: String,
     /// The tensor column that goes in. Default: the only one that fits the model.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
     /// The column of codes that comes out. Default: latent.
     #[serde(default = "latent")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub to: String,
     /// Whether to decode as well, and add the column `reconstruction_error`: the model's loss, per record.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub reconstruct: bool,
     /// Whether to keep what was decoded, as the column `reconstruction`; needs `reconstruct`.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub keep_reconstruction: bool,
     /// Whether to keep the tensor column that went in.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
 }
 
@@ -51,7 +58,7 @@ fn latent() -> String {
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let model = context.model(&self.model)?;
         let mut faults = Vec::new();
         if self.keep_reconstruction && !self.reconstruct {
@@ -77,6 +84,7 @@ impl TransformConfig for Config {
         if !faults.is_empty() {
             return Err(faults);
         }
+        self.column = Some(field.name().clone());
         let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
         let fields: Vec<Arc<Field>> = fields.chain(added.into_iter().map(|(_, field)| Arc::new(field))).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::{Refused, append, find};
 use super::vector::{BLOCK, Column};
@@ -17,30 +17,41 @@ use crate::model::{FeatureInput, Scaling};
 use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 
 /// The options: the columns and their scaling, or the model whose card knows both.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// The columns, in the order of the vector: numbers, truth values (1 and 0), or lists, which give all their
     /// values. Not needed where the model's card names them.
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Vec<String>,
     /// Take columns and scaling from this model's card.
+    // Its digest stands for it.
+    #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
     /// How values are scaled, where no model says: `none`, `standard` (with `mean` and `std`) or
     /// `min_max` (with `min` and `max`).
+    #[schemars(extend("x-changes-rows" = true))]
     pub scaling: Option<Method>,
     /// For `standard`: subtracted, one number per value of the vector.
+    #[schemars(extend("x-changes-rows" = true))]
     pub mean: Vec<f64>,
     /// For `standard`: divided by, one number per value of the vector.
+    #[schemars(extend("x-changes-rows" = true))]
     pub std: Vec<f64>,
     /// For `min_max`: what becomes 0, one number per value of the vector.
+    #[schemars(extend("x-changes-rows" = true))]
     pub min: Vec<f64>,
     /// For `min_max`: what becomes 1, one number per value of the vector.
+    #[schemars(extend("x-changes-rows" = true))]
     pub max: Vec<f64>,
     /// Values of the whole vector; needed only for a column of lists whose length is not fixed, without scaling.
+    #[schemars(extend("x-changes-rows" = true))]
     pub width: Option<usize>,
     /// The name of the vector column.
+    #[schemars(extend("x-changes-rows" = true))]
     pub to: String,
     /// Keep the columns that were used.
+    #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
 }
 
@@ -62,7 +73,7 @@ impl Default for Config {
 }
 
 /// Methods of scaling.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Values stay as they are.
@@ -75,7 +86,7 @@ pub enum Method {
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut faults = self.unused();
         let chosen = match &self.model {
             None => FeatureInput { columns: self.columns.clone(), scaling: self.scaling(&mut faults) },
@@ -87,9 +98,15 @@ impl TransformConfig for Config {
                 chosen.map_err(|message| vec![Fault::new("model", message)])?
             }
         };
-        let planned = Features::new(&self, input, chosen, &mut faults);
+        let planned = Features::new(self, input, chosen, &mut faults);
         match planned {
-            Some(planned) if faults.is_empty() => Ok(Box::new(planned)),
+            Some(planned) if faults.is_empty() => {
+                self.width = Some(planned.width);
+                if self.model.is_none() {
+                    self.scaling.get_or_insert_default();
+                }
+                Ok(Box::new(planned))
+            }
             _ => Err(faults),
         }
     }

@@ -21,30 +21,37 @@ use crate::error::{Fault, StageError};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The column to look at: of numbers, strings or truth values.
+    #[schemars(extend("x-changes-rows" = true))]
     pub column: String,
     /// Keep values greater than this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub above: Option<Value>,
     /// Keep values greater than or equal to this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub at_least: Option<Value>,
     /// Keep values less than this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub below: Option<Value>,
     /// Keep values less than or equal to this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub at_most: Option<Value>,
     /// Keep values equal to this number, string or truth value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub equals: Option<Value>,
     /// Keep values other than this number, string or truth value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub not_equals: Option<Value>,
 }
 
@@ -57,7 +64,7 @@ fn literal(_: &mut SchemaGenerator) -> Schema {
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut faults = Vec::new();
         let column = find(input, "column", &self.column).map_err(|fault| faults.push(fault)).ok();
         let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();

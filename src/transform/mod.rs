@@ -23,13 +23,14 @@ pub use look::Look;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::batch::{Batch, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
-use crate::kind::{Kind, options};
+use crate::kind::{self, Kind, Planned, options};
 
 /// A transform as planned: checked against its input, instantiated once per worker.
 pub trait TransformPlan: Send + Sync {
@@ -94,16 +95,17 @@ pub trait Transform: Send {
 }
 
 /// The options of a kind of transform.
-pub trait TransformConfig: DeserializeOwned + JsonSchema {
-    /// Checks the options against the columns that come in, and fixes those that go out.
+pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
+    /// Checks the options against the columns that come in, fills in those that were left out, and fixes the columns that go
+    /// out.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
 }
 
 /// How a transform of some kind is planned: options as written, schema of its input, context.
-pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn TransformPlan>>, Vec<Fault>>;
 
 /// Every kind of transform.
 pub const KINDS: &[Kind<PlanTransform>] = &[
@@ -123,6 +125,9 @@ const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> 
         summary,
         schema: |generator| generator.subschema_for::<C>(),
         check: |written| options::<C>(written).err().unwrap_or_default(),
-        plan: |written, input, context| options::<C>(written)?.plan(input, context),
+        plan: |written, input, context| {
+            let mut config = options::<C>(written)?;
+            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+        },
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, RejectCode, Rejects};
 use crate::context::{Context, Limits};
@@ -18,57 +18,85 @@ use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
 
 /// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs from the defaults.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// The model that the pixels are for: size, channels, layout, range, mean and std are then as it was trained.
+    // Its digest stands for it.
+    #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
     /// `[height, width]` in pixels, or `"original"` to keep each image's own size.
+    #[schemars(extend("x-changes-rows" = true))]
     pub size: Option<Size>,
     /// Colours of a pixel. Default: rgb.
+    #[schemars(extend("x-changes-rows" = true))]
     pub channels: Option<Channels>,
     /// Order of the tensor's dimensions. Default: nchw.
+    #[schemars(extend("x-changes-rows" = true))]
     pub layout: Option<Layout>,
     /// Bytes 0..255 are mapped linearly onto this range. Default: [0.0, 1.0].
+    #[schemars(extend("x-changes-rows" = true))]
     pub range: Option<[f32; 2]>,
     /// Subtracted per channel, after `range`. Default: nothing.
+    #[schemars(extend("x-changes-rows" = true))]
     pub mean: Option<Vec<f32>>,
     /// Divided by per channel, after `mean`. Default: nothing.
+    #[schemars(extend("x-changes-rows" = true))]
     pub std: Option<Vec<f32>>,
     /// What becomes of an image in another proportion than `size`. Default: stretch.
+    #[schemars(extend("x-changes-rows" = true))]
     pub fit: Option<Fit>,
     /// Decode JPEGs at 1/2, 1/4 or 1/8 of their size where `size` is far smaller still: up to twice as fast, and pixels
     /// differ by a few steps of 255. For builds with the feature `turbojpeg`.
+    #[schemars(extend("x-changes-rows" = true))]
     pub draft: bool,
     /// The column of encoded images. Default: image.
+    #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
     /// The column of tensors that is added. Default: pixels.
+    #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
     /// Whether the column of encoded images stays.
+    #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
-        let column = self.column.as_deref().unwrap_or(IMAGE);
-        let to = self.to.as_deref().unwrap_or("pixels");
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+        let (name, to) = (self.column.get_or_insert_with(|| IMAGE.to_owned()).clone(), self.to().to_owned());
         let mut faults = Vec::new();
-        let column = find_column(input, column).map_err(|fault| faults.push(fault)).ok();
+        let column = find_column(input, &name).map_err(|fault| faults.push(fault)).ok();
         let target = self.target(context).map_err(|found| faults.extend(found)).ok();
         let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || Some(place) != column).collect();
-        if kept.iter().any(|&place| input.field(place).name() == to) {
+        if kept.iter().any(|&place| input.field(place).name() == &to) {
             faults.push(Fault::new("to", format!("there is a column `{to}` already; choose another name")));
         }
         let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else { return Err(faults) };
-        let field = target.field(to).map_err(|error| vec![Fault::new("size", error.to_string())])?;
+        let field = target.field(&to).map_err(|error| vec![Fault::new("size", error.to_string())])?;
         let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
         let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
+        self.fill(&target);
         Ok(Box::new(Plan { schema, column, kept, target }))
     }
 }
 
 impl Config {
+    /// The name of the column of tensors.
+    fn to(&mut self) -> &str {
+        self.to.get_or_insert_with(|| "pixels".to_owned())
+    }
+
+    /// Has the options say what images become.
+    fn fill(&mut self, Target { format, size, fit, .. }: &Target) {
+        let PixelFormat { channels, layout, range, mean, std } = format.clone();
+        (self.channels, self.layout, self.range) = (Some(channels), Some(layout), Some(range));
+        (self.mean, self.std, self.size) = (Some(mean), Some(std), Some(*size));
+        if *size != Size::Original {
+            self.fit = Some(*fit);
+        }
+    }
+
     /// What the images become, by the model where there is one.
     fn target(&self, context: &Context) -> Result<Target, Vec<Fault>> {
         let (format, size) = match &self.model {
@@ -382,7 +410,9 @@ mod tests {
     fn plan(options: Value) -> Result<Box<dyn TransformPlan>, Vec<(String, String)>> {
         let kind = find(KINDS, "pixels", "transform").unwrap();
         let planned = (kind.plan)(options, &input(DataType::Binary), &context());
-        planned.map_err(|faults| faults.into_iter().map(|fault| (fault.key, fault.message)).collect())
+        planned
+            .map(|planned| planned.stage)
+            .map_err(|faults| faults.into_iter().map(|fault| (fault.key, fault.message)).collect())
     }
 
     fn faults(options: Value) -> Vec<(String, String)> {
@@ -457,7 +487,7 @@ mod tests {
 
     #[test]
     fn large_binary_columns_are_read_as_well() {
-        let config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let mut config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
         let plan = config.plan(&input(DataType::LargeBinary), &context()).unwrap();
         let (batch, _) =
             applied(plan.as_ref(), batch(Arc::new(LargeBinaryArray::from(vec![png(1, 1, 255).as_slice()]))));
@@ -468,7 +498,7 @@ mod tests {
     fn an_image_beyond_the_limit_is_rejected_by_its_header() {
         let mut context = context();
         context.limits.pixels = 5;
-        let config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let mut config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
         let plan = config.plan(&input(DataType::Binary), &context).unwrap();
         let images = BinaryArray::from(vec![png(3, 2, 0).as_slice(), png(5, 1, 0).as_slice()]);
         let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));

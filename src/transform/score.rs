@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Array};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
 use super::unusual::{Added, Unusual};
@@ -22,41 +22,52 @@ use crate::tensor::TensorShape;
 
 /// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
 /// named after the metric.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The tensor column with what should have come out.
+    #[schemars(extend("x-changes-rows" = true))]
     pub original: String,
     /// The tensor column with what came out.
+    #[schemars(extend("x-changes-rows" = true))]
     pub reconstruction: String,
     /// What is measured. Default: mse.
     #[serde(default = "mse_only")]
+    #[schemars(extend("x-changes-rows" = true))]
     pub metrics: Vec<Metric>,
     /// Put before the metrics' names to name the columns, as in `noisy_psnr`. Default: nothing.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub prefix: String,
     /// For psnr of columns that are no pixels: the width of their values' range. Default: 1.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub peak: Option<f64>,
     /// The model that made the reconstruction, as declared under `models`; its card says how large errors were on the
     /// data that it was validated on. For `zscore`, `feature_zscores` and `top_features`.
     #[serde(default)]
+    // Its digest stands for it.
+    #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
     /// Whether to add the column `zscore`: how many standard deviations the record's error, by the model's loss, lies
     /// above the mean that the card tells. Above 3 is unusual, below 0 is well known.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub zscore: bool,
     /// Whether to add the column `feature_errors`: the squared error of each feature, in the order of the columns in the
     /// model's card.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub feature_errors: bool,
     /// Whether to add the column `feature_zscores`: for each feature, how many standard deviations its squared error lies
     /// above its mean. A feature whose error never varied on the validation data is measured by the least deviation
     /// above 0 of the others.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub feature_zscores: bool,
     /// Add the column `top_features`: so many features with the highest z-scores, the highest first, as a list of
     /// `feature` (its name) and `zscore`.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     pub top_features: Option<NonZeroUsize>,
 }
 
@@ -65,7 +76,7 @@ fn mse_only() -> Vec<Metric> {
 }
 
 /// What can be measured between a tensor and its reconstruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// Mean squared error, in the squared units of the column.
@@ -93,13 +104,13 @@ impl Metric {
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
         let (original, reconstruction) =
             (find("original", &self.original), find("reconstruction", &self.reconstruction));
         let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let unusual = shape.map(|shape| Unusual::plan(&self, shape, context).map_err(|found| faults.extend(found)));
+        let unusual = shape.map(|shape| Unusual::plan(self, shape, context).map_err(|found| faults.extend(found)));
         let unusual = unusual.and_then(Result::ok);
         let schema = self.schema(input, unusual.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
@@ -115,9 +126,12 @@ impl TransformConfig for Config {
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
         let (Some(unusual), true) = (unusual, faults.is_empty()) else { return Err(faults) };
+        if format.is_none() && self.metrics.contains(&Metric::Psnr) {
+            self.peak.get_or_insert(1.0);
+        }
         let measure = Measure { format, peak: self.peak.unwrap_or(1.0) };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(Score { columns, metrics: self.metrics, measure, unusual, schema }))
+        Ok(Box::new(Score { columns, metrics: self.metrics.clone(), measure, unusual, schema }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::columns::find;
 use super::{Transform, TransformConfig, TransformPlan};
@@ -15,19 +15,22 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 
 /// The options. All of them speak of columns by the names that the input gives them.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// Keep just these columns, in this order. Default: all.
+    #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
     /// Leave these columns out.
+    #[schemars(extend("x-changes-rows" = true))]
     pub drop: Vec<String>,
     /// New names: `rename = { old = "new" }`.
+    #[schemars(extend("x-changes-rows" = true))]
     pub rename: BTreeMap<String, String>,
 }
 
 impl TransformConfig for Config {
-    fn plan(self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
         let mut faults = self.contradictions();
         let kept = self.kept(input, &mut faults);
         for old in self.rename.keys() {
@@ -51,6 +54,9 @@ impl TransformConfig for Config {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let names = kept.iter().map(|&index| input.field(index).name().clone());
+        (self.columns, self.drop) = (Some(names.collect()), Vec::new());
+        self.rename.retain(|old, new| old != new);
         Ok(Box::new(Select { kept, schema: Arc::new(Schema::new(fields)) }))
     }
 }

@@ -294,7 +294,7 @@ mod tests {
 
     fn run(errors: &str, asked: &str, batch: Batch) -> RecordBatch {
         let (_folder, context) = context(errors);
-        let config: Config = options(written(asked)).unwrap();
+        let mut config: Config = options(written(asked)).unwrap();
         let plan = config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}"));
         let out = plan.build().unwrap().apply(batch, &mut Rejects::default()).unwrap();
         assert_eq!(out.records.schema(), plan.schema());
@@ -342,7 +342,7 @@ mod tests {
     fn other_figures_in_the_card_make_other_output() {
         let known = |errors: &str, asked: &str| {
             let (_folder, context) = context(errors);
-            let config: Config = options(written(asked)).unwrap();
+            let mut config: Config = options(written(asked)).unwrap();
             let batch = vectors(&[0.0; 4], &[0.0; 4], 4);
             config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}")).depends_on()
         };
@@ -361,7 +361,7 @@ mod tests {
             let (_folder, context) = context(errors);
             let batch = vectors(&vec![0.0; len], &vec![0.0; len], len);
             let plan =
-                options::<Config>(written(asked)).and_then(|config| config.plan(&batch.records.schema(), &context));
+                options::<Config>(written(asked)).and_then(|mut config| config.plan(&batch.records.schema(), &context));
             let faults = plan.err().unwrap_or_default();
             let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
             expected.assert_eq(&lines.join("\n"));

@@ -180,6 +180,9 @@ fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
         (answer.status, String::from_utf8(answer.body).unwrap())
     };
     assert_eq!(reload(), (200, "unchanged\n".to_owned()));
+    // All columns are what the sink takes where none is named.
+    change("columns = [\"source\", \"row\", \"latent\", \"reconstruction_error\"]", "");
+    assert_eq!(reload(), (200, "unchanged\n".to_owned()));
     change("path = \"out\"", "path = \"elsewhere\"");
     let (status, told) = reload();
     assert!(status == 409 && told.contains("`path` of the stage `out` has changed: that needs a restart"), "{told}");

@@ -11,6 +11,8 @@ mod held;
 mod input;
 mod memory;
 mod models;
+mod read_sources;
+mod reads;
 mod restart;
 
 use std::path::Path;

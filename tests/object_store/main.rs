@@ -304,16 +304,22 @@ fn records_are_read_from_every_kind_of_object_and_bad_ones_are_rejects_in_the_bu
     let rejects = records(&bucket, "csv/_latentflow/rejects/").unwrap();
     assert!(column(&rejects, "split").as_string::<i32>().value(0).starts_with("in/a.csv:16:"));
     assert_eq!(column(&rejects, "record").as_binary::<i32>().value(0), b"x,3");
-    // An object that is written anew is another input.
-    bucket.put("in/deep/b.csv", b"a,b\n7,8\n9,10\n");
+    // An object that is written anew gives what was appended to it; with other content, it is another input.
+    let grown = b"a,b\n7,8\n9,10\n";
+    let changed = b"a,b\n7,9\n9,10\n";
     let pipeline = std::fs::read_to_string(folder.path().join("p.toml")).unwrap();
     let pipeline =
         pipeline.replace("arrow", "csv").replace("/csv\"\n[stages", "/csv\"\ntypes = { a = \"float\" }\n[stages");
     let pipeline =
         pipeline.replace("path = \"s3://records/in\"\n", "path = \"s3://records/in\"\ntypes = { a = \"float\" }\n");
-    let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
-    assert_done(&output);
-    assert_eq!(summary["records"], 2);
+    for (content, new) in [(grown, 1), (grown, 0), (changed, 2)] {
+        bucket.put("in/deep/b.csv", content);
+        let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
+        assert_done(&output);
+        assert_eq!(summary["records"], new);
+        let passed_over = serde_json::json!({ "extensions": { ".arrow": 1, ".ndjson": 1 }, "own": 1 });
+        assert_eq!(summary["stages"][0]["passed_over"], passed_over);
+    }
 }
 
 #[test]

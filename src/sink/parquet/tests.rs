@@ -52,8 +52,18 @@ fn dropped(rows: Range<u16>) -> Batch {
 fn identity() -> Identity {
     let models = BTreeMap::from([("photo".to_owned(), "5eed".to_owned())]);
     let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
-    let stages = BTreeMap::from([("px".into(), StageIdentity { kind: "pixels".into(), digest: "s1".into(), options })]);
-    Identity { pipeline: "photos".into(), stage: "out".into(), digest: "d1".into(), models, stages }
+    let stages = BTreeMap::from([(
+        "px".into(),
+        StageIdentity { kind: "pixels".into(), digest: "s1".into(), options, ..StageIdentity::default() },
+    )]);
+    Identity {
+        pipeline: "photos".into(),
+        stage: "out".into(),
+        digest: "d1".into(),
+        models,
+        stages,
+        ..Identity::default()
+    }
 }
 
 fn sink_with(path: &Path, change: impl FnOnce(&mut Config)) -> Box<dyn Sink> {

@@ -17,7 +17,7 @@ use crate::source::text::{Blocks, Framer};
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
 
 /// The type of a column, as users write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Type {
     /// A 64-bit floating point number.

@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Fault, StageError};
 use crate::units::{Bytes, Span};
 
 /// Bounds on what clients may ask.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
     /// Bytes of a request's body.
@@ -61,7 +61,7 @@ pub(super) enum Access {
 }
 
 /// Where the token is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct TokenPlace {
     /// A file whose first line it is.
     #[serde(default)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -53,7 +53,7 @@ const WINDOW: Duration = Duration::from_secs(24 * 3600);
 const WAITING: usize = 256;
 
 /// What records are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     /// Encoded images: the column `image`.
@@ -63,35 +63,43 @@ enum Kind {
 }
 
 /// Options of the source `http`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct Config {
     /// The address to listen on, such as "127.0.0.1:8080".
+    #[schemars(extend("x-changes-rows" = false))]
     listen: SocketAddr,
     /// What records are: "images" or "features".
+    #[schemars(extend("x-changes-rows" = true))]
     records: Kind,
     /// For features: the columns of a record and their types.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
     columns: BTreeMap<String, Type>,
     /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     token: Option<TokenPlace>,
     /// Answer anybody, on an address that other machines can reach. Default: false.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     anybody: bool,
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     tls: Option<Tls>,
     /// Bounds on what clients may ask.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     limits: Limits,
     /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not taken again. Of the last
     /// 1,000,000 keys at most. Default: 24h.
     #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
     window: Option<Span>,
 }
 
 impl SourceConfig for Config {
-    fn plan(self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let mut faults = check_access(self.listen, self.token.as_ref(), self.anybody);
         let record_bytes = context.limits.record_bytes.0;
         let columns = match self.records {
@@ -112,7 +120,7 @@ impl SourceConfig for Config {
         };
         let metrics = Arc::clone(&context.metrics);
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
-        Ok(Box::new(Http { name: name.to_owned(), config: self, columns, shape, delay, metrics }))
+        Ok(Box::new(Http { name: name.to_owned(), config: self.clone(), columns, shape, delay, metrics }))
     }
 }
 

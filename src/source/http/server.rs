@@ -10,7 +10,7 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ const REFUSED: Duration = Duration::from_millis(100);
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// PEM files for TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Tls {
     /// The certificate, and those that lead to it.
     pub certificate: PathBuf,

@@ -136,7 +136,7 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
         let limits = Limits { memory: Some(Bytes(64 << 10)), ..Limits::default() };
         let context = Context::new(std::collections::BTreeMap::new(), limits);
         let options = json!({ "path": folder.path(), "readers": readers });
-        let config: Config = crate::kind::options(options).unwrap();
+        let mut config: Config = crate::kind::options(options).unwrap();
         let source = config.plan("in", BatchSize::default(), &context).unwrap();
         drain(source, &Progress::default()).unwrap()
     };
@@ -254,6 +254,7 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
     let batches = read::<Config>(json!({ "path": folder.path() }), 100);
     assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
     assert_eq!(batches[1].rejects.len(), 1);
+    assert_eq!((batches[1].rejects[0].rows, batches[1].rejects[0].records), (100, 100));
     assert!(batches[1].rejects[0].reason.starts_with("a.parquet, 100 rows from 100: "));
     assert_eq!(records(&batches).num_rows(), 200);
 }
@@ -278,14 +279,45 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
 }
 
 #[test]
-fn another_type_in_a_later_file_ends_the_run_and_is_named() {
+fn a_file_of_another_type_is_one_reject_for_its_records() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
-    write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0])))], 100);
+    write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0, 2.0])))], 100);
+    write(&folder.path().join("c.parquet"), vec![("n", numbers(5..9))], 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let reason = &batches[1].rejects[0].reason;
+    assert!(reason.starts_with("b.parquet: column `n` is Float32; expected Int64, as in the first file; "), "{reason}");
+    assert_eq!((ranges(&batches), rejects(&batches).len()), (vec![0..5, 0..2, 0..4], 1));
+    assert_eq!(records(&batches).num_rows(), 9);
+    // It is rejected once.
     let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
-    let error = drain(source, &Progress::default()).unwrap_err().to_string();
-    assert_eq!(error, "b.parquet: column `n` is Float32; expected Int64, as in the first file");
-    assert_eq!(DataType::Float32.to_string(), "Float32");
+    assert!(drain(source, &progress_of(&batches)).unwrap().is_empty());
+}
+
+#[test]
+fn nulls_where_the_first_file_declares_none_are_rejects() {
+    let folder = tempfile::tempdir().unwrap();
+    let field = |nullable| Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, nullable)]));
+    let strict = RecordBatch::try_new(field(false), vec![numbers(0..3)]).unwrap();
+    let loose: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), None, Some(5), None]));
+    let loose = RecordBatch::try_new(field(true), vec![loose]).unwrap();
+    write_batch(&folder.path().join("a.parquet"), &strict, 100);
+    write_batch(&folder.path().join("b.parquet"), &loose, 100);
+    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let all = records(&batches);
+    assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 5]);
+    assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1, 2, 0, 2]);
+    assert_eq!(rejects(&batches), [(1, "missing", None), (3, "missing", None)]);
+}
+
+#[test]
+fn wanted_columns_are_those_of_the_first_file_that_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.parquet"), vec![("m", numbers(0..5))], 100);
+    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
+    let batches = read::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 10);
+    assert_eq!(records(&batches)["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 4]);
+    assert_eq!((batches[0].rejects.len(), batches[0].batch.provenance.len()), (1, 5));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! A kind of stage as a row of its role's table: its name, what it does, its options, how it is planned.
 
+mod values;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Fault;
+
+pub use values::{Declared, canonical, declared, sorted, values};
 
 /// A row of a role's table. `P` is the role's planning function, which takes the options as written.
 pub struct Kind<P: 'static> {
@@ -18,6 +22,14 @@ pub struct Kind<P: 'static> {
     pub check: fn(Value) -> Vec<Fault>,
     /// Turns options into a planned stage.
     pub plan: P,
+}
+
+/// A planned stage, and its options as they were understood: see [`values`].
+pub struct Planned<S> {
+    /// What was planned.
+    pub stage: S,
+    /// By name; unset ones are absent.
+    pub options: Map<String, Value>,
 }
 
 /// Looks a kind up by name.

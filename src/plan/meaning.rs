@@ -1,0 +1,123 @@
+//! What a stage's options mean: those that change rows, in one form, and those that earlier runs noted, read as the plan's are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::digest::{self, Facts};
+use super::former;
+use crate::kind::{Declared, canonical};
+use crate::sink::{RULES, Reader, Reading, StageIdentity};
+use crate::store::{is_url, tidy};
+
+/// Plans the stage once more with other options, for their values.
+pub(super) type Resolve = Box<dyn Fn(Map<String, Value>) -> Option<Map<String, Value>> + Send + Sync>;
+
+/// A stage as it was planned.
+pub(super) struct Meaning {
+    /// A source's name; empty for others.
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    /// The names of the stages that it takes records from.
+    pub(super) inputs: Vec<String>,
+    /// The digest of its model; empty where it has none.
+    pub(super) model: String,
+    /// What its rows depend on beside its options, inputs and model.
+    pub(super) known: Option<String>,
+    /// What its kind declares of each option.
+    pub(super) declared: BTreeMap<String, Declared>,
+    /// Its options as they are written, but for those that all stages of its role have.
+    pub(super) written: Map<String, Value>,
+    pub(super) resolve: Resolve,
+}
+
+impl Meaning {
+    /// Who the stage is, by its options as they were understood, and the digest of its inputs now and by the former rules.
+    pub(super) fn identity(self, options: Map<String, Value>, inputs: &[&str], formers: &[&str]) -> Identified {
+        let options = self.that_change_rows(options);
+        let digest = self.digest_by(RULES, &options, inputs).unwrap_or_default();
+        let counted = former::options(&self.written, !self.name.is_empty());
+        let counted = counted.into_iter().filter(|(key, _)| self.changes_rows(key)).collect();
+        let former = self.digest_by(0, &counted, formers).unwrap_or_default();
+        let (kind, reading) = (self.kind.to_owned(), Read { meaning: self, former: former.clone() });
+        let reader = Reader(Some(Arc::new(reading)));
+        let stage = StageIdentity { kind, digest, options, version: RULES, formers: Vec::new(), reader };
+        Identified { stage, former }
+    }
+
+    fn digest_by(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
+        let Self { name, kind, model, known, .. } = self;
+        digest::of_stage(version, &Facts { name, kind, options, model, known: known.as_deref() }, inputs)
+    }
+
+    /// What a kind does not declare counts, to be safe.
+    fn changes_rows(&self, option: &str) -> bool {
+        self.declared.get(option).is_none_or(|declared| declared.changes_rows != Some(false))
+    }
+
+    fn that_change_rows(&self, options: Map<String, Value>) -> Map<String, Value> {
+        let counted = options.into_iter().filter(|(key, _)| self.changes_rows(key));
+        counted.map(|(key, value)| (key.clone(), self.path(&key, value, &tidy))).collect()
+    }
+
+    /// A value, by way of `form` where the option is a path.
+    fn path(&self, key: &str, value: Value, form: &dyn Fn(&str) -> String) -> Value {
+        let is_path = self.declared.get(key).is_some_and(|declared| declared.is_path);
+        match value {
+            Value::String(path) if is_path => Value::String(form(&path)),
+            other => other,
+        }
+    }
+}
+
+/// A stage, and the digest that it had by the former rules.
+pub(super) struct Identified {
+    pub(super) stage: StageIdentity,
+    pub(super) former: String,
+}
+
+struct Read {
+    meaning: Meaning,
+    former: String,
+}
+
+impl Reading for Read {
+    fn inputs(&self) -> &[String] {
+        &self.meaning.inputs
+    }
+
+    fn former(&self) -> &str {
+        &self.former
+    }
+
+    fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
+        let ours = self.meaning.written.iter().filter(|(key, _)| !self.meaning.changes_rows(key));
+        let options = ours.chain(&noted.options).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let understood = (self.meaning.resolve)(options).map(|options| self.meaning.that_change_rows(options));
+        // What was understood once needs no plan.
+        understood.or_else(|| (noted.version > 0).then(|| noted.options.clone()))
+    }
+
+    fn are_same(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+        let form = |options: &Map<String, Value>| -> String {
+            let absolute =
+                options.iter().map(|(key, value)| (key.clone(), self.meaning.path(key, value.clone(), &absolute)));
+            canonical(&Value::Object(absolute.collect()))
+        };
+        form(one) == form(other)
+    }
+
+    fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
+        self.meaning.digest_by(version, options, inputs)
+    }
+}
+
+/// Where a tidy path leads from the working folder.
+fn absolute(path: &str) -> String {
+    match std::path::absolute(Path::new(path)) {
+        Ok(absolute) if !is_url(path) => tidy(&absolute.to_string_lossy()),
+        _ => path.to_owned(),
+    }
+}

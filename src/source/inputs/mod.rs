@@ -1,0 +1,310 @@
+//! Recognizes input files that earlier runs read, also after they were touched and after text was appended to them.
+//!
+//! A file is known by the split of its rows. The first split of a file is named by its name, size and time. A file of the same
+//! name whose content begins with what was read under a split goes on in that split: the rows are the same, and those of
+//! appended text follow them. Every other change makes another input.
+
+mod record;
+mod tracked;
+
+use std::io::{self, BufRead, BufReader};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::coverage::{Coverage, Progress};
+use crate::error::StageError;
+use crate::source::content_digest::{ContentDigest, ContentHasher};
+use crate::source::files::InputFile;
+use crate::source::record_files::Stop;
+use crate::store::Location;
+
+pub(super) use record::forget;
+use record::{Ending, InputRecord, RecordStore, Records};
+pub(super) use tracked::{Tracked, Tracking};
+
+/// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// It is read as a new file, with a warning; the rows that it gave before stay in the output.
+    #[default]
+    New,
+    /// `check` and `run` refuse the pipeline and name the file.
+    Refuse,
+}
+
+/// How a file relates to what earlier runs read.
+#[derive(Debug)]
+enum Relation {
+    /// It is new, or its rows are known by its own split.
+    Own,
+    /// It begins with content that was read before, or is that content: its rows go on in that split.
+    Continues(InputRecord),
+    /// Its content was another when it was read before, and rows of that are in an output.
+    Changed,
+}
+
+/// A file under the split of its rows.
+pub(super) struct Settled {
+    /// The file.
+    pub(super) file: InputFile,
+    /// What earlier runs recorded of its rows.
+    pub(super) before: Option<InputRecord>,
+}
+
+const CHANGED: &str = "has changed since an earlier run read it, otherwise than by text that was appended";
+/// Changed files that a message names.
+const NAMED: usize = 5;
+
+/// That changed files are refused.
+fn refused(names: &[String]) -> StageError {
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" (and {more} more files)"),
+    };
+    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    StageError::Refused(format!(
+        "{named}{more}: {CHANGED}, which on_change = \"refuse\" refuses; restore the file, or write on_change = \"new\" to \
+         read it as a new one"
+    ))
+}
+
+/// The files of a stage that earlier runs read, and those that this run reads.
+pub(super) struct KnownInputs {
+    stage: String,
+    /// `None` where nothing is remembered.
+    store: Option<Mutex<RecordStore>>,
+}
+
+impl KnownInputs {
+    /// Reads what earlier runs recorded under `state`.
+    ///
+    /// # Errors
+    /// When that cannot be read, or no more can be recorded.
+    pub(super) fn open(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
+        let store = state.map(|state| RecordStore::open(stage, state)).transpose()?;
+        Ok(Self { stage: stage.to_owned(), store: store.map(Mutex::new) })
+    }
+
+    fn store(&self) -> Option<MutexGuard<'_, RecordStore>> {
+        self.store.as_ref().map(|store| store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The file under the split of its rows, if it is as it was when it was recognized last. It costs no look at the file.
+    pub(super) fn recognized(&self, file: &InputFile) -> InputFile {
+        let store = self.store();
+        let same = store.as_ref().and_then(|store| same(store.of(&file.name), file, &self.stage));
+        same.map_or_else(|| file.clone(), |known| file.continuing(&self.stage, &known.split))
+    }
+
+    /// What is to be read of a file, under the split of its rows; `None` where every sink has all of it. A file whose format cannot
+    /// be continued is recorded before it is read.
+    ///
+    /// # Errors
+    /// Why reading stops at the file.
+    pub(super) fn settle(
+        &self,
+        file: &InputFile,
+        progress: &Progress,
+        is_text: bool,
+        on_change: OnChange,
+    ) -> Result<Option<Settled>, Stop> {
+        let before = match self.relate(file, progress)? {
+            Relation::Own => None,
+            Relation::Continues(before) => Some(before),
+            Relation::Changed => {
+                let name = &file.name;
+                if on_change == OnChange::Refuse {
+                    return Err(refused(std::slice::from_ref(name)).into());
+                }
+                tracing::warn!("{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output");
+                None
+            }
+        };
+        let is_all = |before: &InputRecord| before.length == file.size() && before.ending != Ending::Within;
+        if before.as_ref().is_some_and(|before| is_all(before) && progress.done(&before.split, &(0..before.rows))) {
+            return Ok(None);
+        }
+        let file = match &before {
+            Some(before) => file.continuing(&self.stage, &before.split),
+            None => file.clone(),
+        };
+        if !is_text && before.is_none() {
+            self.record_whole(&file)?;
+        }
+        Ok(Some(Settled { file, before }))
+    }
+
+    /// How a file relates to what was read before. A file that continues a split is recorded as it is now.
+    ///
+    /// # Errors
+    /// Why reading stops at the file.
+    fn relate(&self, file: &InputFile, progress: &Progress) -> Result<Relation, Stop> {
+        let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(Relation::Own) };
+        let relation = relate(&known, file, &self.stage, progress)?;
+        if let (Relation::Continues(record), Some(mut store)) = (&relation, self.store()) {
+            store.add(InputRecord { file: file.listed().clone(), ..record.clone() })?;
+        }
+        Ok(relation)
+    }
+
+    /// Records of a file whose format cannot be continued what its content is, before it is read. Larger files are known by
+    /// name, size and time alone, as are objects, whose store names their content.
+    ///
+    /// # Errors
+    /// Why reading stops at the file.
+    fn record_whole(&self, file: &InputFile) -> Result<(), Stop> {
+        let Some(mut store) = self.store() else { return Ok(()) };
+        if file.size() > WHOLE_BYTES || !file.is_local() {
+            return Ok(());
+        }
+        let input = open(file)?;
+        let digest = ContentDigest::of_prefix(input, file.size()).map_err(file.stopped())?;
+        let Some(digest) = digest else { return Ok(()) };
+        store.add(InputRecord {
+            file: file.listed().clone(),
+            split: file.split.name().to_owned(),
+            companion: file.companion(&self.stage).to_owned(),
+            length: file.size(),
+            digest,
+            rows: u64::MAX,
+            ending: Ending::Whole,
+        })?;
+        Ok(())
+    }
+
+    /// Follows a file of text that is read under the split of `file`; `before` is what was known of it.
+    pub(super) fn track<'a>(&'a self, file: &'a InputFile, before: Option<&InputRecord>) -> Tracking<'a> {
+        Tracking::new(self, file, file.companion(&self.stage).to_owned(), before)
+    }
+
+    /// Makes what was recorded durable.
+    ///
+    /// # Errors
+    /// When the system or the store refuses.
+    pub(super) fn sync(&self) -> Result<(), StageError> {
+        self.store().map_or(Ok(()), |mut store| store.sync())
+    }
+}
+
+/// Larger files are not read a second time to know their content.
+const WHOLE_BYTES: u64 = 32 << 20;
+
+/// Checks that no file changed otherwise than by text that was appended.
+///
+/// # Errors
+/// [`StageError::Refused`] names those that did; others when a file, or what was recorded, cannot be read.
+pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Result<(), StageError> {
+    let records = progress.state.as_ref().map(|state| record::read(stage, state));
+    let records: Records = records.transpose()?.unwrap_or_default();
+    let mut changed = Vec::new();
+    for file in files {
+        match relate(record::of(&records, &file.name), file, stage, progress) {
+            Ok(Relation::Changed) => changed.push(file.name.clone()),
+            Ok(Relation::Own | Relation::Continues(_)) | Err(Stop::Refused(..) | Stop::Closed) => {}
+            Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+    }
+    if changed.is_empty() { Ok(()) } else { Err(refused(&changed)) }
+}
+
+/// The record of a file that is as it was when it was recognized last.
+fn same<'a>(known: &'a [InputRecord], file: &InputFile, stage: &str) -> Option<&'a InputRecord> {
+    let companion = file.companion(stage);
+    known.iter().rev().find(|known| known.file.is_same(file.listed()) && known.companion == companion)
+}
+
+fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
+    if let Some(same) = same(known, file, stage) {
+        return Ok(Relation::Continues(same.clone()));
+    }
+    let has_rows = |split: &str| progress.end_of(split) > 0;
+    if has_rows(file.split.name()) || !is_in_output(known, file, stage, progress) {
+        return Ok(Relation::Own);
+    }
+    let (size, companion) = (file.size(), file.companion(stage));
+    let mut candidates: Vec<&InputRecord> = known.iter().filter(|known| known.companion == companion).collect();
+    candidates.retain(|known| match known.ending {
+        Ending::Whole | Ending::Quote => known.length == size,
+        Ending::Within | Ending::Line | Ending::Text => known.length <= size,
+    });
+    // Rows beyond those that the record speaks of came of content that is not known.
+    candidates.retain(|known| progress.end_of(&known.split) <= known.rows);
+    candidates.sort_by_key(|known| known.length);
+    if candidates.is_empty() {
+        return Ok(Relation::Changed);
+    }
+    let found = longest(open(file)?, &candidates, size).map_err(file.stopped())?;
+    Ok(found.map_or(Relation::Changed, |found| Relation::Continues(found.clone())))
+}
+
+fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
+    file.open_listed(None).map_err(Stop::from)
+}
+
+/// Whether an output has rows that a file of this name gave when it was another.
+fn is_in_output(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progress) -> bool {
+    let prefix = format!("{stage}/{}:", file.name);
+    let is_version = |rest: &str| match rest.split_once(':') {
+        // A name may hold colons: then another file's begins like this one.
+        Some((size, version)) => size.parse::<u64>().is_ok() && !version.contains([':', '/']),
+        None => false,
+    };
+    let by_name = |sink: &Coverage| {
+        let versions = sink.splits().range(prefix.clone()..).map(|(split, _)| split.strip_prefix(&prefix));
+        versions.map_while(|rest| rest).any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
+    };
+    known.iter().any(|known| progress.end_of(&known.split) > 0) || progress.sinks.iter().any(by_name)
+}
+
+/// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.
+fn longest<'a>(input: impl io::Read, candidates: &[&'a InputRecord], size: u64) -> io::Result<Option<&'a InputRecord>> {
+    let (mut input, mut hasher, mut found) = (BufReader::with_capacity(CHUNK, input), ContentHasher::default(), None);
+    for candidate in candidates {
+        while hasher.length() < candidate.length {
+            let chunk = fill(&mut input)?;
+            if chunk.is_empty() {
+                return Ok(found);
+            }
+            let wanted = candidate.length - hasher.length();
+            let taken = usize::try_from(wanted).map_or(chunk.len(), |wanted| wanted.min(chunk.len()));
+            hasher.update(&chunk[..taken]);
+            input.consume(taken);
+        }
+        if hasher.digest() != candidate.digest {
+            continue;
+        }
+        // Text that continues the last line changes its record.
+        let goes_on = candidate.ending == Ending::Text && candidate.length < size;
+        if !goes_on || ends_line(&mut input, &mut hasher)? {
+            found = Some(*candidate);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a line ends at this place.
+fn ends_line(input: &mut BufReader<impl io::Read>, hasher: &mut ContentHasher) -> io::Result<bool> {
+    if fill(input)?.first() == Some(&b'\r') {
+        hasher.update(b"\r");
+        input.consume(1);
+    }
+    Ok(fill(input)?.first() == Some(&b'\n'))
+}
+
+const CHUNK: usize = 1 << 16;
+
+fn fill(input: &mut BufReader<impl io::Read>) -> io::Result<&[u8]> {
+    while let Err(error) = input.fill_buf() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(input.buffer())
+}
+
+#[cfg(test)]
+mod tests;

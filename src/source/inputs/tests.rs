@@ -1,0 +1,324 @@
+//! What a second run reads of files that grew, were touched, or changed otherwise.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use serde_json::json;
+
+use crate::batch::SourceBatch;
+use crate::coverage::{Coverage, Progress};
+use crate::source::record_files::testing::{drain, plan};
+use crate::source::{Source, csv, ndjson, npz};
+use crate::store::Location;
+
+const NOTHING: [i64; 0] = [];
+
+/// A folder of input, and what runs over it have made durable.
+struct Runs {
+    folder: tempfile::TempDir,
+    coverage: Coverage,
+    /// Seconds that every change of a file is later than the one before it: clocks are coarse.
+    clock: u64,
+    batch: u32,
+}
+
+impl Runs {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), coverage: Coverage::default(), clock: 1_000_000, batch: 2 }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&mut self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        self.touch(name);
+    }
+
+    fn append(&mut self, name: &str, text: &str) {
+        let whole = fs::read_to_string(self.path(name)).unwrap() + text;
+        self.write(name, &whole);
+    }
+
+    fn touch(&mut self, name: &str) {
+        self.clock += 10;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock);
+        File::options().write(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
+    }
+
+    fn progress(&self) -> Progress {
+        let state = Some(Location::from(self.path("state").as_path()));
+        Progress { sinks: Arc::new(vec![self.coverage.clone()]), state }
+    }
+
+    /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the new batches.
+    fn run(&mut self, source: Box<dyn Source>, most: usize) -> Vec<SourceBatch> {
+        let progress = self.progress();
+        let mut new = Vec::new();
+        for batch in drain(source, &progress).unwrap().into_iter().take(most) {
+            for part in progress.pending(&batch.batch.provenance) {
+                new.push(batch.slice(part));
+            }
+        }
+        new.iter().for_each(|batch| self.coverage.insert(&batch.batch.provenance));
+        new
+    }
+
+    /// The values of column `n` that a run over the CSV files adds.
+    fn csv(&mut self) -> Vec<i64> {
+        let source = plan::<csv::Config>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
+        values(&self.run(source, usize::MAX))
+    }
+
+    fn ndjson(&mut self) -> Vec<i64> {
+        let source = plan::<ndjson::Config>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
+        values(&self.run(source, usize::MAX))
+    }
+
+    fn splits(&self) -> usize {
+        self.coverage.splits().len()
+    }
+}
+
+fn values(batches: &[SourceBatch]) -> Vec<i64> {
+    let of = |batch: &SourceBatch| batch.batch.records["n"].as_primitive::<Int64Type>().values().to_vec();
+    batches.iter().flat_map(of).collect()
+}
+
+#[test]
+fn appended_records_alone_are_new_through_generations() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n3\n");
+    assert_eq!(runs.csv(), [1, 2, 3]);
+    assert_eq!(runs.csv(), NOTHING);
+    for generation in [[4, 5], [6, 7], [8, 9]] {
+        runs.append("a.csv", &format!("{}\n{}\n", generation[0], generation[1]));
+        assert_eq!(runs.csv(), generation);
+        assert_eq!(runs.csv(), NOTHING);
+    }
+    assert_eq!(runs.splits(), 1);
+    assert_eq!(runs.coverage.len(), 9);
+}
+
+#[test]
+fn file_that_was_touched_gives_nothing_new() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n");
+    assert_eq!(runs.csv(), [1, 2]);
+    runs.touch("a.csv");
+    assert_eq!(runs.csv(), NOTHING);
+    runs.append("a.csv", "3\n");
+    assert_eq!(runs.csv(), [3]);
+}
+
+#[test]
+fn last_line_without_end_may_be_ended_but_not_continued() {
+    for (added, expected) in [("\n3\n", vec![3]), ("\r\n3\r\n", vec![3]), ("5\n3\n", vec![1, 25, 3])] {
+        let mut runs = Runs::new();
+        runs.write("a.csv", "n\n1\n2");
+        assert_eq!(runs.csv(), [1, 2]);
+        runs.append("a.csv", added);
+        assert_eq!(runs.csv(), expected, "{added:?}");
+    }
+}
+
+#[test]
+fn quoted_value_that_was_open_at_the_end_is_a_change() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n,t\n1,\"a\nb\"\n2,\"open\n");
+    assert_eq!(runs.csv(), [1]);
+    runs.append("a.csv", "closed\"\n3,x\n");
+    assert_eq!(runs.csv(), [1, 2, 3], "the rejected record is read again, with its file");
+    runs.append("a.csv", "4,\"y\nz\"\n");
+    assert_eq!(runs.csv(), [4]);
+}
+
+#[test]
+fn changed_header_or_content_makes_a_new_file() {
+    for changed in ["m,n\n0,1\n0,2\n0,3\n", "n\n1\n9\n3\n", "n\n1\n"] {
+        let mut runs = Runs::new();
+        runs.write("a.csv", "n\n1\n2\n");
+        assert_eq!(runs.csv(), [1, 2]);
+        runs.write("a.csv", changed);
+        let expected = changed.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse().unwrap());
+        assert_eq!(runs.csv(), expected.collect::<Vec<i64>>());
+        assert_eq!(runs.splits(), 2);
+    }
+}
+
+#[test]
+fn truncated_file_that_grows_back_goes_on_in_its_first_split() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n3\n");
+    assert_eq!(runs.csv(), [1, 2, 3]);
+    runs.write("a.csv", "n\n1\n");
+    assert_eq!(runs.csv(), [1], "a truncated file is a new one");
+    runs.write("a.csv", "n\n1\n2\n3\n4\n");
+    assert_eq!(runs.csv(), [4], "the longest content that is known counts");
+    runs.write("a.csv", "n\n1\n7\n");
+    assert_eq!(runs.csv(), [7], "the truncated file has grown otherwise");
+}
+
+#[test]
+fn lines_that_were_appended_alone_are_new() {
+    let mut runs = Runs::new();
+    runs.write("a.ndjson", "{\"n\": 1}\n{\"n\": 2}");
+    assert_eq!(runs.ndjson(), [1, 2]);
+    runs.append("a.ndjson", "\n{\"n\": 3}\n");
+    assert_eq!(runs.ndjson(), [3]);
+    runs.append("a.ndjson", "{\"n\": 4}\n{\"n\"");
+    assert_eq!(runs.ndjson(), [4]);
+    runs.append("a.ndjson", ": 5}\n");
+    assert_eq!(runs.ndjson(), [1, 2, 3, 4, 5], "the last line was continued");
+}
+
+#[test]
+fn file_that_was_read_in_part_goes_on_after_it_grew() {
+    let mut runs = Runs::new();
+    let line = |n: i64| format!("{n}{}\n", " ".repeat(100_000));
+    let text: String = (0..40).map(line).collect();
+    runs.write("a.csv", &format!("n\n{text}"));
+    let read = |runs: &mut Runs, most| {
+        let options = json!({ "path": runs.path("*.csv"), "types": { "n": "string" } });
+        let batches = runs.run(plan::<csv::Config>(options, 4).unwrap(), most);
+        let of = |batch: &SourceBatch| {
+            batch.batch.records["n"]
+                .as_string::<i32>()
+                .iter()
+                .flatten()
+                .map(|n| n.trim().parse::<i64>().unwrap())
+                .collect::<Vec<_>>()
+        };
+        batches.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&mut runs, 3), (0..12).collect::<Vec<_>>());
+    // What a killed run leaves: the note of what it handed over last, and no record of the whole.
+    let records = runs.path("state/inputs/in.ndjson");
+    assert!(fs::read_to_string(&records).unwrap().ends_with("}\n"));
+    fs::write(&records, "").unwrap();
+    let added: String = (40..44).map(line).collect();
+    runs.append("a.csv", &added);
+    assert_eq!(read(&mut runs, usize::MAX), (12..44).collect::<Vec<_>>());
+    assert_eq!(runs.splits(), 1);
+}
+
+#[test]
+fn rows_beyond_what_was_recorded_make_the_file_a_new_one() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n3\n");
+    assert_eq!(runs.csv(), [1, 2, 3]);
+    // As after a power failure that took the end of the records with it.
+    for name in ["in.ndjson", "in.reading"] {
+        fs::remove_file(runs.path("state/inputs").join(name)).unwrap();
+    }
+    runs.append("a.csv", "4\n");
+    assert_eq!(runs.csv(), [1, 2, 3, 4]);
+    runs.append("a.csv", "5\n");
+    assert_eq!(runs.csv(), [5]);
+}
+
+#[test]
+fn outputs_without_records_know_their_files_by_size_and_time() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n3\n");
+    assert_eq!(runs.csv(), [1, 2, 3]);
+    fs::remove_dir_all(runs.path("state")).unwrap();
+    assert_eq!(runs.csv(), NOTHING);
+    runs.append("a.csv", "4\n");
+    assert_eq!(runs.csv(), [4], "the run before recorded the file");
+}
+
+#[test]
+fn refused_changes_are_named_and_growth_is_not_refused() {
+    let mut runs = Runs::new();
+    for name in ["a.csv", "b.csv", "c.csv"] {
+        runs.write(name, "n\n1\n2\n");
+    }
+    assert_eq!(runs.csv(), [1, 2, 1, 2, 1, 2]);
+    runs.append("a.csv", "3\n");
+    runs.touch("c.csv");
+    let source = |runs: &Runs, refuse: &str| {
+        plan::<csv::Config>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
+    };
+    source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap();
+    runs.write("b.csv", "n\n1\n3\n");
+    source(&runs, "new").admit_inputs(&runs.progress()).unwrap();
+    let error = source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap_err().to_string();
+    assert!(error.starts_with("b.csv: has changed since an earlier run read it"), "{error}");
+    let error = drain(source(&runs, "refuse"), &runs.progress()).unwrap_err().to_string();
+    assert!(error.starts_with("b.csv: has changed"), "{error}");
+}
+
+#[test]
+fn whole_files_are_recognized_by_content_and_not_continued() {
+    let mut runs = Runs::new();
+    let array = |rows: u8| {
+        let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows},), }}");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend(u16::try_from(header.len() + 1).unwrap().to_le_bytes());
+        bytes.extend(header.bytes().chain(*b"\n"));
+        bytes.extend(0..rows);
+        bytes
+    };
+    let read = |runs: &mut Runs| {
+        let source = plan::<npz::Config>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
+        runs.run(source, usize::MAX).iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>()
+    };
+    fs::write(runs.path("a.npy"), array(5)).unwrap();
+    assert_eq!(read(&mut runs), 5);
+    runs.touch("a.npy");
+    assert_eq!(read(&mut runs), 0);
+    fs::write(runs.path("a.npy"), array(6)).unwrap();
+    runs.touch("a.npy");
+    assert_eq!(read(&mut runs), 6);
+}
+
+#[test]
+fn damaged_record_costs_only_its_own_file() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n2\n");
+    runs.write("b.csv", "n\n5\n6\n");
+    assert_eq!(runs.csv(), [1, 2, 5, 6]);
+    let records = runs.path("state/inputs/in.ndjson");
+    let text = fs::read_to_string(&records).unwrap();
+    let torn = text.trim_end().len() - 20;
+    fs::write(&records, &text[..torn]).unwrap();
+    fs::remove_file(runs.path("state/inputs/in.reading")).unwrap();
+    runs.append("a.csv", "3\n");
+    runs.append("b.csv", "7\n");
+    assert_eq!(runs.csv(), [3, 5, 6, 7]);
+    runs.append("a.csv", "4\n");
+    assert_eq!(runs.csv(), [4]);
+}
+
+#[test]
+fn records_of_a_file_are_bounded() {
+    let mut runs = Runs::new();
+    runs.batch = 100;
+    for number in 0..40 {
+        runs.write("a.csv", &format!("n\n{number}\n"));
+        assert_eq!(runs.csv(), [number]);
+    }
+    let records: &Path = &runs.path("state/inputs/in.ndjson");
+    for _ in 0..300 {
+        runs.touch("a.csv");
+        assert_eq!(runs.csv(), NOTHING);
+    }
+    assert!(fs::read_to_string(records).unwrap().lines().count() < 300);
+}
+
+#[test]
+fn forgetting_a_stage_forgets_what_was_read() {
+    let mut runs = Runs::new();
+    runs.write("a.csv", "n\n1\n");
+    assert_eq!(runs.csv(), [1]);
+    let state = Location::from(runs.path("state").as_path());
+    crate::source::forget("in", &state).unwrap();
+    assert_eq!(fs::read_dir(runs.path("state/inputs")).unwrap().count(), 0);
+}

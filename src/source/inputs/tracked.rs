@@ -1,0 +1,126 @@
+//! Text that is hashed while it is read, so that a later run recognizes what was read of it.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::KnownInputs;
+use super::record::{Ending, InputRecord};
+use crate::error::StageError;
+use crate::source::content_digest::ContentHasher;
+use crate::source::files::InputFile;
+use crate::store::Input;
+
+/// What was read of a file.
+#[derive(Default)]
+struct Content {
+    hasher: ContentHasher,
+    last: Option<u8>,
+}
+
+/// A file that is read from its beginning, up to the length that was listed.
+pub(in crate::source) struct Tracked {
+    input: Input,
+    left: u64,
+    content: Option<Arc<Mutex<Content>>>,
+}
+
+impl Tracked {
+    /// Reads at most `length` bytes that nothing has to recognize later.
+    pub(in crate::source) fn plain(input: Input, length: u64) -> Self {
+        Self { input, left: length, content: None }
+    }
+}
+
+impl Read for Tracked {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(into.len(), |left| left.min(into.len()));
+        let read = self.input.read(&mut into[..most])?;
+        self.left -= read as u64;
+        if let (Some(content), Some(&last)) = (&self.content, into[..read].last()) {
+            let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
+            content.hasher.update(&into[..read]);
+            content.last = Some(last);
+        }
+        Ok(read)
+    }
+}
+
+/// Records what is read of one file of text.
+pub(in crate::source) struct Tracking<'a> {
+    known: &'a KnownInputs,
+    file: &'a InputFile,
+    companion: String,
+    /// Rows that an earlier record speaks of.
+    rows_before: u64,
+    content: Arc<Mutex<Content>>,
+}
+
+impl<'a> Tracking<'a> {
+    pub(super) fn new(
+        known: &'a KnownInputs,
+        file: &'a InputFile,
+        companion: String,
+        before: Option<&InputRecord>,
+    ) -> Self {
+        let rows_before = before.map_or(0, |before| before.rows);
+        Self { known, file, companion, rows_before, content: Arc::default() }
+    }
+
+    /// The file's text, hashed as it is read.
+    pub(in crate::source) fn read(&self, input: Input) -> Tracked {
+        Tracked { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, rows: u64, ending: Ending) -> InputRecord {
+        let content = self.content();
+        InputRecord {
+            file: self.file.listed().clone(),
+            split: self.file.split.name().to_owned(),
+            companion: self.companion.clone(),
+            length: content.hasher.length(),
+            digest: content.hasher.digest(),
+            rows,
+            ending,
+        }
+    }
+
+    /// Notes that the rows before `rows` are about to be handed over; `in_quotes`: the last of them ends with the file, within a
+    /// quoted value.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub(in crate::source) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), StageError> {
+        if rows <= self.rows_before {
+            return Ok(());
+        }
+        let Some(mut store) = self.known.store() else { return Ok(()) };
+        store.begin(&self.record(rows, self.ending(in_quotes)))
+    }
+
+    /// Records that the file was read to its end and gave `rows` rows; `in_quotes`: it ends within a quoted value.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub(in crate::source) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), StageError> {
+        let Some(mut store) = self.known.store() else { return Ok(()) };
+        // A file that became shorter under its reader is another by now.
+        if self.content().hasher.length() != self.file.size() {
+            return Ok(());
+        }
+        store.add(self.record(rows, self.ending(in_quotes)))
+    }
+
+    fn ending(&self, in_quotes: bool) -> Ending {
+        let content = self.content();
+        match content.last {
+            _ if content.hasher.length() < self.file.size() => Ending::Within,
+            _ if in_quotes => Ending::Quote,
+            Some(b'\n') | None => Ending::Line,
+            Some(_) => Ending::Text,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The files that a source leaves out of its listing, counted by reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// Why a listing leaves a file out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Omission {
+    /// The source takes no files with this extension.
+    Extension,
+    /// The glob does not match it.
+    Unmatched,
+    /// A part of its path begins with a dot.
+    Hidden,
+    /// A part of its path begins with an underscore, as what is not data does by the custom of data sets.
+    Underscore,
+    /// It is a symbolic link.
+    Link,
+    /// It belongs to latentflow: a temporary file, or one in a folder `_latentflow`.
+    Own,
+    /// It lies beside the only file that was asked for.
+    Unasked,
+}
+
+/// The numbers of files that a listing left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// By extension in lower case, with its dot; empty for files without one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extensions: BTreeMap<String, u64>,
+    /// Files with further extensions, after [`EXTENSIONS`] different ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    other_extensions: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    unmatched: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    hidden: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    underscore: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    links: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    own: u64,
+}
+
+/// Different extensions that are counted apart.
+const EXTENSIONS: usize = 64;
+/// A longer extension is counted with the further ones.
+const EXTENSION_BYTES: usize = 16;
+/// Extensions that a message names.
+const NAMED: usize = 8;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde demands")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl PassedOver {
+    /// Counts a file.
+    pub(super) fn add(&mut self, file: &Path, omission: Omission) {
+        let count = match omission {
+            Omission::Extension => return self.add_extension(file),
+            Omission::Unmatched => &mut self.unmatched,
+            Omission::Hidden => &mut self.hidden,
+            Omission::Underscore => &mut self.underscore,
+            Omission::Link => &mut self.links,
+            Omission::Own => &mut self.own,
+            Omission::Unasked => return,
+        };
+        *count += 1;
+    }
+
+    fn add_extension(&mut self, file: &Path) {
+        let extension = file.extension().map(|extension| extension.as_encoded_bytes()).unwrap_or_default();
+        // Nothing is allocated for a file whose extension was met before: there may be millions.
+        let mut buffer = [0; EXTENSION_BYTES + 1];
+        let length = extension.len() + usize::from(!extension.is_empty());
+        let name = buffer.get_mut(..length).and_then(|name| {
+            if let Some((dot, rest)) = name.split_first_mut() {
+                *dot = b'.';
+                rest.copy_from_slice(extension);
+                rest.make_ascii_lowercase();
+            }
+            std::str::from_utf8(name).ok()
+        });
+        let Some(name) = name else {
+            self.other_extensions += 1;
+            return;
+        };
+        if let Some(count) = self.extensions.get_mut(name) {
+            *count += 1;
+        } else if self.extensions.len() < EXTENSIONS {
+            self.extensions.insert(name.to_owned(), 1);
+        } else {
+            self.other_extensions += 1;
+        }
+    }
+
+    /// Whether no file was left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Symbolic links that were left out.
+    pub(super) fn links(&self) -> u64 {
+        self.links
+    }
+}
+
+impl fmt::Display for PassedOver {
+    /// The most frequent extensions first, then the other reasons.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut extensions: Vec<(&String, u64)> = self.extensions.iter().map(|(name, &count)| (name, count)).collect();
+        extensions.sort_by_key(|&(name, count)| (std::cmp::Reverse(count), name));
+        let unnamed = extensions.iter().skip(NAMED).map(|&(_, count)| count).sum::<u64>() + self.other_extensions;
+        let named = extensions.iter().take(NAMED).map(|&(name, count)| match name.as_str() {
+            "" => format!("{count} without an extension"),
+            name => format!("{count} {name}"),
+        });
+        let reasons = [
+            (unnamed, "with other extensions"),
+            (self.unmatched, "not matched by the glob"),
+            (self.hidden, "hidden (`.` begins a name)"),
+            (self.underscore, "not data by custom (`_` begins a name)"),
+            (self.links, "symbolic links (follow_links = true takes what they lead to)"),
+            (self.own, "of latentflow itself"),
+        ];
+        let reasons =
+            reasons.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{count} {what}"));
+        f.write_str(&named.chain(reasons).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// What the last listing of a source left out, shared by the source and those who report on it.
+#[derive(Debug, Clone, Default)]
+pub struct LastPassedOver(Arc<Mutex<PassedOver>>);
+
+impl LastPassedOver {
+    /// The counts of the last listing; empty before the first one.
+    #[must_use]
+    pub fn get(&self) -> PassedOver {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, counts: PassedOver) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn counted(files: &[(&str, Omission)]) -> PassedOver {
+        let mut counts = PassedOver::default();
+        files.iter().for_each(|&(file, omission)| counts.add(Path::new(file), omission));
+        counts
+    }
+
+    #[test]
+    fn extensions_are_counted_whatever_their_case_and_named_by_number() {
+        let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"].map(|file| (file, Omission::Extension));
+        assert_eq!(counted(&files).to_string(), "3 .heic, 1 without an extension, 1 .txt");
+    }
+
+    #[test]
+    fn other_reasons_are_named_after_the_extensions() {
+        use Omission::{Extension, Hidden, Link, Own, Unasked, Underscore};
+        let files = [("l", Link), (".x", Hidden), ("a.b", Extension), ("_S", Underscore), ("t", Own), ("u", Unasked)];
+        let text = counted(&files).to_string();
+        let expected = "1 .b, 1 hidden (`.` begins a name), 1 not data by custom (`_` begins a name), \
+             1 symbolic links (follow_links = true takes what they lead to), 1 of latentflow itself";
+        assert_eq!(text, expected);
+        assert!(PassedOver::default().is_empty() && PassedOver::default().to_string().is_empty());
+    }
+
+    #[test]
+    fn many_or_long_extensions_are_counted_together() {
+        let names: Vec<String> = (0..100).map(|number| format!("a.{number}")).collect();
+        let mut counts = PassedOver::default();
+        names.iter().for_each(|name| counts.add(Path::new(name), Omission::Extension));
+        counts.add(Path::new("a.an-extension-that-is-long"), Omission::Extension);
+        assert_eq!((counts.extensions.len(), counts.other_extensions), (64, 37));
+        assert!(counts.to_string().ends_with("93 with other extensions"), "{counts}");
+    }
+
+    #[test]
+    fn counts_in_json_name_only_what_was_met() {
+        let counts = counted(&[("a.heic", Omission::Extension), ("l", Omission::Link)]);
+        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"extensions":{".heic":1},"links":1}"#);
+    }
+}
