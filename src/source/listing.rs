@@ -500,7 +500,9 @@ impl Listing {
 
     /// Leaves out a path that cannot be looked at.
     pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
-        self.unread.push(self.relative_name(path));
+        if ErrorClass::of(&error) != ErrorClass::Gone {
+            self.unread.push(self.relative_name(path));
+        }
         // The folder of a disk's own, which holds no files of users.
         if path.file_name().is_some_and(|name| name == "lost+found") {
             return tracing::warn!("left out: {}: {error}", path.display());
@@ -833,8 +835,8 @@ mod tests {
     fn a_place_that_cannot_be_looked_at_hides_its_files() {
         let folder = folder(&["a.jpg", "s/b.jpg"]);
         let mut listing = set(folder.path(), "").list().unwrap();
-        let files = std::mem::take(&mut listing.files);
-        listing.overlook(&folder.path().join("s"), io::Error::from(io::ErrorKind::NotFound));
+        listing.files.clear();
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::NOENT.into());
         assert!(listing.has_seen("s/b.jpg"), "nothing is there");
         listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
         assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));

@@ -141,7 +141,7 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
     let mut compressed = None;
     for file in files {
         match open(file, root) {
-            Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason }, _)) => {
+            Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason, .. }, _)) => {
                 compressed.get_or_insert(reason);
             }
             _ => return Ok(()),

@@ -36,7 +36,7 @@ fn unreadable_file_becomes_reject_that_can_be_replayed() {
     });
     let secret = site.path().join("in/secret.pgm");
     copy(site.path(), 1, "secret.pgm");
-    fs::set_permissions(&secret, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o0)).unwrap();
     let is_root = fs::read(&secret).is_ok();
     let wrapper: &[&str] = if is_root { &USER } else { &[] };
     if is_root && !Command::new(USER[0]).args(&USER[1..]).arg("true").status().is_ok_and(|status| status.success()) {

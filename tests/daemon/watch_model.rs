@@ -283,7 +283,7 @@ impl Model {
         match how {
             Absence::Moved => fs::rename(&path, self.site.join("away")).unwrap(),
             Absence::Unmounted => run("umount", &["-l", self::path(&path)]),
-            Absence::Locked => fs::set_permissions(&path, Permissions::from_mode(0)).unwrap(),
+            Absence::Locked => fs::set_permissions(&path, Permissions::from_mode(0o0)).unwrap(),
         }
         self.absent.insert(folder.to_owned(), how);
     }
@@ -312,7 +312,7 @@ impl Model {
         let name = self.name(folder);
         let hidden = self.path(folder).join(".secret");
         fs::write(&hidden, &content).unwrap();
-        fs::set_permissions(&hidden, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&hidden, Permissions::from_mode(0o0)).unwrap();
         fs::rename(hidden, self.path(&name)).unwrap();
         self.came(name.clone(), content);
         self.unreadable.insert(name);

@@ -41,7 +41,7 @@ enum Relation {
     /// It is new, or its rows are known by its own split.
     Own,
     /// It begins with content that was read before, or is that content: its rows go on in that split.
-    Continues(InputRecord),
+    Continues(Box<InputRecord>),
     /// Its content was another when it was read before, and rows of that are in an output.
     Changed,
 }
@@ -113,7 +113,7 @@ impl KnownInputs {
     ) -> Result<Option<Settled>, Stop> {
         let before = match self.relate(file, progress)? {
             Relation::Own => None,
-            Relation::Continues(before) => Some(before),
+            Relation::Continues(before) => Some(*before),
             Relation::Changed => {
                 let name = &file.name;
                 if on_change == OnChange::Refuse {
@@ -145,7 +145,7 @@ impl KnownInputs {
         let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(Relation::Own) };
         let relation = relate(&known, file, &self.stage, progress)?;
         if let (Relation::Continues(record), Some(mut store)) = (&relation, self.store()) {
-            store.add(InputRecord { file: file.listed().clone(), ..record.clone() })?;
+            store.add(InputRecord { file: file.listed().clone(), ..(**record).clone() })?;
         }
         Ok(relation)
     }
@@ -219,7 +219,7 @@ fn same<'a>(known: &'a [InputRecord], file: &InputFile, stage: &str) -> Option<&
 
 fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
     if let Some(same) = same(known, file, stage) {
-        return Ok(Relation::Continues(same.clone()));
+        return Ok(Relation::Continues(Box::new(same.clone())));
     }
     let has_rows = |split: &str| progress.end_of(split) > 0;
     if has_rows(file.split.name()) || !is_in_output(known, file, stage, progress) {
@@ -238,7 +238,7 @@ fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progr
         return Ok(Relation::Changed);
     }
     let found = longest(open(file)?, &candidates, size).map_err(file.stopped())?;
-    Ok(found.map_or(Relation::Changed, |found| Relation::Continues(found.clone())))
+    Ok(found.map_or(Relation::Changed, |found| Relation::Continues(Box::new(found.clone()))))
 }
 
 fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
