@@ -307,7 +307,8 @@ pub struct Reject {
 impl Reject {
     /// A reject of which nothing is known but what the source's batch says.
     pub fn new(ordinal: u32, code: RejectCode, reason: impl Into<String>) -> Self {
-        Self { ordinal, rows: 1, records: 1, code, reason: reason.into(), record: None, reference: None, source: None }
+        let (record, reference, source) = (None, None, None);
+        Self { ordinal, rows: 1, records: 1, code, reason: reason.into(), record, reference, source }
     }
 
     /// The part of the reject that stands for the source rows at the ordinals `part`, seen from the first of them.

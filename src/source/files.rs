@@ -171,7 +171,7 @@ pub(super) fn list_all(
         return Err(set.nothing_found(&listing));
     }
     let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
-    Ok((files.collect(), listing.failures))
+    Ok((files.collect(), listing.unseen.into_values().collect()))
 }
 
 /// The split of the one reject that stands for a file which cannot be used. It is not the file's own: if the file can be used

@@ -165,16 +165,14 @@ impl Source for Images {
         }
         recalled.add(&name, state, &mut listing)?;
         let Recalled { journals, mut unread } = recalled;
-        unread.append(&mut listing.failures);
+        unread.extend(std::mem::take(&mut listing.unseen).into_values());
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             return Err(files.nothing_found(&listing));
         }
         let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let mut inputs = UnreadInputs::default();
-        unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, inputs, out));
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, unread, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -210,13 +208,15 @@ impl Reader {
         &self,
         journals: &[Journal],
         mut notes: Notes,
-        mut unread: UnreadInputs,
+        unread: Vec<Unavailable>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
+        let mut inputs = UnreadInputs::default();
+        unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
         for Journal { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, &mut notes, out, &mut rows_unread)?;
-            rows_unread.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
+            rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
             if matches!(end, ReadEnd::Closed) {
                 return Ok(());
             }

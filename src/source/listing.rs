@@ -76,10 +76,10 @@ pub(super) struct Listing {
     pub(super) is_folder: bool,
     /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
     pub(super) folders: BTreeMap<String, FolderId>,
-    /// The names of folders and files that could not be read. What lies there is not known to be gone.
+    /// The names of folders and files that could not be looked at. What lies there is not known to be gone.
     pub(super) unread: Vec<String>,
-    /// Why, where that is an error of the environment.
-    pub(super) failures: Vec<Unavailable>,
+    /// Those of them that an error of the environment kept from being looked at, with the error.
+    pub(super) unseen: BTreeMap<PathBuf, Unavailable>,
 }
 
 /// Why a record cannot be had.
@@ -178,11 +178,7 @@ impl FileSet {
         }
         if place.is_dir() {
             let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.choose(name))?;
-            let is_passed_over = |name: &Path| match self.choose(name) {
-                Err(Omission::Hidden | Omission::Underscore | Omission::Own) => true,
-                Ok(()) | Err(_) => false,
-            };
-            listing.failures.retain(|failure| failure.path.strip_prefix(place).is_ok_and(|name| !is_passed_over(name)));
+            listing.unseen.retain(|path, _| path.strip_prefix(place).is_ok_and(|name| !self.passes_over(name)));
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
@@ -292,6 +288,11 @@ impl FileSet {
         keep_if(is_wanted, Omission::Extension)
     }
 
+    /// Whether nothing at or below this path counts where a folder is meant, whatever its extension.
+    fn passes_over(&self, name: &Path) -> bool {
+        matches!(self.choose(name), Err(Omission::Hidden | Omission::Underscore | Omission::Own))
+    }
+
     fn nothing_there(&self) -> StageError {
         match fs::metadata(&self.path) {
             Err(error) if !is_url(&self.path) && !ErrorClass::of(&error).concerns_file() => {
@@ -343,9 +344,7 @@ impl FileSet {
                 Ok(entry) => entry,
                 Err(error) if error.depth() == 0 => return Err(StageError::Other(format!("cannot list: {error}"))),
                 Err(error) => {
-                    // Where the system does not say which entry it is, it may be any.
-                    let path = error.path().unwrap_or(start).to_path_buf();
-                    files.leave_out(&path, start, io_error(error));
+                    files.pass_over(error, start);
                     continue;
                 }
             };
@@ -355,8 +354,7 @@ impl FileSet {
                 entry.metadata().map_err(io_error).map(|metadata| {
                     let id = FolderId::from_metadata(&metadata);
                     files.folders.insert(name_of(relative), id);
-                    // What is entered through a hidden folder is hidden.
-                    if is_read && (depth.is_some() || !is_hidden(relative)) {
+                    if is_read && (depth.is_some() || !self.passes_over(relative)) {
                         visit(relative, id);
                     }
                 })
@@ -377,7 +375,7 @@ impl FileSet {
                 Ok(())
             };
             if let Err(error) = looked {
-                files.leave_out(entry.path(), start, error);
+                files.overlook(entry.path(), error);
             }
         }
         Ok(files)
@@ -458,34 +456,15 @@ struct Glob {
 
 impl Listing {
     fn empty(root: Location) -> Self {
-        let (files, folders) = (BTreeMap::new(), BTreeMap::new());
         Self {
             root,
-            files,
+            files: BTreeMap::new(),
             looked_at: 0,
             passed_over: PassedOver::default(),
             is_folder: false,
-            folders,
+            folders: BTreeMap::new(),
             unread: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
-    /// A folder or a file could not be looked at.
-    fn leave_out(&mut self, path: &Path, root: &Path, error: io::Error) {
-        // What was removed while its folder was listed is gone.
-        if ErrorClass::of(&error) == ErrorClass::Gone {
-            return;
-        }
-        self.unread.push(name_of(path.strip_prefix(root).unwrap_or(Path::new(""))));
-        // The folder of a disk's own, which holds no files of users.
-        let is_lost_and_found = path.file_name().is_some_and(|name| name == "lost+found");
-        if is_lost_and_found {
-            return;
-        }
-        match Location::from(path).unavailable(error) {
-            Ok(unavailable) => self.failures.push(unavailable),
-            Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
+            unseen: BTreeMap::new(),
         }
     }
 
@@ -524,6 +503,40 @@ impl Listing {
             !name.is_empty() && self.folders.get(&above(name)).is_some_and(|above| above.device != id.device)
         };
         self.folders.iter().filter(differs).map(|(name, _)| name.clone())
+    }
+
+    fn relative_name(&self, path: &Path) -> String {
+        let below = self.root.local().and_then(|root| path.strip_prefix(root).ok());
+        below.map(name_of).unwrap_or_default()
+    }
+
+    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder that it could list in part:
+    /// then anything below `start` may be unseen.
+    fn pass_over(&mut self, error: walkdir::Error, start: &Path) {
+        let path = error.path().unwrap_or(start).to_path_buf();
+        let text = error.to_string();
+        match error.into_io_error() {
+            Some(error) => self.overlook(&path, error),
+            None => {
+                self.unread.push(self.relative_name(&path));
+                tracing::warn!("left out: {text}");
+            }
+        }
+    }
+
+    /// Leaves out a path that cannot be looked at.
+    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
+        if ErrorClass::of(&error) != ErrorClass::Gone {
+            self.unread.push(self.relative_name(path));
+        }
+        // The folder of a disk's own, which holds no files of users.
+        if path.file_name().is_some_and(|name| name == "lost+found") {
+            return tracing::warn!("left out: {}: {error}", path.display());
+        }
+        match Unavailable::from_error(path.to_path_buf(), ErrorClass::of(&error), error) {
+            Ok(unavailable) => drop(self.unseen.insert(path.to_path_buf(), unavailable)),
+            Err(error) => tracing::warn!("left out: {}: {error}", path.display()),
+        }
     }
 
     fn of_objects(root: Remote, objects: Vec<Entry>, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
@@ -680,8 +693,8 @@ impl Refusal {
 
 /// The error of the system that a walk met.
 fn io_error(error: walkdir::Error) -> io::Error {
-    let code = error.io_error().and_then(io::Error::raw_os_error);
-    code.map_or_else(|| error.into(), io::Error::from_raw_os_error)
+    let text = error.to_string();
+    error.into_io_error().unwrap_or_else(|| io::Error::other(text))
 }
 
 /// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
@@ -698,6 +711,11 @@ fn push_encoded(text: &mut String, name: &[u8]) {
     }
 }
 
+/// Whether a name is `folder` or lies below it; the empty name is the root.
+pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
+    folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
 pub(crate) const STATE: &str = "_latentflow";
 
@@ -711,16 +729,6 @@ fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
 
 fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
     if is_wanted { Ok(()) } else { Err(omission) }
-}
-
-/// Whether a name is `folder` or lies below it; the empty name is the root.
-pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
-    folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether a path leads through a name that begins with `.` or `_`: what is no data by the custom of data sets.
-fn is_hidden(relative: &Path) -> bool {
-    relative.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'.' | b'_')))
 }
 
 /// Whether a path ends in one of these extensions, in upper or lower case.
@@ -853,9 +861,10 @@ mod tests {
     fn a_place_that_cannot_be_looked_at_hides_its_files() {
         let folder = folder(&["a.jpg", "s/b.jpg"]);
         let mut listing = set(folder.path(), "").list().unwrap();
-        listing.leave_out(&folder.path().join("s"), folder.path(), rustix::io::Errno::NOENT.into());
+        listing.files.clear();
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::NOENT.into());
         assert!(listing.has_seen("s/b.jpg"), "nothing is there");
-        listing.leave_out(&folder.path().join("s"), folder.path(), rustix::io::Errno::ACCESS.into());
+        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
         assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));
         assert!(listing.identities().unwrap_err().to_string().contains("denied"));
     }

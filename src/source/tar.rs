@@ -103,10 +103,10 @@ impl Source for Tar {
         if listing.files.is_empty() {
             return Err(self.files.nothing_found(&listing));
         }
-        let Listing { root, files, failures, .. } = listing;
+        let Listing { root, files, unseen, .. } = listing;
         check_some_plain(files.values(), &root)?;
         let mut unread = UnreadInputs::default();
-        failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
+        unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
         let known = KnownInputs::open(&self.name, progress.state.as_ref())?;
         let Self { rules, on_change, .. } = *self;

@@ -305,9 +305,7 @@ fn admit(
     memory: &outputs::Memory,
 ) -> Result<History, StageError> {
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    if sink.folder().is_some() {
-        folder.local().map_or(Ok(()), |folder| memory.check(folder))?;
-    }
+    remembered_folder(sink).iter().try_for_each(|folder| memory.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
     let admitted = history.admit(&folder, identity, scope);
@@ -328,10 +326,15 @@ fn admit(
 
 /// Opens a sink, and records which disk its folder lies on.
 fn open_sink(sink: Box<dyn Sink>, identity: Identity, memory: &outputs::Memory) -> Result<Box<dyn Writer>, StageError> {
-    let folder = sink.folder().and_then(|folder| folder.local().map(Path::to_path_buf));
+    let folder = remembered_folder(sink.as_ref());
     let writer = sink.open(identity)?;
     folder.iter().for_each(|folder| memory.record(folder));
     Ok(writer)
+}
+
+/// The folder of a sink on a disk of this machine.
+fn remembered_folder(sink: &dyn Sink) -> Option<PathBuf> {
+    sink.folder()?.local().map(Path::to_path_buf)
 }
 
 /// Where it is remembered which disks the outputs of a plan lie on.

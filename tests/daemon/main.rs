@@ -12,4 +12,5 @@ mod page;
 mod process;
 mod swap;
 mod watch;
+mod watch_faults;
 mod watch_model;

@@ -74,15 +74,15 @@ fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
     let held = Held::start(folder.path(), &pipeline);
     fs::rename(folder.path().join("out"), folder.path().join("moved")).unwrap();
     let mut output = held.release();
-    // How far it had come by then is not known.
+    // How far it had come by then is not known: the folder is missed, or a file in it.
     let text = errors(&output);
-    let file = text.split("out: out/").nth(1).unwrap().split(": ").next().unwrap().to_owned();
-    output.stderr = text.replace(&file, "FILE").into_bytes();
+    let path = text.split("latentflow: out: ").nth(1).unwrap().split(": ").next().unwrap().to_owned();
+    output.stderr = text.replace(&format!("out: {path}:"), "out: PATH:").into_bytes();
     assert_failed(
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/FILE: No such file or directory (os error 2); it, or a folder above it, was moved or removed: put it back, then run again"
+            "latentflow: out: PATH: No such file or directory (os error 2); it, or a folder above it, was moved or removed: put it back, then run again"
         ],
     );
     let (output, _) = run(folder.path(), &pipeline, &[]);

@@ -362,7 +362,8 @@ impl Watch {
         let metrics = &self.metrics.watch;
         let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
         metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
-        for unavailable in &listing.failures {
+        for unavailable in listing.unseen.values() {
+            tracing::warn!("{}: left out: {unavailable}", self.stage);
             if let Some(name) = unavailable.path.strip_prefix(self.root.to_path()).ok().map(name_of) {
                 self.relooks.failed(name, Instant::now());
             }
