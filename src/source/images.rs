@@ -221,7 +221,7 @@ impl Reader {
                 return Ok(());
             }
         }
-        unread.into_result()
+        inputs.into_result()
     }
 
     /// Reads those of the rows from `start` on that are not done. Those that could not be read are appended to `unread`; after one

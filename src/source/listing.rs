@@ -307,7 +307,7 @@ impl FileSet {
 
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
-        if let Some(unavailable) = listing.failures.first() {
+        if let Some(unavailable) = listing.unseen.values().next() {
             return StageError::Other(unavailable.to_string());
         }
         let looked_at = listing.looked_at;
@@ -558,7 +558,7 @@ impl Listing {
     /// # Errors
     /// When an error of the environment hides some of them.
     pub(super) fn identities(self) -> Result<Vec<String>, StageError> {
-        match self.failures.into_iter().next() {
+        match self.unseen.into_values().next() {
             Some(unavailable) => Err(unavailable.into()),
             None => Ok(self.files.values().map(ListedFile::identity).collect()),
         }
