@@ -22,6 +22,8 @@ fn in_place_of(mut command: Command, folder: &Path, arguments: &[&str]) -> Comma
     let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
     let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
     command.current_dir(folder).args(arguments).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
+    // Outputs on disks of their own are not remembered in the home of who runs the tests.
+    command.env("XDG_STATE_HOME", std::env::temp_dir().join("latentflow-tests-state"));
     command
 }
 
