@@ -174,6 +174,7 @@ fn sources() -> Vec<Case> {
                 ("folder_labels", json!({ "folder_labels": true })),
                 ("watch", json!({ "watch": true })),
                 ("rescan", json!({ "watch": true, "rescan": "5m" })),
+                ("retry_timeout", json!({ "watch": true, "retry_timeout": "5m" })),
             ],
         ),
         Case::new(
@@ -465,6 +466,7 @@ fn sinks() -> Vec<Case> {
                 ("column", json!({ "column": "pixels" })),
                 ("format", json!({ "format": "webp" })),
                 ("quality", json!({ "quality": 50 })),
+                ("name", json!({ "name": "{row}.{ext}" })),
             ],
         ),
         Case::new("stdout", made(), json!({}), [("columns", json!({ "columns": ["f0"] }))]),

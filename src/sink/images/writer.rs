@@ -56,7 +56,7 @@ pub(super) struct ImageWriter {
     scheme: Scheme,
     extension: &'static str,
     identity: Identity,
-    _lock: Lock,
+    lock: Lock,
     marker: Marker,
     marker_file: Location,
     naming: Naming,
@@ -107,7 +107,7 @@ impl ImageWriter {
             scheme,
             extension,
             identity,
-            _lock: lock,
+            lock,
             marker,
             marker_file,
             naming: Naming { former, adopts, listed: listed.bytes() },
@@ -231,6 +231,7 @@ impl Writer for ImageWriter {
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
+        self.lock.check()?;
         if !self.unnamed.is_empty() {
             self.give_names()?;
         }
