@@ -441,7 +441,7 @@ impl Watch {
         let trouble = self.place.trouble().map(str::to_owned).or(paused);
         let remark = oldest.map(|(retry, age)| {
             let files = if waiting == 1 { "1 file waits".to_owned() } else { format!("{waiting} files wait") };
-            format!("{files} to be read, for {}s at most: {}", age.as_secs(), retry.error)
+            format!("{files} to be read, the oldest for {} s: {}", age.as_secs(), retry.error)
         });
         let is_due = self.reminded.is_none_or(|at| now - at >= REMIND);
         if let Some(text) = trouble.as_ref().or(remark.as_ref()).filter(|_| is_due) {

@@ -19,6 +19,8 @@ pub(super) struct Place {
     record: RootRecord,
     /// The folder as it was when it was listed last; `None` where it could not be listed.
     root: Option<Root>,
+    /// The folder that was listed last, whether it is still there or not.
+    last_listed: Option<Root>,
     /// Folders below that lacked what is mounted there when the folder was listed last.
     unmounted: BTreeSet<String>,
     /// Why files are not taken at present: a clause.
@@ -41,6 +43,7 @@ impl Place {
             folder,
             record,
             root: None,
+            last_listed: None,
             unmounted: BTreeSet::new(),
             trouble: None,
             notices: Notices::none(),
@@ -85,13 +88,34 @@ impl Place {
         if self.root.as_ref() != Some(&root) {
             self.notices = Notices::begin(&root.path);
         }
-        self.unmounted = self.record.missing_below(&root);
+        self.log_changes(&root);
         let (notices, path) = (&mut self.notices, root.path.clone());
         self.root = Some(root);
         let listing = self.files.list_visiting(&mut |below, id| notices.cover(path.join(below), id));
         let mut listing = listing.map_err(|error| error.to_string())?;
         listing.unread.extend(self.unmounted.iter().cloned());
         Ok(listing)
+    }
+
+    /// Logs that another folder lies under the path than was listed last, and which file systems below it came or went.
+    fn log_changes(&mut self, root: &Root) {
+        let (stage, path) = (&self.stage, root.path.display());
+        if self.last_listed.as_ref().is_some_and(|last| last != root) {
+            tracing::warn!(
+                "{stage}: the watched path leads to another folder than before (`{path}`), which is watched now"
+            );
+        }
+        let unmounted = self.record.missing_below(root);
+        for name in unmounted.difference(&self.unmounted) {
+            tracing::warn!(
+                "{stage}: nothing is mounted at `{path}/{name}` any more; files that were taken from it stay known"
+            );
+        }
+        for name in self.unmounted.difference(&unmounted) {
+            tracing::info!("{stage}: a file system is mounted at `{path}/{name}` again");
+        }
+        self.unmounted = unmounted;
+        self.last_listed = Some(root.clone());
     }
 
     /// Whether the listing may be acted upon, given how many files are expected and whether one that is known was seen: clears the
