@@ -18,12 +18,19 @@ pub struct Fault {
     pub key: String,
     /// What was met, what was expected, what to do; lower-case, no full stop.
     pub message: String,
+    /// Whether the environment is at fault rather than the pipeline: the same pipeline may be planned later.
+    pub is_of_environment: bool,
 }
 
 impl Fault {
     /// A fault at `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into() }
+        Self { key: key.into(), message: message.into(), is_of_environment: false }
+    }
+
+    /// An error that planning met, as a fault at `key`.
+    pub fn from_error(key: impl Into<String>, error: &StageError) -> Self {
+        Self { is_of_environment: error.is_of_environment(), ..Self::new(key, error.to_string()) }
     }
 
     /// The same fault, seen from the table that holds `prefix`.
@@ -116,6 +123,18 @@ impl Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}{}", self.path.display(), self.error, advice(&self.error))
+    }
+}
+
+impl Unavailable {
+    /// The error of a source that has nothing else to read.
+    #[must_use]
+    pub fn to_stage_error(&self) -> StageError {
+        let error = match self.error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(self.error.kind(), self.error.to_string()),
+        };
+        StageError::Io { path: self.path.clone(), source: error }
     }
 }
 

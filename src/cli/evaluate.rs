@@ -240,7 +240,7 @@ pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
 /// Faults, one a line, with the table that their keys are in.
 fn lines(faults: &[Fault], table: &str) -> String {
     let line = |fault: &Fault| {
-        let Fault { key, message } = fault.clone().within(table);
+        let Fault { key, message, .. } = fault.clone().within(table);
         if key.is_empty() { message } else { format!("{key}: {message}") }
     };
     faults.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -51,7 +51,11 @@ pub enum Exit {
 impl Exit {
     /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
     pub fn of(error: &anyhow::Error) -> Self {
-        if error.is::<Problems>() || error.is::<RefusedInput>() { Self::Usage } else { Self::Failed }
+        let is_refused = match error.downcast_ref::<Problems>() {
+            Some(problems) => !problems.are_of_environment(),
+            None => error.is::<RefusedInput>(),
+        };
+        if is_refused { Self::Usage } else { Self::Failed }
     }
 }
 

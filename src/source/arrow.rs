@@ -35,7 +35,7 @@ pub struct Config {
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
         let columns = columns_of(&files).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))

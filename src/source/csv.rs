@@ -89,7 +89,7 @@ impl SourceConfig for Config {
             record_bytes: context.limits.record_bytes.0,
             cut: Cut::features(batch),
         };
-        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;

@@ -44,7 +44,7 @@ const FEATURES: &str = "features";
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let at = |key: &'static str| move |error: StageError| vec![Fault::new(key, error.to_string())];
+        let at = |key: &'static str| move |error: StageError| vec![Fault::from_error(key, &error)];
         let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
         let mut fields = vec![header.field(FEATURES)];

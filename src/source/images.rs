@@ -169,6 +169,9 @@ impl Source for Images {
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
+            if let Some(unavailable) = unread.first() {
+                return Err(unavailable.to_stage_error());
+            }
             return Err(files.nothing_found(&listing));
         }
         let reader = Reader { rules, root: listing.root, progress: progress.clone() };

@@ -308,7 +308,7 @@ impl FileSet {
     /// That nothing was found, in a sentence.
     pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
         if let Some(unavailable) = listing.unseen.values().next() {
-            return StageError::Other(unavailable.to_string());
+            return unavailable.to_stage_error();
         }
         let looked_at = listing.looked_at;
         let wanted = match listing.is_folder {

@@ -50,7 +50,7 @@ pub struct Config {
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let record_bytes = context.limits.record_bytes.0;
-        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
         let inferred = infer(&files, record_bytes).map_err(path)?;
         let schema = self.typed(&inferred);

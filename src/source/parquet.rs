@@ -65,7 +65,7 @@ const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
         let unknown = RefCell::default();
         let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {

@@ -87,7 +87,7 @@ pub struct Config {
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::new("path", error.to_string())];
+        let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
         let from = choose(&found, self.from.as_deref())?;

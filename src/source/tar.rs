@@ -225,11 +225,15 @@ impl Reader {
             budget.allow(HEADER_BYTES);
             let next = guarded(|| entries.next().map(|entry| image_of(entry, file.size)).transpose());
             let step = match next {
+                // POSIX demands blocks of zeros behind the last entry.
+                Ok(None) if budget.is_at_end() => {
+                    Step::Broken(broken(&file.name, row, RejectCode::Truncated, NO_END_MARK))
+                }
                 Ok(None) => Step::End,
                 Ok(Some(None)) => Step::Other,
                 Ok(Some(Some(_))) if done => Step::Done,
                 Ok(Some(Some(mut entry))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
-                Err((_, reason)) => Step::Broken(broken(&file.name, row, &reason)),
+                Err((_, reason)) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
             };
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
@@ -295,10 +299,13 @@ fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Optio
     Ok((!sparse).then_some(entry))
 }
 
+/// Why an archive counts as cut that ends where an entry may begin.
+const NO_END_MARK: &str = "the archive ends without its end mark, a block of zeros: it may have been cut";
+
 /// The row that stands for all that could not be found behind a broken place.
-fn broken(shard: &str, row: u64, reason: &str) -> Member<'static> {
+fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> Member<'static> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
-    let image = Err(Refusal::new(RejectCode::Malformed, reason));
+    let image = Err(Refusal::new(code, reason));
     Member { source: shard.to_owned().into(), row, text: None, image }
 }
 
@@ -313,11 +320,22 @@ fn key(name: &str) -> &str {
 
 /// Bytes that may be read until more are allowed, since archives claim any length for their names.
 #[derive(Debug, Clone, Default)]
-struct Budget(Rc<Cell<u64>>);
+struct Budget(Rc<Meter>);
+
+#[derive(Debug, Default)]
+struct Meter {
+    left: Cell<u64>,
+    /// Whether the last read met the end of the file.
+    is_at_end: Cell<bool>,
+}
 
 impl Budget {
     fn allow(&self, bytes: u64) {
-        self.0.set(bytes);
+        self.0.left.set(bytes);
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.0.is_at_end.get()
     }
 }
 
@@ -329,13 +347,14 @@ struct Metered {
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.budget.0.get();
+        let left = self.budget.0.left.get();
         if left == 0 && !buffer.is_empty() {
             return Err(io::Error::other(format!("more than {HEADER_BYTES} bytes of names and headers in a row")));
         }
         let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = self.file.read(&mut buffer[..most])?;
-        self.budget.0.set(left - read as u64);
+        self.budget.0.left.set(left - read as u64);
+        self.budget.0.is_at_end.set(read == 0 && !buffer.is_empty());
         Ok(read)
     }
 }
@@ -410,6 +429,22 @@ mod tests {
     }
 
     #[test]
+    fn archive_cut_between_members_is_one_truncated_reject() {
+        let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL)]);
+        let refused = |length: usize| {
+            let batches = read_one(&whole[..length]);
+            let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+            let codes = batches.iter().flat_map(|batch| &batch.rejects).map(|reject| reject.code).collect::<Vec<_>>();
+            (rows, codes)
+        };
+        assert_eq!(refused(whole.len()), (2, vec![]));
+        assert_eq!(refused(2 * 1024 + 1024), (2, vec![]), "two blocks of zeros are enough");
+        for (length, rows) in [(2 * 1024, 2), (2 * 1024 - 100, 2), (1024, 1)] {
+            assert_eq!(refused(length), (rows, vec![RejectCode::Truncated]), "{length} bytes");
+        }
+    }
+
+    #[test]
     fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let long = format!("{}/deep.seg.PNG", "d".repeat(150));
@@ -443,7 +478,7 @@ mod tests {
             assert_eq!(batches[0].batch.provenance.len(), kept as u64 + 1);
         }
         assert_eq!(read_one(b"this is no archive").len(), 1);
-        assert!(read_one(b"").is_empty());
+        assert_eq!(read_one(b"")[0].rejects[0].code, RejectCode::Truncated);
     }
 
     proptest! {

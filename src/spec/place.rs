@@ -107,6 +107,12 @@ struct Located {
 }
 
 impl Problems {
+    /// Whether the environment alone is at fault: the same pipeline may be planned later.
+    #[must_use]
+    pub fn are_of_environment(&self) -> bool {
+        self.located.iter().all(|located| located.fault.is_of_environment)
+    }
+
     /// Faults, in the order of the file.
     pub fn new(places: &Places, faults: Vec<Fault>) -> Self {
         let mut located: Vec<Located> = faults.into_iter().map(|fault| places.locate(fault)).collect();
