@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use latentflow::coverage::Coverage;
 use latentflow::kind::{Declared, declared};
 use latentflow::metrics::Metrics;
 use latentflow::plan::{self, Role};
-use latentflow::sink::{self, Identity};
+use latentflow::sink::{self, History, Identity, Scope};
+use latentflow::store::Location;
 use latentflow::{source, spec, transform};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
@@ -120,6 +122,14 @@ fn identity(pipeline: &Value) -> Result<Identity, String> {
         _ => None,
     });
     Ok(sinks.next().unwrap())
+}
+
+/// Whether `now` goes on with what `before` wrote.
+fn goes_on(before: &Identity, now: &Identity) -> bool {
+    let (mut history, mut now) = (History::default(), now.clone());
+    history.add(before, &Coverage::default());
+    history.recognize(&mut now);
+    history.admit(&Location::Local("out".into()), &now, Scope::Sink).is_ok()
 }
 
 fn without_nulls(value: &Value) -> Value {
@@ -577,4 +587,43 @@ fn another_spelling_changes_no_digest() {
     };
     assert_eq!(amount(json!(1)), amount(json!(1.0)));
     assert_ne!(amount(json!(1)), amount(json!(1.5)));
+}
+
+#[test]
+fn inferred_options_that_are_spelled_out_go_on_either_way() {
+    let csv_types = json!({ "types": { "id": "int", "a": "float", "b": "float", "word": "string" } });
+    let of = |kind: &str, options: Value| {
+        let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
+        stage.insert("kind".into(), kind.into());
+        let last = json!({ "kind": "discard", "inputs": ["in"] });
+        identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap()
+    };
+    let path = json!({ "path": input("csv/in") });
+    let with = |more: &Value| {
+        let options: Map<String, Value> =
+            path.as_object().unwrap().clone().into_iter().chain(more.as_object().unwrap().clone()).collect();
+        of("csv", Value::Object(options))
+    };
+    let (inferred, spelled) = (with(&json!({})), with(&csv_types));
+    assert!(goes_on(&inferred, &spelled) && goes_on(&spelled, &inferred));
+    let other = with(&json!({ "types": { "id": "string" } }));
+    assert!(!goes_on(&inferred, &other) && !goes_on(&other, &inferred));
+}
+
+#[test]
+fn data_of_other_columns_changes_no_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.csv");
+    let digest = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let stages = json!({
+            "in": { "kind": "csv", "path": file.to_str().unwrap() },
+            "out": { "kind": "parquet", "inputs": ["in"], "path": "out" },
+        });
+        identity(&json!({ "stages": stages })).unwrap().digest
+    };
+    let first = digest("x,y\n1,2\n");
+    for other in ["x,y\n1,2.5\n", "y,x\n2,1\n", "x,y,z\n1,2,3\n"] {
+        assert_eq!(digest(other), first, "{other}");
+    }
 }

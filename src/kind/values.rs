@@ -11,6 +11,8 @@ use crate::error::Fault;
 
 /// The key of an option's JSON Schema that says whether the option changes the rows of outputs.
 const CHANGES_ROWS: &str = "x-changes-rows";
+/// The key of an option's JSON Schema that says that planning takes the option from the data where it is left out.
+const INFERRED: &str = "x-inferred";
 /// The `format` of options that are paths.
 const PATH: &str = "path";
 
@@ -21,6 +23,8 @@ pub struct Declared {
     pub changes_rows: Option<bool>,
     /// Whether the option is a path.
     pub is_path: bool,
+    /// Whether planning takes the option from the data where it is left out.
+    pub is_inferred: bool,
 }
 
 /// What is declared beside each option of a table, by name.
@@ -31,6 +35,7 @@ pub fn declared(schema: fn(&mut SchemaGenerator) -> Schema) -> BTreeMap<String, 
     let declared = |option: &Value| Declared {
         changes_rows: option.get(CHANGES_ROWS).and_then(Value::as_bool),
         is_path: option.get("format").is_some_and(|format| format == PATH),
+        is_inferred: option.get(INFERRED).and_then(Value::as_bool) == Some(true),
     };
     options.map(|(name, option)| (name.clone(), declared(option))).collect()
 }

@@ -36,12 +36,13 @@ pub(super) struct Meaning {
 impl Meaning {
     /// Who the stage is, by its options as they were understood, and the digest of its inputs now and by the former rules.
     pub(super) fn identity(self, options: Map<String, Value>, inputs: &[&str], formers: &[&str]) -> Identified {
-        let options = self.that_change_rows(options);
+        let resolved = self.that_change_rows(options);
+        let options = self.as_noted(resolved.clone(), &self.written);
         let digest = self.digest_by(RULES, &options, inputs).unwrap_or_default();
         let counted = former::options(&self.written, !self.name.is_empty());
         let counted = counted.into_iter().filter(|(key, _)| self.changes_rows(key)).collect();
         let former = self.digest_by(0, &counted, formers).unwrap_or_default();
-        let (kind, reading) = (self.kind.to_owned(), Read { meaning: self, former: former.clone() });
+        let (kind, reading) = (self.kind.to_owned(), Read { meaning: self, resolved, former: former.clone() });
         let reader = Reader(Some(Arc::new(reading)));
         let stage = StageIdentity { kind, digest, options, version: RULES, formers: Vec::new(), reader };
         Identified { stage, former }
@@ -62,6 +63,15 @@ impl Meaning {
         counted.map(|(key, value)| (key.clone(), self.path(&key, value, &tidy))).collect()
     }
 
+    /// Options as outputs note them: what was taken from the data is as it was `given`, since other data may come. Files of an
+    /// output then differ where the data does, and are not refused for it.
+    fn as_noted(&self, options: Map<String, Value>, given: &Map<String, Value>) -> Map<String, Value> {
+        let is_inferred = |key: &str| self.declared.get(key).is_some_and(|declared| declared.is_inferred);
+        let kept = options.into_iter().filter(|(key, _)| !is_inferred(key));
+        let given = given.iter().filter(|(key, value)| is_inferred(key) && !value.is_null());
+        kept.chain(given.map(|(key, value)| (key.clone(), value.clone()))).collect()
+    }
+
     /// A value, by way of `form` where the option is a path.
     fn path(&self, key: &str, value: Value, form: &dyn Fn(&str) -> String) -> Value {
         let is_path = self.declared.get(key).is_some_and(|declared| declared.is_path);
@@ -80,6 +90,8 @@ pub(super) struct Identified {
 
 struct Read {
     meaning: Meaning,
+    /// The plan's options that change rows, those too that were taken from the data.
+    resolved: Map<String, Value>,
     former: String,
 }
 
@@ -100,13 +112,17 @@ impl Reading for Read {
         understood.or_else(|| (noted.version > 0).then(|| noted.options.clone()))
     }
 
-    fn are_same(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value> {
+        self.meaning.as_noted(understood, &noted.options)
+    }
+
+    fn is_same(&self, other: &Map<String, Value>) -> bool {
         let form = |options: &Map<String, Value>| -> String {
             let absolute =
                 options.iter().map(|(key, value)| (key.clone(), self.meaning.path(key, value.clone(), &absolute)));
             canonical(&Value::Object(absolute.collect()))
         };
-        form(one) == form(other)
+        form(&self.resolved) == form(other)
     }
 
     fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {

@@ -35,7 +35,7 @@ pub struct Config {
     pub path: PathBuf,
     /// The columns to write, in this order. Default: all of them.
     #[serde(default)]
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
     /// When a file is full and the next one begins.
     #[serde(default)]

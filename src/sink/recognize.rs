@@ -19,8 +19,11 @@ pub trait Reading: Send + Sync {
     /// Noted options as the plan understands them, defaults in place of what was left out; `None` where it does not.
     fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>>;
 
-    /// Whether two sets of options mean the same here and now.
-    fn are_same(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool;
+    /// Understood options in the form in which the plan notes its own.
+    fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value>;
+
+    /// Whether understood options mean the same as those of the plan, here and now.
+    fn is_same(&self, understood: &Map<String, Value>) -> bool;
 
     /// The digest that the rules of a version give the stage with such options, after inputs of these digests.
     fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String>;
@@ -80,8 +83,9 @@ fn recognize(mine: &mut Identity, found: &mut Identity) {
         mine.formers.push(found.digest.clone());
     }
     for (name, options) in understood {
-        if let Some(noted) = found.stages.get_mut(&name) {
-            noted.options = options;
+        let reading = mine.stages.get(&name).and_then(|stage| stage.reader.0.as_ref());
+        if let (Some(reading), Some(noted)) = (reading, found.stages.get_mut(&name)) {
+            noted.options = reading.as_noted(noted, options);
         }
     }
 }
@@ -102,7 +106,7 @@ fn same_stages(
                 let inputs = reading.inputs().iter().map(|input| same.get(input).map(String::as_str));
                 let inputs: Option<Vec<&str>> = inputs.collect();
                 let digest = reading.digest(noted.version, &noted.options, &inputs?)?;
-                Some(digest == noted.digest && reading.are_same(&stage.options, understood.get(name)?))
+                Some(digest == noted.digest && reading.is_same(understood.get(name)?))
             };
             let noted = found.stages.get(name).filter(|_| !same.contains_key(name));
             if let Some(noted) = noted.filter(|noted| is_same(noted) == Some(true)) {
@@ -128,6 +132,7 @@ mod tests {
     /// A plan's stage: `size` has the default 1, and is a number whatever it is written as.
     struct Sized {
         inputs: Vec<String>,
+        options: Map<String, Value>,
     }
 
     fn understood(noted: &Map<String, Value>) -> Map<String, Value> {
@@ -153,8 +158,12 @@ mod tests {
             Some(understood(&noted.options))
         }
 
-        fn are_same(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-            one == other
+        fn as_noted(&self, _: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value> {
+            understood
+        }
+
+        fn is_same(&self, understood: &Map<String, Value>) -> bool {
+            self.options == *understood
         }
 
         fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
@@ -171,7 +180,8 @@ mod tests {
         let inputs = [vec![], vec!["in".to_owned()]];
         let stages = ["in", "out"].into_iter().zip(options).zip(inputs).zip([first, last.clone()]);
         let stages = stages.map(|(((name, options), inputs), digest)| {
-            let reader = Reader(reads.then(|| Arc::new(Sized { inputs }) as Arc<dyn Reading>));
+            let reading = || Arc::new(Sized { inputs, options: options.clone() }) as Arc<dyn Reading>;
+            let reader = Reader(reads.then(reading));
             (name.to_owned(), StageIdentity { digest, options, version, reader, ..StageIdentity::default() })
         });
         Identity { stage: "out".into(), digest: last, stages: stages.collect(), ..Identity::default() }

@@ -50,11 +50,11 @@ pub struct Config {
     #[schemars(extend("x-changes-rows" = true))]
     pub quote: char,
     /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
     /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
     #[serde(default)]
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
     /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
     /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before

@@ -37,7 +37,7 @@ pub struct Config {
     /// Types by column, of columns too that the beginning does not show.
     /// Default: what the first 1,000 records of the first file suggest.
     #[serde(default)]
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
     /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
     /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before

@@ -36,7 +36,7 @@ pub struct Config {
     pub path: String,
     /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
     /// a .npy file is called `array`. Default: all.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub arrays: Option<Vec<String>>,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
     /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the

@@ -39,11 +39,11 @@ pub struct Config {
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The columns to read. Default: all.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
     /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the binary
     /// column `image`, where there is one.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub image_column: Option<String>,
     /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
     /// for every four cores.

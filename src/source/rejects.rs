@@ -75,7 +75,7 @@ pub struct Config {
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// The source whose records are wanted, by its stage's name in the pipeline that refused them. Default: the only one.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     from: Option<String>,
     /// Only what these stages refused. Default: all.
     #[schemars(extend("x-changes-rows" = true))]
