@@ -158,16 +158,20 @@ fn metrics_are_served_while_it_runs_and_a_signal_drains() {
     let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at"))).unwrap().unwrap();
     let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
     let mut text = String::new();
-    while !text.contains("latentflow_records_out_total{kind=\"encode\",stage=\"latents\"}") {
+    // A batch is counted before its errors are.
+    while ![
+        "latentflow_records_out_total{kind=\"encode\",stage=\"latents\"}",
+        "latentflow_reconstruction_error_bucket{",
+    ]
+    .iter()
+    .all(|metric| text.contains(metric))
+    {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         text.clear();
         stream.read_to_string(&mut text).unwrap();
     }
-    assert!(
-        text.contains("latentflow_reconstruction_error_bucket{") && text.contains("latentflow_build_info{"),
-        "{text}"
-    );
+    assert!(text.contains("latentflow_build_info{"), "{text}");
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     log.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(4));

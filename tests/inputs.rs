@@ -288,3 +288,30 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
         assert_code(&latentflow(folder, &[command, "p.toml"]).output().unwrap(), 2);
     }
 }
+
+#[test]
+fn listed_image_that_was_gone_is_read_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("p.toml"), pipeline("images", "")).unwrap();
+    for (clock, name) in ["a/1.pgm", "b/2.pgm", "b/3.pgm"].into_iter().enumerate() {
+        write(folder, name, "P5 1 1 255\n0", clock as u64);
+    }
+    let run = |more: &[&str]| {
+        let arguments = [&["run", "p.toml", "--summary", "json"], more].concat();
+        let output = latentflow(folder, &arguments).output().unwrap();
+        assert_code(&output, 0);
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let source = stage(&summary, "in");
+        (source["records_out"].as_u64().unwrap(), source["rejects"].as_u64().unwrap())
+    };
+    assert_eq!(run(&["--limit", "1"]), (1, 0));
+    fs::rename(folder.join("in/b"), folder.join("away")).unwrap();
+    assert_eq!(run(&[]), (0, 2));
+    assert_eq!(run(&[]), (0, 0));
+    fs::rename(folder.join("away"), folder.join("in/b")).unwrap();
+    assert_eq!(run(&[]), (2, 0), "they were never read");
+    assert_eq!(run(&[]), (0, 0));
+    let records = outputs::records(&folder.join("out"), &["source"]);
+    assert_eq!(records.len(), 3, "{records:?}");
+}

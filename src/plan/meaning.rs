@@ -104,6 +104,10 @@ impl Reading for Read {
         &self.former
     }
 
+    fn resolved(&self) -> &Map<String, Value> {
+        &self.resolved
+    }
+
     fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
         let ours = self.meaning.written.iter().filter(|(key, _)| !self.meaning.changes_rows(key));
         let options = ours.chain(&noted.options).map(|(key, value)| (key.clone(), value.clone())).collect();

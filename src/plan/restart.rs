@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Plan, Role, Stage};
 use crate::kind::canonical;
+use crate::sink::StageIdentity;
 
 /// What a run needs to keep of its plan to compare it with another.
 pub struct Outline {
@@ -23,7 +24,11 @@ fn understood(plan: &Plan) -> Understood {
         _ => None,
     });
     let stages = sinks.flat_map(|identity| &identity.stages);
-    stages.map(|(name, stage)| (name.clone(), stage.options.clone())).collect()
+    let resolved = |stage: &StageIdentity| match &stage.reader.0 {
+        Some(reading) => reading.resolved().clone(),
+        None => stage.options.clone(),
+    };
+    stages.map(|(name, stage)| (name.clone(), resolved(stage))).collect()
 }
 
 /// A stage as its neighbours see it.

@@ -16,6 +16,9 @@ pub trait Reading: Send + Sync {
     /// The digest that the rules before the first version give the stage as it is written.
     fn former(&self) -> &str;
 
+    /// The options of the plan that change rows, with those that were taken from the data.
+    fn resolved(&self) -> &Map<String, Value>;
+
     /// Noted options as the plan understands them, defaults in place of what was left out; `None` where it does not.
     fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>>;
 
@@ -55,6 +58,15 @@ impl History {
                 recognize(mine, found);
             }
         }
+    }
+}
+
+impl Identity {
+    /// Whether another writer means the same, however its options are spelled.
+    pub fn means(&self, other: &Self) -> bool {
+        let (mut mine, mut other) = (self.clone(), other.clone());
+        recognize(&mut mine, &mut other);
+        mine.is_same(&other)
     }
 }
 
@@ -152,6 +164,10 @@ mod tests {
 
         fn former(&self) -> &str {
             "as written"
+        }
+
+        fn resolved(&self) -> &Map<String, Value> {
+            &self.options
         }
 
         fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {

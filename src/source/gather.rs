@@ -149,6 +149,11 @@ impl<'a> Stretch<'a> {
         self.progress.done(self.split.name(), &(self.rows.end..self.rows.end + rows))
     }
 
+    /// The split, and the row that is next.
+    pub(super) fn next(&self) -> (&str, u64) {
+        (self.split.name(), self.rows.end)
+    }
+
     /// Passes over the next row, which belongs to a stretch that is done; always `true`.
     pub(super) fn skip(&mut self) -> bool {
         self.rows = self.rows.end + 1..self.rows.end + 1;

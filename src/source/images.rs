@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Split;
+use crate::batch::{RejectCode, Split};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::source::content_digest::ContentDigest;
 use crate::source::fetch::Fetch;
 use crate::source::gather::{Member, Rules, Stretch};
+use crate::source::gone_rows::GoneRows;
 use crate::source::journal::{self, Journal, Recalled, Row, Standing};
 use crate::source::listing::{FileSet, ListedFile, ReadFailure, Refusal};
 use crate::source::notes::{Note, Notes};
@@ -164,7 +165,7 @@ impl Source for Images {
             record.record(root, listing.mount_points(), &name, state)?;
         }
         recalled.add(&name, state, &mut listing)?;
-        let Recalled { journals, mut unread } = recalled;
+        let Recalled { journals, mut unread, gone } = recalled;
         unread.extend(std::mem::take(&mut listing.unseen).into_values());
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
@@ -175,7 +176,7 @@ impl Source for Images {
             return Err(files.nothing_found(&listing));
         }
         let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, notes, unread, out));
+        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, Learned { notes, gone }, unread, out));
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -191,6 +192,14 @@ struct Reader {
     rules: Rules,
     root: Location,
     progress: Progress,
+}
+
+/// What a run notes of the files that it reads, for those after it.
+struct Learned {
+    /// The digests of their contents.
+    notes: Notes,
+    /// The rows that are rejected because their files are gone.
+    gone: GoneRows,
 }
 
 /// The end of a read.
@@ -210,7 +219,7 @@ impl Reader {
     fn read(
         &self,
         journals: &[Journal],
-        mut notes: Notes,
+        mut learned: Learned,
         unread: Vec<Unavailable>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
@@ -218,7 +227,7 @@ impl Reader {
         unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
         for Journal { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
-            let end = self.read_rows(split, *first, rows, &mut notes, out, &mut rows_unread)?;
+            let end = self.read_rows(split, *first, rows, &mut learned, out, &mut rows_unread)?;
             rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
             if matches!(end, ReadEnd::Closed) {
                 return Ok(());
@@ -237,14 +246,14 @@ impl Reader {
         split: &Arc<Split>,
         mut start: u64,
         rows: &[Row],
-        notes: &mut Notes,
+        learned: &mut Learned,
         out: &BatchSender,
         unread: &mut Vec<Unavailable>,
     ) -> Result<ReadEnd, StageError> {
         for rows in rows.chunks(self.rules.stretch()) {
             let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
             let length = rows.len() as u64;
-            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, notes, unread)? {
+            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, learned, unread)? {
                 return Ok(ReadEnd::Closed);
             }
             if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
@@ -260,7 +269,7 @@ impl Reader {
         &self,
         rows: &[Row],
         mut stretch: Stretch<'_>,
-        notes: &mut Notes,
+        learned: &mut Learned,
         unread: &mut Vec<Unavailable>,
     ) -> Result<bool, StageError> {
         let there = rows.iter().filter(|row| row.standing == Standing::Present).map(|row| &row.file);
@@ -269,7 +278,7 @@ impl Reader {
             let image = match row.standing {
                 Standing::Present => images.next(&row.file),
                 Standing::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
-                Standing::Changed | Standing::Gone => {
+                Standing::Changed | Standing::Gone | Standing::Rejected => {
                     if !stretch.is_done(1) {
                         tracing::warn!("{}: {GONE}", row.file.name);
                     }
@@ -278,7 +287,14 @@ impl Reader {
             };
             let image = match image {
                 Ok(image) => Ok(Cow::from(image)),
-                Err(ReadFailure::Rejected(refusal)) => Err(refusal),
+                Err(ReadFailure::Rejected(refusal)) => {
+                    // If the same file comes back, it is to be read.
+                    if refusal.code == RejectCode::Unreadable && !stretch.is_done(1) {
+                        let (split, number) = stretch.next();
+                        learned.gone.add(split, number)?;
+                    }
+                    Err(refusal)
+                }
                 Err(ReadFailure::Unavailable(unavailable)) => {
                     let stops = unavailable.class == ErrorClass::Process;
                     let is_done = stretch.is_done(1);
@@ -296,7 +312,7 @@ impl Reader {
                 }
             };
             if let Ok(image) = &image {
-                self.note(row, image, notes)?;
+                self.note(row, image, &mut learned.notes)?;
             }
             if !stretch.push(member(&row.file, image))? {
                 return Ok(false);
@@ -319,9 +335,9 @@ pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, Refu
     Member { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
 }
 
-/// That a file is not read, since its folder could not be.
+/// That a file is not read, since it or its folder is not there now.
 pub(super) fn unseen(file: &ListedFile, root: &Location) -> Unavailable {
-    let error = std::io::Error::other("its folder could not be read");
+    let error = std::io::Error::other("it cannot be found, or its folder cannot be read");
     Unavailable { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
 }
 
@@ -347,7 +363,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::batch::{RejectCode, SourceBatch};
+    use crate::batch::SourceBatch;
     use crate::context::Limits;
     use crate::coverage::Coverage;
     use crate::kind::find;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::Split;
 use crate::error::{StageError, Unavailable};
 use crate::source::content_digest::ContentDigest;
+use crate::source::gone_rows::GoneRows;
 use crate::source::listing::{ListedFile, Listing};
 use crate::source::notes::{Note, Notes};
 use crate::source::root::RootRecord;
@@ -43,6 +44,8 @@ pub(super) enum Standing {
     Changed,
     /// Its folder was read and lacks it.
     Gone,
+    /// Its file was gone when the row was rejected for it. The file that has its name now is another record.
+    Rejected,
     /// Its folder could not be read, or its content could not be compared.
     Unseen,
 }
@@ -54,6 +57,8 @@ pub(super) struct Recalled {
     pub(super) journals: Vec<Journal>,
     /// Files whose content could not be compared. They are neither new nor known.
     pub(super) unread: Vec<Unavailable>,
+    /// The rows of listings that were rejected because their files were gone.
+    pub(super) gone: GoneRows,
 }
 
 impl Recalled {
@@ -99,14 +104,25 @@ pub(super) fn recall(
 ) -> Result<Recalled, StageError> {
     let mut recalled = Recalled::default();
     let Some(state) = state else { return Ok(recalled) };
-    let journals = &mut recalled.journals;
+    recalled.gone = GoneRows::load(stage, Some(state))?;
+    let Recalled { journals, gone, .. } = &mut recalled;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
-        let rows = recorded.into_iter().map(|file| place(file, listing)).collect();
-        journals.push(Journal { split: split(stage, journals.len()), first: 0, rows, segment: None });
+        let split = split(stage, journals.len());
+        let rows = (0..).zip(recorded).map(|(row, file)| match gone.contains(split.name(), row) {
+            true => Row { file, standing: Standing::Rejected },
+            false => place(file, listing),
+        });
+        let rows = rows.collect();
+        journals.push(Journal { split, first: 0, rows, segment: None });
     }
     for segment in watched::segments(stage, state)? {
-        let rows = segment.read()?.into_iter().map(|file| place(file, listing)).collect();
-        journals.push(Journal { split: watched::split(stage), first: segment.first, rows, segment: Some(segment) });
+        let split = watched::split(stage);
+        let rows = (segment.first..).zip(segment.read()?).map(|(row, file)| match gone.contains(split.name(), row) {
+            true => Row { file, standing: Standing::Rejected },
+            false => place(file, listing),
+        });
+        let rows = rows.collect();
+        journals.push(Journal { split, first: segment.first, rows, segment: Some(segment) });
     }
     compare_contents(&mut recalled, listing, notes)?;
     Ok(recalled)
@@ -129,13 +145,15 @@ fn place(file: ListedFile, listing: &mut Listing) -> Row {
 
 /// Decides by their contents whether files that seem to have changed are those that were journalled.
 fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut Notes) -> Result<(), StageError> {
-    let Recalled { journals, unread } = recalled;
+    let Recalled { journals, unread, .. } = recalled;
     let mut unclear: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (at, journal) in journals.iter().enumerate() {
-        for (row, Row { file, .. }) in journal.rows.iter().enumerate() {
+        for (row, Row { file, standing }) in journal.rows.iter().enumerate() {
             // A later version of a file may have been found under its name: then this one has changed.
             let found = listing.files.get(&file.name);
-            if found.is_some_and(|found| found.size == file.size && found.etag.is_none() && file.etag.is_none()) {
+            let may_be_same = *standing != Standing::Rejected
+                && found.is_some_and(|found| found.size == file.size && found.etag.is_none() && file.etag.is_none());
+            if may_be_same {
                 unclear.entry(file.name.clone()).or_default().push((at, row));
             }
         }
@@ -196,6 +214,7 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
     Notes::new(stage, Some(state)).forget()?;
     RootRecord::forget(stage, state)?;
+    GoneRows::forget(stage, state)?;
     // The last goes first: what is read is the journals up to the first that is missing.
     files.iter().rev().try_for_each(Location::remove)
 }

@@ -16,6 +16,7 @@ mod files;
 mod first_file;
 mod folder;
 mod gather;
+mod gone_rows;
 mod http;
 mod identity;
 mod idx;

@@ -58,7 +58,9 @@ impl Exchange {
         }
         let running = Arc::clone(&self.current.borrow());
         let identities = identities(plan);
-        if identities.iter().map(|identity| &identity.digest).eq(running.identities.iter().map(|i| &i.digest)) {
+        if identities.len() == running.identities.len()
+            && identities.iter().zip(&running.identities).all(|(next, running)| next.means(running))
+        {
             *outline = Outline::of(plan);
             return Ok(Exchanged::Unchanged);
         }

@@ -68,7 +68,7 @@ impl Known {
                 known.segments.insert(*first, Use { segment: segment.clone(), rows: all, pending, files: 0 });
             }
             let first = segment.as_ref().map(|segment| segment.first);
-            for row in rows {
+            for row in rows.iter().filter(|row| row.standing != Standing::Rejected) {
                 // Of several versions, the one that is there counts, or else the last.
                 if row.standing == Standing::Present {
                     matched.insert(&*row.file.name);
@@ -211,6 +211,12 @@ impl Known {
             self.let_go(entry);
         }
         self.sweep(open);
+    }
+
+    /// A file was rejected because it is gone: if the same one comes back, it is new.
+    pub(super) fn forget(&mut self, name: &str) {
+        let entry = self.files.remove(name);
+        self.let_go(entry);
     }
 
     /// Removes segments whose rows are all done and whose files are all forgotten.

@@ -20,6 +20,7 @@ use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::source::gather::Rules;
+use crate::source::gone_rows::GoneRows;
 use crate::source::identity::Verdict;
 use crate::source::images::AHEAD;
 use crate::source::journal::{self, Journal, Recalled};
@@ -96,7 +97,7 @@ pub(super) fn open(
     };
     let mut place = Place::new(stage, files, &state)?;
     let mut notes = Notes::new(stage, Some(&state));
-    let (listing, journals, known) = first_look(stage, &state, &mut place, progress, &mut notes)?;
+    let (listing, journals, known, gone) = first_look(stage, &state, &mut place, progress, &mut notes)?;
     let split = watched::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
     let next = next.unwrap_or(0).max(progress.end_of(split.name()));
@@ -112,6 +113,7 @@ pub(super) fn open(
         progress: progress.clone(),
         pace,
         known,
+        gone,
         notes,
         appender,
         fates,
@@ -134,7 +136,7 @@ fn first_look(
     place: &mut Place,
     progress: &Progress,
     notes: &mut Notes,
-) -> Result<(Listing, Vec<Journal>, Known), StageError> {
+) -> Result<(Listing, Vec<Journal>, Known, GoneRows), StageError> {
     let listed = match place.list() {
         Ok(listing) => Some(listing),
         Err(why) if place.is_known() => {
@@ -157,7 +159,7 @@ fn first_look(
             relied = Some((listing, recalled));
         }
     }
-    let (listing, Recalled { journals, .. }) = match relied {
+    let (listing, Recalled { journals, gone, .. }) = match relied {
         Some(relied) => relied,
         None => {
             let mut listing = Listing::unread(root);
@@ -174,7 +176,7 @@ fn first_look(
         let kept: Vec<Note> = latest.into_values().cloned().map(|note| Note { away: None, ..note }).collect();
         notes.rewrite(&kept.into_iter().chain(known.notes()).collect::<Vec<_>>())?;
     }
-    Ok((listing, journals, known))
+    Ok((listing, journals, known, gone))
 }
 
 struct Watch {
@@ -187,6 +189,8 @@ struct Watch {
     progress: Progress,
     pace: Pace,
     known: Known,
+    /// Rows that are rejected because their files are gone.
+    gone: GoneRows,
     notes: Notes,
     appender: Appender,
     fates: UnboundedReceiver<Fate>,

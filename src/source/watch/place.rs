@@ -197,6 +197,12 @@ impl Place {
         folder.look(below, &mut |below, id| notices.cover(path.join(below), id)).ok()
     }
 
+    /// Whether a file, by its name and its path relative to the folder, is gone, while the folder that held it is there.
+    pub(super) fn lacks_file(&self, name: &str, below: &Path) -> bool {
+        let holds_parent = |root: &Root| root.path.join(below).parent().is_some_and(Path::is_dir);
+        self.trouble.is_none() && self.root.as_ref().is_some_and(holds_parent) && self.lacks(name, below)
+    }
+
     /// Whether what a path, relative to the folder, leads to is gone, rather than hidden by a file system that came or went.
     pub(super) fn lacks(&self, name: &str, below: &Path) -> bool {
         let Some(root) = &self.root else { return false };

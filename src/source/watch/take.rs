@@ -135,9 +135,9 @@ impl Watch {
                 continue;
             }
             let outcome = match standing {
-                Standing::Present => self.attempt_row(&file, &split, row),
+                Standing::Present | Standing::Gone => self.attempt_row(&file, &split, row),
                 Standing::Changed => Some(Outcome::Superseded),
-                Standing::Gone => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
+                Standing::Rejected => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
                 Standing::Unseen => {
                     let unavailable = unseen(&file, &self.root);
                     self.postpone(&file, Some((Arc::clone(&split), row)), &unavailable).map(Outcome::Refused)
@@ -190,8 +190,13 @@ impl Watch {
                 self.arrivals.unsettled(now, Instant::now());
                 Outcome::Superseded
             }
-            Attempt::Gone if self.place.is_bucket() || self.place.lacks(&file.name, &file.relative_path()) => {
+            // Where it was moved away with its folder, it may come back.
+            Attempt::Gone if self.place.is_bucket() || self.place.lacks_file(&file.name, &file.relative_path()) => {
                 tracing::warn!("{}: {GONE}", file.name);
+                if let Err(error) = self.gone.add(split.name(), row) {
+                    tracing::warn!("{}: if the same file comes back, it is not read: {error}", file.name);
+                }
+                self.known.forget(&file.name);
                 Outcome::Refused(self.referring(file, file.unreadable(GONE)))
             }
             Attempt::Gone | Attempt::Changing => {
