@@ -30,7 +30,12 @@ impl Fault {
 
     /// An error that planning met, as a fault at `key`.
     pub fn from_error(key: impl Into<String>, error: &StageError) -> Self {
-        Self { is_of_environment: error.is_of_environment(), ..Self::new(key, error.to_string()) }
+        // What a store answers, such as that there is no bucket of this name, concerns the pipeline as well.
+        let is_of_environment = match error {
+            StageError::Io { source, .. } => !ErrorClass::of(source).concerns_file(),
+            error => error.is_of_environment(),
+        };
+        Self { is_of_environment, ..Self::new(key, error.to_string()) }
     }
 
     /// The same fault, seen from the table that holds `prefix`.
