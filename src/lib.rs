@@ -4,6 +4,7 @@
 
 pub mod base64;
 pub mod error;
+pub mod json;
 pub mod durable;
 pub mod store;
 pub mod units;

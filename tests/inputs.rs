@@ -315,3 +315,40 @@ fn listed_image_that_was_gone_is_read_when_it_is_back() {
     let records = outputs::records(&folder.join("out"), &["source"]);
     assert_eq!(records.len(), 3, "{records:?}");
 }
+
+#[test]
+fn sink_whose_files_are_input_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir_all(folder.join("in/sub")).unwrap();
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let records = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let file = File::create(folder.join("in/part-00007.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, records.schema(), None).unwrap();
+    writer.write(&records).unwrap();
+    writer.close().unwrap();
+    let check = |source: &str, sink: &str, rejects: &str| {
+        let text = format!(
+            "[stages.in]\nkind = \"parquet\"\npath = \"{source}\"\n\
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{sink}\"\n[rejects]\npath = \"{rejects}\"\n"
+        );
+        fs::write(folder.join("p.toml"), text).unwrap();
+        let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
+        (output.status.code().unwrap(), errors(&output))
+    };
+    for (source, sink) in [("in", "in"), ("in", "in/sub/out"), ("in", "./in/../in/out"), ("in/*.parquet", "in")] {
+        let (code, text) = check(source, sink, "rejects");
+        assert!(
+            code == 2 && text.contains("lies in the folder that the source `in` reads"),
+            "{source}, {sink}: {text}"
+        );
+    }
+    let (code, text) = check("in", "out", "in/rejects");
+    assert!(code == 2 && text.contains("rejects.path"), "{text}");
+    for (source, sink) in
+        [("in", "out"), ("in", "in/_out"), ("in/part-00007.parquet", "in"), ("in/*7.parquet", "in/sub")]
+    {
+        let (code, text) = check(source, sink, "rejects");
+        assert_eq!(code, 0, "{source}, {sink}: {text}");
+    }
+}

@@ -170,6 +170,9 @@ fn is_endless(stages: &[Stage]) -> bool {
     stages.iter().any(|stage| matches!(&stage.role, Role::Source(source, _) if source.is_endless()))
 }
 
+/// The kind of source that reads a dataset of rejects.
+const REPLAY: &str = "rejects";
+
 /// How long a record waits to be committed where sources have no end.
 const COMMIT_AGE: Duration = Duration::from_secs(60);
 /// How long such a run may take to finish when it is asked to stop; less than what systemd and Kubernetes wait.
@@ -275,6 +278,13 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
     let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
+    // Rejects that are replayed may be rejected again, into the same dataset.
+    let others = stages.iter().filter(|stage| stage.kind != REPLAY);
+    let taken = kept.into_iter().flat_map(|sink| stages::taken_as_input(sink, others.clone()));
+    let faults: Vec<Fault> = taken.map(|message| Fault::new("rejects.path", message)).collect();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let endless = is_endless(&stages);
     let or_endless = |written: Option<Span>, default| written.map(|span| span.0).or(endless.then_some(default));
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);

@@ -59,7 +59,7 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
             stages.push(Stage { name: Arc::from(table.name.as_str()), kind, inputs, role });
         }
     }
-    faults.extend(images_that_are_input(&stages));
+    faults.extend(outputs_that_are_input(&stages));
     for (at, table) in spec.stages.iter().enumerate() {
         let consumed = graph.inputs.iter().any(|inputs| inputs.contains(&at));
         if !consumed && !upstream[at].is_sink && !table.kind.is_empty() && find(table).is_ok() {
@@ -73,25 +73,34 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
     stages
 }
 
-/// Sinks whose image files a source would take for input, now or in the next run.
-fn images_that_are_input(stages: &[Stage]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for sink in stages {
-        let Role::Sink(written, _) = &sink.role else { continue };
-        let Some((folder, extension)) = written.image_files() else { continue };
-        for source in stages {
-            let Role::Source(read, _) = &source.role else { continue };
-            if read.takes_images_of(folder, extension) {
-                let (folder, name) = (folder.display(), &source.name);
-                let message = format!(
-                    "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
-                     write to a folder outside of it"
-                );
-                faults.push(Fault::new(format!("stages.{}.path", sink.name), message));
-            }
-        }
-    }
-    faults
+/// Sinks whose files a source would take for input, now or in the next run.
+fn outputs_that_are_input(stages: &[Stage]) -> Vec<Fault> {
+    let sinks = stages.iter().filter_map(|stage| match &stage.role {
+        Role::Sink(sink, _) => Some((stage, sink)),
+        _ => None,
+    });
+    let faults = sinks.flat_map(|(stage, sink)| {
+        let messages = taken_as_input(sink.as_ref(), stages);
+        messages.map(move |message| Fault::new(format!("stages.{}.path", stage.name), message))
+    });
+    faults.collect()
+}
+
+/// For each source that would take the files of a sink for input, what is wrong with that.
+pub(super) fn taken_as_input<'a>(
+    sink: &'a dyn Sink,
+    stages: impl IntoIterator<Item = &'a Stage>,
+) -> impl Iterator<Item = String> {
+    stages.into_iter().filter_map(move |stage| {
+        let (Role::Source(source, _), Some(written)) = (&stage.role, sink.written_files()) else { return None };
+        let (folder, name) = (written.folder, &stage.name);
+        source.takes(&written).then(|| {
+            format!(
+                "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
+                 write to a folder outside of it"
+            )
+        })
+    })
 }
 
 type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{crash_point, create_folders, sync_folder, write_atomically};
 use crate::error::StageError;
+use crate::json::to_json;
 use crate::sink::STATE;
 use crate::sink::claim::part_number;
 use crate::store::Location;
@@ -70,9 +71,7 @@ impl Exchange {
     /// When the system refuses; who begins the next exchange ends this one, or takes it back.
     pub(super) fn replace(&self, note: &Note) -> Result<(), StageError> {
         let path = self.work().join(NOTE);
-        let text =
-            serde_json::to_vec(note).map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        write_atomically(&path, &text)?;
+        write_atomically(&path, &to_json(note)?)?;
         crash_point("exchange-noted");
         let (from, to) = (self.work().join(&note.merged), self.folder.join(&note.merged));
         fs::rename(&from, &to).map_err(StageError::io(&to))?;

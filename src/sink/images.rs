@@ -5,7 +5,7 @@ mod place;
 mod writer;
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -20,7 +20,7 @@ use crate::sink::lock::Lock;
 use crate::sink::marker::{self, Marker, Naming};
 use crate::sink::names::{Pattern, Scheme};
 use crate::sink::{History, Identity, Prepare, Sink, SinkConfig, Writer, Written};
-use crate::source::{ROW, SOURCE};
+use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::store::Location;
 
 use listed::Listed;
@@ -154,8 +154,8 @@ impl Sink for Images {
         Some(self.folder.clone())
     }
 
-    fn image_files(&self) -> Option<(&Path, &'static str)> {
-        Some((&self.path, self.extension))
+    fn written_files(&self) -> Option<WrittenFiles<'_>> {
+        Some(WrittenFiles { folder: &self.folder, extension: self.extension, name: None })
     }
 
     fn history(&self) -> Result<History, StageError> {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::StageError;
+use crate::json::to_json;
 use crate::sink::{History, STATE};
 use crate::store::Location;
 
@@ -67,9 +68,7 @@ impl Marker {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, place: &Location) -> Result<(), StageError> {
-        let text = serde_json::to_vec(self);
-        let text = text.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        place.replace(&text)
+        place.replace(&to_json(self)?)
     }
 }
 

@@ -26,7 +26,6 @@ mod rewrite;
 mod row_groups;
 mod stdout;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +39,7 @@ use crate::batch::{Batch, Rejects};
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::kind::{self, Kind, Planned, options};
+use crate::source::WrittenFiles;
 use crate::store::Location;
 
 pub use identity::{History, Identity, RULES, Scope, StageIdentity};
@@ -47,15 +47,15 @@ pub use recognize::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE: &str = crate::source::listing::STATE;
+pub const STATE: &str = crate::source::file_set::STATE;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
     fn folder(&self) -> Option<Location>;
 
-    /// The folder and the extension of the image files that it writes; `None`: it writes none.
-    fn image_files(&self) -> Option<(&Path, &'static str)> {
+    /// The files that it writes; `None`: it writes none.
+    fn written_files(&self) -> Option<WrittenFiles<'_>> {
         None
     }
 

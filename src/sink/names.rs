@@ -16,8 +16,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::sink::STATE;
+use crate::source::file_set::has_extension;
 use crate::source::images::EXTENSIONS;
-use crate::source::listing::has_extension;
 
 /// Bytes of a component at most. Systems take 255; suffixes and temporary names need some of them.
 const COMPONENT_BYTES: usize = 200;

@@ -23,6 +23,7 @@ use crate::sink::footer::Footer;
 use crate::sink::marker::{self, Marker};
 use crate::sink::part::{Compression, Format, Part, RowGroup};
 use crate::sink::{Durable, History, Identity, STATE, Sink, SinkConfig, Writer, Written};
+use crate::source::WrittenFiles;
 use crate::store::Location;
 use crate::units::Bytes;
 
@@ -196,6 +197,10 @@ impl ParquetSink {
 impl Sink for ParquetSink {
     fn folder(&self) -> Option<Location> {
         Some(self.folder.clone())
+    }
+
+    fn written_files(&self) -> Option<WrittenFiles<'_>> {
+        Some(WrittenFiles { folder: &self.folder, extension: "parquet", name: Some("part-00000.parquet") })
     }
 
     fn history(&self) -> Result<History, StageError> {

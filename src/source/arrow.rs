@@ -16,7 +16,7 @@ use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
 use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
@@ -41,14 +41,8 @@ impl SourceConfig for Config {
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![Fault::new("path", what)])?;
         let cut = Cut::features(batch);
-        let schema = with_origin(&columns);
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema,
-            format: Ipc { columns, cut },
-            policy: self.on_change.into(),
-        }))
+        let format = Ipc { columns: columns.clone(), cut };
+        Ok(Box::new(RecordFiles::new(name, &self.path, &columns, format, self.on_change.into())))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::source::first_file::first;
 use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 
 /// Records of delimited text.
@@ -98,13 +98,7 @@ impl SourceConfig for Config {
             self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
         }
         let format = Csv { reader, schema: schema.clone() };
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema: with_origin(&schema),
-            format,
-            policy: self.on_change.into(),
-        }))
+        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 

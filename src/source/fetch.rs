@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::source::listing::{CHANGED_MEANWHILE, ListedFile, ReadFailure, Refusal};
+use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, Refusal};
 use crate::store::{Location, Remote, TOGETHER};
 
 /// Bytes of objects that are asked for together; a single larger one is asked for alone.

@@ -9,7 +9,7 @@ use crate::error::Unavailable;
 use crate::image::read_header;
 use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, size_and_time};
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 use crate::store::Location;
 
 /// The file, as it was found.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, Unavailable};
-use crate::source::listing::{CHANGED, FileSet, ListedFile, ReadFailure, Refusal};
+use crate::source::file_set::FileSet;
+use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, Refusal};
 use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
 use crate::store::{Ahead, Input, Location, Remote};
@@ -166,12 +167,13 @@ pub(super) fn list_all(
 ) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
     let set = set.reporting_to(passed_over.clone());
-    let listing = set.list()?;
+    let mut listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.nothing_found(&listing));
     }
+    let unread = listing.take_failures();
     let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
-    Ok((files.collect(), listing.unseen.into_values().collect()))
+    Ok((files.collect(), unread))
 }
 
 /// The split of the one reject that stands for a file which cannot be used. It is not the file's own: if the file can be used

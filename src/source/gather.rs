@@ -15,7 +15,7 @@ use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::image::read_header;
 use crate::source::cut::Cut;
-use crate::source::listing::Refusal;
+use crate::source::listed_file::Refusal;
 use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
@@ -166,18 +166,27 @@ impl<'a> Stretch<'a> {
         true
     }
 
-    /// Adds the next row. `false`: nobody wants more.
+    /// Adds the next row. `false`: no more is wanted.
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
     pub(super) fn push(&mut self, member: Member<'_>) -> Result<bool, StageError> {
+        let Some(member) = self.try_push(member) else { return Ok(true) };
+        let goes_on = self.close()?;
+        // An empty batch takes any row.
+        self.try_push(member);
+        Ok(goes_on)
+    }
+
+    /// Adds the next row, or returns it if the batch is full and must be closed before.
+    pub(super) fn try_push<'m>(&mut self, member: Member<'m>) -> Option<Member<'m>> {
         let (bytes, pixels) = match &member.image {
             Ok(image) => self.rules.weigh(image),
             Err(_) => (0, 0),
         };
         let rows = usize::try_from(self.rows.end - self.rows.start).unwrap_or(usize::MAX);
-        if self.bytes > 0 && !self.rules.cut.fits(rows + 1, self.bytes + bytes) && !self.close()? {
-            return Ok(false);
+        if self.bytes > 0 && !self.rules.cut.fits(rows + 1, self.bytes + bytes) {
+            return Some(member);
         }
         self.bytes += bytes;
         self.pixels += pixels;
@@ -197,7 +206,7 @@ impl<'a> Stretch<'a> {
             }
         }
         self.rows.end += 1;
-        Ok(true)
+        None
     }
 
     /// Sends what is left, and begins the next stretch. `false`: nobody wants more.

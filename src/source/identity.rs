@@ -4,7 +4,7 @@
 //! content: if the modification time is equal too, the content is taken to be equal; if the time differs, the digests of the
 //! contents decide. Where no digest is known, a file with another time is another file.
 
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 
 /// The result of a comparison by what a listing reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

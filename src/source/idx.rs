@@ -16,7 +16,7 @@ use crate::source::files::{self, InputFile};
 use crate::source::first_file::first;
 use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
@@ -65,13 +65,7 @@ impl SourceConfig for Config {
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
         let format = Idx { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema: with_origin(&schema),
-            format,
-            policy: self.on_change.into(),
-        }))
+        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 

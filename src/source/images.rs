@@ -1,7 +1,6 @@
 //! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +15,16 @@ use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
 use crate::metrics::Metrics;
 use crate::source::content_digest::ContentDigest;
 use crate::source::fetch::Fetch;
+use crate::source::file_set::FileSet;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::gone_rows::GoneRows;
 use crate::source::journal::{self, Journal, Recalled, Row, Standing};
-use crate::source::listing::{FileSet, ListedFile, ReadFailure, Refusal};
+use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
 use crate::source::notes::{Note, Notes};
 use crate::source::root::{Root, RootRecord};
-use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking, watch};
+use crate::source::{
+    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
+};
 use crate::store::Location;
 use crate::units::Span;
 
@@ -130,8 +132,8 @@ impl Source for Images {
         Some(self.files.passed_over())
     }
 
-    fn takes_images_of(&self, folder: &Path, extension: &str) -> bool {
-        self.files.takes_images_of(folder, extension)
+    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.takes(written)
     }
 
     fn is_endless(&self) -> bool {
@@ -154,7 +156,8 @@ impl Source for Images {
         let mut notes = Notes::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
         let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
-        listing.unread.extend(root.iter().flat_map(|root| record.missing_below(root)));
+        let unmounted = root.iter().flat_map(|root| record.missing_below(root));
+        listing.unread.extend(unmounted.map(|name| (name, None)));
         let mut recalled = journal::recall(&name, state, &mut listing, &mut notes)?;
         if let Some(root) = &root {
             // Where known files are seen, they were moved to another disk.
@@ -166,7 +169,7 @@ impl Source for Images {
         }
         recalled.add(&name, state, &mut listing)?;
         let Recalled { journals, mut unread, gone } = recalled;
-        unread.extend(std::mem::take(&mut listing.unseen).into_values());
+        unread.extend(listing.take_failures());
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
@@ -176,7 +179,9 @@ impl Source for Images {
             return Err(files.nothing_found(&listing));
         }
         let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let batches = read_blocking(AHEAD, move |out| reader.read(&journals, Learned { notes, gone }, unread, out));
+        let batches = read_blocking(AHEAD, move |out| {
+            reader.read(&journals, Learned { notes, pending: Vec::new(), gone }, unread, out)
+        });
         Ok(Opened::new(batches, Some(total)))
     }
 }
@@ -198,8 +203,19 @@ struct Reader {
 struct Learned {
     /// The digests of their contents.
     notes: Notes,
+    /// Those of files whose batch is not handed over yet: a batch costs one write.
+    pending: Vec<Note>,
     /// The rows that are rejected because their files are gone.
     gone: GoneRows,
+}
+
+impl Learned {
+    /// Writes what is pending, before the batch is handed over that it belongs to.
+    fn flush(&mut self) -> Result<(), StageError> {
+        self.notes.append(&self.pending)?;
+        self.pending.clear();
+        Ok(())
+    }
 }
 
 /// The end of a read.
@@ -301,6 +317,7 @@ impl Reader {
                     if !is_done {
                         unread.push(unavailable);
                     }
+                    learned.flush()?;
                     if !stretch.close()? {
                         return Ok(false);
                     }
@@ -311,22 +328,25 @@ impl Reader {
                     continue;
                 }
             };
-            if let Ok(image) = &image {
-                self.note(row, image, &mut learned.notes)?;
+            let note = image.as_ref().ok().and_then(|image| self.note(row, image));
+            if let Some(member) = stretch.try_push(member(&row.file, image)) {
+                learned.flush()?;
+                if !stretch.close()? {
+                    return Ok(false);
+                }
+                // An empty batch takes any row.
+                stretch.try_push(member);
             }
-            if !stretch.push(member(&row.file, image))? {
-                return Ok(false);
-            }
+            learned.pending.extend(note);
         }
+        learned.flush()?;
         stretch.close()
     }
 
-    /// Notes the digest of a file of this machine, so that it is recognized when its time has changed.
-    fn note(&self, row: &Row, image: &[u8], notes: &mut Notes) -> Result<(), StageError> {
-        if self.root.local().is_none() || row.file.digest.is_some() {
-            return Ok(());
-        }
-        notes.append(&[Note { digest: Some(ContentDigest::of(image)), ..Note::of(&row.file) }])
+    /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
+    fn note(&self, row: &Row, image: &[u8]) -> Option<Note> {
+        let is_new = self.root.local().is_some() && row.file.digest.is_none();
+        is_new.then(|| Note { digest: Some(ContentDigest::of(image)), ..Note::of(&row.file) })
     }
 }
 

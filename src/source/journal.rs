@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::batch::Split;
 use crate::error::{StageError, Unavailable};
+use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::gone_rows::GoneRows;
-use crate::source::listing::{ListedFile, Listing};
+use crate::source::listed_file::ListedFile;
+use crate::source::listing::Listing;
 use crate::source::notes::{Note, Notes};
 use crate::source::root::RootRecord;
 use crate::source::watched::{self, Segment};
@@ -104,7 +106,7 @@ pub(super) fn recall(
 ) -> Result<Recalled, StageError> {
     let mut recalled = Recalled::default();
     let Some(state) = state else { return Ok(recalled) };
-    recalled.gone = GoneRows::load(stage, Some(state))?;
+    recalled.gone = GoneRows::load(stage, state)?;
     let Recalled { journals, gone, .. } = &mut recalled;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
         let split = split(stage, journals.len());
@@ -250,21 +252,7 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
 }
 
 fn write(file: &Location, rows: &[Row]) -> Result<(), StageError> {
-    file.create(&lines(rows.iter().map(|row| &row.file))?)
-}
-
-/// The lines of a journal that name these files.
-///
-/// # Errors
-/// None that is to be expected.
-pub(super) fn lines<'a>(files: impl Iterator<Item = &'a ListedFile>) -> Result<Vec<u8>, StageError> {
-    let mut text = Vec::new();
-    for file in files {
-        let written = serde_json::to_writer(&mut text, file);
-        written.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        text.push(b'\n');
-    }
-    Ok(text)
+    file.create(&to_json_lines(rows.iter().map(|row| &row.file))?)
 }
 
 #[cfg(test)]
@@ -275,7 +263,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::source::listing::FileSet;
+    use crate::source::file_set::FileSet;
 
     /// Per split, its name and its rows; a `-` marks those that are gone.
     fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
@@ -357,9 +345,9 @@ mod tests {
         assert_eq!(standing(&mut set.list().unwrap()), Standing::Present);
         let root = Location::from(folder.path());
         assert_eq!(standing(&mut Listing::unread(root.clone())), Standing::Unseen);
-        let other = Listing { unread: vec!["su".into()], ..Listing::unread(root.clone()) };
+        let other = Listing { unread: BTreeMap::from([("su".to_owned(), None)]), ..Listing::unread(root.clone()) };
         assert_eq!(standing(&mut { other }), Standing::Gone);
-        let below = Listing { unread: vec!["sub".into()], ..Listing::unread(root) };
+        let below = Listing { unread: BTreeMap::from([("sub".to_owned(), None)]), ..Listing::unread(root) };
         assert_eq!(standing(&mut { below }), Standing::Unseen);
     }
 

@@ -1,6 +1,7 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
 mod aligned;
+mod append_log;
 mod arrays;
 mod arrow;
 mod arrow_messages;
@@ -12,6 +13,7 @@ mod encoded;
 mod factors;
 mod fetch;
 mod file_reference;
+pub mod file_set;
 mod files;
 mod first_file;
 mod folder;
@@ -26,7 +28,8 @@ mod inputs;
 mod journal;
 mod json_shape;
 mod lanes;
-pub mod listing;
+mod listed_file;
+mod listing;
 mod missing_values;
 mod ndjson;
 mod npy;
@@ -45,7 +48,6 @@ mod text;
 mod watch;
 mod watched;
 
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -75,6 +77,17 @@ pub const SOURCE: &str = "source";
 pub const ROW: &str = "row";
 /// The column of encoded images.
 pub const IMAGE: &str = "image";
+
+/// The files that a sink writes into a folder.
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenFiles<'a> {
+    /// The folder; files may lie in folders below it.
+    pub folder: &'a Location,
+    /// Their extension.
+    pub extension: &'static str,
+    /// The name of one of them; `None`: any name.
+    pub name: Option<&'static str>,
+}
 
 /// A source as planned: its schema is fixed, nothing has been started.
 pub trait Source: Send {
@@ -113,8 +126,8 @@ pub trait Source: Send {
         Ok(())
     }
 
-    /// Whether image files with this extension, in `folder` or below it, are input of it.
-    fn takes_images_of(&self, _folder: &Path, _extension: &str) -> bool {
+    /// Whether files that a sink writes are input of it, now or in the next run.
+    fn takes(&self, _written: &WrittenFiles<'_>) -> bool {
         false
     }
 

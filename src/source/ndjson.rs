@@ -24,7 +24,7 @@ use crate::source::inputs::OnChange;
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
@@ -58,13 +58,7 @@ impl SourceConfig for Config {
         self.types = ColumnType::all(&schema);
         let cut = Cut::features(batch);
         let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema: with_origin(&schema),
-            format,
-            policy: self.on_change.into(),
-        }))
+        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 

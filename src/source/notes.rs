@@ -1,15 +1,11 @@
 //! What was learned of listed files beside their rows: digests of contents, and since when files are away.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{create_folders, write_atomically};
 use crate::error::StageError;
+use crate::source::append_log::AppendLog;
 use crate::source::content_digest::ContentDigest;
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 use crate::store::Location;
 
 /// A line: the content of a file of this name, size and time has this digest.
@@ -37,56 +33,30 @@ impl Note {
     }
 }
 
-/// The notes of a stage: lines of a file that is appended to. They are a memory of what was read: where the file is lost, size
-/// and time identify files again.
-pub(super) struct Notes {
-    /// `None` where notes are not kept: without a state, or with one in a bucket, where nothing can be appended.
-    path: Option<PathBuf>,
-    file: Option<File>,
-}
+/// The notes of a stage. They are a memory of what was read: where they are lost, size and time identify files again.
+pub(super) struct Notes(AppendLog);
 
 impl Notes {
     /// The notes of `stage` below `state`. Nothing is opened yet.
     pub(super) fn new(stage: &str, state: Option<&Location>) -> Self {
-        let folder = state.and_then(Location::local);
-        Self { path: folder.map(|state| state.join("digests").join(format!("{stage}.ndjson"))), file: None }
+        let place = state.map(|state| state.join("digests").join(&format!("{stage}.ndjson")));
+        Self(AppendLog::new(place.as_ref()))
     }
 
-    /// The notes of files whose names are wanted, in the order in which they were written. Lines that a crash cut short are left
-    /// out.
+    /// The notes of files whose names are wanted, in the order in which they were written.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When they cannot be read.
     pub(super) fn read(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Note>, StageError> {
-        let Some(path) = &self.path else { return Ok(Vec::new()) };
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            text => text.map_err(StageError::io(path))?,
-        };
-        let notes = text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Note>(line).ok());
-        Ok(notes.filter(|note| wanted(&note.path)).collect())
+        Ok(self.0.read::<Note>()?.into_iter().filter(|note| wanted(&note.path)).collect())
     }
 
-    /// Adds notes. They survive the process, and usually the machine: they are not synced.
+    /// Adds notes.
     ///
     /// # Errors
     /// When the system refuses.
     pub(super) fn append(&mut self, notes: &[Note]) -> Result<(), StageError> {
-        let Some(path) = self.path.clone().filter(|_| !notes.is_empty()) else { return Ok(()) };
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                path.parent().map_or(Ok(()), create_folders)?;
-                let file = OpenOptions::new().create(true).append(true).open(&path);
-                let mut file = file.map_err(StageError::io(&path))?;
-                // A line that a crash cut short ends here.
-                file.write_all(b"\n").map_err(StageError::io(&path))?;
-                file
-            }
-        };
-        (&file).write_all(&lines(notes)?).map_err(StageError::io(&path))?;
-        self.file = Some(file);
-        Ok(())
+        self.0.append(notes)
     }
 
     /// Replaces all notes.
@@ -94,8 +64,7 @@ impl Notes {
     /// # Errors
     /// When the system refuses.
     pub(super) fn rewrite(&mut self, notes: &[Note]) -> Result<(), StageError> {
-        self.file = None;
-        self.path.as_ref().map_or(Ok(()), |path| write_atomically(path, &lines(notes)?))
+        self.0.rewrite(notes)
     }
 
     /// Removes all notes.
@@ -103,27 +72,16 @@ impl Notes {
     /// # Errors
     /// When the system refuses.
     pub(super) fn forget(self) -> Result<(), StageError> {
-        let Some(path) = self.path else { return Ok(()) };
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(&path)(error)),
-            _ => Ok(()),
-        }
+        self.0.remove()
     }
-}
-
-fn lines(notes: &[Note]) -> Result<Vec<u8>, StageError> {
-    let mut text = Vec::new();
-    for note in notes {
-        let written = serde_json::to_writer(&mut text, note);
-        written.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        text.push(b'\n');
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
 
     use super::*;
 

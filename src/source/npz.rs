@@ -23,7 +23,7 @@ use crate::source::first_file::first;
 use crate::source::inputs::OnChange;
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
-use crate::source::{BatchSize, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
@@ -77,13 +77,7 @@ impl SourceConfig for Config {
         let limits = context.limits;
         let mut format = Npz { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
         format.held = format.largest(&files).map_err(path)?;
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema: with_origin(&schema),
-            format,
-            policy: self.on_change.into(),
-        }))
+        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
-use crate::source::{BatchSize, IMAGE, Source, SourceConfig, with_origin};
+use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::store::Input;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
@@ -80,18 +80,12 @@ impl SourceConfig for Config {
         check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
-        let schema = with_origin(&given);
         let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
         let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
         let lanes = Lanes { count, bytes };
         let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema,
-            format: Parquet { columns, image, cut, held_bytes, lanes },
-            policy: self.on_change.into(),
-        }))
+        let format = Parquet { columns, image, cut, held_bytes, lanes };
+        Ok(Box::new(RecordFiles::new(name, &self.path, &given, format, self.on_change.into())))
     }
 }
 

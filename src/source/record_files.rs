@@ -15,11 +15,14 @@ use tokio::sync::oneshot;
 use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::source::file_set::FileSet;
 use crate::source::files::{self, InputFile, unusable};
 use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
-use crate::source::listing::{ReadFailure, Refusal};
+use crate::source::listed_file::{ReadFailure, Refusal};
 use crate::source::missing_values::reject_missing;
-use crate::source::{LastPassedOver, Opened, SOURCE, Source, Total, add_origin, read_blocking};
+use crate::source::{
+    LastPassedOver, Opened, SOURCE, Source, Total, WrittenFiles, add_origin, read_blocking, with_origin,
+};
 use crate::store::{self, Ahead, Input};
 
 /// How the files of some kind are read.
@@ -52,15 +55,15 @@ pub(super) trait RecordFormat: Send + Sync + 'static {
 /// A planned source over files.
 pub(super) struct RecordFiles<F> {
     /// The stage's name.
-    pub(super) stage: String,
+    stage: String,
     /// A file, a folder or a glob.
-    pub(super) path: String,
+    path: String,
     /// The columns of every batch, origin included.
-    pub(super) schema: SchemaRef,
+    schema: SchemaRef,
     /// How a file is read.
-    pub(super) format: F,
+    format: F,
     /// What happens to its files beside being read.
-    pub(super) policy: Policy,
+    policy: Policy,
 }
 
 /// What a source does about its files beside reading them.
@@ -78,6 +81,11 @@ impl From<OnChange> for Policy {
 }
 
 impl<F: RecordFormat> RecordFiles<F> {
+    /// The files at `path` for `stage`, whose records have `columns` beside their origin.
+    pub(super) fn new(stage: &str, path: &str, columns: &Schema, format: F, policy: Policy) -> Self {
+        Self { stage: stage.to_owned(), path: path.to_owned(), schema: with_origin(columns), format, policy }
+    }
+
     fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
         let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
         let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
@@ -105,12 +113,8 @@ impl<F: RecordFormat> RecordFiles<F> {
                 Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
             };
-            match read {
-                Ok(()) => {}
-                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
-                Err(Stop::Closed) => return Ok(()),
-                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
-                Err(Stop::Failed(error)) => return Err(error),
+            if !goes_on(read, &mut unread)? {
+                return Ok(());
             }
         }
         unread.into_result()
@@ -151,6 +155,10 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
 
     fn passed_over(&self) -> Option<LastPassedOver> {
         Some(self.policy.passed_over.clone())
+    }
+
+    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
+        FileSet::new(self.path.clone(), true, F::EXTENSIONS).is_ok_and(|files| files.takes(written))
     }
 
     fn refuses_changes(&self) -> bool {
@@ -216,6 +224,21 @@ pub(super) enum Stop {
     Refused(Refusal, u64),
     /// The run cannot go on.
     Failed(StageError),
+}
+
+/// Whether a source goes on with its next file, after it read one. A file that is unavailable is left in `unread`.
+///
+/// # Errors
+/// Why the source ends.
+pub(super) fn goes_on(read: Result<(), Stop>, unread: &mut UnreadInputs) -> Result<bool, StageError> {
+    match read {
+        Ok(()) => Ok(true),
+        Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable).map(|()| true),
+        Err(Stop::Closed) => Ok(false),
+        // Whoever can hand over a reject has done so.
+        Err(Stop::Refused(Refusal { reason, .. }, _)) => Err(StageError::Other(reason)),
+        Err(Stop::Failed(error)) => Err(error),
+    }
 }
 
 impl From<Unavailable> for Stop {
@@ -555,7 +578,6 @@ mod tests {
 
     use super::testing::{drain, progress_of, records};
     use super::*;
-    use crate::source::with_origin;
 
     /// Gives one record of each file, and panics on some.
     struct Fragile;
@@ -580,9 +602,9 @@ mod tests {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
         let source = || {
-            let schema = with_origin(&Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+            let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
             let path = folder.path().to_str().unwrap().to_owned();
-            Box::new(RecordFiles { stage: "in".to_owned(), path, schema, format: Fragile, policy: Policy::default() })
+            Box::new(RecordFiles::new("in", &path, &schema, Fragile, Policy::default()))
         };
         let batches = drain(source(), &Progress::default()).unwrap();
         assert_eq!(records(&batches).num_rows(), 2);
@@ -613,14 +635,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
         let path = folder.path().to_str().unwrap().to_owned();
-        let schema = with_origin(&Schema::empty());
-        let source = RecordFiles {
-            stage: "in".to_owned(),
-            path,
-            schema,
-            format: Broken { declared },
-            policy: Policy::default(),
-        };
+        let source = RecordFiles::new("in", &path, &Schema::empty(), Broken { declared }, Policy::default());
         let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
         let reject = &batch.rejects[0];
         assert_eq!(batch.batch.provenance.len(), reject.rows);

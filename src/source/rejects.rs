@@ -22,7 +22,7 @@ use crate::source::cut::Cut;
 use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
-use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin};
+use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields};
 use crate::store::Input;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
@@ -104,13 +104,9 @@ impl SourceConfig for Config {
         };
         let images = schema.column_with_name(IMAGE).is_some();
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
-        Ok(Box::new(RecordFiles {
-            stage: name.to_owned(),
-            path: self.path.clone(),
-            schema: with_origin(&schema),
-            format: Rejects { wanted, schema, cut, record_bytes: context.limits.record_bytes.0 },
-            policy: Policy::default(),
-        }))
+        let record_bytes = context.limits.record_bytes.0;
+        let format = Rejects { wanted, schema: schema.clone(), cut, record_bytes };
+        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, Policy::default())))
     }
 }
 

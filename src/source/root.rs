@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StageError;
+use crate::json::to_json;
 use crate::store::Location;
 use crate::store::mounts::{FolderId, is_mount_point, is_unmounted, mount_of};
 
@@ -116,9 +117,7 @@ impl RootRecord {
             return Ok(());
         }
         if let Some(state) = state {
-            let text = serde_json::to_vec(&now);
-            let text = text.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-            place(stage, state).replace(&text)?;
+            place(stage, state).replace(&to_json(&now)?)?;
         }
         *self = now;
         Ok(())

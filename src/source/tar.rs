@@ -17,12 +17,16 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
 use crate::source::encoded::unpacked_by;
+use crate::source::file_set::{FileSet, has_extension};
 use crate::source::files::{InputFile, unusable};
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::inputs::{self, KnownInputs, OnChange, Settled};
-use crate::source::listing::{FileSet, ListedFile, Listing, Refusal, encode_name, has_extension};
-use crate::source::record_files::{Stop, guarded, panicked};
-use crate::source::{BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, read_blocking};
+use crate::source::listed_file::{ListedFile, Refusal, encode_name};
+use crate::source::listing::Listing;
+use crate::source::record_files::{Stop, goes_on, guarded, panicked};
+use crate::source::{
+    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking,
+};
 use crate::store::{Input, Location};
 
 /// Batches that are read before they are asked for.
@@ -81,6 +85,10 @@ impl Source for Tar {
         self.files.list()?.identities().map(Some)
     }
 
+    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.takes(written)
+    }
+
     fn passed_over(&self) -> Option<LastPassedOver> {
         Some(self.files.passed_over())
     }
@@ -99,14 +107,15 @@ impl Source for Tar {
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let listing = self.files.list()?;
+        let mut listing = self.files.list()?;
         if listing.files.is_empty() {
             return Err(self.files.nothing_found(&listing));
         }
-        let Listing { root, files, unseen, .. } = listing;
+        let failures = listing.take_failures();
+        let Listing { root, files, .. } = listing;
         check_some_plain(files.values(), &root)?;
         let mut unread = UnreadInputs::default();
-        unseen.into_values().try_for_each(|unavailable| unread.leave(unavailable))?;
+        failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
         let known = KnownInputs::open(&self.name, progress.state.as_ref())?;
         let Self { rules, on_change, .. } = *self;
@@ -175,12 +184,8 @@ impl Reader {
     /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
     fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
         for file in files {
-            match self.read(file, out) {
-                Ok(()) => {}
-                Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable)?,
-                Err(Stop::Closed) => return Ok(()),
-                Err(Stop::Refused(Refusal { reason, .. }, _)) => return Err(StageError::Other(reason)),
-                Err(Stop::Failed(error)) => return Err(error),
+            if !goes_on(self.read(file, out), &mut unread)? {
+                return Ok(());
             }
         }
         unread.into_result()

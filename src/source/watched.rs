@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::batch::Split;
 use crate::durable::{create_folders, sync_folder};
 use crate::error::StageError;
-use crate::source::journal::{lines, parse};
-use crate::source::listing::ListedFile;
+use crate::json::to_json_lines;
+use crate::source::journal::parse;
+use crate::source::listed_file::ListedFile;
 use crate::store::Location;
 
 /// Rows of a segment; then the next one begins.
@@ -102,7 +103,7 @@ impl Appender {
     /// # Errors
     /// When the system refuses; then none of them may be acted upon.
     pub(super) fn append(&mut self, files: &[ListedFile]) -> Result<(), StageError> {
-        let text = lines(files.iter())?;
+        let text = to_json_lines(files)?;
         self.prepare()?;
         let file = self.file.take().ok_or_else(|| StageError::Other("the journal is not open".to_owned()))?;
         let failed = StageError::io(&self.segment.path);

@@ -37,6 +37,19 @@ impl FolderId {
     }
 }
 
+/// The absolute path without links, as far as it exists.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let existing = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match existing {
+        // Joined with an empty path, it would end in a slash.
+        Some((above, real)) if above == absolute => real,
+        Some((above, real)) => absolute.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest)),
+        None => absolute,
+    }
+}
+
 /// Whether a file system is mounted at `path`, other than that of the folder above.
 #[must_use]
 pub fn is_mount_point(path: &Path) -> bool {
@@ -89,5 +102,19 @@ mod tests {
         std::fs::remove_dir(&old).unwrap();
         std::fs::rename(&new, &old).unwrap();
         assert_ne!(before, FolderId::of(&old).unwrap());
+    }
+
+    #[test]
+    fn path_that_does_not_exist_lies_below_what_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        assert_eq!(real_path(&folder.path().join("a/b")), base.join("a/b"));
+        std::fs::create_dir_all(base.join("a/b")).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        assert_eq!(
+            text(&real_path(&folder.path().join("a/b"))),
+            text(&base.join("a/b")),
+            "its record has the same name"
+        );
     }
 }

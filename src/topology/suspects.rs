@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::batch::Provenance;
 use crate::durable::{create_folders, write_atomically};
 use crate::error::StageError;
+use crate::json::to_json;
 
 /// Starts that came to nothing before the suspects run one by one.
 const STARTS: u32 = 2;
@@ -78,9 +79,7 @@ impl Suspects {
         };
         create_folders(&folder)?;
         let notes = learn(&folder, done);
-        let text = serde_json::to_vec(&notes);
-        let text = text.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-        write_atomically(&folder.join("notes.json"), &text)?;
+        write_atomically(&folder.join("notes.json"), &to_json(&notes)?)?;
         remove(&folder.join("alone"))?;
         remove(&folder.join("aborted"))?;
         let path = folder.join("in-flight");

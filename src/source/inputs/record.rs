@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{crash_point, create_folders};
 use crate::error::StageError;
+use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 use crate::store::Location;
 
 /// How the content ended that a record describes.
@@ -143,7 +144,7 @@ impl RecordStore {
     /// When it cannot be written.
     pub(super) fn begin(&mut self, record: &InputRecord) -> Result<(), StageError> {
         let Place::Local { reading, path, .. } = &mut self.place else { return Ok(()) };
-        let line = line_of(record)?;
+        let line = to_json_lines([record])?;
         let written = reading.seek(SeekFrom::Start(0)).and_then(|_| reading.write_all(&line));
         written.map_err(StageError::io(path.as_path()))?;
         crash_point("input-begun");
@@ -246,20 +247,9 @@ fn add(records: &mut Records, record: InputRecord) {
 }
 
 fn append(file: &mut File, path: &std::path::Path, record: &InputRecord) -> Result<(), StageError> {
-    file.write_all(&line_of(record)?).map_err(StageError::io(path))
-}
-
-fn line_of(record: &InputRecord) -> Result<Vec<u8>, StageError> {
-    let line = serde_json::to_vec(record);
-    let mut line = line.map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))?;
-    line.push(b'\n');
-    Ok(line)
+    file.write_all(&to_json_lines([record])?).map_err(StageError::io(path))
 }
 
 fn text_of(records: &Records) -> Result<Vec<u8>, StageError> {
-    let mut text = Vec::new();
-    for record in records.values().flatten() {
-        text.extend(line_of(record)?);
-    }
-    Ok(text)
+    to_json_lines(records.values().flatten())
 }

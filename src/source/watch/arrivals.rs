@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 
 /// The files, by name.
 #[derive(Default)]

@@ -6,7 +6,8 @@ use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
 use crate::source::identity::{self, Verdict};
 use crate::source::journal::{Journal, Standing};
-use crate::source::listing::{ListedFile, Listing};
+use crate::source::listed_file::ListedFile;
+use crate::source::listing::Listing;
 use crate::source::notes::Note;
 use crate::source::watched::Segment;
 
@@ -291,7 +292,7 @@ mod tests {
         known.add(&names.map(|name| file(name, 1, name)), &appender.segment);
         known.met(&file("other/a", 1, "other/a"), Some(7));
         let mut listing = Listing::unread(Location::from(folder.path()));
-        listing.unread = vec!["locked".to_owned()];
+        listing.unread = BTreeMap::from([("locked".to_owned(), None)]);
         let id = crate::store::mounts::FolderId { device: 8, inode: 1 };
         listing.folders = ["", "other"].map(|name| (name.to_owned(), id)).into();
         let lost = known.lose_unlisted(&listing, 1);

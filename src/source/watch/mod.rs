@@ -19,12 +19,14 @@ use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::source::file_set::FileSet;
 use crate::source::gather::Rules;
 use crate::source::gone_rows::GoneRows;
 use crate::source::identity::Verdict;
 use crate::source::images::AHEAD;
 use crate::source::journal::{self, Journal, Recalled};
-use crate::source::listing::{FileSet, ListedFile, Listing, name_of};
+use crate::source::listed_file::{ListedFile, name_of};
+use crate::source::listing::Listing;
 use crate::source::notes::{Note, Notes};
 use crate::source::watched::{self, Appender};
 use crate::source::{BatchSender, Opened, read_blocking};
@@ -320,7 +322,7 @@ impl Watch {
         let name = name_of(below);
         self.relooks.remove(&name);
         match &listing {
-            Some(listing) => listing.unread.iter().for_each(|name| self.relooks.failed(name.clone(), now)),
+            Some(listing) => listing.unread.keys().for_each(|name| self.relooks.failed(name.clone(), now)),
             None if self.place.lacks(&name, below) => {}
             None => self.relooks.failed(name, now),
         }
@@ -360,17 +362,20 @@ impl Watch {
             }
         };
         let is_known = |file| self.known.verdict(file) == Some(Verdict::Same);
+        let was_waited_for = self.place.trouble().is_some();
         if !self.place.accept(&listing, self.known.present(), listing.files.values().any(is_known))? {
             return Ok(());
+        }
+        if was_waited_for {
+            self.retries.hasten_all(Instant::now());
         }
         let metrics = &self.metrics.watch;
         let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
         metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
-        for unavailable in listing.unseen.values() {
+        for (name, failure) in &listing.unread {
+            let Some(unavailable) = failure else { continue };
             tracing::warn!("{}: left out: {unavailable}", self.stage);
-            if let Some(name) = unavailable.path.strip_prefix(self.root.to_path()).ok().map(name_of) {
-                self.relooks.failed(name, Instant::now());
-            }
+            self.relooks.failed(name.clone(), Instant::now());
         }
         let notes = self.known.lose_unlisted(&listing, unix_now());
         self.notes.append(&notes)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::source::listing::{FileSet, Listing, Watched, is_at_or_below};
+use crate::source::file_set::{FileSet, Watched};
+use crate::source::listing::{Listing, is_at_or_below};
 use crate::source::root::{Root, RootRecord};
 use crate::source::watch::notices::Notices;
 use crate::store::Location;
@@ -93,7 +94,7 @@ impl Place {
         self.root = Some(root);
         let listing = self.files.list_visiting(&mut |below, id| notices.cover(path.join(below), id));
         let mut listing = listing.map_err(|error| error.to_string())?;
-        listing.unread.extend(self.unmounted.iter().cloned());
+        listing.unread.extend(self.unmounted.iter().map(|name| (name.clone(), None)));
         Ok(listing)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::Unavailable;
 use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, size_and_time};
-use crate::source::listing::{ListedFile, ReadFailure, Refusal};
+use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
 use crate::store::Location;
 
 /// The result of an attempt to read a file.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Split;
-use crate::source::listing::ListedFile;
+use crate::source::listed_file::ListedFile;
 
 /// How long the second attempt waits; each later one waits twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -81,6 +81,11 @@ impl Retries {
         file.for_each(|(_, retry)| retry.next = now);
         let files = self.files.range_mut(first(&below)..).take_while(|((file, ..), _)| file.starts_with(&below));
         files.for_each(|(_, retry)| retry.next = now);
+    }
+
+    /// The folder is there again: all that waits is tried now.
+    pub(super) fn hasten_all(&mut self, now: Instant) {
+        self.files.values_mut().for_each(|retry| retry.next = now);
     }
 
     /// The number of files that wait.

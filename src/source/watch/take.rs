@@ -1,5 +1,6 @@
 //! Takes files in: reads them, journals those that are new, and hands their records over; tries again what could not be read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::source::gather::Stretch;
 use crate::source::identity::{self, Verdict};
 use crate::source::images::{GONE, member, unseen};
 use crate::source::journal::{Journal, Row, Standing};
-use crate::source::listing::{ListedFile, Refusal};
+use crate::source::listed_file::{ListedFile, Refusal};
 
 use super::read::{Attempt, fetched, read_local};
 use super::retry::{JournalledRow, Retry};
@@ -129,31 +130,7 @@ impl Watch {
     /// Hands over the rows of a journal that are not done. `false` when no more is wanted.
     pub(super) fn replay(&mut self, journal: Journal, out: &BatchSender) -> Result<bool, StageError> {
         let Journal { split, first, rows, .. } = journal;
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        for (row, Row { file, standing }) in (first..).zip(rows) {
-            if self.progress.done(split.name(), &(row..row + 1)) {
-                continue;
-            }
-            let outcome = match standing {
-                Standing::Present | Standing::Gone => self.attempt_row(&file, &split, row),
-                Standing::Changed => Some(Outcome::Superseded),
-                Standing::Rejected => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
-                Standing::Unseen => {
-                    let unavailable = unseen(&file, &self.root);
-                    self.postpone(&file, Some((Arc::clone(&split), row)), &unavailable).map(Outcome::Refused)
-                }
-            };
-            let Some(outcome) = outcome else { continue };
-            bytes += if let Outcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
-            items.push(Item { row, file, outcome });
-            if items.len() >= GROUP || bytes >= GROUP_BYTES {
-                bytes = 0;
-                if !self.hand_over(&split, std::mem::take(&mut items), out)? {
-                    return Ok(false);
-                }
-            }
-        }
-        self.hand_over(&split, items, out)
+        self.hand_over_journalled(&split, (first..).zip(rows), out)
     }
 
     /// Tries again what is due. `false` when no more is wanted.
@@ -161,17 +138,55 @@ impl Watch {
         if self.is_paused() {
             return Ok(true);
         }
+        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, Row>)> = BTreeMap::new();
         for Retry { file, row, .. } in self.retries.due(Instant::now()) {
             let Some((split, row)) = row else {
                 self.arrivals.complete(file);
                 continue;
             };
-            let Some(outcome) = self.attempt_row(&file, &split, row) else { continue };
-            if !self.hand_over(&split, vec![Item { row, file, outcome }], out)? {
+            let (_, rows) = journalled.entry(split.name().to_owned()).or_insert_with(|| (split, BTreeMap::new()));
+            rows.insert(row, Row { file, standing: Standing::Present });
+        }
+        for (split, rows) in journalled.into_values() {
+            if !self.hand_over_journalled(&split, rows, out)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Hands over rows of a split that are not done, in groups, as far as they can be read. `false` when no more is wanted.
+    fn hand_over_journalled(
+        &mut self,
+        split: &Arc<Split>,
+        rows: impl IntoIterator<Item = (u64, Row)>,
+        out: &BatchSender,
+    ) -> Result<bool, StageError> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (row, Row { file, standing }) in rows {
+            if self.progress.done(split.name(), &(row..row + 1)) {
+                continue;
+            }
+            let outcome = match standing {
+                Standing::Present | Standing::Gone => self.attempt_row(&file, split, row),
+                Standing::Changed => Some(Outcome::Superseded),
+                Standing::Rejected => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
+                Standing::Unseen => {
+                    let unavailable = unseen(&file, &self.root);
+                    self.postpone(&file, Some((Arc::clone(split), row)), &unavailable).map(Outcome::Refused)
+                }
+            };
+            let Some(outcome) = outcome else { continue };
+            bytes += if let Outcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
+            items.push(Item { row, file, outcome });
+            if items.len() >= GROUP || bytes >= GROUP_BYTES {
+                bytes = 0;
+                if !self.hand_over(split, std::mem::take(&mut items), out)? {
+                    return Ok(false);
+                }
+            }
+        }
+        self.hand_over(split, items, out)
     }
 
     /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out later.

@@ -1,0 +1,536 @@
+//! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobMatcher};
+use walkdir::WalkDir;
+
+use crate::durable::is_temporary;
+use crate::error::{ErrorClass, Fault, StageError};
+use crate::source::WrittenFiles;
+use crate::source::folder::Folder;
+use crate::source::listed_file::{ListedFile, name_of};
+use crate::source::listing::{Listing, io_error};
+use crate::source::passed_over::{LastPassedOver, Omission};
+use crate::store::mounts::{FolderId, real_path};
+use crate::store::{Location, is_url, reading_bytes};
+
+/// What a source's `path` means, and whether symbolic links count.
+#[derive(Debug, Clone)]
+pub(super) struct FileSet {
+    path: String,
+    follow_links: bool,
+    /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever matches.
+    extensions: &'static [&'static str],
+    /// Whether a file counts whose name begins with an underscore, as cameras name photographs. Folders of such names are never
+    /// looked into.
+    underscore_files: bool,
+    /// What the last listing left out.
+    passed_over: LastPassedOver,
+}
+
+impl FileSet {
+    /// Checks `path` as far as that goes without looking below it.
+    ///
+    /// # Errors
+    /// A fault at `path` when it is empty, or a glob that is none.
+    pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
+        let passed_over = LastPassedOver::default();
+        let set = Self { path, follow_links, extensions, underscore_files: false, passed_over };
+        if set.path.is_empty() {
+            return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
+        }
+        if is_url(&set.path) || !Path::new(&set.path).exists() {
+            let glob = set.glob().map_err(|message| Fault::new("path", message))?;
+            let root = glob.map_or_else(|| set.path.clone(), |glob| glob.root);
+            Location::parse(&root).map_err(|message| Fault::new("path", message))?;
+        }
+        Ok(set)
+    }
+
+    /// The same, with files whose names begin with an underscore: cameras name photographs so.
+    pub(super) fn with_underscore_files(self) -> Self {
+        Self { underscore_files: true, ..self }
+    }
+
+    /// The same, whose listings report what they left out to `passed_over`.
+    pub(super) fn reporting_to(self, passed_over: LastPassedOver) -> Self {
+        Self { passed_over, ..self }
+    }
+
+    /// What the last listing left out.
+    pub(super) fn passed_over(&self) -> LastPassedOver {
+        self.passed_over.clone()
+    }
+
+    /// Bytes that reading one of the files takes, beside what was read.
+    pub(super) fn reading_bytes(&self) -> u64 {
+        reading_bytes(&self.path)
+    }
+
+    /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
+    /// A folder or file that cannot be read is left out; [`Listing::unread`] names it.
+    ///
+    /// # Errors
+    /// When the folder to begin with cannot be read.
+    pub(super) fn list(&self) -> Result<Listing, StageError> {
+        self.list_visiting(&mut |_, _| {})
+    }
+
+    /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`].
+    pub(super) fn list_visiting(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        let listing = self.look(visit)?;
+        self.passed_over.set(listing.passed_over.clone());
+        Ok(listing)
+    }
+
+    fn look(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        if is_url(&self.path) {
+            return self.list_objects();
+        }
+        let place = Path::new(&self.path);
+        if place.is_file() {
+            let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
+            return self.walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), Omission::Unasked));
+        }
+        if place.is_dir() {
+            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.choose(name))?;
+            // What is passed over need not be readable.
+            let unread = listing.unread.iter_mut().filter(|(name, _)| self.passes_over(Path::new(name)));
+            unread.for_each(|(_, failure)| *failure = None);
+            return Ok(Listing { is_folder: true, ..listing });
+        }
+        match self.glob().map_err(StageError::Other)? {
+            Some(Glob { root, matcher, depth }) => {
+                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matched(&matcher, name))
+            }
+            None => Err(self.nothing_there()),
+        }
+    }
+
+    /// How often all files are looked at where they are watched.
+    pub(super) fn default_rescan(&self) -> Duration {
+        Duration::from_secs(if is_url(&self.path) { 60 } else { 600 })
+    }
+
+    /// The folder that names are relative to, as it is written; `None` in a bucket.
+    pub(super) fn local_root(&self) -> Option<PathBuf> {
+        let place = Path::new(&self.path);
+        if is_url(&self.path) {
+            return None;
+        }
+        if place.is_file() {
+            let above = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            return Some(if above.as_os_str().is_empty() { PathBuf::from(".") } else { above });
+        }
+        Some(match self.folder_glob().ok().flatten() {
+            Some(glob) if glob.root.is_empty() => PathBuf::from("."),
+            Some(glob) => PathBuf::from(glob.root),
+            None => place.to_path_buf(),
+        })
+    }
+
+    /// The folder to watch; `None` in a bucket, which can only be listed again and again.
+    ///
+    /// # Errors
+    /// When it is a single file.
+    pub(super) fn watched(&self) -> Result<Option<Watched>, StageError> {
+        if Path::new(&self.path).is_file() {
+            return Err(StageError::Other(format!("`{}` is a file; watch a folder or a glob", self.path)));
+        }
+        Ok(self.local_root().map(|root| Watched { root, set: self.clone() }))
+    }
+
+    /// Whether files that a sink writes belong to the set, or would.
+    pub(super) fn takes(&self, written: &WrittenFiles<'_>) -> bool {
+        if Path::new(&self.path).is_file() || !self.takes_extension(written.extension) {
+            return false;
+        }
+        let glob = self.folder_glob().ok().flatten();
+        let root = match &glob {
+            Some(glob) if glob.root.is_empty() => ".",
+            Some(glob) => &glob.root,
+            None => &self.path,
+        };
+        let below = match (Location::parse(root), written.folder) {
+            (Ok(Location::Local(root)), Location::Local(folder)) => {
+                let (root, folder) = (real_path(&root), real_path(folder));
+                folder.strip_prefix(&root).map(Path::to_path_buf).ok()
+            }
+            (Ok(Location::Remote(root)), Location::Remote(folder)) => {
+                let (root, folder) = (root.to_string(), folder.to_string());
+                let below = folder.strip_prefix(root.trim_end_matches('/'));
+                below
+                    .filter(|below| below.is_empty() || below.starts_with('/'))
+                    .map(|below| below[1.min(below.len())..].into())
+            }
+            _ => None,
+        };
+        let Some(below) = below else { return false };
+        match (glob, written.name) {
+            (None, _) => !self.passes_over(&below),
+            (Some(glob), Some(name)) => matched(&glob.matcher, &below.join(name)).is_ok(),
+            (Some(glob), None) => {
+                let is_deep_enough = glob.depth.is_none_or(|depth| below.components().count() < depth);
+                // Files of any name match, unless the pattern names an extension at its end.
+                let end = self.path.rsplit(['/', '*', '?', ']', '}', '\\']).next().unwrap_or_default();
+                is_deep_enough && end.rsplit_once('.').is_none_or(|(_, end)| end == written.extension)
+            }
+        }
+    }
+
+    /// Whether a file with this extension may count: in a glob, whatever matches does.
+    fn takes_extension(&self, extension: &str) -> bool {
+        self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
+    }
+
+    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
+    fn list_objects(&self) -> Result<Listing, StageError> {
+        let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
+        // What cannot be a key may still be a glob.
+        if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
+            let failed = |error| Location::Remote(place.clone()).failed(error);
+            if let Some((folder, _)) = place.parent()
+                && let Some(object) = place.head().map_err(failed)?
+            {
+                return Ok(Listing::of_objects(folder, vec![object], |_| Ok(())));
+            }
+            let objects = place.list().map_err(failed)?;
+            if !objects.is_empty() {
+                let listing = Listing::of_objects(place, objects, |name| self.choose(name));
+                return Ok(Listing { is_folder: true, ..listing });
+            }
+        }
+        let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else {
+            return Err(self.nothing_there());
+        };
+        match parse(&root)? {
+            Location::Remote(root) => {
+                let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
+                Ok(Listing::of_objects(root, objects, |name| matched(&matcher, name)))
+            }
+            Location::Local(_) => Err(self.nothing_there()),
+        }
+    }
+
+    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a part that begins with `.` or `_`,
+    /// as Spark and Hive do; of images, only folders with an underscore are not data.
+    fn choose(&self, name: &Path) -> Result<(), Omission> {
+        let is_wanted = has_extension(name, self.extensions);
+        let mut parts = name.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part.as_encoded_bytes().first() {
+                _ if part == STATE => return Err(Omission::Own),
+                Some(b'.') => return Err(Omission::Hidden),
+                Some(b'_') if parts.peek().is_some() || !(is_wanted && self.underscore_files) => {
+                    return Err(Omission::Underscore);
+                }
+                _ => {}
+            }
+        }
+        keep_if(is_wanted, Omission::Extension)
+    }
+
+    /// Whether nothing at or below this path counts where a folder is meant, whatever its extension.
+    fn passes_over(&self, name: &Path) -> bool {
+        matches!(self.choose(name), Err(Omission::Hidden | Omission::Underscore | Omission::Own))
+    }
+
+    fn nothing_there(&self) -> StageError {
+        match fs::metadata(&self.path) {
+            Err(error) if !is_url(&self.path) && !ErrorClass::of(&error).concerns_file() => {
+                StageError::io(&self.path)(error)
+            }
+            _ => StageError::Other(format!(
+                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+                self.path
+            )),
+        }
+    }
+
+    /// That nothing was found, in a sentence.
+    pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
+        if let Some(unavailable) = listing.failures().next() {
+            return unavailable.to_stage_error();
+        }
+        let looked_at = listing.looked_at;
+        let wanted = match listing.is_folder {
+            true => format!("has the extension {}", self.extensions.join(", ")),
+            false => "matches".to_owned(),
+        };
+        let links = match listing.passed_over.links() {
+            0 => String::new(),
+            links => {
+                format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
+            }
+        };
+        let passed_over = match &listing.passed_over {
+            none if none.is_empty() => String::new(),
+            some => format!("passes over {some}; "),
+        };
+        let path = &self.path;
+        StageError::Other(format!(
+            "`{path}`: {passed_over}of {looked_at} files that were looked at, none {wanted}{links}"
+        ))
+    }
+
+    /// Looks at the files at or below `below`, a path relative to `root`.
+    fn walk(
+        &self,
+        root: &Path,
+        below: &Path,
+        depth: Option<usize>,
+        visit: &mut Visit<'_>,
+        choose: impl Fn(&Path) -> Result<(), Omission>,
+    ) -> Result<Listing, StageError> {
+        let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+        let mut files = Listing::empty(Location::Local(start.to_path_buf()));
+        // A file that the user names may be a link: it is the way to it that was asked for.
+        let follow = self.follow_links || Path::new(&self.path).is_file();
+        let walk = WalkDir::new(start.join(below)).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        let mut folder = Folder::default();
+        for entry in walk {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.depth() == 0 => return Err(StageError::io(start.join(below))(io_error(error))),
+                Err(error) => {
+                    files.leave_out(error, start);
+                    continue;
+                }
+            };
+            let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
+            let looked = if entry.file_type().is_dir() {
+                let is_read = depth.is_none_or(|depth| entry.depth() < depth);
+                entry.metadata().map_err(io_error).map(|metadata| {
+                    let id = FolderId::from_metadata(&metadata);
+                    files.folders.insert(name_of(relative), id);
+                    if is_read && (depth.is_some() || !self.passes_over(relative)) {
+                        visit(relative, id);
+                    }
+                })
+            } else if entry.file_type().is_file() {
+                files.looked_at += 1;
+                let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+                match chosen {
+                    Ok(()) => folder.look(&entry).map(|found| files.add(ListedFile::new(relative, found))),
+                    Err(omission) => {
+                        files.passed_over.add(relative, omission);
+                        Ok(())
+                    }
+                }
+            } else {
+                if entry.file_type().is_symlink() {
+                    files.passed_over.add(relative, Omission::Link);
+                }
+                Ok(())
+            };
+            if let Err(error) = looked {
+                files.overlook(entry.path(), error);
+            }
+        }
+        Ok(files)
+    }
+
+    /// `None` for a plain path, and for a folder of this name.
+    fn folder_glob(&self) -> Result<Option<Glob>, String> {
+        if !is_url(&self.path) && Path::new(&self.path).is_dir() { Ok(None) } else { self.glob() }
+    }
+
+    /// `None` for a plain path.
+    fn glob(&self) -> Result<Option<Glob>, String> {
+        let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else { return Ok(None) };
+        let (root, pattern) = match self.path[..meta].rfind('/') {
+            Some(slash) => self.path.split_at(slash + 1),
+            None => ("", self.path.as_str()),
+        };
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        let glob =
+            glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
+        let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
+        Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
+    }
+}
+
+/// What is done with each folder, a path relative to the root, before its entries are read.
+pub(super) type Visit<'a> = dyn FnMut(&Path, FolderId) + 'a;
+
+/// A folder, or a glob, whose files come and go.
+pub(super) struct Watched {
+    /// What names are relative to, as it is written.
+    pub(super) root: PathBuf,
+    set: FileSet,
+}
+
+impl Watched {
+    /// What counts at or below `below`, a path relative to the root: a file, or those of a folder.
+    ///
+    /// # Errors
+    /// When nothing can be read there.
+    pub(super) fn look(&self, below: &Path, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+        match self.set.folder_glob().map_err(StageError::Other)? {
+            None => self.set.walk(&self.root, below, None, visit, |name| self.set.choose(name)),
+            Some(Glob { matcher, depth, .. }) => {
+                let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
+                self.set.walk(&self.root, below, depth, visit, |name| matched(&matcher, name))
+            }
+        }
+    }
+}
+
+/// A path with characters that stand for others.
+struct Glob {
+    /// The folder that it begins in.
+    root: String,
+    /// What it matches below.
+    matcher: GlobMatcher,
+    /// How deep that can lie.
+    depth: Option<usize>,
+}
+
+/// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
+pub(crate) const STATE: &str = "_latentflow";
+
+/// Whether a file counts that a glob may match, or why not.
+fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
+    if name.iter().any(|part| part == STATE) {
+        return Err(Omission::Own);
+    }
+    keep_if(glob.is_match(name), Omission::Unmatched)
+}
+
+fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
+    if is_wanted { Ok(()) } else { Err(omission) }
+}
+
+/// Whether a path ends in one of these extensions, in upper or lower case.
+pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().map(|extension| extension.as_encoded_bytes());
+    extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        folder
+    }
+
+    fn set(folder: &Path, path: &str) -> FileSet {
+        FileSet::new(folder.join(path).to_str().unwrap().to_owned(), false, &["jpg", "png"]).unwrap()
+    }
+
+    fn names(set: &FileSet) -> Vec<String> {
+        set.list().unwrap().files.into_keys().collect()
+    }
+
+    #[test]
+    fn a_folder_means_its_images_in_bytewise_order_whatever_their_case() {
+        let folder = folder(&["b.jpg", "a/z.PNG", "a-b.jpg", "a.jpg", "Z.jpg", "notes.txt", "jpg"]);
+        let found = names(&set(folder.path(), ""));
+        assert_eq!(found, ["Z.jpg", "a-b.jpg", "a.jpg", "a/z.PNG", "b.jpg"]);
+    }
+
+    #[test]
+    fn a_glob_means_exactly_what_it_matches_below_its_literal_folder() {
+        let folder = folder(&[
+            "p/a.jpg",
+            "p/b.JPG",
+            "p/c.bin",
+            "p/.latentflow-c.bin.tmp",
+            "p/s/d.jpg",
+            "p/s/t/e.jpg",
+            "q/f.jpg",
+        ]);
+        let found = |glob: &str| names(&set(folder.path(), glob));
+        assert_eq!(found("p/*.jpg"), ["a.jpg"]);
+        assert_eq!(found("p/*"), ["a.jpg", "b.JPG", "c.bin"]);
+        assert_eq!(found("p/?.{bin,JPG}"), ["b.JPG", "c.bin"]);
+        assert_eq!(found("p/**/*.jpg"), ["a.jpg", "s/d.jpg", "s/t/e.jpg"]);
+        assert_eq!(found("*/[af].jpg"), ["p/a.jpg", "q/f.jpg"]);
+        assert_eq!(found("p/{s/t/e,a}.jpg"), ["a.jpg", "s/t/e.jpg"]);
+        assert_eq!(set(folder.path(), "p/*.jpg").list().unwrap().looked_at, 4);
+    }
+
+    #[test]
+    fn underscores_hide_folders_and_what_is_no_photograph() {
+        let folder = folder(&[
+            "_DSC1.JPG",
+            "a/_MG_2.png",
+            "_delta_log/a.jpg",
+            "_temporary/0/a.jpg",
+            "_latentflow/a.jpg",
+            "b/_latentflow/c.jpg",
+            ".a.jpg",
+            "_SUCCESS",
+            "a.heic",
+            "b.HEIC",
+            ".latentflow-c.jpg.tmp",
+        ]);
+        let photos = set(folder.path(), "").with_underscore_files();
+        assert_eq!(names(&photos), ["_DSC1.JPG", "a/_MG_2.png"]);
+        let expected = "2 .heic, 1 hidden (`.` begins a name), 3 not data by custom (`_` begins a name), \
+             3 of latentflow itself";
+        assert_eq!(photos.passed_over().get().to_string(), expected);
+        let table = set(folder.path(), "");
+        assert!(names(&table).is_empty());
+        assert!(names(&set(folder.path(), "**/*.jpg")).iter().all(|name| !name.contains("_latentflow")));
+    }
+
+    #[test]
+    fn a_path_that_exists_is_no_glob() {
+        let folder = folder(&["photos [2024]/a.jpg", "x*.dat", "xy.dat"]);
+        assert_eq!(names(&set(folder.path(), "photos [2024]")), ["a.jpg"]);
+        assert_eq!(names(&set(folder.path(), "x*.dat")), ["x*.dat"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_said() {
+        let folder = folder(&["a.txt"]);
+        let missing = set(folder.path(), "none").list().unwrap_err().to_string();
+        assert!(missing.contains("does not exist"), "{missing}");
+        assert!(set(folder.path(), "none/*.jpg").list().unwrap_err().to_string().contains("none"));
+        let nothing = set(folder.path(), "*.jpg");
+        let nothing = nothing.nothing_found(&nothing.list().unwrap()).to_string();
+        assert!(nothing.contains("of 1 files that were looked at, none matches"), "{nothing}");
+        assert_eq!(FileSet::new("a/[".into(), false, &[]).unwrap_err().key, "path");
+        assert_eq!(FileSet::new(String::new(), false, &[]).unwrap_err().key, "path");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_count_only_when_asked_and_loops_end() {
+        use std::os::unix::fs::symlink;
+        let folder = folder(&["a/x.jpg", "b/y.jpg"]);
+        symlink("../b", folder.path().join("a/link")).unwrap();
+        symlink("..", folder.path().join("a/loop")).unwrap();
+        symlink("../b/y.jpg", folder.path().join("a/z.jpg")).unwrap();
+        symlink("nowhere", folder.path().join("a/broken.jpg")).unwrap();
+        let mut set = set(folder.path(), "a");
+        assert_eq!(names(&set), ["x.jpg"]);
+        assert_eq!(set.passed_over().get().links(), 4);
+        fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
+        let nothing = set.nothing_found(&set.list().unwrap()).to_string();
+        assert!(nothing.ends_with("4 symbolic links were passed over: `follow_links = true` takes what they lead to"));
+        fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
+        set.follow_links = true;
+        let found = names(&set);
+        assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+    }
+}
