@@ -30,7 +30,7 @@ impl Fault {
 
     /// An error that planning met, as a fault at `key`.
     pub fn from_error(key: impl Into<String>, error: &StageError) -> Self {
-        // What a store answers, such as that there is no bucket of this name, concerns the pipeline as well.
+        // An answer of a store can concern the pipeline as well: a bucket may not exist.
         let is_of_environment = match error {
             StageError::Io { source, .. } => !ErrorClass::of(source).concerns_file(),
             error => error.is_of_environment(),

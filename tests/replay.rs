@@ -189,7 +189,7 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
     assert_eq!(run(root, &pipeline).1["records"], 0);
     for (arguments, code, reason) in [
         (&["p.toml"][..], 2, "--before"),
-        (&["p.toml", "--before", "soon"], 2, "`soon` is no date"),
+        (&["p.toml", "--before", "soon"], 2, "`soon` is not a date"),
         (&["s3://bucket/rejects", "--before", "1d"], 1, "s3://bucket/rejects"),
         (&["out", "--before", "1d", "--yes"], 0, ""),
         (&["nowhere", "--before", "1d"], 2, "nowhere"),

@@ -176,11 +176,11 @@ impl Pipeline {
 /// Asks on the terminal whether to go on.
 ///
 /// # Errors
-/// When standard input is no terminal, so that the answer has to be the option `--yes`.
+/// When standard input is not a terminal: the caller then needs the option `--yes`.
 fn confirmed(question: &str) -> anyhow::Result<bool> {
     use std::io::{IsTerminal as _, Write as _};
     if !std::io::stdin().is_terminal() {
-        anyhow::bail!("there is no terminal to answer on; add --yes to go on without a question");
+        anyhow::bail!("standard input is not a terminal; add --yes to continue without a question");
     }
     print(&format!("{question} [y/N] "))?;
     std::io::stdout().flush()?;

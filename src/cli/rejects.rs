@@ -71,7 +71,7 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     let midnight = || humantime::parse_rfc3339_weak(&format!("{text}T00:00:00"));
     humantime::parse_rfc3339_weak(text)
         .or_else(|_| midnight())
-        .map_err(|_| format!("`{text}` is no date (2026-01-31), time (2026-01-31T12:00:00Z) or age (30d)"))
+        .map_err(|_| format!("`{text}` is not a date (2026-01-31), time (2026-01-31T12:00:00Z) or age (30d)"))
 }
 
 impl RejectsCommand {
@@ -144,6 +144,6 @@ mod tests {
         assert_eq!(moment("2026-01-31T12:00:00Z"), Ok(day + Duration::from_secs(43200)));
         let earliest = SystemTime::now();
         assert!(moment("30d").unwrap() + Duration::from_secs(30 * 86400) >= earliest);
-        assert!(moment("soon").unwrap_err().contains("`soon` is no date"));
+        assert!(moment("soon").unwrap_err().contains("`soon` is not a date"));
     }
 }

@@ -27,7 +27,7 @@ pub struct Declared {
     pub is_inferred: bool,
 }
 
-/// What is declared beside each option of a table, by name.
+/// Returns the declaration of each option of a table, by name.
 pub fn declared(schema: fn(&mut SchemaGenerator) -> Schema) -> BTreeMap<String, Declared> {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let schema = schema(&mut settings.into_generator());

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::former;
+use super::fingerprint_v0;
 use crate::kind::canonical;
 use crate::sink::RULES;
 
-/// What the digest of a stage is over, beside its inputs.
+/// The facts that the digest of a stage covers, beside its inputs.
 pub(super) struct Facts<'a> {
     /// A source's name, by which its splits are known; empty for others.
     pub(super) name: &'a str,
@@ -26,7 +26,7 @@ pub(super) struct Facts<'a> {
 /// The digest of a stage whose inputs have these, by the rules of a version; `None` for rules that this program does not know.
 pub(super) fn of_stage(version: u32, stage: &Facts<'_>, inputs: &[&str]) -> Option<String> {
     match version {
-        0 => Some(former::digest(stage, inputs)),
+        0 => Some(fingerprint_v0::digest(stage, inputs)),
         RULES => {
             let (rules, options) = (RULES.to_string(), canonical(&Value::Object(stage.options.clone())));
             let own = [&rules, stage.name, stage.kind, &options, stage.model, stage.known.unwrap_or_default()];

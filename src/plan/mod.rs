@@ -1,9 +1,9 @@
 //! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
 
 mod digest;
-mod former;
+mod fingerprint_v0;
 mod graph;
-mod meaning;
+mod stage_identity;
 mod memory;
 mod render;
 mod restart;

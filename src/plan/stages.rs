@@ -7,7 +7,7 @@ use arrow::datatypes::{self, SchemaRef};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::meaning::{Identified, Meaning, Resolve};
+use super::stage_identity::{Identified, PlannedStage, Resolve};
 use super::{Role, Stage, graph};
 use crate::context::Context;
 use crate::error::Fault;
@@ -129,7 +129,7 @@ fn plan_stage(
     };
     let model = table.options.get("model").and_then(Value::as_str);
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
-    let meaning = Meaning {
+    let stage = PlannedStage {
         name: if table.inputs.is_empty() { table.name.clone() } else { String::new() },
         kind: found.name(),
         inputs: table.inputs.clone(),
@@ -141,7 +141,7 @@ fn plan_stage(
     };
     let digests = inputs.iter().map(|input| (input.digest.as_str(), input.former.as_str()));
     let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
-    let Identified { stage: own, former } = meaning.identity(planned.options, &digests, &formers);
+    let Identified { stage: own, former } = stage.identity(planned.options, &digests, &formers);
     let digest = own.digest.clone();
     let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::recognize::Reader;
+use super::writer_recognition::Reader;
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::kind::canonical;

@@ -1,7 +1,7 @@
 //! The sink `images`: writes a tensor column as image files, one a record.
 
-mod listed;
-mod place;
+mod name_log;
+mod file_names;
 mod writer;
 
 use std::cell::RefCell;
@@ -23,7 +23,7 @@ use crate::sink::{History, Identity, Prepare, Sink, SinkConfig, Writer, Written}
 use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::store::Location;
 
-use listed::Listed;
+use name_log::NameLog;
 use writer::{Found, ImageWriter};
 
 /// JPEG's quality where none is given: hardly to be told from the original.
@@ -188,7 +188,7 @@ impl Sink for Images {
             let naming = Naming { adopts: true, ..Naming::default() };
             Marker { naming: Some(naming), ..Marker::default() }.save(&place)?;
         }
-        let forgotten = Listed::forget(&self.path, remove)?;
+        let forgotten = NameLog::forget(&self.path, remove)?;
         if remove {
             place.remove()?;
         }

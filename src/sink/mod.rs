@@ -16,11 +16,11 @@ mod images;
 pub mod lock;
 pub mod marker;
 mod names;
-pub mod outputs;
+pub mod output_mounts;
 mod parquet;
 pub mod part;
 pub mod purge;
-mod recognize;
+mod writer_recognition;
 pub mod rejects;
 mod rewrite;
 mod row_groups;
@@ -43,7 +43,7 @@ use crate::source::WrittenFiles;
 use crate::store::Location;
 
 pub use identity::{History, Identity, RULES, Scope, StageIdentity};
-pub use recognize::{Reader, Reading};
+pub use writer_recognition::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.

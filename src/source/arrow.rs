@@ -12,10 +12,10 @@ use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::source::arrow_messages::Messages;
 use crate::source::cut::{Cut, weight};
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
-use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
+use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 

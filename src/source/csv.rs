@@ -17,12 +17,12 @@ use crate::error::{Fault, StageError};
 use crate::kind::nearest;
 use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
-use crate::source::encoded::not_utf8;
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
-use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
+use crate::source::schema_inference::first;
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
+use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 

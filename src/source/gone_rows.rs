@@ -38,7 +38,7 @@ impl GoneRows {
         !self.rows.is_empty() && self.rows.contains(&GoneRow { split: split.to_owned(), row })
     }
 
-    /// Notes a row before it is rejected.
+    /// DigestLog a row before it is rejected.
     ///
     /// # Errors
     /// When that cannot be written.

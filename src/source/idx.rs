@@ -12,10 +12,10 @@ use crate::batch::{RejectCode, Split};
 use crate::context::{Context, Limits};
 use crate::error::{Fault, StageError};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
-use crate::source::inputs::OnChange;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
+use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 

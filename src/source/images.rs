@@ -14,14 +14,14 @@ use crate::coverage::Progress;
 use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
 use crate::metrics::Metrics;
 use crate::source::content_digest::ContentDigest;
+use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::fetch::Fetch;
 use crate::source::file_set::FileSet;
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::gone_rows::GoneRows;
 use crate::source::journal::{self, Journal, Recalled, Row, Standing};
 use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
-use crate::source::notes::{Note, Notes};
-use crate::source::root::{Root, RootRecord};
+use crate::source::root_folder::{Root, RootRecord};
 use crate::source::{
     BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
 };
@@ -153,7 +153,7 @@ impl Source for Images {
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
-        let mut notes = Notes::new(&name, state);
+        let mut notes = DigestLog::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
         let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
@@ -202,9 +202,9 @@ struct Reader {
 /// What a run notes of the files that it reads, for those after it.
 struct Learned {
     /// The digests of their contents.
-    notes: Notes,
+    notes: DigestLog,
     /// Those of files whose batch is not handed over yet: a batch costs one write.
-    pending: Vec<Note>,
+    pending: Vec<DigestEntry>,
     /// The rows that are rejected because their files are gone.
     gone: GoneRows,
 }
@@ -344,9 +344,9 @@ impl Reader {
     }
 
     /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
-    fn note(&self, row: &Row, image: &[u8]) -> Option<Note> {
+    fn note(&self, row: &Row, image: &[u8]) -> Option<DigestEntry> {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
-        is_new.then(|| Note { digest: Some(ContentDigest::of(image)), ..Note::of(&row.file) })
+        is_new.then(|| DigestEntry { digest: Some(ContentDigest::of(image)), ..DigestEntry::of(&row.file) })
     }
 }
 

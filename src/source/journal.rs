@@ -7,11 +7,11 @@ use crate::batch::Split;
 use crate::error::{StageError, Unavailable};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
+use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::gone_rows::GoneRows;
 use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
-use crate::source::notes::{Note, Notes};
-use crate::source::root::RootRecord;
+use crate::source::root_folder::RootRecord;
 use crate::source::watched::{self, Segment};
 use crate::store::Location;
 
@@ -102,7 +102,7 @@ pub(super) fn recall(
     stage: &str,
     state: Option<&Location>,
     listing: &mut Listing,
-    notes: &mut Notes,
+    notes: &mut DigestLog,
 ) -> Result<Recalled, StageError> {
     let mut recalled = Recalled::default();
     let Some(state) = state else { return Ok(recalled) };
@@ -146,7 +146,7 @@ fn place(file: ListedFile, listing: &mut Listing) -> Row {
 }
 
 /// Decides by their contents whether files that seem to have changed are those that were journalled.
-fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut Notes) -> Result<(), StageError> {
+fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut DigestLog) -> Result<(), StageError> {
     let Recalled { journals, unread, .. } = recalled;
     let mut unclear: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (at, journal) in journals.iter().enumerate() {
@@ -178,8 +178,9 @@ fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut 
             Some(digest) => Some(digest),
             None => match found.digest_of_content(&listing.root) {
                 Ok(digest) => {
-                    learned
-                        .extend(digest.map(|digest| Note::of(&ListedFile { digest: Some(digest), ..found.clone() })));
+                    learned.extend(
+                        digest.map(|digest| DigestEntry::of(&ListedFile { digest: Some(digest), ..found.clone() })),
+                    );
                     digest
                 }
                 Err(unavailable) => {
@@ -214,7 +215,7 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
         files.push(file);
     }
     watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
-    Notes::new(stage, Some(state)).forget()?;
+    DigestLog::new(stage, Some(state)).forget()?;
     RootRecord::forget(stage, state)?;
     GoneRows::forget(stage, state)?;
     // The last goes first: what is read is the journals up to the first that is missing.
@@ -269,7 +270,7 @@ mod tests {
     fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
         let (state, mut listing) = (state.map(Location::from), set.list().unwrap());
-        let mut notes = Notes::new("in", state.as_ref());
+        let mut notes = DigestLog::new("in", state.as_ref());
         let mut recalled = recall("in", state.as_ref(), &mut listing, &mut notes).unwrap();
         recalled.add("in", state.as_ref(), &mut listing).unwrap();
         let name = |row: &Row| format!("{}{}", if row.standing == Standing::Present { "" } else { "-" }, row.file.name);
@@ -314,11 +315,11 @@ mod tests {
         let first = expect(&[("in/listing-0", &["a.jpg"])]);
         assert_eq!(placed(folder.path(), Some(&state)), first);
         let digest = Some(ContentDigest::of(b"one"));
-        let note = Note { path: "a.jpg".into(), size: 3, mtime_ns: 1_000_000_000, digest, away: None };
-        Notes::new("in", Some(&state.as_path().into())).append(&[note]).unwrap();
+        let note = DigestEntry { path: "a.jpg".into(), size: 3, mtime_ns: 1_000_000_000, digest, away: None };
+        DigestLog::new("in", Some(&state.as_path().into())).append(&[note]).unwrap();
         write("one", 2);
         assert_eq!(placed(folder.path(), Some(&state)), first, "the content is what it was");
-        let noted = Notes::new("in", Some(&state.as_path().into())).read(|_| true).unwrap();
+        let noted = DigestLog::new("in", Some(&state.as_path().into())).read(|_| true).unwrap();
         assert_eq!(noted.iter().map(|note| note.mtime_ns).collect::<Vec<_>>(), [1_000_000_000, 2_000_000_000]);
         write("two", 2);
         assert_eq!(placed(folder.path(), Some(&state)), first, "size and time are those that were noted");
@@ -337,7 +338,7 @@ mod tests {
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a.jpg"), "a").unwrap();
         let set = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
-        let mut notes = Notes::new("in", Some(&state));
+        let mut notes = DigestLog::new("in", Some(&state));
         Recalled::default().add("in", Some(&state), &mut set.list().unwrap()).unwrap();
         let mut standing = |listing: &mut Listing| {
             recall("in", Some(&state), listing, &mut notes).unwrap().journals[0].rows[0].standing

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::RejectCode;
 use crate::error::Unavailable;
 use crate::source::content_digest::ContentDigest;
+use crate::source::file_identity::{self, Verdict};
 use crate::source::folder::{self, size_and_time};
-use crate::source::identity::{self, Verdict};
 use crate::store::{Entry, Input, Location};
 
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
@@ -74,12 +74,12 @@ impl ListedFile {
 
     /// Whether both are known to be the same file, without reading its content.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        identity::compare(self, other) == Verdict::Same
+        file_identity::compare(self, other) == Verdict::Same
     }
 
     /// As [`Self::is_same`], whatever the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
-        identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == Verdict::Same
+        file_identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == Verdict::Same
     }
 
     /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.

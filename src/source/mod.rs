@@ -9,22 +9,22 @@ mod content_digest;
 mod csv;
 mod cut;
 mod dead_leaves;
-mod encoded;
+mod text_encoding;
 mod factors;
 mod fetch;
 mod file_reference;
 pub mod file_set;
 mod files;
-mod first_file;
+mod schema_inference;
 mod folder;
 mod gather;
 mod gone_rows;
 mod http;
-mod identity;
+mod file_identity;
 mod idx;
 mod image_column;
 pub mod images;
-mod inputs;
+mod file_checkpoints;
 mod journal;
 mod json_shape;
 mod lanes;
@@ -33,7 +33,7 @@ mod listing;
 mod missing_values;
 mod ndjson;
 mod npy;
-mod notes;
+mod digest_log;
 mod npz;
 mod parquet;
 mod parquet_pages;
@@ -41,7 +41,7 @@ mod parquet_rows;
 mod passed_over;
 mod record_files;
 pub mod rejects;
-mod root;
+mod root_folder;
 mod synthetic;
 mod tar;
 mod text;
@@ -340,7 +340,7 @@ pub fn add_origin(
 /// # Errors
 /// When a journal cannot be removed.
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
-    inputs::forget(stage, state)?;
+    file_checkpoints::forget(stage, state)?;
     journal::forget(stage, state)
 }
 
@@ -349,7 +349,7 @@ pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
 /// # Errors
 /// When the record cannot be removed.
 pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
-    root::RootRecord::forget(stage, state)
+    root_folder::RootRecord::forget(stage, state)
 }
 
 /// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks

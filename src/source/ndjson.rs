@@ -17,13 +17,13 @@ use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
 use crate::source::cut::Cut;
-use crate::source::encoded::not_utf8;
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
-use crate::source::inputs::OnChange;
 use crate::source::json_shape::{MAX_DEPTH, Shape};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
+use crate::source::schema_inference::first;
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
+use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 

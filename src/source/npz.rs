@@ -18,11 +18,11 @@ use crate::error::Fault;
 use crate::kind::nearest;
 use crate::machine;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
-use crate::source::inputs::OnChange;
 use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
+use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::Input;
 

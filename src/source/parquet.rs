@@ -20,14 +20,14 @@ use crate::error::{ErrorClass, Fault, StageError};
 use crate::kind::nearest;
 use crate::machine;
 use crate::source::cut::{Cut, weight};
+use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
-use crate::source::first_file::first;
 use crate::source::image_column::{ImageColumn, Images};
-use crate::source::inputs::OnChange;
 use crate::source::lanes::{Lanes, read_ahead};
 use crate::source::parquet_pages::Pages;
 use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
+use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::store::Input;
 

@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::source::file_checkpoints::{self, CheckpointTracker, FileCheckpoints, HashingReader, OnChange, Settled};
 use crate::source::file_set::FileSet;
 use crate::source::files::{self, InputFile, unusable};
-use crate::source::inputs::{self, KnownInputs, OnChange, Settled, Tracked, Tracking};
 use crate::source::listed_file::{ReadFailure, Refusal};
 use crate::source::missing_values::reject_missing;
 use crate::source::{
@@ -96,7 +96,7 @@ impl<F: RecordFormat> RecordFiles<F> {
     fn read_all(
         &self,
         files: &[InputFile],
-        known: &KnownInputs,
+        known: &FileCheckpoints,
         mut unread: UnreadInputs,
         progress: &Progress,
         take: &(dyn Fn(SourceBatch) -> bool + Sync),
@@ -122,7 +122,7 @@ impl<F: RecordFormat> RecordFiles<F> {
 
     /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
     /// in a reader concerns the file alone.
-    fn read(&self, asked: Option<Ahead>, known: &KnownInputs, own: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, asked: Option<Ahead>, known: &FileCheckpoints, own: &Output<'_>) -> Result<(), Stop> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
         let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
             return Ok(());
@@ -166,7 +166,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
     }
 
     fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
-        if self.refuses_changes() { inputs::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
+        if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -174,7 +174,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let mut unread = UnreadInputs::default();
         unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let source = Arc::new(*self);
-        let known = KnownInputs::open(&source.stage, progress.state.as_ref())?;
+        let known = FileCheckpoints::open(&source.stage, progress.state.as_ref())?;
         let recognized = files.iter().map(|file| known.recognized(file)).collect();
         let total = count(&source, &recognized, progress);
         let progress = progress.clone();
@@ -296,7 +296,7 @@ pub(super) struct Output<'a> {
     file: &'a InputFile,
     progress: &'a Progress,
     /// Records what is read of a file of text, where that is remembered.
-    tracking: Option<&'a Tracking<'a>>,
+    tracking: Option<&'a CheckpointTracker<'a>>,
     /// Takes a batch; `false`: nobody wants more.
     take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
     /// Returns when nothing else is read, but what goes ahead of its turn.
@@ -324,10 +324,10 @@ impl Output<'_> {
     }
 
     /// The text of the file, up to the length that was listed.
-    pub(super) fn track(&self, input: Input) -> Tracked {
+    pub(super) fn track(&self, input: Input) -> HashingReader {
         match self.tracking {
             Some(tracking) => tracking.read(input),
-            None => Tracked::plain(input, self.file.size()),
+            None => HashingReader::plain(input, self.file.size()),
         }
     }
 

@@ -99,7 +99,11 @@ impl SourceConfig for Config {
         }
         let wanted = Wanted { from, stages: self.stages.clone(), codes: self.codes.clone() };
         let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
-            let message = format!("no reject of the source `{}` can be given again: {NO_ORIGINAL}", wanted.from);
+            let message = format!(
+                "no reject of the source `{}` can be given again: {NO_ORIGINAL}; a kept line of text is read by its own \
+                 source, after a repair",
+                wanted.from
+            );
             return Err(vec![Fault::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();

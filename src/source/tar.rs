@@ -16,14 +16,14 @@ use crate::batch::{RejectCode, Split};
 use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
-use crate::source::encoded::unpacked_by;
+use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
 use crate::source::file_set::{FileSet, has_extension};
 use crate::source::files::{InputFile, unusable};
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::inputs::{self, KnownInputs, OnChange, Settled};
 use crate::source::listed_file::{ListedFile, Refusal, encode_name};
 use crate::source::listing::Listing;
 use crate::source::record_files::{Stop, goes_on, guarded, panicked};
+use crate::source::text_encoding::unpacked_by;
 use crate::source::{
     BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking,
 };
@@ -103,7 +103,7 @@ impl Source for Tar {
         }
         let Listing { root, files, .. } = self.files.list()?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        inputs::admit(&self.name, &files, progress)
+        file_checkpoints::admit(&self.name, &files, progress)
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
@@ -117,7 +117,7 @@ impl Source for Tar {
         let mut unread = UnreadInputs::default();
         failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        let known = KnownInputs::open(&self.name, progress.state.as_ref())?;
+        let known = FileCheckpoints::open(&self.name, progress.state.as_ref())?;
         let Self { rules, on_change, .. } = *self;
         let reader = Reader { rules, root, progress: progress.clone(), known, on_change };
         let batches = read_blocking(AHEAD, move |out| {
@@ -176,7 +176,7 @@ struct Reader {
     rules: Rules,
     root: Location,
     progress: Progress,
-    known: KnownInputs,
+    known: FileCheckpoints,
     on_change: OnChange,
 }
 

@@ -33,7 +33,7 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{History, Identity, STATE, Scope, Sink, Writer, Written, outputs};
+use crate::sink::{History, Identity, STATE, Scope, Sink, Writer, Written, output_mounts::OutputMounts};
 use crate::source;
 use crate::store::Location;
 
@@ -128,7 +128,7 @@ impl Topology {
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
-        let memory = output_memory(&plan);
+        let mounts = output_mounts(&plan);
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
@@ -137,9 +137,9 @@ impl Topology {
                 Role::Sink(sink, mut identity) => {
                     let durable = sink.folder().is_some();
                     let named = |error| (Arc::clone(&stage.name), error);
-                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &memory).map_err(named)?;
+                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &mounts).map_err(named)?;
                     identities.push(identity.clone());
-                    let writer = open_sink(sink, identity, &memory).map_err(named)?;
+                    let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
@@ -149,10 +149,10 @@ impl Topology {
         if let Some((sink, mut identity)) = plan.rejects {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
             let named = |error| (Arc::clone(&name), error);
-            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &memory).map_err(named)?;
+            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &mounts).map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
-            let writer = open_sink(sink, identity, &memory).map_err(named)?;
+            let writer = open_sink(sink, identity, &mounts).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
@@ -302,10 +302,10 @@ fn admit(
     identity: &mut Identity,
     scope: Scope,
     changes: Changes,
-    memory: &outputs::Memory,
+    mounts: &OutputMounts,
 ) -> Result<History, StageError> {
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    remembered_folder(sink).iter().try_for_each(|folder| memory.check(folder))?;
+    remembered_folder(sink).iter().try_for_each(|folder| mounts.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
     let admitted = history.admit(&folder, identity, scope);
@@ -325,10 +325,10 @@ fn admit(
 }
 
 /// Opens a sink, and records which disk its folder lies on.
-fn open_sink(sink: Box<dyn Sink>, identity: Identity, memory: &outputs::Memory) -> Result<Box<dyn Writer>, StageError> {
+fn open_sink(sink: Box<dyn Sink>, identity: Identity, mounts: &OutputMounts) -> Result<Box<dyn Writer>, StageError> {
     let folder = remembered_folder(sink.as_ref());
     let writer = sink.open(identity)?;
-    folder.iter().for_each(|folder| memory.record(folder));
+    folder.iter().for_each(|folder| mounts.record(folder));
     Ok(writer)
 }
 
@@ -338,11 +338,11 @@ fn remembered_folder(sink: &dyn Sink) -> Option<PathBuf> {
 }
 
 /// Where it is remembered which disks the outputs of a plan lie on.
-fn output_memory(plan: &Plan) -> outputs::Memory {
+fn output_mounts(plan: &Plan) -> OutputMounts {
     let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
     let folders = plan.folders().into_iter().flatten().map(|folder| folder.join(STATE));
     let folders = plan.state.iter().cloned().chain(folders).chain(rejects);
-    outputs::Memory::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
+    OutputMounts::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
 }
 
 /// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they lay on is forgotten.
@@ -350,10 +350,10 @@ fn output_memory(plan: &Plan) -> outputs::Memory {
 /// # Errors
 /// When that cannot be removed.
 pub fn start_over(plan: &Plan) -> Result<(), StageError> {
-    let memory = output_memory(plan);
+    let mounts = output_mounts(plan);
     let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
-        folder.local().map_or(Ok(()), |folder| memory.forget(folder))?;
+        folder.local().map_or(Ok(()), |folder| mounts.forget(folder))?;
     }
     let sources = plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..)));
     let state = plan.state.as_ref();

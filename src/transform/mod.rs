@@ -6,7 +6,7 @@ mod denoise;
 mod encode;
 mod features;
 mod filter;
-mod isolate;
+mod isolation;
 mod look;
 mod pixels;
 mod score;
@@ -17,11 +17,11 @@ mod through;
 pub(crate) mod tile;
 mod unusual;
 mod vector;
-mod zeros;
+mod zero_record;
 
 pub use encode::RECONSTRUCTION_ERROR;
 pub use filter::Config as Comparison;
-pub use isolate::Isolated;
+pub use isolation::Isolated;
 pub use look::Look;
 
 use arrow::datatypes::SchemaRef;

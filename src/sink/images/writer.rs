@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::listed::Listed;
-use super::place::{holds_files, is_about_name, make_folders, rename_to_free};
+use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free};
+use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
 use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
@@ -60,7 +60,7 @@ pub(super) struct ImageWriter {
     marker: Marker,
     marker_file: Location,
     naming: Naming,
-    listed: Listed,
+    listed: NameLog,
     /// The source rows since the marker was written.
     taken: Coverage,
     /// Folders in which names have changed, known to be no links.
@@ -93,9 +93,9 @@ impl ImageWriter {
         let former = found.is_former();
         let Found { path: root, lock, marker, marker_file } = found;
         let listed = match marker.naming {
-            Some(naming) => Listed::open(&root, naming.listed)?,
+            Some(naming) => NameLog::open(&root, naming.listed)?,
             // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
-            None => Listed::start_over(&root)?,
+            None => NameLog::start_over(&root)?,
         };
         remove_temporaries(&root, usize::MAX)?;
         let adopts = match marker.naming {

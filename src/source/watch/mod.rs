@@ -1,12 +1,12 @@
 //! Watches a folder or a bucket: files that come are read, journalled and handed over, until the run is asked to stop.
 
-mod arrivals;
-mod known;
-mod notices;
-mod place;
+mod pending_files;
+mod tracked_files;
+mod fs_events;
+mod watched_folder;
 mod read;
 mod retry;
-mod take;
+mod ingest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,26 +19,26 @@ use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
 use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::source::digest_log::{DigestEntry, DigestLog};
+use crate::source::file_identity::Verdict;
 use crate::source::file_set::FileSet;
 use crate::source::gather::Rules;
 use crate::source::gone_rows::GoneRows;
-use crate::source::identity::Verdict;
 use crate::source::images::AHEAD;
 use crate::source::journal::{self, Journal, Recalled};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::Listing;
-use crate::source::notes::{Note, Notes};
 use crate::source::watched::{self, Appender};
 use crate::source::{BatchSender, Opened, read_blocking};
 use crate::store::Location;
 
-use arrivals::{Arrivals, is_older_than};
-use known::Known;
-use notices::Notice;
-use place::Place;
+use fs_events::FsEvent;
+use pending_files::{PendingFiles, is_older_than};
 use retry::{Relooks, Retries};
+use tracked_files::TrackedFiles;
+use watched_folder::WatchedFolder;
 
-pub(super) use take::GROUP_BYTES;
+pub(super) use ingest::GROUP_BYTES;
 
 /// How quick a watch is.
 pub(super) struct Pace {
@@ -97,8 +97,8 @@ pub(super) fn open(
                 .to_owned(),
         ));
     };
-    let mut place = Place::new(stage, files, &state)?;
-    let mut notes = Notes::new(stage, Some(&state));
+    let mut place = WatchedFolder::new(stage, files, &state)?;
+    let mut notes = DigestLog::new(stage, Some(&state));
     let (listing, journals, known, gone) = first_look(stage, &state, &mut place, progress, &mut notes)?;
     let split = watched::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
@@ -119,7 +119,7 @@ pub(super) fn open(
         notes,
         appender,
         fates,
-        arrivals: Arrivals::default(),
+        arrivals: PendingFiles::default(),
         retries: Retries::default(),
         relooks: Relooks::default(),
         paused: None,
@@ -135,10 +135,10 @@ pub(super) fn open(
 fn first_look(
     stage: &str,
     state: &Location,
-    place: &mut Place,
+    place: &mut WatchedFolder,
     progress: &Progress,
-    notes: &mut Notes,
-) -> Result<(Listing, Vec<Journal>, Known, GoneRows), StageError> {
+    notes: &mut DigestLog,
+) -> Result<(Listing, Vec<Journal>, TrackedFiles, GoneRows), StageError> {
     let listed = match place.list() {
         Ok(listing) => Some(listing),
         Err(why) if place.is_known() => {
@@ -148,7 +148,7 @@ fn first_look(
         Err(why) => return Err(StageError::Other(why)),
     };
     let all = notes.read(|_| true)?;
-    let away = known::away(&all);
+    let away = tracked_files::away(&all);
     let (mut relied, mut root) = (None, place.location());
     if let Some(mut listing) = listed {
         root = listing.root.clone();
@@ -169,13 +169,14 @@ fn first_look(
             (listing, recalled)
         }
     };
-    let known = Known::of(&journals, progress, &away, unix_now());
-    // Notes of files that are forgotten, or that were replaced by later ones, go. Those of listings, which are kept for ever,
+    let known = TrackedFiles::of(&journals, progress, &away, unix_now());
+    // DigestLog of files that are forgotten, or that were replaced by later ones, go. Those of listings, which are kept for ever,
     // are among the known.
     if all.len() > 2 * known.len() + 1000 {
         let digests = all.iter().filter(|note| note.digest.is_some() && known.has(&note.path));
         let latest: BTreeMap<_, _> = digests.map(|note| ((&note.path, note.size, note.mtime_ns), note)).collect();
-        let kept: Vec<Note> = latest.into_values().cloned().map(|note| Note { away: None, ..note }).collect();
+        let kept: Vec<DigestEntry> =
+            latest.into_values().cloned().map(|note| DigestEntry { away: None, ..note }).collect();
         notes.rewrite(&kept.into_iter().chain(known.notes()).collect::<Vec<_>>())?;
     }
     Ok((listing, journals, known, gone))
@@ -183,20 +184,20 @@ fn first_look(
 
 struct Watch {
     stage: String,
-    place: Place,
+    place: WatchedFolder,
     /// What names are relative to.
     root: Location,
     split: Arc<Split>,
     rules: Rules,
     progress: Progress,
     pace: Pace,
-    known: Known,
+    known: TrackedFiles,
     /// Rows that are rejected because their files are gone.
     gone: GoneRows,
-    notes: Notes,
+    notes: DigestLog,
     appender: Appender,
     fates: UnboundedReceiver<Fate>,
-    arrivals: Arrivals,
+    arrivals: PendingFiles,
     retries: Retries,
     relooks: Relooks,
     /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
@@ -253,7 +254,7 @@ impl Watch {
         let mut heard = BTreeSet::new();
         while let Some(notice) = self.place.notices.next(end) {
             match notice {
-                Notice::Changed(path) => {
+                FsEvent::Changed(path) => {
                     if self.place.is_lost(&path) {
                         self.look_at_all()?;
                         continue;
@@ -266,9 +267,9 @@ impl Watch {
                         break;
                     }
                 }
-                Notice::Created(path) => self.created(&path)?,
-                Notice::Folder(path) => self.enter(&path)?,
-                Notice::Attributes(path) => {
+                FsEvent::Created(path) => self.created(&path)?,
+                FsEvent::Folder(path) => self.enter(&path)?,
+                FsEvent::Attributes(path) => {
                     if let Some(below) = self.place.below(&path) {
                         self.retries.hasten(&name_of(below), Instant::now());
                         if path.is_dir() {

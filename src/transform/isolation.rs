@@ -8,7 +8,7 @@ use arrow::array::{Array as _, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use super::{Look, Transform, TransformPlan, zeros};
+use super::{Look, Transform, TransformPlan, zero_record};
 use crate::batch::{Batch, Provenance, RejectCode, Rejects};
 use crate::error::StageError;
 
@@ -140,7 +140,7 @@ impl Isolated {
     ) -> Result<(), StageError> {
         let probe = match &self.good {
             Some(good) => good.clone(),
-            None => zeros::record(&batch.records.schema(), batch)?,
+            None => zero_record::record(&batch.records.schema(), batch)?,
         };
         if self.attempt(probe)?.is_err() {
             return Err(failure.into());

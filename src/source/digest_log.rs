@@ -10,7 +10,7 @@ use crate::store::Location;
 
 /// A line: the content of a file of this name, size and time has this digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct DigestEntry {
     /// The name of the file.
     pub(super) path: String,
     /// Length in bytes.
@@ -25,7 +25,7 @@ pub(super) struct Note {
     pub(super) away: Option<u64>,
 }
 
-impl Note {
+impl DigestEntry {
     /// The note of a file that is there.
     pub(super) fn of(file: &ListedFile) -> Self {
         let ListedFile { name, size, mtime_ns, digest, .. } = file;
@@ -34,9 +34,9 @@ impl Note {
 }
 
 /// The notes of a stage. They are a memory of what was read: where they are lost, size and time identify files again.
-pub(super) struct Notes(AppendLog);
+pub(super) struct DigestLog(AppendLog);
 
-impl Notes {
+impl DigestLog {
     /// The notes of `stage` below `state`. Nothing is opened yet.
     pub(super) fn new(stage: &str, state: Option<&Location>) -> Self {
         let place = state.map(|state| state.join("digests").join(&format!("{stage}.ndjson")));
@@ -47,15 +47,15 @@ impl Notes {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(super) fn read(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Note>, StageError> {
-        Ok(self.0.read::<Note>()?.into_iter().filter(|note| wanted(&note.path)).collect())
+    pub(super) fn read(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<DigestEntry>, StageError> {
+        Ok(self.0.read::<DigestEntry>()?.into_iter().filter(|note| wanted(&note.path)).collect())
     }
 
     /// Adds notes.
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn append(&mut self, notes: &[Note]) -> Result<(), StageError> {
+    pub(super) fn append(&mut self, notes: &[DigestEntry]) -> Result<(), StageError> {
         self.0.append(notes)
     }
 
@@ -63,7 +63,7 @@ impl Notes {
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn rewrite(&mut self, notes: &[Note]) -> Result<(), StageError> {
+    pub(super) fn rewrite(&mut self, notes: &[DigestEntry]) -> Result<(), StageError> {
         self.0.rewrite(notes)
     }
 
@@ -85,15 +85,15 @@ mod tests {
 
     use super::*;
 
-    fn note(path: &str, away: Option<u64>) -> Note {
-        Note { path: path.to_owned(), size: 1, mtime_ns: -2, digest: Some(ContentDigest::of(b"x")), away }
+    fn note(path: &str, away: Option<u64>) -> DigestEntry {
+        DigestEntry { path: path.to_owned(), size: 1, mtime_ns: -2, digest: Some(ContentDigest::of(b"x")), away }
     }
 
     #[test]
     fn notes_are_read_back_without_a_line_that_was_cut() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
-        let open = || Notes::new("in", Some(&state));
+        let open = || DigestLog::new("in", Some(&state));
         assert_eq!(open().read(|_| true).unwrap(), []);
         open().append(&[note("a", None), note("b", Some(7))]).unwrap();
         let path = folder.path().join("digests/in.ndjson");
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn notes_without_state_are_not_kept() {
-        let mut notes = Notes::new("in", None);
+        let mut notes = DigestLog::new("in", None);
         notes.append(&[note("a", None)]).unwrap();
         assert_eq!(notes.read(|_| true).unwrap(), []);
     }

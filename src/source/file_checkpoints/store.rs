@@ -36,7 +36,7 @@ pub(in crate::source) enum Ending {
 
 /// The content of a file, or its beginning, and the rows that it gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::source) struct InputRecord {
+pub(in crate::source) struct FileCheckpoint {
     /// The file as it was listed when it was last recognized.
     #[serde(flatten)]
     pub(super) file: ListedFile,
@@ -61,10 +61,10 @@ const SPLITS: usize = 8;
 const STALE: usize = 4;
 
 /// Records by file name, those of one name from the oldest split to the newest.
-pub(super) type Records = BTreeMap<String, Vec<InputRecord>>;
+pub(super) type Records = BTreeMap<String, Vec<FileCheckpoint>>;
 
 /// The records of a stage, and where they are kept.
-pub(in crate::source) struct RecordStore {
+pub(in crate::source) struct CheckpointStore {
     records: Records,
     place: Place,
 }
@@ -76,7 +76,7 @@ enum Place {
     Remote { location: Location, is_new: bool },
 }
 
-impl RecordStore {
+impl CheckpointStore {
     /// Reads the records of earlier runs.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl RecordStore {
     }
 
     /// The records of a file name, the newest split last.
-    pub(super) fn of(&self, name: &str) -> &[InputRecord] {
+    pub(super) fn of(&self, name: &str) -> &[FileCheckpoint] {
         of(&self.records, name)
     }
 
@@ -124,7 +124,7 @@ impl RecordStore {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn add(&mut self, record: InputRecord) -> Result<(), StageError> {
+    pub(super) fn add(&mut self, record: FileCheckpoint) -> Result<(), StageError> {
         let known = self.of(&record.file.name).iter().find(|known| known.split == record.split);
         if known.is_some_and(|known| known.rows > record.rows || *known == record) {
             return Ok(());
@@ -138,11 +138,11 @@ impl RecordStore {
         Ok(())
     }
 
-    /// Notes what was read of the file that is being read, before its rows are handed over.
+    /// DigestLog what was read of the file that is being read, before its rows are handed over.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn begin(&mut self, record: &InputRecord) -> Result<(), StageError> {
+    pub(super) fn begin(&mut self, record: &FileCheckpoint) -> Result<(), StageError> {
         let Place::Local { reading, path, .. } = &mut self.place else { return Ok(()) };
         let line = to_json_lines([record])?;
         let written = reading.seek(SeekFrom::Start(0)).and_then(|_| reading.write_all(&line));
@@ -168,7 +168,7 @@ impl RecordStore {
 struct Found {
     records: Records,
     /// What was noted of the file that was being read, where no line says as much. It is among the records.
-    begun: Option<InputRecord>,
+    begun: Option<FileCheckpoint>,
     /// Lines of the file.
     lines: usize,
     /// Whether the last line has no end.
@@ -207,7 +207,7 @@ pub(super) fn read(stage: &str, state: &Location) -> Result<Records, StageError>
 }
 
 /// The records of a file name, the newest split last.
-pub(super) fn of<'a>(records: &'a Records, name: &str) -> &'a [InputRecord] {
+pub(super) fn of<'a>(records: &'a Records, name: &str) -> &'a [FileCheckpoint] {
     records.get(name).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -229,7 +229,7 @@ fn reading_of(stage: &str, state: &Location) -> Location {
 }
 
 /// What was noted of the file that was being read last.
-fn last_begun(location: &Location) -> Result<Option<InputRecord>, StageError> {
+fn last_begun(location: &Location) -> Result<Option<FileCheckpoint>, StageError> {
     if location.local().is_none() {
         return Ok(None);
     }
@@ -238,7 +238,7 @@ fn last_begun(location: &Location) -> Result<Option<InputRecord>, StageError> {
     Ok(text.split(|&byte| byte == b'\n').next().and_then(|line| serde_json::from_slice(line).ok()))
 }
 
-fn add(records: &mut Records, record: InputRecord) {
+fn add(records: &mut Records, record: FileCheckpoint) {
     let of_name = records.entry(record.file.name.clone()).or_default();
     of_name.retain(|known| known.split != record.split);
     of_name.push(record);
@@ -246,7 +246,7 @@ fn add(records: &mut Records, record: InputRecord) {
     of_name.drain(..over);
 }
 
-fn append(file: &mut File, path: &std::path::Path, record: &InputRecord) -> Result<(), StageError> {
+fn append(file: &mut File, path: &std::path::Path, record: &FileCheckpoint) -> Result<(), StageError> {
     file.write_all(&to_json_lines([record])?).map_err(StageError::io(path))
 }
 

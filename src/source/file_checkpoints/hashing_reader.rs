@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::KnownInputs;
-use super::record::{Ending, InputRecord};
+use super::FileCheckpoints;
+use super::store::{Ending, FileCheckpoint};
 use crate::error::StageError;
 use crate::source::content_digest::ContentHasher;
 use crate::source::files::InputFile;
@@ -18,20 +18,20 @@ struct Content {
 }
 
 /// A file that is read from its beginning, up to the length that was listed.
-pub(in crate::source) struct Tracked {
+pub(in crate::source) struct HashingReader {
     input: Input,
     left: u64,
     content: Option<Arc<Mutex<Content>>>,
 }
 
-impl Tracked {
+impl HashingReader {
     /// Reads at most `length` bytes that nothing has to recognize later.
     pub(in crate::source) fn plain(input: Input, length: u64) -> Self {
         Self { input, left: length, content: None }
     }
 }
 
-impl Read for Tracked {
+impl Read for HashingReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).map_or(into.len(), |left| left.min(into.len()));
         let read = self.input.read(&mut into[..most])?;
@@ -46,8 +46,8 @@ impl Read for Tracked {
 }
 
 /// Records what is read of one file of text.
-pub(in crate::source) struct Tracking<'a> {
-    known: &'a KnownInputs,
+pub(in crate::source) struct CheckpointTracker<'a> {
+    known: &'a FileCheckpoints,
     file: &'a InputFile,
     companion: String,
     /// Rows that an earlier record speaks of.
@@ -55,29 +55,29 @@ pub(in crate::source) struct Tracking<'a> {
     content: Arc<Mutex<Content>>,
 }
 
-impl<'a> Tracking<'a> {
+impl<'a> CheckpointTracker<'a> {
     pub(super) fn new(
-        known: &'a KnownInputs,
+        known: &'a FileCheckpoints,
         file: &'a InputFile,
         companion: String,
-        before: Option<&InputRecord>,
+        before: Option<&FileCheckpoint>,
     ) -> Self {
         let rows_before = before.map_or(0, |before| before.rows);
         Self { known, file, companion, rows_before, content: Arc::default() }
     }
 
     /// The file's text, hashed as it is read.
-    pub(in crate::source) fn read(&self, input: Input) -> Tracked {
-        Tracked { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
+    pub(in crate::source) fn read(&self, input: Input) -> HashingReader {
+        HashingReader { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, rows: u64, ending: Ending) -> InputRecord {
+    fn record(&self, rows: u64, ending: Ending) -> FileCheckpoint {
         let content = self.content();
-        InputRecord {
+        FileCheckpoint {
             file: self.file.listed().clone(),
             split: self.file.split.name().to_owned(),
             companion: self.companion.clone(),
@@ -88,7 +88,7 @@ impl<'a> Tracking<'a> {
         }
     }
 
-    /// Notes that the rows before `rows` are about to be handed over; `in_quotes`: the last of them ends with the file, within a
+    /// DigestLog that the rows before `rows` are about to be handed over; `in_quotes`: the last of them ends with the file, within a
     /// quoted value.
     ///
     /// # Errors

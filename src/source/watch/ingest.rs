@@ -8,9 +8,9 @@ use crate::batch::Split;
 use crate::error::{ErrorClass, StageError, Unavailable};
 use crate::source::BatchSender;
 use crate::source::fetch::Fetch;
+use crate::source::file_identity::{self, Verdict};
 use crate::source::file_reference::FileReference;
 use crate::source::gather::Stretch;
-use crate::source::identity::{self, Verdict};
 use crate::source::images::{GONE, member, unseen};
 use crate::source::journal::{Journal, Row, Standing};
 use crate::source::listed_file::{ListedFile, Refusal};
@@ -197,7 +197,7 @@ impl Watch {
             true => fetched(file, limit, Fetch::new(&self.root, limit, std::iter::once(file)).next(file)),
             false => read_local(file, &self.root, limit),
         };
-        let is_same = |now: &ListedFile| identity::compare(file, now) == Verdict::Same;
+        let is_same = |now: &ListedFile| file_identity::compare(file, now) == Verdict::Same;
         let outcome = match attempt {
             Attempt::Content(now, content) if is_same(&now) => Outcome::Image(content),
             Attempt::Refused(now, refusal) if is_same(&now) => Outcome::Refused(self.referring(file, refusal)),

@@ -7,14 +7,14 @@ use crate::source::listed_file::ListedFile;
 
 /// The files, by name.
 #[derive(Default)]
-pub(super) struct Arrivals {
+pub(super) struct PendingFiles {
     /// Files that are complete.
     complete: BTreeMap<String, ListedFile>,
     /// Files that may still be written, and since when they have not changed.
     unsettled: BTreeMap<String, (ListedFile, Instant)>,
 }
 
-impl Arrivals {
+impl PendingFiles {
     /// Whether no file is complete.
     pub(super) fn is_empty(&self) -> bool {
         self.complete.is_empty()
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn file_settles_when_it_has_not_changed_for_a_while() {
-        let (mut arrivals, begin) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, begin) = (PendingFiles::default(), Instant::now());
         let settle = Duration::from_secs(2);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         arrivals.unsettled(file("a", 1), begin);

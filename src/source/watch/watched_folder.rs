@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::error::StageError;
 use crate::source::file_set::{FileSet, Watched};
 use crate::source::listing::{Listing, is_at_or_below};
-use crate::source::root::{Root, RootRecord};
-use crate::source::watch::notices::Notices;
+use crate::source::root_folder::{Root, RootRecord};
+use crate::source::watch::fs_events::FsEvents;
 use crate::store::Location;
 
 /// What is watched.
-pub(super) struct Place {
+pub(super) struct WatchedFolder {
     stage: String,
     state: Location,
     files: FileSet,
@@ -26,10 +26,10 @@ pub(super) struct Place {
     unmounted: BTreeSet<String>,
     /// Why files are not taken at present: a clause.
     trouble: Option<String>,
-    pub(super) notices: Notices,
+    pub(super) notices: FsEvents,
 }
 
-impl Place {
+impl WatchedFolder {
     /// What is watched, before the first look.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Place {
             last_listed: None,
             unmounted: BTreeSet::new(),
             trouble: None,
-            notices: Notices::none(),
+            notices: FsEvents::none(),
         })
     }
 
@@ -82,12 +82,12 @@ impl Place {
             Ok(root) => root,
             Err(why) => {
                 self.root = None;
-                self.notices = Notices::none();
+                self.notices = FsEvents::none();
                 return Err(why);
             }
         };
         if self.root.as_ref() != Some(&root) {
-            self.notices = Notices::begin(&root.path);
+            self.notices = FsEvents::begin(&root.path);
         }
         self.log_changes(&root);
         let (notices, path) = (&mut self.notices, root.path.clone());
@@ -164,7 +164,7 @@ impl Place {
             Ok(_) => true,
             Err(why) => {
                 self.root = None;
-                self.notices = Notices::none();
+                self.notices = FsEvents::none();
                 self.wait(why);
                 false
             }

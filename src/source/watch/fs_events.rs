@@ -12,7 +12,7 @@ use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Wat
 
 use crate::store::mounts::FolderId;
 
-/// Notices that wait to be read; when there are more, the folder is listed instead.
+/// FsEvents that wait to be read; when there are more, the folder is listed instead.
 const WAITING: usize = 65_536;
 /// Files that are being written at the same time, of which that is kept in mind.
 const WRITTEN: usize = 65_536;
@@ -20,7 +20,7 @@ const WRITTEN: usize = 65_536;
 const PER_FOLDER: bool = cfg!(target_os = "linux");
 
 /// Something has happened to a path.
-pub(super) enum Notice {
+pub(super) enum FsEvent {
     /// A file was closed after it was written, or something was moved here or away, or was removed.
     Changed(PathBuf),
     /// A name was made for a file: it may be open for writing, or complete, as a link is.
@@ -32,11 +32,11 @@ pub(super) enum Notice {
 }
 
 /// The notices of a folder and all below it.
-pub(super) struct Notices {
-    notices: Receiver<Notice>,
-    sender: SyncSender<Notice>,
+pub(super) struct FsEvents {
+    notices: Receiver<FsEvent>,
+    sender: SyncSender<FsEvent>,
     heard: Arc<Heard>,
-    /// Notices end when it is dropped; `None` where the system gives none.
+    /// FsEvents end when it is dropped; `None` where the system gives none.
     watcher: Option<RecommendedWatcher>,
     /// The folders that are watched, by their paths.
     covered: BTreeMap<PathBuf, FolderId>,
@@ -58,19 +58,19 @@ impl Heard {
     }
 }
 
-impl Notices {
-    /// Notices of no folder.
+impl FsEvents {
+    /// FsEvents of no folder.
     pub(super) fn none() -> Self {
         let (sender, notices) = sync_channel(WAITING);
         let (covered, uncovered) = (BTreeMap::new(), HashSet::new());
         Self { notices, sender, heard: Arc::default(), watcher: None, covered, uncovered }
     }
 
-    /// Notices of the folders that will be covered. Where the system gives none, that is logged.
+    /// FsEvents of the folders that will be covered. Where the system gives none, that is logged.
     pub(super) fn begin(root: &Path) -> Self {
         let mut notices = Self::none();
         let (sender, heard) = (notices.sender.clone(), Arc::clone(&notices.heard));
-        let mut listener = Listener { sender, heard, created: None };
+        let mut listener = EventForwarder { sender, heard, created: None };
         let watcher = notify::recommended_watcher(move |event| listener.hear(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {
@@ -134,7 +134,7 @@ impl Notices {
     }
 
     /// The next notice; `None` if there is none until `end`.
-    pub(super) fn next(&self, end: Instant) -> Option<Notice> {
+    pub(super) fn next(&self, end: Instant) -> Option<FsEvent> {
         self.notices.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
     }
 
@@ -155,14 +155,14 @@ impl Notices {
 }
 
 /// Where the system reports its events.
-struct Listener {
-    sender: SyncSender<Notice>,
+struct EventForwarder {
+    sender: SyncSender<FsEvent>,
     heard: Arc<Heard>,
     /// The file whose name was made last: if it is opened next, its maker has it open.
     created: Option<PathBuf>,
 }
 
-impl Listener {
+impl EventForwarder {
     fn hear(&mut self, event: notify::Result<Event>) {
         let event = match event {
             Ok(event) if event.need_rescan() => return self.miss(),
@@ -177,20 +177,20 @@ impl Listener {
             match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                     self.heard.written().remove(&path);
-                    self.tell(Notice::Changed(path));
+                    self.tell(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From)) | EventKind::Remove(_) => {
                     self.heard.written().remove(&path);
-                    self.tell(Notice::Changed(path));
+                    self.tell(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Data(_)) => self.write(path),
                 EventKind::Access(AccessKind::Open(_)) if created.as_ref() == Some(&path) => self.write(path),
-                EventKind::Create(CreateKind::Folder) => self.tell(Notice::Folder(path)),
+                EventKind::Create(CreateKind::Folder) => self.tell(FsEvent::Folder(path)),
                 EventKind::Create(_) => {
                     self.created = Some(path.clone());
-                    self.tell(Notice::Created(path));
+                    self.tell(FsEvent::Created(path));
                 }
-                EventKind::Modify(ModifyKind::Metadata(_)) => self.tell(Notice::Attributes(path)),
+                EventKind::Modify(ModifyKind::Metadata(_)) => self.tell(FsEvent::Attributes(path)),
                 // A rename within the folder comes as both of its halves, too.
                 _ => {}
             }
@@ -211,7 +211,7 @@ impl Listener {
         self.heard.missed.store(true, Relaxed);
     }
 
-    fn tell(&self, notice: Notice) {
+    fn tell(&self, notice: FsEvent) {
         match self.sender.try_send(notice) {
             Err(TrySendError::Full(_)) => self.miss(),
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}

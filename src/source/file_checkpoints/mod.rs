@@ -4,8 +4,8 @@
 //! name whose content begins with what was read under a split goes on in that split: the rows are the same, and those of
 //! appended text follow them. Every other change makes another input.
 
-mod record;
-mod tracked;
+mod store;
+mod hashing_reader;
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,9 @@ use crate::source::files::InputFile;
 use crate::source::record_files::Stop;
 use crate::store::Location;
 
-pub(super) use record::forget;
-use record::{Ending, InputRecord, RecordStore, Records};
-pub(super) use tracked::{Tracked, Tracking};
+pub(super) use hashing_reader::{CheckpointTracker, HashingReader};
+pub(super) use store::forget;
+use store::{CheckpointStore, Ending, FileCheckpoint, Records};
 
 /// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,7 +41,7 @@ enum Relation {
     /// It is new, or its rows are known by its own split.
     Own,
     /// It begins with content that was read before, or is that content: its rows go on in that split.
-    Continues(Box<InputRecord>),
+    Continues(Box<FileCheckpoint>),
     /// Its content was another when it was read before, and rows of that are in an output.
     Changed,
 }
@@ -51,7 +51,7 @@ pub(super) struct Settled {
     /// The file.
     pub(super) file: InputFile,
     /// What earlier runs recorded of its rows.
-    pub(super) before: Option<InputRecord>,
+    pub(super) before: Option<FileCheckpoint>,
 }
 
 const CHANGED: &str = "has changed since an earlier run read it, otherwise than by text that was appended";
@@ -72,23 +72,23 @@ fn refused(names: &[String]) -> StageError {
 }
 
 /// The files of a stage that earlier runs read, and those that this run reads.
-pub(super) struct KnownInputs {
+pub(super) struct FileCheckpoints {
     stage: String,
     /// `None` where nothing is remembered.
-    store: Option<Mutex<RecordStore>>,
+    store: Option<Mutex<CheckpointStore>>,
 }
 
-impl KnownInputs {
+impl FileCheckpoints {
     /// Reads what earlier runs recorded under `state`.
     ///
     /// # Errors
     /// When that cannot be read, or no more can be recorded.
     pub(super) fn open(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
-        let store = state.map(|state| RecordStore::open(stage, state)).transpose()?;
+        let store = state.map(|state| CheckpointStore::open(stage, state)).transpose()?;
         Ok(Self { stage: stage.to_owned(), store: store.map(Mutex::new) })
     }
 
-    fn store(&self) -> Option<MutexGuard<'_, RecordStore>> {
+    fn store(&self) -> Option<MutexGuard<'_, CheckpointStore>> {
         self.store.as_ref().map(|store| store.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -123,7 +123,7 @@ impl KnownInputs {
                 None
             }
         };
-        let is_all = |before: &InputRecord| before.length == file.size() && before.ending != Ending::Within;
+        let is_all = |before: &FileCheckpoint| before.length == file.size() && before.ending != Ending::Within;
         if before.as_ref().is_some_and(|before| is_all(before) && progress.done(&before.split, &(0..before.rows))) {
             return Ok(None);
         }
@@ -145,7 +145,7 @@ impl KnownInputs {
         let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(Relation::Own) };
         let relation = relate(&known, file, &self.stage, progress)?;
         if let (Relation::Continues(record), Some(mut store)) = (&relation, self.store()) {
-            store.add(InputRecord { file: file.listed().clone(), ..(**record).clone() })?;
+            store.add(FileCheckpoint { file: file.listed().clone(), ..(**record).clone() })?;
         }
         Ok(relation)
     }
@@ -163,7 +163,7 @@ impl KnownInputs {
         let input = open(file)?;
         let digest = ContentDigest::of_prefix(input, file.size()).map_err(file.stopped())?;
         let Some(digest) = digest else { return Ok(()) };
-        store.add(InputRecord {
+        store.add(FileCheckpoint {
             file: file.listed().clone(),
             split: file.split.name().to_owned(),
             companion: file.companion(&self.stage).to_owned(),
@@ -176,8 +176,8 @@ impl KnownInputs {
     }
 
     /// Follows a file of text that is read under the split of `file`; `before` is what was known of it.
-    pub(super) fn track<'a>(&'a self, file: &'a InputFile, before: Option<&InputRecord>) -> Tracking<'a> {
-        Tracking::new(self, file, file.companion(&self.stage).to_owned(), before)
+    pub(super) fn track<'a>(&'a self, file: &'a InputFile, before: Option<&FileCheckpoint>) -> CheckpointTracker<'a> {
+        CheckpointTracker::new(self, file, file.companion(&self.stage).to_owned(), before)
     }
 
     /// Makes what was recorded durable.
@@ -197,11 +197,11 @@ const WHOLE_BYTES: u64 = 32 << 20;
 /// # Errors
 /// [`StageError::Refused`] names those that did; others when a file, or what was recorded, cannot be read.
 pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Result<(), StageError> {
-    let records = progress.state.as_ref().map(|state| record::read(stage, state));
+    let records = progress.state.as_ref().map(|state| store::read(stage, state));
     let records: Records = records.transpose()?.unwrap_or_default();
     let mut changed = Vec::new();
     for file in files {
-        match relate(record::of(&records, &file.name), file, stage, progress) {
+        match relate(store::of(&records, &file.name), file, stage, progress) {
             Ok(Relation::Changed) => changed.push(file.name.clone()),
             Ok(Relation::Own | Relation::Continues(_)) | Err(Stop::Refused(..) | Stop::Closed) => {}
             Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
@@ -212,12 +212,12 @@ pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Re
 }
 
 /// The record of a file that is as it was when it was recognized last.
-fn same<'a>(known: &'a [InputRecord], file: &InputFile, stage: &str) -> Option<&'a InputRecord> {
+fn same<'a>(known: &'a [FileCheckpoint], file: &InputFile, stage: &str) -> Option<&'a FileCheckpoint> {
     let companion = file.companion(stage);
     known.iter().rev().find(|known| known.file.is_same(file.listed()) && known.companion == companion)
 }
 
-fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
+fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
     if let Some(same) = same(known, file, stage) {
         return Ok(Relation::Continues(Box::new(same.clone())));
     }
@@ -226,7 +226,7 @@ fn relate(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progr
         return Ok(Relation::Own);
     }
     let (size, companion) = (file.size(), file.companion(stage));
-    let mut candidates: Vec<&InputRecord> = known.iter().filter(|known| known.companion == companion).collect();
+    let mut candidates: Vec<&FileCheckpoint> = known.iter().filter(|known| known.companion == companion).collect();
     candidates.retain(|known| match known.ending {
         Ending::Whole | Ending::Quote => known.length == size,
         Ending::Within | Ending::Line | Ending::Text => known.length <= size,
@@ -246,7 +246,7 @@ fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
-fn is_in_output(known: &[InputRecord], file: &InputFile, stage: &str, progress: &Progress) -> bool {
+fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
         // A name may hold colons: then another file's begins like this one.
@@ -261,7 +261,11 @@ fn is_in_output(known: &[InputRecord], file: &InputFile, stage: &str, progress: 
 }
 
 /// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.
-fn longest<'a>(input: impl io::Read, candidates: &[&'a InputRecord], size: u64) -> io::Result<Option<&'a InputRecord>> {
+fn longest<'a>(
+    input: impl io::Read,
+    candidates: &[&'a FileCheckpoint],
+    size: u64,
+) -> io::Result<Option<&'a FileCheckpoint>> {
     let (mut input, mut hasher, mut found) = (BufReader::with_capacity(CHUNK, input), ContentHasher::default(), None);
     for candidate in candidates {
         while hasher.length() < candidate.length {

@@ -1,4 +1,4 @@
-//! What a stage's options mean: those that change rows, in one form, and those that earlier runs noted, read as the plan's are.
+//! The identity of a stage: its options that change rows, in one form, compared with the options that earlier runs noted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::digest::{self, Facts};
-use super::former;
+use super::fingerprint_v0;
 use crate::kind::{Declared, canonical};
 use crate::sink::{RULES, Reader, Reading, StageIdentity};
 use crate::store::{is_url, tidy};
@@ -16,7 +16,7 @@ use crate::store::{is_url, tidy};
 pub(super) type Resolve = Box<dyn Fn(Map<String, Value>) -> Option<Map<String, Value>> + Send + Sync>;
 
 /// A stage as it was planned.
-pub(super) struct Meaning {
+pub(super) struct PlannedStage {
     /// A source's name; empty for others.
     pub(super) name: String,
     pub(super) kind: &'static str,
@@ -33,16 +33,16 @@ pub(super) struct Meaning {
     pub(super) resolve: Resolve,
 }
 
-impl Meaning {
-    /// Who the stage is, by its options as they were understood, and the digest of its inputs now and by the former rules.
+impl PlannedStage {
+    /// Returns the identity of the stage: from its planned options, and from the digests of its inputs by the current and former rules.
     pub(super) fn identity(self, options: Map<String, Value>, inputs: &[&str], formers: &[&str]) -> Identified {
         let resolved = self.that_change_rows(options);
         let options = self.as_noted(resolved.clone(), &self.written);
         let digest = self.digest_by(RULES, &options, inputs).unwrap_or_default();
-        let counted = former::options(&self.written, !self.name.is_empty());
+        let counted = fingerprint_v0::options(&self.written, !self.name.is_empty());
         let counted = counted.into_iter().filter(|(key, _)| self.changes_rows(key)).collect();
         let former = self.digest_by(0, &counted, formers).unwrap_or_default();
-        let (kind, reading) = (self.kind.to_owned(), Read { meaning: self, resolved, former: former.clone() });
+        let (kind, reading) = (self.kind.to_owned(), Read { stage: self, resolved, former: former.clone() });
         let reader = Reader(Some(Arc::new(reading)));
         let stage = StageIdentity { kind, digest, options, version: RULES, formers: Vec::new(), reader };
         Identified { stage, former }
@@ -89,7 +89,7 @@ pub(super) struct Identified {
 }
 
 struct Read {
-    meaning: Meaning,
+    stage: PlannedStage,
     /// The plan's options that change rows, those too that were taken from the data.
     resolved: Map<String, Value>,
     former: String,
@@ -97,7 +97,7 @@ struct Read {
 
 impl Reading for Read {
     fn inputs(&self) -> &[String] {
-        &self.meaning.inputs
+        &self.stage.inputs
     }
 
     fn former(&self) -> &str {
@@ -109,28 +109,28 @@ impl Reading for Read {
     }
 
     fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
-        let ours = self.meaning.written.iter().filter(|(key, _)| !self.meaning.changes_rows(key));
+        let ours = self.stage.written.iter().filter(|(key, _)| !self.stage.changes_rows(key));
         let options = ours.chain(&noted.options).map(|(key, value)| (key.clone(), value.clone())).collect();
-        let understood = (self.meaning.resolve)(options).map(|options| self.meaning.that_change_rows(options));
+        let understood = (self.stage.resolve)(options).map(|options| self.stage.that_change_rows(options));
         // What was understood once needs no plan.
         understood.or_else(|| (noted.version > 0).then(|| noted.options.clone()))
     }
 
     fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value> {
-        self.meaning.as_noted(understood, &noted.options)
+        self.stage.as_noted(understood, &noted.options)
     }
 
     fn is_same(&self, other: &Map<String, Value>) -> bool {
         let form = |options: &Map<String, Value>| -> String {
             let absolute =
-                options.iter().map(|(key, value)| (key.clone(), self.meaning.path(key, value.clone(), &absolute)));
+                options.iter().map(|(key, value)| (key.clone(), self.stage.path(key, value.clone(), &absolute)));
             canonical(&Value::Object(absolute.collect()))
         };
         form(&self.resolved) == form(other)
     }
 
     fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
-        self.meaning.digest_by(version, options, inputs)
+        self.stage.digest_by(version, options, inputs)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::StageError;
 use crate::sink::{STATE, Written};
 
 /// The list at work: one name a line, relative to the folder, with `/`.
-pub(super) struct Listed {
+pub(super) struct NameLog {
     place: PathBuf,
     /// Bytes of it whose names are given.
     bytes: u64,
@@ -23,7 +23,7 @@ fn place(root: &Path) -> PathBuf {
     root.join(STATE).join("names")
 }
 
-impl Listed {
+impl NameLog {
     /// Opens the list of the folder `root`, and removes the files of a commit that a crash cut short: their names stand behind the
     /// first `bytes`. Temporary files must be as the crash left them.
     ///
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn listed(root: &Path, names: &[&str]) -> u64 {
-        let mut listed = Listed::open(root, u64::MAX).unwrap();
+        let mut listed = NameLog::open(root, u64::MAX).unwrap();
         listed.append(names.iter().copied()).unwrap();
         listed.bytes()
     }
@@ -211,7 +211,7 @@ mod tests {
         }
         let done = listed(root.path(), &["a/done.png"]);
         listed(root.path(), &["a/given.png", "a/foreign.png", "a/absent.png", "b/absent.png"]);
-        let open = Listed::open(root.path(), done).unwrap();
+        let open = NameLog::open(root.path(), done).unwrap();
         let there = |name: &str| root.path().join(name).exists();
         assert!(there("a/done.png") && there("a/foreign.png") && !there("a/given.png"));
         assert_eq!((open.bytes(), fs::read_to_string(place(root.path())).unwrap()), (done, "a/done.png\n".to_owned()));
@@ -234,8 +234,8 @@ mod tests {
         // The last line is torn.
         let mut file = OpenOptions::new().append(true).open(place(root.path())).unwrap();
         file.write_all(b"victim").unwrap();
-        Listed::open(root.path(), 0).unwrap();
-        Listed::forget(root.path(), true).unwrap();
+        NameLog::open(root.path(), 0).unwrap();
+        NameLog::forget(root.path(), true).unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
     }
 
@@ -246,10 +246,10 @@ mod tests {
         fs::write(root.path().join("other.png"), b"123").unwrap();
         listed(root.path(), &["own.png", "moved-away.png"]);
         for remove in [false, true] {
-            let found = Listed::forget(root.path(), remove).unwrap();
+            let found = NameLog::forget(root.path(), remove).unwrap();
             assert_eq!((found.files, found.records, found.bytes), (1, 1, 3));
         }
-        assert_eq!(Listed::forget(root.path(), false).unwrap(), Written::default());
+        assert_eq!(NameLog::forget(root.path(), false).unwrap(), Written::default());
         assert!(!root.path().join("own.png").exists() && root.path().join("other.png").exists());
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
-use crate::source::identity::{self, Verdict};
+use crate::source::digest_log::DigestEntry;
+use crate::source::file_identity::{self, Verdict};
 use crate::source::journal::{Journal, Standing};
 use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
-use crate::source::notes::Note;
 use crate::source::watched::Segment;
 
 /// Seconds for which a file is remembered that its folder lacks: if it comes back with the same content, it is the same file.
@@ -17,7 +17,7 @@ pub(super) const RETENTION: u64 = 7 * 24 * 3600;
 const MOST_AWAY: usize = 1_000_000;
 
 /// What is known of files that were journalled: it grows with those that are there, and with those that went lately.
-pub(super) struct Known {
+pub(super) struct TrackedFiles {
     files: BTreeMap<String, Entry>,
     /// By their first row.
     segments: BTreeMap<u64, Use>,
@@ -44,7 +44,7 @@ struct Use {
 }
 
 /// Since when files are away, by their latest notes.
-pub(super) fn away(notes: &[Note]) -> BTreeMap<&str, u64> {
+pub(super) fn away(notes: &[DigestEntry]) -> BTreeMap<&str, u64> {
     let mut away = BTreeMap::new();
     for note in notes {
         if let Some(since) = note.away {
@@ -56,7 +56,7 @@ pub(super) fn away(notes: &[Note]) -> BTreeMap<&str, u64> {
     away
 }
 
-impl Known {
+impl TrackedFiles {
     /// What the journals say. Files that their folders lack are away since the time that is noted, or since `now`.
     pub(super) fn of(journals: &[Journal], progress: &Progress, away: &BTreeMap<&str, u64>, now: u64) -> Self {
         let mut known = Self { files: BTreeMap::new(), segments: BTreeMap::new(), present: 0 };
@@ -99,8 +99,8 @@ impl Known {
     }
 
     /// What must stay noted for the next start: the digests and times that journals lack, and which files are away.
-    pub(super) fn notes(&self) -> impl Iterator<Item = Note> {
-        self.files.values().map(|entry| Note { away: entry.away, ..Note::of(&entry.file) })
+    pub(super) fn notes(&self) -> impl Iterator<Item = DigestEntry> {
+        self.files.values().map(|entry| DigestEntry { away: entry.away, ..DigestEntry::of(&entry.file) })
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -122,11 +122,11 @@ impl Known {
 
     /// Whether a file that was found was taken before; `None`: its name is new.
     pub(super) fn verdict(&self, found: &ListedFile) -> Option<Verdict> {
-        self.files.get(&found.name).map(|entry| identity::compare(&entry.file, found))
+        self.files.get(&found.name).map(|entry| file_identity::compare(&entry.file, found))
     }
 
     /// A file that was taken before is there, below a folder on this device. Returns what is to be noted of it.
-    pub(super) fn met(&mut self, found: &ListedFile, device: Option<u64>) -> Option<Note> {
+    pub(super) fn met(&mut self, found: &ListedFile, device: Option<u64>) -> Option<DigestEntry> {
         let entry = self.files.get_mut(&found.name)?;
         entry.device = device.or(entry.device);
         if entry.away.is_none() && entry.file.mtime_ns == found.mtime_ns {
@@ -134,7 +134,7 @@ impl Known {
         }
         self.present += usize::from(entry.away.take().is_some());
         entry.file.mtime_ns = found.mtime_ns;
-        Some(Note::of(&entry.file))
+        Some(DigestEntry::of(&entry.file))
     }
 
     /// Files that were just journalled in `segment`.
@@ -167,7 +167,7 @@ impl Known {
     }
 
     /// A file, or a folder with all below it, was removed or moved away. Returns what is to be noted.
-    pub(super) fn lose_below(&mut self, name: &str, now: u64) -> Vec<Note> {
+    pub(super) fn lose_below(&mut self, name: &str, now: u64) -> Vec<DigestEntry> {
         let below = format!("{name}/");
         let lost = self.files.range(below.clone()..).map(|(name, _)| name).take_while(|name| name.starts_with(&below));
         let lost: Vec<String> = lost.chain(self.files.get_key_value(name).map(|(name, _)| name)).cloned().collect();
@@ -176,7 +176,7 @@ impl Known {
 
     /// Files are away that a whole listing lacks, unless they lie below folders that were not read, or that are on another device
     /// than they were. Returns what is to be noted.
-    pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<Note> {
+    pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<DigestEntry> {
         let is_lost = |(name, entry): &(&String, &Entry)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
@@ -186,13 +186,13 @@ impl Known {
         self.lose(&lost, now)
     }
 
-    fn lose(&mut self, names: &[String], now: u64) -> Vec<Note> {
+    fn lose(&mut self, names: &[String], now: u64) -> Vec<DigestEntry> {
         let mut notes = Vec::new();
         for name in names {
             let Some(entry) = self.files.get_mut(name).filter(|entry| entry.away.is_none()) else { continue };
             entry.away = Some(now);
             self.present -= 1;
-            notes.push(Note { away: entry.away, ..Note::of(&entry.file) });
+            notes.push(DigestEntry { away: entry.away, ..DigestEntry::of(&entry.file) });
         }
         notes
     }
@@ -252,8 +252,8 @@ mod tests {
         .unwrap()
     }
 
-    fn known() -> Known {
-        Known::of(&[], &Progress::default(), &BTreeMap::new(), 0)
+    fn known() -> TrackedFiles {
+        TrackedFiles::of(&[], &Progress::default(), &BTreeMap::new(), 0)
     }
 
     #[test]
@@ -269,11 +269,11 @@ mod tests {
         known.segments.get_mut(&old.first).unwrap().pending = 0;
         let mut open = old.clone();
         open.first = 9;
-        let noted: Vec<Note> = known.lose_below("sub", 100);
+        let noted: Vec<DigestEntry> = known.lose_below("sub", 100);
         assert_eq!((noted.len(), noted[0].away, known.present()), (2, Some(100), 0));
         let back = file("sub/a", 2, "a");
         assert_eq!(known.verdict(&back), Some(Verdict::Same));
-        assert_eq!(known.met(&back, None), Some(Note::of(&back)));
+        assert_eq!(known.met(&back, None), Some(DigestEntry::of(&back)));
         assert_eq!((known.met(&back, None), known.present()), (None, 1));
         known.expire(100 + RETENTION, &open);
         assert_eq!(known.verdict(&file("sub/b", 1, "b")), None, "it was away for too long");
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn last_note_decides_whether_file_is_away() {
-        let note = |path: &str, away| Note { away, ..Note::of(&file(path, 1, "x")) };
+        let note = |path: &str, away| DigestEntry { away, ..DigestEntry::of(&file(path, 1, "x")) };
         let notes = [note("a", Some(1)), note("b", Some(2)), note("a", None), note("c", None), note("c", Some(3))];
         assert_eq!(away(&notes), BTreeMap::from([("b", 2), ("c", 3)]));
     }

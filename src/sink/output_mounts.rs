@@ -23,11 +23,11 @@ struct OutputRecord {
 
 /// The places where outputs are remembered: folders of the pipeline's own, and one of the user.
 #[derive(Debug, Clone)]
-pub struct Memory {
+pub struct OutputMounts {
     places: Vec<PathBuf>,
 }
 
-impl Memory {
+impl OutputMounts {
     /// The folders of a pipeline, and `latentflow` in `XDG_STATE_HOME` or `~/.local/state`, where there is a home.
     #[must_use]
     pub fn new(folders: Vec<PathBuf>) -> Self {
@@ -100,24 +100,24 @@ mod tests {
     fn output_whose_disk_is_missing_is_refused_until_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let (output, place) = (folder.path().join("disk/out"), folder.path().join("state"));
-        let memory = Memory { places: vec![place.clone()] };
-        memory.check(&output).unwrap();
+        let mounts = OutputMounts { places: vec![place.clone()] };
+        mounts.check(&output).unwrap();
         let path = real_path(&output);
         let mount = path.parent().unwrap().to_path_buf();
         let text = serde_json::to_vec(&OutputRecord { path: path.clone(), mount }).unwrap();
         write_atomically(&file(&place, &path), &text).unwrap();
-        let error = memory.check(&output).unwrap_err().to_string();
+        let error = mounts.check(&output).unwrap_err().to_string();
         assert!(error.contains("--start-over") && error.contains("disk`"), "{error}");
-        memory.check(&folder.path().join("disk/other")).unwrap();
-        memory.forget(&output).unwrap();
-        memory.check(&output).unwrap();
+        mounts.check(&folder.path().join("disk/other")).unwrap();
+        mounts.forget(&output).unwrap();
+        mounts.check(&output).unwrap();
     }
 
     #[test]
     fn output_in_temporary_folder_is_not_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory { places: vec![folder.path().join("state")] };
-        memory.record(&folder.path().join("out"));
+        let mounts = OutputMounts { places: vec![folder.path().join("state")] };
+        mounts.record(&folder.path().join("out"));
         assert!(!folder.path().join("state").exists());
     }
 }
