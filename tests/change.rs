@@ -6,6 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::runs::{errors, latentflow, run};
+use latentflow::sink::claim::Claim;
 use serde_json::Value;
 
 /// Made-up records, those with a small first value kept, into `out`.
@@ -32,7 +33,7 @@ fn a_change_is_refused_with_what_changed_and_mixed_on_request() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(code(folder.path(), &pipeline("0.0"), &["--limit", "100"]).0, Some(0));
     let (exit, _, text) = code(folder.path(), &pipeline("1.0"), &[]);
-    assert_eq!(exit, Some(1));
+    assert_eq!(exit, Some(2));
     assert!(text.contains("`above` of the stage `some` was 0.0 and is 1.0 now"), "{text}");
     assert!(text.contains("`latentflow reset`") && text.contains("`--allow-change`"), "{text}");
     let (exit, summary, text) = code(folder.path(), &pipeline("1.0"), &["--allow-change"]);
@@ -40,7 +41,7 @@ fn a_change_is_refused_with_what_changed_and_mixed_on_request() {
     // Once it is allowed, it stays so.
     assert_eq!(code(folder.path(), &pipeline("1.0"), &[]).0, Some(0));
     assert_eq!(code(folder.path(), &pipeline("0.0"), &[]).0, Some(0));
-    assert_eq!(code(folder.path(), &pipeline("2.0"), &[]).0, Some(1), "a third was not asked for");
+    assert_eq!(code(folder.path(), &pipeline("2.0"), &[]).0, Some(2), "a third was not asked for");
     let inspect = latentflow(folder.path(), &["inspect", "out"]).output().unwrap();
     let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
     assert_eq!(text.matches("digest ").count(), 2, "the footers tell which rows came from which:\n{text}");
@@ -57,8 +58,55 @@ fn names_of_transforms_and_sinks_may_change_and_that_of_a_source_may_not() {
     assert_eq!((exit, &summary["records"]), (Some(0), &0.into()), "{text}");
     let other = pipeline("0.0").replace("stages.in", "stages.made").replace("[\"in\"]", "[\"made\"]");
     let (exit, _, text) = code(folder.path(), &other, &[]);
-    assert_eq!(exit, Some(1), "its splits would be known by other names: every row would be there twice");
+    assert_eq!(exit, Some(2), "its splits would be known by other names: every row would be there twice");
     assert!(text.contains("the stage `in` is gone"), "{text}");
+}
+
+#[test]
+fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |pipeline: &str, arguments: &[&str]| {
+        std::fs::write(folder.path().join("checked.toml"), pipeline).unwrap();
+        let output = latentflow(folder.path(), &[&["check", "checked.toml"], arguments].concat()).output().unwrap();
+        (output.status.code(), errors(&output))
+    };
+    assert_eq!(check(&pipeline("0.0"), &[]).0, Some(0));
+    assert!(!folder.path().join("out").exists(), "a check writes nothing");
+    assert_eq!(code(folder.path(), &pipeline("0.0"), &[]).0, Some(0));
+    // Another process writes there meanwhile.
+    let _claim = Claim::take(&folder.path().join("out").as_path().into()).unwrap();
+    assert_eq!(check(&pipeline("0.0"), &[]), (Some(0), String::new()));
+    let (exit, text) = check(&pipeline("1.0"), &[]);
+    assert_eq!(exit, Some(2));
+    assert!(text.contains("`above` of the stage `some` was 0.0 and is 1.0 now"), "{text}");
+    assert_eq!(check(&pipeline("1.0"), &["--allow-change"]), (Some(0), String::new()));
+    // A file that cannot be understood is no verdict on the pipeline.
+    std::fs::write(folder.path().join("out/part-00009.parquet"), "cut").unwrap();
+    let (exit, text) = check(&pipeline("0.0"), &[]);
+    assert!(exit == Some(0) && text.contains("part-00009.parquet"), "{text}");
+}
+
+#[test]
+fn data_that_gains_a_column_goes_on_where_a_stage_drops_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = |text: &str| std::fs::write(folder.path().join("in.csv"), text).unwrap();
+    let pipeline = |select: &str| {
+        format!(
+            "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\n\
+             [stages.some]\nkind = \"select\"\ninputs = [\"in\"]\n{select}\n\
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"some\"]\npath = \"out\"\n"
+        )
+    };
+    data("x,y\n1,2\n");
+    assert_eq!(code(folder.path(), &pipeline("drop = [\"y\"]"), &[]).0, Some(0));
+    let (exit, _, text) = code(folder.path(), &pipeline("drop = [\"x\"]"), &[]);
+    assert_eq!(exit, Some(2));
+    assert!(text.contains("`drop` of the stage `some` was [\"y\"] and is [\"x\"] now"), "{text}");
+    let listed = pipeline("columns = [\"source\", \"row\", \"x\"]");
+    assert_eq!(code(folder.path(), &listed, &[]).0, Some(0), "the same in other words");
+    data("x,y,z\n1,2,3\n4,5,6\n");
+    let (exit, summary, text) = code(folder.path(), &pipeline("drop = [\"y\"]"), &[]);
+    assert_eq!((exit, rows(&summary, "out")), (Some(0), 2), "{text}");
 }
 
 #[test]
@@ -127,6 +175,6 @@ fn a_pipeline_that_is_spelled_otherwise_goes_on() {
     std::fs::write(folder.path().join("other.csv"), "x,y\n1,2\n").unwrap();
     let other = source.replace("in.csv", "other.csv");
     let (exit, _, text) = code(folder.path(), &format!("{other}{}", sink("")), &[]);
-    assert_eq!(exit, Some(1));
+    assert_eq!(exit, Some(2));
     assert!(text.contains("`path` of the stage `in` was \"in.csv\" and is \"other.csv\" now"), "{text}");
 }

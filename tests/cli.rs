@@ -91,7 +91,7 @@ fn output_of_another_pipeline_is_refused() {
     run(folder.path(), &images(10), &[]);
     let other = images(10).replace("records = 10", "records = 10\nseed = 9");
     let (output, _) = run(folder.path(), &other, &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("out: ") && text.contains("another"), "{text}");
 }

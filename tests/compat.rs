@@ -243,7 +243,7 @@ fn a_former_output_of_another_meaning_is_refused_by_what_differs() {
             &[("path = \"in\"", "path = \"./in\"\nquote = \"'\""), ("keep = true", "keep = true\nto = \"v\"")],
         );
         let output = latentflow(left.root.path(), &["run", "p.toml"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+        assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
         let told = errors(&output);
         assert!(told.contains("made otherwise: `quote` of the stage `in` was \"\\\"\" and is \"'\" now, `to` of the stage `vectors` was \"features\" and is \"v\" now;"), "{told}");
     }

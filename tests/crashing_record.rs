@@ -17,9 +17,9 @@ use latentflow::context::{Context, Limits};
 use latentflow::kind::find;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
-use latentflow::sink::{self, Identity, StageIdentity};
+use latentflow::sink::{self, Changes, Identity, StageIdentity};
 use latentflow::store::Location;
-use latentflow::topology::{Changes, Outcome, Topology};
+use latentflow::topology::{Outcome, Topology};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Names the folder of the process that dies, and how it dies.

@@ -16,9 +16,9 @@ use latentflow::coverage::Coverage;
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
-use latentflow::sink::{Durable, History, Identity, Sink, StageIdentity, Writer, Written};
+use latentflow::sink::{Changes, Durable, History, Identity, Sink, StageIdentity, Writer, Written};
 use latentflow::store::Location;
-use latentflow::topology::{Changes, Outcome, Topology};
+use latentflow::topology::{Outcome, Topology};
 use proptest::prelude::*;
 
 /// What a process that may die shares with its sinks.

@@ -13,10 +13,10 @@ use latentflow::batch::{Batch, Provenance, RejectCode, Rejects, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, Role};
-use latentflow::sink::{Identity, Prepare, Sink, Writer};
+use latentflow::sink::{Changes, Identity, Prepare, Sink, Writer};
 use latentflow::source::BatchSize;
 use latentflow::store::Location;
-use latentflow::topology::{Changes, Outcome, Stats, Topology};
+use latentflow::topology::{Outcome, Stats, Topology};
 
 fn run(plan: Plan) -> Outcome {
     run_some(plan, None)

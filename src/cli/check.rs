@@ -5,18 +5,30 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Exit, Pipeline, print, stage_error};
+use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::sink::Changes;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
     pipeline: Pipeline,
+    /// Accept outputs whose rows other stages, options or models have made, as `run` does with this option.
+    #[arg(long)]
+    allow_change: bool,
 }
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
-        plan.admit_inputs().map_err(stage_error)?;
+        plan.check_mounts().map_err(stage_error)?;
+        let admitted = plan.admit_outputs(Changes::allowed(self.allow_change, plan.is_endless()));
+        if let Err((stage, error)) = admitted.and_then(|()| plan.admit_inputs()) {
+            if matches!(error, StageError::Refused(_)) {
+                return Err(stage_error((stage, error)));
+            }
+            eprintln!("{stage}: it cannot be checked now what earlier runs did: {error}");
+        }
         for (source, error) in plan.list_inputs() {
             eprintln!("{source}: the inputs cannot be listed now: {error}");
         }

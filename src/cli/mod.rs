@@ -38,7 +38,8 @@ pub enum Exit {
     Done = 0,
     /// A stage failed, or the machine did.
     Failed = 1,
-    /// The command line or the pipeline file is wrong; nothing was started.
+    /// The command line or the pipeline file is wrong, or earlier output or an input does not admit the pipeline; nothing was
+    /// started.
     Usage = 2,
     /// All done, but more records were rejected than `rejects.max_share` allows.
     Rejects = 3,
@@ -53,7 +54,7 @@ impl Exit {
     pub fn of(error: &anyhow::Error) -> Self {
         let is_refused = match error.downcast_ref::<Problems>() {
             Some(problems) => !problems.are_of_environment(),
-            None => error.is::<RefusedInput>(),
+            None => error.is::<Refusal>(),
         };
         if is_refused { Self::Usage } else { Self::Failed }
     }
@@ -81,8 +82,8 @@ Examples:
   latentflow evaluate models/photo-ae --source photos   how well a model does on data
   latentflow report models/photo-ae --source photos     the same as a page with charts and images
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid pipeline, 3 too many rejects,
-4 drained before the end of the input (run again to go on), 130 stopped at once.";
+Exit codes: 0 done, 1 failed, 2 usage, invalid pipeline, or refused output or input,
+3 too many rejects, 4 drained before the end of the input (run again to go on), 130 stopped at once.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -140,10 +141,10 @@ impl Cli {
     }
 }
 
-/// An input that the pipeline refuses; nothing was started.
+/// An output or an input that does not admit the pipeline; nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[error("{stage}: {error}")]
-struct RefusedInput {
+struct Refusal {
     stage: Arc<str>,
     error: StageError,
 }
@@ -151,7 +152,7 @@ struct RefusedInput {
 /// The error of a stage that could not be made ready.
 fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
     match error {
-        StageError::Refused(_) => RefusedInput { stage, error }.into(),
+        StageError::Refused(_) => Refusal { stage, error }.into(),
         error => anyhow::anyhow!("{stage}: {error}"),
     }
 }

@@ -19,7 +19,8 @@ use crate::error::StageError;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::topology::{self, Changes, Outcome, Topology};
+use crate::sink::Changes;
+use crate::topology::{self, Outcome, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -103,11 +104,7 @@ impl Run {
         let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
-        let changes = match (self.allow_change, endless) {
-            (true, _) => Changes::Allow,
-            (false, true) => Changes::AllowModels,
-            (false, false) => Changes::Refuse,
-        };
+        let changes = Changes::allowed(self.allow_change, endless);
         if self.start_over {
             topology::start_over(&plan)?;
         }

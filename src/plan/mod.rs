@@ -1,5 +1,6 @@
 //! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
 
+mod admission;
 mod digest;
 mod fingerprint_v0;
 mod graph;
@@ -19,7 +20,6 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
 use crate::context::{Context, Limits};
-use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::kind;
 use crate::machine;
@@ -128,32 +128,6 @@ impl Plan {
             Role::Transform(_) | Role::Sink(..) => None,
         };
         self.stages.iter().filter_map(list).collect()
-    }
-
-    /// Checks that no source would read a file that it refuses, by what the sinks have now.
-    ///
-    /// # Errors
-    /// The stage, and [`StageError::Refused`]; others when inputs or outputs cannot be read.
-    pub fn admit_inputs(&self) -> Result<(), (Arc<str>, StageError)> {
-        let refusing = |stage: &&Stage| matches!(&stage.role, Role::Source(source, _) if source.refuses_changes());
-        if !self.stages.iter().any(|stage| refusing(&stage)) {
-            return Ok(());
-        }
-        let mut sinks = Vec::new();
-        for stage in &self.stages {
-            if let Role::Sink(sink, _) = &stage.role
-                && sink.folder().is_some()
-            {
-                sinks.push(sink.history().map_err(|error| (Arc::clone(&stage.name), error))?.coverage());
-            }
-        }
-        let progress = Progress { sinks: Arc::new(sinks), state: self.state.clone() };
-        for stage in self.stages.iter().filter(refusing) {
-            if let Role::Source(source, _) = &stage.role {
-                source.admit_inputs(&progress).map_err(|error| (Arc::clone(&stage.name), error))?;
-            }
-        }
-        Ok(())
     }
 
     /// Per stage, the folder that it writes.

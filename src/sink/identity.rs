@@ -138,7 +138,7 @@ impl History {
         let refused = |found: &&Identity| differs(found) && !(self.accepts(found) && self.accepts(mine));
         match self.writers.iter().map(|(identity, _)| identity).rfind(refused) {
             None => Ok(()),
-            Some(found) => Err(StageError::Other(format!(
+            Some(found) => Err(StageError::Refused(format!(
                 "{}: holds rows that stage `{}` of pipeline `{}` made otherwise: {}; write to another path, \
                  forget what is there with `latentflow reset`, or mix both with `--allow-change`",
                 folder,
@@ -156,9 +156,41 @@ impl History {
         writer.digests().iter().any(|digest| self.accepted.contains(digest))
     }
 
+    /// Whether `mine` may add rows although [`History::admit`] refuses it.
+    pub fn allows(&self, changes: Changes, mine: &Identity) -> bool {
+        match changes {
+            Changes::Refuse => false,
+            Changes::AllowModels => self.differs_by_models_alone(mine),
+            Changes::Allow => true,
+        }
+    }
+
     /// Whether what [`History::admit`] refuses comes of other models alone: the same stages, with the same options.
-    pub fn differs_by_models_alone(&self, mine: &Identity) -> bool {
+    fn differs_by_models_alone(&self, mine: &Identity) -> bool {
         self.writers.iter().all(|(found, _)| mine.is_same(found) || mine.is_but_for_models(found))
+    }
+}
+
+/// Which changes of a pipeline are allowed where an output holds rows of the pipeline as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// None of them.
+    Refuse,
+    /// Other models alone, as a running daemon exchanges them: these were exchanged while no daemon ran.
+    AllowModels,
+    /// All of them: old and new rows lie beside each other, and the footer of each file says which it holds.
+    Allow,
+}
+
+impl Changes {
+    /// The changes that a run allows: all on request, and other models in a run without an end.
+    #[must_use]
+    pub fn allowed(on_request: bool, is_endless: bool) -> Self {
+        match (on_request, is_endless) {
+            (true, _) => Self::Allow,
+            (false, true) => Self::AllowModels,
+            (false, false) => Self::Refuse,
+        }
     }
 }
 

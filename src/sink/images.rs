@@ -165,6 +165,10 @@ impl Sink for Images {
         Ok(history)
     }
 
+    fn read_history(&self) -> Result<History, StageError> {
+        Ok(Marker::load(&self.folder)?.history)
+    }
+
     fn accept(&self, digests: &[String]) -> Result<(), StageError> {
         let (lock, mut marker) = self.found()?;
         marker.history.accept(digests);

@@ -26,6 +26,7 @@ mod rewrite;
 mod row_groups;
 mod stdout;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use crate::kind::{self, Kind, Planned, options};
 use crate::source::WrittenFiles;
 use crate::store::Location;
 
-pub use identity::{History, Identity, RULES, Scope, StageIdentity};
+pub use identity::{Changes, History, Identity, RULES, Scope, StageIdentity};
 pub use writer_recognition::{Reader, Reading};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
@@ -54,6 +55,11 @@ pub trait Sink: Send {
     /// The folder that it writes, where what it writes outlives the run.
     fn folder(&self) -> Option<Location>;
 
+    /// That folder, where it lies on a disk of this machine.
+    fn local_folder(&self) -> Option<PathBuf> {
+        self.folder()?.local().map(Path::to_path_buf)
+    }
+
     /// The files that it writes; `None`: it writes none.
     fn written_files(&self) -> Option<WrittenFiles<'_>> {
         None
@@ -64,6 +70,14 @@ pub trait Sink: Send {
     /// # Errors
     /// When files cannot be read, or another process writes there.
     fn history(&self) -> Result<History, StageError> {
+        Ok(History::default())
+    }
+
+    /// What earlier runs made durable so far, read without claiming the folder: another process may write there meanwhile.
+    ///
+    /// # Errors
+    /// When files cannot be read.
+    fn read_history(&self) -> Result<History, StageError> {
         Ok(History::default())
     }
 

@@ -123,9 +123,14 @@ struct ParquetSink {
     found: RefCell<Option<Found>>,
 }
 
-/// What a folder held when it was claimed.
+/// A folder that this process writes, and what it holds.
 struct Found {
     claim: Claim,
+    contents: Contents,
+}
+
+/// What a folder holds.
+struct Contents {
     marker: Marker,
     /// Where that was read.
     markers: Vec<Location>,
@@ -140,14 +145,40 @@ impl Found {
         let claim = Claim::take(folder)?;
         // Files that are being put together must not be met half way.
         let _calm = folder.local().map(Exchange::begin).transpose()?;
+        Ok(Self { claim, contents: Contents::read(folder)? })
+    }
+
+    /// Makes the marker durable, and removes those that it was made of.
+    fn save_marker(&mut self, folder: &Location) -> Result<(), StageError> {
+        let Contents { marker, markers, .. } = &mut self.contents;
+        let place = self.claim.marker(folder);
+        self.claim.check()?;
+        marker.save(&place)?;
+        for old in markers.drain(..).filter(|old| *old != place) {
+            if let Err(error) = old.remove() {
+                tracing::debug!("an old marker stays: {error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Contents {
+    fn read(folder: &Location) -> Result<Self, StageError> {
         // What is listed here is all in the marker, which is read later.
         let markers = marker::places(folder)?;
         let marker = Marker::load(folder)?;
-        let mut found = Self { claim, next: marker.folded, files: History::default(), marker, markers };
+        let mut contents = Self { next: marker.folded, files: History::default(), marker, markers };
         for file in data_files(folder)? {
-            found.add(folder, &file)?;
+            contents.add(folder, &file)?;
         }
-        Ok(found)
+        Ok(contents)
+    }
+
+    fn history(&self) -> History {
+        let mut history = self.marker.history.clone();
+        history.union(&self.files);
+        history
     }
 
     fn add(&mut self, folder: &Location, file: &DataFile) -> Result<(), StageError> {
@@ -173,19 +204,6 @@ impl Found {
         }
         Ok(())
     }
-
-    /// Makes the marker durable, and removes those that it was made of.
-    fn save_marker(&mut self, folder: &Location) -> Result<(), StageError> {
-        let place = self.claim.marker(folder);
-        self.claim.check()?;
-        self.marker.save(&place)?;
-        for old in self.markers.drain(..).filter(|old| *old != place) {
-            if let Err(error) = old.remove() {
-                tracing::debug!("an old marker stays: {error}");
-            }
-        }
-        Ok(())
-    }
 }
 
 impl ParquetSink {
@@ -205,15 +223,20 @@ impl Sink for ParquetSink {
 
     fn history(&self) -> Result<History, StageError> {
         let found = self.found()?;
-        let mut history = found.marker.history.clone();
-        history.union(&found.files);
+        let history = found.contents.history();
         self.found.replace(Some(found));
         Ok(history)
     }
 
+    fn read_history(&self) -> Result<History, StageError> {
+        let read = || Contents::read(&self.folder).map(|contents| contents.history());
+        // Another process may replace files between the listing and the reads.
+        read().or_else(|_| read())
+    }
+
     fn accept(&self, digests: &[String]) -> Result<(), StageError> {
         let mut found = self.found()?;
-        found.marker.history.accept(digests);
+        found.contents.marker.history.accept(digests);
         found.save_marker(&self.folder)?;
         self.found.replace(Some(found));
         Ok(())
@@ -305,13 +328,13 @@ impl Writer for ParquetWriter {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.found.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.found.contents.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
         self.found.save_marker(&self.folder)
     }
 
     fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.found.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
+            self.found.contents.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
             self.found.save_marker(&self.folder)?;
         }
         self.identity = identity;
@@ -328,7 +351,7 @@ impl ParquetWriter {
         let mut part = match self.part.take() {
             Some(part) => part,
             None => {
-                let name = self.found.claim.part_name(self.found.next);
+                let name = self.found.claim.part_name(self.found.contents.next);
                 Part::begin(self.folder.join(&name), self.found.claim.note(), &self.format)?
             }
         };
@@ -344,8 +367,9 @@ impl ParquetWriter {
         let Some(part) = self.part.take() else { return Ok(()) };
         let footer = Footer::new(self.identity.clone(), std::mem::take(&mut self.taken));
         let file = part.finish(&footer, || self.found.claim.check())?;
-        self.found.files.add(&footer.identity, &footer.coverage);
-        self.found.next = self.found.next.saturating_add(1);
+        let Contents { files, next, .. } = &mut self.found.contents;
+        files.add(&footer.identity, &footer.coverage);
+        *next = next.saturating_add(1);
         self.written.files += file.files;
         self.written.bytes += file.bytes;
         self.written.records += file.records;
@@ -354,7 +378,7 @@ impl ParquetWriter {
 
     /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
-        let Found { marker, files, next, .. } = &mut self.found;
+        let Contents { marker, files, next, .. } = &mut self.found.contents;
         if *next - marker.folded < FOLD_FILES {
             return Ok(());
         }

@@ -25,7 +25,7 @@ mod stats;
 mod suspects;
 mod worker;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::coverage::{Coverage, Progress};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{History, Identity, STATE, Scope, Sink, Writer, Written, output_mounts::OutputMounts};
+use crate::sink::{Changes, History, Identity, Scope, Sink, Writer, Written, output_mounts::OutputMounts};
 use crate::source;
 use crate::store::Location;
 
@@ -128,7 +128,7 @@ impl Topology {
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
-        let mounts = output_mounts(&plan);
+        let mounts = plan.output_mounts();
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
@@ -285,17 +285,6 @@ impl Outcome {
 /// The memory for batches in flight is shared with what is asked at once: one part in so many.
 const ASKING_SHARE: u64 = 8;
 
-/// What to do where an output holds rows that stages, options or models of another kind have made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changes {
-    /// Refuse to go on.
-    Refuse,
-    /// Go on where models alone are others, as a run does that exchanges them: then they were exchanged while nothing ran.
-    AllowModels,
-    /// Go on: both kinds lie beside each other, and each file says which it holds.
-    Allow,
-}
-
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
 fn admit(
     sink: &dyn Sink,
@@ -305,44 +294,30 @@ fn admit(
     mounts: &OutputMounts,
 ) -> Result<History, StageError> {
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    remembered_folder(sink).iter().try_for_each(|folder| mounts.check(folder))?;
+    sink.local_folder().iter().try_for_each(|folder| mounts.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
     let admitted = history.admit(&folder, identity, scope);
-    let models_alone = || changes == Changes::AllowModels && history.differs_by_models_alone(identity);
-    match (admitted, changes) {
+    match admitted {
         // Who is accepted under a former digest stays so under this one.
-        (Ok(()), _) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
+        Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
             sink.accept(&identity.digests())?;
         }
-        (Ok(()), _) => {}
-        (Err(_), _) if changes == Changes::Allow || models_alone() => {
+        Ok(()) => {}
+        Err(_) if history.allows(changes, identity) => {
             sink.accept(&[history.digests(), identity.digests()].concat())?;
         }
-        (Err(refused), _) => return Err(refused),
+        Err(refused) => return Err(refused),
     }
     Ok(history)
 }
 
 /// Opens a sink, and records which disk its folder lies on.
 fn open_sink(sink: Box<dyn Sink>, identity: Identity, mounts: &OutputMounts) -> Result<Box<dyn Writer>, StageError> {
-    let folder = remembered_folder(sink.as_ref());
+    let folder = sink.local_folder();
     let writer = sink.open(identity)?;
     folder.iter().for_each(|folder| mounts.record(folder));
     Ok(writer)
-}
-
-/// The folder of a sink on a disk of this machine.
-fn remembered_folder(sink: &dyn Sink) -> Option<PathBuf> {
-    sink.folder()?.local().map(Path::to_path_buf)
-}
-
-/// Where it is remembered which disks the outputs of a plan lie on.
-fn output_mounts(plan: &Plan) -> OutputMounts {
-    let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
-    let folders = plan.folders().into_iter().flatten().map(|folder| folder.join(STATE));
-    let folders = plan.state.iter().cloned().chain(folders).chain(rejects);
-    OutputMounts::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
 }
 
 /// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they lay on is forgotten.
@@ -350,7 +325,7 @@ fn output_mounts(plan: &Plan) -> OutputMounts {
 /// # Errors
 /// When that cannot be removed.
 pub fn start_over(plan: &Plan) -> Result<(), StageError> {
-    let mounts = output_mounts(plan);
+    let mounts = plan.output_mounts();
     let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
         folder.local().map_or(Ok(()), |folder| mounts.forget(folder))?;

@@ -19,10 +19,10 @@ use crate::error::{Fault, StageError};
 #[serde(default)]
 pub struct Config {
     /// Keep just these columns, in this order. Default: all.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
     /// Leave these columns out.
-    #[schemars(extend("x-changes-rows" = true))]
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub drop: Vec<String>,
     /// New names: `rename = { old = "new" }`.
     #[schemars(extend("x-changes-rows" = true))]

@@ -148,8 +148,14 @@ fn a_run_that_is_limited_or_repeated_goes_on_where_the_last_ended_and_reset_begi
     assert_eq!(rows(&bucket, "out/"), (0..5000).collect::<Vec<_>>());
     assert_eq!(bucket.keys("out/_latentflow/epoch-"), ["out/_latentflow/epoch-000003"]);
     let other = pipeline.replace("width = 4", "width = 5");
+    for (checked, expected) in [(&pipeline, Some(0)), (&other, Some(2))] {
+        std::fs::write(folder.path().join("p.toml"), checked).unwrap();
+        let check = latentflow(folder.path(), &bucket, &["check", "p.toml"]).output().unwrap();
+        assert_eq!(check.status.code(), expected, "{}", String::from_utf8_lossy(&check.stderr));
+    }
+    assert_eq!(bucket.keys("out/_latentflow/epoch-"), ["out/_latentflow/epoch-000003"], "a check claims nothing");
     let (output, _) = run(folder.path(), &bucket, &other, &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("latentflow reset"));
 
     std::fs::write(folder.path().join("p.toml"), &pipeline).unwrap();
