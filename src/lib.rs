@@ -5,6 +5,8 @@
 pub mod base64;
 pub mod error;
 pub mod json;
+pub mod printable;
+pub mod temporary;
 pub mod durable;
 pub mod store;
 pub mod units;

@@ -1,7 +1,7 @@
 //! Parses the command line, calls, and maps what came of it to an exit code.
 
 use clap::Parser;
-use latentflow::cli::{Cli, Exit};
+use latentflow::cli::{Cli, Exit, complain};
 
 fn main() -> std::process::ExitCode {
     keep_use_private();
@@ -12,8 +12,8 @@ fn main() -> std::process::ExitCode {
             let exit = Exit::of(&error);
             match exit {
                 // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
-                Exit::Usage => eprintln!("{error}\nlatentflow: nothing was started"),
-                _ => eprintln!("latentflow: {error:#}"),
+                Exit::Usage => complain(&format!("{error}\nlatentflow: nothing was started\n")),
+                _ => complain(&format!("latentflow: {error:#}\n")),
             }
             exit
         }

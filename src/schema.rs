@@ -4,6 +4,7 @@ use std::fmt;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
+use crate::printable::line;
 use crate::tensor::TensorShape;
 
 /// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
@@ -14,9 +15,9 @@ const SHOWN: usize = 24;
 /// # Errors
 /// When `f` refuses.
 pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
-    let width = schema.fields().iter().take(SHOWN).map(|field| field.name().chars().count()).max().unwrap_or(0);
+    let width = schema.fields().iter().take(SHOWN).map(|field| line(field.name()).chars().count()).max().unwrap_or(0);
     for field in schema.fields().iter().take(SHOWN) {
-        writeln!(f, "    {:<width$}  {}", field.name(), type_name(field))?;
+        writeln!(f, "    {:<width$}  {}", line(field.name()), line(&type_name(field)))?;
     }
     match schema.fields().len() {
         count if count > SHOWN => writeln!(f, "    ... and {} more columns", count - SHOWN),

@@ -8,6 +8,13 @@ use latentflow::model::{RuntimeSpec, runtime};
 #[test]
 fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_follow() {
     let folder = tempfile::tempdir().unwrap();
+    let plain = |name: &str| {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    };
     let refuse = |name: &str, expected: &str| {
         let spec = RuntimeSpec { library: Some(folder.path().join(name)), ..RuntimeSpec::default() };
         let fault = runtime::init(&spec).unwrap_err();
@@ -17,12 +24,14 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
     };
     refuse("gone.so", "gone.so cannot be loaded: ");
     std::fs::write(folder.path().join("text.so"), "not a library").unwrap();
+    plain("text.so");
     refuse("text.so", "text.so cannot be loaded: ");
     #[cfg(target_os = "linux")]
     {
         let alien = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"];
         let alien = alien.iter().find(|path| std::path::Path::new(path).exists()).unwrap();
         std::fs::copy(alien, folder.path().join("alien.so")).unwrap();
+        plain("alien.so");
         refuse("alien.so", "alien.so is a library, but not ONNX Runtime");
     }
     runtime::init(&RuntimeSpec::default()).unwrap_or_else(|fault| panic!("{}", fault.message));

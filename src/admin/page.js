@@ -2,20 +2,23 @@
 // Whatever comes from data goes through textContent or setAttribute: file names are written by strangers.
 const EVERY = 2000;
 const find = (id) => document.getElementById(id);
+// What would hide or reorder the text around it is shown as an escape, as the program does on a terminal.
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
+const printable = (text) => String(text).replace(UNPRINTABLE, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 
 function element(name, options = {}, ...children) {
   const made = document.createElement(name);
   if (options.class) made.className = options.class;
-  if (options.text !== undefined) made.textContent = options.text;
-  for (const [key, value] of Object.entries(options.attributes ?? {})) made.setAttribute(key, value);
+  if (options.text !== undefined) made.textContent = printable(options.text);
+  for (const [key, value] of Object.entries(options.attributes ?? {})) made.setAttribute(key, printable(value));
   made.append(...children);
   return made;
 }
 
 function drawn(name, attributes = {}, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, printable(value));
+  if (text !== undefined) made.textContent = printable(text);
   return made;
 }
 

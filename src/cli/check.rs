@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Exit, Pipeline, print, stage_error};
+use super::{Exit, Pipeline, complain, print, stage_error};
 use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::plan;
 use crate::sink::Changes;
 
 #[derive(Debug, Args)]
@@ -20,17 +21,21 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
+        let read = self.pipeline.read();
+        if let Some(library) = plan::library(&read) {
+            print(&format!("library   {library}\n\n"))?;
+        }
+        let plan = plan::check(read, &Arc::new(Metrics::new()))?;
         plan.check_mounts().map_err(stage_error)?;
         let admitted = plan.admit_outputs(Changes::allowed(self.allow_change, plan.is_endless()));
         if let Err((stage, error)) = admitted.and_then(|()| plan.admit_inputs()) {
             if matches!(error, StageError::Refused(_)) {
                 return Err(stage_error((stage, error)));
             }
-            eprintln!("{stage}: it cannot be checked now what earlier runs did: {error}");
+            complain(&format!("{stage}: it cannot be checked now what earlier runs did: {error}\n"));
         }
         for (source, error) in plan.list_inputs() {
-            eprintln!("{source}: the inputs cannot be listed now: {error}");
+            complain(&format!("{source}: the inputs cannot be listed now: {error}\n"));
         }
         print(&format!("{plan}\n"))?;
         Ok(Exit::Done)

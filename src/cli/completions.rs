@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, print};
+use super::{Cli, Exit, print_as_is};
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -16,7 +16,7 @@ impl Completions {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "latentflow", &mut script);
-        print(&String::from_utf8_lossy(&script))?;
+        print_as_is(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }
 }

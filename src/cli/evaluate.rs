@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
-use super::{Exit, print};
+use super::{Exit, print, print_json};
 use crate::corruption::{Amount, CorruptionSpec, Noise};
 use crate::data::{self, DataError, DataSpec, Part, Prepared};
 use crate::error::Fault;
@@ -19,6 +19,7 @@ use crate::kind;
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, Pass, RuntimeSpec};
 use crate::spec::overlay;
+use crate::temporary::Temporary;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -103,7 +104,7 @@ impl Evaluate {
         let Tried { evaluation, .. } = self.scoring.evaluate(&model, &self.model)?;
         let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
         match &self.json {
-            Some(path) if path == Path::new("-") => print(&as_json()?)?,
+            Some(path) if path == Path::new("-") => print_json(&as_json()?)?,
             Some(path) => {
                 std::fs::write(path, as_json()?).with_context(|| format!("cannot write {}", path.display()))?;
                 print(&evaluation.to_string())?;
@@ -170,8 +171,8 @@ impl Scoring {
         let all = !self.source.is_empty() && model.code_size().is_none();
         let parts = self.part.or(all.then_some(Parts::All)).map(Parts::parts).unwrap_or_default();
         let bar = Bar::new();
-        let temporary = Temporary::new();
-        let prepared = self.prepare(model, &spec, self.prepared.as_deref().unwrap_or(&temporary.0), &bar)?;
+        let temporary = Temporary::new("evaluate").context("cannot make a temporary folder")?;
+        let prepared = self.prepare(model, &spec, self.prepared.as_deref().unwrap_or(temporary.path()), &bar)?;
         let options = Options { parts, corruptions };
         let evaluation =
             evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
@@ -302,22 +303,6 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
     match spec.faults().into_iter().next() {
         Some(fault) => bail!("--corrupt {text}: {} {}", fault.key, fault.message),
         None => Ok(spec),
-    }
-}
-
-/// A folder that is removed when it goes out of scope.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("latentflow-evaluate-{}", std::process::id())))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // It is not there where another folder was named.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

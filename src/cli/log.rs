@@ -5,6 +5,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 
 use super::log_limit::Limited;
+use super::log_text::Printable;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,8 +25,13 @@ pub(super) fn start(format: LogFormat) {
     let lines = tracing_subscriber::fmt::format().with_target(false);
     // A second start (in tests) keeps the first.
     let _ = match format {
-        LogFormat::Json => log.fmt_fields(JsonFields::new()).event_format(Limited::new(lines.json(), true)).try_init(),
-        LogFormat::Auto | LogFormat::Text => log.with_ansi(false).event_format(Limited::new(lines, false)).try_init(),
+        LogFormat::Json => log
+            .fmt_fields(JsonFields::new())
+            .event_format(Limited::new(Printable::new(lines.json(), true), true))
+            .try_init(),
+        LogFormat::Auto | LogFormat::Text => {
+            log.with_ansi(false).event_format(Limited::new(Printable::new(lines, false), false)).try_init()
+        }
     };
     std::panic::set_hook(Box::new(|panic| {
         // Panics on a record are caught and become rejects: they are worth a line only to who looks for them.

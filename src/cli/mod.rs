@@ -9,6 +9,7 @@ mod init;
 mod inspect;
 mod log;
 mod log_limit;
+mod log_text;
 mod profile;
 mod progress;
 mod report;
@@ -28,7 +29,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::spec::{self, Problems};
+use crate::printable;
+use crate::spec::{self, Problems, Spec};
 
 /// How the program ended, as other programs see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,9 +170,20 @@ struct Pipeline {
     set: Vec<String>,
 }
 
+/// Says something to people on standard error, escaped where a terminal would obey it.
+pub fn complain(text: &str) {
+    use std::io::Write as _;
+    // There is no place left to report that standard error is gone.
+    let _ = std::io::stderr().lock().write_all(printable::text(text).as_bytes());
+}
+
 impl Pipeline {
     fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
-        plan::check(spec::read(&self.file, &self.set), metrics)
+        plan::check(self.read(), metrics)
+    }
+
+    fn read(&self) -> Result<Spec, Problems> {
+        spec::read(&self.file, &self.set)
     }
 }
 
@@ -190,8 +203,18 @@ fn confirmed(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+/// Prints for people to standard output, escaped where a terminal would obey it.
 fn print(text: &str) -> anyhow::Result<()> {
+    print_as_is(&printable::text(text))
+}
+
+/// Prints a JSON document to standard output.
+fn print_json(document: &str) -> anyhow::Result<()> {
+    print_as_is(&printable::json(document))
+}
+
+/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+fn print_as_is(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

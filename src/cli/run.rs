@@ -12,7 +12,7 @@ use super::log::{self, LogFormat};
 use super::profile::Profile;
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{Exit, Pipeline, print, stage_error};
+use super::{Exit, Pipeline, complain, print_json, stage_error};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
 use crate::error::StageError;
@@ -136,12 +136,12 @@ impl Run {
         let profile = Profile::of(&stats);
         let summary = Summary::new(name, &stats, &outcome, before, folders);
         match self.summary {
-            SummaryFormat::Table => eprint!("{summary}"),
-            SummaryFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
+            SummaryFormat::Table => complain(&summary.to_string()),
+            SummaryFormat::Json => print_json(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
             SummaryFormat::None => {}
         }
         if self.profile {
-            eprint!("{profile}");
+            complain(&profile.to_string());
         }
         match outcome {
             // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.

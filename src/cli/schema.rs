@@ -5,7 +5,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{Exit, print};
+use super::{Exit, print_json};
 use crate::context::Limits;
 #[cfg(feature = "train")]
 use crate::corruption::CorruptionSpec;
@@ -45,7 +45,7 @@ impl Schema {
             #[cfg(feature = "train")]
             Files::Training => training(&mut generator),
         };
-        print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         Ok(Exit::Done)
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::Exit;
 use super::log::{self, LogFormat};
+use super::{Exit, complain};
 use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::spec::{self, Places, Problems};
@@ -237,12 +237,12 @@ fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
     });
     let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
     let end = if trained.finished { "trained" } else { "stopped before the end" };
-    eprintln!("{} {end} in {seconds}: {best}", file.head.name);
-    eprintln!("model: {}", out.display());
+    complain(&format!("{} {end} in {seconds}: {best}\n", file.head.name));
+    complain(&format!("model: {}\n", out.display()));
     if trained.finished {
-        eprintln!("next: latentflow evaluate {0}; latentflow report {0}", out.display());
+        complain(&format!("next: latentflow evaluate {0}; latentflow report {0}\n", out.display()));
     } else {
-        eprintln!("run the same command again to go on");
+        complain("run the same command again to go on\n");
     }
 }
 

@@ -8,10 +8,11 @@ use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::model::card::{CARD, Card};
 use crate::model::onnx::Graph;
-use crate::model::open::{read, sha256};
+use crate::model::open::{read, read_header, sha256};
 use crate::model::port::Port;
 use crate::model::proto::Header;
 use crate::model::{Model, ModelInput, ModelSpec, Pass, RuntimeSpec};
+use crate::printable::line;
 
 /// Describes a model folder or a bare ONNX file. [`crate::model::runtime::init`] must have found ONNX Runtime before.
 ///
@@ -62,12 +63,15 @@ struct OnnxFile {
 impl OnnxFile {
     fn read(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
         let bytes = read(path)?;
+        let header = read_header(path, &bytes);
+        let open =
+            |_: &Header| Graph::open(path, runtime).map_err(|reason| format!("ONNX Runtime refuses it: {reason}"));
         Ok(Self {
             path: path.to_path_buf(),
             bytes: bytes.len(),
             digest: sha256(path)?,
-            header: Header::read(&bytes),
-            graph: Graph::open(path, runtime),
+            graph: header.as_ref().map_err(String::clone).and_then(open),
+            header: header.unwrap_or_default(),
         })
     }
 }
@@ -112,17 +116,17 @@ impl fmt::Display for OnnxFile {
             writeln!(f, "  format     IR {}, {}", self.header.ir_version, opsets.join(", "))?;
         }
         if !self.header.producer.is_empty() {
-            writeln!(f, "  producer   {}", self.header.producer)?;
+            writeln!(f, "  producer   {}", line(&self.header.producer))?;
         }
         for external in &self.header.external {
-            writeln!(f, "  weights    in {external}")?;
+            writeln!(f, "  weights    in {}", line(external))?;
         }
         match &self.graph {
             Ok(graph) => {
                 write_ports(f, "input", &graph.inputs)?;
                 write_ports(f, "output", &graph.outputs)
             }
-            Err(reason) => writeln!(f, "  ONNX Runtime refuses it: {reason}"),
+            Err(reason) => writeln!(f, "  {reason}"),
         }
     }
 }
@@ -132,7 +136,7 @@ fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[Port]) -> fmt::R
 }
 
 fn write_card(f: &mut fmt::Formatter<'_>, card: &Card) -> fmt::Result {
-    writeln!(f, "{}: {}", card.name, card.kind)?;
+    writeln!(f, "{}: {}", line(&card.name), line(&card.kind))?;
     if !card.description.is_empty() {
         writeln!(f, "{}", card.description)?;
     }
@@ -144,10 +148,10 @@ fn write_card(f: &mut fmt::Formatter<'_>, card: &Card) -> fmt::Result {
         writeln!(f, "p99 {:.6} on {count} validation records", quantiles.p99)?;
     }
     if let Some(training) = &card.training {
-        writeln!(f, "data         {}", training.data)?;
-        writeln!(f, "licence      {}", training.licence)?;
+        writeln!(f, "data         {}", line(&training.data))?;
+        writeln!(f, "licence      {}", line(&training.licence))?;
     }
-    card.metrics.iter().try_for_each(|(name, value)| writeln!(f, "{name:<12} {value}"))
+    card.metrics.iter().try_for_each(|(name, value)| writeln!(f, "{:<12} {value}", line(name)))
 }
 
 /// What a model does with a record, in a phrase.
@@ -263,7 +267,7 @@ mod tests {
             "external.bin",
             expect![[r#"
                 external.bin  32 bytes  sha256:4e8b04ae3930af0851dbb553b503dc2ee7fd8617e141594f3e835100fb96d122
-                  ONNX Runtime refuses it: Protobuf parsing failed.
+                  external.bin: is not an ONNX file: a field has an impossible number
                 in a pipeline: cannot run as a stage
             "#]],
         );

@@ -275,19 +275,43 @@ fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> 
 
 /// The digest of an ONNX file, and of each file beside it that holds weights.
 fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
-    let header = Header::read(&read(path)?);
+    let header = read_header(path, &read(path)?)?;
     let mut digests = vec![(String::new(), sha256(path)?)];
     for file in header.external {
-        let inside = Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        if !inside {
-            return Err(format!("{}: keeps weights in `{file}`, outside its folder", path.display()));
-        }
         let beside = path.parent().unwrap_or(Path::new("")).join(&file);
         let digest =
             sha256(&beside).map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
         digests.push((file, digest));
     }
     Ok(digests)
+}
+
+/// What an ONNX file says of itself, checked before ONNX Runtime opens it and the files that it names.
+///
+/// # Errors
+/// That the bytes are not ONNX, or that it keeps weights outside its folder.
+pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, String> {
+    let name = path.display();
+    let header = Header::read(bytes).map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
+    match header.external.iter().find(|file| !lies_inside(path, file)) {
+        Some(file) => Err(format!("{name}: keeps weights in `{file}`, outside its folder; put them beside it")),
+        None => Ok(header),
+    }
+}
+
+/// Whether a file that an ONNX file names lies in the folder of that one, or below. Both may be links, as in the cache of the
+/// Hugging Face hub, where what they lead to lies in one folder.
+fn lies_inside(path: &Path, file: &str) -> bool {
+    use std::path::Component;
+    let is_below = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let folder = path.parent().unwrap_or(Path::new("")).join("");
+    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+    let roots = [folder.canonicalize().ok(), path.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()))];
+    match folder.join(file).canonicalize() {
+        Ok(real) => is_below && roots.iter().flatten().any(|root| real.starts_with(root)),
+        // A file that is gone is reported by whoever opens it.
+        Err(_) => is_below,
+    }
 }
 
 /// Protobuf holds no more; what is larger is no ONNX file.
@@ -471,7 +495,7 @@ mod tests {
         );
         check(
             "model = 'external.bin'",
-            expect!["model: external.bin: ONNX Runtime refuses it: Protobuf parsing failed."],
+            expect!["model: external.bin: is not an ONNX file: a field has an impossible number"],
         );
         check(
             "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",

@@ -204,6 +204,14 @@ pub fn check(outcome: Result<Spec, Problems>, metrics: &Arc<Metrics>) -> Result<
     })
 }
 
+/// Which ONNX Runtime the models of a pipeline need to have loaded, by where it is found; `None` where it has none. Nothing
+/// is loaded.
+pub fn library(read: &Result<Spec, Problems>) -> Option<String> {
+    let spec = read.as_ref().map_or_else(Problems::partial_spec, Some)?;
+    let (runtime, _) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
+    if spec.models.is_empty() { None } else { model::runtime::library(&runtime.unwrap_or_default()) }
+}
+
 fn open_models(
     spec: &Spec,
     runtime: &RuntimeSpec,

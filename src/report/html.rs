@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use crate::printable::is_unprintable;
+
 /// A piece of a page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Html(String);
@@ -115,9 +117,7 @@ impl fmt::Write for Escaping<'_> {
                 '\'' => self.0.push_str("&#39;"),
                 '\n' | '\t' => self.0.push(c),
                 // They are not allowed in pages, and those that turn the direction of text would hide what is written.
-                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                    self.0.push(char::REPLACEMENT_CHARACTER);
-                }
+                c if is_unprintable(c) => self.0.push(char::REPLACEMENT_CHARACTER),
                 c => self.0.push(c),
             }
         }

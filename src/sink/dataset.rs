@@ -10,6 +10,7 @@ use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 
 use crate::coverage::{Coverage, Intervals};
 use crate::error::StageError;
+use crate::printable::line;
 use crate::schema::write_columns;
 use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
@@ -203,19 +204,19 @@ impl DatasetDescription {
             some => writeln!(f, "provenance   none of {}: not written by latentflow", count(some, "file"))?,
         }
         for (identity, version) in &self.writers {
-            writeln!(f, "pipeline     {}, stage {}", identity.pipeline, identity.stage)?;
-            writeln!(f, "digest       {}", identity.digest)?;
+            writeln!(f, "pipeline     {}, stage {}", line(&identity.pipeline), line(&identity.stage))?;
+            writeln!(f, "digest       {}", line(&identity.digest))?;
             for (name, digest) in &identity.models {
-                writeln!(f, "model        {name} {digest}")?;
+                writeln!(f, "model        {} {}", line(name), line(digest))?;
             }
             if let Some(version) = version {
-                writeln!(f, "version      latentflow {version}")?;
+                writeln!(f, "version      latentflow {}", line(version))?;
             }
         }
         let splits = self.coverage.splits();
         writeln!(f, "source rows  {} of {}", self.coverage.len(), count(splits.len() as u64, "split"))?;
         for (name, rows) in splits.iter().take(SHOWN) {
-            writeln!(f, "    {name}: {}", ranges(rows))?;
+            writeln!(f, "    {}: {}", line(name), ranges(rows))?;
         }
         match splits.len() {
             all if all > SHOWN => writeln!(f, "    ... and {} more", all - SHOWN),

@@ -131,6 +131,11 @@ impl Problems {
         Self { located: vec![located], partial: None }
     }
 
+    /// The part of the pipeline that could be read all the same.
+    pub fn partial_spec(&self) -> Option<&Spec> {
+        self.partial.as_deref()
+    }
+
     /// The part of the pipeline that could be read all the same, so that its faults can be told too.
     pub fn take_partial(&mut self) -> Option<Spec> {
         self.partial.take().map(|spec| *spec)

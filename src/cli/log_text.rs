@@ -1,0 +1,89 @@
+//! Log events as one printable line each, whatever file names and reasons stand in them.
+
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::printable;
+
+/// Formats events as `format` does, and escapes what a terminal would obey.
+pub(super) struct Printable<F> {
+    format: F,
+    json: bool,
+}
+
+impl<F> Printable<F> {
+    pub(super) fn new(format: F, json: bool) -> Self {
+        Self { format, json }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Printable<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut text = String::new();
+        self.format.format_event(context, Writer::new(&mut text), event)?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let shown = if self.json { printable::json(text) } else { printable::line(text) };
+        writeln!(writer, "{shown}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(json: bool) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let builder = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+        let format = tracing_subscriber::fmt::format();
+        let name = "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged";
+        let tell = || tracing::warn!(file = name, "{name}");
+        if json {
+            let fields = tracing_subscriber::fmt::format::JsonFields::new();
+            let log = builder.fmt_fields(fields).event_format(Printable::new(format.json(), true));
+            tracing::subscriber::with_default(log.finish(), tell);
+        } else {
+            tracing::subscriber::with_default(builder.event_format(Printable::new(format, false)).finish(), tell);
+        }
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn hostile_name_stays_on_its_line_of_the_log() {
+        let text = log(false);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().chars().any(printable::is_unprintable), "{text:?}");
+        let text = log(true);
+        assert!(!text.trim_end().chars().any(printable::is_unprintable), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["fields"]["file"], "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged");
+    }
+}
