@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::kind::nearest;
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::units::Bytes;
@@ -16,9 +17,11 @@ use crate::units::Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
-    /// Pixels that an image may have, by its header, before it is decoded.
+    /// Pixels that an image may have, by its header, before it is decoded. An image whose decoding takes more than 12 bytes for
+    /// each pixel, such as one of 32-bit floats, may have fewer.
     pub pixels: u64,
-    /// Bytes that a record may have as it is stored: an image file, a line of text, an archive member.
+    /// Bytes that a record may have as it is stored (an image file, a line of text, an archive member), and in Arrow memory
+    /// (a row of Parquet, Arrow or NumPy files, dictionaries and runs written out).
     pub record_bytes: Bytes,
     /// Bytes that batches in flight, models and workers may take together. Where it is written, batches, workers and
     /// what an image may have become smaller until they fit. Default: half of what the process may use.
@@ -30,6 +33,16 @@ impl Default for Limits {
     fn default() -> Self {
         // 100 megapixels is beyond every camera that is held in a hand; 64 MiB beyond the files they write.
         Self { pixels: 100_000_000, record_bytes: Bytes(64 << 20), memory: None }
+    }
+}
+
+/// What a source may hold beside its batches, where the pipeline does not limit the memory.
+const HELD: u64 = 512 << 20;
+
+impl Limits {
+    /// Bytes that a source may hold while it reads a file, beside its batches: what a format makes it decode at one time.
+    pub fn held_bytes(&self) -> u64 {
+        self.memory.map_or_else(|| HELD.min(machine::memory() / 2), |memory| memory.0 / 2)
     }
 }
 

@@ -94,12 +94,52 @@ pub fn is_temporary(name: &OsStr) -> bool {
     name.starts_with(TEMPORARY.as_bytes()) && name.ends_with(UNFINISHED.as_bytes())
 }
 
+/// Makes a folder that the user alone may enter, for originals of records; one that is there already is left as it is.
+///
+/// # Errors
+/// When the system refuses, or a file is in the way.
+pub fn create_private_folder(path: &Path) -> Result<(), StageError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create_folders(parent(path))?;
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(StageError::io(path)(error)),
+        _ => sync_folder(parent(path)),
+    }
+}
+
+/// Options by which a file that is created is for the user alone.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Options for a file in `folder`: it is for the user alone where the folder is, so that a copy of it stays private.
+fn options_in(folder: &Path) -> OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        if folder.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0) {
+            return private();
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    OpenOptions::new()
+}
+
 /// Creates a file under a temporary name, in place of what a crash may have left there; follows no link.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn create(temporary: &Path) -> std::io::Result<File> {
-    let create = || OpenOptions::new().write(true).create_new(true).open(temporary);
+    let create = || options_in(parent(temporary)).write(true).create_new(true).open(temporary);
     create().or_else(|error| match error.kind() {
         ErrorKind::AlreadyExists => fs::remove_file(temporary).and_then(|()| create()),
         _ => Err(error),
@@ -135,6 +175,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn files_in_a_private_folder_are_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let place = folder.path().join("a/private");
+        create_private_folder(&place).unwrap();
+        write_atomically(&place.join("original"), b"x").unwrap();
+        write_atomically(&folder.path().join("a/data"), b"x").unwrap();
+        assert_eq!((mode(&place), mode(&place.join("original"))), (0o700, 0o600));
+        assert_eq!(
+            mode(&folder.path().join("a/data")) & 0o066,
+            mode(&folder.path().join("a")) & 0o066,
+            "the umask decides"
+        );
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_no_temporary_stays() {

@@ -27,13 +27,14 @@ pub struct Pixels {
 /// Everything becomes 8 bits per channel. As Pillow's `convert` does, alpha is dropped, not composited; of 16 bits
 /// the upper 8 are kept; luma is BT.601. Colour profiles and gamma are not applied.
 ///
-/// No more is allocated than some 25 bytes per pixel of the header, and a small multiple of the bytes.
+/// No more is allocated than the header's bytes per pixel, and a small multiple of the bytes.
 ///
 /// # Errors
-/// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels.
+/// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels, or one whose decoding takes more
+/// than so many pixels of 8 bits a channel would.
 pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
     let header = read_header(bytes)?;
-    if header.pixels() > max_pixels {
+    if !header.fits(max_pixels) {
         return Err(ImageError::too_large(&header, max_pixels));
     }
     ImageError::catch(header.format, || {
@@ -61,10 +62,9 @@ pub(super) struct Decoded {
     pub(super) orientation: Orientation,
 }
 
-/// Bytes that the decoder of an image may allocate: room for two copies of its widest pixels (four 32-bit floats),
-/// and for what it carries beside them.
+/// Bytes that the decoder of an image may allocate: for its pixels, and for what it carries beside them.
 pub(super) fn memory_limit(bytes: &[u8], header: &Header) -> u64 {
-    let pixels = header.pixels().saturating_mul(32);
+    let pixels = header.pixels().saturating_mul(header.bytes_per_pixel);
     pixels.saturating_add(bytes.len() as u64).saturating_add(1 << 20)
 }
 
@@ -111,7 +111,7 @@ mod tests {
         ];
         for (library, format) in formats {
             let bytes = written(&image, library);
-            assert_eq!(read_header(&bytes).unwrap(), Header { format, width: 48, height: 32 });
+            assert_eq!(read_header(&bytes).unwrap(), Header { format, width: 48, height: 32, bytes_per_pixel: 12 });
             let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
             assert_eq!((pixels.width, pixels.height), (48, 32));
             assert!(pixels.data == *picture().as_raw(), "{format:?}");
@@ -123,12 +123,24 @@ mod tests {
     }
 
     #[test]
+    fn image_of_deep_samples_counts_what_its_decoding_takes() {
+        let deep = DynamicImage::ImageRgb32F(image::ImageBuffer::from_pixel(30, 20, image::Rgb([0.5; 3])));
+        let bytes = written(&deep, ImageFormat::Tiff);
+        let header = read_header(&bytes).unwrap();
+        assert_eq!((header.bytes_per_pixel, header.charged_pixels()), (28, 600 * 28 / 12));
+        let large = decode(&bytes, Channels::Rgb, 1399).unwrap_err();
+        assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
+        assert!(large.to_string().contains("28 bytes per pixel"), "{large}");
+        assert_eq!(decode(&bytes, Channels::Rgb, 1400).unwrap().data.len(), 1800);
+    }
+
+    #[test]
     fn of_16_bits_the_upper_8_are_kept() {
         let image = image::ImageBuffer::from_fn(4, 4, |x, y| image::Luma([(x as u16 * 40 + y as u16) << 8 | 255]));
         for format in [ImageFormat::Png, ImageFormat::Tiff, ImageFormat::Pnm] {
             let bytes = written(&DynamicImage::ImageLuma16(image.clone()), format);
             let expected: Vec<u8> = image.as_raw().iter().map(|&sample| (sample >> 8) as u8).collect();
-            assert_eq!(decode(&bytes, Channels::Gray, 16).unwrap().data, expected, "{format:?}");
+            assert_eq!(decode(&bytes, Channels::Gray, 32).unwrap().data, expected, "{format:?}");
         }
     }
 

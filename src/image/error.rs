@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
 
 use crate::batch::RejectCode;
-use crate::image::header::{Format, Header};
+use crate::image::header::{DECODING, Format, Header};
 
 /// Where an image ends whose decoder ran out of bytes.
 pub(super) const UNFINISHED: &str = "before its image is complete";
@@ -53,9 +53,18 @@ impl ImageError {
     }
 
     pub(super) fn too_large(header: &Header, max_pixels: u64) -> Self {
-        let Header { format, width, height } = header;
+        let Header { format, width, height, bytes_per_pixel } = header;
         let name = format.name();
-        Self::TooLarge(format!("{name} of {width} x {height} pixels, more than the limit of {max_pixels} pixels"))
+        if header.pixels() > max_pixels {
+            return Self::TooLarge(format!(
+                "{name} of {width} x {height} pixels, more than the limit of {max_pixels} pixels"
+            ));
+        }
+        let bytes = max_pixels.saturating_mul(DECODING);
+        Self::TooLarge(format!(
+            "{name} of {width} x {height} pixels whose decoding takes {bytes_per_pixel} bytes per pixel, more than {bytes} bytes, \
+             which {max_pixels} pixels of {DECODING} bytes take (limits.pixels)"
+        ))
     }
 
     pub(super) fn too_hungry(format: Format) -> Self {

@@ -61,12 +61,37 @@ pub struct Header {
     pub width: u32,
     /// Rows of pixels as stored, before any EXIF orientation.
     pub height: u32,
+    /// Bytes that decoding takes at its peak for each pixel.
+    pub bytes_per_pixel: u64,
 }
+
+/// Bytes that decoding takes for each pixel of most images: a JPEG's coefficients and its colours, or a copy of four 8-bit
+/// channels while they become three. Limits and memory count pixels of so many bytes.
+pub const DECODING: u64 = 12;
 
 impl Header {
     /// How many pixels it decodes to.
     pub fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
+    }
+
+    /// Pixels of the usual cost that take as much memory while they are decoded: more than it has where samples are deeper than
+    /// 8 bits, or blocks are larger than the image.
+    pub fn charged_pixels(&self) -> u64 {
+        // Blocks of a JPEG whose channels are sampled most coarsely have so many rows and columns.
+        const BLOCK: u64 = 32;
+        let whole =
+            |side: u32| if self.format == Format::Jpeg { u64::from(side).next_multiple_of(BLOCK) } else { side.into() };
+        let stored = whole(self.width) * whole(self.height);
+        let decoded = self.pixels().saturating_mul(self.bytes_per_pixel).div_ceil(DECODING);
+        // Blocks beyond the image are held as coefficients, half of what decoding takes.
+        self.pixels().max(decoded).max(stored / 2)
+    }
+
+    /// Whether it may be decoded where images of `max_pixels` pixels may.
+    pub fn fits(&self, max_pixels: u64) -> bool {
+        self.pixels() <= max_pixels
+            && self.pixels().saturating_mul(self.bytes_per_pixel) <= max_pixels.saturating_mul(DECODING)
     }
 }
 
@@ -77,15 +102,15 @@ impl Header {
 pub fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {
     let format = Format::of(bytes).ok_or_else(|| ImageError::unknown(bytes))?;
     ImageError::catch(format, || {
-        let (width, height) = match format {
-            Format::Jpeg => jpeg::size(bytes)?,
-            Format::Png => png_size(bytes)?,
+        let ((width, height), bytes_per_pixel) = match format {
+            Format::Jpeg => (jpeg::size(bytes)?, DECODING),
+            Format::Png => (png_size(bytes)?, DECODING),
             _ => library::size(bytes, format)?,
         };
         if width == 0 || height == 0 {
             return Err(ImageError::malformed(format, format_args!("its size is {width} x {height} pixels")));
         }
-        Ok(Header { format, width, height })
+        Ok(Header { format, width, height, bytes_per_pixel })
     })
 }
 
@@ -137,7 +162,7 @@ mod tests {
     #[test]
     fn the_header_of_a_pixmap_gives_its_size() {
         let header = read_header(b"P6\n3 2\n255\n").unwrap();
-        assert_eq!(header, Header { format: Format::Pnm, width: 3, height: 2 });
+        assert_eq!(header, Header { format: Format::Pnm, width: 3, height: 2, bytes_per_pixel: DECODING });
         assert_eq!(header.pixels(), 6);
     }
 }

@@ -6,7 +6,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::image::decode::{Decoded, memory_limit};
 use crate::image::error::ImageError;
-use crate::image::header::{Format, Header};
+use crate::image::header::{DECODING, Format, Header};
 use crate::image::orient::orientation;
 use crate::image::samples::Samples;
 
@@ -30,9 +30,13 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     Ok(Decoded { samples: samples(image), size, orientation })
 }
 
-/// Width and height as the decoder will see them.
-pub(super) fn size(bytes: &[u8], format: Format) -> Result<(u32, u32), ImageError> {
-    reader(bytes, format).into_dimensions().map_err(|error| ImageError::of_library(format, bytes, &error))
+/// Width and height as the decoder will see them, and the bytes that it takes for each pixel at its peak: twice what it gives,
+/// since it holds a whole frame before it hands it over, and what becomes of that.
+pub(super) fn size(bytes: &[u8], format: Format) -> Result<((u32, u32), u64), ImageError> {
+    let decoder =
+        reader(bytes, format).into_decoder().map_err(|error| ImageError::of_library(format, bytes, &error))?;
+    let given = u64::from(decoder.color_type().bytes_per_pixel());
+    Ok((decoder.dimensions(), DECODING.max(2 * given + 4)))
 }
 
 fn reader(bytes: &[u8], format: Format) -> ImageReader<Cursor<&[u8]>> {

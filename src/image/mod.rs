@@ -24,6 +24,6 @@ pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
 pub use format::{Channels, Layout, PixelFormat};
-pub use header::{Format, Header, read_header};
+pub use header::{DECODING, Format, Header, read_header};
 pub use resize::{Area, Fit, Resizer};
 pub use size::Size;

@@ -25,7 +25,7 @@ impl Samples {
             Self::Rgb(data) => (data.len(), 3),
             Self::Rgba(data) => (data.len(), 4),
         };
-        let Header { format, width, height } = *header;
+        let Header { format, width, height, .. } = *header;
         if header.pixels().checked_mul(each) != Some(met as u64) {
             let reason = format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
             return Err(ImageError::malformed(format, reason));
@@ -71,12 +71,15 @@ mod tests {
     use crate::image::header::Format;
 
     fn converted(samples: Samples, channels: Channels) -> Vec<u8> {
-        samples.into_pixels(&Header { format: Format::Png, width: 2, height: 1 }, channels).unwrap().data
+        samples
+            .into_pixels(&Header { format: Format::Png, width: 2, height: 1, bytes_per_pixel: 12 }, channels)
+            .unwrap()
+            .data
     }
 
     #[test]
     fn samples_that_do_not_fill_the_image_are_malformed() {
-        let header = Header { format: Format::Tiff, width: 2, height: 1 };
+        let header = Header { format: Format::Tiff, width: 2, height: 1, bytes_per_pixel: 12 };
         for samples in [Samples::Gray(vec![0; 3]), Samples::GrayAlpha(vec![0; 2]), Samples::Rgba(vec![0; 6])] {
             let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
             assert_eq!(error.code(), RejectCode::Malformed, "{error}");

@@ -7,6 +7,7 @@ use super::{Role, Stage, slots};
 use crate::batch::SourceBatch;
 use crate::context::{Context, Limits};
 use crate::error::Fault;
+use crate::image::DECODING;
 use crate::machine;
 use crate::sink::Sink;
 use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
@@ -22,10 +23,6 @@ pub struct Footprint {
     /// Bytes per pixel of decoded images, over all edges.
     pub per_pixel: u64,
 }
-
-/// Bytes that decoding takes per pixel: three channels as they come out, once more turned or resized, and the
-/// coefficients of a progressive JPEG.
-const DECODING: u64 = 12;
 
 impl Footprint {
     /// Bytes that a batch may take until every sink has accepted it.
@@ -159,7 +156,8 @@ pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Shar
                 let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
                 // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
                 let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
-                let stored = if images { size.bytes().max(limits.record_bytes.0) } else { size.bytes() };
+                // So does a record above them, of whatever kind.
+                let stored = size.bytes().max(limits.record_bytes.0);
                 batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
                 // Sources that end are read one after another, those that do not side by side.
                 match source.is_endless() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::{remove_temporaries, sync_folder};
+use crate::durable::{create_private_folder, remove_temporaries, sync_folder};
 use crate::error::{Fault, StageError};
 use crate::memory::record_bytes;
 use crate::sink::claim::{Claim, part_number};
@@ -50,6 +50,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub compression: Compression,
+    /// Whether the files hold originals of records, for the user alone.
+    #[serde(skip)]
+    is_private: bool,
 }
 
 /// How large a file may become; a batch is never split across files, so a single larger one has a file of its own.
@@ -79,7 +82,7 @@ impl Config {
     pub(super) fn new(path: &Path) -> Self {
         let (file, compression) = (FileSize::default(), Compression::default());
         let row_group = RowGroup { encoders: Some(0), ..RowGroup::default() };
-        Self { path: path.to_path_buf(), columns: None, file, row_group, compression }
+        Self { path: path.to_path_buf(), columns: None, file, row_group, compression, is_private: true }
     }
 
     /// The sink for records of this schema.
@@ -106,7 +109,8 @@ impl Config {
         match (planned, folder) {
             (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
                 let file = self.file;
-                Ok(Box::new(ParquetSink { folder, columns, format, file, found: RefCell::default() }))
+                let is_private = self.is_private;
+                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, found: RefCell::default() }))
             }
             (Ok(_), _) => Err(faults),
             (Err(more), _) => Err(faults.into_iter().chain(more).collect()),
@@ -119,6 +123,8 @@ struct ParquetSink {
     columns: Columns,
     format: Format,
     file: FileSize,
+    /// Whether its folder, where it has to be made, is for the user alone.
+    is_private: bool,
     /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
     found: RefCell<Option<Found>>,
 }
@@ -208,6 +214,9 @@ impl Contents {
 
 impl ParquetSink {
     fn found(&self) -> Result<Found, StageError> {
+        if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
+            create_private_folder(folder)?;
+        }
         self.found.take().map_or_else(|| Found::look(&self.folder), Ok)
     }
 }

@@ -165,7 +165,12 @@ impl<'a> Rewrite<'a> {
         let footer = Footer::new(kind.identity.clone(), coverage);
         let written = part.finish(&footer, || Ok(()))?;
         let youngest = files.iter().map(|file| file.file.entry.mtime_ns).max();
-        set_time(&path, youngest).map_err(StageError::io(&path))?;
+        // Who may read it does not change by its being rewritten.
+        let same = last.file.location.local().map_or(Ok(()), |old| {
+            let permissions = fs::metadata(old)?.permissions();
+            fs::set_permissions(&path, permissions)
+        });
+        same.and_then(|()| set_time(&path, youngest)).map_err(StageError::io(&path))?;
         self.exchange(files, written.bytes).map(Ok)
     }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
-use crate::source::arrow_messages::Messages;
-use crate::source::cut::{Cut, weight};
+use crate::source::arrow_messages::{Messages, Most, Refusal};
+use crate::source::cut::{Cut, too_large, weight};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
@@ -34,23 +34,27 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, _: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
         let path = |error: StageError| vec![Fault::from_error("path", &error)];
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
-        let columns = columns_of(&files).map_err(path)?;
+        let limits = context.limits;
+        let stored = limits.memory.map_or(STORED, |memory| STORED.min(memory.0 / 2));
+        let most = Most { stored, unpacked: limits.held_bytes() };
+        let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![Fault::new("path", what)])?;
         let cut = Cut::features(batch);
-        let format = Ipc { columns: columns.clone(), cut };
+        let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
+        let format = Ipc { columns: columns.clone(), cut, most, record_bytes: limits.record_bytes.0, largest_file };
         Ok(Box::new(RecordFiles::new(name, &self.path, &columns, format, self.on_change.into())))
     }
 }
 
 /// The columns of the first file that can be read.
-fn columns_of(files: &[InputFile]) -> Result<SchemaRef, StageError> {
+fn columns_of(files: &[InputFile], most: Most) -> Result<SchemaRef, StageError> {
     let look = |file: &InputFile, input: store::Input| {
         let mut input = open(input).map_err(file.stopped())?;
-        let columns = guarded(|| Messages::start(&mut input.stream)).map(|messages| messages.schema().clone());
+        let columns = guarded(|| Messages::bounded(&mut input.stream, most)).map(|messages| messages.schema().clone());
         file.check_available(&input.handle)?;
         columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
     };
@@ -60,16 +64,29 @@ fn columns_of(files: &[InputFile]) -> Result<SchemaRef, StageError> {
 /// The records of a stream, as far as they can be read.
 fn count(messages: &mut Messages<impl Read>) -> u64 {
     let mut records = 0;
-    while let Ok(Some(batch)) = guarded(|| messages.next()) {
+    while let Ok(Some(batch)) = next(messages) {
         records += batch.num_rows() as u64;
     }
     records
 }
 
+/// The next record batch; a panic of the library is a refusal, too.
+fn next(messages: &mut Messages<impl Read>) -> Result<Option<RecordBatch>, Refusal> {
+    guarded(|| Ok::<_, String>(messages.next_batch())).flatten()
+}
+
+/// Bytes of a record batch as it is stored. Writers make far smaller ones.
+const STORED: u64 = 1 << 30;
+
 /// How planned IPC files are read.
 struct Ipc {
     columns: SchemaRef,
     cut: Cut,
+    most: Most,
+    /// Bytes that a record may take.
+    record_bytes: u64,
+    /// Bytes of the largest file that was listed.
+    largest_file: u64,
 }
 
 impl RecordFormat for Ipc {
@@ -77,7 +94,7 @@ impl RecordFormat for Ipc {
 
     fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
         let mut input = open(input).map_err(file.stopped())?;
-        let mut messages = match guarded(|| Messages::start(&mut input.stream)) {
+        let mut messages = match guarded(|| Messages::bounded(&mut input.stream, self.most)) {
             Ok(messages) => messages,
             Err((code, what)) => {
                 file.check_available(&input.handle)?;
@@ -94,7 +111,7 @@ impl RecordFormat for Ipc {
         };
         let mut row = 0;
         loop {
-            match guarded(|| messages.next()) {
+            match next(&mut messages) {
                 Ok(Some(records)) => {
                     self.send(&records.project(&places)?, row, output)?;
                     row += records.num_rows() as u64;
@@ -112,13 +129,23 @@ impl RecordFormat for Ipc {
         }
         Ok(())
     }
+
+    fn held_bytes(&self) -> u64 {
+        self.largest_file.min(self.most.stored).saturating_add(self.most.unpacked)
+    }
 }
 
 impl Ipc {
+    /// Sends the records of a batch, and refuses those that take more than a record may.
     fn send(&self, records: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
         for part in self.cut.parts(records.num_rows(), &|rows| weight(records, rows)) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
+                continue;
+            }
+            let bytes = if part.len() == 1 { weight(records, part.clone()) } else { 0 };
+            if bytes > self.record_bytes {
+                output.refuse(rows, RejectCode::TooLarge, too_large(bytes, self.record_bytes))?;
                 continue;
             }
             let columns = records.slice(part.start, part.len()).columns().to_vec();

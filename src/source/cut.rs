@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, AsArray, OffsetSizeTrait, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, AsArray, OffsetSizeTrait, RecordBatch, RunArray};
+use arrow::datatypes::{ArrowNativeType as _, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType};
 
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE_RECORDS};
 
@@ -70,7 +70,13 @@ impl Cut {
     }
 }
 
-/// Bytes of Arrow memory that these rows take, without what they share (dictionaries).
+/// Why a record is not read that takes more than a record may.
+pub(super) fn too_large(bytes: u64, most: u64) -> String {
+    format!("a record of {bytes} bytes; at most {most} are read (limits.record_bytes)")
+}
+
+/// Bytes of Arrow memory that these rows take, each with the values of its own: what dictionaries, runs and views share counts
+/// as often as it is shown, since stages write it out.
 pub(super) fn weight(records: &RecordBatch, rows: Range<usize>) -> u64 {
     records.columns().iter().map(|column| column_weight(column.as_ref(), rows.clone())).sum()
 }
@@ -79,8 +85,8 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
     let count = rows.len() as u64;
     let each = |width: usize| width as u64 * count;
     match column.data_type() {
-        DataType::Null => 0,
-        DataType::Boolean => count.div_ceil(8),
+        // Numbers become float32 in the stages, so that they count as many bytes at least; what is missing does, too.
+        DataType::Null | DataType::Boolean => each(VALUE_BYTES),
         DataType::Utf8 => each(4) + spanned(column.as_string::<i32>().value_offsets(), &rows),
         DataType::Binary => each(4) + spanned(column.as_binary::<i32>().value_offsets(), &rows),
         DataType::LargeUtf8 => each(8) + spanned(column.as_string::<i64>().value_offsets(), &rows),
@@ -107,13 +113,65 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
         DataType::Struct(_) => {
             column.as_struct().columns().iter().map(|column| column_weight(column.as_ref(), rows.clone())).sum()
         }
-        DataType::Dictionary(keys, _) => each(keys.primitive_width().unwrap_or(0)),
+        DataType::Dictionary(keys, _) => each(keys.primitive_width().unwrap_or(0)) + named(column, rows),
+        DataType::RunEndEncoded(ends, _) => match ends.data_type() {
+            DataType::Int16 => runs(column.as_run::<Int16Type>(), rows),
+            DataType::Int32 => runs(column.as_run::<Int32Type>(), rows),
+            _ => runs(column.as_run::<Int64Type>(), rows),
+        },
+        DataType::ListView(_) => {
+            let list = column.as_list_view::<i32>();
+            each(8) + listed(list.value_sizes(), list.values().as_ref(), &rows)
+        }
+        DataType::LargeListView(_) => {
+            let list = column.as_list_view::<i64>();
+            each(16) + listed(list.value_sizes(), list.values().as_ref(), &rows)
+        }
         other => match other.primitive_width() {
-            Some(width) => each(width),
-            // Unions, run-end encodings, list views: every row an equal share.
+            Some(width) => each(width.max(VALUE_BYTES)),
+            // Unions: every row an equal share.
             None => (column.get_buffer_memory_size() as u64).saturating_mul(count) / column.len().max(1) as u64,
         },
     }
+}
+
+/// Bytes of a float32.
+const VALUE_BYTES: usize = 4;
+
+/// The weight of one value of a column; of none it is 0.
+fn value_weight(values: &dyn Array, at: usize) -> u64 {
+    if at < values.len() { column_weight(values, at..at + 1) } else { 0 }
+}
+
+/// The words that these rows of a dictionary name.
+fn named(column: &dyn Array, rows: Range<usize>) -> u64 {
+    let part = column.slice(rows.start, rows.len());
+    let dictionary = part.as_any_dictionary();
+    if dictionary.values().is_empty() {
+        return 0;
+    }
+    dictionary.normalized_keys().into_iter().map(|key| value_weight(dictionary.values().as_ref(), key)).sum()
+}
+
+/// The values that these rows of a run-end encoded column show.
+fn runs<R: RunEndIndexType>(column: &RunArray<R>, rows: Range<usize>) -> u64 {
+    let (mut at, mut sum) = (rows.start, 0_u64);
+    while at < rows.end {
+        let run = column.get_physical_index(at);
+        let ends = column.run_ends();
+        let end = ends.values().get(run).map_or(rows.end, |end| end.as_usize().saturating_sub(ends.offset()));
+        let end = end.clamp(at + 1, rows.end);
+        sum = sum.saturating_add(value_weight(column.values().as_ref(), run).saturating_mul((end - at) as u64));
+        at = end;
+    }
+    sum
+}
+
+/// The values of these lists, each of the weight that values have on average.
+fn listed<O: OffsetSizeTrait>(sizes: &[O], values: &dyn Array, rows: &Range<usize>) -> u64 {
+    let shown: u64 = sizes[rows.clone()].iter().map(|size| size.as_usize() as u64).sum();
+    let all = column_weight(values, 0..values.len());
+    u64::try_from(u128::from(shown) * u128::from(all) / values.len().max(1) as u128).unwrap_or(u64::MAX)
 }
 
 fn inside<O: OffsetSizeTrait>(offsets: &[O], rows: &Range<usize>) -> Range<usize> {

@@ -59,7 +59,7 @@ impl FileReference {
     pub(super) fn weight(&self) -> (u64, u64) {
         let mut beginning = Vec::new();
         let read = folder::open(&self.path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
-        let pixels = read.ok().and_then(|_| read_header(&beginning).ok()).map_or(0, |header| header.pixels());
+        let pixels = read.ok().and_then(|_| read_header(&beginning).ok()).map_or(0, |header| header.charged_pixels());
         (self.size, pixels)
     }
 

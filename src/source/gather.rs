@@ -58,11 +58,11 @@ impl Rules {
         self.cut.records
     }
 
-    /// Bytes that an image counts, and pixels that it decodes to. One that is no image, or has too many pixels,
+    /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no image, or has too many pixels,
     /// goes on as it is: it is refused, with its reason, before it would be decoded.
     fn weigh(&self, image: &[u8]) -> (u64, u64) {
-        let pixels = read_header(image).map_or(0, |header| header.pixels());
-        let pixels = if pixels > self.pixels { 0 } else { pixels };
+        let header = read_header(image).ok().filter(|header| header.fits(self.pixels));
+        let pixels = header.map_or(0, |header| header.charged_pixels());
         ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
     }
 

@@ -115,7 +115,7 @@ impl Images {
     fn measure(&mut self, images: &BinaryArray) {
         let size = |bytes: Option<&[u8]>| {
             let bytes = bytes.unwrap_or_default();
-            (bytes.len() as u64, read_header(bytes).map_or(0, |header| header.pixels()))
+            (bytes.len() as u64, read_header(bytes).map_or(0, |header| header.charged_pixels()))
         };
         self.sizes = images.iter().map(size).collect();
     }

@@ -36,6 +36,7 @@ mod npy;
 mod digest_log;
 mod npz;
 mod parquet;
+mod parquet_levels;
 mod parquet_pages;
 mod parquet_rows;
 mod passed_over;

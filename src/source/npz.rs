@@ -16,7 +16,6 @@ use crate::batch::RejectCode;
 use crate::context::{Context, Limits};
 use crate::error::Fault;
 use crate::kind::nearest;
-use crate::machine;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -71,7 +70,7 @@ impl SourceConfig for Config {
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
-        let most_held = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
+        let most_held = context.limits.held_bytes();
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;

@@ -15,11 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::Context;
+use crate::context::{Context, Limits};
 use crate::error::{ErrorClass, Fault, StageError};
 use crate::kind::nearest;
 use crate::machine;
-use crate::source::cut::{Cut, weight};
+use crate::source::cut::{Cut, too_large, weight};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
 use crate::source::image_column::{ImageColumn, Images};
@@ -57,6 +57,9 @@ pub struct Config {
     pub on_change: OnChange,
 }
 
+/// Row groups are decoded whose longest record is larger by so much than a record may be: it alone is refused then.
+const LARGE_RECORDS: u64 = 2;
+
 /// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
 const WORDS: u64 = 4;
 
@@ -83,8 +86,9 @@ impl SourceConfig for Config {
         let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
         let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
         let lanes = Lanes { count, bytes };
-        let held_bytes = context.limits.memory.map_or_else(machine::memory, |memory| memory.0) / 2;
-        let format = Parquet { columns, image, cut, held_bytes, lanes };
+        let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
+        let record_bytes = context.limits.record_bytes.0;
+        let format = Parquet { columns, image, cut, limits: context.limits, record_bytes, largest_file, lanes };
         Ok(Box::new(RecordFiles::new(name, &self.path, &given, format, self.on_change.into())))
     }
 }
@@ -170,15 +174,33 @@ struct Parquet {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
     cut: Cut,
-    /// What the pages may take that must be held at once to decode a row group. What is refused for them does not depend on
-    /// how many are decoded at a time; but ahead of its turn none takes more than its share.
-    held_bytes: u64,
+    /// They bound what may be held to decode a row group. What is refused for that does not depend on how many are decoded at a
+    /// time; but ahead of its turn none takes more than its share.
+    limits: Limits,
+    /// Bytes that a record may take.
+    record_bytes: u64,
+    /// Bytes of the largest file that was listed.
+    largest_file: u64,
     /// Row groups that are decoded at a time.
     lanes: Lanes,
 }
 
 /// How far a row group is decoded before its turn: most of one that latentflow writes.
 const LANE_BYTES: u64 = 64 << 20;
+
+/// A row group may take so many times its stored bytes beyond what any may: tables of very many columns need a page of each.
+const UNPACKED: u64 = 4;
+
+impl Parquet {
+    /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so many.
+    fn held_by(&self, stored: u64) -> u64 {
+        let limit = self.limits.held_bytes();
+        match self.limits.memory {
+            Some(_) => limit,
+            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(machine::memory() / 2)),
+        }
+    }
+}
 
 impl RecordFormat for Parquet {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
@@ -230,8 +252,12 @@ impl RecordFormat for Parquet {
     }
 
     fn held_bytes(&self) -> u64 {
-        // Beside the one that hands over, each is ahead by so much.
-        self.lanes.bytes.saturating_mul(self.lanes.count.saturating_sub(1) as u64)
+        // Beside the one that hands over, each is ahead by so much, and decodes with no more than its share.
+        let ahead = self.lanes.count.saturating_sub(1) as u64;
+        let held = self.held_by(self.largest_file);
+        let batch = self.cut.bytes.saturating_mul(WORDS);
+        let shares = held / self.lanes.count as u64 * ahead;
+        self.lanes.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
     }
 
     fn rows(&self, file: &InputFile) -> Option<u64> {
@@ -267,7 +293,8 @@ impl Opened<'_> {
             Err((code, what)) => return self.refuse(rows, code, what, output),
         };
         let bytes = self.declared_bytes(group).max(pages.bytes);
-        let limit = self.parquet.held_bytes;
+        let stored = self.leaves(group).map(|leaf| leaf.byte_range().1).fold(0, u64::saturating_add);
+        let limit = self.parquet.held_by(stored.min(self.file.size()));
         if bytes > MAX_GROUP_BYTES {
             let what = format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
             return output.refuse(rows, RejectCode::TooLarge, what);
@@ -277,10 +304,20 @@ impl Opened<'_> {
                 format!("pages of {} bytes must be held at once, at most {limit} may (limits.memory)", pages.held);
             return output.refuse(rows, RejectCode::TooLarge, what);
         }
-        if pages.held > limit / self.parquet.lanes.count as u64 {
+        let most = self.parquet.record_bytes.saturating_mul(LARGE_RECORDS).min(limit);
+        if pages.longest > most {
+            let what = format!(
+                "a record of {} bytes; at most {} may have them (limits.record_bytes)",
+                pages.longest, self.parquet.record_bytes
+            );
+            return output.refuse(rows, RejectCode::TooLarge, what);
+        }
+        let share = limit / self.parquet.lanes.count as u64;
+        if pages.held > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
             output.wait_for_turn();
         }
-        let step = self.step(bytes / (rows.end - rows.start), pages.word);
+        let average = (bytes / (rows.end - rows.start)).max(pages.dense).max(pages.longest);
+        let step = self.step(average, pages.word);
         let mut start = rows.start;
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
@@ -342,10 +379,8 @@ impl Opened<'_> {
     fn pages(&self, group: &RowGroupMetaData) -> Result<Pages, parquet::errors::ParquetError> {
         let mut all = Pages::default();
         for leaf in self.leaves(group) {
-            let pages = Pages::of(&self.input, leaf, self.parquet.held_bytes)?;
-            all.bytes = all.bytes.saturating_add(pages.bytes);
-            all.held = all.held.saturating_add(pages.held);
-            all.word = all.word.saturating_add(pages.word);
+            let pages = Pages::of(&self.input, leaf, self.parquet.limits.held_bytes())?;
+            all.add(pages);
         }
         Ok(all)
     }
@@ -370,6 +405,10 @@ impl Opened<'_> {
         for part in self.parquet.cut.parts(batch.num_rows(), &weigh) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
+                continue;
+            }
+            if part.len() == 1 && weight(batch, part.clone()) > self.parquet.record_bytes {
+                output.refuse(rows, RejectCode::TooLarge, too_large(weight(batch, part), self.parquet.record_bytes))?;
                 continue;
             }
             let records = Records {

@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use crate::source::parquet_levels::longest_record;
 use crate::store::Input;
 
 /// The pages of a column in a row group.
@@ -17,10 +18,16 @@ use crate::store::Input;
 pub(super) struct Pages {
     /// Bytes that all values take, unpacked and decoded, but for words that a dictionary repeats.
     pub(super) bytes: u64,
-    /// Bytes that must be held at once while one page is decoded.
+    /// Bytes that must be held at the same time while one page is decoded.
     pub(super) held: u64,
     /// Bytes that one value may take, of which the pages hold but a reference.
     pub(super) word: u64,
+    /// Bytes of a value, on average, in the page where that is most; of lists 0.
+    pub(super) dense: u64,
+    /// Bytes that the longest record takes, where it is a list and that was looked for.
+    pub(super) longest: u64,
+    /// Bytes of lists among `bytes`, any number of which may be of one record.
+    pub(super) lists: u64,
 }
 
 /// Bytes per value beside its own: what says in which list it stands.
@@ -29,16 +36,22 @@ const LEVEL_BYTES: u64 = 4;
 /// A column of lists that unpacks to so many times its size may have all of its values in one record.
 const SUSPECT: u64 = 100;
 
+/// Bytes of such a column that are not worth a look.
+const HARMLESS: u64 = 1 << 20;
+
 impl Pages {
-    /// Reads the headers of a column's pages, and its dictionary if that is to be decoded at most `most` bytes.
+    /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are held, and the levels of lists
+    /// that may take more than `most` bytes or unpack to suspiciously many.
     pub(super) fn of(input: &Input, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
         let (start, length) = column.byte_range();
         let mut walk = BufReader::new(input.try_clone()?);
         walk.seek(SeekFrom::Start(start))?;
         let width = value_bytes(column);
         let levels = if column.column_descr().max_rep_level() > 0 { LEVEL_BYTES } else { 0 };
-        let (mut pages, mut at, mut largest, mut dictionary) = (Self::default(), start, 0, 0);
-        let mut repeats_words = false;
+        let (mut pages, mut at, mut largest, mut dictionary) = (Self::default(), start, 0_u64, 0_u64);
+        let (mut repeats_words, mut values, mut longest_page) = (false, 0_u64, 0_u64);
+        // Values of their own length may all stand in one part of a page: they are held as a batch, too.
+        let copies = if width == 4 && column.column_type() == Type::BYTE_ARRAY { 2 } else { 1 };
         while at < start.saturating_add(length) {
             let mut header = Header { input: &mut walk, read: 0 };
             let page = header.page().map_err(|error| ParquetError::General(error.to_string()))?;
@@ -46,23 +59,43 @@ impl Pages {
             walk.seek_relative(i64::try_from(page.packed).unwrap_or(i64::MAX))?;
             let decoded = page.unpacked.max(page.values.saturating_mul(width + levels));
             match page.is_dictionary {
-                true => dictionary = decoded,
-                false => pages.bytes = pages.bytes.saturating_add(decoded),
+                true => dictionary = dictionary.saturating_add(page.unpacked.saturating_mul(2)),
+                false => {
+                    pages.bytes = pages.bytes.saturating_add(decoded);
+                    values = values.saturating_add(page.values);
+                    pages.dense = pages.dense.max(decoded / page.values.max(1));
+                }
             }
-            largest = decoded.max(largest).max(page.packed);
+            largest = largest.max(page.packed.saturating_add(page.unpacked.saturating_mul(copies)));
+            longest_page = longest_page.max(decoded);
             repeats_words |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
         }
         pages.held = largest.saturating_add(dictionary);
-        if levels > 0 && pages.bytes > length.saturating_mul(SUSPECT) {
-            pages.held = pages.held.max(pages.bytes);
-        }
         if repeats_words {
-            pages.word = largest;
+            pages.word = longest_page;
         }
         if dictionary > 0 && column.column_type() == Type::BYTE_ARRAY && pages.held <= most {
             pages.word = pages.word.max(longest_word(input, column)?);
         }
+        if levels > 0 {
+            pages.dense = 0;
+            pages.lists = pages.bytes.saturating_add(values.saturating_mul(pages.word));
+            let is_suspect = pages.lists > length.saturating_mul(SUSPECT).max(HARMLESS);
+            if (pages.lists > most || is_suspect) && pages.held <= most {
+                let value = (width + levels).saturating_add(pages.word).max(pages.bytes / values.max(1));
+                pages.longest = longest_record(input, column)?.saturating_mul(value);
+                pages.lists = pages.longest;
+            }
+        }
         Ok(pages)
+    }
+
+    /// Adds what another column comes to.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { bytes, held, word, dense, longest, lists } = other;
+        let sums = [(&mut self.bytes, bytes), (&mut self.held, held), (&mut self.word, word), (&mut self.dense, dense)];
+        let sums = sums.into_iter().chain([(&mut self.longest, longest), (&mut self.lists, lists)]);
+        sums.for_each(|(sum, part)| *sum = sum.saturating_add(part));
     }
 }
 
@@ -266,7 +299,7 @@ mod tests {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             let (numbers, _) = pages(Arc::new(Int64Array::from_iter_values(0..1000)), version);
             assert_eq!(numbers.bytes, 8000, "each page takes at least what its values do");
-            assert!(numbers.held >= 8000 && numbers.held < 20_000, "a dictionary and a page: {numbers:?}");
+            assert!(numbers.held >= 8000 && numbers.held < 30_000, "a dictionary and a page: {numbers:?}");
             assert_eq!(numbers.word, 0);
             let words = ["a", "four", "the longest of them"].repeat(300);
             let (words, declared) = pages(Arc::new(StringArray::from(words)), version);
@@ -281,7 +314,7 @@ mod tests {
         let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(zeros)]);
         let (pages, declared) = pages(Arc::new(list), WriterVersion::PARQUET_1_0);
         assert!(declared < 12_000, "{declared}");
-        assert!(pages.held >= 1_200_000, "{pages:?}");
+        assert!(pages.longest >= 1_200_000, "{pages:?}");
     }
 
     proptest! {

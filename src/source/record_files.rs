@@ -285,7 +285,7 @@ pub(super) struct Records {
 
 /// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
 /// are damaged or hostile.
-const ROWS_PER_BYTE: u64 = 1024;
+pub(super) const ROWS_PER_BYTE: u64 = 1024;
 
 /// Why a reject counts as one record.
 const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";

@@ -375,7 +375,8 @@ impl Rejects {
         if columns.is(row, Format::File) {
             return FileReference::from_json(record).map_or((0, 0), |reference| reference.weight());
         }
-        let pixels = columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.pixels()));
+        let pixels =
+            columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.charged_pixels()));
         (record.len() as u64, pixels.unwrap_or(0))
     }
 

@@ -5,6 +5,7 @@
 mod arrays;
 mod images;
 mod listings;
+mod mutations;
 mod parquet;
 mod pipelines;
 mod run;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::coverage::Progress;
-use crate::durable::{create_folders, sync_folder};
+use crate::durable::{create_private_folder, private, sync_folder};
 use crate::error::StageError;
 use crate::source::http::frame::{self, Head, Met};
 use crate::source::http::keys::Keys;
@@ -57,7 +57,7 @@ impl Journal {
     /// # Errors
     /// When the folder cannot be read or written, or a segment is damaged before its end.
     pub(super) fn open(folder: &Path, split: &str, window: Duration, progress: &Progress) -> Result<Self, StageError> {
-        create_folders(folder)?;
+        create_private_folder(folder)?;
         let keys = Keys::open(folder, window, now())?;
         let mut state =
             State { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
@@ -96,7 +96,7 @@ impl Journal {
         let mut state = self.state();
         let path = self.folder.join(name(state.next));
         // What lies under this name has no whole frame.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
+        let file = private().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         sync_folder(&self.folder)?;
         let first = state.next;

@@ -1,12 +1,12 @@
 //! The keys of requests that were acknowledged of late, so that a request that comes again is not taken again.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::durable::write_atomically;
+use crate::durable::{private, write_atomically};
 use crate::error::StageError;
 use crate::source::http::frame::{Head, Key};
 
@@ -109,7 +109,7 @@ impl Keys {
         if self.logged > 2 * self.taken.len() + 1024 {
             return self.write_anew();
         }
-        let file = OpenOptions::new().create(true).append(true).open(&self.log);
+        let file = private().create(true).append(true).open(&self.log);
         let appended = file.and_then(|mut file: File| file.write_all(&entries).and_then(|()| file.sync_data()));
         appended.map_err(StageError::io(&self.log))
     }
