@@ -3,7 +3,7 @@
 const EVERY = 2000;
 const find = (id) => document.getElementById(id);
 // What would hide or reorder the text around it is shown as an escape, as the program does on a terminal.
-const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
+const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
 const printable = (text) => String(text).replace(UNPRINTABLE, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 
 function element(name, options = {}, ...children) {

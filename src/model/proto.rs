@@ -318,8 +318,8 @@ mod tests {
     #[test]
     fn messages_nested_too_deep_are_refused() {
         // A node in a graph in an attribute in a node ...
-        let deep = (0..200).fold(Vec::new(), |inner: Vec<u8>, level| {
-            let number = [1, 5, 6][level % 3];
+        let deep = (0..201).fold(Vec::new(), |inner: Vec<u8>, level| {
+            let number = [6, 5, 1][level % 3];
             let mut len =
                 tag(u64::try_from(inner.len()).expect("short") >> 3, u8::try_from(inner.len() & 7).expect("3 bits"));
             let mut field = vec![number << 3 | 2];

@@ -193,7 +193,7 @@ mod tests {
 
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Float32Array, ListArray, StringArray};
+    use arrow::array::{ArrayRef, DictionaryArray, Float32Array, Int32Array, ListArray, NullArray, StringArray};
     use arrow::datatypes::Float32Type;
 
     use super::*;
@@ -226,6 +226,21 @@ mod tests {
         let lengths = |batch| [1 << 10, 1 << 18].map(|bytes| Cut::images(batch).records_of(bytes));
         assert_eq!(lengths(said), [100, 100]);
         assert_eq!(lengths(BatchSize::default()), [u64::from(IMAGE_RECORDS), 32]);
+    }
+
+    #[test]
+    fn shared_values_weigh_as_often_as_they_are_shown() {
+        let word = "a word of twenty chars".to_owned();
+        let words: DictionaryArray<Int32Type> =
+            vec![Some(word.as_str()), None, Some(word.as_str())].into_iter().collect();
+        assert_eq!(weight(&batch(Arc::new(words)), 0..3), 3 * 4 + 3 * (4 + 22), "a key, an offset and the word");
+        let values = StringArray::from(vec!["abc", "defghij"]);
+        let runs = RunArray::try_new(&Int32Array::from(vec![10, 30]), &values).unwrap();
+        let runs = batch(Arc::new(runs));
+        assert_eq!(weight(&runs, 0..30), 10 * (4 + 3) + 20 * (4 + 7));
+        assert_eq!(weight(&runs, 8..12), 2 * (4 + 3) + 2 * (4 + 7));
+        assert_eq!(weight(&runs.slice(5, 10), 0..10), 5 * (4 + 3) + 5 * (4 + 7));
+        assert_eq!(weight(&batch(Arc::new(NullArray::new(100))), 0..100), 400, "what is missing becomes a float32");
     }
 
     #[test]

@@ -104,7 +104,16 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let unfit = |what: String| file.unfit(RejectCode::Mismatch, &what, 1);
         let block = Blocks::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
         let Some(block) = block else { return Ok(None) };
-        let values = block.texts().filter_map(|(_, text)| serde_json::from_slice(text).ok());
+        let mut left = SAMPLED_VALUES;
+        let mut within = |text: &[u8]| match Shape::of(text) {
+            Shape::Object { values } if values <= left => {
+                left -= values;
+                true
+            }
+            _ => false,
+        };
+        let sampled = block.texts().map(|(_, text)| text).filter(|text| within(text));
+        let values = sampled.filter_map(|text| serde_json::from_slice(text).ok());
         let values: Vec<Value> =
             values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
         if values.is_empty() {
@@ -120,6 +129,9 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         }
     })
 }
+
+/// Values of the first records that are looked at for their types: each takes many times its text.
+const SAMPLED_VALUES: u64 = 1 << 20;
 
 /// Records with more keys name no columns; a table that is wider has its features in a list.
 const MAX_COLUMNS: usize = 4096;
@@ -174,8 +186,8 @@ impl RecordFormat for Ndjson {
 }
 
 /// A record may take so many times `limits.record_bytes` in Arrow memory: `[null,null]` in a list of wide objects
-/// takes hundreds of bytes for five.
-const EXPANSION: u64 = 16;
+/// takes hundreds of bytes for five. Batches count twice what is stored.
+const EXPANSION: u64 = 2;
 
 /// Parses objects into the planned columns.
 pub(super) struct Parser {

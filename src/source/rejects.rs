@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
-use arrow::ipc::reader::StreamReader;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
@@ -18,6 +17,7 @@ use crate::batch::{Reject, RejectCode};
 use crate::context::Context;
 use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
+use crate::source::arrow_messages::{Messages, Most};
 use crate::source::cut::Cut;
 use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
@@ -260,7 +260,7 @@ impl<'a> Columns<'a> {
             return Some(image_schema());
         }
         let record = self.is(row, Format::Arrow).then(|| self.record.value(row))?;
-        guarded(|| StreamReader::try_new(record, None)).ok().map(|reader| reader.schema())
+        guarded(|| Messages::bounded(record, KEPT)).ok().map(|messages| Arc::clone(messages.schema()))
     }
 
     fn is(&self, row: usize, format: Format) -> bool {
@@ -300,7 +300,7 @@ impl<'a> Columns<'a> {
         if !self.is(row, Format::Arrow) {
             return Err(NO_ORIGINAL.to_owned());
         }
-        let record = guarded(|| StreamReader::try_new(self.record.value(row), None)?.next().transpose());
+        let record = guarded(|| Messages::bounded(self.record.value(row), KEPT)?.next());
         match record {
             Ok(Some(record)) if record.schema().fields() == schema.fields() && record.num_rows() == 1 => {
                 RecordBatch::try_new(Arc::clone(schema), record.columns().to_vec()).map_err(|error| error.to_string())
@@ -310,6 +310,9 @@ impl<'a> Columns<'a> {
         }
     }
 }
+
+/// A record that was kept was held once before, so that it is small; what it unpacks to is bounded all the same.
+const KEPT: Most = Most { stored: u64::MAX, unpacked: 256 << 20 };
 
 /// What a source of images gives.
 fn image_schema() -> SchemaRef {

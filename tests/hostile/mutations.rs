@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, DictionaryArray, Float32Array, Int32Array, Int64Array, ListArray, NullArray,
-    RecordBatch, RunArray, StringArray,
+    ArrayRef, BinaryArray, DictionaryArray, Float32Array, Int32Array, Int64Array, ListArray, NullArray, RecordBatch,
+    RunArray, StringArray,
 };
 use arrow::datatypes::{Float32Type, Int32Type};
 use arrow::ipc::CompressionType;

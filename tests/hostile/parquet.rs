@@ -179,6 +179,6 @@ fn a_list_of_millions_that_takes_a_few_bytes_is_refused() {
     let (ran, _) = read(&file, "2");
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (1, 0));
-    assert!(ran.rejects[0].reason.contains("must be held at once"), "{:?}", ran.rejects);
+    assert!(ran.rejects[0].reason.contains("limits.record_bytes"), "{:?}", ran.rejects);
     ran.took_at_most(MEMORY_MEBIBYTES);
 }
