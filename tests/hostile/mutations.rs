@@ -230,7 +230,7 @@ fn bomb(kind: &str, name: &str, bytes: &[u8], most_mebibytes: u64) -> Ran {
     fs::write(folder.path().join("in").join(name), bytes).unwrap();
     let ran = within_bound(folder.path(), &stages(kind, kind == "images"));
     let peak = ran.peak >> 20;
-    println!(
+    eprintln!(
         "{kind} {name}: {} bytes, peak {peak} MiB, {} MiB printed, {} kept, {:?}",
         bytes.len(),
         printed(folder.path()) >> 20,
