@@ -120,13 +120,6 @@ impl<R: Read> Messages<R> {
     /// Refuses what would take more memory than a batch may, before any of it is allocated. Returns the bytes that its buffers
     /// take once they are decompressed, or copied because several show the same bytes.
     fn check_batch(&self, batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer, header: usize) -> Result<u64, Refusal> {
-        let rows = batch.length();
-        let believed = (header as u64 + body.len() as u64).saturating_mul(ROWS_PER_BYTE).min(MAX_BATCH_ROWS);
-        if !u64::try_from(rows).is_ok_and(|rows| rows <= believed) {
-            return Err(too_large(format!(
-                "a record batch declares {rows} rows; at most {believed} are read of its bytes"
-            )));
-        }
         let mut total: u64 = 0;
         for buffer in batch.buffers().into_iter().flatten() {
             let stored = stored(body, buffer.offset(), buffer.length())
@@ -135,6 +128,17 @@ impl<R: Read> Messages<R> {
             let declared = stored.first_chunk().map_or(-1, |declared| i64::from_le_bytes(*declared));
             let declared = batch.compression().and_then(|_| u64::try_from(declared).ok());
             total = total.saturating_add(declared.unwrap_or(stored.len() as u64));
+        }
+        // A row takes a bit at least of what its buffers unpack to; those without buffers are bounded by what is stored.
+        let rows = batch.length();
+        let believed = (header as u64 + body.len() as u64)
+            .saturating_mul(ROWS_PER_BYTE)
+            .max(total.saturating_mul(8))
+            .min(MAX_BATCH_ROWS);
+        if !u64::try_from(rows).is_ok_and(|rows| rows <= believed) {
+            return Err(too_large(format!(
+                "a record batch declares {rows} rows; at most {believed} are read of its bytes"
+            )));
         }
         // Without compression buffers lie side by side in the body, which is held already.
         let unpacked = if batch.compression().is_none() && total <= body.len() as u64 { 0 } else { total };

@@ -274,6 +274,16 @@ fn rows_without_bytes_are_not_believed() {
 }
 
 #[test]
+fn column_of_one_value_is_read_however_well_it_is_compressed() {
+    let zeros =
+        RecordBatch::try_from_iter([("x", Arc::new(Float32Array::from(vec![0.0; 2_000_000])) as ArrayRef)]).unwrap();
+    let packed = arrow_of(&zeros, Some(CompressionType::ZSTD));
+    assert_eq!(bomb("arrow", "zeros.arrow", &packed, 200).kept, 2_000_000);
+    let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
+    assert_eq!(bomb("parquet", "zeros.parquet", &parquet_of(&zeros, zstd), 200).kept, 2_000_000);
+}
+
+#[test]
 fn images_of_one_color_take_what_is_charged() {
     // One colour, lossless: codes of no bits, for any number of pixels.
     let webp = |side: u32| {
