@@ -5,6 +5,7 @@
 pub mod base64;
 pub mod error;
 pub mod json;
+pub mod descriptors;
 pub mod durable;
 pub mod store;
 pub mod units;

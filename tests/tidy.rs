@@ -8,8 +8,20 @@ use std::path::{Path, PathBuf};
 /// Modules from left to right: what stands further left may not name what stands further right.
 const ORDER: [&[&str]; 19] = [
     &[
-        "base64", "error", "json", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics",
-        "durable", "store",
+        "base64",
+        "error",
+        "json",
+        "descriptors",
+        "units",
+        "machine",
+        "batch",
+        "coverage",
+        "tensor",
+        "memory",
+        "schema",
+        "metrics",
+        "durable",
+        "store",
     ],
     &["measure"],
     &["kind"],

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Exit, Pipeline, print, stage_error};
+use super::{Exit, Pipeline, complain, print, stage_error};
 use crate::error::StageError;
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::sink::Changes;
 
@@ -27,10 +28,13 @@ impl Check {
             if matches!(error, StageError::Refused(_)) {
                 return Err(stage_error((stage, error)));
             }
-            eprintln!("{stage}: it cannot be checked now what earlier runs did: {error}");
+            complain(&format!("{stage}: it cannot be checked now what earlier runs did: {error}\n"));
         }
         for (source, error) in plan.list_inputs() {
-            eprintln!("{source}: the inputs cannot be listed now: {error}");
+            complain(&format!("{source}: the inputs cannot be listed now: {error}\n"));
+        }
+        if let Some(warning) = plan.memory.warning(machine::group_limit()) {
+            complain(&format!("warning: {warning}\n"));
         }
         print(&format!("{plan}\n"))?;
         Ok(Exit::Done)

@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{Exit, print};
+use super::{Exit, complain, print};
 use crate::sink::compact::{Compacted, Size, compact};
 use crate::store::Location;
 use crate::units::Bytes;
@@ -77,7 +77,7 @@ impl Compact {
         let compacted = compact(folder, self.target, self.dry_run, &mut told);
         bar.finish_and_clear();
         let Compacted { before, after, records, damaged } = compacted?;
-        damaged.iter().for_each(|reason| eprintln!("latentflow: {reason}"));
+        damaged.iter().for_each(|reason| complain(&format!("latentflow: {reason}\n")));
         let text = if before == after {
             format!("{}: nothing to put together in {}\n", folder.display(), told_of(before))
         } else {

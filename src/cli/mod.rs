@@ -16,6 +16,7 @@ mod rejects;
 mod reset;
 mod run;
 mod schema;
+mod stderr;
 mod summary;
 #[cfg(feature = "train")]
 mod train;
@@ -29,6 +30,8 @@ use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
 use crate::spec::{self, Problems};
+
+pub use stderr::flush;
 
 /// How the program ended, as other programs see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +169,20 @@ struct Pipeline {
     /// Override a key: --set stages.out.path=elsewhere. The environment does too: LATENTFLOW__STAGES__OUT__PATH.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// Says something to people on standard error.
+pub fn complain(text: &str) {
+    stderr::write(text);
+}
+
+/// Reports the error that ends the program, in the format of its log.
+pub fn report_failure(error: &anyhow::Error, exit: Exit) {
+    match exit {
+        // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
+        Exit::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
+        _ => log::fatal(&format!("latentflow: {error:#}")),
+    }
 }
 
 impl Pipeline {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
-use super::{Exit, Pipeline, confirmed, print};
+use super::{Exit, Pipeline, complain, confirmed, print};
 use crate::metrics::Metrics;
 use crate::sink::STATE;
 use crate::sink::purge::{Purged, Sources, Wanted, purge};
@@ -110,7 +110,7 @@ impl Purge {
         let Purged { originals, bytes, .. } = purge(folder, &wanted, false)?;
         print(&format!("removed: {originals} originals ({})\n", Bytes(bytes)))?;
         if !found.left.is_empty() {
-            found.left.iter().for_each(|reason| eprintln!("latentflow: {reason}"));
+            found.left.iter().for_each(|reason| complain(&format!("latentflow: {reason}\n")));
             bail!("{} files were left as they are, with their originals; restore or remove them", found.left.len());
         }
         Ok(Exit::Done)

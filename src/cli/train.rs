@@ -237,12 +237,12 @@ fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
     });
     let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
     let end = if trained.finished { "trained" } else { "stopped before the end" };
-    eprintln!("{} {end} in {seconds}: {best}", file.head.name);
-    eprintln!("model: {}", out.display());
+    log::say(&format!("{} {end} in {seconds}: {best}", file.head.name));
+    log::say(&format!("model: {}", out.display()));
     if trained.finished {
-        eprintln!("next: latentflow evaluate {0}; latentflow report {0}", out.display());
+        log::say(&format!("next: latentflow evaluate {0}; latentflow report {0}", out.display()));
     } else {
-        eprintln!("run the same command again to go on");
+        log::say("run the same command again to go on");
     }
 }
 

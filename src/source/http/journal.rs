@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::coverage::Progress;
+use crate::descriptors;
 use crate::durable::{create_folders, sync_folder};
 use crate::error::StageError;
 use crate::source::http::frame::{self, Head, Met};
@@ -161,10 +162,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Rows that are pending.
-    pub(super) fn pending_rows(&self) -> u64 {
-        let state = self.state();
-        state.next.saturating_sub(state.done)
+    /// Rows and bytes that are pending; `None` while another thread has the journal. It does not wait.
+    pub(super) fn pending(&self) -> Option<(u64, u64)> {
+        let state = self.state.try_lock().ok()?;
+        Some((state.next.saturating_sub(state.done), state.pending_bytes))
     }
 
     /// Opens a reader at the first frame that holds a row from `row` on.
@@ -178,7 +179,7 @@ impl Journal {
         drop(state);
         let Some(first) = first else { return Ok(None) };
         let path = self.folder.join(name(first));
-        let file = File::open(&path).map_err(StageError::io(&path))?;
+        let file = descriptors::open(|| File::open(&path)).map_err(StageError::io(&path))?;
         Ok(Some(Reader { path, input: BufReader::new(file) }))
     }
 }
@@ -323,10 +324,10 @@ mod tests {
         let mut file = journal.begin().unwrap();
         append(&journal, &mut file, &[b"one", b"two"]);
         append(&journal, &mut file, &[b"three"]);
-        assert_eq!((rows(&journal), journal.pending_rows()), (vec![0, 2, 4], 6));
+        assert_eq!((rows(&journal), journal.pending().unwrap().0), (vec![0, 2, 4], 6));
         journal.done(2).unwrap();
         let again = open(folder.path(), 4).unwrap();
-        assert_eq!((given_out(&again), again.pending_rows()), (6, 2));
+        assert_eq!((given_out(&again), again.pending().unwrap().0), (6, 2));
         assert!(again.state().keys.get(&[1; 16]).is_some());
         // The folder is lost, the sinks are not.
         let elsewhere = tempfile::tempdir().unwrap();
@@ -345,7 +346,7 @@ mod tests {
         journal.done(3).unwrap();
         assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
         journal.done(6).unwrap();
-        assert_eq!((firsts(folder.path()).unwrap(), journal.pending_rows()), (vec![4], 0));
+        assert_eq!((firsts(folder.path()).unwrap(), journal.pending().unwrap().0), (vec![4], 0));
         let again = open(folder.path(), 6).unwrap();
         assert_eq!(given_out(&again), 6);
         assert!(again.state().keys.get(&[1; 16]).is_some(), "keys outlive their frames");

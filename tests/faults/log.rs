@@ -1,0 +1,55 @@
+//! Logs that cannot be written: on a full disk, or in a pipe that nobody reads.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::common::runs::{errors, latentflow};
+use crate::{COPY, assert_all_rows, folder_with_rows};
+
+/// Faults whose text fills a pipe, which holds 64 KiB.
+const FAULTS: usize = 3000;
+
+#[test]
+fn full_disk_of_the_log_does_not_end_a_run() {
+    let folder = folder_with_rows();
+    std::fs::write(folder.path().join("p.toml"), COPY).unwrap();
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let mut command = latentflow(folder.path(), &["run", "p.toml"]);
+    assert_eq!(command.stderr(full()).status().unwrap().code(), Some(0));
+    assert_all_rows(folder.path());
+    // Errors find no place either: the exit code tells.
+    std::fs::write(folder.path().join("p.toml"), "nonsense = 1").unwrap();
+    for command in ["run", "check"] {
+        let status = latentflow(folder.path(), &[command, "p.toml"]).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{command}");
+    }
+}
+
+#[test]
+fn log_that_nobody_reads_does_not_keep_a_run_from_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline: String = (0..FAULTS).map(|number| format!("unknown-{number:05} = 1\n")).collect();
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::piped()).spawn().unwrap();
+    let unread = child.stderr.take().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let text = std::io::read_to_string(unread).unwrap();
+    assert!(text.len() > 60_000, "the pipe was not filled: {} bytes", text.len());
+}
+
+#[test]
+fn fatal_errors_are_json_where_the_log_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (pipeline, code) in [("nonsense = 1", 2), (&*COPY.replace("\"in\"\nbatch", "\"absent\"\nbatch"), 1)] {
+        std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+        let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"]).output().unwrap();
+        let text = errors(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{text}");
+        assert!(last["timestamp"].as_str().unwrap().ends_with('Z'), "{text}");
+    }
+}
