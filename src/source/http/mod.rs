@@ -188,8 +188,9 @@ impl Source for Http {
         let backlog = config.limits.backlog.0;
         let committed = Arc::clone(&journal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
-        let [caller, pumping] = [(), ()].map(|()| shared.metrics.calls.caller(&shared.stage, true));
-        let committer = committer.spawn(move || commit::run(&committed, backlog, heard, &caller));
+        let caller = || shared.metrics.calls.caller(&shared.stage, true);
+        let (committing, pumping) = (caller(), caller());
+        let committer = committer.spawn(move || commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(ends), Handle::current());
         runtime.spawn(hear(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
@@ -234,11 +235,8 @@ async fn hear(
     gauges.backlog_limit_bytes.with_label_values(&labels).set(limit);
     let set = || {
         let set = |gauge: prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        // While the disk holds who has the journal, the gauges stay as they are: this task must not wait for it.
-        if let Some((rows, bytes)) = shared.journal.pending() {
-            set(gauges.backlog_records.with_label_values(&labels), rows);
-            set(gauges.backlog_bytes.with_label_values(&labels), bytes);
-        }
+        set(gauges.backlog_records.with_label_values(&labels), shared.journal.pending_rows());
+        set(gauges.backlog_bytes.with_label_values(&labels), shared.journal.state().pending_bytes);
     };
     let serving = tokio::spawn(server);
     let mut ticks = tokio::time::interval(TICK);
