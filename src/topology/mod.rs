@@ -267,11 +267,8 @@ impl Topology {
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
-        // Sources hear that there is nothing more to come, and say the rest to their clients.
         drop(ledger);
-        for closed in closing {
-            drop(tokio::time::timeout(CLOSING, closed).await);
-        }
+        end_sources(closing).await;
         let failed = stop.take();
         suspects.close(failed.is_none() && ended == Ended::Exhausted);
         Outcome::of(failed, ended)
@@ -432,6 +429,13 @@ fn start_keepers(
         (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
     });
     keepers.unzip()
+}
+
+/// Sources hear that there is nothing more to come, and say the rest to their clients.
+async fn end_sources(closing: Vec<tokio::sync::oneshot::Receiver<()>>) {
+    for closed in closing {
+        drop(tokio::time::timeout(CLOSING, closed).await);
+    }
 }
 
 /// How long a source may take to say its last to its clients.

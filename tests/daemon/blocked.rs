@@ -55,7 +55,9 @@ fn assert_blocked(daemon: &Daemon, clause: &str) {
 fn watch_blocked_by_its_journal_is_not_ready() {
     let site = site();
     let daemon = Daemon::start(site.path());
-    pipe(&site.path().join("out/_latentflow/watched/in/00000000000000000000.ndjson"));
+    let journal = site.path().join("out/_latentflow/watched/in");
+    daemon.wait("its journal", || journal.is_dir().then_some(()));
+    pipe(&journal.join("00000000000000000000.ndjson"));
     copy(site.path(), 1);
     assert_blocked(&daemon, "while it writes its journal");
     daemon.stop();
@@ -108,8 +110,11 @@ fn site_with(rejects: &str) -> TempDir {
 fn rejects_end_a_daemon_where_the_pipeline_says_so() {
     let site = site_with("rejects.max = 1");
     let daemon = Daemon::start(site.path());
-    // Those that are broken.
-    [3, 10].into_iter().for_each(|number| copy(site.path(), number));
+    // Those that are broken, and one that comes after them.
+    for (number, before) in [(3, 0), (10, 1), (1, 2)] {
+        done(&daemon, site.path(), before);
+        copy(site.path(), number);
+    }
     let (status, log) = daemon.end();
     assert_eq!(status.code(), Some(3), "{log}");
     assert!(log.contains("ERROR the run ends: 2 records were rejected, and rejects.max = 1"), "{log}");

@@ -5,11 +5,13 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::common::inputs;
 use crate::common::runs::{errors, latentflow};
 use crate::{COPY, assert_all_rows, folder_with_rows};
 
-/// Faults whose text fills a pipe, which holds 64 KiB.
-const FAULTS: usize = 3000;
+/// Keys so long that the faults which name them fill a pipe, which holds 64 KiB.
+const KEYS: usize = 200;
+const KEY_BYTES: usize = 4000;
 
 #[test]
 fn full_disk_of_the_log_does_not_end_a_run() {
@@ -30,7 +32,7 @@ fn full_disk_of_the_log_does_not_end_a_run() {
 #[test]
 fn log_that_nobody_reads_does_not_keep_a_run_from_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let pipeline: String = (0..FAULTS).map(|number| format!("unknown-{number:05} = 1\n")).collect();
+    let pipeline: String = (0..KEYS).map(|number| format!("{number:0KEY_BYTES$} = 1\n")).collect();
     std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
     let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::piped()).spawn().unwrap();
     let unread = child.stderr.take().unwrap();
@@ -42,7 +44,10 @@ fn log_that_nobody_reads_does_not_keep_a_run_from_its_end() {
 #[test]
 fn fatal_errors_are_json_where_the_log_is() {
     let folder = tempfile::tempdir().unwrap();
-    for (pipeline, code) in [("nonsense = 1", 2), (&*COPY.replace("\"in\"\nbatch", "\"absent\"\nbatch"), 1)] {
+    inputs::table(&folder.path().join("in/a.parquet"), 0..10, 10);
+    std::fs::create_dir(folder.path().join("out")).unwrap();
+    std::fs::write(folder.path().join("out/part-00000.parquet"), "no Parquet").unwrap();
+    for (pipeline, code) in [("nonsense = 1", 2), (COPY, 1)] {
         std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
         let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"]).output().unwrap();
         let text = errors(&output);
