@@ -7,6 +7,7 @@ pub mod error;
 pub mod json;
 pub mod printable;
 pub mod temporary;
+pub mod descriptors;
 pub mod durable;
 pub mod store;
 pub mod units;

@@ -12,7 +12,33 @@ pub fn memory() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text));
     // Without /proc there is no cheap way to ask; 4 GiB is a modest machine.
     let machine = machine.unwrap_or(4 << 30);
-    group_limits().into_iter().fold(machine, u64::min)
+    group_limit().map_or(machine, |limit| limit.min(machine))
+}
+
+/// Bytes of memory that the process's control groups (its container) allow: the smallest limit of them; `None` without one.
+pub fn group_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    group_limits(&groups, Path::new("/sys/fs/cgroup")).into_iter().min().filter(|&limit| limit < UNLIMITED)
+}
+
+/// What version 1 of control groups says where there is no limit is beyond this.
+const UNLIMITED: u64 = 1 << 60;
+
+/// What the kernel has counted since it was booted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MemoryKills {
+    /// Which boot it was.
+    pub boot: String,
+    /// Processes that were killed for lack of memory, in any control group of the machine.
+    pub kills: u64,
+}
+
+/// The kills for lack of memory, where the kernel tells.
+pub fn memory_kills() -> Option<MemoryKills> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
+    let kills = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()?;
+    Some(MemoryKills { boot, kills })
 }
 
 /// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on it.
@@ -70,13 +96,13 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The limits of the process's control group and of those above it.
-fn group_limits() -> Vec<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+/// The limits of the process's control group and of those above it; `groups` as in `/proc/self/cgroup`, mounted at `root`.
+fn group_limits(groups: &str, root: &Path) -> Vec<u64> {
+    let root = root.display();
     let paths = groups.lines().filter_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
-        [_, "", path] => Some((PathBuf::from(format!("/sys/fs/cgroup{path}")), "memory.max")),
+        [_, "", path] => Some((PathBuf::from(format!("{root}{path}")), "memory.max")),
         [_, controllers, path] if controllers.split(',').any(|name| name == "memory") => {
-            Some((PathBuf::from(format!("/sys/fs/cgroup/memory{path}")), "memory.limit_in_bytes"))
+            Some((PathBuf::from(format!("{root}/memory{path}")), "memory.limit_in_bytes"))
         }
         _ => None,
     });
@@ -86,4 +112,39 @@ fn group_limits() -> Vec<u64> {
 fn limits_upwards(path: &Path, file: &str) -> Vec<u64> {
     let limit = |folder: &Path| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
     path.ancestors().filter_map(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    fn limits(groups: &str, files: &[(&str, &str)]) -> Vec<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        group_limits(groups, root.path())
+    }
+
+    #[test]
+    fn limits_of_both_versions_and_of_groups_above_are_found() {
+        let nested = [("a/b/memory.max", "max\n"), ("a/memory.max", "1000\n"), ("memory.max", "3000\n")];
+        assert_eq!(limits("0::/a/b\n", &nested), [1000, 3000]);
+        let first =
+            [("memory/a/memory.limit_in_bytes", "2000\n"), ("memory/memory.limit_in_bytes", "9223372036854771712")];
+        assert_eq!(limits("4:cpu,memory:/a\n1:cpu:/b\n0::/\n", &first), [2000, 9_223_372_036_854_771_712]);
+    }
+
+    #[test]
+    fn group_of_the_host_is_found_at_the_root_of_a_container() {
+        // The path is that of the host, of which the container sees its own part alone.
+        let inside = [("memory/memory.limit_in_bytes", "4000")];
+        assert_eq!(limits("4:memory:/docker/0123\n", &inside), [4000]);
+    }
 }

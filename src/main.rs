@@ -1,23 +1,21 @@
 //! Parses the command line, calls, and maps what came of it to an exit code.
 
 use clap::Parser;
-use latentflow::cli::{Cli, Exit, complain};
+use latentflow::cli::{self, Cli, Exit};
 
 fn main() -> std::process::ExitCode {
     keep_use_private();
     latentflow::machine::keep_memory();
+    latentflow::descriptors::raise_limit();
     let exit = match Cli::parse().run() {
         Ok(exit) => exit,
         Err(error) => {
             let exit = Exit::of(&error);
-            match exit {
-                // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
-                Exit::Usage => complain(&format!("{error}\nlatentflow: nothing was started\n")),
-                _ => complain(&format!("latentflow: {error:#}\n")),
-            }
+            cli::report_failure(&error, exit);
             exit
         }
     };
+    cli::flush();
     std::process::ExitCode::from(exit as u8)
 }
 

@@ -13,6 +13,7 @@ const ORDER: [&[&str]; 19] = [
         "json",
         "printable",
         "temporary",
+        "descriptors",
         "units",
         "machine",
         "batch",

@@ -67,7 +67,7 @@ impl Admin {
 
     /// Why the run takes no records, if so.
     fn not_ready(&self) -> Option<String> {
-        self.not_started().map(str::to_owned).or_else(|| self.metrics.watch.trouble())
+        self.not_started().map(str::to_owned).or_else(|| self.metrics.trouble())
     }
 
     /// Why the run does not work, if so.

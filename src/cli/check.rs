@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Exit, Pipeline, complain, print, stage_error};
 use crate::error::StageError;
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan;
 use crate::sink::Changes;
@@ -36,6 +37,9 @@ impl Check {
         }
         for (source, error) in plan.list_inputs() {
             complain(&format!("{source}: the inputs cannot be listed now: {error}\n"));
+        }
+        if let Some(warning) = plan.memory.warning(machine::group_limit()) {
+            complain(&format!("warning: {warning}\n"));
         }
         print(&format!("{plan}\n"))?;
         Ok(Exit::Done)

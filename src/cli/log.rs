@@ -1,11 +1,17 @@
 //! Log lines: to standard error, for people or as JSON.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use clap::ValueEnum;
+use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::log_limit::Limited;
 use super::log_text::Printable;
+use super::stderr::{self, Stderr};
+use crate::printable;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,10 +24,16 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// Whether each line of the log is a JSON object.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
 /// Sets the log up. `RUST_LOG` chooses what is told, `info` unless it says otherwise.
 pub(super) fn start(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Relaxed);
+    stderr::start();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What goes wrong in the log is no matter for the log.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| Stderr);
     let lines = tracing_subscriber::fmt::format().with_target(false);
     // A second start (in tests) keeps the first.
     let _ = match format {
@@ -38,7 +50,50 @@ pub(super) fn start(format: LogFormat) {
         let thread = std::thread::current();
         tracing::debug!(thread = thread.name().unwrap_or_default(), "{panic}");
         if thread.name() == Some("main") {
-            eprintln!("{panic}");
+            fatal(&panic.to_string());
         }
     }));
+}
+
+/// Writes the error that ends the program, in the format of the log.
+pub(super) fn fatal(text: &str) {
+    write("ERROR", text);
+}
+
+/// Writes a text for people, in the format of the log.
+pub(super) fn say(text: &str) {
+    write("INFO", text);
+}
+
+fn write(level: &str, text: &str) {
+    let text = text.trim_end();
+    match is_json() {
+        true => stderr::write(&json_line(level, &json!({ "message": text }))),
+        false => stderr::write(&format!("{}\n", printable::text(text))),
+    }
+}
+
+/// Whether each line of the log is a JSON object.
+pub(super) fn is_json() -> bool {
+    IS_JSON.load(Relaxed)
+}
+
+/// An event as the JSON log has them, with the end of its line.
+pub(super) fn json_line(level: &str, fields: &Value) -> String {
+    let mut timestamp = String::new();
+    // Without a clock the line has an empty time.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let fields = fields.to_string();
+    let fields = printable::json(&fields);
+    format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"{level}\",\"fields\":{fields}}}\n")
+}
+
+/// The line that stands in the log for lines that were lost.
+pub(super) fn lost_lines(count: u64) -> String {
+    notice(&format!("{count} lines of the log were lost: standard error could not be written"), is_json())
+}
+
+/// A warning of the log about itself, with the end of its line.
+pub(super) fn notice(text: &str, is_json: bool) -> String {
+    if is_json { json_line("WARN", &json!({ "message": text })) } else { format!("{:>34} {text}\n", "WARN") }
 }

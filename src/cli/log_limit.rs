@@ -10,6 +10,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log::notice;
+
 /// Warnings and errors of one place in the program that are told in each [`SPAN`].
 const LINES: u64 = 20;
 /// After so long, lines are counted anew.
@@ -64,12 +66,7 @@ impl<F> Limited<F> {
 
     /// A line of the log about itself.
     fn say(&self, writer: &mut Writer<'_>, text: &str) -> std::fmt::Result {
-        if self.json {
-            let line = serde_json::json!({ "level": "WARN", "fields": { "message": text } });
-            writeln!(writer, "{line}")
-        } else {
-            writeln!(writer, "{:>34} {text}", "WARN")
-        }
+        writer.write_str(&notice(text, self.json))
     }
 }
 

@@ -17,6 +17,7 @@ mod rejects;
 mod reset;
 mod run;
 mod schema;
+mod stderr;
 mod summary;
 #[cfg(feature = "train")]
 mod train;
@@ -31,6 +32,8 @@ use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
 use crate::printable;
 use crate::spec::{self, Problems, Spec};
+
+pub use stderr::flush;
 
 /// How the program ended, as other programs see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,11 +173,18 @@ struct Pipeline {
     set: Vec<String>,
 }
 
-/// Says something to people on standard error, escaped where a terminal would obey it.
+/// Writes to standard error, with an escape for each character that a terminal would obey.
 pub fn complain(text: &str) {
-    use std::io::Write as _;
-    // There is no place left to report that standard error is gone.
-    let _ = std::io::stderr().lock().write_all(printable::text(text).as_bytes());
+    stderr::write(&printable::text(text));
+}
+
+/// Reports the error that ends the program, in the format of its log.
+pub fn report_failure(error: &anyhow::Error, exit: Exit) {
+    match exit {
+        // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
+        Exit::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
+        _ => log::fatal(&format!("latentflow: {error:#}")),
+    }
 }
 
 impl Pipeline {

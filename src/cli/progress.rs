@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
@@ -15,9 +16,9 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// How often a line is written where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Follows a run until it is finished.
+/// Follows a run until it is finished, on a thread of its own: a terminal that stands still holds nobody else.
 pub(super) struct Progress {
-    task: tokio::task::JoinHandle<()>,
+    end: Sender<()>,
     bars: Vec<ProgressBar>,
 }
 
@@ -28,33 +29,39 @@ impl Progress {
             let sources: Vec<usize> = (0..stats.stages.len()).filter(|&at| stats.stages[at].role == "source").collect();
             let bars: Vec<ProgressBar> = sources.iter().map(|&at| all.add(bar(&stats.stages[at]))).collect();
             let drawn = bars.clone();
-            let task = tokio::spawn(async move {
-                loop {
-                    sources.iter().zip(&drawn).for_each(|(&at, bar)| draw(&stats, &stats.stages[at], bar));
-                    tokio::time::sleep(DRAW_EVERY).await;
-                }
-            });
-            return Self { task, bars };
+            let draw = move || sources.iter().zip(&drawn).for_each(|(&at, bar)| draw(&stats, &stats.stages[at], bar));
+            return Self { end: every(DRAW_EVERY, draw), bars };
         }
-        let task = tokio::spawn(async move {
-            let (begun, mut before) = (Instant::now(), 0);
-            loop {
-                tokio::time::sleep(LOG_EVERY).await;
-                let records = stats.records();
-                let rate = (records - before) as f64 / LOG_EVERY.as_secs_f64();
-                let error = error_text(&stats);
-                let left = left(&stats, begun.elapsed()).map(|left| tracing::field::display(HumanDuration(left)));
-                tracing::info!(records, rejects = stats.rejects(), per_second = rate.round(), left, "running{error}");
-                before = records;
-            }
-        });
-        Self { task, bars: Vec::new() }
+        let (begun, mut before) = (Instant::now(), 0);
+        let log = move || {
+            let records = stats.records();
+            let rate = (records - before) as f64 / LOG_EVERY.as_secs_f64();
+            let error = error_text(&stats);
+            let left = left(&stats, begun.elapsed()).map(|left| tracing::field::display(HumanDuration(left)));
+            tracing::info!(records, rejects = stats.rejects(), per_second = rate.round(), left, "running{error}");
+            before = records;
+        };
+        Self { end: every(LOG_EVERY, log), bars: Vec::new() }
     }
 
     pub(super) fn finish(self) {
-        self.task.abort();
+        drop(self.end);
         self.bars.iter().for_each(ProgressBar::finish_and_clear);
     }
+}
+
+/// Does something again and again, until the result is dropped.
+fn every(pause: Duration, mut work: impl FnMut() + Send + 'static) -> Sender<()> {
+    let (end, ended) = channel();
+    let repeat = move || {
+        while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+            work();
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("progress".to_owned()).spawn(repeat) {
+        tracing::warn!(%error, "progress is not shown");
+    }
+    end
 }
 
 fn bar(stage: &StageStats) -> ProgressBar {

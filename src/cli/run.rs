@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
+use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::log::{self, LogFormat};
 use super::profile::Profile;
 use super::progress::Progress;
+use super::stderr;
 use super::summary::Summary;
 use super::{Exit, Pipeline, complain, print_json, stage_error};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
+use crate::descriptors;
 use crate::error::StageError;
 use crate::machine;
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use crate::plan::{Allowed, Plan};
 use crate::sink::Changes;
-use crate::topology::{self, Outcome, Topology};
+use crate::topology::{self, Outcome, Stats, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -80,22 +84,34 @@ impl Run {
             self.pipeline.set.push(format!("workers={workers}"));
         }
         let metrics = Arc::new(Metrics::new());
+        stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
+        if let Some(warning) = plan.memory.warning(machine::group_limit()) {
+            tracing::warn!("{warning}");
+        }
+        if plan.is_endless() {
+            descriptors::wait_for_free();
+        }
         // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
         // threads, which a busy machine would else have by the hundred, each with memory that it does not give back.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).max_blocking_threads(8 + 2 * machine::cores()).enable_all().build();
         let runtime = runtime.context("cannot start the runtime")?;
-        let exit = runtime.block_on(self.carry_out(plan, metrics));
+        // Operators and signals are answered while a disk holds all threads of the run.
+        let operators = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let operators = operators.context("cannot start the runtime")?;
+        let exit = runtime.block_on(self.carry_out(plan, metrics, operators.handle()));
         // A reader that blocks (a network file system) must not keep the process from ending.
         runtime.shutdown_background();
+        operators.shutdown_background();
         exit
     }
 
-    async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
+    async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>, operators: &Handle) -> anyhow::Result<Exit> {
         let admin = Admin::new(Arc::clone(&metrics));
         if let Some(address) = self.metrics.or(plan.admin) {
-            let bound = admin.serve(address).await;
+            let listener = Arc::clone(&admin);
+            let bound = operators.spawn(async move { listener.serve(address).await }).await?;
             let bound = bound.with_context(|| {
                 format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)")
             })?;
@@ -119,46 +135,69 @@ impl Run {
         let mut daemon = if endless {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
-            Some(Daemon::start(&topology, &models, read, &admin, &metrics))
+            Some(Daemon::start(&topology, &models, read, &admin, &metrics, operators))
         } else {
             admin.begun(Arc::clone(&stats), None);
             None
         };
         drop(models);
+        let asked = operators.spawn(asked_to_stop("finishing and committing what was read", grace));
         let stop = async {
-            asked_to_stop("finishing and committing what was read", grace).await;
+            if asked.await.is_err() {
+                // Without signals the run goes on to its end.
+                std::future::pending::<()>().await;
+            }
             admin.drains();
             daemon.iter_mut().for_each(Daemon::stopping);
         };
         let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
         drop(daemon);
         progress.finish();
-        let profile = Profile::of(&stats);
-        let summary = Summary::new(name, &stats, &outcome, before, folders);
+        self.show(&Summary::new(name, &stats, &outcome, before, folders), &Profile::of(&stats))?;
+        exit_of(outcome, endless, &allowed, &stats)
+    }
+
+    /// Shows what came of the run.
+    fn show(&self, summary: &Summary, profile: &Profile) -> anyhow::Result<()> {
         match self.summary {
+            SummaryFormat::Table if log::is_json() => {
+                stderr::write(&log::json_line("INFO", &json!({ "message": "summary", "summary": summary })));
+            }
             SummaryFormat::Table => complain(&summary.to_string()),
-            SummaryFormat::Json => print_json(&format!("{}\n", serde_json::to_string_pretty(&summary)?))?,
+            SummaryFormat::Json => print_json(&format!("{}\n", serde_json::to_string_pretty(summary)?))?,
             SummaryFormat::None => {}
         }
         if self.profile {
-            complain(&profile.to_string());
+            log::say(&profile.to_string());
         }
-        match outcome {
-            // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.
-            Outcome::Failed { error: StageError::OutputClosed, .. } => Ok(Exit::Drained),
-            Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
-            Outcome::Drained if endless => Ok(Exit::Done),
-            Outcome::Drained => Ok(Exit::Drained),
-            Outcome::Rejected => Ok(Exit::Rejects),
-            Outcome::Finished if stats.too_many_rejects(&allowed, stats.records()) => Ok(Exit::Rejects),
-            Outcome::Finished => Ok(Exit::Done),
+        Ok(())
+    }
+}
+
+fn exit_of(outcome: Outcome, endless: bool, allowed: &Allowed, stats: &Stats) -> anyhow::Result<Exit> {
+    match outcome {
+        // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.
+        Outcome::Failed { stage, error: StageError::OutputClosed } => {
+            tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
+            Ok(Exit::Drained)
         }
+        Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
+        Outcome::Drained if endless => Ok(Exit::Done),
+        Outcome::Drained => Ok(Exit::Drained),
+        Outcome::Rejected => Ok(Exit::Rejects),
+        Outcome::Finished => Ok(match stats.exceeded(allowed, stats.records()) {
+            Some(why) => {
+                tracing::error!("{why}");
+                Exit::Rejects
+            }
+            None => Exit::Done,
+        }),
     }
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
 /// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
-pub(super) async fn asked_to_stop(meanwhile: &str, grace: Option<Duration>) {
+pub(super) async fn asked_to_stop(meanwhile: &'static str, grace: Option<Duration>) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -166,8 +205,8 @@ pub(super) async fn asked_to_stop(meanwhile: &str, grace: Option<Duration>) {
             return std::future::pending().await;
         }
     };
-    signals.next().await;
-    tracing::info!("stopping: {meanwhile}; once more to stop at once");
+    let signal = signals.next().await;
+    tracing::info!("{signal}: stopping: {meanwhile}; once more to stop at once");
     tokio::spawn(async move {
         let late = async {
             match grace {
@@ -176,9 +215,12 @@ pub(super) async fn asked_to_stop(meanwhile: &str, grace: Option<Duration>) {
             }
         };
         tokio::select! {
-            () = signals.next() => {}
+            signal = signals.next() => {
+                tracing::error!("{signal} again: the process ends; what is not committed is left to the next run");
+            }
             () = late => tracing::error!("not done within shutdown.grace: what is not committed is left to the next run"),
         }
+        stderr::flush();
         std::process::exit(Exit::Killed as i32);
     });
 }
@@ -198,11 +240,12 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// Waits for the next one; returns its name.
     #[cfg(unix)]
-    async fn next(&mut self) {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 
@@ -213,9 +256,10 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    async fn next(&mut self) {
+    async fn next(&mut self) -> &'static str {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        "Ctrl-C"
     }
 }

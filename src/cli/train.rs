@@ -237,12 +237,12 @@ fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
     });
     let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
     let end = if trained.finished { "trained" } else { "stopped before the end" };
-    complain(&format!("{} {end} in {seconds}: {best}\n", file.head.name));
-    complain(&format!("model: {}\n", out.display()));
+    log::say(&format!("{} {end} in {seconds}: {best}", file.head.name));
+    log::say(&format!("model: {}", out.display()));
     if trained.finished {
-        complain(&format!("next: latentflow evaluate {0}; latentflow report {0}\n", out.display()));
+        log::say(&format!("next: latentflow evaluate {0}; latentflow report {0}", out.display()));
     } else {
-        complain("run the same command again to go on\n");
+        log::say("run the same command again to go on");
     }
 }
 

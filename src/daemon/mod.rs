@@ -5,6 +5,7 @@ mod systemd;
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
@@ -24,13 +25,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Begins, for a topology that is about to run with `models`.
+    /// Begins, for a topology that is about to run with `models`. What systemd hears comes from `operators`, a runtime that a
+    /// disk which hangs does not hold.
     pub fn start(
         topology: &Topology,
         models: &[Arc<Model>],
         read: Read,
         admin: &Admin,
         metrics: &Arc<Metrics>,
+        operators: &Handle,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let (wishes, heard) = tokio::sync::mpsc::channel(1);
@@ -40,7 +43,7 @@ impl Daemon {
         tasks.spawn(reloader.run(heard));
         let systemd = systemd::Notifier::of_environment();
         if let Some(notifier) = systemd.clone() {
-            tasks.spawn(systemd::tell(notifier, stats));
+            tasks.spawn_on(systemd::tell(notifier, stats), operators);
         }
         Self { tasks, systemd }
     }

@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    exponential_buckets,
+    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, exponential_buckets,
 };
 
 /// Makes metrics and registers each.
@@ -27,6 +27,10 @@ impl Maker {
 
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn count(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
     }
 
     pub(super) fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {

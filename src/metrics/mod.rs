@@ -1,5 +1,6 @@
 //! Every metric, once: its name, its labels, what it means.
 
+mod calls;
 mod commits;
 mod errors;
 mod http;
@@ -13,8 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+pub use calls::{Blocked, Caller, Calls, Doing};
 pub use commits::CommitMetrics;
 pub use errors::ErrorMetrics;
 pub use http::HttpMetrics;
@@ -65,6 +67,10 @@ pub struct Metrics {
     pub training: TrainingMetrics,
     /// Folders that are watched.
     pub watch: WatchMetrics,
+    /// Calls to disks and stores that have not returned.
+    pub calls: Calls,
+    /// Lines of the log that could not be written.
+    pub lost_log_lines: IntCounter,
 }
 
 impl Metrics {
@@ -106,6 +112,11 @@ impl Metrics {
             http: HttpMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
             watch: WatchMetrics::new(&maker),
+            calls: Calls::new(&maker),
+            lost_log_lines: maker.count(
+                "log_lines_lost_total",
+                "Lines of the log that were lost, since standard error could not be written, or not fast enough",
+            ),
             process: process(),
             registry: maker.registry,
         }
@@ -124,6 +135,11 @@ impl Metrics {
 }
 
 impl Metrics {
+    /// Why the run does not get on, if so: a watch that takes no files, or a stage that is blocked.
+    pub fn trouble(&self) -> Option<String> {
+        self.watch.trouble().or_else(|| self.calls.blocked_stages().first().map(ToString::to_string))
+    }
+
     /// Memory that the process holds, in bytes, where the system tells it.
     pub fn resident_bytes(&self) -> Option<f64> {
         let families = self.process.gather();

@@ -204,6 +204,22 @@ impl Memory {
     pub fn peak(&self) -> u64 {
         self.fixed.saturating_add(self.workers).saturating_add(self.in_flight())
     }
+
+    /// A warning where the peak exceeds what the control group (the container) allows.
+    #[must_use]
+    pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
+        let limit = group_limit.filter(|&limit| limit < self.peak())?;
+        let (peak, allowed) = (Bytes(self.peak()), Bytes(limit));
+        // What is fixed comes on top of `limits.memory`.
+        let advice = match limit.saturating_sub(self.fixed) >> 20 {
+            little if little < LEAST_BUDGET >> 20 => String::new(),
+            mib => format!("write limits.memory = \"{mib}MiB\", or "),
+        };
+        Some(format!(
+            "memory: the run may take {peak}, and the control group (the container) allows {allowed}, beyond which the kernel \
+             kills the process; {advice}raise the limit of the container"
+        ))
+    }
 }
 
 impl std::fmt::Display for Memory {
@@ -258,6 +274,15 @@ mod tests {
         assert_ne!(one.budget, many.budget);
         assert_eq!(one.most(), many.most());
         assert_eq!(one.limits(Limits::default()), many.limits(Limits::default()));
+    }
+
+    #[test]
+    fn peak_beyond_the_control_group_is_warned_of() {
+        let memory = Memory { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
+        let warning = memory.warning(Some(384 << 20)).unwrap();
+        assert!(warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"), "{warning}");
+        assert!(warning.contains("limits.memory = \"284MiB\""), "{warning}");
+        assert!(memory.warning(Some(400 << 20)).is_none() && memory.warning(None).is_none());
     }
 
     #[test]

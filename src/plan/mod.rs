@@ -75,8 +75,8 @@ pub struct Plan {
 /// How many records of a run may be rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Allowed {
-    /// The share of them, 0 to 1.
-    pub share: f64,
+    /// The share of them, 0 to 1; `None`: any.
+    pub share: Option<f64>,
     /// Their number; `None`: any.
     pub number: Option<u64>,
 }

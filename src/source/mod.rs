@@ -67,6 +67,7 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::kind::{self, Kind, Planned, options};
+use crate::metrics::Caller;
 use crate::store::Location;
 use crate::units::{Bytes, Span};
 
@@ -360,7 +361,7 @@ where
     F: FnOnce(&BatchSender) -> Result<(), StageError> + Send + 'static,
 {
     let (sender, receiver) = tokio::sync::mpsc::channel(ahead.max(1));
-    let sender = BatchSender { sender };
+    let sender = BatchSender { sender, caller: None };
     let reader = std::thread::Builder::new().name("source".to_owned());
     let spawned = reader.spawn(move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&sender)));
@@ -379,9 +380,17 @@ where
 /// Where a reader of [`read_blocking`] puts its batches.
 pub struct BatchSender {
     sender: tokio::sync::mpsc::Sender<Result<SourceBatch, StageError>>,
+    /// The thread that hands over, where it says which calls it is in.
+    caller: Option<Arc<Caller>>,
 }
 
 impl BatchSender {
+    /// The same, for a thread that says which calls it is in: waiting for room is none.
+    #[must_use]
+    pub fn outside_of(&self, caller: Arc<Caller>) -> Self {
+        Self { sender: self.sender.clone(), caller: Some(caller) }
+    }
+
     /// Whether nobody wants more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -391,7 +400,11 @@ impl BatchSender {
     /// Hands a batch over, waiting for room. `false`: nobody wants more, stop reading.
     #[must_use]
     pub fn send(&self, batch: SourceBatch) -> bool {
-        self.sender.blocking_send(Ok(batch)).is_ok()
+        let send = || self.sender.blocking_send(Ok(batch)).is_ok();
+        match &self.caller {
+            Some(caller) => caller.outside(send),
+            None => send(),
+        }
     }
 }
 

@@ -92,8 +92,9 @@ pub struct RejectsSettings {
     /// A folder for Parquet files. Default: `_latentflow/rejects` in the folder of the first sink that writes files.
     pub path: Option<PathBuf>,
     /// A run that rejects a larger share of its records than this ends with exit code 3, and as soon as that is
-    /// certain: 0 to 1. Where the number of records is not known beforehand, the first thousand are waited for.
-    pub max_share: f64,
+    /// certain: 0 to 1. Where the number of records is not known beforehand, the first thousand are waited for. Default: any
+    /// share.
+    pub max_share: Option<f64>,
     /// A run that rejects more records than this stops, with exit code 3. Default: any number.
     pub max: Option<u64>,
     /// Keep the original of each reject, so that the source `rejects` can give it again: an image's bytes, a line, a row. With
@@ -104,7 +105,7 @@ pub struct RejectsSettings {
 
 impl Default for RejectsSettings {
     fn default() -> Self {
-        Self { path: None, max_share: 1.0, max: None, record: true }
+        Self { path: None, max_share: None, max: None, record: true }
     }
 }
 
@@ -221,8 +222,7 @@ pub fn parse(
     if stages.is_empty() && faults.is_empty() {
         faults.push(Fault::new("", "no stages: a pipeline needs at least a source and a sink; see `latentflow init`"));
     }
-    let share = settings.rejects.max_share;
-    if !(0.0..=1.0).contains(&share) {
+    if let Some(share) = settings.rejects.max_share.filter(|share| !(0.0..=1.0).contains(share)) {
         faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
     }
     if !faults.is_empty() {

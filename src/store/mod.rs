@@ -24,6 +24,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use crate::descriptors;
 use crate::durable::write_atomically;
 use crate::error::{ErrorClass, StageError, Unavailable};
 
@@ -131,7 +132,7 @@ impl Location {
     /// When the system refuses; what is wrong with an object shows when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
         match self {
-            Self::Local(path) => fs::File::open(path).map(Input::from),
+            Self::Local(path) => descriptors::open(|| fs::File::open(path)).map(Input::from),
             Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
         }
     }
@@ -142,7 +143,7 @@ impl Location {
     /// When it cannot be read.
     pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
         let bytes = match self {
-            Self::Local(path) => fs::read(path),
+            Self::Local(path) => descriptors::open(|| fs::read(path)),
             Self::Remote(remote) => remote.read(None),
         };
         match bytes {
@@ -282,7 +283,7 @@ pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
 }
 
 fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
-    let entries = match fs::read_dir(folder) {
+    let entries = match descriptors::open(|| fs::read_dir(folder)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(StageError::io(folder))?,
     };

@@ -10,6 +10,7 @@ use tokio_stream::StreamExt;
 use crate::batch::{Fate, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, UnreadInputs};
+use crate::metrics::{Caller, Calls, Doing};
 use crate::source::{Ask, Opened, Source, Total};
 
 /// A source and its place in the plan.
@@ -59,15 +60,17 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress) -> Self {
+    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress, calls: &Calls) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
         let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_endless());
         for queue in endless.into_iter().map(|feed| vec![feed]).chain([ending]).filter(|queue| !queue.is_empty()) {
             let (sender, progress) = (sender.clone(), progress.clone());
+            let callers = queue.iter().map(|feed| calls.caller(&feed.name, true));
+            let queue: Vec<_> = callers.collect::<Vec<_>>().into_iter().zip(queue).collect();
             readers.spawn(async move {
-                for feed in queue {
-                    if !read(feed, &progress, &sender).await {
+                for (caller, feed) in queue {
+                    if !read(feed, &caller, &progress, &sender).await {
                         return;
                     }
                 }
@@ -93,11 +96,13 @@ impl Arrivals {
 }
 
 /// Reads one source to its end. `false`: nothing more is to be read.
-async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool {
+async fn read(feed: Feed, caller: &Caller, progress: &Progress, sender: &Sender<Arrival>) -> bool {
     let Feed { stage, name, source } = feed;
-    let progress = progress.clone();
+    let (progress, is_endless) = (progress.clone(), source.is_endless());
+    caller.begin(Doing::Opens);
     // Opening lists folders and reads footers: not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
+    caller.end();
     let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
     let mut batches = match opened {
         Ok(opened) => {
@@ -114,7 +119,13 @@ async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool
             return false;
         }
     };
-    while let Some(batch) = batches.next().await {
+    loop {
+        // A source without an end waits for records that have yet to come, and says itself when it reads some.
+        if !is_endless {
+            caller.begin(Doing::ReadsOn);
+        }
+        let Some(batch) = batches.next().await else { break };
+        caller.end();
         let (arrival, sound) = match batch {
             Ok(batch) => (Arrival::Batch { stage, batch }, true),
             Err(StageError::Unread(unread)) => (Arrival::Incomplete { stage, name: Arc::clone(&name), unread }, true),
@@ -124,5 +135,6 @@ async fn read(feed: Feed, progress: &Progress, sender: &Sender<Arrival>) -> bool
             return false;
         }
     }
+    caller.end();
     true
 }

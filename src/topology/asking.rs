@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::budget::Budget;
 use super::generation::Generation;
 use super::messages::{Errand, Work};
+use super::suspects::Suspects;
 use crate::plan::Footprint;
 use crate::source::Ask;
 
@@ -18,6 +19,8 @@ pub(super) struct Asking {
     pub(super) budget: Arc<Budget>,
     pub(super) footprint: Footprint,
     pub(super) generations: watch::Receiver<Arc<Generation>>,
+    /// Where a record runs alone, what is asked waits.
+    pub(super) suspects: Arc<Suspects>,
 }
 
 impl Asking {
@@ -27,9 +30,10 @@ impl Asking {
         tokio::spawn(async move {
             while let Some(Ask { batch, reply }) = asks.recv().await {
                 let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else { return };
+                let permit = permit.with_turn(asking.suspects.turn().await);
                 let generation = Arc::clone(&asking.generations.borrow());
                 let errand = Errand::Asked(reply);
-                let work = Work { errand, source, batch, condemned: false, generation, permit };
+                let work = Work { errand, source, batch, condemned: None, generation, permit };
                 if asking.asked.send(work).await.is_err() {
                     return;
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Metrics;
 
@@ -22,8 +22,18 @@ pub(super) struct Budget {
 pub(super) struct Permit {
     _memory: OwnedSemaphorePermit,
     _slot: OwnedSemaphorePermit,
+    /// The share of the process that work beside the numbered batches has.
+    _turn: Option<OwnedRwLockReadGuard<()>>,
     bytes: i64,
     gauge: IntGauge,
+}
+
+impl Permit {
+    /// The same, with a share of the process that returns with it.
+    pub(super) fn with_turn(mut self, turn: OwnedRwLockReadGuard<()>) -> Self {
+        self._turn = Some(turn);
+        self
+    }
 }
 
 impl Budget {
@@ -44,7 +54,7 @@ impl Budget {
         let memory = Arc::clone(&self.memory).acquire_many_owned(units).await.ok()?;
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.gauge.add(bytes);
-        Some(Permit { _memory: memory, _slot: slot, bytes, gauge: self.gauge.clone() })
+        Some(Permit { _memory: memory, _slot: slot, _turn: None, bytes, gauge: self.gauge.clone() })
     }
 }
 

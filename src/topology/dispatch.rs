@@ -18,10 +18,12 @@ use super::suspects::{Care, Suspects};
 use crate::batch::{SourceBatch, rejected_records};
 use crate::coverage::Progress;
 use crate::error::{StageError, UnreadInputs};
+use crate::metrics::{Caller, Doing};
 use crate::plan::{Allowed, Footprint};
+use crate::units::Bytes;
 
 /// Why reading ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Every source has given all that it has.
     Exhausted,
@@ -29,10 +31,23 @@ pub(super) enum Ended {
     Limited,
     /// Somebody asked to stop.
     Asked,
-    /// More records were rejected than the pipeline allows.
-    Rejected,
+    /// More records were rejected than the pipeline allows, and which limit that was.
+    Rejected(String),
     /// A stage failed.
     Failed,
+}
+
+impl Ended {
+    /// Logs it, where no error does. `limit`: records that were asked for.
+    pub(super) fn log(&self, limit: Option<u64>) {
+        match self {
+            Self::Exhausted => tracing::info!("the run ends: all sources are at their end"),
+            Self::Limited => tracing::info!("the run ends: --limit {} is reached", limit.unwrap_or(0)),
+            Self::Asked => tracing::info!("the run ends: it was asked to stop"),
+            Self::Rejected(why) => tracing::error!("the run ends: {why}"),
+            Self::Failed => {}
+        }
+    }
 }
 
 /// Adds how long `work` takes to a counter of nanoseconds.
@@ -59,6 +74,8 @@ pub(super) struct Dispatcher {
     pub(super) asking: Asking,
     /// Resolve when sources have told all that they have to tell.
     pub(super) closing: Vec<oneshot::Receiver<()>>,
+    /// Says when it is in a call that may not return.
+    pub(super) caller: Arc<Caller>,
     /// How many records may be rejected.
     pub(super) allowed: Allowed,
     /// Records that may still be read; `None`: all.
@@ -87,7 +104,8 @@ impl Dispatcher {
     }
 
     async fn read_all(&mut self, feeds: Vec<Feed>, numbers: &mut u64) -> Ended {
-        let (mut arrivals, stats) = (Arrivals::read(feeds, &self.progress), Arc::clone(&self.stats));
+        let (mut arrivals, stats) =
+            (Arrivals::read(feeds, &self.progress, self.stats.calls()), Arc::clone(&self.stats));
         let mut incomplete: Option<(Arc<str>, UnreadInputs)> = None;
         while let Some(arrival) = timed(&stats.waited_for_sources, arrivals.next()).await {
             match arrival {
@@ -166,24 +184,29 @@ impl Dispatcher {
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         let records = batch.batch.records.num_rows() as u64 + rejected_records(&batch.rejects);
-        let given = if care == Care::Condemned { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
+        let condemned = match care {
+            Care::Condemned(guilt) => Some(guilt),
+            Care::Usual | Care::Alone => None,
+        };
+        let given = if condemned.is_some() { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
         self.stats.batch(source, (records, bytes), Some(&given), Duration::ZERO);
         self.stats.rejected(source, &batch.rejects);
-        if care == Care::Alone {
-            self.suspects.idle(*numbers).await;
-            self.suspects.alone(Some(&provenance));
-        }
-        self.suspects.begin(*numbers, &provenance);
         self.ledger.begin(source, &provenance);
-        let generation = Arc::clone(&self.generations.borrow());
-        let work = Work {
-            errand: Errand::Sinks(*numbers),
-            source,
-            batch,
-            condemned: care == Care::Condemned,
-            generation,
-            permit,
+        let whole = if care == Care::Alone {
+            self.suspects.idle(*numbers).await;
+            let whole = self.suspects.whole().await;
+            if let Some((split, row)) = provenance.row(0) {
+                let bytes = Bytes(self.footprint.of(&batch));
+                tracing::info!("row {row} of {} runs alone; it may take {bytes} of memory", split.name());
+            }
+            self.caller.during(Doing::Notes, || self.suspects.alone(Some(&provenance)));
+            Some(whole)
+        } else {
+            None
         };
+        self.caller.during(Doing::Notes, || self.suspects.begin(*numbers, &provenance));
+        let generation = Arc::clone(&self.generations.borrow());
+        let work = Work { errand: Errand::Sinks(*numbers), source, batch, condemned, generation, permit };
         if self.work.send(work).await.is_err() {
             return Some(Ended::Failed);
         }
@@ -191,7 +214,8 @@ impl Dispatcher {
         if care == Care::Alone {
             self.suspects.idle(*numbers).await;
             self.suspects.alone(None);
+            drop(whole);
         }
-        self.stats.too_many_rejects(&self.allowed, self.stats.foreseen()).then_some(Ended::Rejected)
+        self.stats.exceeded(&self.allowed, self.stats.foreseen()).map(Ended::Rejected)
     }
 }

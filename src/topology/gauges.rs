@@ -4,21 +4,22 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use super::messages::Work;
 use super::stats::Stats;
 use crate::machine;
-use crate::metrics::Metrics;
+use crate::metrics::{Blocked, Metrics};
 
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_millis(250);
 /// Over how many of these spans a rate is taken.
 const RATE_SPANS: usize = 20;
-/// After how many of them the room on disks is looked at.
-const DISK_SPANS: u64 = 40;
-
+/// How often the room on disks is looked at.
+const DISKS_EVERY: Duration = Duration::from_secs(10);
 /// After how many of them the errors of the time since are told.
 const ERROR_SPANS: u64 = 40;
 
@@ -45,40 +46,109 @@ impl Moment {
     }
 }
 
-/// Sets gauges until it is aborted, or the queue is gone. `folders`: sinks that write to disks of this machine, and where.
-pub(super) fn start(
-    metrics: &Arc<Metrics>,
-    stats: &Arc<Stats>,
-    ledger: &Arc<Ledger>,
-    queue: async_channel::Receiver<Work>,
-    folders: Vec<(Arc<str>, PathBuf)>,
-) -> tokio::task::JoinHandle<()> {
-    let (metrics, stats, ledger) = (Arc::clone(metrics), Arc::clone(stats), Arc::clone(ledger));
-    let queue = queue.downgrade();
-    tokio::spawn(async move {
-        let waiting = metrics.load.queue_batches.with_label_values(&["work"]);
-        let mut past = VecDeque::from([Moment::of(&stats)]);
-        let mut round = 0_u64;
-        while let Some(queue) = queue.upgrade() {
-            waiting.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
-            drop(queue);
-            metrics.commits.oldest_uncommitted.set(ledger.oldest().map_or(0.0, |age| age.as_secs_f64()));
-            if round.is_multiple_of(DISK_SPANS) {
-                set_room(&metrics, &folders).await;
-            }
+/// Sets gauges until it is dropped.
+///
+/// Its thread reads what others count and never waits for a disk, so that gauges tell the truth while all others hang. The
+/// room on disks is asked for by another one.
+pub(super) struct Gauges {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// Dropped, it ends the thread that asks for the room on disks, once no disk holds it.
+    _disks: Sender<()>,
+}
+
+impl Gauges {
+    /// `folders`: sinks that write to disks of this machine, and where. Where a thread cannot be started, its gauges stay.
+    pub(super) fn start(
+        metrics: &Arc<Metrics>,
+        stats: &Arc<Stats>,
+        ledger: &Arc<Ledger>,
+        queue: &async_channel::Receiver<Work>,
+        folders: Vec<(Arc<str>, PathBuf)>,
+    ) -> Self {
+        let (end, ended) = channel();
+        let (disks, unwatched) = channel();
+        let measured = Measured {
+            metrics: Arc::clone(metrics),
+            stats: Arc::clone(stats),
+            ledger: Arc::clone(ledger),
+            queue: queue.downgrade(),
+        };
+        let metrics = Arc::clone(metrics);
+        let thread = spawn("gauges", move || measured.run(&ended));
+        spawn("disks", move || watch_room(&metrics, &folders, &unwatched));
+        Self { end: Some(end), thread, _disks: disks }
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        // A panic there has been logged, and ends no run.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    thread.map_err(|error| tracing::warn!(%error, "the thread `{name}` cannot be started: its gauges stay")).ok()
+}
+
+/// Whether to end, after a pause.
+fn is_over(end: &Receiver<()>, pause: Duration) -> bool {
+    !matches!(end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
+}
+
+struct Measured {
+    metrics: Arc<Metrics>,
+    stats: Arc<Stats>,
+    ledger: Arc<Ledger>,
+    queue: async_channel::WeakReceiver<Work>,
+}
+
+impl Measured {
+    fn run(&self, end: &Receiver<()>) {
+        let Self { metrics, stats, .. } = self;
+        let mut past = VecDeque::from([Moment::of(stats)]);
+        let (mut round, mut blocked) = (0_u64, Vec::new());
+        loop {
+            self.set_waiting();
+            blocked = log_blocked(&blocked, metrics.calls.blocked_stages());
             round += 1;
             if round.is_multiple_of(ERROR_SPANS) {
                 stats.end_span();
             }
-            tokio::time::sleep(EVERY).await;
-            let now = Moment::of(&stats);
+            if is_over(end, EVERY) {
+                return;
+            }
+            let now = Moment::of(stats);
             if let Some(then) = past.front() {
-                set_rates(&metrics, &stats, then, &now);
+                set_rates(metrics, stats, then, &now);
             }
             past.push_back(now);
             past.drain(..past.len().saturating_sub(RATE_SPANS));
         }
-    })
+    }
+
+    fn set_waiting(&self) {
+        let Self { metrics, ledger, queue, .. } = self;
+        let waiting = queue.upgrade().map_or(0, |queue| queue.len());
+        metrics.load.queue_batches.with_label_values(&["work"]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let oldest = ledger.oldest().into_iter().chain(metrics.calls.oldest_record()).max();
+        metrics.commits.oldest_uncommitted.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
+        metrics.calls.measure();
+    }
+}
+
+/// Logs which stages are blocked and were not before, and which go on. Returns those that are blocked.
+fn log_blocked(before: &[Blocked], now: Vec<Blocked>) -> Vec<Blocked> {
+    for blocked in now.iter().filter(|now| before.iter().all(|before| before.stage != now.stage)) {
+        tracing::warn!("{blocked}");
+    }
+    for gone in before.iter().filter(|before| now.iter().all(|now| before.stage != now.stage)) {
+        tracing::info!("{}: is not blocked any more", gone.stage);
+    }
+    now
 }
 
 fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
@@ -101,17 +171,17 @@ fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
     }
 }
 
-/// A network file system may take its time to answer.
-async fn set_room(metrics: &Arc<Metrics>, folders: &[(Arc<str>, PathBuf)]) {
-    let (metrics, folders) = (Arc::clone(metrics), folders.to_vec());
-    let asked = tokio::task::spawn_blocking(move || {
-        for (stage, folder) in &folders {
+/// Sets the gauges of the room on disks until the run ends. A file system that does not answer holds this thread alone.
+fn watch_room(metrics: &Metrics, folders: &[(Arc<str>, PathBuf)], end: &Receiver<()>) {
+    loop {
+        for (stage, folder) in folders {
             if let Some(room) = machine::room(folder) {
                 metrics.commits.free_bytes.with_label_values(&[stage]).set(room.free as f64);
                 metrics.commits.size_bytes.with_label_values(&[stage]).set(room.size as f64);
             }
         }
-    });
-    // What panics there is no reason to end here.
-    let _ = asked.await;
+        if is_over(end, DISKS_EVERY) {
+            return;
+        }
+    }
 }

@@ -10,6 +10,7 @@ use super::messages::{Keep, Stop};
 use super::stats::Stats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
+use crate::metrics::{Caller, Doing};
 use crate::sink::{Durable, Writer, Written};
 
 /// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
@@ -35,6 +36,8 @@ pub(super) struct Keeper {
     pub(super) pending: Pending,
     /// What it has said to have committed.
     pub(super) told: Written,
+    /// Says when it is in a call that may not return.
+    pub(super) caller: Arc<Caller>,
 }
 
 /// When a sink commits, beside the end and full files.
@@ -66,7 +69,9 @@ impl Keeper {
             let end = matches!(message, Keep::End);
             if sound {
                 // A panicking sink must not leave the run waiting for its permits.
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.keep(message, stats, ledger)));
+                let caller = Arc::clone(&self.caller);
+                let outcome = caller
+                    .during(Doing::Writes, || catch_unwind(AssertUnwindSafe(|| self.keep(message, stats, ledger))));
                 let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);

@@ -6,6 +6,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::budget::Permit;
 use super::generation::Generation;
+use super::suspects::Guilt;
 use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
 use crate::source::Answered;
@@ -17,8 +18,8 @@ pub(super) struct Work {
     /// The place of its source in the plan.
     pub(super) source: usize,
     pub(super) batch: SourceBatch,
-    /// Its records took the process down before: they are refused, and not carried.
-    pub(super) condemned: bool,
+    /// What its records did to the process before: they are refused, and not carried.
+    pub(super) condemned: Option<Guilt>,
     /// The graph that it goes through.
     pub(super) generation: Arc<Generation>,
     pub(super) permit: Permit,

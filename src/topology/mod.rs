@@ -41,6 +41,7 @@ use arrivals::Feed;
 use asking::Asking;
 use budget::Budget;
 use dispatch::{Dispatcher, Ended};
+use gauges::Gauges;
 use generation::{Generation, Graph};
 use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
 use ledger::Ledger;
@@ -100,6 +101,8 @@ struct OpenSink {
     /// A batch that all of these cover is old to the sink.
     committed: Vec<Coverage>,
     durable: bool,
+    /// Whether it writes to this machine.
+    is_local: bool,
 }
 
 impl OpenSink {
@@ -135,25 +138,26 @@ impl Topology {
                 Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
                 Role::Transform(_) => {}
                 Role::Sink(sink, mut identity) => {
-                    let durable = sink.folder().is_some();
+                    let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
                     let named = |error| (Arc::clone(&stage.name), error);
                     let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &mounts).map_err(named)?;
                     identities.push(identity.clone());
                     let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
                     graph.kept[at] = history.coverage();
-                    sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable });
+                    sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable, is_local });
                 }
             }
         }
         if let Some((sink, mut identity)) = plan.rejects {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
+            let is_local = is_local(sink.as_ref());
             let named = |error| (Arc::clone(&name), error);
             let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &mounts).map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
-            sinks.push(OpenSink { name, stage: None, writer, committed, durable });
+            sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
         }
         let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
         for feed in &feeds {
@@ -193,11 +197,18 @@ impl Topology {
         self.progress.sinks.iter().map(Coverage::len).min().unwrap_or(0)
     }
 
+    fn set_limits(&self, capacity: usize) {
+        let load = &self.metrics.load;
+        load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
+        load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+    }
+
     /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
     /// Everything read is carried through and committed in each case, as far as what failed allows.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
         let stop = Stop::new();
         let capacity = slots(self.workers);
+        self.set_limits(capacity);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
         let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
             Ok(suspects) => suspects,
@@ -214,19 +225,19 @@ impl Topology {
         let queues = Queues { asked, work: work.clone() };
         threads.extend(start_workers(self.workers, common, &self.exchange, &queues, &done_sender));
         drop(queues);
-        self.metrics.load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
-        self.metrics.load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
-        let folders = self.folders;
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
-        let gauge = gauges::start(&self.metrics, &self.stats, &ledger, work, folders);
+        let gauges = Gauges::start(&self.metrics, &self.stats, &ledger, &work, self.folders);
+        drop(work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
         let asking = Asking {
             asked: asked_sender,
             budget: Arc::new(self.asking),
             footprint: self.footprint,
             generations: self.exchange.generations(),
+            suspects: Arc::clone(&suspects),
         };
         let dispatcher = Dispatcher {
+            caller: self.metrics.calls.caller("state", true),
             progress: self.progress,
             footprint: self.footprint,
             budget: self.budget,
@@ -243,24 +254,21 @@ impl Topology {
             left: limit,
         };
         let (ended, closing) = dispatcher.run(self.feeds, shutdown).await;
+        ended.log(limit);
         if reorder.await.is_err() {
             stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
         }
-        gauge.abort();
-        drop(gauge.await);
         if let Some(ticks) = ticks {
             ticks.abort();
         }
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        drop(gauges);
         self.metrics.load.workers.set(0);
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
-        // Sources hear that there is nothing more to come, and say the rest to their clients.
         drop(ledger);
-        for closed in closing {
-            drop(tokio::time::timeout(CLOSING, closed).await);
-        }
+        end_sources(closing).await;
         let failed = stop.take();
         suspects.close(failed.is_none() && ended == Ended::Exhausted);
         Outcome::of(failed, ended)
@@ -272,7 +280,7 @@ impl Outcome {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
             (None, Ended::Asked) => Self::Drained,
-            (None, Ended::Rejected) => Self::Rejected,
+            (None, Ended::Rejected(_)) => Self::Rejected,
             (None, Ended::Exhausted | Ended::Limited) => Self::Finished,
             (None, Ended::Failed) => {
                 let error = StageError::Other("all of them ended".to_owned());
@@ -280,6 +288,10 @@ impl Outcome {
             }
         }
     }
+}
+
+fn is_local(sink: &dyn Sink) -> bool {
+    sink.folder().is_none_or(|folder| folder.local().is_some())
 }
 
 /// The memory for batches in flight is shared with what is asked at once: one part in so many.
@@ -395,7 +407,8 @@ fn start_keepers(
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
         let own_age = sink.commit_age(age);
-        let OpenSink { name, stage, writer, committed, .. } = sink;
+        let OpenSink { name, stage, writer, committed, is_local, .. } = sink;
+        let caller = stats.calls().caller(&name, is_local);
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
         let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
         let rules = Rules { batches, age: own_age, logged: age.is_some() };
@@ -411,10 +424,18 @@ fn start_keepers(
             generation: 0,
             pending,
             told: Written::default(),
+            caller,
         };
         (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
     });
     keepers.unzip()
+}
+
+/// Sources hear that there is nothing more to come, and say the rest to their clients.
+async fn end_sources(closing: Vec<tokio::sync::oneshot::Receiver<()>>) {
+    for closed in closing {
+        drop(tokio::time::timeout(CLOSING, closed).await);
+    }
 }
 
 /// How long a source may take to say its last to its clients.

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use super::errors::ErrorStats;
 use super::sights::Sights;
 use crate::batch::{Reject, RejectCode, rejected_records};
-use crate::metrics::{Metrics, unix_seconds};
+use crate::metrics::{Calls, Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
@@ -184,6 +184,11 @@ impl Stats {
         }
     }
 
+    /// Calls to disks and stores that have not returned.
+    pub(super) fn calls(&self) -> &Calls {
+        &self.metrics.calls
+    }
+
     /// Whether every worker has loaded and warmed up its models.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Relaxed) >= self.workers.len()
@@ -250,10 +255,15 @@ impl Stats {
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
     }
 
-    /// Whether more of so many records were rejected than may be.
-    pub fn too_many_rejects(&self, allowed: &Allowed, records: u64) -> bool {
+    /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they exceed none.
+    pub fn exceeded(&self, allowed: &Allowed, records: u64) -> Option<String> {
         let rejects = self.rejects();
-        rejects as f64 > allowed.share * records as f64 || allowed.number.is_some_and(|number| rejects > number)
+        if let Some(number) = allowed.number.filter(|&number| rejects > number) {
+            return Some(format!("{rejects} records were rejected, and rejects.max = {number}"));
+        }
+        let share = allowed.share.filter(|share| rejects as f64 > share * records as f64)?;
+        let read = self.records();
+        Some(format!("{rejects} of {read} records were rejected, and rejects.max_share = {share}"))
     }
 
     /// Records that there will have been at the end, as far as that is known; some at least, of which a share says

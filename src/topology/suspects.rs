@@ -5,46 +5,29 @@
 //! notes outlive it: they are written as batches begin and end, without waiting for the disk, which a dying process does
 //! not need. An orderly end removes them.
 
-use std::collections::BTreeMap;
+mod notes;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
-use crate::batch::Provenance;
+use crate::batch::{Provenance, RejectCode};
 use crate::durable::{create_folders, write_atomically};
 use crate::error::StageError;
 use crate::json::to_json;
+use crate::machine::{self, MemoryKills};
 
-/// Starts that came to nothing before the suspects run one by one.
-const STARTS: u32 = 2;
-/// A process that is killed may have been killed for any reason: so many kills while the same record ran alone, and no
-/// other did, are taken for its doing. One abort is enough.
-const KILLS: u32 = 3;
+use notes::{MEMORY_KILLS, Notes, OTHER_KILLS, STARTS};
+
 /// Bytes of a place in the file of batches in flight; batches of more ranges than fit note the first ones.
 const PLACE: usize = 256;
 
 /// The folder of the notes.
 const ATTEMPTS: &str = "attempts";
-
-/// What is known from earlier starts.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Notes {
-    /// Starts in a row that ended without a word and without progress.
-    starts: u32,
-    /// Source rows that the sinks had at the last start.
-    done: u64,
-    /// Rows that were being worked on when the process ended: split, first row, end.
-    suspects: Vec<(u64, u64, u64)>,
-    /// How often the process was killed while a row ran alone: split, row, times.
-    kills: Vec<(u64, u64, u32)>,
-    /// Rows that took the process down: split, row.
-    condemned: Vec<(u64, u64)>,
-}
 
 /// How a part of a batch is to be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +37,38 @@ pub(super) enum Care {
     /// While nothing else is: if the process ends now, this row did it.
     Alone,
     /// Not at all: it is a reject.
-    Condemned,
+    Condemned(Guilt),
+}
+
+/// What a row did to the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guilt {
+    /// The process aborted, or was killed too often, while the row was the only one on its way.
+    Crashed,
+    /// The kernel killed it for lack of memory.
+    TooLarge,
+}
+
+impl Guilt {
+    pub(super) fn code(self) -> RejectCode {
+        match self {
+            Self::Crashed => RejectCode::Crashed,
+            Self::TooLarge => RejectCode::TooLarge,
+        }
+    }
+
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Crashed => format!(
+                "the process ended whenever this record was worked on alone: a native library may have aborted on it, or \
+                 the process was killed {OTHER_KILLS} times"
+            ),
+            Self::TooLarge => format!(
+                "the kernel killed the process for lack of memory {MEMORY_KILLS} times while this record was worked on alone; \
+                 replay it where the process may have more memory"
+            ),
+        }
+    }
 }
 
 /// The notes of a running pipeline; does nothing where there is no place for them.
@@ -64,6 +78,8 @@ pub(super) struct Suspects {
     places: u64,
     file: Option<Mutex<File>>,
     carried: watch::Sender<u64>,
+    /// Whoever works for somebody who waits has a share of it; a row that runs alone has all of it.
+    turns: Arc<RwLock<()>>,
 }
 
 impl Suspects {
@@ -73,26 +89,56 @@ impl Suspects {
     /// # Errors
     /// When the notes cannot be written.
     pub(super) fn open(state: Option<&Path>, done: u64, places: usize) -> Result<Self, StageError> {
-        let (places, carried) = (places.max(1) as u64, watch::Sender::new(0));
+        Self::open_by(state, done, places, machine::memory_kills())
+    }
+
+    /// As [`Self::open`], with what the kernel has counted.
+    fn open_by(
+        state: Option<&Path>,
+        done: u64,
+        places: usize,
+        kernel: Option<MemoryKills>,
+    ) -> Result<Self, StageError> {
+        let (places, carried, turns) = (places.max(1) as u64, watch::Sender::new(0), Arc::default());
         let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
-            return Ok(Self { folder: None, notes: Notes::default(), places, file: None, carried });
+            return Ok(Self { folder: None, notes: Notes::default(), places, file: None, carried, turns });
         };
         create_folders(&folder)?;
-        let notes = learn(&folder, done);
+        let (notes, ending) = Notes::learn(&folder, done, kernel);
         write_atomically(&folder.join("notes.json"), &to_json(&notes)?)?;
         remove(&folder.join("alone"))?;
         remove(&folder.join("aborted"))?;
         let path = folder.join("in-flight");
         let file = File::create(&path).map_err(StageError::io(&path))?;
-        let suspects = Self { folder: Some(folder), notes, places, file: Some(Mutex::new(file)), carried };
+        let suspects = Self { folder: Some(folder), notes, places, file: Some(Mutex::new(file)), carried, turns };
         suspects.hear_aborts();
-        if suspects.is_careful() {
-            tracing::warn!(
-                "{} starts in a row ended without a word: the records that were being worked on run one by one now",
-                suspects.notes.starts
-            );
+        if let Some(ending) = ending {
+            suspects.log(&ending);
         }
         Ok(suspects)
+    }
+
+    fn log(&self, ending: &notes::Ending) {
+        if !self.is_careful() {
+            tracing::warn!("the last start ended without a word: {ending}");
+            return;
+        }
+        tracing::warn!(
+            "{} starts in a row ended without a word and without progress (the last one: {ending}): the records that were \
+             being worked on run one by one now. One becomes a reject after an abort, {MEMORY_KILLS} kills for lack of \
+             memory, or {OTHER_KILLS} other kills while nothing else was worked on",
+            self.notes.starts
+        );
+    }
+
+    /// A share of the process, for work beside the numbered batches; while a row runs alone there is none.
+    pub(super) async fn turn(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.turns).read_owned().await
+    }
+
+    /// The whole process, for a row that runs alone.
+    pub(super) async fn whole(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.turns).write_owned().await
     }
 
     fn is_careful(&self) -> bool {
@@ -134,7 +180,8 @@ impl Suspects {
         };
         let split = split.id();
         if self.notes.condemned.contains(&(split, row)) {
-            return Care::Condemned;
+            let is_too_large = self.notes.too_large.contains(&(split, row));
+            return Care::Condemned(if is_too_large { Guilt::TooLarge } else { Guilt::Crashed });
         }
         let suspected = |&(of, start, end): &(u64, u64, u64)| of == split && (start..end).contains(&row);
         if self.is_careful() && self.notes.suspects.iter().any(suspected) { Care::Alone } else { Care::Usual }
@@ -214,49 +261,6 @@ pub fn forget(state: &Path) -> Result<(), StageError> {
     }
 }
 
-/// What the last start left behind, put together with what was known before it.
-fn learn(folder: &Path, done: u64) -> Notes {
-    let notes = fs::read(folder.join("notes.json")).ok();
-    // Damaged notes are as good as none: they only help to find a culprit.
-    let notes: Option<Notes> = notes.and_then(|text| serde_json::from_slice(&text).ok());
-    let Some(mut notes) = notes else { return Notes { done, ..Notes::default() } };
-    if !folder.join("in-flight").exists() {
-        return Notes { done, condemned: notes.condemned, ..Notes::default() };
-    }
-    let in_flight = ranges(&folder.join("in-flight"));
-    let alone = ranges(&folder.join("alone")).first().map(|&(split, row, _)| (split, row));
-    let aborted = fs::metadata(folder.join("aborted")).is_ok_and(|file| file.len() > 0);
-    if done > notes.done {
-        (notes.starts, notes.suspects, notes.kills) = (0, Vec::new(), Vec::new());
-    }
-    notes.starts += 1;
-    notes.done = done;
-    notes.suspects.extend(in_flight);
-    notes.suspects.sort_unstable();
-    notes.suspects.dedup();
-    if let Some((split, row)) = alone {
-        let mut kills: BTreeMap<(u64, u64), u32> = notes.kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
-        let times = kills.entry((split, row)).or_default();
-        *times += if aborted { KILLS } else { 1 };
-        if *times >= KILLS {
-            notes.condemned.push((split, row));
-        }
-        notes.kills = kills.into_iter().map(|((s, r), times)| (s, r, times)).collect();
-    }
-    notes
-}
-
-/// The ranges that a file notes: split, first row, end.
-fn ranges(path: &Path) -> Vec<(u64, u64, u64)> {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let range = |line: &str| {
-        let mut numbers = line.trim_matches(|c: char| !c.is_ascii_digit()).split(' ').map(str::parse::<u64>);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
-    };
-    text.lines().filter_map(range).collect()
-}
-
 fn remove(path: &Path) -> Result<(), StageError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(path)(error)),
@@ -265,83 +269,4 @@ fn remove(path: &Path) -> Result<(), StageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::batch::Split;
-
-    fn rows(rows: Range<u64>) -> Provenance {
-        Provenance::rows(Split::new("s"), rows)
-    }
-
-    /// A start that finds `done` rows, works on `0..4`, and ends without a word, perhaps while row 2 is alone.
-    fn start(state: &Path, done: u64, dies: Option<bool>) -> Vec<(Range<u64>, Care)> {
-        let suspects = Suspects::open(Some(state), done, 3).unwrap();
-        let parts = suspects.parts(&rows(0..6), 0..6);
-        suspects.begin(0, &rows(4..6));
-        suspects.begin(1, &rows(0..4));
-        suspects.end(0);
-        if let Some(aborts) = dies {
-            suspects.alone(Some(&rows(1..2)));
-            suspects.alone(None);
-            suspects.alone(Some(&rows(2..3)));
-            if aborts {
-                fs::write(state.join("attempts/aborted"), "X").unwrap();
-            }
-        }
-        parts
-    }
-
-    fn singles() -> Vec<(Range<u64>, Care)> {
-        vec![(0..1, Care::Alone), (1..2, Care::Alone), (2..3, Care::Alone), (3..4, Care::Alone), (4..6, Care::Usual)]
-    }
-
-    fn found() -> Vec<(Range<u64>, Care)> {
-        singles()
-            .into_iter()
-            .map(|(row, care)| if row == (2..3) { (row, Care::Condemned) } else { (row, care) })
-            .collect()
-    }
-
-    #[test]
-    fn the_third_start_without_progress_runs_the_suspects_one_by_one_and_an_abort_gives_the_culprit_away() {
-        let state = tempfile::tempdir().unwrap();
-        let usual = vec![(0..6, Care::Usual)];
-        assert_eq!(start(state.path(), 7, None), usual);
-        assert_eq!(start(state.path(), 7, None), usual);
-        assert_eq!(start(state.path(), 7, Some(true)), singles());
-        assert_eq!(start(state.path(), 7, None), found());
-    }
-
-    #[test]
-    fn kills_count_only_when_they_hit_the_same_record_again_and_again() {
-        let state = tempfile::tempdir().unwrap();
-        (0..2).for_each(|_| drop(start(state.path(), 7, None)));
-        for _ in 0..KILLS {
-            assert_eq!(start(state.path(), 7, Some(false)), singles());
-        }
-        assert_eq!(start(state.path(), 7, None), found());
-    }
-
-    #[test]
-    fn progress_and_an_orderly_end_clear_all_suspicion() {
-        let state = tempfile::tempdir().unwrap();
-        (0..3).for_each(|_| drop(start(state.path(), 7, None)));
-        assert_eq!(start(state.path(), 8, None), vec![(0..6, Care::Usual)]);
-        (0..3).for_each(|_| drop(start(state.path(), 8, None)));
-        Suspects::open(Some(state.path()), 8, 3).unwrap().close(true);
-        assert_eq!(start(state.path(), 8, None), vec![(0..6, Care::Usual)]);
-    }
-
-    #[test]
-    fn nothing_is_in_flight_once_as_many_have_come_through_as_were_sent() {
-        let suspects = Arc::new(Suspects::open(None, 0, 2).unwrap());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        suspects.end(0);
-        suspects.end(1);
-        runtime.block_on(suspects.idle(2));
-    }
-}
+mod tests;

@@ -14,8 +14,8 @@ use super::messages::{Carried, Done, Errand, Stop, Work};
 use super::rejected::{Refused, source_of};
 use super::sights::REJECTS;
 use super::stats::Stats;
-use super::suspects::Suspects;
-use crate::batch::{Batch, Reject, RejectCode, Rejects, SourceBatch};
+use super::suspects::{Guilt, Suspects};
+use crate::batch::{Batch, Reject, Rejects, SourceBatch};
 use crate::error::StageError;
 use crate::source::Answered;
 
@@ -157,16 +157,16 @@ impl<'a> Worker<'a> {
         &mut self,
         source: usize,
         mut input: SourceBatch,
-        condemned: bool,
+        condemned: Option<Guilt>,
     ) -> Result<Passed, (Arc<str>, StageError)> {
         let generation = Arc::clone(&self.held.generation);
         let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
         let mut refused = Refused::new(input.batch.clone());
-        if condemned {
-            let crashed = crashed(&input.batch);
-            self.stats.rejected(source, &crashed);
-            input.rejects.extend(crashed);
+        if let Some(guilt) = condemned {
+            let condemned = all_rejected(&input.batch, guilt);
+            self.stats.rejected(source, &condemned);
+            input.rejects.extend(condemned);
             input.batch = input.batch.rows(0..0);
         }
         if !graph.rejected[source].covers_all(&provenance) {
@@ -270,9 +270,8 @@ struct Passed {
 }
 
 /// Every record of a batch as a reject: they took the process down before.
-fn crashed(batch: &Batch) -> Vec<Reject> {
-    let reason = "the process ended whenever this record was worked on: a native library may have aborted on it";
-    let reject = |&ordinal| Reject::new(ordinal, RejectCode::Crashed, reason);
+fn all_rejected(batch: &Batch, guilt: Guilt) -> Vec<Reject> {
+    let reject = |&ordinal| Reject::new(ordinal, guilt.code(), guilt.reason());
     batch.origin.iter().map(reject).collect()
 }
 

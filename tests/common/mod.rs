@@ -198,7 +198,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         state: None,
         rejects: None,
         keeps_originals: true,
-        allowed: Allowed { share: 1.0, number: None },
+        allowed: Allowed { share: None, number: None },
         commit_age: None,
         admin: None,
         written: serde_json::Value::Null,

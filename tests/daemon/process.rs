@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Whether the reader of the log ends with the next line.
+    deaf: Arc<AtomicBool>,
     /// The listener for operators.
     pub admin: Client,
 }
@@ -30,6 +33,13 @@ impl Daemon {
         Self::start_by(&[], folder, variables)
     }
 
+    /// As [`Daemon::start`]; once it is ready, nobody reads its log any more.
+    pub fn start_deaf(folder: &Path) -> Self {
+        let daemon = Self::start(folder);
+        daemon.deaf.store(true, Relaxed);
+        daemon
+    }
+
     /// As [`Daemon::start_with`], by another program.
     pub fn start_by(wrapper: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
         let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", "--workers", "2"];
@@ -41,14 +51,19 @@ impl Daemon {
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        let deaf = Arc::new(AtomicBool::new(false));
+        let is_deaf = Arc::clone(&deaf);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if is_deaf.load(Relaxed) {
+                    return;
+                }
                 let mut log = heard.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let mut daemon = Self { child, log, admin: Client::new("127.0.0.1:0") };
+        let mut daemon = Self { child, log, deaf, admin: Client::new("127.0.0.1:0") };
         let address = daemon.wait("its metrics", || daemon.address("metrics at http://"));
         daemon.admin = Client::new(&address);
         daemon.wait("readiness", || (daemon.admin.get("/readyz").status == 200).then_some(()));

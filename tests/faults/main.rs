@@ -5,10 +5,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod descriptors;
 mod disk;
 mod folders;
 mod held;
 mod input;
+mod log;
 mod memory;
 mod models;
 mod read_sources;

@@ -16,7 +16,7 @@ use crate::read_sources::{FILES, SOURCES, Source, labelled_rows, write_labelled}
 use crate::rejects;
 
 /// The library that makes calls fail.
-static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+pub static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("shim.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/shim.c");

@@ -1,6 +1,6 @@
 /* Preloaded into the program: makes calls on paths that contain FAULT_PATH fail with the error number FAULT_ERRNO.
  *
- * FAULT_AT says which: "open", "stat" (of an open file), "list" (opening a folder), or the offset of a byte that cannot be read.
+ * With FAULT_WHILE they do so as long as a file of that name exists. FAULT_AT says which: "open", "stat" (of an open file), "list" (opening a folder), or the offset of a byte that cannot be read.
  * A read ends before that byte; one that begins at it fails; bytes behind it can be read. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,6 +22,8 @@ static int fail(void) {
 
 static int fails(const char *call, const char *path) {
     const char *at = getenv("FAULT_AT"), *part = getenv("FAULT_PATH");
+    const char *flag = getenv("FAULT_WHILE");
+    if (flag && access(flag, F_OK) != 0) return 0;
     return at && part && path && strcmp(at, call) == 0 && strstr(path, part) != NULL;
 }
 

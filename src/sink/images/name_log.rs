@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Component, Path, PathBuf};
 
+use crate::descriptors;
 use crate::durable::{create_folders, sync_folder, temporary};
 use crate::error::StageError;
 use crate::sink::{STATE, Written};
@@ -72,7 +73,8 @@ impl NameLog {
         }
         let folder = self.place.parent().unwrap_or(Path::new("."));
         create_folders(folder)?;
-        let written = OpenOptions::new().create(true).append(true).open(&self.place).and_then(|mut file| {
+        let opened = descriptors::open(|| OpenOptions::new().create(true).append(true).open(&self.place));
+        let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });

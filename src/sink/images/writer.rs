@@ -14,6 +14,7 @@ use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free
 use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
+use crate::descriptors;
 use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
 use crate::error::StageError;
 use crate::sink::encoder::{self, Encoded};
@@ -157,7 +158,7 @@ impl ImageWriter {
         };
         let unfinished = temporary(&path);
         // A file that is there already is one of this commit: temporary files of other runs are removed before.
-        let mut file = match OpenOptions::new().write(true).create_new(true).open(&unfinished) {
+        let mut file = match descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
             Ok(file) => file,
             Err(error) if is_about_name(&error) => return Ok(None),
             Err(error) => return Err(StageError::io(&unfinished)(error)),
@@ -179,7 +180,9 @@ impl ImageWriter {
     fn give_names(&mut self) -> Result<(), StageError> {
         for unnamed in &self.unnamed {
             let unfinished = temporary(&unnamed.path);
-            File::open(&unfinished).and_then(|file| file.sync_all()).map_err(StageError::io(&unfinished))?;
+            descriptors::open(|| File::open(&unfinished))
+                .and_then(|file| file.sync_all())
+                .map_err(StageError::io(&unfinished))?;
         }
         crash_point("pictures-synced");
         if self.marker.naming.is_none() {

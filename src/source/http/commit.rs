@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::durable::crash_point;
+use crate::metrics::{Caller, Doing};
 use crate::source::http::frame::{Head, Key};
 use crate::source::http::journal::{Journal, now};
 
@@ -44,7 +45,8 @@ pub(super) enum Answer {
 }
 
 /// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
-pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>) {
+/// `caller` says when it is in a call that may not return.
+pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>, caller: &Caller) {
     let mut committer = Committer { journal: Arc::clone(journal), limit, file: None };
     let mut held: Vec<Request> = Vec::new();
     loop {
@@ -61,7 +63,7 @@ pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiv
             bytes += request.payload.len();
             group.push(request);
         }
-        committer.commit(group, &mut held);
+        caller.during(Doing::Journals, || committer.commit(group, &mut held));
     }
 }
 

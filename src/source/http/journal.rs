@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::coverage::Progress;
+use crate::descriptors;
 use crate::durable::{create_private_folder, private, sync_folder};
 use crate::error::StageError;
 use crate::source::http::frame::{self, Head, Met};
@@ -178,7 +179,7 @@ impl Journal {
         drop(state);
         let Some(first) = first else { return Ok(None) };
         let path = self.folder.join(name(first));
-        let file = File::open(&path).map_err(StageError::io(&path))?;
+        let file = descriptors::open(|| File::open(&path)).map_err(StageError::io(&path))?;
         Ok(Some(Reader { path, input: BufReader::new(file) }))
     }
 }

@@ -188,11 +188,13 @@ impl Source for Http {
         let backlog = config.limits.backlog.0;
         let committed = Arc::clone(&journal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
-        let committer = committer.spawn(move || commit::run(&committed, backlog, heard));
+        let caller = || shared.metrics.calls.caller(&shared.stage, true);
+        let (committing, pumping) = (caller(), caller());
+        let committer = committer.spawn(move || commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(ends), Handle::current());
         runtime.spawn(hear(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
-        let pump = Pump { journal, split, shape, progress: progress.clone(), delay, runtime };
+        let pump = Pump { journal, split, shape, progress: progress.clone(), delay, runtime, caller: pumping };
         let batches = read_blocking(AHEAD, move |out| {
             let pumped = pump.run(out);
             // Nobody wants more: the clients are told.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
 use crate::coverage::Progress;
 use crate::error::StageError;
+use crate::metrics::{Caller, Doing};
 use crate::source::BatchSender;
 use crate::source::cut::{Cut, weight};
 use crate::source::gather::{Member, Rules, Stretch};
@@ -50,6 +51,8 @@ pub(super) struct Pump {
     /// How long records wait for more.
     pub(super) delay: Duration,
     pub(super) runtime: Handle,
+    /// Says when it is in a call that may not return.
+    pub(super) caller: Arc<Caller>,
 }
 
 impl Pump {
@@ -58,10 +61,12 @@ impl Pump {
     /// # Errors
     /// When the journal cannot be read.
     pub(super) fn run(self, out: &BatchSender) -> Result<(), StageError> {
+        let out = &out.outside_of(Arc::clone(&self.caller));
         let mut tail = self.journal.tail();
         let mut row = self.journal.state().done;
         let mut reader: Option<Reader> = None;
         while self.wait(&mut tail, row, out) {
+            self.caller.begin(Doing::Reads);
             let mut gathered = Vec::new();
             let (mut records, mut bytes) = (0, 0);
             let begun = Instant::now();
@@ -82,6 +87,7 @@ impl Pump {
             if !self.send(&gathered, out)? {
                 return Ok(());
             }
+            self.caller.end();
         }
         Ok(())
     }

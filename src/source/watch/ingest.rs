@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Split;
 use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::metrics::Doing;
 use crate::source::BatchSender;
 use crate::source::fetch::Fetch;
 use crate::source::file_identity::{self, Verdict};
@@ -47,7 +48,7 @@ impl Watch {
         if self.is_paused() || self.place.trouble().is_some() || self.arrivals.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.appender.prepare() {
+        if let Err(error) = self.caller.during(Doing::Journals, || self.appender.prepare()) {
             return self.pause_for(error).map(|()| true);
         }
         let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
@@ -55,7 +56,7 @@ impl Watch {
             return Ok(true);
         }
         let first = self.appender.next;
-        self.appender.append(&files)?;
+        self.caller.during(Doing::Journals, || self.appender.append(&files))?;
         self.known.add(&files, &self.appender.segment);
         let items = (first..).zip(files.into_iter().zip(outcomes));
         let items: Vec<Item> = items.map(|(row, (file, outcome))| Item { row, file, outcome }).collect();

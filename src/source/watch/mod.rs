@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::batch::{Fate, Split};
 use crate::coverage::Progress;
 use crate::error::StageError;
-use crate::metrics::Metrics;
+use crate::metrics::{Caller, Doing, Metrics};
 use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::file_identity::Verdict;
 use crate::source::file_set::FileSet;
@@ -106,6 +106,8 @@ pub(super) fn open(
     let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
     let (sender, fates) = unbounded_channel();
     let root = listing.root.clone();
+    let caller = metrics.calls.caller(stage, root.local().is_some());
+    let out_caller = Arc::clone(&caller);
     let watch = Watch {
         stage: stage.to_owned(),
         place,
@@ -126,8 +128,9 @@ pub(super) fn open(
         reminded: None,
         reported: None,
         metrics,
+        caller,
     };
-    let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, out));
+    let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, &out.outside_of(out_caller)));
     Ok(Opened { fates: Some(sender), ..Opened::new(batches, None) })
 }
 
@@ -206,10 +209,13 @@ struct Watch {
     reminded: Option<Instant>,
     reported: Option<Instant>,
     metrics: Arc<Metrics>,
+    /// Says when it is in a call that may not return.
+    caller: Arc<Caller>,
 }
 
 impl Watch {
     fn run(mut self, journals: Vec<Journal>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
+        self.caller.begin(Doing::Reads);
         for journal in journals {
             if !self.replay(journal, out)? {
                 return Ok(());
@@ -218,6 +224,7 @@ impl Watch {
         self.found(first)?;
         let (mut rescanned, mut checked, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         while !out.is_closed() {
+            self.caller.begin(Doing::Lists);
             self.hear()?;
             let mut must_list = self.place.notices.take_missed() || rescanned.elapsed() >= self.pace.rescan;
             if checked.elapsed() >= paced(CHECK) {
@@ -237,7 +244,9 @@ impl Watch {
             while let Ok(fate) = self.fates.try_recv() {
                 self.known.done(&self.split, &fate, &self.appender.segment);
             }
+            self.caller.begin(Doing::Reads);
             let goes_on = self.retry(out)? && self.take(out)?;
+            self.caller.begin(Doing::Lists);
             self.report();
             if !goes_on {
                 break;
@@ -252,7 +261,7 @@ impl Watch {
         let wait = if waits { IDLE.min(self.pace.rescan).min(paced(CHECK)) } else { Duration::ZERO };
         let mut end = Instant::now() + wait;
         let mut heard = BTreeSet::new();
-        while let Some(notice) = self.place.notices.next(end) {
+        while let Some(notice) = self.caller.outside(|| self.place.notices.next(end)) {
             match notice {
                 FsEvent::Changed(path) => {
                     if self.place.is_lost(&path) {
