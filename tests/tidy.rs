@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ORDER: [&[&str]; 19] = [
     &[
         "base64", "error", "json", "units", "machine", "batch", "coverage", "tensor", "memory", "schema", "metrics",
-        "durable", "store",
+        "durable", "store", "server",
     ],
     &["measure"],
     &["kind"],

@@ -41,7 +41,8 @@ pub(super) struct Run {
     /// read, and an output starts over in its folder.
     #[arg(long)]
     start_over: bool,
-    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline.
+    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline. An address that
+    /// other machines can reach needs `admin.token` or `admin.allow_unauthenticated`, also by --set.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.
@@ -79,6 +80,9 @@ impl Run {
         if let Some(workers) = self.workers {
             self.pipeline.set.push(format!("workers={workers}"));
         }
+        if let Some(address) = self.metrics {
+            self.pipeline.set.push(format!("admin.listen={address}"));
+        }
         let metrics = Arc::new(Metrics::new());
         let plan = self.pipeline.plan(&metrics)?;
         // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
@@ -94,13 +98,11 @@ impl Run {
 
     async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>) -> anyhow::Result<Exit> {
         let admin = Admin::new(Arc::clone(&metrics));
-        if let Some(address) = self.metrics.or(plan.admin) {
-            let bound = admin.serve(address).await;
-            let bound = bound.with_context(|| {
-                format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)")
-            })?;
-            tracing::info!("metrics at http://{bound}/metrics");
+        let listeners = Arc::clone(&plan.listeners);
+        if let Some(url) = admin.serve(&plan.admin, &listeners).map_err(|error| anyhow!("admin: {error}"))? {
+            tracing::info!("metrics at {url}/metrics");
         }
+        tokio::spawn(listeners.watch());
         let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
@@ -119,7 +121,7 @@ impl Run {
         let mut daemon = if endless {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
-            Some(Daemon::start(&topology, &models, read, &admin, &metrics))
+            Some(Daemon::start(&topology, &models, read, listeners, &admin, &metrics))
         } else {
             admin.begun(Arc::clone(&stats), None);
             None

@@ -3,6 +3,7 @@
 mod commits;
 mod errors;
 mod http;
+mod listeners;
 mod load;
 mod maker;
 mod models;
@@ -18,6 +19,7 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, R
 pub use commits::CommitMetrics;
 pub use errors::ErrorMetrics;
 pub use http::HttpMetrics;
+pub use listeners::ListenerMetrics;
 pub use load::LoadMetrics;
 pub use models::ModelMetrics;
 pub use training::TrainingMetrics;
@@ -61,6 +63,8 @@ pub struct Metrics {
     pub models: ModelMetrics,
     /// What sources are asked over HTTP.
     pub http: HttpMetrics,
+    /// Connections, certificates and tokens.
+    pub listeners: ListenerMetrics,
     /// How a training goes.
     pub training: TrainingMetrics,
     /// Folders that are watched.
@@ -104,6 +108,7 @@ impl Metrics {
             load: LoadMetrics::new(&maker),
             models: ModelMetrics::new(&maker),
             http: HttpMetrics::new(&maker),
+            listeners: ListenerMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
             watch: WatchMetrics::new(&maker),
             process: process(),
