@@ -11,7 +11,7 @@ mod stream;
 mod tls;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -44,6 +44,8 @@ pub use tls::Tls;
 /// Headers of a request, and bytes of its head.
 const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 32 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// How long it waits after the system refused a connection, such as for want of file descriptors.
 const REFUSED: Duration = Duration::from_millis(100);
 /// How long connections have to take their last answers.
@@ -114,10 +116,7 @@ impl Listeners {
         if let Some(secure) = &secure {
             self.rotation.hold(name, Arc::clone(secure) as _, metrics)?;
         }
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?, listener))
-        });
+        let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket) = bound.map_err(|error| {
             StageError::Other(format!(
                 "cannot listen on {address}: {error}; name another address, or port 0 for one that is free"
@@ -132,7 +131,7 @@ impl Listeners {
             );
         }
         let connections = Connections::new(limit, name, metrics);
-        Ok(Server { socket, address, bounds, connections, secure })
+        Ok(Server { listener: socket, address, bounds, connections, secure })
     }
 
     /// Takes certificates, keys and tokens that have changed now, without waiting for a second look.
@@ -146,9 +145,19 @@ impl Listeners {
     }
 }
 
+/// Binds a port.
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere the option would admit a second process to the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A port that is bound.
 pub struct Server {
-    socket: TcpListener,
+    listener: TcpListener,
     address: SocketAddr,
     bounds: Bounds,
     connections: Arc<Connections>,
@@ -174,17 +183,13 @@ impl Server {
 
     /// Serves until `ends` says so; then connections have some seconds to take their last answers.
     pub async fn run(self, router: Router, mut ends: watch::Receiver<bool>) {
-        let listener = match tokio::net::TcpListener::from_std(self.socket) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "the listener cannot be used"),
-        };
         let mut open = JoinSet::new();
         loop {
             // Connections that are closed are let go of.
             while open.try_join_next().is_some() {}
             let (stream, connection) = tokio::select! {
                 () = ended(&mut ends) => break,
-                accepted = accept(&listener, &self.connections) => accepted,
+                accepted = accept(&self.listener, &self.connections) => accepted,
             };
             let activity = Arc::clone(&connection.activity);
             let stream = Timed::new(stream, Arc::clone(&activity), self.bounds);
@@ -198,7 +203,7 @@ impl Server {
                 }
             });
         }
-        drop(listener);
+        drop(self.listener);
         // What is still open after that is cut.
         let _ = tokio::time::timeout(LAST_ANSWERS, async { while open.join_next().await.is_some() {} }).await;
     }
@@ -211,7 +216,7 @@ async fn ended(ends: &mut watch::Receiver<bool>) {
 }
 
 /// The next connection, and a place for it.
-async fn accept(listener: &tokio::net::TcpListener, connections: &Arc<Connections>) -> (TcpStream, Connection) {
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpStream, Connection) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
