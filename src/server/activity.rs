@@ -98,7 +98,14 @@ impl Service<Request<Incoming>> for Noting {
         let arriving = |body| Arriving { body, waits: false, activity: Arc::clone(&self.activity) };
         let request = request.map(|body| Body::new(arriving(body)));
         let answer = self.router.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Outgoing { body, activity })) })
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            let kept = answer.extensions_mut().remove::<UntilTaken>();
+            // From now on only the client is waited for.
+            activity.moves();
+            activity.working.store(false, Relaxed);
+            Ok(answer.map(|body| Outgoing { body, rest: Bytes::new(), _kept: kept }))
+        })
     }
 }
 
@@ -138,10 +145,19 @@ impl Drop for Arriving {
     }
 }
 
-/// The body of an answer: when it is handed over, only the client is waited for.
+/// What is kept until the client has taken the answer: an extension of the answer.
+#[derive(Clone)]
+pub struct UntilTaken(pub Arc<dyn std::any::Any + Send + Sync>);
+
+/// Bytes that are handed over at a time: what the client has not taken yet stays here, and is accounted for.
+const PIECE: usize = 64 << 10;
+
+/// The body of an answer.
 pub(super) struct Outgoing {
     body: Body,
-    activity: Arc<Activity>,
+    /// Bytes that are not handed over yet.
+    rest: Bytes,
+    _kept: Option<UntilTaken>,
 }
 
 impl HttpBody for Outgoing {
@@ -149,20 +165,29 @@ impl HttpBody for Outgoing {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Poll::Ready(ready!(Pin::new(&mut self.body).poll_frame(cx)))
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.activity.working.store(false, Relaxed);
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest + body.lower());
+        if let Some(upper) = body.upper() {
+            hint.set_upper(rest + upper);
+        }
+        hint
     }
 }

@@ -27,7 +27,7 @@ pub struct Bounds {
     pub head: Span,
     /// How long a connection may stay open between two requests. Default: "75s".
     pub idle: Span,
-    /// How long a client may take nothing of an answer before it is cut off. Default: "30s".
+    /// A client that takes less than 64 KiB of an answer within this time is cut off. Default: "30s".
     pub write: Span,
 }
 

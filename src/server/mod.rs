@@ -3,6 +3,7 @@
 mod access;
 mod activity;
 mod bounds;
+#[cfg(feature = "tls")]
 mod certificate;
 mod connections;
 mod host;
@@ -36,6 +37,7 @@ use stream::Timed;
 use tls::Secure;
 
 pub use access::{Access, TokenPlace, check_access};
+pub use activity::UntilTaken;
 pub use bounds::{Bounds, HEAD, IDLE, Listener, WRITE};
 pub use host::{Guard, check_hosts, guard};
 pub use rotation::Rotated;

@@ -19,10 +19,19 @@ pub(super) struct Timed {
     activity: Arc<Activity>,
     bounds: Bounds,
     head: Option<Head>,
-    /// Ends when the client has taken nothing for too long.
-    write: Option<Pin<Box<Sleep>>>,
+    /// What the client takes of an answer, from the moment on at which it took nothing more.
+    write: Option<Taking>,
     /// The client takes nothing: what it was sent is not kept for it.
     abandons: bool,
+}
+
+/// Bytes that a client takes of an answer within the bound of time, unless the answer ends before.
+const LEAST: usize = 64 << 10;
+
+/// What a client takes of an answer.
+struct Taking {
+    bytes: usize,
+    ends: Pin<Box<Sleep>>,
 }
 
 /// The head of a request that is arriving.
@@ -46,14 +55,18 @@ impl Timed {
 
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
-            self.write = None;
             self.activity.moves();
+            if let (Some(taking), Ok(bytes)) = (&mut self.write, &written) {
+                taking.bytes += bytes;
+            }
+            self.write.take_if(|taking| taking.bytes >= LEAST);
             return Poll::Ready(written);
         }
         let limit = self.bounds.write.0;
-        ready!(self.write.get_or_insert_with(|| timer(limit)).as_mut().poll(cx));
+        let taking = self.write.get_or_insert_with(|| Taking { bytes: 0, ends: timer(limit) });
+        ready!(taking.ends.as_mut().poll(cx));
         self.abandons = true;
-        Poll::Ready(Err(late("the client takes nothing of its answer")))
+        Poll::Ready(Err(late("the client does not take its answer")))
     }
 }
 
@@ -107,6 +120,8 @@ impl AsyncWrite for Timed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Everything was taken.
+        self.write = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -18,7 +18,7 @@ use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
-use crate::server::Access;
+use crate::server::{Access, UntilTaken};
 use crate::source::http::columns::{Columns, Media, Records, with_source};
 use crate::source::http::commit::{Answer, Request};
 use crate::source::http::encode::{Encoder, Unanswered, Wanted};
@@ -378,7 +378,6 @@ async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, R
     let records = records.map_err(|message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message))?;
     let wait: Duration = shared.limits.wait.0;
     let answered = tokio::time::timeout(wait, shared.encoder.encode(records)).await;
-    drop(held);
     let answered = answered
         .map_err(|_| Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5))?;
     let answered = answered.map_err(|unanswered| match unanswered {
@@ -387,5 +386,8 @@ async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, R
     })?;
     let (body, content_type) =
         wanted.write(&answered, &refused).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
-    Ok(([(CONTENT_TYPE, content_type)], body).into_response())
+    let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
+    // The answer takes memory until the client has it.
+    response.extensions_mut().insert(UntilTaken(Arc::new(held)));
+    Ok(response)
 }
