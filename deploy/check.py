@@ -5,7 +5,7 @@
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
 
 Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP and watched folders are skipped,
-visibly, where no source has been asked over HTTP, or no folder is watched.
+visibly, where no source has been asked over HTTP, no folder is watched, or no listener has TLS.
 """
 
 import json
@@ -34,6 +34,8 @@ PROCESS = {
 }
 # Metrics that only a source that is asked over HTTP has.
 HTTP = re.compile(r"latentflow_(http|journal)_")
+# Metrics that only a listener with TLS has.
+CREDENTIAL = re.compile(r"latentflow_(certificate|credential)_")
 # Metrics that only a folder that is watched has.
 WATCH = re.compile(r"latentflow_watch_")
 # What Grafana puts in for variables: all jobs and instances, and times that suit a scrape every 15 seconds.
@@ -133,6 +135,7 @@ def check_queries(prometheus):
         print(f"{prometheus.url} knows no latentflow")
         return 1
     has_http = prometheus.series('{__name__=~"latentflow_http_.+"}', end) > 0
+    has_credentials = prometheus.series('{__name__=~"latentflow_certificate_.+"}', end) > 0
     has_watch = prometheus.series('{__name__=~"latentflow_watch_.+"}', end) > 0
     for variable in dashboard()["templating"]["list"]:
         if variable["type"] == "query" and not prometheus.label_values(variable["definition"]):
@@ -142,6 +145,10 @@ def check_queries(prometheus):
         for expression in expressions:
             if WATCH.search(expression) and not has_watch:
                 print(f"skipped    {row}: {title} (no folder is watched)")
+                skipped += 1
+                continue
+            if CREDENTIAL.search(expression) and not has_credentials:
+                print(f"skipped    {row}: {title} (no listener has TLS)")
                 skipped += 1
                 continue
             if HTTP.search(expression) and not has_http:

@@ -11,6 +11,7 @@ use crate::kind::nearest;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::server::Listeners;
 use crate::units::Bytes;
 
 /// Bounds on what one record may be, whatever it claims of itself.
@@ -55,12 +56,14 @@ pub struct Context {
     pub limits: Limits,
     /// For stages that tell of more than the records that they take and give.
     pub metrics: Arc<Metrics>,
+    /// What the listeners of the run share.
+    pub listeners: Arc<Listeners>,
 }
 
 impl Context {
     /// With metrics of its own.
     pub fn new(models: BTreeMap<String, Option<Arc<Model>>>, limits: Limits) -> Self {
-        Self { models, limits, metrics: Arc::default() }
+        Self { models, limits, metrics: Arc::default(), listeners: Arc::default() }
     }
 
     /// The model of that name.

@@ -18,6 +18,7 @@ pub mod tensor;
 pub mod memory;
 pub mod schema;
 pub mod metrics;
+pub mod server;
 pub mod measure;
 pub mod kind;
 pub mod spec;

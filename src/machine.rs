@@ -41,6 +41,18 @@ pub fn memory_kills() -> Option<MemoryKills> {
     Some(MemoryKills { boot, kills })
 }
 
+/// Files and connections that the process may have open at the same time; `None` where that is not bounded, or not known.
+pub fn descriptors() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
 /// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on it.
 #[inline(always)]
 pub fn wide<R>(work: impl FnOnce() -> R) -> R {

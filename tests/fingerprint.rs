@@ -293,6 +293,7 @@ fn sources_that_read_no_files() -> Vec<Case> {
                 ("columns", json!({ "columns": { "a": "int" } })),
                 ("token", json!({ "token": { "variable": "TOKEN" } })),
                 ("anybody", json!({ "anybody": true })),
+                ("hosts", json!({ "hosts": ["records.example"] })),
                 ("tls", json!({ "tls": keys })),
                 ("limits", json!({ "limits": { "requests": 3 } })),
                 ("window", json!({ "window": "1h" })),

@@ -24,6 +24,7 @@ const ORDER: [&[&str]; 19] = [
         "metrics",
         "durable",
         "store",
+        "server",
     ],
     &["measure"],
     &["kind"],

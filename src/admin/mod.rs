@@ -1,10 +1,9 @@
 //! The listener for operators: metrics, health, a live page, and a wish to take models anew.
 
-mod guard;
+mod authorize;
 mod page;
 mod status;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -12,11 +11,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::server::{self, Access, Guard, Listener, Listeners, Options};
+use crate::spec::AdminSettings;
 use crate::topology::Stats;
 
 /// What the listener tells, and what it may ask for.
@@ -80,34 +83,50 @@ impl Admin {
         }
     }
 
-    /// Serves until the process ends; returns once the port is bound, with the address (port 0 asks for a free one).
+    /// Serves as the pipeline says, until the process ends; returns once the port is bound, with the address as clients write it.
+    /// Serves nothing where no address is set.
     ///
     /// # Errors
-    /// When the port cannot be bound.
-    pub async fn serve(self: &Arc<Self>, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        let bound = listener.local_addr()?;
-        // What browsers ask for.
-        let pages = Router::new()
+    /// When the port cannot be bound, or the token or the keys cannot be used.
+    pub fn serve(
+        self: &Arc<Self>,
+        settings: &AdminSettings,
+        listeners: &Listeners,
+    ) -> Result<Option<String>, StageError> {
+        let Some(address) = settings.listen else { return Ok(None) };
+        let access = listeners.access(NAME, settings.token.as_ref(), &self.metrics)?;
+        let options = Options { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
+        let server = listeners.bind(&options, Listener::Admin, &self.metrics)?;
+        let url = server.url();
+        let router = self.router(access, settings.hosts.clone());
+        tokio::spawn(async move {
+            // The listener ends with the process.
+            let (_ends, never) = watch::channel(false);
+            server.run(router, never).await;
+        });
+        Ok(Some(url))
+    }
+
+    fn router(self: &Arc<Self>, access: Arc<Access>, hosts: Vec<String>) -> Router {
+        let refuse = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
+        // Browsers send the password that they were given from every page, so that the token alone does not show who asks.
+        let guard = Guard { host: !access.needs_token(), origin: true, hosts, refuse };
+        Router::new()
+            .route("/metrics", get(text))
+            .route("/healthz", get(alive))
+            .route("/readyz", get(ready))
             .route("/", get(page::page))
             .route("/v1/status", get(page::status))
             .route("/v1/images/{number}/{file}", get(page::image))
             .route("/v1/reload", post(reload))
-            .layer(axum::middleware::from_fn_with_state(bound, guard::guard));
-        let router = Router::new()
-            .route("/metrics", get(text))
-            .route("/healthz", get(alive))
-            .route("/readyz", get(ready))
-            .merge(pages)
-            .with_state(Arc::clone(self));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the listener for operators ended");
-            }
-        });
-        Ok(bound)
+            .with_state(Arc::clone(self))
+            .layer(from_fn_with_state(access, authorize::authorize))
+            .layer(from_fn_with_state(Arc::new(guard), server::guard))
     }
 }
+
+/// What the listener is called in metrics and in the log.
+const NAME: &str = "admin";
 
 async fn text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     admin.metrics.ready.set(i64::from(admin.not_ready().is_none()));

@@ -45,7 +45,8 @@ pub(super) struct Run {
     /// read, and an output starts over in its folder.
     #[arg(long)]
     start_over: bool,
-    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline.
+    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline. An address that
+    /// other machines can reach needs `admin.token` or `admin.allow_unauthenticated`, also by --set.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.
@@ -83,6 +84,9 @@ impl Run {
         if let Some(workers) = self.workers {
             self.pipeline.set.push(format!("workers={workers}"));
         }
+        if let Some(address) = self.metrics {
+            self.pipeline.set.push(format!("admin.listen={address}"));
+        }
         let metrics = Arc::new(Metrics::new());
         stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
@@ -109,14 +113,15 @@ impl Run {
 
     async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>, operators: &Handle) -> anyhow::Result<Exit> {
         let admin = Admin::new(Arc::clone(&metrics));
-        if let Some(address) = self.metrics.or(plan.admin) {
-            let listener = Arc::clone(&admin);
-            let bound = operators.spawn(async move { listener.serve(address).await }).await?;
-            let bound = bound.with_context(|| {
-                format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)")
-            })?;
-            tracing::info!("metrics at http://{bound}/metrics");
+        let listeners = Arc::clone(&plan.listeners);
+        let url = {
+            let _runtime = operators.enter();
+            admin.serve(&plan.admin, &listeners).map_err(|error| anyhow!("admin: {error}"))?
+        };
+        if let Some(url) = url {
+            tracing::info!("metrics at {url}/metrics");
         }
+        tokio::spawn(listeners.watch());
         let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
@@ -135,7 +140,7 @@ impl Run {
         let mut daemon = if endless {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
-            Some(Daemon::start(&topology, &models, read, &admin, &metrics, operators))
+            Some(Daemon::start(&topology, &models, read, listeners, &admin, &metrics, operators))
         } else {
             admin.begun(Arc::clone(&stats), None);
             None

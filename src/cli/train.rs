@@ -11,9 +11,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::log::{self, LogFormat};
 use super::{Exit, complain};
+use crate::admin::Admin;
 use crate::error::Fault;
 use crate::metrics::Metrics;
-use crate::spec::{self, Places, Problems};
+use crate::server::{Listeners, TokenPlace};
+use crate::spec::{self, AdminSettings, Places, Problems};
 use crate::train::{self, DeviceKind, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
 
 #[derive(Debug, Args)]
@@ -40,9 +42,16 @@ pub(super) struct Train {
     /// What computes.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464.
+    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464. An address that other machines can reach needs a token,
+    /// or --metrics-unauthenticated.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// A file whose first line is the token that Prometheus sends.
+    #[arg(long, value_name = "FILE", requires = "metrics")]
+    metrics_token: Option<PathBuf>,
+    /// Serve metrics to everybody, on an address that other machines can reach.
+    #[arg(long, requires = "metrics", conflicts_with = "metrics_token")]
+    metrics_unauthenticated: bool,
     /// How progress and log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
@@ -75,6 +84,7 @@ impl Train {
         let (written, places) = spec::layered(&self.file, &self.set)?;
         let file = TrainingFile::read(written);
         let file = file.and_then(TrainingFile::named).map_err(|faults| Problems::new(&places, faults))?;
+        let admin = self.admin().map_err(|fault| Problems::new(&places, vec![fault]))?;
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension(""));
         self.use_threads()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -86,7 +96,7 @@ impl Train {
             flag.store(true, Ordering::Relaxed);
         });
         let options = Options { restart: self.restart, loaders: self.loaders(), device: self.device.kind(), stop };
-        let metrics = self.metrics.map(|address| metrics(&runtime, address)).transpose()?;
+        let metrics = admin.map(|settings| serve(&runtime, &settings)).transpose()?;
         let mut watch = Watch::new(self.log_format, file.head.name.clone(), metrics);
         let trained = train::train(&file, &out, &options, &mut |event| watch.see(&event));
         watch.finish();
@@ -94,6 +104,21 @@ impl Train {
         let trained = trained.map_err(|error| told(error, &places))?;
         report(&trained, &file, &out);
         Ok(if trained.finished { Exit::Done } else { Exit::Drained })
+    }
+
+    /// How metrics are served, if they are.
+    fn admin(&self) -> Result<Option<AdminSettings>, Fault> {
+        let Some(address) = self.metrics else { return Ok(None) };
+        if !address.ip().is_loopback() && self.metrics_token.is_none() && !self.metrics_unauthenticated {
+            let text = format!(
+                "--metrics {address} can be reached from other machines; add --metrics-token FILE, or \
+                 --metrics-unauthenticated where the network lets only the right ones in"
+            );
+            return Err(Fault::new("", text));
+        }
+        let token = self.metrics_token.clone().map(|file| TokenPlace { file: Some(file), variable: None });
+        let allow_unauthenticated = self.metrics_unauthenticated;
+        Ok(Some(AdminSettings { listen: Some(address), token, allow_unauthenticated, ..AdminSettings::default() }))
     }
 
     /// Sets how many threads compute, for the whole process.
@@ -128,12 +153,15 @@ fn told(error: TrainError, places: &Places) -> anyhow::Error {
     }
 }
 
-fn metrics(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> anyhow::Result<Arc<Metrics>> {
+/// Serves metrics as the command line says.
+fn serve(runtime: &tokio::runtime::Runtime, settings: &AdminSettings) -> anyhow::Result<Arc<Metrics>> {
     let metrics = Arc::new(Metrics::new());
-    let bound = runtime.block_on(crate::admin::Admin::new(Arc::clone(&metrics)).serve(address));
-    let bound = bound
-        .with_context(|| format!("cannot serve metrics on {address} (name another port, or 0 for one that is free)"))?;
-    tracing::info!("metrics at http://{bound}/metrics");
+    let (admin, listeners) = (Admin::new(Arc::clone(&metrics)), Listeners::default());
+    let _entered = runtime.enter();
+    if let Some(url) = admin.serve(settings, &listeners).map_err(|error| anyhow!("--metrics: {error}"))? {
+        tracing::info!("metrics at {url}/metrics");
+    }
+    runtime.spawn(listeners.watch());
     Ok(metrics)
 }
 

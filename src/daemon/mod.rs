@@ -1,4 +1,4 @@
-//! What goes beside a run without an end: its models are taken anew when they change, and systemd hears how it is.
+//! What goes beside a run without an end: its models are read again when they change, and systemd hears how it is.
 
 mod reload;
 mod systemd;
@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Plan;
+use crate::server::Listeners;
 use crate::spec::Problems;
 use crate::topology::Topology;
 
@@ -31,6 +32,7 @@ impl Daemon {
         topology: &Topology,
         models: &[Arc<Model>],
         read: Read,
+        listeners: Arc<Listeners>,
         admin: &Admin,
         metrics: &Arc<Metrics>,
         operators: &Handle,
@@ -39,7 +41,7 @@ impl Daemon {
         let (wishes, heard) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
         admin.begun(Arc::clone(&stats), Some(wishes));
-        let reloader = reload::Reloader::new(read, topology.exchange(), models, metrics);
+        let reloader = reload::Reloader::new(read, listeners, topology.exchange(), models, metrics);
         tasks.spawn(reloader.run(heard));
         let systemd = systemd::Notifier::of_environment();
         if let Some(notifier) = systemd.clone() {

@@ -1,4 +1,5 @@
-//! Takes models and the pipeline file anew: when a model's files have changed, on SIGHUP, and when the admin listener is asked.
+//! Reads models and the pipeline file again: when a model's files have changed, on SIGHUP, and on request; the latter two also
+//! exchange certificates and tokens that have changed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,16 +12,21 @@ use super::Read;
 use crate::admin::{Reloaded, Wish};
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::server::{Listeners, Rotated};
 use crate::topology::{Exchange, Exchanged};
 
 /// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is answered where models and the pipeline are what they were.
+const UNCHANGED: &str = "unchanged";
 
 /// Files by path, length and time.
 type Files = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
 
 pub(super) struct Reloader {
     read: Arc<Read>,
+    listeners: Arc<Listeners>,
     exchange: Arc<Exchange>,
     metrics: Arc<Metrics>,
     folders: BTreeSet<PathBuf>,
@@ -29,10 +35,16 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(read: Read, exchange: Arc<Exchange>, models: &[Arc<Model>], metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        read: Read,
+        listeners: Arc<Listeners>,
+        exchange: Arc<Exchange>,
+        models: &[Arc<Model>],
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let folders = folders(models);
         let taken = files(&folders);
-        Self { read: Arc::new(read), exchange, metrics: Arc::clone(metrics), folders, taken }
+        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, taken }
     }
 
     /// Reloads whenever there is reason to, until it is aborted.
@@ -43,11 +55,11 @@ impl Reloader {
         loop {
             tokio::select! {
                 Some(Wish(reply)) = wishes.recv() => {
-                    let reloaded = self.reload("asked for").await;
+                    let reloaded = self.reload_all("asked for").await;
                     // Who asked may have gone.
                     let _ = reply.send(reloaded);
                 }
-                () = hangups.next() => drop(self.reload("SIGHUP").await),
+                () = hangups.next() => drop(self.reload_all("SIGHUP").await),
                 _ = looks.tick() => {
                     let now = self.look().await;
                     if now != self.taken && now == seen {
@@ -63,6 +75,29 @@ impl Reloader {
         let folders = self.folders.clone();
         // A file system that does not answer must not stop the others that wait on this thread.
         tokio::task::spawn_blocking(move || files(&folders)).await.unwrap_or_else(|_| self.taken.clone())
+    }
+
+    /// Exchanges certificates and tokens, then models.
+    async fn reload_all(&mut self, why: &str) -> Reloaded {
+        let listeners = Arc::clone(&self.listeners);
+        let rotated = tokio::task::spawn_blocking(move || listeners.rotate()).await;
+        let Rotated { exchanged, mut refused } = rotated.unwrap_or_default();
+        let exchanged = (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
+        match self.reload(why).await {
+            Ok(done) if refused.is_empty() => {
+                let done = Some(done).filter(|done| exchanged.is_none() || done != UNCHANGED);
+                Ok(exchanged.into_iter().chain(done).collect::<Vec<_>>().join("\n"))
+            }
+            Ok(done) => {
+                refused.extend(exchanged);
+                refused.push(format!("models: {done}"));
+                Err(refused)
+            }
+            Err(reasons) => {
+                refused.extend(exchanged);
+                Err(reasons.into_iter().chain(refused).collect())
+            }
+        }
     }
 
     async fn reload(&mut self, why: &str) -> Reloaded {
@@ -91,8 +126,8 @@ impl Reloader {
                     }
                     Exchanged::Unchanged => {
                         count("unchanged");
-                        tracing::info!("{why}: nothing has changed");
-                        Ok("unchanged".to_owned())
+                        tracing::info!("{why}: models and pipeline are unchanged");
+                        Ok(UNCHANGED.to_owned())
                     }
                 }
             }

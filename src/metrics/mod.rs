@@ -4,6 +4,7 @@ mod calls;
 mod commits;
 mod errors;
 mod http;
+mod listeners;
 mod load;
 mod maker;
 mod models;
@@ -20,6 +21,7 @@ pub use calls::{Blocked, Caller, Calls, Doing};
 pub use commits::CommitMetrics;
 pub use errors::ErrorMetrics;
 pub use http::HttpMetrics;
+pub use listeners::ListenerMetrics;
 pub use load::LoadMetrics;
 pub use models::ModelMetrics;
 pub use training::TrainingMetrics;
@@ -63,6 +65,8 @@ pub struct Metrics {
     pub models: ModelMetrics,
     /// What sources are asked over HTTP.
     pub http: HttpMetrics,
+    /// Connections, certificates and tokens.
+    pub listeners: ListenerMetrics,
     /// How a training goes.
     pub training: TrainingMetrics,
     /// Folders that are watched.
@@ -110,6 +114,7 @@ impl Metrics {
             load: LoadMetrics::new(&maker),
             models: ModelMetrics::new(&maker),
             http: HttpMetrics::new(&maker),
+            listeners: ListenerMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
             watch: WatchMetrics::new(&maker),
             calls: Calls::new(&maker),

@@ -11,7 +11,6 @@ mod restart;
 mod stages;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +24,10 @@ use crate::kind;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
+use crate::server::Listeners;
 use crate::sink::{Identity, STATE, Sink, rejects};
 use crate::source::{BatchSize, Source};
-use crate::spec::{Problems, Spec};
+use crate::spec::{AdminSettings, Problems, Spec};
 use crate::store::Location;
 use crate::transform::TransformPlan;
 use crate::units::Span;
@@ -64,8 +64,10 @@ pub struct Plan {
     pub allowed: Allowed,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
-    /// Where metrics and health are served, by the file.
-    pub admin: Option<SocketAddr>,
+    /// How metrics and health are served.
+    pub admin: AdminSettings,
+    /// What the listeners of the run share.
+    pub listeners: Arc<Listeners>,
     /// The pipeline as it was written.
     pub written: Value,
     /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
@@ -286,7 +288,8 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
         grace,
-        admin: spec.settings.admin.listen,
+        admin: spec.settings.admin,
+        listeners: context.listeners,
         written: spec.written,
     })
 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use crate::kind;
+use crate::server::{Bounds, Tls, TokenPlace, check_access, check_hosts};
 use crate::units::Span;
 
 pub use place::{Places, Problems};
@@ -110,12 +111,33 @@ impl Default for RejectsSettings {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AdminSettings {
-    /// An address such as "127.0.0.1:9464"; `--metrics` goes before it. It asks nobody for a password: keep it to this
-    /// machine, or to a network that only the right ones can reach. Default: nothing is served.
+    /// An address such as "127.0.0.1:9464"; `--metrics` goes before it. An address that other machines can reach needs `token` or
+    /// `allow_unauthenticated`. Default: nothing is served.
     pub listen: Option<SocketAddr>,
+    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }. Browsers
+    /// send it as the password of the user `latentflow`. `/healthz` and `/readyz` answer without it.
+    pub token: Option<TokenPlace>,
+    /// Serve everybody, on an address that other machines can reach. Default: false.
+    pub allow_unauthenticated: bool,
+    /// Without a token: names under which clients may ask, beside addresses in numbers and localhost.
+    pub hosts: Vec<String>,
+    /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
+    pub tls: Option<Tls>,
+    /// Bounds on connections.
+    pub limits: Bounds,
+}
+
+impl AdminSettings {
+    /// What is wrong with the listener; keys are relative to the table.
+    pub fn faults(&self) -> Vec<Fault> {
+        let open = ("allow_unauthenticated", self.allow_unauthenticated);
+        let access = self.listen.map(|listen| check_access(listen, self.token.as_ref(), open));
+        let limits = self.limits.faults().into_iter().map(|fault| fault.within("limits"));
+        access.into_iter().flatten().chain(check_hosts(&self.hosts)).chain(limits).collect()
+    }
 }
 
 /// `[commit]`
@@ -225,6 +247,7 @@ pub fn parse(
     if let Some(share) = settings.rejects.max_share.filter(|share| !(0.0..=1.0).contains(share)) {
         faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
     }
+    faults.extend(settings.admin.faults().into_iter().map(|fault| fault.within("admin")));
     if !faults.is_empty() {
         // Stages that could be read are checked by the caller together with these.
         return Err(Problems::partial(

@@ -200,7 +200,8 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         keeps_originals: true,
         allowed: Allowed { share: None, number: None },
         commit_age: None,
-        admin: None,
+        admin: Default::default(),
+        listeners: Default::default(),
         written: serde_json::Value::Null,
         grace: None,
     }

@@ -76,7 +76,7 @@ impl Daemon {
     }
 
     /// What the log names behind some words.
-    fn address(&self, words: &str) -> Option<String> {
+    pub fn address(&self, words: &str) -> Option<String> {
         let log = self.log();
         let behind = &log[log.find(words)? + words.len()..];
         Some(behind.chars().take_while(|c| c.is_ascii_digit() || ".:[]".contains(*c)).collect())

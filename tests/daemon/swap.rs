@@ -192,6 +192,8 @@ fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
     assert!(reload().1.contains("unknown kind `enocde`"));
     change("", "");
     daemon.signal("-HUP");
-    daemon.wait("the signal to be heard", || daemon.log().contains("SIGHUP: nothing has changed").then_some(()));
+    daemon.wait("the signal to be heard", || {
+        daemon.log().contains("SIGHUP: models and pipeline are unchanged").then_some(())
+    });
     daemon.stop();
 }

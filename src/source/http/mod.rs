@@ -10,14 +10,14 @@ mod keys;
 mod limits;
 mod pump;
 mod routes;
-mod server;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use axum::Router;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
+use crate::server::{self, Access, Guard, Listeners, Server, Tls, TokenPlace};
 use crate::source::cut::Cut;
 use crate::source::gather::Rules;
 use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
@@ -38,10 +39,9 @@ use columns::{Columns, Type};
 use encode::Encoder;
 use fates::Waiters;
 use journal::Journal;
-use limits::{Access, Limits, Rate, TokenPlace, check_access};
+use limits::{Limits, Rate};
 use pump::{Pump, Shape};
 use routes::{Shared, UNIT};
-use server::{Secure, Server, Tls};
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 1;
@@ -83,6 +83,11 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     anybody: bool,
+    /// Without a token: names under which clients may ask, beside addresses in numbers and localhost. A web page that leads
+    /// such a name here must not be able to send records.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = false))]
+    hosts: Vec<String>,
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
@@ -100,7 +105,9 @@ pub struct Config {
 
 impl SourceConfig for Config {
     fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let mut faults = check_access(self.listen, self.token.as_ref(), self.anybody);
+        let mut faults = server::check_access(self.listen, self.token.as_ref(), ("anybody", self.anybody));
+        faults.extend(server::check_hosts(&self.hosts));
+        faults.extend(self.limits.bounds().faults().into_iter().map(|fault| fault.within("limits")));
         let record_bytes = context.limits.record_bytes.0;
         let columns = match self.records {
             Kind::Images if !self.columns.is_empty() => {
@@ -118,9 +125,10 @@ impl SourceConfig for Config {
                 Shape::Features { schema: columns.with_origin(), cut }
             }
         };
-        let metrics = Arc::clone(&context.metrics);
+        context.listeners.plan(name);
+        let (metrics, listeners) = (Arc::clone(&context.metrics), Arc::clone(&context.listeners));
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
-        Ok(Box::new(Http { name: name.to_owned(), config: self.clone(), columns, shape, delay, metrics }))
+        Ok(Box::new(Http { name: name.to_owned(), config: self.clone(), columns, shape, delay, metrics, listeners }))
     }
 }
 
@@ -132,6 +140,7 @@ struct Http {
     shape: Shape,
     delay: Duration,
     metrics: Arc<Metrics>,
+    listeners: Arc<Listeners>,
 }
 
 impl Source for Http {
@@ -156,7 +165,7 @@ impl Source for Http {
                     .to_owned(),
             )
         })?;
-        let Self { name, config, columns, shape, delay, metrics } = *self;
+        let Self { name, config, columns, shape, delay, metrics, listeners } = *self;
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
         let window = config.window.map_or(WINDOW, |window| window.0);
@@ -166,12 +175,14 @@ impl Source for Http {
         let (fates_sender, fates) = mpsc::unbounded_channel();
         let (end, ends) = watch::channel(false);
         let (closed_sender, closed) = oneshot::channel();
+        let (server, access) = listen(&config, &name, &listeners, &metrics)?;
+        let places = places(config.limits.requests.get(), server.connections());
         let shared = Arc::new(Shared {
             split: Arc::clone(&split),
             columns,
-            access: Access::of(config.token.as_ref())?,
+            access,
             rate: config.limits.rate.map(Rate::new),
-            places: Arc::new(Semaphore::new(config.limits.requests.get() as usize)),
+            places: Arc::new(Semaphore::new(places)),
             memory: Arc::new(Semaphore::new(
                 usize::try_from(config.limits.in_flight.0 / UNIT).unwrap_or(usize::MAX >> 3),
             )),
@@ -184,7 +195,7 @@ impl Source for Http {
             metrics,
             stage: name,
         });
-        let server = listen(&config, &shared)?;
+        let router = guarded(&config, &shared);
         let backlog = config.limits.backlog.0;
         let committed = Arc::clone(&journal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
@@ -192,7 +203,7 @@ impl Source for Http {
         let (committing, pumping) = (caller(), caller());
         let committer = committer.spawn(move || commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
-        let (until, runtime) = (server.run(ends), Handle::current());
+        let (until, runtime) = (server.run(router, ends), Handle::current());
         runtime.spawn(hear(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
         let pump = Pump { journal, split, shape, progress: progress.clone(), delay, runtime, caller: pumping };
         let batches = read_blocking(AHEAD, move |out| {
@@ -205,20 +216,31 @@ impl Source for Http {
     }
 }
 
-/// Binds the port, and says where.
-fn listen(config: &Config, shared: &Arc<Shared>) -> Result<Server, StageError> {
-    let secure = config.tls.as_ref().map(Secure::open).transpose()?;
-    let listener = TcpListener::bind(config.listen).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok((listener.local_addr()?, listener))
-    });
-    let (bound, listener) = listener.map_err(|error| {
-        StageError::Other(format!("cannot listen on {}: {error}; name another address", config.listen))
-    })?;
-    let scheme = if secure.is_some() { "https" } else { "http" };
-    tracing::info!(stage = &*shared.stage, "listening on {scheme}://{bound}");
-    let connections = config.limits.connections.get() as usize;
-    Ok(Server { listener, router: routes::router(Arc::clone(shared)), connections, secure })
+/// Binds the port, and says where; reads who may ask.
+fn listen(
+    config: &Config,
+    name: &str,
+    listeners: &Listeners,
+    metrics: &Arc<Metrics>,
+) -> Result<(Server, Arc<Access>), StageError> {
+    let access = listeners.access(name, config.token.as_ref(), metrics)?;
+    let (bounds, tls) = (config.limits.bounds(), config.tls.as_ref());
+    let options = server::Options { name, address: config.listen, bounds, tls };
+    let server = listeners.bind(&options, listeners.source(), metrics)?;
+    tracing::info!(stage = name, "listening on {}", server.url());
+    Ok((server, access))
+}
+
+/// Requests that are answered at the same time: a quarter of the connections stays for those that are refused.
+fn places(requests: u32, connections: usize) -> usize {
+    (requests as usize).min(connections - connections / 4)
+}
+
+/// The routes, for requests that the page of another site cannot have made. A page does not know the token.
+fn guarded(config: &Config, shared: &Arc<Shared>) -> Router {
+    let open = config.token.is_none();
+    let guard = Guard { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
+    routes::router(Arc::clone(shared)).layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::guard))
 }
 
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.

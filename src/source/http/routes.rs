@@ -18,13 +18,14 @@ use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
+use crate::server::{Access, UntilTaken};
 use crate::source::http::columns::{Columns, Media, Records, with_source};
 use crate::source::http::commit::{Answer, Request};
 use crate::source::http::encode::{Encoder, Unanswered, Wanted};
 use crate::source::http::fates::Waiters;
 use crate::source::http::frame::{self, Key};
 use crate::source::http::journal::Journal;
-use crate::source::http::limits::{Access, Limits, Rate};
+use crate::source::http::limits::{Limits, Rate};
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -32,7 +33,7 @@ pub(super) struct Shared {
     pub(super) split: Arc<Split>,
     pub(super) columns: Columns,
     pub(super) limits: Limits,
-    pub(super) access: Access,
+    pub(super) access: Arc<Access>,
     pub(super) rate: Option<Rate>,
     pub(super) places: Arc<Semaphore>,
     /// Bytes of bodies, in units of [`UNIT`].
@@ -56,7 +57,18 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/records", post(records))
         .route("/v1/encode", post(encode))
         .route("/openapi.json", get(openapi))
+        .route("/healthz", get(healthz))
         .with_state(shared)
+}
+
+/// Whether requests are taken, for those who send them here; no token is necessary.
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    if *shared.ends.borrow() { ending().into_response() } else { "ok\n".into_response() }
+}
+
+/// The answer to a request that the page of another site may have made.
+pub(super) fn forbidden(reason: String) -> Response {
+    Refusal::new(StatusCode::FORBIDDEN, reason).into_response()
 }
 
 async fn openapi() -> impl IntoResponse {
@@ -148,9 +160,9 @@ impl Shared {
                 discard(body).await;
                 Err(refusal)
             }
-            Ok(_place) => match self.receive(asked, headers, body).await {
+            Ok(()) => match self.receive(asked, headers, body).await.and_then(|arrived| Ok((self.place()?, arrived))) {
                 Err(refusal) => Err(refusal),
-                Ok(arrived) => work(Arc::clone(&self), arrived).await,
+                Ok((_place, arrived)) => work(Arc::clone(&self), arrived).await,
             },
         };
         let response = answered.unwrap_or_else(IntoResponse::into_response);
@@ -161,8 +173,8 @@ impl Shared {
         response
     }
 
-    /// Who asks, how often, and whether there is room.
-    fn admit(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Who asks, and how often.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if !self.access.admits(authorization) {
             let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
@@ -174,6 +186,12 @@ impl Shared {
         if self.rate.as_ref().is_some_and(|rate| !rate.passes()) {
             return Err(Refusal::later(StatusCode::TOO_MANY_REQUESTS, "more requests per second than limits.rate", 1));
         }
+        Ok(())
+    }
+
+    /// A place among the requests that are answered. Those whose bodies arrive have none, or clients that send slowly would take
+    /// all: connections and memory bound them.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Refusal::later(StatusCode::TOO_MANY_REQUESTS, "as many requests as limits.requests are being answered", 1)
         })
@@ -360,7 +378,6 @@ async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, R
     let records = records.map_err(|message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message))?;
     let wait: Duration = shared.limits.wait.0;
     let answered = tokio::time::timeout(wait, shared.encoder.encode(records)).await;
-    drop(held);
     let answered = answered
         .map_err(|_| Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5))?;
     let answered = answered.map_err(|unanswered| match unanswered {
@@ -369,5 +386,8 @@ async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, R
     })?;
     let (body, content_type) =
         wanted.write(&answered, &refused).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
-    Ok(([(CONTENT_TYPE, content_type)], body).into_response())
+    let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
+    // The answer takes memory until the client has it.
+    response.extensions_mut().insert(UntilTaken(Arc::new(held)));
+    Ok(response)
 }

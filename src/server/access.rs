@@ -1,0 +1,208 @@
+//! Who may ask: anybody, or who knows the token.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::rotation::{Credential, Taken};
+use crate::base64::base64;
+use crate::error::{Fault, StageError};
+
+/// Where the token is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct TokenPlace {
+    /// A file whose first line it is. It is read again when it changes.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// The name of an environment variable.
+    #[serde(default)]
+    pub variable: Option<String>,
+}
+
+/// Characters that a token has at least: what can be guessed protects nothing.
+const TOKEN_LENGTH: usize = 16;
+/// What browsers send as the user's name, beside the token as the password.
+const USER: &str = "latentflow";
+
+/// Who may ask.
+pub struct Access {
+    place: Option<TokenPlace>,
+    /// Digests of the token, and of what browsers send for it; `None` where anybody may ask.
+    token: RwLock<Option<Token>>,
+}
+
+#[derive(Clone, Copy)]
+struct Token {
+    bearer: [u8; 32],
+    basic: [u8; 32],
+}
+
+impl Access {
+    /// Who may ask by the token of a place. A token that lies in a file is taken by [`Credential::take`].
+    ///
+    /// # Errors
+    /// When the variable is not set, or holds no token.
+    pub(super) fn of(place: Option<&TokenPlace>) -> Result<Self, StageError> {
+        let access = Self { place: place.cloned(), token: RwLock::new(None) };
+        if let Some(TokenPlace { file: None, variable }) = place {
+            let name = variable.as_deref().unwrap_or_default();
+            let text = std::env::var(name);
+            let text = text.map_err(|_| StageError::Other(format!("the environment variable {name} is not set")))?;
+            let token = Token::of(&text);
+            let token =
+                token.map_err(|message| StageError::Other(format!("the environment variable {name}: {message}")))?;
+            access.set(token);
+        }
+        Ok(access)
+    }
+
+    fn set(&self, token: Token) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// Whether a token is necessary.
+    pub fn needs_token(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Whether the value of an `Authorization` header admits its sender: `Bearer TOKEN`. Digests are compared, so that the time
+    /// that this takes says nothing about the token.
+    pub fn admits(&self, header: Option<&str>) -> bool {
+        self.compare(header, |scheme, given, token| {
+            scheme.eq_ignore_ascii_case("bearer") && digest(given) == token.bearer
+        })
+    }
+
+    /// As [`Access::admits`], for people with a browser as well, who enter the user `latentflow` and the token as the password.
+    pub fn admits_browser(&self, header: Option<&str>) -> bool {
+        let basic = |scheme: &str, given: &str, token: Token| {
+            scheme.eq_ignore_ascii_case("basic") && digest(given) == token.basic
+        };
+        self.admits(header) || self.compare(header, basic)
+    }
+
+    fn compare(&self, header: Option<&str>, equal: impl FnOnce(&str, &str, Token) -> bool) -> bool {
+        if !self.needs_token() {
+            return true;
+        }
+        let token = *self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = header.and_then(|value| value.split_once(' ')).zip(token);
+        parts.is_some_and(|((scheme, given), token)| equal(scheme, given.trim(), token))
+    }
+}
+
+impl Token {
+    fn of(text: &str) -> Result<Self, String> {
+        let text = text.lines().next().unwrap_or_default().trim();
+        if text.len() < TOKEN_LENGTH {
+            return Err(format!("a token has at least {TOKEN_LENGTH} characters"));
+        }
+        let basic = base64(format!("{USER}:{text}").as_bytes());
+        Ok(Self { bearer: digest(text), basic: digest(&basic) })
+    }
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+impl Credential for Access {
+    fn name(&self) -> &'static str {
+        "token"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.place.iter().filter_map(|place| place.file.clone()).collect()
+    }
+
+    fn secrets(&self) -> Vec<PathBuf> {
+        self.files()
+    }
+
+    fn take(&self, contents: &[Vec<u8>]) -> Result<Taken, String> {
+        let text = contents.first().map(Vec::as_slice).unwrap_or_default();
+        let text = std::str::from_utf8(text).map_err(|_| "a token is text in UTF-8".to_owned())?;
+        self.set(Token::of(text)?);
+        Ok(Taken::default())
+    }
+}
+
+/// What is wrong with who may ask at an address, before anything is read. `open` is the option that admits anybody, and
+/// whether it is set.
+pub fn check_access(listen: SocketAddr, token: Option<&TokenPlace>, open: (&str, bool)) -> Vec<Fault> {
+    let (option, anybody) = open;
+    let mut faults = Vec::new();
+    match token {
+        Some(TokenPlace { file: Some(_), variable: Some(_) }) => {
+            faults.push(Fault::new("token", "names both a file and a variable; keep one"));
+        }
+        Some(TokenPlace { file: None, variable: None }) => {
+            faults.push(Fault::new("token", "names no place; write { file = \"...\" } or { variable = \"...\" }"));
+        }
+        Some(_) if anybody => faults.push(Fault::new(option, "contradicts `token`; keep one")),
+        None if !listen.ip().is_loopback() && !anybody => {
+            let text = format!(
+                "{listen} can be reached from other machines; add token = {{ file = \"...\" }}, or {option} = true where \
+                 the network lets only the right ones in"
+            );
+            faults.push(Fault::new("listen", text));
+        }
+        _ => {}
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn access(token: &str) -> Result<Access, String> {
+        let place = TokenPlace { file: Some("token".into()), variable: None };
+        let access = Access::of(Some(&place)).unwrap();
+        access.take(&[token.as_bytes().to_vec()]).map(|_| access)
+    }
+
+    #[test]
+    fn only_who_knows_the_token_is_let_in() {
+        let access = access("a-secret-of-some-length\n").unwrap();
+        assert!(access.admits(Some("Bearer a-secret-of-some-length")));
+        let basic = format!("Basic {}", base64(b"latentflow:a-secret-of-some-length"));
+        assert!(access.admits_browser(Some(&basic)) && !access.admits(Some(&basic)));
+        for header in [None, Some(""), Some("Bearer "), Some("Bearer a-secret"), Some("Basic a-secret-of-some-length")]
+        {
+            assert!(!access.admits_browser(header), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn token_before_its_file_is_read_admits_nobody() {
+        let place = TokenPlace { file: Some("token".into()), variable: None };
+        assert!(!Access::of(Some(&place)).unwrap().admits(Some("Bearer ")));
+    }
+
+    #[test]
+    fn token_that_is_short_is_refused_without_being_shown() {
+        let error = access("short").err().unwrap();
+        assert!(error.contains("at least 16") && !error.contains("short"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_needs_a_token() {
+        let faults = |listen: &str, token: Option<TokenPlace>, anybody| {
+            check_access(listen.parse().unwrap(), token.as_ref(), ("anybody", anybody)).len()
+        };
+        let token = || Some(TokenPlace { file: Some("t".into()), variable: None });
+        assert_eq!(faults("127.0.0.1:80", None, false), 0);
+        assert_eq!(faults("[::1]:80", None, false), 0);
+        assert_eq!(faults("0.0.0.0:80", None, false), 1);
+        assert_eq!([faults("0.0.0.0:80", token(), false), faults("0.0.0.0:80", None, true)], [0, 0]);
+        assert_eq!(faults("0.0.0.0:80", token(), true), 1);
+        assert_eq!(faults("127.0.0.1:80", Some(TokenPlace::default()), false), 1);
+    }
+}

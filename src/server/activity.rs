@@ -1,0 +1,193 @@
+//! What a connection does at the moment: when it last moved a byte, and whether it waits for the client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{Request, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Notify;
+
+/// What a connection does.
+pub(super) struct Activity {
+    /// Counts the steps of all connections of a listener.
+    steps: Arc<AtomicU64>,
+    /// The step at which this connection last moved a byte.
+    last: AtomicU64,
+    /// Whether a request is worked on, so that the client is not the one who is waited for.
+    working: AtomicBool,
+    /// Requests whose heads have arrived.
+    requests: AtomicU64,
+    evicted: AtomicBool,
+    eviction: Notify,
+}
+
+impl Activity {
+    pub(super) fn new(steps: &Arc<AtomicU64>) -> Arc<Self> {
+        let activity = Self {
+            steps: Arc::clone(steps),
+            last: AtomicU64::new(0),
+            working: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
+            eviction: Notify::new(),
+        };
+        activity.moves();
+        Arc::new(activity)
+    }
+
+    /// A byte was read or written.
+    pub(super) fn moves(&self) {
+        self.last.store(self.steps.fetch_add(1, Relaxed), Relaxed);
+    }
+
+    /// The step at which a byte was last moved: of two connections, the one with the smaller step has stood still longer.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Relaxed)
+    }
+
+    /// Whether a request is worked on.
+    pub(super) fn is_working(&self) -> bool {
+        self.working.load(Relaxed)
+    }
+
+    /// Requests whose heads have arrived.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Whether the connection is about to be closed for another one.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Relaxed)
+    }
+
+    /// Closes the connection for another one.
+    pub(super) fn evict(&self) {
+        self.evicted.store(true, Relaxed);
+        self.eviction.notify_one();
+    }
+
+    /// Resolves when the connection is to be closed for another one.
+    pub(super) async fn eviction(&self) {
+        self.eviction.notified().await;
+    }
+}
+
+/// Hands the requests of one connection to a router, and notes when one is worked on.
+pub(super) struct Noting {
+    pub(super) router: TowerToHyperService<Router>,
+    pub(super) activity: Arc<Activity>,
+}
+
+type Answer = Result<Response<Outgoing>, std::convert::Infallible>;
+
+impl Service<Request<Incoming>> for Noting {
+    type Response = Response<Outgoing>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let activity = Arc::clone(&self.activity);
+        activity.requests.fetch_add(1, Relaxed);
+        activity.working.store(true, Relaxed);
+        let arriving = |body| Arriving { body, waits: false, activity: Arc::clone(&self.activity) };
+        let request = request.map(|body| Body::new(arriving(body)));
+        let answer = self.router.call(request);
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            let kept = answer.extensions_mut().remove::<UntilTaken>();
+            // From now on only the client is waited for.
+            activity.moves();
+            activity.working.store(false, Relaxed);
+            Ok(answer.map(|body| Outgoing { body, rest: Bytes::new(), _kept: kept }))
+        })
+    }
+}
+
+/// The body of a request: while its next bytes are waited for, the request is not worked on.
+struct Arriving {
+    body: Incoming,
+    waits: bool,
+    activity: Arc<Activity>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.waits = frame.is_pending();
+        self.activity.working.store(!self.waits, Relaxed);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // A handler that has waited long enough goes on without the rest.
+        if self.waits {
+            self.activity.working.store(true, Relaxed);
+        }
+    }
+}
+
+/// What is kept until the client has taken the answer: an extension of the answer.
+#[derive(Clone)]
+pub struct UntilTaken(pub Arc<dyn std::any::Any + Send + Sync>);
+
+/// Bytes that are handed over at a time: what the client has not taken yet stays here, and is accounted for.
+const PIECE: usize = 64 << 10;
+
+/// The body of an answer.
+pub(super) struct Outgoing {
+    body: Body,
+    /// Bytes that are not handed over yet.
+    rest: Bytes,
+    _kept: Option<UntilTaken>,
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest + body.lower());
+        if let Some(upper) = body.upper() {
+            hint.set_upper(rest + upper);
+        }
+        hint
+    }
+}

@@ -1,0 +1,137 @@
+//! The open connections of a listener, at most so many: for another one, that which has stood still the longest is closed.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::activity::Activity;
+use crate::metrics::ListenerMetrics;
+
+/// The open connections of a listener.
+pub(super) struct Connections {
+    limit: usize,
+    name: String,
+    metrics: Arc<crate::metrics::Metrics>,
+    steps: Arc<AtomicU64>,
+    open: Mutex<Open>,
+    /// A connection was closed, or may be closed now.
+    changes: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    activities: HashMap<u64, Arc<Activity>>,
+}
+
+/// An open connection; it counts until it is dropped.
+pub(super) struct Connection {
+    all: Arc<Connections>,
+    number: u64,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Connections {
+    pub(super) fn new(limit: usize, name: &str, metrics: &Arc<crate::metrics::Metrics>) -> Arc<Self> {
+        let connections = Self {
+            limit,
+            name: name.to_owned(),
+            metrics: Arc::clone(metrics),
+            steps: Arc::default(),
+            open: Mutex::default(),
+            changes: Notify::new(),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        connections.listeners().connections_limit.with_label_values(&[name]).set(limit);
+        connections.listeners().evictions.with_label_values(&[name]);
+        connections.note(0);
+        Arc::new(connections)
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn listeners(&self) -> &ListenerMetrics {
+        &self.metrics.listeners
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.listeners().connections.with_label_values(&[&self.name]).set(count);
+    }
+
+    /// A place for one more connection. Where there is none, the connection is closed that has waited for its client the
+    /// longest; requests that are worked on are never cut off, so the place may take until one of them is answered.
+    pub(super) async fn enter(self: &Arc<Self>) -> Connection {
+        loop {
+            let changed = self.changes.notified();
+            if let Some(connection) = self.try_enter() {
+                return connection;
+            }
+            tokio::select! {
+                () = changed => {}
+                // A request that was worked on may wait for its client now.
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>) -> Option<Connection> {
+        let mut open = self.lock();
+        if open.activities.len() >= self.limit {
+            let activities = || open.activities.values();
+            let idle = activities().filter(|activity| !activity.is_working());
+            if !activities().any(|activity| activity.is_evicted())
+                && let Some(longest) = idle.min_by_key(|activity| activity.last())
+            {
+                longest.evict();
+                self.listeners().evictions.with_label_values(&[&self.name]).inc();
+            }
+            return None;
+        }
+        let (number, activity) = (open.next, Activity::new(&self.steps));
+        open.next += 1;
+        open.activities.insert(number, Arc::clone(&activity));
+        self.note(open.activities.len());
+        Some(Connection { all: Arc::clone(self), number, activity })
+    }
+}
+
+/// How long it waits before it looks again whether a connection can be closed.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut open = self.all.lock();
+        open.activities.remove(&self.number);
+        self.all.note(open.activities.len());
+        self.all.changes.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn connection_beyond_the_limit_evicts_the_longest_idle() {
+        let all = Connections::new(2, "in", &Arc::default());
+        let (first, second) = (all.try_enter().unwrap(), all.try_enter().unwrap());
+        first.activity.moves();
+        assert!(all.try_enter().is_none());
+        assert!(all.try_enter().is_none(), "one place is enough");
+        assert_eq!([first.activity.is_evicted(), second.activity.is_evicted()], [false, true]);
+        drop(second);
+        assert!(all.try_enter().is_some());
+        assert_eq!(all.listeners().evictions.with_label_values(&["in"]).get(), 1);
+    }
+}

@@ -1,0 +1,154 @@
+//! Keeps the pages of other sites, open in the browser of somebody who can reach a listener, from using it through that browser.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::error::Fault;
+
+/// Which requests pass by their headers `Host` and `Origin`.
+pub struct Guard {
+    /// Whether `Host` is checked: a page that knows no token may otherwise come under a name that leads here.
+    pub host: bool,
+    /// Whether `Origin` is checked.
+    pub origin: bool,
+    /// Names that are allowed, beside numbers and this machine's own name.
+    pub hosts: Vec<String>,
+    /// The answer to a request that is refused.
+    pub refuse: fn(String) -> Response,
+}
+
+/// Admits a request that no other site can have made, and has no other site show the answer.
+pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let mut response = match guard.check(request.headers()) {
+        Err(reason) => (guard.refuse)(reason),
+        Ok(()) => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(policy, HeaderValue::from_static("same-origin"));
+    response
+}
+
+impl Guard {
+    fn check(&self, headers: &HeaderMap) -> Result<(), String> {
+        let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        // Every browser sends the name: a request without one comes from another program.
+        let mut named = headers.get_all(HOST).iter().map(text);
+        if self.host
+            && let Some(host) = named.find(|host| !self.allows(host))
+        {
+            let shown: String = host.chars().take(100).collect();
+            return Err(format!(
+                "the host `{shown}` is not known: use an address in numbers or localhost, add the name to `hosts` of the \
+                 listener, or give the listener a token"
+            ));
+        }
+        let host = headers.get(HOST).map(text).unwrap_or_default();
+        // Browsers send where a request comes from that is not a plain GET.
+        let own = |origin: &str| {
+            let site = origin.split_once("://").map(|(_, site)| site);
+            site.is_some_and(|site| site.eq_ignore_ascii_case(&host) || self.is_listed(name_of(site)))
+        };
+        if self.origin && headers.get_all(ORIGIN).iter().map(text).any(|origin| !own(&origin)) {
+            return Err("requests from the pages of other sites are refused".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a host, with or without its port, is a number, this machine's own name, or a name that is allowed.
+    fn allows(&self, host: &str) -> bool {
+        let name = name_of(host);
+        let number = name.trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || number.parse::<IpAddr>().is_ok() || self.is_listed(name)
+    }
+
+    fn is_listed(&self, name: &str) -> bool {
+        self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+    }
+}
+
+/// A host without its port.
+fn name_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Entries of `hosts` that are not names.
+pub fn check_hosts(hosts: &[String]) -> Vec<Fault> {
+    let is_name = |host: &String| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let odd = hosts.iter().filter(|host| !is_name(host));
+    let message = |host: &String| format!("`{host}` is not the name of a host; write it without scheme and port");
+    odd.map(|host| Fault::new("hosts", message(host))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    fn check(hosts: &[&str], host: &'static str, origin: Option<&'static str>) -> bool {
+        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
+        let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+        headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
+        Guard { host: true, origin: true, hosts, refuse }.check(&headers).is_ok()
+    }
+
+    #[test]
+    fn foreign_host_is_refused_unless_it_is_listed() {
+        for host in ["127.0.0.1:9464", "localhost:9464", "LOCALHOST", "[::1]:9464", "[::1]", "127.0.0.1", "10.1.2.3:80"]
+        {
+            assert!(check(&[], host, None), "{host}");
+        }
+        for host in ["evil.example:9464", "localhost.evil.example", "", "127.0.0.1.evil.example:9464", "localhost.:80"]
+        {
+            assert!(!check(&["good.example"], host, None), "{host}");
+        }
+        assert!(check(&["good.example"], "Good.Example:9464", None));
+    }
+
+    #[test]
+    fn request_without_a_host_passes() {
+        let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
+        let guard = Guard { host: true, origin: true, hosts: Vec::new(), refuse };
+        assert!(guard.check(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn second_host_is_checked_as_the_first() {
+        let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
+        let guard = Guard { host: true, origin: true, hosts: Vec::new(), refuse };
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        headers.append(HOST, HeaderValue::from_static("evil.example"));
+        assert!(guard.check(&headers).is_err());
+    }
+
+    #[test]
+    fn requests_of_other_sites_are_refused() {
+        assert!(check(&[], "127.0.0.1:9464", Some("http://127.0.0.1:9464")));
+        assert!(check(&["good.example"], "127.0.0.1:9464", Some("https://good.example")));
+        for origin in ["http://evil.example", "null", "http://127.0.0.1:8080", "https://127.0.0.1"] {
+            assert!(!check(&[], "127.0.0.1:9464", Some(origin)), "{origin}");
+        }
+    }
+
+    #[test]
+    fn entry_with_scheme_or_port_is_a_fault() {
+        let faults = |host: &str| check_hosts(&[host.to_owned()]).len();
+        assert_eq!([faults("a.example"), faults("http://a"), faults("a:80"), faults(""), faults("*")], [0, 1, 1, 1, 1]);
+    }
+}

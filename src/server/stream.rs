@@ -1,0 +1,140 @@
+//! A connection's bytes, within bounds of time: how long a head may take, and how long a client may take nothing of an answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::activity::Activity;
+use super::bounds::Bounds;
+
+/// The bytes of a connection.
+pub(super) struct Timed {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+    bounds: Bounds,
+    head: Option<Head>,
+    /// What the client takes of an answer, from the moment on at which it took nothing more.
+    write: Option<Taking>,
+    /// The client takes nothing: what it was sent is not kept for it.
+    abandons: bool,
+}
+
+/// Bytes that a client takes of an answer within the bound of time, unless the answer ends before.
+const LEAST: usize = 64 << 10;
+
+/// What a client takes of an answer.
+struct Taking {
+    bytes: usize,
+    ends: Pin<Box<Sleep>>,
+}
+
+/// The head of a request that is arriving.
+struct Head {
+    /// Requests that came before it on the connection.
+    before: u64,
+    ends: Pin<Box<Sleep>>,
+}
+
+impl Timed {
+    /// The first head is waited for from now on.
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, bounds: Bounds) -> Self {
+        let head = Some(Head { before: 0, ends: timer(bounds.head.0) });
+        Self { stream, activity, bounds, head, write: None, abandons: false }
+    }
+
+    /// Whether the head that the timer is for has not arrived yet.
+    fn waits_for_head(&self) -> bool {
+        !self.activity.is_working() && self.head.as_ref().is_some_and(|head| head.before == self.activity.requests())
+    }
+
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
+            self.activity.moves();
+            if let (Some(taking), Ok(bytes)) = (&mut self.write, &written) {
+                taking.bytes += bytes;
+            }
+            self.write.take_if(|taking| taking.bytes >= LEAST);
+            return Poll::Ready(written);
+        }
+        let limit = self.bounds.write.0;
+        let taking = self.write.get_or_insert_with(|| Taking { bytes: 0, ends: timer(limit) });
+        ready!(taking.ends.as_mut().poll(cx));
+        self.abandons = true;
+        Poll::Ready(Err(late("the client does not take its answer")))
+    }
+}
+
+fn timer(span: Duration) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(span))
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            if buffer.filled().len() > before {
+                self.activity.moves();
+                if !self.activity.is_working() && !self.waits_for_head() {
+                    let (before, ends) = (self.activity.requests(), timer(self.bounds.head.0));
+                    self.head = Some(Head { before, ends });
+                }
+            }
+            return Poll::Ready(read);
+        }
+        if !self.waits_for_head() {
+            return Poll::Pending;
+        }
+        let Some(head) = &mut self.head else { return Poll::Pending };
+        ready!(head.ends.as_mut().poll(cx));
+        Poll::Ready(Err(late("the head of a request did not arrive in time")))
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Everything was taken.
+        self.write = None;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        if self.abandons || self.write.is_some() {
+            // Else the system would keep the answer, and the connection, until the client takes it.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}

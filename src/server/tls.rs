@@ -1,0 +1,119 @@
+//! TLS of a listener: its certificate and key, which are exchanged when their files change.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "tls")]
+use super::rotation::{Credential, Taken};
+
+/// PEM files for TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Tls {
+    /// The certificate, and those that lead to it. It is read again when it changes.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// The keys of a listener.
+#[cfg(feature = "tls")]
+pub(super) struct Secure {
+    tls: Tls,
+    /// Always there once the files were taken.
+    config: std::sync::RwLock<Option<std::sync::Arc<rustls::ServerConfig>>>,
+}
+
+#[cfg(feature = "tls")]
+impl Secure {
+    /// Without keys: [`Credential::take`] takes them.
+    pub(super) fn of(tls: &Tls) -> Result<Self, crate::error::StageError> {
+        Ok(Self { tls: tls.clone(), config: std::sync::RwLock::default() })
+    }
+
+    /// Agrees on keys with a client.
+    ///
+    /// # Errors
+    /// When the client does not speak TLS, or the connection fails.
+    pub(super) async fn accept(
+        &self,
+        stream: super::stream::Timed,
+    ) -> std::io::Result<tokio_rustls::server::TlsStream<super::stream::Timed>> {
+        let config = self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let config = config.ok_or_else(|| std::io::Error::other("the listener has no keys"))?;
+        tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Credential for Secure {
+    fn name(&self) -> &'static str {
+        "certificate"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.tls.certificate.clone(), self.tls.key.clone()]
+    }
+
+    fn secrets(&self) -> Vec<PathBuf> {
+        vec![self.tls.key.clone()]
+    }
+
+    fn take(&self, contents: &[Vec<u8>]) -> Result<Taken, String> {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let [certificate, key] = contents else { return Err("expected a certificate and a key".to_owned()) };
+        let told = |path: &PathBuf, what: &str| {
+            let (path, what) = (path.display().to_string(), what.to_owned());
+            move |error: rustls::pki_types::pem::Error| format!("{path}: expected {what} in PEM: {error}")
+        };
+        let certificates = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.map_err(told(&self.tls.certificate, "a certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(told(&self.tls.key, "a private key"))?;
+        let expires = certificates.first().and_then(|certificate| super::certificate::expiry(certificate));
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key));
+        let config = config.map_err(|error| format!("{}: {error}", self.tls.certificate.display()))?;
+        *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::sync::Arc::new(config));
+        Ok(Taken { expires })
+    }
+}
+
+/// Without the feature `tls`, no listener has keys.
+#[cfg(not(feature = "tls"))]
+pub(super) enum Secure {}
+
+#[cfg(not(feature = "tls"))]
+impl Secure {
+    pub(super) fn of(tls: &Tls) -> Result<Self, crate::error::StageError> {
+        let path = tls.certificate.display();
+        let message = format!("{path}: this build has no TLS; build it with the feature `tls`");
+        Err(crate::error::StageError::Other(message))
+    }
+
+    pub(super) async fn accept(&self, _: super::stream::Timed) -> std::io::Result<super::stream::Timed> {
+        match *self {}
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl super::rotation::Credential for Secure {
+    fn name(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        match *self {}
+    }
+
+    fn secrets(&self) -> Vec<PathBuf> {
+        match *self {}
+    }
+
+    fn take(&self, _: &[Vec<u8>]) -> Result<super::rotation::Taken, String> {
+        match *self {}
+    }
+}
