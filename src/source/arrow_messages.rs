@@ -17,27 +17,57 @@ const MAX_BATCH_BYTES: u64 = 1 << 30;
 const MAX_BATCH_ROWS: i64 = i32::MAX as i64;
 /// Descriptions of messages: schemas with tens of thousands of columns are a few MiB.
 const MAX_HEADER_BYTES: usize = 64 << 20;
+/// A description can name the same column many times in few bytes: each column counts so many of the description's bytes.
+const FIELD_BYTES: usize = 64;
 /// Precedes the length of a message since Arrow 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
+/// Bounds on one message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of its description, and of the text that a schema makes of it.
+    pub(super) header: usize,
+    /// Rows of a record batch.
+    pub(super) rows: i64,
+    /// Bytes of a record batch, and what compressed buffers declare.
+    pub(super) bytes: u64,
+}
+
+/// The bounds of files.
+const OF_FILES: Bounds = Bounds { header: MAX_HEADER_BYTES, rows: MAX_BATCH_ROWS, bytes: MAX_BATCH_BYTES };
+
+/// Takes the number of bytes that are about to be allocated; an error stops the reader.
+type Reserve = fn(u64) -> Result<(), String>;
+
 /// A stream after its schema.
-pub(super) struct Messages<R> {
+pub(super) struct Messages<R, F = Reserve> {
     input: R,
+    bounds: Bounds,
+    reserve: F,
     schema: SchemaRef,
     dictionaries: HashMap<i64, ArrayRef>,
 }
 
 impl<R: Read> Messages<R> {
     /// Reads the schema.
-    pub(super) fn start(mut input: R) -> Result<Self, String> {
-        let header = read_header(&mut input)?.ok_or("there is no schema; expected an Arrow IPC file or stream")?;
+    pub(super) fn start(input: R) -> Result<Self, String> {
+        Self::within(input, OF_FILES, |_| Ok(()))
+    }
+}
+
+impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
+    /// As [`Messages::start`], within other bounds; `reserve` is called before each allocation with its bytes.
+    pub(super) fn within(mut input: R, bounds: Bounds, reserve: F) -> Result<Self, String> {
+        let header = read_header(&mut input, bounds.header)?;
+        let header = header.ok_or("there is no schema; expected an Arrow IPC file or stream")?;
         let message = parse(&header)?;
         let schema = message.header_as_schema().ok_or("the first message is no schema")?;
         if !schema.endianness().equals_to_target_endianness() {
             return Err("values are in the byte order of another machine".to_owned());
         }
+        check_schema(schema, bounds.header)?;
         let schema = Arc::new(try_fb_to_schema(schema).map_err(text)?);
-        Ok(Self { input, schema, dictionaries: HashMap::new() })
+        Ok(Self { input, bounds, reserve, schema, dictionaries: HashMap::new() })
     }
 
     /// The stream's columns.
@@ -47,13 +77,13 @@ impl<R: Read> Messages<R> {
 
     /// The next record batch; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, String> {
-        while let Some(header) = read_header(&mut self.input)? {
+        while let Some(header) = read_header(&mut self.input, self.bounds.header)? {
             let message = parse(&header)?;
             let body = self.read_body(message.bodyLength())?;
             match message.header_type() {
                 MessageHeader::RecordBatch => {
                     let batch = message.header_as_record_batch().ok_or("a record batch without its description")?;
-                    check_batch(&batch, &body)?;
+                    (self.reserve)(check_batch(&batch, &body, self.bounds)?)?;
                     let (schema, version) = (self.schema.clone(), message.version());
                     let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &version);
                     return batch.map(Some).map_err(text);
@@ -61,7 +91,10 @@ impl<R: Read> Messages<R> {
                 MessageHeader::DictionaryBatch => {
                     let dictionary =
                         message.header_as_dictionary_batch().ok_or("a dictionary without its description")?;
-                    check_batch(&dictionary.data().ok_or("a dictionary without values")?, &body)?;
+                    let data = dictionary.data().ok_or("a dictionary without values")?;
+                    let declared = check_batch(&data, &body, self.bounds)?;
+                    // A dictionary that is extended is copied.
+                    (self.reserve)(declared.saturating_add(body.len() as u64).saturating_add(declared))?;
                     let version = message.version();
                     read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &version).map_err(text)?;
                 }
@@ -73,9 +106,11 @@ impl<R: Read> Messages<R> {
 
     fn read_body(&mut self, len: i64) -> Result<Buffer, String> {
         let len = u64::try_from(len).map_err(|_| format!("a message declares a body of {len} bytes"))?;
-        if len > MAX_BATCH_BYTES {
-            return Err(format!("a record batch has {len} bytes; at most {MAX_BATCH_BYTES} are read at once"));
+        let most = self.bounds.bytes;
+        if len > most {
+            return Err(format!("a record batch has {len} bytes; at most {most} are read together"));
         }
+        (self.reserve)(len)?;
         let mut body = Vec::new();
         let read = (&mut self.input).take(len).read_to_end(&mut body).map_err(text)? as u64;
         if read < len {
@@ -87,7 +122,7 @@ impl<R: Read> Messages<R> {
 }
 
 /// The next message's description; `None` at the end of the stream.
-fn read_header(mut input: impl Read) -> Result<Option<Vec<u8>>, String> {
+fn read_header(mut input: impl Read, most: usize) -> Result<Option<Vec<u8>>, String> {
     let mut read = |count: usize| -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         (&mut input).take(count as u64).read_to_end(&mut bytes).map_err(text)?;
@@ -105,7 +140,7 @@ fn read_header(mut input: impl Read) -> Result<Option<Vec<u8>>, String> {
     if length == 0 {
         return Ok(None);
     }
-    let count = usize::try_from(length).ok().filter(|&length| length <= MAX_HEADER_BYTES);
+    let count = usize::try_from(length).ok().filter(|&length| length <= most);
     let count = count.ok_or_else(|| format!("a message declares a description of {length} bytes"))?;
     let header = read(count)?;
     if header.len() < count { Err("the file ends inside a message".to_owned()) } else { Ok(Some(header)) }
@@ -115,11 +150,30 @@ fn parse(header: &[u8]) -> Result<Message<'_>, String> {
     root_as_message(header).map_err(|error| format!("the description of a message is broken: {error}"))
 }
 
-/// Refuses what would take more memory than a batch may, before any of it is allocated.
-fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer) -> Result<(), String> {
-    let rows = batch.length();
-    if !(0..=MAX_BATCH_ROWS).contains(&rows) {
-        return Err(format!("a record batch declares {rows} rows; at most {MAX_BATCH_ROWS} are read at once"));
+/// Refuses a schema of more columns, or with more text, than its description can hold without repetition.
+fn check_schema(schema: arrow::ipc::Schema<'_>, header: usize) -> Result<(), String> {
+    fn text_of<'a>(pairs: impl Iterator<Item = arrow::ipc::KeyValue<'a>>) -> usize {
+        pairs.map(|pair| pair.key().map_or(0, str::len) + pair.value().map_or(0, str::len)).sum()
+    }
+    fn count(field: arrow::ipc::Field<'_>, left: &mut usize) -> Option<()> {
+        let zone = field.type_as_timestamp().and_then(|timestamp| timestamp.timezone()).map_or(0, str::len);
+        let ids = field.type_as_union().and_then(|union| union.typeIds()).map_or(0, |ids| ids.bytes().len());
+        let name = field.name().map_or(0, str::len);
+        let bytes = FIELD_BYTES + name + zone + ids + text_of(field.custom_metadata().into_iter().flatten());
+        *left = left.checked_sub(bytes)?;
+        field.children().into_iter().flatten().try_for_each(|child| count(child, left))
+    }
+    let mut left = header.saturating_sub(text_of(schema.custom_metadata().into_iter().flatten()));
+    let counted = schema.fields().into_iter().flatten().try_for_each(|field| count(field, &mut left));
+    counted.ok_or_else(|| format!("the schema has more columns, or more text, than {header} bytes of description hold"))
+}
+
+/// Refuses what would take more memory than a batch may, before any of it is allocated; the bytes that compressed buffers
+/// declare.
+fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer, bounds: Bounds) -> Result<u64, String> {
+    let (rows, most) = (batch.length(), bounds.rows);
+    if !(0..=most).contains(&rows) {
+        return Err(format!("a record batch declares {rows} rows; at most {most} are read together"));
     }
     let mut total: u64 = 0;
     for buffer in batch.buffers().into_iter().flatten() {
@@ -131,10 +185,11 @@ fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer) -> Result<(),
             total = total.saturating_add(u64::try_from(declared).unwrap_or(0));
         }
     }
-    if total > MAX_BATCH_BYTES {
-        return Err(format!("a record batch declares {total} bytes; at most {MAX_BATCH_BYTES} are read at once"));
+    let most = bounds.bytes;
+    if total > most {
+        return Err(format!("a record batch declares {total} bytes; at most {most} are read together"));
     }
-    Ok(())
+    Ok(total)
 }
 
 fn stored(body: &Buffer, offset: i64, length: i64) -> Option<&[u8]> {

@@ -7,16 +7,32 @@ use arrow::ipc::writer::StreamWriter;
 
 use crate::error::StageError;
 use crate::source::arrow_messages::Messages;
+use crate::source::cut::weight;
 
 /// What every frame begins with.
-const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
+const MAGIC: u32 = u32::from_le_bytes(*b"LFr2");
+/// What frames of earlier versions begin with.
+const FORMER_MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
 /// Bytes of a frame's head.
-pub(super) const HEAD: usize = 64;
+const HEAD: usize = 76;
+/// Bytes of the head of a frame of an earlier version.
+pub(super) const FORMER_HEAD: usize = 64;
 /// Bytes that the records of a frame may take; a request is smaller.
 const MAX_PAYLOAD: u32 = 1 << 30;
 
 /// A digest of the key by which a client marks the attempts at one request.
 pub(super) type Key = [u8; 16];
+/// The first half of a SHA-256 over what makes a request.
+pub(super) type Digest = [u8; 16];
+
+/// By what two requests under one key are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fingerprint {
+    /// Who sent it, its body, its source and its type.
+    Sha256(Digest),
+    /// Earlier versions: a checksum of its body.
+    Crc32(u32),
+}
 
 /// What stands before the records of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +49,27 @@ pub(super) struct Head {
     pub(super) time: u64,
     /// The request's key, if it had one.
     pub(super) key: Option<Key>,
-    /// A checksum of the request's body, by which another request under the same key is told apart.
-    pub(super) body: u32,
+    /// By what another request under the same key is told apart.
+    pub(super) request: Fingerprint,
     /// A checksum of the records.
     payload: u32,
+    /// Bytes of this head.
+    head: usize,
 }
 
 impl Head {
     /// For a payload.
-    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<Key>, body: u32, payload: &[u8]) -> Option<Self> {
+    pub(super) fn new(
+        first: u64,
+        rows: u32,
+        time: u64,
+        key: Option<(Key, Digest)>,
+        payload: &[u8],
+    ) -> Option<Self> {
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
-        Some(Self { first, group: first, rows, len, time, key, body, payload: crc32fast::hash(payload) })
+        let (key, request) = key.map_or((None, Digest::default()), |(key, request)| (Some(key), request));
+        let (request, payload) = (Fingerprint::Sha256(request), crc32fast::hash(payload));
+        Some(Self { first, group: first, rows, len, time, key, request, payload, head: HEAD })
     }
 
     /// The same frame, made durable together with those from `group` on.
@@ -58,11 +84,16 @@ impl Head {
 
     /// Bytes of the frame.
     pub(super) fn bytes(&self) -> u64 {
-        HEAD as u64 + u64::from(self.len)
+        self.head as u64 + u64::from(self.len)
     }
 
     /// The head as bytes; the last four are a checksum of the others.
     pub(super) fn to_bytes(self) -> [u8; HEAD] {
+        let request = match self.request {
+            Fingerprint::Sha256(digest) => digest,
+            // Frames of earlier versions are read, and never written.
+            Fingerprint::Crc32(_) => Digest::default(),
+        };
         let mut bytes = [0; HEAD];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4..12].copy_from_slice(&self.first.to_le_bytes());
@@ -70,26 +101,31 @@ impl Head {
         bytes[16..20].copy_from_slice(&self.len.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.time.to_le_bytes());
         bytes[28..44].copy_from_slice(&self.key.unwrap_or_default());
-        bytes[44..48].copy_from_slice(&self.body.to_le_bytes());
-        bytes[48..52].copy_from_slice(&self.payload.to_le_bytes());
-        bytes[52..60].copy_from_slice(&self.group.to_le_bytes());
-        let checksum = crc32fast::hash(&bytes[..60]);
-        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes[44..60].copy_from_slice(&request);
+        bytes[60..64].copy_from_slice(&self.payload.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.group.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..72]);
+        bytes[72..76].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
     /// `None` where the bytes are no head.
-    fn parse(bytes: &[u8; HEAD]) -> Option<Self> {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        if four(0)? != MAGIC || four(60)? != crc32fast::hash(&bytes[..60]) {
+        let checked = bytes.len().checked_sub(4)?;
+        if four(checked)? != crc32fast::hash(&bytes[..checked]) {
             return None;
         }
-        let key: Key = bytes[28..44].try_into().ok()?;
+        let key: Key = bytes.get(28..44)?.try_into().ok()?;
         let key = (key != Key::default()).then_some(key);
-        let (first, rows, len) = (eight(4)?, four(12)?, four(16)?);
-        let (time, body, payload, group) = (eight(20)?, four(44)?, four(48)?, eight(52)?);
-        let head = Self { first, group, rows, len, time, key, body, payload };
+        let (first, rows, len, time) = (eight(4)?, four(12)?, four(16)?, eight(20)?);
+        let (request, payload, group) = match four(0)? {
+            MAGIC => (Fingerprint::Sha256(bytes.get(44..60)?.try_into().ok()?), four(60)?, eight(64)?),
+            FORMER_MAGIC => (Fingerprint::Crc32(four(44)?), four(48)?, eight(52)?),
+            _ => return None,
+        };
+        let head = Self { first, group, rows, len, time, key, request, payload, head: bytes.len() };
         (len <= MAX_PAYLOAD && first.checked_add(u64::from(rows)).is_some()).then_some(head)
     }
 }
@@ -110,12 +146,17 @@ pub(super) enum Met {
 /// When the file cannot be read.
 pub(super) fn read(input: &mut impl Read) -> io::Result<Met> {
     let mut head = [0; HEAD];
-    match fill(input, &mut head)? {
+    match fill(input, &mut head[..FORMER_HEAD])? {
         0 => return Ok(Met::End),
-        HEAD => {}
+        FORMER_HEAD => {}
         _ => return Ok(Met::Broken),
     }
-    let Some(head) = Head::parse(&head) else { return Ok(Met::Broken) };
+    let length = if head.starts_with(&FORMER_MAGIC.to_le_bytes()) { FORMER_HEAD } else { HEAD };
+    let rest = &mut head[FORMER_HEAD..length];
+    if fill(input, rest)? < rest.len() {
+        return Ok(Met::Broken);
+    }
+    let Some(head) = Head::parse(&head[..length]) else { return Ok(Met::Broken) };
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
     let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
@@ -136,12 +177,16 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Bytes of a frame beside the values of its records, as a rule.
+const ENVELOPE: usize = 4 << 10;
+
 /// Records as the bytes of a frame: an Arrow IPC stream.
 ///
 /// # Errors
 /// When Arrow cannot write them.
 pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
-    let mut writer = StreamWriter::try_new(Vec::new(), &records.schema())?;
+    let capacity = usize::try_from(weight(records, 0..records.num_rows())).unwrap_or(0);
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(capacity + ENVELOPE), &records.schema())?;
     writer.write(records)?;
     Ok(writer.into_inner()?)
 }
@@ -168,15 +213,15 @@ mod tests {
         RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap()
     }
 
-    fn frame(key: Option<Key>) -> (Head, Vec<u8>) {
+    fn frame(key: Option<(Key, Digest)>) -> (Head, Vec<u8>) {
         let payload = encode(&records()).unwrap();
-        let head = Head::new(7, 2, 1_700_000_000, key, 9, &payload).unwrap().in_group(5);
+        let head = Head::new(7, 2, 1_700_000_000, key, &payload).unwrap().in_group(5);
         (head, [head.to_bytes().as_slice(), &payload].concat())
     }
 
     #[test]
     fn a_frame_is_read_as_it_was_written() {
-        for key in [None, Some([3; 16])] {
+        for key in [None, Some(([3; 16], [9; 16]))] {
             let (head, bytes) = frame(key);
             assert_eq!((head.end(), head.bytes()), (9, bytes.len() as u64));
             let mut input = bytes.as_slice();
@@ -188,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_was_cut_or_changed_anywhere_is_broken() {
-        let (_, bytes) = frame(Some([3; 16]));
+        let (_, bytes) = frame(Some(([3; 16], [9; 16])));
         for len in 1..bytes.len() {
             assert!(matches!(read(&mut &bytes[..len]).unwrap(), Met::Broken), "cut to {len}");
         }
@@ -197,5 +242,28 @@ mod tests {
             changed[at] ^= 0x40;
             assert!(matches!(read(&mut changed.as_slice()).unwrap(), Met::Broken), "changed at {at}");
         }
+    }
+
+    #[test]
+    fn frame_of_an_earlier_version_is_read() {
+        let payload = encode(&records()).unwrap();
+        let (key, body, sum) = ([7_u8; 16], 3_u32, crc32fast::hash(&payload));
+        let mut bytes = [b"LFr1".as_slice(), &5_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat();
+        bytes.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+        bytes.extend(1_700_000_000_u64.to_le_bytes());
+        bytes.extend(key);
+        bytes.extend([body.to_le_bytes(), sum.to_le_bytes()].concat());
+        bytes.extend(4_u64.to_le_bytes());
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        assert_eq!(bytes.len(), FORMER_HEAD);
+        bytes.extend(&payload);
+        let length = bytes.len() as u64;
+        // A frame of this version follows in the same segment.
+        bytes.extend(frame(None).1);
+        let mut input = bytes.as_slice();
+        let Met::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
+        assert_eq!((head.first, head.end(), head.group, head.bytes()), (5, 7, 4, length));
+        assert_eq!((head.key, head.request, met), (Some(key), Fingerprint::Crc32(3), payload));
+        assert!(matches!(read(&mut input).unwrap(), Met::Frame(..)));
     }
 }

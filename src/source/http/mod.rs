@@ -1,14 +1,27 @@
 //! The source `http`: records that clients send, acknowledged when they are durable; and records that are encoded at once.
 
+mod answer;
+mod arrow_body;
+mod body;
+mod cast_weight;
+mod charge;
 mod columns;
 mod commit;
+mod content_encoding;
 mod encode;
 mod fates;
 mod frame;
+mod idempotency;
+mod image_objects;
 mod journal;
 mod keys;
 mod limits;
+mod lines;
+mod media;
+mod multipart;
 mod pump;
+mod refusal;
+mod refused;
 mod routes;
 mod server;
 
@@ -34,13 +47,14 @@ use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::Location;
 use crate::units::Span;
 
+use charge::Memory;
 use columns::{Columns, Type};
 use encode::Encoder;
 use fates::Waiters;
 use journal::Journal;
 use limits::{Access, Limits, Rate, TokenPlace, check_access};
 use pump::{Pump, Shape};
-use routes::{Shared, UNIT};
+use routes::Shared;
 use server::{Secure, Server, Tls};
 
 /// Batches that are read before they are asked for.
@@ -140,8 +154,10 @@ impl Source for Http {
     }
 
     fn reading_bytes(&self) -> u64 {
-        // Bodies, and the frames that are made of them.
-        self.config.limits.in_flight.0.saturating_mul(2)
+        let Limits { request, in_flight, backlog, .. } = self.config.limits;
+        // Requests; frames that are read from the journal, decoded and put together; what is known of frames and keys.
+        let frames = request.0.min(in_flight.0).saturating_mul(3) + pump::MOST_BYTES as u64;
+        in_flight.0.saturating_add(frames).saturating_add(backlog.0 / journal::BYTES_PER_ENTRY_BYTE) + keys::KEYS_BYTES
     }
 
     fn is_endless(&self) -> bool {
@@ -172,9 +188,8 @@ impl Source for Http {
             access: Access::of(config.token.as_ref())?,
             rate: config.limits.rate.map(Rate::new),
             places: Arc::new(Semaphore::new(config.limits.requests.get() as usize)),
-            memory: Arc::new(Semaphore::new(
-                usize::try_from(config.limits.in_flight.0 / UNIT).unwrap_or(usize::MAX >> 3),
-            )),
+            memory: Memory::new(config.limits.in_flight.0),
+            owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
             journal: Arc::clone(&journal),

@@ -3,28 +3,37 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
-use crate::source::http::columns::{Columns, Media, Records, with_source};
+use crate::source::cut::weight;
+use crate::source::http::answer::Wanted;
+use crate::source::http::body::{self, Head, check_name};
+use crate::source::http::charge::{Charge, Memory};
+use crate::source::http::columns::{Columns, Most, with_source};
 use crate::source::http::commit::{Answer, Request};
-use crate::source::http::encode::{Encoder, Unanswered, Wanted};
+use crate::source::http::encode::Encoder;
 use crate::source::http::fates::Waiters;
-use crate::source::http::frame::{self, Key};
+use crate::source::http::frame;
+use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::Journal;
 use crate::source::http::limits::{Access, Limits, Rate};
+use crate::source::http::media::{Media, essence};
+use crate::source::http::refusal::Refusal;
+use crate::source::http::refused::{Listed, Refused};
+use crate::source::record_files::guarded;
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -35,8 +44,9 @@ pub(super) struct Shared {
     pub(super) access: Access,
     pub(super) rate: Option<Rate>,
     pub(super) places: Arc<Semaphore>,
-    /// Bytes of bodies, in units of [`UNIT`].
-    pub(super) memory: Arc<Semaphore>,
+    pub(super) memory: Memory,
+    /// Who sends requests, as far as that is known: keys of one are not those of another.
+    pub(super) owner: &'static str,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) journal: Arc<Journal>,
     pub(super) waiters: Waiters,
@@ -44,11 +54,6 @@ pub(super) struct Shared {
     pub(super) ends: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
 }
-
-/// Bodies are counted in units of 4 KiB.
-pub(super) const UNIT: u64 = 4 << 10;
-/// Characters of a name that a client gives to its records, and of a key.
-const NAME: usize = 256;
 
 /// What can be asked, and the description of it.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -74,38 +79,6 @@ struct Asked {
     columns: Option<String>,
 }
 
-/// An answer that says what is wrong.
-struct Refusal {
-    status: StatusCode,
-    message: String,
-    retry_after: Option<u64>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None }
-    }
-
-    /// The client may try again after so many seconds.
-    fn later(status: StatusCode, message: impl Into<String>, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..Self::new(status, message) }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
-        let headers = response.headers_mut();
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
-}
-
 type Asking = Result<Query<Asked>, axum::extract::rejection::QueryRejection>;
 
 async fn records(State(shared): State<Arc<Shared>>, asked: Asking, headers: HeaderMap, body: Body) -> Response {
@@ -119,12 +92,10 @@ async fn encode(State(shared): State<Arc<Shared>>, asked: Asking, headers: Heade
 /// A request whose body has arrived.
 struct Arrived {
     asked: Asked,
-    media: Media,
+    head: Head,
     body: Vec<u8>,
-    key: Option<String>,
-    accept: String,
-    /// Its body counts until it is let go of.
-    held: Vec<OwnedSemaphorePermit>,
+    /// Its memory counts until it is let go of.
+    charge: Charge,
 }
 
 impl Shared {
@@ -169,7 +140,7 @@ impl Shared {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
         }
         if *self.ends.borrow() {
-            return Err(ending());
+            return Err(Refusal::ending());
         }
         if self.rate.as_ref().is_some_and(|rate| !rate.passes()) {
             return Err(Refusal::later(StatusCode::TOO_MANY_REQUESTS, "more requests per second than limits.rate", 1));
@@ -179,62 +150,13 @@ impl Shared {
         })
     }
 
-    /// Reads the body, within bounds of size and time.
+    /// Reads the headers and the body, within bounds of size and time.
     async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<Arrived, Refusal> {
-        let Query(asked) = asked.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let text = |name: &str| headers.get(name).map(HeaderValue::to_str).transpose();
-        let unreadable = |_| Refusal::new(StatusCode::BAD_REQUEST, "a header is no text");
-        let content_type = text(CONTENT_TYPE.as_str()).map_err(unreadable)?.unwrap_or_default();
-        let key = text("idempotency-key").map_err(unreadable)?.map(str::to_owned);
-        let accept = text("accept").map_err(unreadable)?.unwrap_or_default().to_owned();
-        let media = Media::of(content_type).ok_or_else(|| {
-            let message = format!(
-                "`Content-Type: {content_type}` is not understood; expected image/*, application/x-ndjson, or \
-                 application/vnd.apache.arrow.stream"
-            );
-            Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
-        })?;
-        for (what, text) in [("source", asked.source.as_deref()), ("Idempotency-Key", key.as_deref())] {
-            if text.is_some_and(|text| text.is_empty() || text.len() > NAME) {
-                let message = format!("`{what}` has 1 to {NAME} bytes");
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
-            }
-        }
-        let most = self.limits.request.0;
-        let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if declared.is_some_and(|length| length > most) {
-            return Err(too_large(most));
-        }
-        let timeout = self.limits.timeout.0;
-        let read = tokio::time::timeout(timeout, self.read(body, most)).await;
-        let (body, held) = read.map_err(|_| {
-            let message = format!("the request did not arrive within {} seconds", timeout.as_secs_f64());
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
-        })??;
-        Ok(Arrived { asked, media, body, key, accept, held })
-    }
-
-    /// Memory is counted as bytes arrive, so that who sends slowly holds no more than what it has sent.
-    async fn read(&self, body: Body, most: u64) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), Refusal> {
-        let (mut bytes, mut held, mut counted) = (Vec::new(), Vec::new(), 0);
-        let mut chunks = body.into_data_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-            let length = (bytes.len() + chunk.len()) as u64;
-            if length > most {
-                return Err(too_large(most));
-            }
-            if length > counted {
-                let units = u32::try_from((length - counted).div_ceil(UNIT)).unwrap_or(u32::MAX);
-                counted += u64::from(units) * UNIT;
-                held.push(Arc::clone(&self.memory).try_acquire_many_owned(units).map_err(|_| {
-                    let message = "the bodies of requests take as much memory as limits.in_flight allows";
-                    Refusal::later(StatusCode::TOO_MANY_REQUESTS, message, 1)
-                })?);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok((bytes, held))
+        let Query(asked) = asked.map_err(|error| Refusal::bad(error.to_string()))?;
+        check_name("source", asked.source.as_deref())?;
+        let head = Head::of(headers)?;
+        let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
+        Ok(Arrived { asked, head, body, charge })
     }
 }
 
@@ -259,54 +181,100 @@ async fn discard(body: Body) {
     let _ = tokio::time::timeout(DISCARDING, arrive).await;
 }
 
-fn ending() -> Refusal {
-    Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "the service is about to end", 10)
+/// Records of a request, ready to be worked on.
+struct Understood {
+    /// `source`, then the columns.
+    records: RecordBatch,
+    attempt: Option<Attempt>,
+    refused: Listed<Refused>,
+    /// Bytes that the records take.
+    held: u64,
+    charge: Charge,
 }
 
-fn too_large(most: u64) -> Refusal {
-    let message = format!("the body has more than {most} bytes (limits.request)");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+/// Decodes and parses a body.
+fn understand(shared: &Shared, arrived: Arrived) -> Result<Understood, Refusal> {
+    let Arrived { asked, head, body, mut charge } = arrived;
+    let body = head.encoding.decode(body, shared.limits.request.0, &mut charge)?;
+    let source = asked.source.as_deref().unwrap_or("http");
+    let kind = essence(&head.content_type);
+    let attempt = |body: &[u8]| head.key.as_ref().map(|key| Attempt::new(shared.owner, key, &kind, source, body));
+    // A client makes a boundary of its own for each attempt: forms are compared by the records in them.
+    let is_form = matches!(head.media, Media::Multipart(_));
+    let of_body = if is_form { None } else { attempt(&body) };
+    let parsed = shared.columns.parse(&head.media, body, Most::new(&shared.limits, source, &mut charge))?;
+    let names = if parsed.sources.is_some() { 0 } else { (source.len() as u64 + 4) * parsed.columns.num_rows() as u64 };
+    let held = parsed.held.saturating_add(names);
+    charge.set(held)?;
+    let records = with_source(&parsed, source).map_err(Refusal::failed)?;
+    let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
+    Ok(Understood { records, attempt: of_body.or(of_form), refused: parsed.refused, held, charge })
 }
 
-/// Understands a body, off the threads that others wait for.
-async fn parse(shared: &Arc<Shared>, media: Media, body: Vec<u8>) -> Result<Records, Refusal> {
-    let shared = Arc::clone(shared);
-    let parsed = tokio::task::spawn_blocking(move || shared.columns.parse(media, body)).await;
-    let parsed = parsed.unwrap_or_else(|_| Err("the body cannot be understood".to_owned()));
-    parsed.map_err(|message| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
+fn encoded(records: &RecordBatch, held: u64, charge: &mut Charge) -> Result<Vec<u8>, Refusal> {
+    let bytes = weight(records, 0..records.num_rows());
+    charge.set(held.saturating_add(bytes.saturating_mul(2)))?;
+    frame::encode(records).map_err(Refusal::failed)
+}
+
+/// Does what takes time off the threads that others wait for.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(move || guarded_work(work)).await;
+    done.unwrap_or_else(|_| Err(Refusal::unprocessable("the body cannot be understood")))
+}
+
+/// A panic of a reader is a fault of what it reads.
+fn guarded_work<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let mut outcome = None;
+    match guarded(|| {
+        outcome = Some(work());
+        Ok::<(), String>(())
+    }) {
+        Ok(()) => outcome.unwrap_or_else(|| Err(Refusal::failed("there is no outcome"))),
+        Err((_, reason)) => Err(Refusal::unprocessable(reason)),
+    }
+}
+
+/// Puts a list into an answer: its first entries, and how many there are where it is not empty.
+fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
+    told[name] = json!(list.first);
+    if list.count > 0 {
+        told[format!("{name}_records")] = json!(list.count);
+    }
 }
 
 /// Journals the records of a request, and answers when they are durable; or, where that is asked, when every sink has
 /// them.
 async fn take(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal> {
-    let Arrived { asked, media, body, key, held, .. } = arrived;
-    let committed = match asked.ack.as_deref() {
+    let committed = match arrived.asked.ack.as_deref() {
         None | Some("journalled") => false,
         Some("committed") => true,
         Some(other) => {
             let message = format!("ack={other} is not understood; expected `journalled` or `committed`");
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+            return Err(Refusal::bad(message));
         }
     };
-    let checksum = crc32fast::hash(&body);
-    let key: Option<Key> = key.and_then(|key| Sha256::digest(key.as_bytes())[..16].try_into().ok());
-    let Records { columns, refused } = parse(&shared, media, body).await?;
-    let rows = u32::try_from(columns.num_rows()).unwrap_or(u32::MAX);
+    let parsing = Arc::clone(&shared);
+    let understood = aside(move || {
+        let Understood { records, attempt, refused, held, mut charge } = understand(&parsing, arrived)?;
+        let rows = u32::try_from(records.num_rows()).map_err(Refusal::failed)?;
+        let payload = encoded(&records, held, &mut charge)?;
+        drop(records);
+        charge.set(payload.capacity() as u64)?;
+        Ok((payload, rows, attempt, refused, charge))
+    });
+    let (payload, rows, attempt, refused, charge) = understood.await?;
     if rows == 0 {
-        let message = "none of its records can be taken";
-        let answer = json!({ "error": message, "refused": refused });
+        let mut answer = json!({ "error": "none of its records can be taken" });
+        list(&mut answer, "refused", &refused);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
-    let source = asked.source.unwrap_or_else(|| "http".to_owned());
-    let payload = with_source(&columns, &source).and_then(|records| frame::encode(&records).map_err(|e| e.to_string()));
-    let payload = payload.map_err(|message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message))?;
-    let (reply, answer) = oneshot::channel();
-    shared.requests.send(Request { payload, rows, key, body: checksum, reply }).await.map_err(|_| ending())?;
-    let answer = answer.await.map_err(|_| ending())?;
-    // What is durable takes no memory any more, however long its commit is waited for.
-    drop(held);
-    let (first, rows, again) = accepted(answer)?;
-    let mut told = json!({ "first": first, "records": rows, "refused": refused });
+    let (first, rows, again) = shared.journalled(payload, rows, attempt, charge).await?;
+    let mut told = json!({ "first": first, "records": rows });
+    list(&mut told, "refused", &refused);
     if again {
         told["again"] = json!(true);
     }
@@ -316,8 +284,8 @@ async fn take(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal
     if let Some(outcome) = shared.waiters.wait(&shared.journal, first, first + u64::from(rows)) {
         match tokio::time::timeout(shared.limits.wait.0, outcome).await {
             Ok(Ok(outcome)) => {
-                told["rejected"] = json!(outcome.rejected);
-                told["dropped"] = json!(outcome.dropped);
+                list(&mut told, "rejected", &outcome.rejected);
+                list(&mut told, "dropped", &outcome.dropped);
             }
             Ok(Err(_)) | Err(_) => {
                 told["error"] = json!("the records are safe, but not committed yet");
@@ -329,12 +297,37 @@ async fn take(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal
     Ok((StatusCode::OK, Json(told)).into_response())
 }
 
+impl Shared {
+    /// Has records made durable; the row of the first, how many there are, and whether they were there before.
+    async fn journalled(
+        &self,
+        payload: Vec<u8>,
+        rows: u32,
+        attempt: Option<Attempt>,
+        charge: Charge,
+    ) -> Result<(u64, u32, bool), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { payload, rows, attempt, reply, charge };
+        // A request that has not been begun to be written by then is not taken: its receiver is gone.
+        let written = async {
+            self.requests.send(request).await.map_err(|_| Refusal::ending())?;
+            answer.await.map_err(|_| Refusal::ending())
+        };
+        let answer = tokio::time::timeout(self.limits.journal.0, written).await.map_err(|_| {
+            let message = "the journal does not answer within limits.journal: its disk hangs, or is too slow; the records may \
+                           be taken all the same, so send them again with the same Idempotency-Key, if they have one";
+            Refusal::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
+        })?;
+        accepted(answer?)
+    }
+}
+
 fn accepted(answer: Answer) -> Result<(u64, u32, bool), Refusal> {
     match answer {
         Answer::Taken { first, rows, again } => Ok((first, rows, again)),
         Answer::OtherBody => {
-            let message = "another request had this Idempotency-Key; use a key for each request";
-            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+            let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
+            Err(Refusal::unprocessable(message))
         }
         Answer::Full => {
             let message = "as many records wait to be worked on as limits.backlog allows";
@@ -349,25 +342,17 @@ fn accepted(answer: Answer) -> Result<(u64, u32, bool), Refusal> {
 
 /// Carries the records through the graph now, and answers with what comes of them.
 async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal> {
-    let Arrived { asked, media, body, accept, held, .. } = arrived;
-    if asked.ack.is_some() {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "`ack` is for /v1/records: nothing is kept here"));
+    if arrived.asked.ack.is_some() {
+        return Err(Refusal::bad("`ack` is for /v1/records: nothing is kept here"));
     }
-    let wanted = Wanted::new(asked.columns.as_deref(), &accept);
-    let Records { columns, refused } = parse(&shared, media, body).await?;
-    let source = asked.source.unwrap_or_else(|| "http".to_owned());
-    let records = with_source(&columns, &source);
-    let records = records.map_err(|message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message))?;
+    let wanted = Arc::new(Wanted::new(arrived.asked.columns.as_deref(), &arrived.head.accept));
+    let parsing = Arc::clone(&shared);
+    let Understood { records, refused, held, charge, .. } = aside(move || understand(&parsing, arrived)).await?;
+    wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
-    let answered = tokio::time::timeout(wait, shared.encoder.encode(records)).await;
-    drop(held);
-    let answered = answered
-        .map_err(|_| Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5))?;
-    let answered = answered.map_err(|unanswered| match unanswered {
-        Unanswered::Ending => ending(),
-        Unanswered::Failed(reason) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason),
-    })?;
-    let (body, content_type) =
-        wanted.write(&answered, &refused).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
-    Ok(([(CONTENT_TYPE, content_type)], body).into_response())
+    let answered = shared.encoder.encode(records, held, charge, Arc::clone(&wanted));
+    let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
+        Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
+    })??;
+    aside(move || wanted.write(encoded, &refused)).await.map(IntoResponse::into_response)
 }
