@@ -30,7 +30,8 @@ pub fn pixels_of(
     let row = match shape {
         Some(TensorShape::Fixed(shape)) => {
             let len: usize = shape.iter().product();
-            fixed_values(tensors).and_then(|values| Some((values.get(record * len..(record + 1) * len)?, shape.clone())))
+            fixed_values(tensors)
+                .and_then(|values| Some((values.get(record * len..(record + 1) * len)?, shape.clone())))
         }
         _ => variable_row(tensors, record),
     };

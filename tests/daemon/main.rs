@@ -4,9 +4,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod bodies;
 mod client;
 mod compact;
 mod failing;
+mod hostile_bodies;
 mod http;
 mod page;
 mod process;

@@ -1,7 +1,7 @@
 //! Answers of `/v1/encode`: what comes of the records, as JSON, as an Arrow stream, or as a picture.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -20,6 +20,7 @@ use crate::source::http::charge::Charge;
 use crate::source::http::encode::Encoded;
 use crate::source::http::fates::Rejected;
 use crate::source::http::media::ARROW_STREAM;
+use crate::source::http::metered::Metered;
 use crate::source::http::refusal::Refusal;
 use crate::source::http::refused::{Listed, Refused};
 use crate::tensor::TensorShape;
@@ -44,7 +45,8 @@ const QUALITY: u8 = 90;
 impl Form {
     /// The first form that `Accept` names; JSON where it names none.
     fn of(accept: &str) -> Self {
-        let kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let kinds =
+            accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         let known = |kind: String| match kind.as_str() {
             ARROW_STREAM => Some(Self::Arrow),
             "image/png" | "image/*" => Some(Self::Picture(OutputFormat::Png)),
@@ -71,6 +73,13 @@ struct Held {
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Answer {
+    fn of(written: Metered, content_type: &'static str) -> Result<Self, Refusal> {
+        let (bytes, charge) = written.finish()?;
+        Ok(Self { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
     }
 }
 
@@ -144,7 +153,9 @@ impl Wanted {
     pub(super) fn write(&self, encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
         match self.form {
             Form::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
-            Form::Picture(_) => Ok(Answer { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? }),
+            Form::Picture(_) => {
+                Ok(Answer { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? })
+            }
             Form::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, refused),
             Form::Arrow | Form::Json => write_json(encoded, refused),
         }
@@ -154,57 +165,6 @@ impl Wanted {
 fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, Refusal> {
     let known = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
     schema.index_of(name).map_err(|_| Refusal::bad(format!("there is no column `{name}`; there are: {}", known())))
-}
-
-/// Bytes that are reserved before they are written.
-struct Metered {
-    bytes: Vec<u8>,
-    /// Bytes that the request holds besides.
-    others: u64,
-    charge: Charge,
-    refusal: Option<Refusal>,
-}
-
-/// Bytes that are reserved at a time.
-const STEP: usize = 256 << 10;
-
-impl Metered {
-    /// Bytes beside `others`, which the request holds.
-    fn new(others: u64, charge: Charge) -> Self {
-        Self { bytes: Vec::new(), others, charge, refusal: None }
-    }
-
-    /// What a writer says of an error; the refusal that caused it, where one did.
-    fn failed(&mut self, error: impl ToString) -> Refusal {
-        self.refusal.take().unwrap_or_else(|| Refusal::failed(error))
-    }
-
-    fn answer(mut self, content_type: &'static str) -> Result<Answer, Refusal> {
-        self.charge.set(self.bytes.capacity() as u64)?;
-        let body = Held { bytes: self.bytes, _charge: self.charge };
-        Ok(Answer { status: StatusCode::OK, content_type, body })
-    }
-}
-
-impl Write for Metered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.bytes.len() + bytes.len();
-        if length > self.bytes.capacity() {
-            let capacity = length.max(self.bytes.capacity() / 2 * 3).max(STEP);
-            if let Err(refusal) = self.charge.set(self.others + capacity as u64) {
-                let message = refusal.message.clone();
-                self.refusal = Some(refusal);
-                return Err(io::Error::other(message));
-            }
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Where the line of a record lies, or what to say in place of it.
@@ -240,7 +200,9 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Ref
         }
         match (rejected.remove(&(at as u64)), place) {
             (Some(Rejected { stage, code, reason, .. }), _) => {
-                write(json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string().as_bytes())?;
+                write(
+                    json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string().as_bytes(),
+                )?;
             }
             (None, Some(place)) => write(&lines[place])?,
             (None, None) => write(b"{\"dropped\":true}")?,
@@ -253,7 +215,7 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Ref
     }
     write(b"}\n")?;
     drop(lines);
-    answer.answer("application/json")
+    Answer::of(answer, "application/json")
 }
 
 /// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of its
@@ -282,7 +244,7 @@ fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Re
         writer.finish()
     });
     written.map_err(|error| output.failed(error))?;
-    output.answer(ARROW_STREAM)
+    Answer::of(output, ARROW_STREAM)
 }
 
 /// The picture of the only record.

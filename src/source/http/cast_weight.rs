@@ -3,9 +3,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RunArray};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type,
-};
+use arrow::datatypes::{ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type};
 
 /// Characters of a number, a date or a truth value as text, at most.
 const SCALAR_TEXT: u64 = 96;
@@ -193,7 +191,8 @@ mod tests {
         let runs = RunArray::<Int32Type>::try_new(&Int32Array::from(vec![10, 5000]), &texts).unwrap();
         let nulls: ArrayRef = Arc::new(NullArray::new(6000));
         let item = Arc::new(Field::new_list_field(DataType::Null, true));
-        let lists = ListArray::new(Arc::clone(&item), OffsetBuffer::from_lengths([3000, 3000]), Arc::clone(&nulls), None);
+        let lists =
+            ListArray::new(Arc::clone(&item), OffsetBuffer::from_lengths([3000, 3000]), Arc::clone(&nulls), None);
         let fixed = FixedSizeListArray::new(item, 3000, Arc::clone(&nulls), None);
         vec![
             nulls,

@@ -87,14 +87,17 @@ pub(super) struct Most<'a> {
     held: u64,
 }
 
-/// Bytes that a text takes beside its characters.
-const OFFSET: u64 = 4;
+/// Bytes that the name of its source takes in a record.
+pub(super) fn name_bytes(source: &str) -> u64 {
+    // The text, and where it ends.
+    source.len() as u64 + 4
+}
 
 impl<'a> Most<'a> {
     /// The bounds of a request, before anything is taken.
     pub(super) fn new(limits: &Limits, source: &str, charge: &'a mut Charge) -> Self {
         let records = u64::from(limits.records.get());
-        Self { bytes: limits.request.0, records, name: source.len() as u64 + OFFSET, charge, counted: 0, held: 0 }
+        Self { bytes: limits.request.0, records, name: name_bytes(source), charge, counted: 0, held: 0 }
     }
 
     /// Reserves memory that is about to be allocated.

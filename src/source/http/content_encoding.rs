@@ -198,7 +198,11 @@ mod tests {
                 assert_eq!(refusal.status, StatusCode::UNPROCESSABLE_ENTITY, "{kind:?} cut to {len}");
             }
             let longer = [body.as_slice(), b"more"].concat();
-            assert_eq!(decode(kind, &longer, 1 << 20).unwrap_err().status, StatusCode::UNPROCESSABLE_ENTITY, "{kind:?}");
+            assert_eq!(
+                decode(kind, &longer, 1 << 20).unwrap_err().status,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "{kind:?}"
+            );
         }
     }
 

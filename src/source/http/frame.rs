@@ -59,13 +59,7 @@ pub(super) struct Head {
 
 impl Head {
     /// For a payload.
-    pub(super) fn new(
-        first: u64,
-        rows: u32,
-        time: u64,
-        key: Option<(Key, Digest)>,
-        payload: &[u8],
-    ) -> Option<Self> {
+    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<(Key, Digest)>, payload: &[u8]) -> Option<Self> {
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
         let (key, request) = key.map_or((None, Digest::default()), |(key, request)| (Some(key), request));
         let (request, payload) = (Fingerprint::Sha256(request), crc32fast::hash(payload));

@@ -57,9 +57,8 @@ mod tests {
 
     #[test]
     fn attempt_differs_by_owner_body_source_and_type() {
-        let attempt = |owner, content_type, source, body: &str| {
-            Attempt::new(owner, "one", content_type, source, body.as_bytes())
-        };
+        let attempt =
+            |owner, content_type, source, body: &str| Attempt::new(owner, "one", content_type, source, body.as_bytes());
         let first = attempt("token", "application/json", "http", "{}");
         assert!(first.is(Fingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
         for (owner, content_type, source, body) in [

@@ -164,11 +164,8 @@ mod tests {
             "--XX--\r\n".to_owned(),
         ];
         let found = parts(&body.concat()).unwrap();
-        let expected = [
-            ("image", Some("a.jpg"), "one\r\n--X\r\n"),
-            ("image", Some("b\"; \\.jpg"), ""),
-            ("text", None, "plain"),
-        ];
+        let expected =
+            [("image", Some("a.jpg"), "one\r\n--X\r\n"), ("image", Some("b\"; \\.jpg"), ""), ("text", None, "plain")];
         let owned = |(field, file, content): (&str, Option<&str>, &str)| {
             (field.to_owned(), file.map(str::to_owned), content.to_owned())
         };

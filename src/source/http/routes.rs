@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -18,22 +17,19 @@ use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
-use crate::source::cut::weight;
 use crate::source::http::answer::Wanted;
 use crate::source::http::body::{self, Head, check_name};
 use crate::source::http::charge::{Charge, Memory};
-use crate::source::http::columns::{Columns, Most, with_source};
+use crate::source::http::columns::Columns;
 use crate::source::http::commit::{Answer, Request};
 use crate::source::http::encode::Encoder;
 use crate::source::http::fates::Waiters;
-use crate::source::http::frame;
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::Journal;
 use crate::source::http::limits::{Access, Limits, Rate};
-use crate::source::http::media::{Media, essence};
+use crate::source::http::parse::{Arrived, Parsed, aside, encoded, parse_body};
 use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::{Listed, Refused};
-use crate::source::record_files::guarded;
+use crate::source::http::refused::Listed;
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -89,15 +85,6 @@ async fn encode(State(shared): State<Arc<Shared>>, asked: Asking, headers: Heade
     shared.answer("encode", asked, &headers, body, encode_now).await
 }
 
-/// A request whose body has arrived.
-struct Arrived {
-    asked: Asked,
-    head: Head,
-    body: Vec<u8>,
-    /// Its memory counts until it is let go of.
-    charge: Charge,
-}
-
 impl Shared {
     /// Lets a request in or not, reads its body, has `work` answer it, and counts.
     async fn answer<F>(
@@ -106,7 +93,7 @@ impl Shared {
         asked: Asking,
         headers: &HeaderMap,
         body: Body,
-        work: impl FnOnce(Arc<Self>, Arrived) -> F,
+        work: impl FnOnce(Arc<Self>, Asked, Arrived) -> F,
     ) -> Response
     where
         F: Future<Output = Result<Response, Refusal>>,
@@ -121,7 +108,7 @@ impl Shared {
             }
             Ok(_place) => match self.receive(asked, headers, body).await {
                 Err(refusal) => Err(refusal),
-                Ok(arrived) => work(Arc::clone(&self), arrived).await,
+                Ok((asked, arrived)) => work(Arc::clone(&self), asked, arrived).await,
             },
         };
         let response = answered.unwrap_or_else(IntoResponse::into_response);
@@ -151,12 +138,13 @@ impl Shared {
     }
 
     /// Reads the headers and the body, within bounds of size and time.
-    async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<Arrived, Refusal> {
+    async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<(Asked, Arrived), Refusal> {
         let Query(asked) = asked.map_err(|error| Refusal::bad(error.to_string()))?;
         check_name("source", asked.source.as_deref())?;
         let head = Head::of(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
-        Ok(Arrived { asked, head, body, charge })
+        let source = asked.source.clone().unwrap_or_else(|| "http".to_owned());
+        Ok((asked, Arrived { source, head, body, charge }))
     }
 }
 
@@ -181,63 +169,6 @@ async fn discard(body: Body) {
     let _ = tokio::time::timeout(DISCARDING, arrive).await;
 }
 
-/// Records of a request, ready to be worked on.
-struct Understood {
-    /// `source`, then the columns.
-    records: RecordBatch,
-    attempt: Option<Attempt>,
-    refused: Listed<Refused>,
-    /// Bytes that the records take.
-    held: u64,
-    charge: Charge,
-}
-
-/// Decodes and parses a body.
-fn understand(shared: &Shared, arrived: Arrived) -> Result<Understood, Refusal> {
-    let Arrived { asked, head, body, mut charge } = arrived;
-    let body = head.encoding.decode(body, shared.limits.request.0, &mut charge)?;
-    let source = asked.source.as_deref().unwrap_or("http");
-    let kind = essence(&head.content_type);
-    let attempt = |body: &[u8]| head.key.as_ref().map(|key| Attempt::new(shared.owner, key, &kind, source, body));
-    // A client makes a boundary of its own for each attempt: forms are compared by the records in them.
-    let is_form = matches!(head.media, Media::Multipart(_));
-    let of_body = if is_form { None } else { attempt(&body) };
-    let parsed = shared.columns.parse(&head.media, body, Most::new(&shared.limits, source, &mut charge))?;
-    let names = if parsed.sources.is_some() { 0 } else { (source.len() as u64 + 4) * parsed.columns.num_rows() as u64 };
-    let held = parsed.held.saturating_add(names);
-    charge.set(held)?;
-    let records = with_source(&parsed, source).map_err(Refusal::failed)?;
-    let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
-    Ok(Understood { records, attempt: of_body.or(of_form), refused: parsed.refused, held, charge })
-}
-
-/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
-fn encoded(records: &RecordBatch, held: u64, charge: &mut Charge) -> Result<Vec<u8>, Refusal> {
-    let bytes = weight(records, 0..records.num_rows());
-    charge.set(held.saturating_add(bytes.saturating_mul(2)))?;
-    frame::encode(records).map_err(Refusal::failed)
-}
-
-/// Does what takes time off the threads that others wait for.
-async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(move || guarded_work(work)).await;
-    done.unwrap_or_else(|_| Err(Refusal::unprocessable("the body cannot be understood")))
-}
-
-/// A panic of a reader is a fault of what it reads.
-fn guarded_work<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let mut outcome = None;
-    match guarded(|| {
-        outcome = Some(work());
-        Ok::<(), String>(())
-    }) {
-        Ok(()) => outcome.unwrap_or_else(|| Err(Refusal::failed("there is no outcome"))),
-        Err((_, reason)) => Err(Refusal::unprocessable(reason)),
-    }
-}
-
 /// Puts a list into an answer: its first entries, and how many there are where it is not empty.
 fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
     told[name] = json!(list.first);
@@ -248,8 +179,8 @@ fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
 
 /// Journals the records of a request, and answers when they are durable; or, where that is asked, when every sink has
 /// them.
-async fn take(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal> {
-    let committed = match arrived.asked.ack.as_deref() {
+async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, Refusal> {
+    let committed = match asked.ack.as_deref() {
         None | Some("journalled") => false,
         Some("committed") => true,
         Some(other) => {
@@ -258,15 +189,16 @@ async fn take(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal
         }
     };
     let parsing = Arc::clone(&shared);
-    let understood = aside(move || {
-        let Understood { records, attempt, refused, held, mut charge } = understand(&parsing, arrived)?;
+    let parsed = aside(move || {
+        let Shared { columns, limits, owner, .. } = &*parsing;
+        let Parsed { records, attempt, refused, held, mut charge } = parse_body(columns, limits, owner, arrived)?;
         let rows = u32::try_from(records.num_rows()).map_err(Refusal::failed)?;
         let payload = encoded(&records, held, &mut charge)?;
         drop(records);
         charge.set(payload.capacity() as u64)?;
         Ok((payload, rows, attempt, refused, charge))
     });
-    let (payload, rows, attempt, refused, charge) = understood.await?;
+    let (payload, rows, attempt, refused, charge) = parsed.await?;
     if rows == 0 {
         let mut answer = json!({ "error": "none of its records can be taken" });
         list(&mut answer, "refused", &refused);
@@ -341,18 +273,19 @@ fn accepted(answer: Answer) -> Result<(u64, u32, bool), Refusal> {
 }
 
 /// Carries the records through the graph now, and answers with what comes of them.
-async fn encode_now(shared: Arc<Shared>, arrived: Arrived) -> Result<Response, Refusal> {
-    if arrived.asked.ack.is_some() {
+async fn encode_now(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, Refusal> {
+    if asked.ack.is_some() {
         return Err(Refusal::bad("`ack` is for /v1/records: nothing is kept here"));
     }
-    let wanted = Arc::new(Wanted::new(arrived.asked.columns.as_deref(), &arrived.head.accept));
+    let wanted = Arc::new(Wanted::new(asked.columns.as_deref(), &arrived.head.accept));
     let parsing = Arc::clone(&shared);
-    let Understood { records, refused, held, charge, .. } = aside(move || understand(&parsing, arrived)).await?;
+    let parsed = aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
+    let Parsed { records, refused, held, charge, .. } = parsed.await?;
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
     let answered = shared.encoder.encode(records, held, charge, Arc::clone(&wanted));
-    let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
-        Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
-    })??;
+    let encoded = tokio::time::timeout(wait, answered)
+        .await
+        .map_err(|_| Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5))??;
     aside(move || wanted.write(encoded, &refused)).await.map(IntoResponse::into_response)
 }

@@ -1,7 +1,9 @@
 //! Tests of how bodies become columns, and of their bounds.
 #![allow(clippy::unwrap_used)]
 
-use arrow::array::{AsArray, DictionaryArray, Float32Array, Int8Array, Int32Array, NullArray, RunArray, StringViewArray};
+use arrow::array::{
+    AsArray, DictionaryArray, Float32Array, Int8Array, Int32Array, NullArray, RunArray, StringViewArray,
+};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use arrow::ipc::writer::StreamWriter;
 
@@ -140,7 +142,8 @@ fn files_of_a_form_are_images_named_after_them() {
 
 #[test]
 fn images_in_json_are_decoded_and_bad_ones_refused_alone() {
-    let body = b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
+    let body =
+        b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
     let records = parse(&Columns::images(1 << 20), &Media::Ndjson, body).unwrap();
     let images = records.columns.column(0).as_binary::<i32>();
     assert_eq!((images.value(0), images.value(1)), ([0, 1, 2].as_slice(), [3, 4].as_slice()));
