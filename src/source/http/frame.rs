@@ -10,20 +10,19 @@ use crate::source::arrow_messages::Messages;
 use crate::source::cut::weight;
 
 /// What every frame begins with.
-const MAGIC: u32 = u32::from_le_bytes(*b"LFr2");
-/// What frames of earlier versions begin with.
-const FORMER_MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
+const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
 /// Bytes of a frame's head.
-const HEAD: usize = 76;
-/// Bytes of the head of a frame of an earlier version.
-pub(super) const FORMER_HEAD: usize = 64;
+pub(super) const HEAD: usize = 64;
+/// What stands before the digest of a request, behind the records of a frame with a key. Versions without it end there.
+const SEAL: [u8; 4] = *b"LFid";
 /// Bytes that the records of a frame may take; a request is smaller.
 const MAX_PAYLOAD: u32 = 1 << 30;
 
 /// A digest of the key by which a client marks the attempts at one request.
 pub(super) type Key = [u8; 16];
 /// The first half of a SHA-256 over what makes a request.
-pub(super) type Digest = [u8; 16];
+pub(super) type Digest = [u8; DIGEST];
+const DIGEST: usize = 16;
 
 /// By what two requests under one key are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +31,20 @@ pub(super) enum Fingerprint {
     Sha256(Digest),
     /// Earlier versions: a checksum of its body.
     Crc32(u32),
+}
+
+impl Fingerprint {
+    /// That of a sealed payload; `body` stands for it in earlier versions.
+    fn of(payload: &[u8], body: u32) -> Self {
+        let sealed = payload.last_chunk::<{ SEAL.len() + DIGEST }>().and_then(|end| end.strip_prefix(&SEAL));
+        sealed.and_then(|digest| digest.try_into().ok()).map_or(Self::Crc32(body), Self::Sha256)
+    }
+}
+
+/// Puts the digest of a request behind its records.
+pub(super) fn seal(payload: &mut Vec<u8>, request: &Digest) {
+    payload.extend(SEAL);
+    payload.extend(request);
 }
 
 /// What stands before the records of a frame.
@@ -53,17 +66,14 @@ pub(super) struct Head {
     pub(super) request: Fingerprint,
     /// A checksum of the records.
     payload: u32,
-    /// Bytes of this head.
-    head: usize,
 }
 
 impl Head {
-    /// For a payload.
-    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<(Key, Digest)>, payload: &[u8]) -> Option<Self> {
+    /// For a payload, which [`seal`] has seen where there is a key.
+    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<Key>, payload: &[u8]) -> Option<Self> {
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
-        let (key, request) = key.map_or((None, Digest::default()), |(key, request)| (Some(key), request));
-        let (request, payload) = (Fingerprint::Sha256(request), crc32fast::hash(payload));
-        Some(Self { first, group: first, rows, len, time, key, request, payload, head: HEAD })
+        let request = Fingerprint::of(payload, 0);
+        Some(Self { first, group: first, rows, len, time, key, request, payload: crc32fast::hash(payload) })
     }
 
     /// The same frame, made durable together with those from `group` on.
@@ -78,15 +88,14 @@ impl Head {
 
     /// Bytes of the frame.
     pub(super) fn bytes(&self) -> u64 {
-        self.head as u64 + u64::from(self.len)
+        HEAD as u64 + u64::from(self.len)
     }
 
     /// The head as bytes; the last four are a checksum of the others.
     pub(super) fn to_bytes(self) -> [u8; HEAD] {
-        let request = match self.request {
-            Fingerprint::Sha256(digest) => digest,
-            // Frames of earlier versions are read, and never written.
-            Fingerprint::Crc32(_) => Digest::default(),
+        let body = match self.request {
+            Fingerprint::Crc32(body) => body,
+            Fingerprint::Sha256(_) => 0,
         };
         let mut bytes = [0; HEAD];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -95,31 +104,26 @@ impl Head {
         bytes[16..20].copy_from_slice(&self.len.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.time.to_le_bytes());
         bytes[28..44].copy_from_slice(&self.key.unwrap_or_default());
-        bytes[44..60].copy_from_slice(&request);
-        bytes[60..64].copy_from_slice(&self.payload.to_le_bytes());
-        bytes[64..72].copy_from_slice(&self.group.to_le_bytes());
-        let checksum = crc32fast::hash(&bytes[..72]);
-        bytes[72..76].copy_from_slice(&checksum.to_le_bytes());
+        bytes[44..48].copy_from_slice(&body.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.payload.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.group.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
     /// `None` where the bytes are no head.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8; HEAD]) -> Option<Self> {
         let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let checked = bytes.len().checked_sub(4)?;
-        if four(checked)? != crc32fast::hash(&bytes[..checked]) {
+        if four(0)? != MAGIC || four(60)? != crc32fast::hash(&bytes[..60]) {
             return None;
         }
-        let key: Key = bytes.get(28..44)?.try_into().ok()?;
+        let key: Key = bytes[28..44].try_into().ok()?;
         let key = (key != Key::default()).then_some(key);
-        let (first, rows, len, time) = (eight(4)?, four(12)?, four(16)?, eight(20)?);
-        let (request, payload, group) = match four(0)? {
-            MAGIC => (Fingerprint::Sha256(bytes.get(44..60)?.try_into().ok()?), four(60)?, eight(64)?),
-            FORMER_MAGIC => (Fingerprint::Crc32(four(44)?), four(48)?, eight(52)?),
-            _ => return None,
-        };
-        let head = Self { first, group, rows, len, time, key, request, payload, head: bytes.len() };
+        let (first, rows, len) = (eight(4)?, four(12)?, four(16)?);
+        let (time, request, payload, group) = (eight(20)?, Fingerprint::Crc32(four(44)?), four(48)?, eight(52)?);
+        let head = Self { first, group, rows, len, time, key, request, payload };
         (len <= MAX_PAYLOAD && first.checked_add(u64::from(rows)).is_some()).then_some(head)
     }
 }
@@ -140,20 +144,18 @@ pub(super) enum Met {
 /// When the file cannot be read.
 pub(super) fn read(input: &mut impl Read) -> io::Result<Met> {
     let mut head = [0; HEAD];
-    match fill(input, &mut head[..FORMER_HEAD])? {
+    match fill(input, &mut head)? {
         0 => return Ok(Met::End),
-        FORMER_HEAD => {}
+        HEAD => {}
         _ => return Ok(Met::Broken),
     }
-    let length = if head.starts_with(&FORMER_MAGIC.to_le_bytes()) { FORMER_HEAD } else { HEAD };
-    let rest = &mut head[FORMER_HEAD..length];
-    if fill(input, rest)? < rest.len() {
-        return Ok(Met::Broken);
-    }
-    let Some(head) = Head::parse(&head[..length]) else { return Ok(Met::Broken) };
+    let Some(mut head) = Head::parse(&head) else { return Ok(Met::Broken) };
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
     let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
+    if let Fingerprint::Crc32(body) = head.request {
+        head.request = Fingerprint::of(&payload, body);
+    }
     Ok(if whole { Met::Frame(head, payload) } else { Met::Broken })
 }
 
@@ -208,7 +210,11 @@ mod tests {
     }
 
     fn frame(key: Option<(Key, Digest)>) -> (Head, Vec<u8>) {
-        let payload = encode(&records()).unwrap();
+        let mut payload = encode(&records()).unwrap();
+        if let Some((_, request)) = &key {
+            seal(&mut payload, request);
+        }
+        let key = key.map(|(key, _)| key);
         let head = Head::new(7, 2, 1_700_000_000, key, &payload).unwrap().in_group(5);
         (head, [head.to_bytes().as_slice(), &payload].concat())
     }
@@ -249,15 +255,16 @@ mod tests {
         bytes.extend([body.to_le_bytes(), sum.to_le_bytes()].concat());
         bytes.extend(4_u64.to_le_bytes());
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        assert_eq!(bytes.len(), FORMER_HEAD);
+        assert_eq!(bytes.len(), HEAD);
         bytes.extend(&payload);
         let length = bytes.len() as u64;
         // A frame of this version follows in the same segment.
-        bytes.extend(frame(None).1);
+        bytes.extend(frame(Some(([3; 16], [9; 16]))).1);
         let mut input = bytes.as_slice();
         let Met::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
         assert_eq!((head.first, head.end(), head.group, head.bytes()), (5, 7, 4, length));
         assert_eq!((head.key, head.request, met), (Some(key), Fingerprint::Crc32(3), payload));
-        assert!(matches!(read(&mut input).unwrap(), Met::Frame(..)));
+        let Met::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
+        assert_eq!((head.request, decode(&met).unwrap()), (Fingerprint::Sha256([9; 16]), records()));
     }
 }

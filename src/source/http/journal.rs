@@ -290,7 +290,7 @@ fn is_torn(mut file: &File, segment: &Segment, length: u64) -> io::Result<bool> 
         Ok(Met::Frame(head, _)) => head.group > segment.end,
         _ => false,
     };
-    Ok(!(1..rest.len().saturating_sub(frame::FORMER_HEAD)).any(later))
+    Ok(!(1..rest.len().saturating_sub(frame::HEAD)).any(later))
 }
 
 #[cfg(test)]

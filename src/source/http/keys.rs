@@ -207,7 +207,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn head(key: u8, first: u64, time: u64) -> Head {
-        Head::new(first, 2, time, Some(([key; 16], [5; 16])), b"payload").unwrap()
+        Head::new(first, 2, time, Some([key; 16]), b"payload").unwrap()
     }
 
     /// The frames of these heads are about to go.
@@ -238,7 +238,7 @@ mod tests {
         for n in 0..10_000_u64 {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(n + 1).to_le_bytes());
-            let head = Head::new(n, 1, n * 3600, Some((key, [0; 16])), b"").unwrap();
+            let head = Head::new(n, 1, n * 3600, Some(key), b"").unwrap();
             keys.add(&head);
             outlive(&mut keys, &mut log, &[head], n * 3600);
         }

@@ -259,10 +259,10 @@ async fn hear(
         tokio::select! {
             fate = fates.recv() => match fate {
                 Some(fate) => {
-                    let shared = Arc::clone(&shared);
-                    // Segments that are done are removed: not on a thread that others wait for.
-                    let heard = move || shared.waiters.hear(&shared.journal, &shared.split, &fate);
-                    drop(tokio::task::spawn_blocking(heard).await);
+                    shared.waiters.hear(&shared.journal, &shared.split, &fate);
+                    let journal = Arc::clone(&shared.journal);
+                    // Files are removed aside: a disk that hangs must not keep clients from their answers.
+                    drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }
                 None => break,
             },
@@ -273,6 +273,13 @@ async fn hear(
     end.send_replace(true);
     drop(serving.await);
     let _ = closed.send(());
+}
+
+/// Removes what is of no more use from the journal.
+fn retire(journal: &Journal) {
+    if let Err(error) = journal.retire() {
+        tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
+    }
 }
 
 /// How often gauges are set.

@@ -24,6 +24,7 @@ use crate::source::http::columns::Columns;
 use crate::source::http::commit::{Answer, Request};
 use crate::source::http::encode::Encoder;
 use crate::source::http::fates::Waiters;
+use crate::source::http::frame;
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::Journal;
 use crate::source::http::limits::{Access, Limits, Rate};
@@ -193,8 +194,11 @@ async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Res
         let Shared { columns, limits, owner, .. } = &*parsing;
         let Parsed { records, attempt, refused, held, mut charge } = parse_body(columns, limits, owner, arrived)?;
         let rows = u32::try_from(records.num_rows()).map_err(Refusal::failed)?;
-        let payload = encoded(&records, held, &mut charge)?;
+        let mut payload = encoded(&records, held, &mut charge)?;
         drop(records);
+        if let Some(attempt) = &attempt {
+            frame::seal(&mut payload, &attempt.request);
+        }
         charge.set(payload.capacity() as u64)?;
         Ok((payload, rows, attempt, refused, charge))
     });

@@ -23,9 +23,7 @@ fn append(journal: &Journal, file: &mut File, payloads: &[&[u8]]) {
     let firsts = (0..).map(|n| group + 2 * n);
     let heads: Vec<Head> = firsts
         .zip(payloads)
-        .map(|(first, p)| {
-            Head::new(first, 2, now(), Some(([first as u8 + 1; 16], [0; 16])), p).unwrap().in_group(group)
-        })
+        .map(|(first, p)| Head::new(first, 2, now(), Some([first as u8 + 1; 16]), p).unwrap().in_group(group))
         .collect();
     for (head, payload) in heads.iter().zip(payloads) {
         file.write_all(&head.to_bytes()).unwrap();
