@@ -161,8 +161,13 @@ def rows_once(spans, folder):
     return ok
 
 
+def quantile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
 def percentiles(values):
     values = sorted(values)
-    at = lambda share: values[min(len(values) - 1, int(share * len(values)))]
+    at = lambda share: quantile(values, share)
     return f"p50 {1e3 * at(0.5):.1f} ms, p90 {1e3 * at(0.9):.1f} ms, p99 {1e3 * at(0.99):.1f} ms, max {1e3 * values[-1]:.1f} ms"
 

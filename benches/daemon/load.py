@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from common import Daemon, column, once, percentiles, photos, program, workplace
+from common import Daemon, column, once, percentiles, photos, program, quantile, workplace
 
 PIPELINE = photos('''kind = "http"
 listen = "127.0.0.1:0"
@@ -85,9 +85,13 @@ def main():
     alone = Clients(source, images, "/v1/encode", 1, 300)
     alone.tell("encode, 1 client")
     calls, seconds = daemon.metric("latentflow_inference_seconds_count"), daemon.metric("latentflow_inference_seconds_sum")
-    print(f"bare inference: {1e3 * seconds / calls * 2:.2f} ms for encoder and decoder, one image at a time")
+    bare = 1e3 * seconds / calls * 2
+    print(f"bare inference: {bare:.2f} ms for encoder and decoder, one image at a time")
     for clients in [8, options.clients]:
-        Clients(source, images, "/v1/encode", clients, options.requests // 4).tell(f"encode, {clients} clients")
+        encode = Clients(source, images, "/v1/encode", clients, options.requests // 4)
+        encode.tell(f"encode, {clients} clients")
+        p50, p99 = (1e3 * quantile(encode.seconds, share) for share in (0.5, 0.99))
+        print(f"/v1/encode by {clients} clients: p50 {p50:.1f} ms, p99 {p99:.1f} ms beside {bare:.2f} ms of bare inference")
     print("usage:", daemon.usage())
     rows = []
     taken = Clients(source, images, "/v1/records", options.clients, options.requests)

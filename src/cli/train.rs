@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::Exit;
 use super::log::{self, LogFormat};
-use super::{Exit, complain};
 use crate::admin::Admin;
 use crate::error::Fault;
 use crate::metrics::Metrics;

@@ -19,6 +19,7 @@ mod samples;
 pub mod ssim;
 pub mod watermark;
 pub mod size;
+pub mod tensor_column;
 
 pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};

@@ -99,12 +99,11 @@ impl Service<Request<Incoming>> for Noting {
         let request = request.map(|body| Body::new(arriving(body)));
         let answer = self.router.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
-            let kept = answer.extensions_mut().remove::<UntilTaken>();
+            let answer = answer.await?;
             // From now on only the client is waited for.
             activity.moves();
             activity.working.store(false, Relaxed);
-            Ok(answer.map(|body| Outgoing { body, rest: Bytes::new(), _kept: kept }))
+            Ok(answer.map(|body| Outgoing { body, rest: Bytes::new() }))
         })
     }
 }
@@ -145,10 +144,6 @@ impl Drop for Arriving {
     }
 }
 
-/// What is kept until the client has taken the answer: an extension of the answer.
-#[derive(Clone)]
-pub struct UntilTaken(pub Arc<dyn std::any::Any + Send + Sync>);
-
 /// Bytes that are handed over at a time: what the client has not taken yet stays here, and is accounted for.
 const PIECE: usize = 64 << 10;
 
@@ -157,7 +152,6 @@ pub(super) struct Outgoing {
     body: Body,
     /// Bytes that are not handed over yet.
     rest: Bytes,
-    _kept: Option<UntilTaken>,
 }
 
 impl HttpBody for Outgoing {

@@ -37,7 +37,6 @@ use stream::Timed;
 use tls::Secure;
 
 pub use access::{Access, TokenPlace, check_access};
-pub use activity::UntilTaken;
 pub use bounds::{Bounds, HEAD, IDLE, Listener, WRITE};
 pub use host::{Guard, check_hosts, guard};
 pub use rotation::Rotated;

@@ -9,12 +9,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use crate::batch::{Batch, Rejects};
 use crate::error::StageError;
 use crate::image::ImageError;
-use crate::image::decode::Pixels;
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::format::PixelFormat;
+use crate::image::tensor_column::{pixel_columns, pixels_of};
 use crate::sink::Prepare;
 use crate::source::{ROW, SOURCE, origin_fields};
-use crate::tensor::{TensorShape, fixed_values, variable_row};
+use crate::tensor::TensorShape;
 
 /// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of a small network.
 #[derive(Clone)]
@@ -96,20 +96,7 @@ fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> 
 
 impl Encoder {
     fn encode(&self, tensors: &dyn Array, shape: Option<&TensorShape>, record: usize) -> Result<Vec<u8>, ImageError> {
-        let row = match shape {
-            Some(TensorShape::Fixed(shape)) => {
-                let len: usize = shape.iter().product();
-                fixed_values(tensors)
-                    .and_then(|values| Some((values.get(record * len..(record + 1) * len)?, shape.clone())))
-            }
-            _ => variable_row(tensors, record),
-        };
-        let malformed = |reason: String| ImageError::Malformed(reason);
-        let (values, shape) = row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
-        let (height, width) =
-            self.pixels.size(&shape).ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
-        let data = self.pixels.denormalise(values);
-        let pixels = Pixels { width, height, channels: self.pixels.channels, data };
+        let pixels = pixels_of(tensors, shape, &self.pixels, record)?;
         encode(&pixels, self.output).map_err(|error| match error {
             ImageError::Unsupported(reason) => {
                 ImageError::Unsupported(format!("{reason}; PNG holds images of any size"))
@@ -124,12 +111,7 @@ impl Encoder {
 /// # Errors
 /// A sentence, when there is no such column, or several.
 pub(super) fn pixel_column(input: &SchemaRef, wanted: Option<&str>) -> Result<(String, PixelFormat), String> {
-    let usable = |field: &Field| match (PixelFormat::of(field)?, TensorShape::of(field)?) {
-        (format, TensorShape::Fixed(shape)) => format.size(&shape).map(|_| format),
-        (format, TensorShape::Variable(dims)) => (dims == 3).then_some(format),
-    };
-    let columns = input.fields().iter().filter_map(|field| Some((field.name().clone(), usable(field)?)));
-    let mut columns: Vec<(String, PixelFormat)> = columns.collect();
+    let mut columns = pixel_columns(input);
     let names = columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let of_input = if names.is_empty() { "no column here does".to_owned() } else { format!("these do: {names}") };
     match wanted {

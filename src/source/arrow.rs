@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::RejectCode;
 use crate::context::Context;
 use crate::error::{Fault, StageError};
-use crate::source::arrow_messages::{Messages, Most, Refusal};
+use crate::source::arrow_messages::{Bounds, Messages, Refusal};
 use crate::source::cut::{Cut, too_large, weight};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -39,7 +39,7 @@ impl SourceConfig for Config {
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
         let limits = context.limits;
         let stored = limits.memory.map_or(STORED, |memory| STORED.min(memory.0 / 2));
-        let most = Most { stored, unpacked: limits.held_bytes() };
+        let most = Bounds::of_file(stored, limits.held_bytes());
         let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![Fault::new("path", what)])?;
@@ -51,7 +51,7 @@ impl SourceConfig for Config {
 }
 
 /// The columns of the first file that can be read.
-fn columns_of(files: &[InputFile], most: Most) -> Result<SchemaRef, StageError> {
+fn columns_of(files: &[InputFile], most: Bounds) -> Result<SchemaRef, StageError> {
     let look = |file: &InputFile, input: store::Input| {
         let mut input = open(input).map_err(file.stopped())?;
         let columns = guarded(|| Messages::bounded(&mut input.stream, most)).map(|messages| messages.schema().clone());
@@ -82,7 +82,7 @@ const STORED: u64 = 1 << 30;
 struct Ipc {
     columns: SchemaRef,
     cut: Cut,
-    most: Most,
+    most: Bounds,
     /// Bytes that a record may take.
     record_bytes: u64,
     /// Bytes of the largest file that was listed.

@@ -17,7 +17,7 @@ use crate::batch::{Reject, RejectCode};
 use crate::context::Context;
 use crate::error::{ErrorClass, Fault, StageError};
 use crate::image::read_header;
-use crate::source::arrow_messages::{Messages, Most};
+use crate::source::arrow_messages::{Bounds, Messages};
 use crate::source::cut::Cut;
 use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
@@ -312,7 +312,7 @@ impl<'a> Columns<'a> {
 }
 
 /// A record that was kept was held once before, so that it is small; what it unpacks to is bounded all the same.
-const KEPT: Most = Most { stored: u64::MAX, unpacked: 256 << 20 };
+const KEPT: Bounds = Bounds::of_file(u64::MAX, 256 << 20);
 
 /// What a source of images gives.
 fn image_schema() -> SchemaRef {

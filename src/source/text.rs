@@ -241,6 +241,7 @@ pub(super) struct Block {
     records: Vec<(u32, Range<usize>)>,
     rejects: Vec<Reject>,
     rows: u32,
+    weight: u64,
 }
 
 /// What the records of a block came to.
@@ -320,6 +321,7 @@ impl<R: Read> Blocks<R> {
             weight += size;
             block.push(start, verdict);
         }
+        block.weight = weight;
         match self.failed.take() {
             Some(error) if block.rows == 0 => Err(error),
             failed => {
@@ -356,6 +358,11 @@ impl Block {
     /// Rows that it stands for.
     pub(super) fn rows(&self) -> u32 {
         self.rows
+    }
+
+    /// Bytes of Arrow memory that its records take at most, and of the text that is refused.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
     }
 
     /// The records that are to be parsed, without line ends.

@@ -104,16 +104,20 @@ async fn next(queues: &Queues, generations: &mut watch::Receiver<Arc<Generation>
 struct Worker<'a> {
     held: Held,
     stats: &'a Stats,
+    /// Whether the rejects of the batch at hand are rejects of the run.
+    counts_rejects: bool,
 }
 
 impl<'a> Worker<'a> {
     fn new(generation: &Arc<Generation>, stats: &'a Stats) -> Result<Self, (Arc<str>, StageError)> {
-        Ok(Self { held: Held::of(generation)?, stats })
+        Ok(Self { held: Held::of(generation)?, stats, counts_rejects: true })
     }
 
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
     fn answer(&mut self, work: Work, common: &Common, done: &async_channel::Sender<Done>) -> bool {
         let Work { errand, source, batch, condemned, generation, permit } = work;
+        // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its limits.
+        self.counts_rejects = matches!(errand, Errand::Sinks(_));
         let passed = self.held.change(&generation).and_then(|()| self.carry(source, batch, condemned));
         match errand {
             Errand::Sinks(number) => {
@@ -255,8 +259,10 @@ impl<'a> Worker<'a> {
     fn refuse(&self, at: usize, rejects: Vec<Reject>, refused: &mut Refused) {
         let graph = &self.held.generation.graph;
         let name = &graph.nodes[at].name;
-        self.stats.rejected(at, &rejects);
-        refused.log(name, &rejects);
+        if self.counts_rejects {
+            self.stats.rejected(at, &rejects);
+            refused.log(name, &rejects);
+        }
         if !graph.rejected[at].covers_all(refused.provenance()) {
             refused.add(name, rejects);
         }

@@ -143,6 +143,9 @@ fn a_key_marks_attempts_at_one_request() {
     let again = ask(&daemon, &line(1.0));
     assert_eq!((again.0, &again.1["first"], &again.1["again"]), (200, &json!(0), &json!(true)));
     assert_eq!(ask(&daemon, &line(3.0)).0, 422, "another request under the same key");
+    let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
+    let other = daemon.source().ask("POST", "/v1/records?source=other", &headers, line(1.0).as_bytes());
+    assert_eq!(other.status, 422, "the same body of another source");
     daemon.stop();
     let daemon = Daemon::start(site.path());
     assert_eq!(ask(&daemon, &line(1.0)).1["again"], json!(true), "after a restart, too");

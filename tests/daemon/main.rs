@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod blocked;
+mod bodies;
 mod client;
 mod compact;
 mod failing;
+mod hostile_bodies;
 mod http;
 mod listeners;
 mod page;

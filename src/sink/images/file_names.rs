@@ -18,10 +18,14 @@ pub(super) fn holds_files(root: &Path) -> Result<bool, StageError> {
     Ok(false)
 }
 
-/// Whether the system refuses a name, rather than to write at all.
-pub(super) fn is_about_name(error: &io::Error) -> bool {
-    use ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
-    matches!(error.kind(), AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory)
+/// Whether the system refuses `path`, rather than to write at all: below `root`, a folder that others own refuses names as well.
+pub(super) fn is_about_name(error: &io::Error, root: &Path, path: &Path) -> bool {
+    use ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied};
+    match error.kind() {
+        AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory => true,
+        PermissionDenied => path.parent() != Some(root),
+        _ => false,
+    }
 }
 
 /// Makes the folders between `root` and `file`. `false` where one cannot be a folder: a file is in the way, its name is too
@@ -35,11 +39,19 @@ pub(super) fn make_folders(root: &Path, file: &Path, known: &mut BTreeSet<PathBu
         match fs::create_dir(folder) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) if is_about_name(&error) => return Ok(false),
+            Err(error) if is_about_name(&error, root, folder) => return Ok(false),
             Err(error) => return Err(StageError::io(folder)(error)),
         }
-        if !fs::symlink_metadata(folder).map_err(StageError::io(folder))?.is_dir() {
-            return Ok(false);
+        match fs::symlink_metadata(folder) {
+            Ok(met) if met.is_dir() => {}
+            Ok(_) => return Ok(false),
+            Err(error) if is_about_name(&error, root, folder) => return Ok(false),
+            Err(error) => return Err(StageError::io(folder)(error)),
+        }
+        // Names are made durable through the folder, which must be readable for that.
+        match fs::File::open(folder) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(false),
+            opened => drop(opened.map_err(StageError::io(folder))?),
         }
     }
     known.insert(folder.to_path_buf());
@@ -62,5 +74,20 @@ pub(super) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
         Ok(_) => Err(ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_below_the_folder_is_about_the_name_and_in_it_is_not() {
+        let root = Path::new("/out");
+        let refused = |path: &str, kind: ErrorKind| is_about_name(&kind.into(), root, Path::new(path));
+        assert!(refused("/out/a/b.png", ErrorKind::PermissionDenied));
+        assert!(!refused("/out/b.png", ErrorKind::PermissionDenied));
+        assert!(refused("/out/b.png", ErrorKind::InvalidFilename) && refused("/out/a/b", ErrorKind::NotADirectory));
+        assert!(!refused("/out/a/b.png", ErrorKind::StorageFull));
     }
 }

@@ -153,14 +153,14 @@ impl ImageWriter {
             Ok(found) if self.is_same(&name, &path, &found, bytes)? => true,
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) if is_about_name(&error) => return Ok(None),
+            Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
             Err(error) => return Err(StageError::io(&path)(error)),
         };
         let unfinished = temporary(&path);
         // A file that is there already is one of this commit: temporary files of other runs are removed before.
         let mut file = match descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
             Ok(file) => file,
-            Err(error) if is_about_name(&error) => return Ok(None),
+            Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
             Err(error) => return Err(StageError::io(&unfinished)(error)),
         };
         file.write_all(bytes).map_err(StageError::io(&unfinished))?;

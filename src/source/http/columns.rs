@@ -3,18 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, BinaryArray, RecordBatch, StringArray};
-use arrow::compute::{CastOptions, cast_with_options, concat_batches};
+use arrow::array::{Array as _, ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::batch::RejectCode;
 use crate::error::Fault;
-use crate::source::arrow_messages::Messages;
-use crate::source::cut::Cut;
+use crate::source::http::charge::Charge;
+use crate::source::http::image_objects::ImageObjects;
+use crate::source::http::limits::Limits;
+use crate::source::http::media::Media;
+use crate::source::http::multipart::Parts;
+use crate::source::http::refusal::Refusal;
+use crate::source::http::refused::{Listed, Refused};
+use crate::source::http::{arrow_body, lines};
 use crate::source::ndjson::Parser;
-use crate::source::text::{Blocks, Framer};
+use crate::source::record_files::shorten;
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
+use crate::units::Bytes;
+
+/// Bytes of the name that a client gives to its records.
+pub(super) const NAME: usize = 256;
 
 /// The type of a column, as users write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -44,48 +55,90 @@ impl Type {
     }
 }
 
-/// What a body is, by its `Content-Type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Media {
-    /// One encoded image.
-    Image,
-    /// JSON objects, one a line.
-    Ndjson,
-    /// An Arrow IPC stream.
-    Arrow,
-}
-
-/// The `Content-Type` of an Arrow IPC stream.
-pub(super) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
-
-impl Media {
-    /// `None` for what is not understood.
-    pub(super) fn of(content_type: &str) -> Option<Self> {
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match essence.as_str() {
-            ARROW_STREAM => Some(Self::Arrow),
-            "application/x-ndjson" | "application/jsonl" | "application/json" => Some(Self::Ndjson),
-            "application/octet-stream" => Some(Self::Image),
-            image if image.starts_with("image/") => Some(Self::Image),
-            _ => None,
-        }
-    }
-}
-
-/// A record of a request that was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Refused {
-    /// Its place in the request, counted from 0; blank lines do not count.
-    pub(super) record: u32,
-    pub(super) code: &'static str,
-    pub(super) reason: String,
-}
-
-/// What a body came to: columns without `source` and `row`.
-#[derive(Debug)]
-pub(super) struct Records {
+/// Records of a body, and the memory that they take.
+pub(super) struct Decoded {
+    /// Columns without `source` and `row`.
     pub(super) columns: RecordBatch,
-    pub(super) refused: Vec<Refused>,
+    /// Bytes that are kept as long as the columns are.
+    pub(super) held: u64,
+}
+
+/// What a body came to.
+pub(super) struct Records {
+    /// Columns without `source` and `row`.
+    pub(super) columns: RecordBatch,
+    /// The names of their sources, where the body gives each its own.
+    pub(super) sources: Option<StringArray>,
+    pub(super) refused: Listed<Refused>,
+    /// Bytes that are kept as long as the columns are.
+    pub(super) held: u64,
+}
+
+/// What the records of a request may take, and what they have reserved.
+pub(super) struct Most<'a> {
+    /// Bytes, once they are in their columns, with the name of their source.
+    pub(super) bytes: u64,
+    /// Records, and lines that are none.
+    pub(super) records: u64,
+    /// Bytes of the name of their source, which each of them bears.
+    pub(super) name: u64,
+    pub(super) charge: &'a mut Charge,
+    counted: u64,
+    held: u64,
+}
+
+/// Bytes that the name of its source takes in a record.
+pub(super) fn name_bytes(source: &str) -> u64 {
+    // The text, and where it ends.
+    source.len() as u64 + 4
+}
+
+impl<'a> Most<'a> {
+    /// The bounds of a request, before anything is taken.
+    pub(super) fn new(limits: &Limits, source: &str, charge: &'a mut Charge) -> Self {
+        let records = u64::from(limits.records.get());
+        Self { bytes: limits.request.0, records, name: name_bytes(source), charge, counted: 0, held: 0 }
+    }
+
+    /// Reserves memory that is about to be allocated.
+    pub(super) fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.held = self.held.saturating_add(bytes);
+        self.charge.set(self.held)
+    }
+
+    /// Releases memory that was freed.
+    pub(super) fn free(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.held = self.held.saturating_sub(bytes);
+        self.charge.set(self.held)
+    }
+
+    /// Bytes that are reserved.
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Counts further records.
+    pub(super) fn count(&mut self, records: u64) -> Result<(), Refusal> {
+        self.counted = self.counted.saturating_add(records);
+        if self.counted > self.records {
+            let most = self.records;
+            return Err(Refusal::too_large(format!("the body has more than {most} records (limits.records)")));
+        }
+        Ok(())
+    }
+
+    /// Checks the bytes of all records so far, in their columns.
+    pub(super) fn weigh(&self, bytes: u64) -> Result<(), Refusal> {
+        let bytes = bytes.saturating_add(self.counted.saturating_mul(self.name));
+        if bytes > self.bytes {
+            let (met, most) = (Bytes(bytes), Bytes(self.bytes));
+            let message = format!(
+                "its records take {met} in their columns, and limits.request allows {most}; send them in several requests"
+            );
+            return Err(Refusal::too_large(message));
+        }
+        Ok(())
+    }
 }
 
 /// The columns that a source gives.
@@ -132,91 +185,94 @@ impl Columns {
     /// Understands a body.
     ///
     /// # Errors
-    /// Why it has no records at all, in a sentence.
-    pub(super) fn parse(&self, media: Media, body: Vec<u8>) -> Result<Records, String> {
+    /// Why it has no records at all; 413 where it has more than a request may have.
+    pub(super) fn parse(&self, media: &Media, body: Vec<u8>, mut most: Most<'_>) -> Result<Records, Refusal> {
+        let most = &mut most;
+        let whole = |(Decoded { columns, held }, refused)| Records { columns, sources: None, refused, held };
         let records = match (media, &self.objects) {
-            (Media::Image, None) => {
-                if body.is_empty() {
-                    return Err("the body is empty; expected an image".to_owned());
-                }
-                let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([body]));
-                let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![image]);
-                Records { columns: columns.map_err(|error| error.to_string())?, refused: Vec::new() }
+            (Media::Image, None) => whole((self.parse_image(body, most)?, Listed::default())),
+            (Media::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
+            (Media::Arrow, _) => whole((arrow_body::parse(&self.schema, &body, most)?, Listed::default())),
+            (Media::Ndjson, Some(objects)) => whole(lines::parse(objects, self.record_bytes, &body, most)?),
+            (Media::Ndjson, None) => {
+                let objects = ImageObjects(SchemaRef::clone(&self.schema));
+                // Base64 has four characters for three bytes.
+                let line = self.record_bytes.saturating_mul(4) / 3 + OBJECT;
+                whole(lines::parse(&objects, line, &body, most)?)
             }
-            (Media::Arrow, _) => self.parse_arrow(&body)?,
-            (Media::Ndjson, Some(objects)) => self.parse_objects(objects, &body)?,
-            (Media::Image, Some(_)) => return Err("this source takes records of columns, not images".to_owned()),
-            (Media::Ndjson, None) => return Err("this source takes images, not JSON".to_owned()),
+            (Media::Image | Media::Multipart(_), Some(_)) => {
+                return Err(Refusal::unprocessable("this source takes records of columns, not images"));
+            }
         };
-        match (records.columns.num_rows(), records.refused.first()) {
-            (0, None) => Err("the body has no records".to_owned()),
+        match (records.columns.num_rows(), records.refused.count) {
+            (0, 0) => Err(Refusal::unprocessable("the body has no records")),
             _ => Ok(records),
         }
     }
 
-    fn parse_objects(&self, objects: &Parser, body: &[u8]) -> Result<Records, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let framer = Framer::new(body, None, self.record_bytes).map_err(|error| text(&error))?;
-        let cut = Cut { records: u32::MAX as usize, bytes: MOST_BYTES, enough: u32::MAX as usize };
-        let mut blocks = Blocks::new(framer, cut);
-        let (mut batches, mut refused, mut before) = (Vec::new(), Vec::new(), 0);
-        while let Some(block) = blocks.next(objects).map_err(|error| text(&error))? {
-            let rows = block.rows();
-            let parsed = block.parse(objects).map_err(|error| text(&error))?;
-            refused.extend(parsed.rejects.into_iter().map(|reject| Refused {
-                record: before + reject.ordinal,
-                code: reject.code.as_str(),
-                reason: reject.reason.to_string(),
-            }));
-            batches.push(parsed.records);
-            before += rows;
+    fn parse_image(&self, body: Vec<u8>, most: &mut Most<'_>) -> Result<Decoded, Refusal> {
+        if body.is_empty() {
+            return Err(Refusal::unprocessable("the body is empty; expected an image"));
         }
-        let columns = concat_batches(&self.schema, &batches).map_err(|error| text(&error))?;
-        Ok(Records { columns, refused })
+        most.hold(body.capacity() as u64)?;
+        let offsets = OffsetBuffer::from_lengths([body.len()]);
+        let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None).map_err(Refusal::failed)?;
+        let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(image)]);
+        Ok(Decoded { columns: columns.map_err(Refusal::failed)?, held: most.held() })
     }
 
-    fn parse_arrow(&self, body: &[u8]) -> Result<Records, String> {
-        let mut messages = Messages::start(body)?;
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        while let Some(batch) = messages.next()? {
-            bytes += batch.get_array_memory_size() as u64;
-            if bytes > MOST_BYTES {
-                return Err(format!("its records take more than {MOST_BYTES} bytes; send them in several requests"));
+    /// The files of a form, each an image whose source is the name of its file.
+    fn parse_form(&self, body: &[u8], boundary: &str, most: &mut Most<'_>) -> Result<Records, Refusal> {
+        // Content and names are copied; both are in the body.
+        most.hold(3 * body.len() as u64)?;
+        let (mut images, mut names) = (BinaryBuilder::new(), StringBuilder::new());
+        let (mut refused, mut record) = (Listed::default(), 0);
+        let mut parts = Parts::new(body, boundary)?;
+        while let Some(part) = parts.next()? {
+            most.count(1)?;
+            let content = &body[part.content];
+            match check_file(part.file.as_deref(), content) {
+                Ok(name) => {
+                    images.append_value(content);
+                    names.append_value(name);
+                }
+                Err(what) => refused.push(|| {
+                    let reason = shorten(&format!("the part `{}` {what}", part.field));
+                    Refused { record, code: RejectCode::Malformed.as_str(), reason }
+                }),
             }
-            batches.push(self.conform(&batch)?);
+            record += 1;
         }
-        let columns = concat_batches(&self.schema, &batches).map_err(|error| error.to_string())?;
-        Ok(Records { columns, refused: Vec::new() })
-    }
-
-    /// The columns of the schema, by name, each in its type.
-    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch, String> {
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        let columns = self.schema.fields().iter().map(|field| {
-            let (name, wanted) = (field.name(), field.data_type());
-            let met = batch.column_by_name(name);
-            let met = met.ok_or_else(|| format!("there is no column `{name}` ({wanted}) among those that came"))?;
-            let column = cast_with_options(met, wanted, &options);
-            let column = column.map_err(|error| format!("column `{name}` is {}: {error}", met.data_type()))?;
-            match column.null_count() {
-                nulls if nulls > 0 && !field.is_nullable() => Err(format!("column `{name}` lacks {nulls} values")),
-                _ => Ok(column),
-            }
-        });
-        let columns = columns.collect::<Result<Vec<_>, String>>()?;
-        RecordBatch::try_new(SchemaRef::clone(&self.schema), columns).map_err(|error| error.to_string())
+        let (images, names) = (images.finish(), names.finish());
+        let held = (images.get_array_memory_size() + names.get_array_memory_size()) as u64;
+        let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(images)]);
+        Ok(Records { columns: columns.map_err(Refusal::failed)?, sources: Some(names), refused, held })
     }
 }
 
-/// Bytes of Arrow memory that the records of a request may take.
-const MOST_BYTES: u64 = 512 << 20;
+/// Bytes of a JSON object around an image in base64.
+const OBJECT: u64 = 1024;
+
+/// The name of a part's file, or what is wrong with the part.
+fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, String> {
+    match name {
+        None => Err("has no file name; send images as files".to_owned()),
+        Some(name) if name.is_empty() || name.len() > NAME => Err(format!("has no file name of 1 to {NAME} bytes")),
+        Some(_) if content.is_empty() => Err("is empty; expected an image".to_owned()),
+        Some(name) => Ok(name),
+    }
+}
 
 /// Puts the column `source` before those of a request.
 ///
 /// # Errors
 /// None that is to be expected.
-pub(super) fn with_source(records: &RecordBatch, source: &str) -> Result<RecordBatch, String> {
-    let names: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, records.num_rows())));
+pub(super) fn with_source(records: &Records, source: &str) -> Result<RecordBatch, String> {
+    let Records { columns: records, sources, .. } = records;
+    let names: ArrayRef = match sources {
+        Some(names) => Arc::new(names.clone()),
+        None => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, records.num_rows()))),
+    };
     let field = Arc::new(Field::new(SOURCE, DataType::Utf8, false));
     let schema =
         Schema::new(std::iter::once(field).chain(records.schema().fields().iter().cloned()).collect::<Vec<_>>());
@@ -225,67 +281,4 @@ pub(super) fn with_source(records: &RecordBatch, source: &str) -> Result<RecordB
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use arrow::array::{AsArray, Float32Array, Int32Array, StringViewArray};
-    use arrow::datatypes::{Float64Type, Int64Type};
-    use arrow::ipc::writer::StreamWriter;
-
-    use super::*;
-
-    fn columns() -> Columns {
-        let columns = [("x", Type::Float), ("n", Type::Int), ("list", Type::Floats)];
-        let columns = columns.into_iter().map(|(name, given)| (name.to_owned(), given)).collect();
-        Columns::features(&columns, 1 << 20).unwrap()
-    }
-
-    #[test]
-    fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
-        let body = b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
-        let Records { columns, refused } = columns().parse(Media::Ndjson, body).unwrap();
-        let (n, x) = (columns.column_by_name("n").unwrap(), columns.column_by_name("x").unwrap());
-        assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
-        assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
-        let told: Vec<_> = refused.iter().map(|refused| (refused.record, refused.code)).collect();
-        assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
-    }
-
-    #[test]
-    fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
-        let stream = |columns: Vec<(&str, ArrayRef)>| {
-            let batch = RecordBatch::try_from_iter(columns).unwrap();
-            let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
-            writer.write(&batch).unwrap();
-            writer.into_inner().unwrap()
-        };
-        let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
-        let n: ArrayRef = Arc::new(Int32Array::from(vec![3]));
-        let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
-        let body = stream(vec![("n", Arc::clone(&n)), ("more", Arc::clone(&n)), ("x", x), ("list", list)]);
-        let records = columns().parse(Media::Arrow, body).unwrap().columns;
-        assert_eq!(records.schema().field(0).name(), "list");
-        assert_eq!(records.column(0).as_list::<i32>().value(0).as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
-        let told = |columns| columns_of(columns);
-        fn columns_of(body: Vec<u8>) -> String {
-            columns().parse(Media::Arrow, body).unwrap_err()
-        }
-        assert!(told(stream(vec![("n", Arc::clone(&n))])).contains("no column `list`"));
-        let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
-        let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
-        assert!(told(stream(vec![("list", list), ("n", text)])).contains("column `n`"));
-    }
-
-    #[test]
-    fn what_this_source_does_not_take_is_refused_as_a_whole() {
-        let images = Columns::images(1 << 20);
-        assert_eq!(images.parse(Media::Image, vec![1, 2]).unwrap().columns.num_rows(), 1);
-        assert!(images.parse(Media::Image, vec![]).is_err());
-        assert!(images.parse(Media::Ndjson, b"{}".to_vec()).is_err());
-        assert!(columns().parse(Media::Image, vec![1]).is_err());
-        assert!(columns().parse(Media::Ndjson, b"\n".to_vec()).unwrap_err().contains("no records"));
-        assert!(columns().parse(Media::Arrow, b"junk".to_vec()).is_err());
-        assert_eq!(Media::of("Image/PNG; q=1"), Some(Media::Image));
-        assert_eq!(Media::of("text/html"), None);
-    }
-}
+mod tests;

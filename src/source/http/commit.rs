@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::durable::crash_point;
 use crate::metrics::{Caller, Doing};
-use crate::source::http::frame::{Head, Key};
+use crate::source::http::charge::Charge;
+use crate::source::http::frame::{Fingerprint, Head};
+use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::{Journal, now};
 
 /// Bytes that are synced together at most; a single larger request goes alone.
@@ -19,16 +21,16 @@ const GROUP: usize = 256;
 
 /// A request that is to be taken.
 pub(super) struct Request {
-    /// Its records, as the bytes of a frame.
+    /// Its records, as the bytes of a frame; sealed where it has a key.
     pub(super) payload: Vec<u8>,
     /// How many there are.
     pub(super) rows: u32,
-    /// Its key, if it has one.
-    pub(super) key: Option<Key>,
-    /// A checksum of its body.
-    pub(super) body: u32,
+    /// By what it is known again, if it has a key.
+    pub(super) attempt: Option<Attempt>,
     /// Where to tell what came of it.
     pub(super) reply: oneshot::Sender<Answer>,
+    /// The memory of its payload.
+    pub(super) charge: Charge,
 }
 
 /// What came of a request.
@@ -75,29 +77,34 @@ struct Committer {
 }
 
 /// A request that is being written.
-type Written = (Head, oneshot::Sender<Answer>);
+struct Written {
+    head: Head,
+    request: Request,
+}
 
 impl Committer {
     /// Takes a group of requests; of several with one key, those behind the first are held for the next group.
     fn commit(&mut self, group: Vec<Request>, held: &mut Vec<Request>) {
-        let (mut written, mut bytes): (Vec<Written>, Vec<u8>) = (Vec::new(), Vec::new());
+        let (mut written, mut bytes): (Vec<Written>, u64) = (Vec::new(), 0);
         let mut keys = BTreeSet::new();
         let (first, pending) = {
             let state = self.journal.state();
             (state.next, state.pending_bytes)
         };
         for request in group {
-            if request.key.is_some_and(|key| !keys.insert(key)) {
+            // A client that was refused meanwhile, or that has gone, may send its records again.
+            if request.reply.is_closed() {
+                continue;
+            }
+            if request.attempt.is_some_and(|attempt| !keys.insert(attempt.key)) {
                 held.push(request);
                 continue;
             }
-            let next = written.last().map_or(first, |(head, _)| head.end());
-            match self.admit(&request, next, pending + bytes.len() as u64) {
+            let next = written.last().map_or(first, |written| written.head.end());
+            match self.admit(&request, next, pending + bytes) {
                 Ok(head) => {
-                    let head = head.in_group(first);
-                    bytes.extend_from_slice(&head.to_bytes());
-                    bytes.extend_from_slice(&request.payload);
-                    written.push((head, request.reply));
+                    bytes += head.bytes();
+                    written.push(Written { head: head.in_group(first), request });
                 }
                 // Who asked may have gone; here and below.
                 Err(answer) => drop(request.reply.send(answer)),
@@ -106,48 +113,53 @@ impl Committer {
         if written.is_empty() {
             return;
         }
-        let durable = self.write(&bytes);
-        let heads: Vec<Head> = written.iter().map(|(head, _)| *head).collect();
+        let durable = self.write(&written, bytes);
+        let heads: Vec<Head> = written.iter().map(|written| written.head).collect();
         match &durable {
             Ok(()) => self.journal.written(&heads),
             Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.journal.folder.display()),
         }
-        for (head, reply) in written {
+        for Written { head, request: Request { reply, charge, payload, .. } } in written {
+            drop((payload, charge));
             let taken = Answer::Taken { first: head.first, rows: head.rows, again: false };
             let _ = reply.send(if durable.is_ok() { taken } else { Answer::Failed });
         }
     }
 
     fn admit(&self, request: &Request, first: u64, pending: u64) -> Result<Head, Answer> {
-        if let Some(taken) = request.key.and_then(|key| self.journal.state().keys.get(&key)) {
-            let same = taken.body == request.body;
+        let taken = request.attempt.and_then(|attempt| {
+            let keys = &self.journal.state().keys;
+            let former = || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, Fingerprint::Crc32(_)));
+            keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
+        });
+        if let Some((taken, same)) = taken {
             let again = Answer::Taken { first: taken.first, rows: taken.rows, again: true };
             return Err(if same { again } else { Answer::OtherBody });
         }
-        let head = Head::new(first, request.rows, now(), request.key, request.body, &request.payload);
+        let key = request.attempt.map(|attempt| attempt.key);
+        let head = Head::new(first, request.rows, now(), key, &request.payload);
         let head = head.ok_or(Answer::Failed)?;
         // One request is always let in, however large, so that none waits for ever.
         if pending > 0 && pending + head.bytes() > self.limit { Err(Answer::Full) } else { Ok(head) }
     }
 
-    /// Appends to the last segment and syncs it; what could not be is cut off again.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Appends frames to the last segment and syncs it; what could not be is cut off again.
+    fn write(&mut self, frames: &[Written], bytes: u64) -> Result<(), String> {
         if self.file.is_none() || self.journal.is_full() {
             let file = self.journal.begin().map_err(|error| error.to_string())?;
             self.file = Some((file, 0));
         }
         let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };
-        let outcome = file.write_all(bytes).and_then(|()| {
+        let outcome = append(file, frames).and_then(|()| {
             crash_point("request-written");
             file.sync_data()
         });
         crash_point("request-synced");
         match outcome {
-            Ok(()) => *length += bytes.len() as u64,
+            Ok(()) => *length += bytes,
             Err(error) => {
                 // Where even that fails, a new segment is begun: what was cut short here is not read by anyone.
-                let cut =
-                    file.set_len(*length).and_then(|()| std::io::Seek::seek(file, std::io::SeekFrom::Start(*length)));
+                let cut = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
                 if cut.is_err() {
                     self.file = None;
                 }
@@ -156,4 +168,19 @@ impl Committer {
         }
         Ok(())
     }
+}
+
+/// Bytes that are written together; a larger frame is not copied.
+const BUFFER: usize = 256 << 10;
+
+fn append(file: &File, frames: &[Written]) -> io::Result<()> {
+    let mut output = BufWriter::with_capacity(BUFFER, file);
+    let written = frames.iter().try_for_each(|Written { head, request }| {
+        output.write_all(&head.to_bytes())?;
+        output.write_all(&request.payload)
+    });
+    let written = written.and_then(|()| output.flush());
+    // What could not be written must not be written behind what is cut off.
+    drop(output.into_parts());
+    written
 }

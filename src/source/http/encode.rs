@@ -1,24 +1,22 @@
 //! Records that are encoded at once: those of several requests together, as many as come while workers are busy.
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::ipc::writer::StreamWriter;
-use arrow::json::LineDelimitedWriter;
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{SourceBatch, Split};
-use crate::source::Ask;
+use crate::source::cut::weight;
 use crate::source::gather::Rules;
-use crate::source::http::columns::{ARROW_STREAM, Refused};
+use crate::source::http::answer::Wanted;
+use crate::source::http::charge::Charge;
 use crate::source::http::fates::Rejected;
 use crate::source::http::pump::{Shape, feature_batches};
+use crate::source::http::refusal::Refusal;
 use crate::source::record_files::guarded;
-use crate::tensor::TensorShape;
+use crate::source::{Answered, Ask};
 
 /// Requests that wait to be put together.
 const WAITING: usize = 1024;
@@ -31,28 +29,30 @@ pub(super) struct Encoder {
 
 struct Wish {
     records: RecordBatch,
-    reply: oneshot::Sender<Result<Encoded, Unanswered>>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// The run ends.
-    Ending,
-    /// A stage failed, or the records cannot be put together.
-    Failed(String),
+    sum: Encoded,
+    wanted: Arc<Wanted>,
+    reply: oneshot::Sender<Result<Encoded, Refusal>>,
 }
 
 /// What came of the records of a request.
-#[derive(Debug)]
 pub(super) struct Encoded {
     /// Records that were handed in.
-    total: usize,
-    /// Those that came through, and the place of each in the request.
-    parts: Vec<(RecordBatch, Vec<usize>)>,
+    pub(super) total: usize,
+    /// The columns that are wanted of those that came through, and the place of each in the request.
+    pub(super) parts: Vec<(RecordBatch, Vec<usize>)>,
     /// Those that were refused; `row` is the place in the request.
-    rejected: Vec<Rejected>,
+    pub(super) rejected: Vec<Rejected>,
+    /// Bytes that all of this takes.
+    pub(super) held: u64,
+    pub(super) charge: Charge,
 }
+
+/// Records are held as they came, put together with others, and cut into batches.
+const COPIES: u64 = 3;
+/// Bytes that the answer takes for each record, besides its values.
+const PER_RECORD: u64 = 96;
+/// Bytes of a record that was refused, besides what is said of it.
+const PER_REJECT: u64 = 128;
 
 impl Encoder {
     /// Puts requests together, and asks through `asks`.
@@ -78,14 +78,24 @@ impl Encoder {
         Self { wishes }
     }
 
-    /// Carries records (`source`, then the columns) through the graph.
+    /// Carries records (`source`, then the columns) through the graph; they take `held` bytes of the charge.
     ///
     /// # Errors
-    /// When the run ends, or a stage fails.
-    pub(super) async fn encode(&self, records: RecordBatch) -> Result<Encoded, Unanswered> {
+    /// When the run ends, a stage fails, or there is no memory for what comes of them.
+    pub(super) async fn encode(
+        &self,
+        records: RecordBatch,
+        held: u64,
+        mut charge: Charge,
+        wanted: Arc<Wanted>,
+    ) -> Result<Encoded, Refusal> {
+        let total = records.num_rows();
+        let held = held.saturating_mul(COPIES).saturating_add(PER_RECORD * total as u64);
+        charge.set(held)?;
         let (reply, encoded) = oneshot::channel();
-        self.wishes.send(Wish { records, reply }).await.map_err(|_| Unanswered::Ending)?;
-        encoded.await.unwrap_or(Err(Unanswered::Ending))
+        let sum = Encoded { total, parts: Vec::new(), rejected: Vec::new(), held, charge };
+        self.wishes.send(Wish { records, sum, wanted, reply }).await.map_err(|_| Refusal::ending())?;
+        encoded.await.unwrap_or_else(|_| Err(Refusal::ending()))
     }
 }
 
@@ -102,36 +112,54 @@ async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks:
         }
         Err((_, reason)) => {
             // Who asked may have gone; here and below.
-            let failed = Unanswered::Failed(reason);
-            group.into_iter().for_each(|wish| drop(wish.reply.send(Err(failed.clone()))));
+            group.into_iter().for_each(|wish| drop(wish.reply.send(Err(Refusal::failed(&reason)))));
             return;
         }
     };
-    let mut answers = Vec::new();
+    // Answers are taken as they come: only the columns that are wanted are kept.
+    let (sender, answers) = mpsc::unbounded_channel();
+    tokio::spawn(gather(group, answers));
     let mut start = 0;
     for batch in batches {
         let len = usize::try_from(batch.batch.provenance.len()).unwrap_or(usize::MAX);
         let (reply, answer) = oneshot::channel();
-        if asks.send(Ask { batch, reply }).await.is_err() {
+        if asks.send(Ask { batch, reply }).await.is_err() || sender.send((start, answer)).is_err() {
             return;
         }
-        answers.push((start, answer));
         start += len;
     }
-    tokio::spawn(async move {
-        let mut sums: Vec<Encoded> = group.iter().map(Encoded::of).collect();
-        let mut failed = None;
-        for (start, answer) in answers {
-            match answer.await {
-                Ok(Ok(answered)) => share(&mut sums, start, &answered),
-                Ok(Err(reason)) => failed = Some(Unanswered::Failed(reason)),
-                Err(_) => failed = Some(Unanswered::Ending),
+}
+
+/// The answer for a batch, which begins at a record of all.
+type Coming = (usize, oneshot::Receiver<Result<Answered, String>>);
+
+/// Takes the answers for a group, and hands each request its own.
+async fn gather(mut group: Vec<Wish>, mut answers: mpsc::UnboundedReceiver<Coming>) {
+    let records: usize = group.iter().map(|wish| wish.sum.total).sum();
+    let (mut refused, mut ends): (Vec<Option<Refusal>>, usize) = (group.iter().map(|_| None).collect(), 0);
+    let mut failed: Option<fn(&str) -> Refusal> = None;
+    let mut reason = String::new();
+    while let Some((start, answer)) = answers.recv().await {
+        match answer.await {
+            Ok(Ok(answered)) => {
+                ends = start + usize::try_from(answered.batch.provenance.len()).unwrap_or(usize::MAX);
+                share(&mut group, &mut refused, start, &answered);
             }
+            Ok(Err(what)) => {
+                reason = what;
+                failed = Some(|reason| Refusal::failed(reason));
+            }
+            Err(_) => failed = Some(|_| Refusal::ending()),
         }
-        for (wish, sum) in group.into_iter().zip(sums) {
-            drop(wish.reply.send(failed.clone().map_or(Ok(sum), Err)));
-        }
-    });
+    }
+    // What was not asked any more was not answered.
+    if ends < records && failed.is_none() {
+        failed = Some(|_| Refusal::ending());
+    }
+    for (wish, refusal) in group.into_iter().zip(refused) {
+        let refusal = refusal.or_else(|| failed.map(|failed| failed(&reason)));
+        drop(wish.reply.send(refusal.map_or(Ok(wish.sum), Err)));
+    }
 }
 
 /// The records of all requests, in batches of the size that the source's may have.
@@ -155,127 +183,48 @@ fn image_batches(rules: &Rules, split: &Arc<Split>, all: &RecordBatch) -> Result
     rules.batches(split, &images).map_err(|error| error.to_string())
 }
 
-/// What came of a batch that begins at the record `start` of all, told to each request by its own records.
-fn share(sums: &mut [Encoded], start: usize, answered: &crate::source::Answered) {
+/// What came of a batch that begins at the record `start` of all, handed to each request by its own records.
+fn share(group: &mut [Wish], refused: &mut [Option<Refusal>], start: usize, answered: &Answered) {
     let mut from = 0;
-    for sum in sums {
-        let to = from + sum.total;
-        let own = |ordinal: u32| (start + ordinal as usize).checked_sub(from).filter(|at| *at < to - from);
-        let origin = &answered.batch.origin;
-        let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < from);
-        let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < to);
-        if first < last {
-            let places = origin[first..last].iter().filter_map(|&ordinal| own(ordinal)).collect();
-            sum.parts.push((answered.batch.records.slice(first, last - first), places));
-        }
-        for (stage, reject) in &answered.refused {
-            if let Some(at) = own(reject.ordinal) {
-                let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.to_string());
-                sum.rejected.push(Rejected { row: at as u64, stage, code, reason });
-            }
+    for (wish, refused) in group.iter_mut().zip(refused) {
+        let to = from + wish.sum.total;
+        // A request that is refused keeps nothing, and others go on.
+        if refused.is_none()
+            && let Err(refusal) = wish.take(from..to, start, answered)
+        {
+            wish.sum.parts.clear();
+            wish.sum.rejected.clear();
+            *refused = Some(refusal);
         }
         from = to;
     }
 }
 
-impl Encoded {
-    fn of(wish: &Wish) -> Self {
-        Self { total: wish.records.num_rows(), parts: Vec::new(), rejected: Vec::new() }
-    }
-}
-
-/// How an answer is to look.
-pub(super) struct Wanted {
-    columns: Option<Vec<String>>,
-    arrow: bool,
-}
-
-impl Wanted {
-    /// By the parameter `columns` and the header `Accept`.
-    pub(super) fn new(columns: Option<&str>, accept: &str) -> Self {
-        let columns = columns.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
-        Self { columns, arrow: accept.contains(ARROW_STREAM) }
-    }
-
-    /// Writes an answer; returns its `Content-Type` as well.
-    ///
-    /// # Errors
-    /// A column that is not there.
-    pub(super) fn write(&self, encoded: &Encoded, refused: &[Refused]) -> Result<(Vec<u8>, &'static str), String> {
-        if self.arrow { self.write_arrow(encoded, refused) } else { self.write_json(encoded, refused) }
-    }
-
-    /// Places of the columns to answer with: all but images and tensors, where nothing else is asked for.
-    fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, String> {
-        let Some(names) = &self.columns else {
-            let small = |place: &usize| {
-                let field = schema.field(*place);
-                let is_image = matches!(field.data_type(), DataType::Binary | DataType::LargeBinary);
-                !is_image && (TensorShape::of(field).is_none() || field.extension_type_name().is_none())
-            };
-            return Ok((0..schema.fields().len()).filter(small).collect());
-        };
-        let known = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-        let place = |name: &String| {
-            schema.index_of(name).map_err(|_| format!("there is no column `{name}`; there are: {}", known()))
-        };
-        names.iter().map(place).collect()
-    }
-
-    fn write_json(&self, encoded: &Encoded, refused: &[Refused]) -> Result<(Vec<u8>, &'static str), String> {
-        let mut told: Vec<Option<String>> = vec![None; encoded.total];
-        for (records, origin) in &encoded.parts {
-            let places = self.places(&records.schema())?;
-            let chosen = records.project(&places).map_err(|error| error.to_string())?;
-            let mut lines = Vec::new();
-            let mut writer = LineDelimitedWriter::new(&mut lines);
-            writer.write(&chosen).and_then(|()| writer.finish()).map_err(|error| error.to_string())?;
-            let lines = String::from_utf8(lines).map_err(|error| error.to_string())?;
-            for (line, at) in lines.lines().zip(origin) {
-                told[*at] = Some(line.to_owned());
+impl Wish {
+    /// Takes what came of its own records, those of `own` among all.
+    fn take(&mut self, own: Range<usize>, start: usize, answered: &Answered) -> Result<(), Refusal> {
+        let Encoded { parts, rejected, held, charge, .. } = &mut self.sum;
+        let origin = &answered.batch.origin;
+        let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.start);
+        let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.end);
+        if first < last {
+            let records = answered.batch.records.project(&self.wanted.places(answered.batch.records.schema_ref())?);
+            let records = records.map_err(Refusal::failed)?.slice(first, last - first);
+            *held = held.saturating_add(weight(&records, 0..records.num_rows()));
+            charge.set(*held)?;
+            let places = origin[first..last].iter().map(|&ordinal| start + ordinal as usize - own.start).collect();
+            parts.push((records, places));
+        }
+        for (stage, reject) in &answered.refused {
+            let at = start + reject.ordinal as usize;
+            if own.contains(&at) {
+                *held += PER_REJECT + (stage.len() + reject.reason.len()) as u64;
+                charge.set(*held)?;
+                let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
+                rejected.push(Rejected { row: (at - own.start) as u64, stage, code, reason });
             }
         }
-        for Rejected { row, stage, code, reason } in &encoded.rejected {
-            let text = json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string();
-            if let Some(told) = usize::try_from(*row).ok().and_then(|row| told.get_mut(row)) {
-                *told = Some(text);
-            }
-        }
-        let records: Vec<String> =
-            told.into_iter().map(|told| told.unwrap_or_else(|| json!({ "dropped": true }).to_string())).collect();
-        let refused = serde_json::to_string(refused).map_err(|error| error.to_string())?;
-        let text = format!("{{\"records\":[{}],\"refused\":{refused}}}\n", records.join(","));
-        Ok((text.into_bytes(), "application/json"))
-    }
-
-    /// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of
-    /// its schema.
-    fn write_arrow(&self, encoded: &Encoded, refused: &[Refused]) -> Result<(Vec<u8>, &'static str), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let Some((first, _)) = encoded.parts.first() else {
-            let (body, _) = self.write_json(encoded, refused)?;
-            return Ok((body, "application/json"));
-        };
-        let places = self.places(&first.schema())?;
-        let chosen = first.schema().project(&places).map_err(|error| text(&error))?;
-        let fields = std::iter::once(Arc::new(Field::new("record", DataType::UInt32, false)));
-        let fields: Vec<_> = fields.chain(chosen.fields().iter().cloned()).collect();
-        let told = [
-            ("rejected".to_owned(), serde_json::to_string(&encoded.rejected).map_err(|error| text(&error))?),
-            ("refused".to_owned(), serde_json::to_string(refused).map_err(|error| text(&error))?),
-        ];
-        let told: HashMap<String, String> = told.into_iter().collect();
-        let schema = Arc::new(Schema::new_with_metadata(fields, told));
-        let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(|error| text(&error))?;
-        for (records, origin) in &encoded.parts {
-            let record = origin.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX));
-            let record: ArrayRef = Arc::new(UInt32Array::from_iter_values(record));
-            let columns = places.iter().map(|&place| Arc::clone(records.column(place)));
-            let columns = std::iter::once(record).chain(columns).collect();
-            let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| text(&error))?;
-            writer.write(&batch).map_err(|error| text(&error))?;
-        }
-        Ok((writer.into_inner().map_err(|error| text(&error))?, ARROW_STREAM))
+        Ok(())
     }
 }
 
@@ -283,18 +232,22 @@ impl Wanted {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use arrow::array::{Float64Array, StringArray};
+    use arrow::array::{ArrayRef, Float64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
     use crate::source::cut::Cut;
+    use crate::source::http::charge::Memory;
     use crate::source::origin_fields;
 
     /// A request with one record of a column.
-    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, Unanswered>>) {
+    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, Refusal>>) {
         let source: ArrayRef = Arc::new(StringArray::from(vec!["me"]));
         let records = RecordBatch::try_from_iter([("source", source), ("x", column)]).unwrap();
         let (reply, answer) = oneshot::channel();
-        (Wish { records, reply }, answer)
+        let charge = Memory::new(1 << 20).charge();
+        let sum = Encoded { total: 1, parts: Vec::new(), rejected: Vec::new(), held: 0, charge };
+        (Wish { records, sum, wanted: Arc::new(Wanted::new(None, "")), reply }, answer)
     }
 
     #[tokio::test]
@@ -313,6 +266,6 @@ mod tests {
             rows += ask.batch.batch.records.num_rows();
         }
         assert_eq!(rows, 2);
-        assert!(matches!(refused.await.unwrap(), Err(Unanswered::Failed(_))));
+        assert_eq!(refused.await.unwrap().err().unwrap().status.as_u16(), 500);
     }
 }

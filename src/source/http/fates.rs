@@ -8,14 +8,15 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Fate, Split};
 use crate::source::http::journal::Journal;
+use crate::source::http::refused::Listed;
 
 /// What became of the records of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// Those that were refused.
-    pub(super) rejected: Vec<Rejected>,
+    pub(super) rejected: Listed<Rejected>,
     /// Rows that a filter let through to no sink.
-    pub(super) dropped: Vec<u64>,
+    pub(super) dropped: Listed<u64>,
 }
 
 /// A record that was refused.
@@ -56,24 +57,24 @@ impl Waiters {
         Some(outcome)
     }
 
-    /// Rows are done: tells those who wait for them. Rows come in ascending order.
+    /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
     pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &Fate) {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
         for (stage, reject) in &fate.refused {
             let Some(row) = row_of(reject.ordinal) else { continue };
-            let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.to_string());
-            let rejected = Rejected { row, stage, code, reason };
-            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected.clone()));
+            let rejected = || {
+                let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
+                Rejected { row, stage, code, reason }
+            };
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
         }
         for row in fate.dropped.iter().filter_map(|&ordinal| row_of(ordinal)) {
-            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.dropped.push(row));
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.dropped.push(|| row));
         }
         let ranges = fate.provenance.ranges().iter().filter(|range| *range.split == *split);
         let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
-        if let Err(error) = journal.done(done) {
-            tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
-        }
+        journal.done(done);
         waiters.retain(|_, of_request| {
             let (ready, waiting) =
                 std::mem::take(of_request).into_iter().partition(|waiter: &Waiter| waiter.end <= done);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -13,16 +13,22 @@ use crate::coverage::Progress;
 use crate::descriptors;
 use crate::durable::{create_private_folder, private, sync_folder};
 use crate::error::StageError;
-use crate::source::http::frame::{self, Head, Met};
-use crate::source::http::keys::Keys;
+use crate::source::http::frame::{self, Head, Key, Met};
+use crate::source::http::keys::{KeyLog, Keys};
 
 /// Bytes after which a segment is followed by the next: so much more than what is pending may lie on the disk.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Bytes of a frame, of the smallest too, for each byte that is remembered of it.
+pub(super) const BYTES_PER_ENTRY_BYTE: u64 = 16;
+
 /// What lies on the disk, and how far it is of use.
 pub(super) struct Journal {
     pub(super) folder: PathBuf,
+    /// Held for moments, and never while a file is touched: a disk that hangs must not hang those who look.
     state: Mutex<State>,
+    /// Held by the thread that removes what is of no more use.
+    log: Mutex<KeyLog>,
     /// Rows below this are durable, and can be read.
     tail: watch::Sender<u64>,
 }
@@ -41,8 +47,8 @@ pub(super) struct State {
 
 struct Segment {
     first: u64,
-    /// Its frames with a key, which is to be remembered.
-    keyed: Vec<Head>,
+    /// The keys of its frames, which are to be remembered.
+    keyed: Vec<Key>,
     end: u64,
     bytes: u64,
 }
@@ -59,7 +65,7 @@ impl Journal {
     /// When the folder cannot be read or written, or a segment is damaged before its end.
     pub(super) fn open(folder: &Path, split: &str, window: Duration, progress: &Progress) -> Result<Self, StageError> {
         create_private_folder(folder)?;
-        let keys = Keys::open(folder, window, now())?;
+        let (keys, log) = Keys::open(folder, window, now())?;
         let mut state =
             State { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
         let firsts = firsts(folder)?;
@@ -80,7 +86,7 @@ impl Journal {
         state.next = state.next.max(progress.end_of(split));
         state.done = if state.pending.is_empty() { state.next } else { state.done };
         let tail = watch::Sender::new(state.next);
-        Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), tail })
+        Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), log: Mutex::new(log), tail })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -92,15 +98,15 @@ impl Journal {
         self.tail.subscribe()
     }
 
-    /// A segment begins at the next row.
+    /// A segment begins at the next row. Only the thread that writes frames may call this.
     pub(super) fn begin(&self) -> Result<File, StageError> {
-        let mut state = self.state();
-        let path = self.folder.join(name(state.next));
+        let first = self.state().next;
+        let path = self.folder.join(name(first));
         // What lies under this name has no whole frame.
         let file = private().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         sync_folder(&self.folder)?;
-        let first = state.next;
+        let mut state = self.state();
         state.segments.retain(|segment| segment.first != first);
         state.segments.push_back(Segment { first, keyed: Vec::new(), end: first, bytes: 0 });
         drop(state);
@@ -120,7 +126,7 @@ impl Journal {
             if let Some(segment) = state.segments.back_mut() {
                 segment.end = head.end();
                 segment.bytes += head.bytes();
-                segment.keyed.extend(head.key.map(|_| *head));
+                segment.keyed.extend(head.key);
             }
         }
         self.tail.send_replace(state.next);
@@ -131,11 +137,8 @@ impl Journal {
         self.state().segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES)
     }
 
-    /// Every sink has the rows below this.
-    ///
-    /// # Errors
-    /// When what is of no more use cannot be removed.
-    pub(super) fn done(&self, end: u64) -> Result<(), StageError> {
+    /// Every sink has the rows below this; [`Journal::retire`] removes them.
+    pub(super) fn done(&self, end: u64) {
         let mut state = self.state();
         state.done = state.done.max(end);
         while let Some(&(end, bytes)) = state.pending.front().filter(|(end, _)| *end <= state.done) {
@@ -143,23 +146,41 @@ impl Journal {
             state.pending.pop_front();
             state.pending_bytes -= bytes;
         }
-        drop(state);
-        self.retire()
     }
 
-    /// Removes segments whose rows are done. The last one stays: its name tells the rows that were given out.
-    fn retire(&self) -> Result<(), StageError> {
+    /// Removes segments whose rows are done, unless another thread is about it. The last one stays: its name tells the rows
+    /// that were given out.
+    ///
+    /// # Errors
+    /// When what is of no more use cannot be removed.
+    pub(super) fn retire(&self) -> Result<(), StageError> {
+        let mut log = match self.log.try_lock() {
+            Ok(log) => log,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let mut gone = VecDeque::new();
         let mut state = self.state();
-        let state = &mut *state;
-        while state.segments.len() > 1
-            && let Some(segment) = state.segments.front().filter(|segment| segment.end <= state.done)
-        {
-            state.keys.outlive(&segment.keyed, now())?;
-            let path = self.folder.join(name(segment.first));
-            fs::remove_file(&path).map_err(StageError::io(&path))?;
-            state.segments.pop_front();
+        while state.segments.len() > 1 && state.segments.front().is_some_and(|segment| segment.end <= state.done) {
+            gone.extend(state.segments.pop_front());
         }
-        Ok(())
+        let keys: Vec<Key> = gone.iter().flat_map(|segment: &Segment| segment.keyed.iter().copied()).collect();
+        let entries = (!keys.is_empty()).then(|| state.keys.outlive(&keys, &log, now()));
+        drop(state);
+        let mut removed = entries.map_or(Ok(()), |entries| log.write(&entries));
+        while removed.is_ok()
+            && let Some(segment) = gone.front()
+        {
+            let path = self.folder.join(name(segment.first));
+            removed = fs::remove_file(&path).map_err(StageError::io(&path));
+            if removed.is_ok() {
+                gone.pop_front();
+            }
+        }
+        let mut state = self.state();
+        gone.into_iter().rev().for_each(|segment| state.segments.push_front(segment));
+        drop(state);
+        removed
     }
 
     /// Rows that are pending.
@@ -246,7 +267,7 @@ fn read_segment(
                 each(&head);
                 segment.end = head.end();
                 segment.bytes += head.bytes();
-                segment.keyed.extend(head.key.map(|_| head));
+                segment.keyed.extend(head.key);
             }
             Met::End => return Ok(segment),
             // All that was acknowledged is there; the rest could not be cut off at the time.
@@ -274,103 +295,4 @@ fn is_torn(mut file: &File, segment: &Segment, length: u64) -> io::Result<bool> 
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::io::Write as _;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::batch::{Provenance, Split};
-    use crate::coverage::Coverage;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn open(folder: &Path, done: u64) -> Result<Journal, StageError> {
-        let mut coverage = Coverage::default();
-        coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
-        let progress = Progress { sinks: Arc::new(vec![coverage]), state: None };
-        Journal::open(folder, "s", HOUR, &progress)
-    }
-
-    /// Appends frames of two rows each, as one group.
-    fn append(journal: &Journal, file: &mut File, payloads: &[&[u8]]) {
-        let group = journal.state().next;
-        let firsts = (0..).map(|n| group + 2 * n);
-        let heads: Vec<Head> = firsts
-            .zip(payloads)
-            .map(|(first, p)| Head::new(first, 2, now(), Some([first as u8 + 1; 16]), 0, p).unwrap().in_group(group))
-            .collect();
-        for (head, payload) in heads.iter().zip(payloads) {
-            file.write_all(&head.to_bytes()).unwrap();
-            file.write_all(payload).unwrap();
-        }
-        journal.written(&heads);
-    }
-
-    fn given_out(journal: &Journal) -> u64 {
-        journal.state().next
-    }
-
-    fn rows(journal: &Journal) -> Vec<u64> {
-        let mut reader = journal.read_from(0).unwrap().unwrap();
-        std::iter::from_fn(|| reader.next().unwrap()).map(|(head, _)| head.first).collect()
-    }
-
-    #[test]
-    fn what_is_pending_is_found_again_and_what_is_done_is_not_given_out_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = open(folder.path(), 0).unwrap();
-        let mut file = journal.begin().unwrap();
-        append(&journal, &mut file, &[b"one", b"two"]);
-        append(&journal, &mut file, &[b"three"]);
-        assert_eq!((rows(&journal), journal.pending_rows()), (vec![0, 2, 4], 6));
-        journal.done(2).unwrap();
-        let again = open(folder.path(), 4).unwrap();
-        assert_eq!((given_out(&again), again.pending_rows()), (6, 2));
-        assert!(again.state().keys.get(&[1; 16]).is_some());
-        // The folder is lost, the sinks are not.
-        let elsewhere = tempfile::tempdir().unwrap();
-        assert_eq!(given_out(&open(elsewhere.path(), 6).unwrap()), 6);
-    }
-
-    #[test]
-    fn segments_go_when_they_are_done_and_the_last_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = open(folder.path(), 0).unwrap();
-        for _ in 0..3 {
-            let mut file = journal.begin().unwrap();
-            append(&journal, &mut file, &[b"payload"]);
-        }
-        assert_eq!(firsts(folder.path()).unwrap(), [0, 2, 4]);
-        journal.done(3).unwrap();
-        assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
-        journal.done(6).unwrap();
-        assert_eq!((firsts(folder.path()).unwrap(), journal.pending_rows()), (vec![4], 0));
-        let again = open(folder.path(), 6).unwrap();
-        assert_eq!(given_out(&again), 6);
-        assert!(again.state().keys.get(&[1; 16]).is_some(), "keys outlive their frames");
-    }
-
-    #[test]
-    fn a_group_that_was_cut_short_goes_and_damage_to_what_was_acknowledged_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = open(folder.path(), 0).unwrap();
-        let mut file = journal.begin().unwrap();
-        append(&journal, &mut file, &[b"one"]);
-        let kept = file.metadata().unwrap().len();
-        append(&journal, &mut file, &[b"two", b"three"]);
-        let path = folder.path().join(name(0));
-        let whole = fs::read(&path).unwrap();
-        // The second frame of the group reached the disk, the first did not.
-        let mut torn = whole.clone();
-        torn[usize::try_from(kept).unwrap() + 10] ^= 1;
-        fs::write(&path, torn).unwrap();
-        assert_eq!(rows(&open(folder.path(), 0).unwrap()), [0]);
-        assert_eq!(fs::metadata(&path).unwrap().len(), kept);
-        let mut damaged = whole;
-        damaged[10] ^= 1;
-        fs::write(&path, damaged).unwrap();
-        assert!(open(folder.path(), 0).err().unwrap().to_string().contains("is damaged"));
-    }
-}
+mod tests;

@@ -14,15 +14,22 @@ use crate::units::{Bytes, Span};
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
-    /// Bytes of a request's body.
+    /// Bytes of a request's body, of that body without its `Content-Encoding`, and of its records in their columns, with the name of
+    /// their source. Default: 64 MiB.
     pub request: Bytes,
-    /// Bytes of all bodies that are being read or worked on.
+    /// Records of a request, and lines of it that are none. Default: 1,000,000.
+    pub records: NonZeroU32,
+    /// Bytes that all requests take together, from their first byte to the last of their answers: bodies, what is decoded and cast,
+    /// and answers of `/v1/encode`. Default: 256 MiB.
     pub in_flight: Bytes,
     /// How long the body of a request may take to arrive.
     pub timeout: Span,
-    /// How long `ack=committed` and `/v1/encode` wait for what they ask.
+    /// How long `ack=committed` and `/v1/encode` wait for what they ask. Default: 5m.
     pub wait: Span,
-    /// Requests that are answered at once; those that wait for a commit count, too. At most three quarters of the connections.
+    /// How long a request waits to be written to the journal; then it is answered with 503, as when the disk hangs. Default: 10s.
+    pub journal: Span,
+    /// Requests that are answered at the same time; those that wait for a commit count, too. At most three quarters of the
+    /// connections.
     pub requests: NonZeroU32,
     /// Connections that are open at the same time. Beyond them, the connection that has waited for its client the longest is
     /// closed. Default: 1024, or the source's share of the file descriptors that the process may open, if that is less.
@@ -42,11 +49,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         const REQUESTS: NonZeroU32 = NonZeroU32::new(256).expect("not zero");
+        const RECORDS: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
         Self {
             request: Bytes(64 << 20),
+            records: RECORDS,
             in_flight: Bytes(256 << 20),
             timeout: Span(Duration::from_secs(30)),
             wait: Span(Duration::from_secs(300)),
+            journal: Span(Duration::from_secs(10)),
             requests: REQUESTS,
             connections: None,
             head: HEAD,

@@ -1,14 +1,29 @@
 //! The source `http`: records that clients send, acknowledged when they are durable; and records that are encoded at once.
 
+mod answer;
+mod arrow_body;
+mod body;
+mod cast_weight;
+mod charge;
 mod columns;
 mod commit;
+mod content_encoding;
 mod encode;
 mod fates;
 mod frame;
+mod idempotency;
+mod image_objects;
 mod journal;
 mod keys;
 mod limits;
+mod lines;
+mod media;
+mod metered;
+mod multipart;
+mod parse;
 mod pump;
+mod refusal;
+mod refused;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -35,13 +50,14 @@ use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::Location;
 use crate::units::Span;
 
+use charge::Memory;
 use columns::{Columns, Type};
 use encode::Encoder;
 use fates::Waiters;
 use journal::Journal;
 use limits::{Limits, Rate};
 use pump::{Pump, Shape};
-use routes::{Shared, UNIT};
+use routes::Shared;
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 1;
@@ -149,8 +165,10 @@ impl Source for Http {
     }
 
     fn reading_bytes(&self) -> u64 {
-        // Bodies, and the frames that are made of them.
-        self.config.limits.in_flight.0.saturating_mul(2)
+        let Limits { request, in_flight, backlog, .. } = self.config.limits;
+        // Requests; frames that are read from the journal, decoded and put together; what is known of frames and keys.
+        let frames = request.0.min(in_flight.0).saturating_mul(3) + pump::MOST_BYTES as u64;
+        in_flight.0.saturating_add(frames).saturating_add(backlog.0 / journal::BYTES_PER_ENTRY_BYTE) + keys::KEYS_BYTES
     }
 
     fn is_endless(&self) -> bool {
@@ -183,9 +201,8 @@ impl Source for Http {
             access,
             rate: config.limits.rate.map(Rate::new),
             places: Arc::new(Semaphore::new(places)),
-            memory: Arc::new(Semaphore::new(
-                usize::try_from(config.limits.in_flight.0 / UNIT).unwrap_or(usize::MAX >> 3),
-            )),
+            memory: Memory::new(config.limits.in_flight.0),
+            owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
             journal: Arc::clone(&journal),
@@ -266,10 +283,10 @@ async fn hear(
         tokio::select! {
             fate = fates.recv() => match fate {
                 Some(fate) => {
-                    let shared = Arc::clone(&shared);
-                    // Segments that are done are removed: not on a thread that others wait for.
-                    let heard = move || shared.waiters.hear(&shared.journal, &shared.split, &fate);
-                    drop(tokio::task::spawn_blocking(heard).await);
+                    shared.waiters.hear(&shared.journal, &shared.split, &fate);
+                    let journal = Arc::clone(&shared.journal);
+                    // Files are removed aside: a disk that hangs must not keep clients from their answers.
+                    drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }
                 None => break,
             },
@@ -280,6 +297,13 @@ async fn hear(
     end.send_replace(true);
     drop(serving.await);
     let _ = closed.send(());
+}
+
+/// Removes what is of no more use from the journal.
+fn retire(journal: &Journal) {
+    if let Err(error) = journal.retire() {
+        tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
+    }
 }
 
 /// How often gauges are set.

@@ -155,7 +155,7 @@ impl Pump {
 }
 
 /// Bytes of frames that are gathered at most; batches of images are cut by what they are once decoded.
-const MOST_BYTES: usize = 32 << 20;
+pub(super) const MOST_BYTES: usize = 32 << 20;
 
 /// Records of a frame: the text of `source`, then the columns.
 fn push_images(stretch: &mut Stretch<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {

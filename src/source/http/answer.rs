@@ -1,0 +1,285 @@
+//! Answers of `/v1/encode`: what comes of the records, as JSON, as an Arrow stream, or as a picture.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::writer::StreamWriter;
+use arrow::json::LineDelimitedWriter;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::image::encode::{OutputFormat, encode};
+use crate::image::tensor_column::{pixel_columns, pixels_of};
+use crate::source::http::charge::Charge;
+use crate::source::http::encode::Encoded;
+use crate::source::http::fates::Rejected;
+use crate::source::http::media::ARROW_STREAM;
+use crate::source::http::metered::Metered;
+use crate::source::http::refusal::Refusal;
+use crate::source::http::refused::{Listed, Refused};
+use crate::tensor::TensorShape;
+
+/// How an answer is to look.
+pub(super) struct Wanted {
+    columns: Option<Vec<String>>,
+    form: Form,
+}
+
+/// In what form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Arrow,
+    Picture(OutputFormat),
+}
+
+/// Quality of a JPEG that is answered.
+const QUALITY: u8 = 90;
+
+impl Form {
+    /// The first form that `Accept` names; JSON where it names none.
+    fn of(accept: &str) -> Self {
+        let kinds =
+            accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let known = |kind: String| match kind.as_str() {
+            ARROW_STREAM => Some(Self::Arrow),
+            "image/png" | "image/*" => Some(Self::Picture(OutputFormat::Png)),
+            "image/jpeg" => Some(Self::Picture(OutputFormat::Jpeg(QUALITY))),
+            "application/json" => Some(Self::Json),
+            _ => None,
+        };
+        kinds.filter_map(known).next().unwrap_or(Self::Json)
+    }
+}
+
+/// An answer, whose memory counts until it is sent.
+pub(super) struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Held,
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Answer {
+    fn of(written: Metered, content_type: &'static str) -> Result<Self, Refusal> {
+        let (bytes, charge) = written.finish()?;
+        Ok(Self { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, [(CONTENT_TYPE, self.content_type)], Bytes::from_owner(self.body)).into_response()
+    }
+}
+
+impl Wanted {
+    /// By the parameter `columns` and the header `Accept`.
+    pub(super) fn new(columns: Option<&str>, accept: &str) -> Self {
+        let columns = columns.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
+        Self { columns, form: Form::of(accept) }
+    }
+
+    /// Whether so many records can be answered in this form.
+    ///
+    /// # Errors
+    /// 400 for several pictures.
+    pub(super) fn check(&self, records: usize) -> Result<(), Refusal> {
+        match self.form {
+            Form::Picture(_) if records > 1 => {
+                Err(Refusal::bad(format!("an answer is one picture, and {records} images came; accept {ARROW_STREAM}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Places of the columns to answer with: all but images and tensors, where nothing else is asked for; for a picture, its
+    /// tensor.
+    ///
+    /// # Errors
+    /// 400 for a column that is not there, 406 where there is no picture, or it is not known which.
+    pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, Refusal> {
+        if let Form::Picture(_) = self.form {
+            return self.picture(schema).map(|place| vec![place]);
+        }
+        let Some(names) = &self.columns else {
+            let small = |place: &usize| {
+                let field = schema.field(*place);
+                let is_image = matches!(field.data_type(), DataType::Binary | DataType::LargeBinary);
+                !is_image && (TensorShape::of(field).is_none() || field.extension_type_name().is_none())
+            };
+            return Ok((0..schema.fields().len()).filter(small).collect());
+        };
+        names.iter().map(|name| index_of(schema, name)).collect()
+    }
+
+    fn picture(&self, schema: &SchemaRef) -> Result<usize, Refusal> {
+        let refuse = |what: String| Refusal::new(StatusCode::NOT_ACCEPTABLE, what);
+        let pictures = pixel_columns(schema);
+        let known = pictures.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let none = || refuse("no column that reaches the first sink holds pixels; accept application/json".to_owned());
+        let name = match (self.columns.as_deref(), pictures.as_slice()) {
+            (_, []) => return Err(none()),
+            (Some([name]), _) => name,
+            (None, [(name, _)]) => name,
+            _ => return Err(refuse(format!("write columns=NAME with one of the columns that hold pixels: {known}"))),
+        };
+        if !pictures.iter().any(|(picture, _)| picture == name) {
+            return Err(refuse(format!("the column `{name}` does not hold pixels; these do: {known}")));
+        }
+        index_of(schema, name)
+    }
+
+    /// Writes an answer.
+    ///
+    /// # Errors
+    /// 413 or 429 where there is no memory for it.
+    pub(super) fn write(&self, encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+        match self.form {
+            Form::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
+            Form::Picture(_) => {
+                Ok(Answer { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? })
+            }
+            Form::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, refused),
+            Form::Arrow | Form::Json => write_json(encoded, refused),
+        }
+    }
+}
+
+fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, Refusal> {
+    let known = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    schema.index_of(name).map_err(|_| Refusal::bad(format!("there is no column `{name}`; there are: {}", known())))
+}
+
+/// Where the line of a record lies, or what to say in place of it.
+type Line = Option<std::ops::Range<usize>>;
+
+fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+    let Encoded { total, parts, rejected, held, charge } = encoded;
+    let mut lines = Metered::new(held, charge);
+    let mut places: Vec<Line> = vec![None; total];
+    for (records, origin) in &parts {
+        let mut start = lines.bytes.len();
+        let mut writer = LineDelimitedWriter::new(&mut lines);
+        let written = writer.write(records).and_then(|()| writer.finish());
+        drop(writer);
+        written.map_err(|error| lines.failed(error))?;
+        for at in origin {
+            let end = memchr::memchr(b'\n', &lines.bytes[start..]).map_or(lines.bytes.len(), |length| start + length);
+            places[*at] = Some(start..end);
+            start = end + 1;
+        }
+    }
+    let mut rejected: HashMap<u64, &Rejected> = rejected.iter().map(|rejected| (rejected.row, rejected)).collect();
+    let Metered { bytes: lines, charge, .. } = lines;
+    let mut answer = Metered::new(held + lines.capacity() as u64, charge);
+    let mut write = |text: &[u8]| {
+        let written = answer.write_all(text);
+        written.map_err(|error| answer.failed(error))
+    };
+    write(b"{\"records\":[")?;
+    for (at, place) in places.into_iter().enumerate() {
+        if at > 0 {
+            write(b",")?;
+        }
+        match (rejected.remove(&(at as u64)), place) {
+            (Some(Rejected { stage, code, reason, .. }), _) => {
+                write(
+                    json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string().as_bytes(),
+                )?;
+            }
+            (None, Some(place)) => write(&lines[place])?,
+            (None, None) => write(b"{\"dropped\":true}")?,
+        }
+    }
+    write(b"],\"refused\":")?;
+    write(json!(refused.first).to_string().as_bytes())?;
+    if refused.count > 0 {
+        write(format!(",\"refused_records\":{}", refused.count).as_bytes())?;
+    }
+    write(b"}\n")?;
+    drop(lines);
+    Answer::of(answer, "application/json")
+}
+
+/// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of its
+/// schema.
+fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+    let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, refused) };
+    let record = Arc::new(Field::new("record", DataType::UInt32, false));
+    let fields: Vec<_> = std::iter::once(record).chain(first.schema().fields().iter().cloned()).collect();
+    let told = |value: Value| value.to_string();
+    let told = [
+        ("rejected".to_owned(), told(json!(encoded.rejected))),
+        ("refused".to_owned(), told(json!(refused.first))),
+        ("refused_records".to_owned(), refused.count.to_string()),
+    ];
+    let told: HashMap<String, String> = told.into_iter().collect();
+    let schema = Arc::new(Schema::new_with_metadata(fields, told));
+    let Encoded { parts, held, charge, .. } = encoded;
+    let mut output = Metered::new(held, charge);
+    let written = StreamWriter::try_new(&mut output, &schema).and_then(|mut writer| {
+        for (records, origin) in &parts {
+            let record = origin.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX));
+            let record: ArrayRef = Arc::new(UInt32Array::from_iter_values(record));
+            let columns = std::iter::once(record).chain(records.columns().iter().cloned()).collect();
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+        }
+        writer.finish()
+    });
+    written.map_err(|error| output.failed(error))?;
+    Answer::of(output, ARROW_STREAM)
+}
+
+/// The picture of the only record.
+fn write_picture(encoded: Encoded, format: OutputFormat) -> Result<Answer, Refusal> {
+    let Encoded { parts, held, mut charge, .. } = encoded;
+    let Some((records, _)) = parts.first() else { return Err(Refusal::failed("there is no picture")) };
+    let (field, pixels) = (records.schema().field(0).clone(), pixel_columns(&records.schema()).into_iter().next());
+    let Some((_, pixels)) = pixels else { return Err(Refusal::failed("the column holds no pixels")) };
+    // Pixels of a byte each, and a file that is hardly larger.
+    charge.set(held.saturating_mul(2))?;
+    let shape = TensorShape::of(&field);
+    let file = pixels_of(records.column(0), shape.as_ref(), &pixels, 0).and_then(|pixels| encode(&pixels, format));
+    let bytes = file.map_err(|error| Refusal::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
+    charge.set(bytes.capacity() as u64)?;
+    let content_type = if format == OutputFormat::Png { "image/png" } else { "image/jpeg" };
+    Ok(Answer { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_names_the_form_of_the_answer() {
+        let png = Form::Picture(OutputFormat::Png);
+        for (accept, form) in [
+            ("", Form::Json),
+            ("*/*", Form::Json),
+            ("text/html, application/json;q=0.9, image/png", Form::Json),
+            ("image/png", png),
+            ("Image/JPEG; q=1, */*", Form::Picture(OutputFormat::Jpeg(QUALITY))),
+            ("image/webp, image/*", png),
+            ("application/vnd.apache.arrow.stream", Form::Arrow),
+        ] {
+            assert_eq!(Form::of(accept), form, "{accept}");
+        }
+    }
+}

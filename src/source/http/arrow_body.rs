@@ -1,0 +1,80 @@
+//! Bodies that are Arrow IPC streams: columns by name, each cast to its type, and weighed before it is.
+
+use std::cell::RefCell;
+
+use arrow::array::{Array as _, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
+use arrow::datatypes::{Field, SchemaRef};
+
+use crate::source::arrow_messages::{Bounds, Messages};
+use crate::source::cut::weight;
+use crate::source::http::cast_weight::cast_weight;
+use crate::source::http::columns::{Decoded, Most};
+use crate::source::http::refusal::Refusal;
+
+/// Bytes of the description of a message: the schema, or where the buffers of a record batch lie.
+const HEADER: usize = 1 << 20;
+
+/// The records of a stream, in the columns of the schema.
+///
+/// # Errors
+/// 413 where they are more than a request may have, 422 where the stream or a column is not what it should be.
+pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Result<Decoded, Refusal> {
+    most.hold(body.len() as u64)?;
+    let bounds = Bounds { header: HEADER, rows: i32::MAX as u64, stored: most.bytes, unpacked: most.bytes };
+    let (most, stopped) = (RefCell::new(most), RefCell::new(None));
+    let reserve = |bytes: u64| {
+        let reserved = most.borrow_mut().hold(bytes);
+        reserved.map_err(|refusal| {
+            let message = refusal.message.clone();
+            stopped.replace(Some(refusal));
+            message
+        })
+    };
+    let unfit = |message: String| stopped.take().unwrap_or_else(|| Refusal::unprocessable(message));
+    let mut messages = Messages::within(body, bounds, reserve).map_err(unfit)?;
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    while let Some(batch) = messages.next().map_err(unfit)? {
+        let most = &mut *most.borrow_mut();
+        most.count(batch.num_rows() as u64)?;
+        let batch = conform(schema, &batch, most)?;
+        bytes += weight(&batch, 0..batch.num_rows());
+        most.weigh(bytes)?;
+        // Empty batches count as well: each takes some memory.
+        most.hold(PER_COLUMN * schema.fields().len() as u64)?;
+        batches.push(batch);
+    }
+    let most = &mut *most.borrow_mut();
+    if let [batch] = batches.as_slice() {
+        return Ok(Decoded { columns: batch.clone(), held: most.held() - body.len() as u64 });
+    }
+    most.hold(bytes)?;
+    let columns = concat_batches(schema, &batches).map_err(|error| Refusal::unprocessable(error.to_string()))?;
+    Ok(Decoded { columns, held: bytes })
+}
+
+/// Bytes that an array takes besides its values.
+const PER_COLUMN: u64 = 512;
+
+/// The columns of the schema, by name, each in its type.
+fn conform(schema: &SchemaRef, batch: &RecordBatch, most: &mut Most<'_>) -> Result<RecordBatch, Refusal> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let mut column = |field: &Field| {
+        let (name, wanted) = (field.name(), field.data_type());
+        let lacks = || Refusal::unprocessable(format!("there is no column `{name}` ({wanted}) among those that came"));
+        let met = batch.column_by_name(name).ok_or_else(lacks)?;
+        let unfit = |error: &dyn std::fmt::Display| {
+            Refusal::unprocessable(format!("column `{name}` is {}, expected {wanted}: {error}", met.data_type()))
+        };
+        most.hold(cast_weight(met.as_ref(), wanted).map_err(|error| unfit(&error))?)?;
+        let column = cast_with_options(met, wanted, &options).map_err(|error| unfit(&error))?;
+        match column.null_count() {
+            nulls if nulls > 0 && !field.is_nullable() => {
+                Err(Refusal::unprocessable(format!("column `{name}` lacks {nulls} values")))
+            }
+            _ => Ok(column),
+        }
+    };
+    let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>, Refusal>>()?;
+    RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(|error| Refusal::unprocessable(error.to_string()))
+}

@@ -1,0 +1,115 @@
+//! Bodies as they arrive: within bounds of size and time, their memory reserved before it is taken.
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, StatusCode};
+use tokio_stream::StreamExt;
+
+use crate::source::http::charge::{Charge, Memory};
+use crate::source::http::columns::NAME;
+use crate::source::http::content_encoding::ContentEncoding;
+use crate::source::http::limits::Limits;
+use crate::source::http::media::Media;
+use crate::source::http::refusal::Refusal;
+
+/// What the headers of a request say about its body, and about the answer.
+pub(super) struct Head {
+    pub(super) media: Media,
+    /// As the client wrote it.
+    pub(super) content_type: String,
+    pub(super) encoding: ContentEncoding,
+    /// The `Idempotency-Key`.
+    pub(super) key: Option<String>,
+    pub(super) accept: String,
+    /// The length that the client declares.
+    length: Option<u64>,
+}
+
+impl Head {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// 400 for one that is not text, 415 for a type or an encoding that is not supported.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let texts = |name: HeaderName| -> Result<String, Refusal> {
+            let values = headers.get_all(&name).into_iter().map(|value| value.to_str());
+            let values = values.collect::<Result<Vec<_>, _>>();
+            values.map(|values| values.join(", ")).map_err(|_| Refusal::bad(format!("the header `{name}` is not text")))
+        };
+        let content_type = texts(CONTENT_TYPE)?;
+        let key = Some(texts(HeaderName::from_static("idempotency-key"))?).filter(|key| !key.is_empty());
+        if key.is_none() && headers.contains_key("idempotency-key") {
+            return Err(bad_name("Idempotency-Key"));
+        }
+        check_name("Idempotency-Key", key.as_deref())?;
+        Ok(Self {
+            media: Media::of(&content_type)?,
+            encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
+            content_type,
+            key,
+            accept: texts(ACCEPT)?,
+            length: headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
+        })
+    }
+}
+
+fn bad_name(what: &str) -> Refusal {
+    Refusal::bad(format!("`{what}` has 1 to {NAME} bytes"))
+}
+
+/// Checks the length of what a client names something.
+///
+/// # Errors
+/// 400 where it is empty or too long.
+pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), Refusal> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > NAME => Err(bad_name(what)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body, and what it has reserved.
+///
+/// # Errors
+/// 413 where it is too large, 429 where there is no memory for it, 408 where it takes too long.
+pub(super) async fn read(
+    head: &Head,
+    body: Body,
+    limits: &Limits,
+    memory: &Memory,
+) -> Result<(Vec<u8>, Charge), Refusal> {
+    let most = limits.request.0;
+    if head.length.is_some_and(|length| length > most) {
+        return Err(too_large(most));
+    }
+    let timeout = limits.timeout.0;
+    let most = head.length.unwrap_or(most);
+    tokio::time::timeout(timeout, read_all(body, most, memory)).await.map_err(|_| {
+        let message = format!("the request did not arrive within {} seconds", timeout.as_secs_f64());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+    })?
+}
+
+/// Memory is reserved as bytes arrive, so that who sends slowly holds no more than twice what it has sent.
+async fn read_all(body: Body, most: u64, memory: &Memory) -> Result<(Vec<u8>, Charge), Refusal> {
+    let (mut bytes, mut charge) = (Vec::new(), memory.charge());
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Refusal::bad(error.to_string()))?;
+        let length = bytes.len() + chunk.len();
+        if length as u64 > most {
+            return Err(too_large(most));
+        }
+        if length > bytes.capacity() {
+            let capacity = (2 * bytes.capacity()).max(length).min(usize::try_from(most).unwrap_or(usize::MAX));
+            charge.set(capacity as u64)?;
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes, charge))
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::too_large(format!("the body has more than {most} bytes (limits.request)"))
+}

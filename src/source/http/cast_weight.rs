@@ -1,0 +1,247 @@
+//! The memory that a column takes once it is cast, computed before the cast: a null, dictionary, run-end or view column
+//! declares in few bytes what becomes many.
+
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RunArray};
+use arrow::compute::cast;
+use arrow::datatypes::{ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type};
+
+/// Characters of a number, a date or a truth value as text, at most.
+const SCALAR_TEXT: u64 = 96;
+
+/// Bytes at most that the cast of `column` to `target` allocates.
+///
+/// # Errors
+/// A sentence, for a type that is not cast.
+pub(super) fn cast_weight(column: &dyn Array, target: &DataType) -> Result<u64, String> {
+    if column.data_type() == target {
+        return Ok(0);
+    }
+    let rows = column.len() as u64;
+    // Indices, by which values are repeated, and a bit for each whether it is null.
+    let repeated = || rows.saturating_mul(9);
+    match column.data_type() {
+        DataType::Null => Ok(plain(rows, target)),
+        DataType::Dictionary(_, values) => {
+            flat(values, target)?;
+            let dictionary = column.as_any_dictionary();
+            let values = cast_weight(dictionary.values().as_ref(), target)?;
+            Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
+        }
+        DataType::RunEndEncoded(_, values) => {
+            flat(values.data_type(), target)?;
+            let values = cast_weight(run_values(column)?.as_ref(), target)?;
+            Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
+        }
+        _ => match target {
+            DataType::List(item) => list_weight(column, item.data_type()),
+            DataType::Utf8 | DataType::Binary => Ok(plain(rows, target).saturating_add(text_bytes(column)?)),
+            _ => scalar(column.data_type()).map(|()| plain(rows, target)),
+        },
+    }
+}
+
+fn sum<const N: usize>(bytes: [u64; N]) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Bytes of so many values without those that belong to text and lists.
+fn plain(rows: u64, target: &DataType) -> u64 {
+    let width = target.primitive_width().map_or(4, |width| width as u64);
+    rows.saturating_mul(width).saturating_add(rows / 8 + 64)
+}
+
+fn unsupported(data_type: &DataType) -> String {
+    format!("{data_type} is not cast")
+}
+
+/// Whether a value that is repeated is one number or one text.
+fn flat(values: &DataType, target: &DataType) -> Result<(), String> {
+    match target {
+        DataType::List(_) => Err(unsupported(values)),
+        _ => scalar(values),
+    }
+}
+
+fn scalar(data_type: &DataType) -> Result<(), String> {
+    use DataType::{Binary, BinaryView, Boolean, FixedSizeBinary, LargeBinary, LargeUtf8, Null, Utf8, Utf8View};
+    match data_type {
+        Null | Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Ok(()),
+        other if other.is_primitive() => Ok(()),
+        other => Err(unsupported(other)),
+    }
+}
+
+/// Bytes of the text of a column that repeats nothing.
+fn text_bytes(column: &dyn Array) -> Result<u64, String> {
+    let spanned = |first: Option<u64>, last: Option<u64>| last.unwrap_or(0).saturating_sub(first.unwrap_or(0));
+    fn ends<O: OffsetSizeTrait>(offsets: &[O]) -> (Option<u64>, Option<u64>) {
+        (offsets.first().map(|offset| offset.as_usize() as u64), offsets.last().map(|offset| offset.as_usize() as u64))
+    }
+    let ((first, last), rows) = match column.data_type() {
+        DataType::Utf8 => (ends(column.as_string::<i32>().value_offsets()), 0),
+        DataType::LargeUtf8 => (ends(column.as_string::<i64>().value_offsets()), 0),
+        DataType::Binary => (ends(column.as_binary::<i32>().value_offsets()), 0),
+        DataType::LargeBinary => (ends(column.as_binary::<i64>().value_offsets()), 0),
+        // Views may all show the same bytes.
+        DataType::Utf8View => return Ok(column.as_string_view().lengths().map(u64::from).sum()),
+        DataType::BinaryView => return Ok(column.as_binary_view().lengths().map(u64::from).sum()),
+        DataType::FixedSizeBinary(width) => ((None, None), u64::try_from(*width).unwrap_or(0)),
+        other => {
+            scalar(other)?;
+            ((None, None), SCALAR_TEXT)
+        }
+    };
+    Ok(spanned(first, last).saturating_add(rows.saturating_mul(column.len() as u64)))
+}
+
+/// Bytes of text where values are repeated; 0 where the target is not text.
+fn repeated_text(column: &dyn Array, target: &DataType) -> Result<u64, String> {
+    if !matches!(target, DataType::Utf8 | DataType::Binary) {
+        return Ok(0);
+    }
+    match column.data_type() {
+        DataType::Dictionary(_, _) => {
+            let dictionary = column.as_any_dictionary();
+            let lengths = lengths(dictionary.values())?;
+            let keys = dictionary.keys();
+            // Keys are few bytes each, whatever their type.
+            let keys = cast(keys, &DataType::UInt64).map_err(|error| error.to_string())?;
+            let keys = keys.as_primitive::<UInt64Type>();
+            let of = |key: u64| usize::try_from(key).ok().and_then(|key| lengths.get(key)).copied().unwrap_or(0);
+            Ok(keys.iter().flatten().map(of).fold(0, u64::saturating_add))
+        }
+        DataType::RunEndEncoded(ends, _) => match ends.data_type() {
+            DataType::Int16 => run_text::<Int16Type>(column),
+            DataType::Int32 => run_text::<Int32Type>(column),
+            _ => run_text::<Int64Type>(column),
+        },
+        other => Err(unsupported(other)),
+    }
+}
+
+fn run_text<R: RunEndIndexType>(column: &dyn Array) -> Result<u64, String> {
+    let runs = column.as_any().downcast_ref::<RunArray<R>>().ok_or_else(|| unsupported(column.data_type()))?;
+    let (mut start, mut bytes) = (0, 0_u64);
+    for (end, length) in runs.run_ends().values().iter().zip(lengths(runs.values())?) {
+        // The last run may go on behind the column.
+        let end = end.as_usize().min(column.len()) as u64;
+        bytes = bytes.saturating_add(end.saturating_sub(start).saturating_mul(length));
+        start = end;
+    }
+    Ok(bytes)
+}
+
+fn run_values(column: &dyn Array) -> Result<&ArrayRef, String> {
+    let wrong = || unsupported(column.data_type());
+    let DataType::RunEndEncoded(ends, _) = column.data_type() else { return Err(wrong()) };
+    let any = column.as_any();
+    let values = match ends.data_type() {
+        DataType::Int16 => any.downcast_ref::<RunArray<Int16Type>>().map(RunArray::values),
+        DataType::Int32 => any.downcast_ref::<RunArray<Int32Type>>().map(RunArray::values),
+        _ => any.downcast_ref::<RunArray<Int64Type>>().map(RunArray::values),
+    };
+    values.ok_or_else(wrong)
+}
+
+/// Bytes of each value as text.
+fn lengths(values: &ArrayRef) -> Result<Vec<u64>, String> {
+    (0..values.len()).map(|row| text_bytes(values.slice(row, 1).as_ref())).collect()
+}
+
+/// Lists are cast with all of their values, also those that no list holds.
+fn list_weight(column: &dyn Array, item: &DataType) -> Result<u64, String> {
+    let offsets = plain(column.len() as u64, &DataType::Int32);
+    let values = match column.data_type() {
+        DataType::List(_) => cast_weight(column.as_list::<i32>().values().as_ref(), item)?,
+        DataType::LargeList(_) => cast_weight(column.as_list::<i64>().values().as_ref(), item)?,
+        DataType::FixedSizeList(_, _) => cast_weight(column.as_fixed_size_list().values().as_ref(), item)?,
+        other => {
+            scalar(other)?;
+            cast_weight(column, item)?
+        }
+    };
+    Ok(offsets.saturating_add(values))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::{
+        BinaryArray, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array, ListArray, NullArray,
+        StringArray, StringViewArray,
+    };
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    fn targets() -> [DataType; 6] {
+        let list = DataType::new_list(DataType::Float64, true);
+        [DataType::Float64, DataType::Int64, DataType::Boolean, DataType::Utf8, DataType::Binary, list]
+    }
+
+    fn columns() -> Vec<ArrayRef> {
+        let text = "a text of some length, which is repeated".repeat(20);
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["1", text.as_str()]));
+        let keys = Int8Array::from_iter_values((0..1000).map(|row| i8::from(row % 2 == 0)));
+        let dictionary = DictionaryArray::new(keys, Arc::clone(&texts));
+        let runs = RunArray::<Int32Type>::try_new(&Int32Array::from(vec![10, 5000]), &texts).unwrap();
+        let nulls: ArrayRef = Arc::new(NullArray::new(6000));
+        let item = Arc::new(Field::new_list_field(DataType::Null, true));
+        let lists =
+            ListArray::new(Arc::clone(&item), OffsetBuffer::from_lengths([3000, 3000]), Arc::clone(&nulls), None);
+        let fixed = FixedSizeListArray::new(item, 3000, Arc::clone(&nulls), None);
+        vec![
+            nulls,
+            Arc::new(dictionary),
+            Arc::new(runs),
+            Arc::new(lists),
+            Arc::new(fixed),
+            Arc::new(StringViewArray::from(vec![text.as_str(); 500])),
+            Arc::new(BinaryArray::from(vec![text.as_bytes(); 50])),
+            Arc::new(Float64Array::from(vec![1.0e-300; 100])),
+            Arc::new(Int8Array::from(vec![-7; 1000])),
+            texts,
+        ]
+    }
+
+    #[test]
+    fn weight_is_no_less_than_what_the_cast_column_takes() {
+        let mut casts = 0;
+        for column in columns() {
+            for target in targets() {
+                let (Ok(weight), Ok(done)) = (cast_weight(&column, &target), cast(&column, &target)) else { continue };
+                casts += 1;
+                // Columns and lists of the same type share their values.
+                let is_shared = *column.data_type() == target
+                    || matches!(&target, DataType::List(item) if item.data_type() == column.data_type());
+                let kept = if is_shared { column.get_buffer_memory_size() } else { 0 };
+                let taken = done.to_data().get_slice_memory_size().unwrap().saturating_sub(kept) as u64;
+                assert!(weight >= taken, "{} to {target}: {weight} < {taken}", column.data_type());
+            }
+        }
+        assert!(casts > 30, "{casts}");
+    }
+
+    #[test]
+    fn weight_of_repeated_text_is_not_far_above_what_it_takes() {
+        let all = columns();
+        let long = 40 * 20;
+        let dictionary = cast_weight(&all[1], &DataType::Utf8).unwrap();
+        assert!((500 * long..500 * long + 40_000).contains(&dictionary), "{dictionary}");
+        let runs = cast_weight(&all[2], &DataType::Utf8).unwrap();
+        assert!((4990 * long..4990 * long + 100_000).contains(&runs), "{runs}");
+    }
+
+    #[test]
+    fn declared_lengths_are_weighed_without_being_allocated() {
+        let nulls: ArrayRef = Arc::new(NullArray::new(usize::MAX / 2));
+        assert!(cast_weight(&nulls, &DataType::Float64).unwrap() >= 1 << 60);
+        let structs = DataType::Struct(vec![Field::new("a", DataType::Null, true)].into());
+        let column = arrow::array::new_null_array(&structs, 3);
+        assert!(cast_weight(&column, &DataType::Utf8).is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! Tests of how bodies become columns, and of their bounds.
+#![allow(clippy::unwrap_used)]
+
+use arrow::array::{
+    AsArray, DictionaryArray, Float32Array, Int8Array, Int32Array, NullArray, RunArray, StringViewArray,
+};
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use arrow::ipc::writer::StreamWriter;
+
+use super::*;
+use crate::source::http::charge::Memory;
+use crate::source::http::media::Media;
+
+fn columns() -> Columns {
+    let columns = [("x", Type::Float), ("n", Type::Int), ("list", Type::Floats)];
+    let columns = columns.into_iter().map(|(name, given)| (name.to_owned(), given)).collect();
+    Columns::features(&columns, 1 << 20).unwrap()
+}
+
+fn texts() -> Columns {
+    Columns::features(&BTreeMap::from([("text".to_owned(), Type::String)]), 1 << 20).unwrap()
+}
+
+/// Parses within 1 MiB a request and 8 MiB in all.
+fn parse(columns: &Columns, media: &Media, body: Vec<u8>) -> Result<Records, Refusal> {
+    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
+    columns.parse(media, body, Most::new(&limits, "http", &mut Memory::new(8 << 20).charge()))
+}
+
+fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn refusal(columns: &Columns, media: &Media, body: Vec<u8>) -> (u16, String) {
+    let refusal = parse(columns, media, body).err().unwrap();
+    (refusal.status.as_u16(), refusal.message)
+}
+
+#[test]
+fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
+    let body = b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
+    let Records { columns, refused, .. } = parse(&columns(), &Media::Ndjson, body).unwrap();
+    let (n, x) = (columns.column_by_name("n").unwrap(), columns.column_by_name("x").unwrap());
+    assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
+    assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
+    let told: Vec<_> = refused.first.iter().map(|refused| (refused.record, refused.code)).collect();
+    assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
+}
+
+#[test]
+fn many_bad_lines_are_counted_and_the_first_listed() {
+    let body = format!("{{\"x\":1}}\n{}{{\"x\":2}}\n", "x\n".repeat(10_000)).into_bytes();
+    let records = parse(&columns(), &Media::Ndjson, body).unwrap();
+    assert_eq!((records.columns.num_rows(), records.refused.count, records.refused.first.len()), (2, 10_000, 100));
+    let limits = Limits { records: std::num::NonZeroU32::new(100).unwrap(), ..Limits::default() };
+    let mut charge = Memory::new(8 << 20).charge();
+    let lines = "x\n".repeat(101).into_bytes();
+    let refused = columns().parse(&Media::Ndjson, lines, Most::new(&limits, "http", &mut charge));
+    assert!(refused.err().unwrap().message.contains("limits.records"));
+}
+
+#[test]
+fn name_of_the_source_counts_for_each_record() {
+    let body = || "{}\n".repeat(5000).into_bytes();
+    assert_eq!(parse(&texts(), &Media::Ndjson, body()).unwrap().columns.num_rows(), 5000);
+    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
+    let mut charge = Memory::new(8 << 20).charge();
+    let name = "n".repeat(256);
+    let refusal = texts().parse(&Media::Ndjson, body(), Most::new(&limits, &name, &mut charge)).err().unwrap();
+    assert_eq!(refusal.status.as_u16(), 413, "{}", refusal.message);
+}
+
+#[test]
+fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
+    let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
+    let n: ArrayRef = Arc::new(Int32Array::from(vec![3]));
+    let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
+    let body = stream(vec![("n", Arc::clone(&n)), ("more", Arc::clone(&n)), ("x", x), ("list", list)]);
+    let records = parse(&columns(), &Media::Arrow, body).unwrap().columns;
+    assert_eq!(records.schema().field(0).name(), "list");
+    assert_eq!(records.column(0).as_list::<i32>().value(0).as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
+    let told = |body| refusal(&columns(), &Media::Arrow, body).1;
+    assert!(told(stream(vec![("n", Arc::clone(&n))])).contains("no column `list`"));
+    let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
+    let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
+    assert!(told(stream(vec![("list", list), ("n", text)])).contains("column `n`"));
+}
+
+#[test]
+fn arrow_columns_weigh_what_they_become() {
+    let long: ArrayRef = Arc::new(StringArray::from(vec!["t".repeat(4000)]));
+    let dictionary = |rows: usize| -> ArrayRef {
+        Arc::new(DictionaryArray::new(Int8Array::from_iter_values(std::iter::repeat_n(0, rows)), Arc::clone(&long)))
+    };
+    let runs = |rows: i32| -> ArrayRef {
+        Arc::new(RunArray::<Int32Type>::try_new(&Int32Array::from(vec![rows]), &long).unwrap())
+    };
+    let views = |rows: usize| -> ArrayRef {
+        let views = StringViewArray::from(vec!["t".repeat(4000)]);
+        Arc::new(arrow::compute::take(&views, &Int32Array::from(vec![0; rows]), None).unwrap())
+    };
+    for column in [dictionary(100), runs(100), views(100)] {
+        let records = parse(&texts(), &Media::Arrow, stream(vec![("text", column)])).unwrap();
+        let text = records.columns.column(0).as_string::<i32>();
+        assert_eq!((text.len(), text.value(99).len()), (100, 4000));
+    }
+    let nulls: ArrayRef = Arc::new(NullArray::new(900_000));
+    for column in [dictionary(1000), runs(900_000), views(1000), nulls] {
+        let kind = column.data_type().clone();
+        let body = stream(vec![("text", column)]);
+        assert!(body.len() < 40_000, "{kind}: {}", body.len());
+        assert_eq!(refusal(&texts(), &Media::Arrow, body).0, 413, "{kind}");
+    }
+}
+
+#[test]
+fn arrow_rows_are_bounded_whatever_their_columns() {
+    let nulls: ArrayRef = Arc::new(NullArray::new(1_000_001));
+    let (status, message) = refusal(&texts(), &Media::Arrow, stream(vec![("text", nulls)]));
+    assert!(status == 413 && message.contains("limits.records"), "{message}");
+}
+
+#[test]
+fn files_of_a_form_are_images_named_after_them() {
+    let images = Columns::images(1 << 20);
+    let part = |head: &str, content: &str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"i\"{head}\r\n\r\n{content}\r\n")
+    };
+    let body = [part("; filename=\"a.jpg\"", "one"), part("", "text"), part("; filename=\"b.jpg\"", "two")].concat();
+    let body = format!("{body}--b--\r\n").into_bytes();
+    let records = parse(&images, &Media::Multipart("b".to_owned()), body).unwrap();
+    let names = with_source(&records, "http").unwrap();
+    assert_eq!(names.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.jpg", "b.jpg"]);
+    assert_eq!(names.column(1).as_binary::<i32>().value(1), b"two");
+    assert_eq!((records.refused.first[0].record, records.refused.count), (1, 1));
+    let features = refusal(&texts(), &Media::Multipart("b".to_owned()), b"--b--".to_vec());
+    assert_eq!(features.0, 422);
+}
+
+#[test]
+fn images_in_json_are_decoded_and_bad_ones_refused_alone() {
+    let body =
+        b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
+    let records = parse(&Columns::images(1 << 20), &Media::Ndjson, body).unwrap();
+    let images = records.columns.column(0).as_binary::<i32>();
+    assert_eq!((images.value(0), images.value(1)), ([0, 1, 2].as_slice(), [3, 4].as_slice()));
+    let told: Vec<u64> = records.refused.first.iter().map(|refused| refused.record).collect();
+    assert_eq!(told, [1, 2]);
+}
+
+#[test]
+fn what_this_source_does_not_take_is_refused_as_a_whole() {
+    let images = Columns::images(1 << 20);
+    assert_eq!(parse(&images, &Media::Image, vec![1, 2]).unwrap().columns.num_rows(), 1);
+    assert!(parse(&images, &Media::Image, vec![]).is_err());
+    assert!(parse(&columns(), &Media::Image, vec![1]).is_err());
+    assert!(refusal(&columns(), &Media::Ndjson, b"\n".to_vec()).1.contains("no records"));
+    assert!(parse(&columns(), &Media::Arrow, b"junk".to_vec()).is_err());
+}

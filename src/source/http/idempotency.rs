@@ -1,0 +1,77 @@
+//! By what attempts at one request are known: the client's key, and a digest of what the request is.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::source::http::frame::{Digest, Fingerprint, Key};
+
+/// A request that has an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// A digest of the key and of who sent it.
+    pub(super) key: Key,
+    /// A digest of who sent it, its body, its source and its type.
+    pub(super) request: Digest,
+    /// The same two as versions before SHA-256 had them.
+    pub(super) former: (Key, u32),
+}
+
+impl Attempt {
+    /// What marks a request of `owner` under a key.
+    pub(super) fn new(owner: &str, key: &str, content_type: &str, source: &str, body: &[u8]) -> Self {
+        let former: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+        Self {
+            key: digest(&[owner.as_bytes(), key.as_bytes()]),
+            request: digest(&[owner.as_bytes(), body, source.as_bytes(), content_type.as_bytes()]),
+            former: (half(&former), crc32fast::hash(body)),
+        }
+    }
+
+    /// Whether what was taken under its key is this request.
+    pub(super) fn is(&self, taken: Fingerprint) -> bool {
+        match taken {
+            Fingerprint::Sha256(request) => request == self.request,
+            Fingerprint::Crc32(body) => body == self.former.1,
+        }
+    }
+}
+
+/// Parts with their lengths, so that none runs into the next.
+fn digest(parts: &[&[u8]]) -> Digest {
+    let mut sha = Sha256::new();
+    for part in parts {
+        sha.update((part.len() as u64).to_le_bytes());
+        sha.update(part);
+    }
+    half(&sha.finalize().into())
+}
+
+fn half(digest: &[u8; 32]) -> Digest {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempt_differs_by_owner_body_source_and_type() {
+        let attempt =
+            |owner, content_type, source, body: &str| Attempt::new(owner, "one", content_type, source, body.as_bytes());
+        let first = attempt("token", "application/json", "http", "{}");
+        assert!(first.is(Fingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
+        for (owner, content_type, source, body) in [
+            ("other", "application/json", "http", "{}"),
+            ("token", "image/png", "http", "{}"),
+            ("token", "application/json", "else", "{}"),
+            ("token", "application/json", "http", "{ }"),
+            ("token", "application/json", "htt", "p{}"),
+        ] {
+            let other = attempt(owner, content_type, source, body);
+            assert!(!first.is(Fingerprint::Sha256(other.request)), "{owner} {content_type} {source} {body}");
+            assert_eq!(first.key == other.key, owner == "token");
+        }
+        assert!(first.is(Fingerprint::Crc32(crc32fast::hash(b"{}"))) && !first.is(Fingerprint::Crc32(1)));
+    }
+}

@@ -1,0 +1,72 @@
+//! What a request's body is, by its `Content-Type`.
+
+use crate::source::http::refusal::Refusal;
+
+/// What a body is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Media {
+    /// One encoded image.
+    Image,
+    /// JSON objects, one a line.
+    Ndjson,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// Files of a form, between lines of this boundary.
+    Multipart(String),
+}
+
+/// The `Content-Type` of an Arrow IPC stream.
+pub(super) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+/// Characters of a boundary, as RFC 2046 has it.
+const BOUNDARY: usize = 70;
+
+impl Media {
+    /// What a header says.
+    ///
+    /// # Errors
+    /// 415 for any other type, 400 for a form without a boundary.
+    pub(super) fn of(content_type: &str) -> Result<Self, Refusal> {
+        match essence(content_type).as_str() {
+            ARROW_STREAM => Ok(Self::Arrow),
+            "application/x-ndjson" | "application/jsonl" | "application/json" => Ok(Self::Ndjson),
+            "multipart/form-data" => boundary(content_type).map(Self::Multipart),
+            "application/octet-stream" => Ok(Self::Image),
+            image if image.starts_with("image/") => Ok(Self::Image),
+            _ => Err(Refusal::unsupported(format!(
+                "`Content-Type: {content_type}` is not supported; expected image/*, multipart/form-data, \
+                 application/x-ndjson, or {ARROW_STREAM}"
+            ))),
+        }
+    }
+}
+
+/// A type without its parameters, in lower case.
+pub(super) fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn boundary(content_type: &str) -> Result<String, Refusal> {
+    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.trim().split_once('='));
+    let mut named = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"));
+    let value = named.next().map(|(_, value)| value.trim().trim_matches('"').to_owned());
+    value.filter(|value| (1..=BOUNDARY).contains(&value.len())).ok_or_else(|| {
+        Refusal::bad(format!("`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} characters"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn content_type_is_understood_whatever_its_case_and_parameters() {
+        assert_eq!(Media::of("Image/PNG; q=1").unwrap(), Media::Image);
+        assert_eq!(Media::of("application/JSON; charset=utf-8").unwrap(), Media::Ndjson);
+        let form = Media::of("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
+        assert_eq!(form, Media::Multipart("--a b".to_owned()));
+        let status = |content_type: &str| Media::of(content_type).unwrap_err().status.as_u16();
+        assert_eq!([status("text/html"), status(""), status("multipart/form-data")], [415, 415, 400]);
+    }
+}

@@ -1,0 +1,57 @@
+//! A buffer whose memory is reserved before it is taken.
+
+use std::io::{self, Write};
+
+use crate::source::http::charge::Charge;
+use crate::source::http::refusal::Refusal;
+
+/// Bytes that are reserved before they are written.
+pub(super) struct Metered {
+    pub(super) bytes: Vec<u8>,
+    /// Bytes that the request holds besides.
+    others: u64,
+    pub(super) charge: Charge,
+    refusal: Option<Refusal>,
+}
+
+/// Bytes that are reserved at a time.
+const STEP: usize = 256 << 10;
+
+impl Metered {
+    /// Bytes beside `others`, which the request holds.
+    pub(super) fn new(others: u64, charge: Charge) -> Self {
+        Self { bytes: Vec::new(), others, charge, refusal: None }
+    }
+
+    /// What a writer says of an error; the refusal that caused it, where one did.
+    pub(super) fn failed(&mut self, error: impl ToString) -> Refusal {
+        self.refusal.take().unwrap_or_else(|| Refusal::failed(error))
+    }
+
+    /// The bytes, with the charge for them alone.
+    pub(super) fn finish(mut self) -> Result<(Vec<u8>, Charge), Refusal> {
+        self.charge.set(self.bytes.capacity() as u64)?;
+        Ok((self.bytes, self.charge))
+    }
+}
+
+impl Write for Metered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.bytes.len() + bytes.len();
+        if length > self.bytes.capacity() {
+            let capacity = length.max(self.bytes.capacity() / 2 * 3).max(STEP);
+            if let Err(refusal) = self.charge.set(self.others + capacity as u64) {
+                let message = refusal.message.clone();
+                self.refusal = Some(refusal);
+                return Err(io::Error::other(message));
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

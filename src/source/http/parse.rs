@@ -1,0 +1,87 @@
+//! From the body of a request to its records.
+
+use arrow::array::RecordBatch;
+
+use crate::source::cut::weight;
+use crate::source::http::body::Head;
+use crate::source::http::charge::Charge;
+use crate::source::http::columns::{Columns, Most, name_bytes, with_source};
+use crate::source::http::frame;
+use crate::source::http::idempotency::Attempt;
+use crate::source::http::limits::Limits;
+use crate::source::http::media::{Media, essence};
+use crate::source::http::refusal::Refusal;
+use crate::source::http::refused::{Listed, Refused};
+use crate::source::record_files::guarded;
+
+/// A request whose body has arrived.
+pub(super) struct Arrived {
+    /// What the column `source` says.
+    pub(super) source: String,
+    pub(super) head: Head,
+    pub(super) body: Vec<u8>,
+    /// Its memory counts until it is let go of.
+    pub(super) charge: Charge,
+}
+
+/// Records of a request, ready to be worked on.
+pub(super) struct Parsed {
+    /// `source`, then the columns.
+    pub(super) records: RecordBatch,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) refused: Listed<Refused>,
+    /// Bytes that the records take.
+    pub(super) held: u64,
+    pub(super) charge: Charge,
+}
+
+/// Decodes and parses a body that `owner` sent.
+///
+/// # Errors
+/// Why none of it can be taken.
+pub(super) fn parse_body(columns: &Columns, limits: &Limits, owner: &str, arrived: Arrived) -> Result<Parsed, Refusal> {
+    let Arrived { source, head, body, mut charge } = arrived;
+    let body = head.encoding.decode(body, limits.request.0, &mut charge)?;
+    let kind = essence(&head.content_type);
+    let attempt = |body: &[u8]| head.key.as_ref().map(|key| Attempt::new(owner, key, &kind, &source, body));
+    // A client makes a boundary of its own for each attempt: forms are compared by the records in them.
+    let is_form = matches!(head.media, Media::Multipart(_));
+    let of_body = if is_form { None } else { attempt(&body) };
+    let parsed = columns.parse(&head.media, body, Most::new(limits, &source, &mut charge))?;
+    let names = match &parsed.sources {
+        Some(_) => 0,
+        None => name_bytes(&source).saturating_mul(parsed.columns.num_rows() as u64),
+    };
+    let held = parsed.held.saturating_add(names);
+    charge.set(held)?;
+    let records = with_source(&parsed, &source).map_err(Refusal::failed)?;
+    let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
+    Ok(Parsed { records, attempt: of_body.or(of_form), refused: parsed.refused, held, charge })
+}
+
+/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
+pub(super) fn encoded(records: &RecordBatch, held: u64, charge: &mut Charge) -> Result<Vec<u8>, Refusal> {
+    let bytes = weight(records, 0..records.num_rows());
+    charge.set(held.saturating_add(bytes.saturating_mul(2)))?;
+    frame::encode(records).map_err(Refusal::failed)
+}
+
+/// Does what takes time off the threads that others wait for.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(move || guarded_work(work)).await;
+    done.unwrap_or_else(|_| Err(Refusal::unprocessable("the body cannot be parsed")))
+}
+
+/// A panic of a reader is a fault of what it reads.
+fn guarded_work<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let mut outcome = None;
+    match guarded(|| {
+        outcome = Some(work());
+        Ok::<(), String>(())
+    }) {
+        Ok(()) => outcome.unwrap_or_else(|| Err(Refusal::failed("there is no outcome"))),
+        Err((_, reason)) => Err(Refusal::unprocessable(reason)),
+    }
+}
