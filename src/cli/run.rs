@@ -20,6 +20,7 @@ use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::sink::Changes;
+use crate::store::outage;
 use crate::topology::{self, Outcome, Topology};
 
 #[derive(Debug, Args)]
@@ -108,12 +109,16 @@ impl Run {
         if self.start_over {
             topology::start_over(&plan)?;
         }
+        plan.admit_before_claims(changes).map_err(stage_error)?;
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
         let topology = topology.map_err(stage_error)?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
             tracing::info!("{before} records were done by earlier runs");
+        }
+        if endless {
+            outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
         let mut daemon = if endless {
@@ -127,6 +132,7 @@ impl Run {
         drop(models);
         let stop = async {
             asked_to_stop("finishing and committing what was read", grace).await;
+            outage::stop_waiting();
             admin.drains();
             daemon.iter_mut().for_each(Daemon::stopping);
         };
