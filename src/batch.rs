@@ -160,6 +160,32 @@ impl Batch {
         }
     }
 
+    /// Splits between source rows: in front are, from the first on, those that have left at most `records` records; where
+    /// `at_least_one`, the first that has left any is among them, however many. Ordinals begin at 0 in both parts.
+    ///
+    /// # Errors
+    /// When the records cannot be separated.
+    pub fn split_at_records(&self, records: usize, at_least_one: bool) -> Result<(Self, Self), ArrowError> {
+        let mut ordinals = self.origin.clone();
+        ordinals.sort_unstable();
+        let all = self.provenance.len();
+        let end = match (ordinals.first(), ordinals.get(records)) {
+            (Some(first), Some(end)) if first == end && at_least_one => u64::from(*end) + 1,
+            (_, Some(end)) => u64::from(*end),
+            (_, None) => all,
+        };
+        let part = |rows: Range<u64>| -> Result<Self, ArrowError> {
+            let is_inside = |ordinal: &u32| rows.contains(&u64::from(*ordinal));
+            let mask: BooleanArray = self.origin.iter().map(|ordinal| Some(is_inside(ordinal))).collect();
+            let shift = u32::try_from(rows.start).unwrap_or(u32::MAX);
+            let origin =
+                self.origin.iter().filter(|ordinal| is_inside(ordinal)).map(|ordinal| ordinal - shift).collect();
+            let provenance = Arc::new(self.provenance.slice(rows.clone()));
+            Ok(Self { records: filter_record_batch(&self.records, &mask)?, origin, provenance })
+        };
+        Ok((part(0..end)?, part(end..all)?))
+    }
+
     /// The records of several arms of the graph, one after the other; all stand for the same source rows.
     ///
     /// # Errors
@@ -385,6 +411,25 @@ mod tests {
         assert_eq!(kept.origin, [1, 3]);
         assert_eq!(kept.provenance.row(kept.origin[1]).map(|(_, row)| row), Some(13));
         assert_eq!(kept.provenance.len(), 4);
+    }
+
+    #[test]
+    fn batch_is_split_between_source_rows() {
+        // Two records of row 0, none of rows 1 and 4, and row 2 in the arm behind again.
+        let whole = Batch { origin: vec![0, 0, 2, 3, 5, 2], ..batch(10..16) };
+        let split = |records, at_least_one| {
+            let (first, rest) = whole.split_at_records(records, at_least_one).unwrap();
+            let rows = |batch: &Batch| batch.provenance.ranges().first().map(|range| range.rows.clone());
+            assert_eq!(first.provenance.len() + rest.provenance.len(), 6);
+            (first.origin.clone(), rows(&first), rest.origin.clone(), rows(&rest))
+        };
+        assert_eq!(split(3, false), (vec![0, 0], Some(10..12), vec![0, 1, 3, 0], Some(12..16)));
+        assert_eq!(split(4, false), (vec![0, 0, 2, 2], Some(10..13), vec![0, 2], Some(13..16)));
+        assert_eq!(split(1, false), (vec![], None, vec![0, 0, 2, 3, 5, 2], Some(10..16)));
+        assert_eq!(split(1, true), (vec![0, 0], Some(10..11), vec![1, 2, 4, 1], Some(11..16)));
+        assert_eq!(split(6, true), (vec![0, 0, 2, 3, 5, 2], Some(10..16), vec![], None));
+        let (_, rest) = whole.split_at_records(4, false).unwrap();
+        assert_eq!(rest.records.column(0).as_ref(), &Int64Array::from(vec![13, 14]));
     }
 
     #[test]

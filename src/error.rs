@@ -32,7 +32,10 @@ impl Fault {
     pub fn from_error(key: impl Into<String>, error: &StageError) -> Self {
         // An answer of a store can concern the pipeline as well: a bucket may not exist.
         let is_of_environment = match error {
-            StageError::Io { source, .. } => !ErrorClass::of(source).concerns_file(),
+            StageError::Io { source, .. } => {
+                matches!(source.kind(), ErrorKind::NotConnected | ErrorKind::PermissionDenied)
+                    || !ErrorClass::of(source).concerns_file()
+            }
             error => error.is_of_environment(),
         };
         Self { is_of_environment, ..Self::new(key, error.to_string()) }

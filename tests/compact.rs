@@ -183,3 +183,35 @@ fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
     let output = compact(site.root(), &["out/all", "--target", "12"]);
     assert!(output.status.code() == Some(2) && errors(&output).contains("no unit"), "{}", errors(&output));
 }
+
+/// A run that goes on for long, compacted now and then.
+#[test]
+fn small_files_beside_a_large_one_are_put_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..12_000_u64).map(|row| format!("{row},{}\n", row * 2_654_435_761 % (1 << 32))).collect();
+    fs::write(folder.path().join("in.csv"), format!("a,b\n{lines}")).unwrap();
+    let pipeline = "[stages.rows]\nkind = \"csv\"\npath = \"in.csv\"\n[stages.out]\nkind = \"parquet\"\n\
+                    inputs = [\"rows\"]\npath = \"out\"\nfile = { records = 100 }\n";
+    fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let out = folder.path().join("out");
+    let run = |limit: &str| {
+        let output = latentflow(folder.path(), &["run", "p.toml", "--limit", limit]).output().unwrap();
+        assert!(output.status.success(), "{}", errors(&output));
+    };
+    run("11000");
+    assert_eq!(rows(&out), vec![100; 110]);
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000]);
+    run("500");
+    let dry = told(&compact(folder.path(), &["out", "--dry-run"]));
+    assert!(dry.contains("6 files") && dry.contains("would become 2 files"), "{dry}");
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000, 500], "the large file is larger than all others together");
+    assert!(told(&compact(folder.path(), &["out"])).contains("nothing to put together"));
+    run("500");
+    assert_eq!(rows(&out), [vec![11_000, 500], vec![100; 5]].concat());
+    told(&compact(folder.path(), &["out", "--records", "250"]));
+    assert_eq!(rows(&out), [11_000, 500, 200, 200, 100], "a bound holds");
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000, 1000]);
+}

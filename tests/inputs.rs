@@ -26,7 +26,7 @@ const SIGABRT: i32 = 6;
 fn pipeline(kind: &str, more: &str) -> String {
     format!(
         "workers = 2\n[stages.in]\nkind = \"{kind}\"\npath = \"in\"\nbatch.records = 10\n{more}\n\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\nfile.records = 1\n"
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\nfile.records = 10\n"
     )
 }
 

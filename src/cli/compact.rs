@@ -1,6 +1,7 @@
 //! `latentflow compact`: puts the small files of a dataset together.
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
@@ -8,7 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::{Exit, complain, print};
-use crate::sink::compact::{Compacted, Size, compact};
+use crate::sink::compact::{Compacted, Size, Target, compact};
 use crate::store::Location;
 use crate::units::Bytes;
 
@@ -21,6 +22,9 @@ pub(super) struct Compact {
     /// The size that files are to have, about; those above half of it are left as they are.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     target: u64,
+    /// The most records that a file is to have, where its readers need a bound: as `file.records` of the sink. Default: any number.
+    #[arg(long, value_name = "N")]
+    records: Option<NonZeroU64>,
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -74,7 +78,8 @@ impl Compact {
             bar.set_message(format!("{}: {} files looked at", folder.display(), so_far.before.files));
             bar.tick();
         };
-        let compacted = compact(folder, self.target, self.dry_run, &mut told);
+        let target = Target { bytes: self.target, records: self.records.map(NonZeroU64::get) };
+        let compacted = compact(folder, target, self.dry_run, &mut told);
         bar.finish_and_clear();
         let Compacted { before, after, records, damaged } = compacted?;
         damaged.iter().for_each(|reason| complain(&format!("latentflow: {reason}\n")));

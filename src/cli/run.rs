@@ -24,6 +24,7 @@ use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Plan};
 use crate::sink::Changes;
+use crate::store::outage;
 use crate::topology::{self, Outcome, Stats, Topology};
 
 #[derive(Debug, Args)]
@@ -129,12 +130,16 @@ impl Run {
         if self.start_over {
             topology::start_over(&plan)?;
         }
+        plan.admit_before_claims(changes).map_err(stage_error)?;
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
         let topology = topology.map_err(stage_error)?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
             tracing::info!("{before} records were done by earlier runs");
+        }
+        if endless {
+            outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
         let progress = Progress::start(self.log_format, Arc::clone(&stats));
         let mut daemon = if endless {
@@ -152,6 +157,7 @@ impl Run {
                 // Without signals the run goes on to its end.
                 std::future::pending::<()>().await;
             }
+            outage::stop_waiting();
             admin.drains();
             daemon.iter_mut().for_each(Daemon::stopping);
         };

@@ -1,6 +1,6 @@
 //! The metrics of what sinks make durable.
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge};
 
 use crate::metrics::maker::Maker;
 
@@ -16,6 +16,8 @@ pub struct CommitMetrics {
     pub last: GaugeVec,
     /// For how long the oldest record has waited that is not durable yet.
     pub oldest_uncommitted: Gauge,
+    /// Sinks that wait for an object store that does not answer.
+    pub waiting_for_store: IntGauge,
     /// Bytes that are free on the disk that a sink writes to.
     pub free_bytes: GaugeVec,
     /// Bytes of that disk.
@@ -38,6 +40,10 @@ impl CommitMetrics {
             oldest_uncommitted: maker.number(
                 "oldest_uncommitted_seconds",
                 "For how long the oldest record that was read has waited to be durable in every sink; 0 where none waits",
+            ),
+            waiting_for_store: maker.gauge(
+                "sinks_waiting_for_store",
+                "Sinks that wait for an object store that does not answer, in a run without an end",
             ),
             free_bytes: maker.rates(
                 "output_free_bytes",

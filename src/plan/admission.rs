@@ -67,6 +67,25 @@ impl Plan {
         Ok(())
     }
 
+    /// Checks what a run checks after it has claimed its outputs, where one of them lies in a bucket: the claim stops a run that goes
+    /// on there, which a run that is refused must not do.
+    ///
+    /// # Errors
+    /// The stage, and why it cannot run.
+    pub fn admit_before_claims(&self, changes: Changes) -> Result<(), StageFailure> {
+        if self.outputs().iter().filter_map(|output| output.sink.folder()).all(|folder| folder.local().is_some()) {
+            return Ok(());
+        }
+        self.check_mounts()?;
+        for stage in &self.stages {
+            if let Role::Source(source, _) = &stage.role {
+                source.find_inputs().map_err(|error| (Arc::clone(&stage.name), error))?;
+            }
+        }
+        self.admit_outputs(changes)?;
+        self.admit_inputs()
+    }
+
     /// The record of the disks that the outputs lie on.
     #[must_use]
     pub fn output_mounts(&self) -> OutputMounts {

@@ -253,6 +253,12 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     let state = written.or(folder);
     let written = spec.settings.rejects.path.as_ref().and_then(|path| place(path, "rejects.path"));
     let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
+    let endless = is_endless(&stages);
+    if endless && state.as_ref().and_then(Location::local).is_none() {
+        let message = "a source without an end keeps a journal on a disk of this machine: write `state = \"some/folder\"` at \
+                       the top of the pipeline";
+        faults.push(Fault::new("state", message));
+    }
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -269,7 +275,6 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     if !faults.is_empty() {
         return Err(faults);
     }
-    let endless = is_endless(&stages);
     let or_endless = |written: Option<Span>, default| written.map(|span| span.0).or(endless.then_some(default));
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
     let grace = or_endless(spec.settings.shutdown.grace, GRACE);

@@ -38,15 +38,31 @@ impl Size {
     }
 }
 
-/// Compacts the dataset in `folder`: files below half of `target` bytes are put together to files of up to about so many.
-/// `told` hears of each file that was looked at. With `dry` nothing is changed.
+/// How large files are to become.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// About so many bytes. Files that have half of that, or half of the records, are left as they are.
+    pub bytes: u64,
+    /// At most so many records; `None`: any number.
+    pub records: Option<u64>,
+}
+
+impl Target {
+    /// Whether a file is large enough: half of what it may be at most.
+    fn is_reached(self, bytes: u64, records: u64) -> bool {
+        bytes >= self.bytes / 2 || self.records.is_some_and(|most| records >= most / 2)
+    }
+}
+
+/// Compacts the dataset in `folder`: small files are put together to files of the size of `target`.
+/// `told` is called after each file that was looked at. With `dry` nothing is changed.
 ///
 /// # Errors
 /// When another compaction is at work there, the system refuses, or a file is not what its footer says; what was
 /// exchanged before stays.
 pub fn compact(
     folder: &Path,
-    target: u64,
+    target: Target,
     dry: bool,
     told: &mut dyn FnMut(&Compacted),
 ) -> Result<Compacted, StageError> {
@@ -90,12 +106,17 @@ impl Group {
         self.files.iter().map(|small| small.file.entry.size).sum()
     }
 
+    fn records(&self) -> u64 {
+        self.files.iter().map(|small| small.rows).sum()
+    }
+
     /// Whether a file can join those that are there.
-    fn takes(&self, next: &Found, target: u64) -> bool {
-        let is_small = |small: &DatasetFile| small.file.entry.size < target / 2;
+    fn takes(&self, next: &Found, target: Target) -> bool {
+        let is_small = |file: &DatasetFile| !target.is_reached(file.file.entry.size, file.rows);
         self.files.first().is_some_and(is_small)
             && is_small(&next.file)
-            && self.bytes() + next.file.file.entry.size <= target
+            && self.bytes() + next.file.file.entry.size <= target.bytes
+            && target.records.is_none_or(|most| self.records() + next.file.rows <= most)
             && self.kind.identity.is_one_with(&next.kind.identity)
             && self.kind.schema == next.kind.schema
     }
@@ -105,27 +126,32 @@ impl Group {
         self.files.push(next.file);
     }
 
-    /// Whether it pays: else a large file would be copied again and again for each small one that comes behind it.
-    fn is_worth_it(&self, target: u64) -> bool {
-        let (bytes, largest) = (self.bytes(), self.files.iter().map(|small| small.file.entry.size).max());
-        self.files.len() > 1 && largest.is_some_and(|largest| largest <= bytes / 2 || bytes >= target / 2)
+    /// The place of a file that is larger than all others together, where one is: it would be copied again and again for each small
+    /// one that comes behind it.
+    fn too_large(&self, target: Target) -> Option<usize> {
+        let bytes = self.bytes();
+        let (place, largest) = self.files.iter().enumerate().max_by_key(|(_, small)| small.file.entry.size)?;
+        (largest.file.entry.size > bytes / 2 && !target.is_reached(bytes, self.records())).then_some(place)
     }
 }
 
 /// A compaction at work in a folder.
 struct Work<'a> {
     rewrite: Rewrite<'a>,
-    target: u64,
+    target: Target,
     dry: bool,
 }
 
 impl Work<'_> {
-    /// Makes one file of a group, where that pays. A file that cannot be read is left alone, and those before and behind
-    /// it are put together each on their own.
-    fn merge(&self, mut group: Group, compacted: &mut Compacted) -> Result<(), StageError> {
-        if !group.is_worth_it(self.target) {
+    /// Makes one file of a group. A file that cannot be read, or that is larger than all others together, is left alone, and those
+    /// before and behind it are put together each on their own.
+    fn merge(&self, group: Group, compacted: &mut Compacted) -> Result<(), StageError> {
+        if group.files.len() < 2 {
             group.files.iter().for_each(|small| compacted.after.add(small.file.entry.size));
             return Ok(());
+        }
+        if let Some(place) = group.too_large(self.target) {
+            return self.merge_around(group, place, compacted);
         }
         let copied = match self.dry {
             true => Ok(group.bytes()),
@@ -139,12 +165,17 @@ impl Work<'_> {
             }
             Err(Broken { place, reason }) => {
                 compacted.damaged.push(reason);
-                let behind = group.files.split_off(place + 1);
-                group.files.pop().into_iter().for_each(|broken| compacted.after.add(broken.file.entry.size));
-                let kind = group.kind.clone();
-                self.merge(group, compacted)?;
-                self.merge(Group { kind, files: behind }, compacted)
+                self.merge_around(group, place, compacted)
             }
         }
+    }
+
+    /// Leaves the file at `place` alone.
+    fn merge_around(&self, mut group: Group, place: usize, compacted: &mut Compacted) -> Result<(), StageError> {
+        let behind = group.files.split_off(place + 1);
+        group.files.pop().into_iter().for_each(|alone| compacted.after.add(alone.file.entry.size));
+        let kind = group.kind.clone();
+        self.merge(group, compacted)?;
+        self.merge(Group { kind, files: behind }, compacted)
     }
 }

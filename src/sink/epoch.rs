@@ -7,6 +7,7 @@
 //! A request may still be on its way when its run is dead. So an upload is noted before it is begun to be sent, and who
 //! claims the next epoch gives up all that are noted, before it looks at what is there: they cannot be finished any more.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::time::SystemTime;
 
@@ -35,8 +36,7 @@ impl Epoch {
     pub fn claim(prefix: &Remote) -> Result<Self, StageError> {
         let failed = |error: io::Error| Location::Remote(prefix.clone()).failed(error);
         let state = prefix.join(STATE);
-        let begun = humantime::format_rfc3339_seconds(SystemTime::now());
-        let text = format!("{{\"writer\":\"latentflow {}\",\"begun\":\"{begun}\"}}\n", env!("CARGO_PKG_VERSION"));
+        let text = text();
         for _ in 0..TRIES {
             let known = numbers(&state).map_err(failed)?;
             let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
@@ -44,11 +44,15 @@ impl Epoch {
             let claim = state.join(&name(number));
             if claim.create(text.as_bytes()).map_err(failed)? {
                 // A store that lets it be created once more would let another run do so.
-                if claim.create(text.as_bytes()).map_err(failed)? {
+                if claim.create(self::text().as_bytes()).map_err(failed)? {
                     return Err(StageError::Other(format!(
                         "{prefix}: this store does not keep two writers apart (it ignores `If-None-Match: *` on PUT); \
                          write to a folder, and copy it"
                     )));
+                }
+                // While answers were lost, others may have claimed later epochs: theirs are to go on.
+                if numbers(&state).map_err(failed)?.iter().any(|&other| other > number) {
+                    continue;
                 }
                 // From here on no file of an earlier run can appear: who notes an upload later sees the claim first.
                 give_up_others(&state).map_err(failed)?;
@@ -90,6 +94,15 @@ impl Epoch {
             _ => Ok(()),
         }
     }
+}
+
+/// What a claim says. It differs from that of every other run, so that a claim whose answer was lost is recognized.
+fn text() -> String {
+    let begun = humantime::format_rfc3339_seconds(SystemTime::now());
+    // Each state has random keys of its own.
+    let nonce = RandomState::new().hash_one(std::process::id());
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{{\"writer\":\"latentflow {version}\",\"begun\":\"{begun}\",\"nonce\":\"{nonce:016x}\"}}\n")
 }
 
 /// What earlier runs were sending when they ended, or still are.

@@ -16,6 +16,7 @@ mod images;
 pub mod lock;
 pub mod marker;
 mod names;
+mod narrow_dictionaries;
 pub mod output_mounts;
 mod parquet;
 pub mod part;
@@ -160,7 +161,7 @@ pub trait Writer: Send {
 }
 
 /// What a writer has made durable while it took a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durable {
     /// Nothing more than before.
     Nothing,

@@ -1,5 +1,6 @@
 //! Sink `parquet`: writes records to Parquet files, each file whole or not at all.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -55,13 +56,15 @@ pub struct Config {
     is_private: bool,
 }
 
-/// How large a file may become; a batch is never split across files, so a single larger one has a file of its own.
+/// How large a file may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct FileSize {
-    /// At most so many bytes, before they are encoded.
+    /// At most so many bytes, before they are encoded. A batch is not split for it: a single larger one has a file of its own.
     pub bytes: Bytes,
-    /// At most so many records. Default: any number.
+    /// At most so many records; a batch that is larger is split. Only the records that stages make of one source row, such as
+    /// tiles of an image, stay together. `latentflow compact` puts such files together; its option `--records` bounds them again.
+    /// Default: any number.
     pub records: Option<NonZeroU64>,
 }
 
@@ -316,17 +319,19 @@ struct ParquetWriter {
 
 impl Writer for ParquetWriter {
     fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        let records = self.columns.of(&batch.records)?;
-        let mut durable = Durable::Nothing;
-        if records.num_rows() > 0 {
-            if self.part.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
+        let (mut durable, mut rest) = (Durable::Nothing, Cow::Borrowed(batch));
+        while let Some(room) = self.too_small_room(&rest) {
+            let is_new = self.part.is_none();
+            let (first, others) = rest.split_at_records(room, is_new)?;
+            if first.records.num_rows() == 0 && !is_new {
                 self.finish_part()?;
                 durable = Durable::Before;
+                continue;
             }
-            self.append(&records)?;
+            durable = durable.max(self.write_whole(&first)?);
+            rest = Cow::Owned(others);
         }
-        self.taken.insert(&batch.provenance);
-        Ok(durable)
+        Ok(durable.max(self.write_whole(&rest)?))
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -356,6 +361,29 @@ impl Writer for ParquetWriter {
 }
 
 impl ParquetWriter {
+    /// The records that the open file still takes, where these are more.
+    fn too_small_room(&self, batch: &Batch) -> Option<usize> {
+        let limit = self.file.records?.get();
+        let room = limit.saturating_sub(self.part.as_ref().map_or(0, Part::records));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        (batch.records.num_rows() > room).then_some(room)
+    }
+
+    /// Writes records that one file takes by their number.
+    fn write_whole(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+        let records = self.columns.of(&batch.records)?;
+        let mut durable = Durable::Nothing;
+        if records.num_rows() > 0 {
+            if self.part.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
+                self.finish_part()?;
+                durable = Durable::Before;
+            }
+            self.append(&records)?;
+        }
+        self.taken.insert(&batch.provenance);
+        Ok(durable)
+    }
+
     fn append(&mut self, records: &RecordBatch) -> Result<(), StageError> {
         let mut part = match self.part.take() {
             Some(part) => part,

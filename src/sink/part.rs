@@ -20,6 +20,7 @@ use crate::machine;
 use crate::memory::{record_bytes, rows_that_fit};
 use crate::sink::Written;
 use crate::sink::footer::Footer;
+use crate::sink::narrow_dictionaries::NarrowDictionaries;
 use crate::sink::row_groups::RowGroups;
 use crate::source::ROW;
 use crate::store::{Location, Output, Remote};
@@ -183,6 +184,7 @@ pub(super) struct Part {
     row_group: RowGroup,
     /// Arrow bytes in the row group that is open.
     group_bytes: u64,
+    dictionaries: NarrowDictionaries,
     bytes: u64,
     records: u64,
 }
@@ -194,10 +196,11 @@ impl Part {
     /// When the folder cannot be written.
     pub(super) fn begin(location: Location, note: Option<Remote>, format: &Format) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
+        let dictionaries = NarrowDictionaries::of(&schema);
         let (output, row_group) = (location.begin(note)?, format.row_group);
         let groups = RowGroups::begin(output, schema, format.properties.clone(), row_group.encoders());
         let groups = groups.map_err(failed(&location))?;
-        Ok(Self { location, groups, row_group, group_bytes: 0, bytes: 0, records: 0 })
+        Ok(Self { location, groups, row_group, group_bytes: 0, dictionaries, bytes: 0, records: 0 })
     }
 
     /// Appends records. After an error the file is of no use.
@@ -214,6 +217,9 @@ impl Part {
     fn append(&mut self, records: &RecordBatch) -> Result<(), ParquetError> {
         let mut rest = records.clone();
         while rest.num_rows() > 0 {
+            if !self.dictionaries.fit(&rest) && self.groups.open_rows() > 0 {
+                self.end_row_group()?;
+            }
             let open = self.groups.open_rows();
             let rows = (self.row_group.records.get() as usize).saturating_sub(open).min(rest.num_rows());
             let room = self.row_group.bytes.0.saturating_sub(self.group_bytes);
@@ -225,6 +231,7 @@ impl Part {
             let fit = fit.max(1);
             let part = rest.slice(0, fit);
             self.group_bytes += record_bytes(&part);
+            self.dictionaries.add(&part);
             self.groups.write(part)?;
             rest = rest.slice(fit, rest.num_rows() - fit);
         }
@@ -233,6 +240,7 @@ impl Part {
 
     fn end_row_group(&mut self) -> Result<(), ParquetError> {
         self.group_bytes = 0;
+        self.dictionaries.clear();
         self.groups.end_group()
     }
 

@@ -15,7 +15,7 @@ use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::{Listing, io_error};
 use crate::source::passed_over::{LastPassedOver, Omission};
 use crate::store::mounts::{FolderId, real_path};
-use crate::store::{Location, is_url, reading_bytes};
+use crate::store::{Location, Objects, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]
@@ -79,6 +79,47 @@ impl FileSet {
         self.list_visiting(&mut |_, _| {})
     }
 
+    /// As [`Self::list`], where files are waited for: a prefix without objects is an empty folder, since a bucket has no folders.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`].
+    pub(super) fn list_inbox(&self) -> Result<Listing, StageError> {
+        if !is_url(&self.path) {
+            return self.list();
+        }
+        let listing = match self.list_objects()? {
+            Some(listing) => listing,
+            None => {
+                let root = Location::parse(&self.path).map_err(StageError::Other)?;
+                Listing { is_folder: true, ..Listing::empty(root) }
+            }
+        };
+        self.passed_over.set(listing.passed_over.clone());
+        Ok(listing)
+    }
+
+    /// Looks whether there is something where the files would lie, without listing them.
+    ///
+    /// # Errors
+    /// When there is nothing, or that cannot be found out.
+    pub(super) fn find(&self) -> Result<(), StageError> {
+        let root = match self.folder_glob().map_err(StageError::Other)? {
+            Some(glob) if glob.root.is_empty() => ".".to_owned(),
+            Some(glob) => glob.root,
+            None => self.path.clone(),
+        };
+        let exists = |path: &str| match Location::parse(path).map_err(StageError::Other)? {
+            Location::Local(path) => path.try_exists().map_err(StageError::io(&path)),
+            Location::Remote(place) => {
+                let found = place.head().and_then(|object| Ok(object.is_some() || place.has_objects()?));
+                found.map_err(|error| Location::Remote(place.clone()).failed(error))
+            }
+        };
+        // A path that exists is no glob; what cannot be a key may still be one.
+        let is_found = exists(&root)? || (root != self.path && exists(&self.path).unwrap_or(false));
+        if is_found { Ok(()) } else { Err(self.nothing_there()) }
+    }
+
     /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
     ///
     /// # Errors
@@ -91,7 +132,7 @@ impl FileSet {
 
     fn look(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
-            return self.list_objects();
+            return self.list_objects()?.ok_or_else(|| self.nothing_there());
         }
         let place = Path::new(&self.path);
         if place.is_file() {
@@ -190,8 +231,9 @@ impl FileSet {
         self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
     }
 
-    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects.
-    fn list_objects(&self) -> Result<Listing, StageError> {
+    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects. `None` where there
+    /// is neither.
+    fn list_objects(&self) -> Result<Option<Listing>, StageError> {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
         // What cannot be a key may still be a glob.
         if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
@@ -199,23 +241,25 @@ impl FileSet {
             if let Some((folder, _)) = place.parent()
                 && let Some(object) = place.head().map_err(failed)?
             {
-                return Ok(Listing::of_objects(folder, vec![object], |_| Ok(())));
+                let below = place.list().map_err(failed)?.entries.len() as u64;
+                let object = Objects { entries: vec![object], ..Objects::default() };
+                let mut listing = Listing::of_objects(folder, object, |_| Ok(()));
+                listing.passed_over.add_below_object(below);
+                return Ok(Some(listing));
             }
             let objects = place.list().map_err(failed)?;
-            if !objects.is_empty() {
+            if !objects.entries.is_empty() || objects.unusable.count > 0 {
                 let listing = Listing::of_objects(place, objects, |name| self.choose(name));
-                return Ok(Listing { is_folder: true, ..listing });
+                return Ok(Some(Listing { is_folder: true, ..listing }));
             }
         }
-        let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else {
-            return Err(self.nothing_there());
-        };
+        let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else { return Ok(None) };
         match parse(&root)? {
             Location::Remote(root) => {
                 let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
-                Ok(Listing::of_objects(root, objects, |name| matched(&matcher, name)))
+                Ok(Some(Listing::of_objects(root, objects, |name| matched(&matcher, name))))
             }
-            Location::Local(_) => Err(self.nothing_there()),
+            Location::Local(_) => Ok(None),
         }
     }
 

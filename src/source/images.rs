@@ -141,7 +141,12 @@ impl Source for Images {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        self.files.list()?.identities().map(Some)
+        let listing = if self.is_endless() { self.files.list_inbox()? } else { self.files.list()? };
+        listing.identities().map(Some)
+    }
+
+    fn find_inputs(&self) -> Result<(), StageError> {
+        if self.is_endless() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
     }
 
     fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {

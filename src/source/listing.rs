@@ -8,7 +8,7 @@ use crate::error::{ErrorClass, StageError, Unavailable};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::passed_over::{Omission, PassedOver};
 use crate::store::mounts::FolderId;
-use crate::store::{Entry, Location, Remote};
+use crate::store::{Location, Objects, Remote};
 
 /// The files of a set at some moment.
 #[derive(Debug)]
@@ -127,14 +127,15 @@ impl Listing {
     }
 
     /// The objects below `root` that count.
-    pub(super) fn of_objects(
-        root: Remote,
-        objects: Vec<Entry>,
-        choose: impl Fn(&Path) -> Result<(), Omission>,
-    ) -> Self {
+    pub(super) fn of_objects(root: Remote, objects: Objects, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
-        listing.looked_at = objects.len() as u64;
-        for object in objects {
+        let Objects { entries, unusable } = objects;
+        listing.looked_at = entries.len() as u64 + unusable.count;
+        listing.passed_over.add_unusable_keys(unusable.count);
+        if let Some(key) = unusable.example {
+            tracing::debug!("{}: no file could have the key {key:?}; it is passed over", listing.root);
+        }
+        for object in entries {
             match choose(Path::new(&object.name)) {
                 Ok(()) => listing.add(ListedFile::from(object)),
                 // An empty object stands for a folder; its name comes without the slash at its end.

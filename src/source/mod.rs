@@ -110,6 +110,14 @@ pub trait Source: Send {
         Ok(None)
     }
 
+    /// Looks whether there is something where its input would lie, as far as planning has not. An output is claimed afterwards.
+    ///
+    /// # Errors
+    /// When there is nothing, or that cannot be found out.
+    fn find_inputs(&self) -> Result<(), StageError> {
+        Ok(())
+    }
+
     /// What its last listing left out, where it lists files.
     fn passed_over(&self) -> Option<LastPassedOver> {
         None

@@ -45,6 +45,12 @@ pub struct PassedOver {
     links: u64,
     #[serde(skip_serializing_if = "is_zero")]
     own: u64,
+    /// Objects whose keys no file could have.
+    #[serde(skip_serializing_if = "is_zero")]
+    unusable_keys: u64,
+    /// Objects below the name of the only object that is read.
+    #[serde(skip_serializing_if = "is_zero")]
+    below_object: u64,
 }
 
 /// Different extensions that are counted apart.
@@ -72,6 +78,16 @@ impl PassedOver {
             Omission::Unasked => return,
         };
         *count += 1;
+    }
+
+    /// Counts objects whose keys no file could have.
+    pub(super) fn add_unusable_keys(&mut self, count: u64) {
+        self.unusable_keys += count;
+    }
+
+    /// Counts objects below the name of the only object that is read.
+    pub(super) fn add_below_object(&mut self, count: u64) {
+        self.below_object += count;
     }
 
     fn add_extension(&mut self, file: &Path) {
@@ -129,6 +145,8 @@ impl fmt::Display for PassedOver {
             (self.underscore, "not data by custom (`_` begins a name)"),
             (self.links, "symbolic links (follow_links = true takes what they lead to)"),
             (self.own, "of latentflow itself"),
+            (self.unusable_keys, "with keys that no file could have (an empty part, `.`, `..`, a control character)"),
+            (self.below_object, "below the name of the object that is read (add a glob such as `/**/*` to read them)"),
         ];
         let reasons =
             reasons.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{count} {what}"));
@@ -179,6 +197,19 @@ mod tests {
              1 symbolic links (follow_links = true takes what they lead to), 1 of latentflow itself";
         assert_eq!(text, expected);
         assert!(PassedOver::default().is_empty() && PassedOver::default().to_string().is_empty());
+    }
+
+    #[test]
+    fn objects_that_no_glob_leaves_out_are_named() {
+        let mut counts = PassedOver::default();
+        counts.add_unusable_keys(2);
+        counts.add_below_object(30);
+        let text = counts.to_string();
+        assert!(
+            text.starts_with("2 with keys that no file could have") && text.contains("30 below the name"),
+            "{text}"
+        );
+        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"unusable_keys":2,"below_object":30}"#);
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl Source for Tar {
         self.files.reading_bytes()
     }
 
+    fn find_inputs(&self) -> Result<(), StageError> {
+        self.files.find()
+    }
+
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         self.files.list()?.identities().map(Some)
     }

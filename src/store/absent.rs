@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use bytes::Bytes;
 
-use super::{Entry, Input};
+use super::{Entry, Input, Objects};
 
 /// What there is none of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,11 @@ impl Remote {
         match self.0 {}
     }
 
-    pub fn list(&self) -> io::Result<Vec<Entry>> {
+    pub fn list(&self) -> io::Result<Objects> {
+        match self.0 {}
+    }
+
+    pub fn has_objects(&self) -> io::Result<bool> {
         match self.0 {}
     }
 

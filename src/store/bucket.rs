@@ -1,23 +1,25 @@
 //! Prefixes and objects of S3-compatible stores: listed, read, put.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore as _};
 use object_store::multipart::MultipartStore as _;
-use object_store::path::Path;
+use object_store::path::{DELIMITER, Path};
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
-use tokio_stream::StreamExt as _;
 
 use super::ahead::Ahead;
 use super::blocks::Blocks;
-use super::said::{failure, plain};
+use super::client::client;
+use super::outage::persist;
+use super::said::failure;
 use super::task::{Pending, begin, wait};
 use super::upload::Upload;
-use super::{Entry, SCHEME};
+use super::{Entry, Objects, SCHEME, UnusableKeys};
 
 /// A prefix or object of a bucket.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct Remote {
 }
 
 const S3: &str = "s3";
+/// How often an object is created that the store says exists, and that cannot be read.
+const CREATIONS: usize = 10;
 
 impl Remote {
     /// Understands `s3://bucket/key`. Endpoint, region and credentials come from the environment; nothing is asked yet.
@@ -46,7 +50,7 @@ impl Remote {
             return Err(format!("`{bucket}` is no name of a bucket; {expected}"));
         }
         let key = Path::parse(key).map_err(|error| format!("`{key}` is no key of an object: {error}; {expected}"))?;
-        let store = store(bucket).map_err(|error| format!("s3://{bucket}: {error}"))?;
+        let store = client(bucket).map_err(|error| format!("s3://{bucket}: {error}"))?;
         Ok(Self { store, bucket: Arc::from(bucket), key: key.to_string() })
     }
 
@@ -64,19 +68,25 @@ impl Remote {
         (!name.is_empty()).then(|| (Self { key: prefix.to_owned(), ..self.clone() }, name.to_owned()))
     }
 
-    /// The objects below this, in any order. What marks a folder is none.
+    /// The objects below this. What marks a folder is none.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked.
-    pub fn list(&self) -> io::Result<Vec<Entry>> {
-        let prefix = self.path()?;
-        let mut objects = self.store.list(Some(&prefix));
+    pub fn list(&self) -> io::Result<Objects> {
+        let (prefix, store) = (self.path()?, self.store());
+        wait(pages(store, prefix, None))?.map_err(|error| failure(&error))
+    }
+
+    /// Whether there is an object below this.
+    ///
+    /// # Errors
+    /// When the store refuses, or cannot be asked.
+    pub fn has_objects(&self) -> io::Result<bool> {
+        let (prefix, store) = (self.path()?, self.store());
         wait(async move {
-            let mut entries = Vec::new();
-            while let Some(object) = objects.next().await {
-                entries.extend(Entry::below(&prefix, &object?));
-            }
-            Ok(entries)
+            let below = below(&prefix);
+            let page = store.list_paginated(below.as_deref(), PaginatedListOptions::default()).await?;
+            Ok(!page.result.objects.is_empty() || page.page_token.is_some())
         })?
         .map_err(|error: Error| failure(&error))
     }
@@ -86,12 +96,11 @@ impl Remote {
     /// # Errors
     /// When the store refuses, or cannot be asked.
     pub fn children(&self) -> io::Result<Vec<Entry>> {
-        let (prefix, store) = (self.path()?, Arc::clone(&self.store));
-        let listed = wait(async move {
-            let listed = store.list_with_delimiter(Some(&prefix)).await?;
-            Ok(listed.objects.iter().filter_map(|object| Entry::below(&prefix, object)).collect::<Vec<_>>())
-        })?;
-        let mut entries = listed.map_err(|error: Error| failure(&error))?;
+        let prefix = self.path()?;
+        let listed = persist(self, || {
+            wait(pages(self.store(), prefix.clone(), Some(DELIMITER)))?.map_err(|error| failure(&error))
+        });
+        let mut entries = listed?.entries;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
@@ -165,21 +174,40 @@ impl Remote {
     /// # Errors
     /// When the store refuses, or cannot be asked.
     pub fn put(&self, bytes: &[u8]) -> io::Result<()> {
-        let (path, store, payload) = (self.path()?, Arc::clone(&self.store), PutPayload::from(bytes.to_vec()));
-        wait(async move { store.put(&path, payload).await })?.map(drop).map_err(|error| failure(&error))
+        let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
+        persist(self, || {
+            let (store, path, payload) = (self.store(), path.clone(), payload.clone());
+            wait(async move { store.put(&path, payload).await })?.map(drop).map_err(|error| failure(&error))
+        })
     }
 
-    /// Puts an object where there is none; `false` where there is one.
+    /// Puts an object where there is none; `false` where there is one of other content. One of the same content may be that of an
+    /// attempt whose answer was lost: callers make their content differ from that of other writers, or may take theirs for it.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked.
     pub fn create(&self, bytes: &[u8]) -> io::Result<bool> {
-        let (path, store, payload) = (self.path()?, Arc::clone(&self.store), PutPayload::from(bytes.to_vec()));
-        match wait(async move { store.put_opts(&path, payload, PutMode::Create.into()).await })? {
-            Ok(_) => Ok(true),
-            Err(Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(failure(&error)),
+        let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
+        for _ in 0..CREATIONS {
+            let created = persist(self, || {
+                let (store, path, payload) = (self.store(), path.clone(), payload.clone());
+                match wait(async move { store.put_opts(&path, payload, PutMode::Create.into()).await })? {
+                    Ok(_) => Ok(true),
+                    Err(Error::AlreadyExists { .. }) => Ok(false),
+                    Err(error) => Err(failure(&error)),
+                }
+            })?;
+            if created {
+                return Ok(true);
+            }
+            match self.read(None) {
+                Ok(there) => return Ok(there == bytes),
+                // Another writer was about to create it, and did not.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Err(io::Error::other("the store says that this object exists, and that it does not"))
     }
 
     /// Removes an object; one that is not there is no error.
@@ -187,7 +215,7 @@ impl Remote {
     /// # Errors
     /// When the store refuses, or cannot be asked.
     pub fn remove(&self) -> io::Result<()> {
-        let (path, store) = (self.path()?, Arc::clone(&self.store));
+        let (path, store) = (self.path()?, self.store());
         match wait(async move { store.delete(&path).await })? {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failure(&error)),
@@ -241,19 +269,30 @@ impl Remote {
     }
 }
 
-/// The client of a bucket: one for all that is done there, since connections are kept.
-fn store(bucket: &str) -> Result<Arc<AmazonS3>, String> {
-    static STORES: LazyLock<Mutex<HashMap<String, Arc<AmazonS3>>>> = LazyLock::new(Mutex::default);
-    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(store) = stores.get(bucket) {
-        return Ok(Arc::clone(store));
+/// What keys below a prefix begin with; `None` for a whole bucket.
+fn below(prefix: &Path) -> Option<String> {
+    (!prefix.as_ref().is_empty()).then(|| format!("{prefix}/"))
+}
+
+/// All pages of a listing below `prefix`.
+async fn pages(store: Arc<AmazonS3>, prefix: Path, delimiter: Option<&'static str>) -> Result<Objects, Error> {
+    let below = below(&prefix);
+    let (mut objects, mut token) = (Objects::default(), None);
+    loop {
+        let delimiter = delimiter.map(Cow::Borrowed);
+        let options = PaginatedListOptions { delimiter, page_token: token.clone(), ..PaginatedListOptions::default() };
+        let PaginatedListResult { result, page_token } = store.list_paginated(below.as_deref(), options).await?;
+        objects.entries.extend(result.objects.iter().filter_map(|object| Entry::below(&prefix, object)));
+        objects.unusable.append(result.extensions.get::<UnusableKeys>().cloned().unwrap_or_default());
+        if page_token.is_none() {
+            return Ok(objects);
+        }
+        if page_token == token {
+            let source = "a listing leads to itself".into();
+            return Err(Error::Generic { store: "S3", source });
+        }
+        token = page_token;
     }
-    // The client is made on the runtime, which sees to it that TLS has its provider.
-    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    let built = wait(async move { builder.build() }).map_err(|error| error.to_string())?;
-    let store = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
-    stores.insert(bucket.to_owned(), Arc::clone(&store));
-    Ok(store)
 }
 
 impl Entry {

@@ -8,8 +8,15 @@ mod ahead;
 mod blocks;
 #[cfg(feature = "object-store")]
 mod bucket;
+#[cfg(feature = "object-store")]
+mod client;
+#[cfg(feature = "object-store")]
+mod http;
 mod input;
+#[cfg(feature = "object-store")]
+mod listed_keys;
 pub mod mounts;
+pub mod outage;
 mod output;
 #[cfg(feature = "object-store")]
 mod said;
@@ -59,6 +66,33 @@ pub struct Entry {
     pub mtime_ns: i64,
     /// What the store calls this content, without quotes, where it says so.
     pub etag: Option<String>,
+}
+
+/// The objects below a prefix.
+#[derive(Debug, Default)]
+pub struct Objects {
+    /// Those that can be read, in any order.
+    pub entries: Vec<Entry>,
+    /// Those that cannot, because of their keys.
+    pub unusable: UnusableKeys,
+}
+
+/// Objects with keys that no file could have: an empty part, a part `.` or `..`, a control character, white space or a slash at an
+/// end, or bytes that are not UTF-8.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnusableKeys {
+    /// How many there are.
+    pub count: u64,
+    /// One of them.
+    pub example: Option<String>,
+}
+
+impl UnusableKeys {
+    /// Adds those of another page.
+    pub fn append(&mut self, other: Self) {
+        self.count += other.count;
+        self.example = self.example.take().or(other.example);
+    }
 }
 
 /// Objects that are asked for together: while one is read, those after it are on their way.
@@ -212,7 +246,7 @@ impl Location {
     pub fn is_folder(&self) -> Result<bool, StageError> {
         match self {
             Self::Local(path) => Ok(path.is_dir()),
-            Self::Remote(remote) => Ok(!remote.list().map_err(|error| self.failed(error))?.is_empty()),
+            Self::Remote(remote) => remote.has_objects().map_err(|error| self.failed(error)),
         }
     }
 

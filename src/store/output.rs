@@ -20,7 +20,7 @@ pub struct Output {
 enum Place {
     /// A file under a temporary name, and the name that it will bear.
     File(File, PathBuf),
-    Object(Upload),
+    Object(Box<Upload>),
 }
 
 impl Output {
@@ -30,7 +30,9 @@ impl Output {
                 let unfinished = temporary(path);
                 Place::File(create(&unfinished).map_err(StageError::io(&unfinished))?, path.clone())
             }
-            Location::Remote(remote) => Place::Object(remote.upload(note).map_err(|error| location.failed(error))?),
+            Location::Remote(remote) => {
+                Place::Object(Box::new(remote.upload(note).map_err(|error| location.failed(error))?))
+            }
         };
         Ok(Self { location: location.clone(), place, bytes: 0 })
     }

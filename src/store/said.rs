@@ -3,6 +3,9 @@
 use std::io::{self, ErrorKind};
 
 use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::outage::UNREACHABLE;
 
 /// The error as the system would have put it: see [`crate::error::ErrorClass::of_store`].
 pub(super) fn failure(error: &Error) -> io::Error {
@@ -15,9 +18,22 @@ pub(super) fn failure(error: &Error) -> io::Error {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             (ErrorKind::PermissionDenied, format!("the store refuses: {}", plain(&error.to_string())))
         }
+        _ if is_unanswered(error) => (UNREACHABLE, plain(&error.to_string())),
         _ => (ErrorKind::Other, plain(&error.to_string())),
     };
     io::Error::new(kind, text)
+}
+
+/// Whether no attempt at a request got an answer that decides it.
+fn is_unanswered(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return error.kind() == HttpErrorKind::Request;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Variables whose values are never shown.

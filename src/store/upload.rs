@@ -1,18 +1,22 @@
 //! An object that is being written, in parts; there once it is finished.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 
 use bytes::{Bytes, BytesMut};
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::{Error, PutPayload};
 
 use super::Remote;
+use super::outage::persist;
 use super::said::failure;
 use super::task::{Pending, begin, wait};
 
 /// Bytes of a part. Stores want 5 MiB at least, all parts but the last of one size, and 10,000 parts at most.
 const PART: usize = 8 << 20;
 const MOST_PARTS: usize = 10_000;
+
+/// A part that is on its way.
+type Sending = Pending<Result<PartId, Error>>;
 
 /// Dropped before it is finished, it leaves nothing behind.
 #[derive(Debug)]
@@ -22,9 +26,11 @@ pub struct Upload {
     id: String,
     part: BytesMut,
     /// The part that is on its way, while the next is filled.
-    sending: Option<Pending<Result<PartId, Error>>>,
+    sending: Option<(Sending, Bytes)>,
     /// Those that have arrived.
     sent: Vec<PartId>,
+    /// Bytes of all parts.
+    bytes: u64,
     /// Whether it was asked to be finished: from then on it may be there, whatever was answered.
     asked: bool,
 }
@@ -32,11 +38,14 @@ pub struct Upload {
 impl Upload {
     /// The note is there before the first byte is sent.
     pub(super) fn begin(remote: Remote, note: Option<Remote>) -> io::Result<Self> {
-        let (store, path) = (remote.store(), remote.path()?);
-        let id = wait(async move { store.create_multipart(&path).await })?.map_err(|error| failure(&error))?;
+        let path = remote.path()?;
+        let id = persist(&remote, || {
+            let (store, path) = (remote.store(), path.clone());
+            wait(async move { store.create_multipart(&path).await })?.map_err(|error| failure(&error))
+        })?;
         let text = remote.note(&id)?;
         let (part, sending, sent) = (BytesMut::new(), None, Vec::new());
-        let upload = Self { remote, note, id, part, sending, sent, asked: false };
+        let upload = Self { remote, note, id, part, sending, sent, bytes: 0, asked: false };
         upload.note.as_ref().map_or(Ok(()), |note| note.put(&text))?;
         Ok(upload)
     }
@@ -44,7 +53,7 @@ impl Upload {
     /// Makes the object visible, whole.
     ///
     /// # Errors
-    /// When somebody has given it up, the store refuses, or cannot be asked: then it may be there or not.
+    /// When another run has given it up, the store refuses, or cannot be asked: then it may be there or not.
     pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
         if !last.is_empty() || self.sending.is_none() {
@@ -52,13 +61,21 @@ impl Upload {
         }
         self.arrived()?;
         self.asked = true;
-        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
-        let parts = std::mem::take(&mut self.sent);
-        let finished = wait(async move { store.complete_multipart(&path, &id, parts).await })?;
-        finished.map_err(|error| match error {
-            Error::NotFound { .. } => io::Error::other("another run, which has begun to write here, has given it up"),
-            other => failure(&other),
-        })?;
+        let (path, parts) = (self.remote.path()?, std::mem::take(&mut self.sent));
+        let finished = persist(&self.remote, || {
+            let (store, path, id, parts) = (self.remote.store(), path.clone(), self.id.clone(), parts.clone());
+            wait(async move { store.complete_multipart(&path, &id, parts).await })?
+                .map(drop)
+                .map_err(|error| failure(&error))
+        });
+        match finished {
+            // An attempt whose answer was lost has ended the upload.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_there()? => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(io::Error::other("another run, which has begun to write here, has given it up"));
+            }
+            finished => finished?,
+        }
         if let Some(note) = &self.note
             && let Err(error) = note.remove()
         {
@@ -67,25 +84,39 @@ impl Upload {
         Ok(())
     }
 
+    /// Whether the object is there as it was sent. No other writer uses its name, which holds the epoch.
+    fn is_there(&self) -> io::Result<bool> {
+        let there = persist(&self.remote, || self.remote.head())?;
+        Ok(there.is_some_and(|entry| entry.size == self.bytes))
+    }
+
     /// Sends a part, once the one before has arrived.
     fn send(&mut self, part: Bytes) -> io::Result<()> {
         self.arrived()?;
-        let number = self.sent.len();
-        if number == MOST_PARTS {
+        if self.sent.len() == MOST_PARTS {
             let most = crate::units::Bytes(MOST_PARTS as u64 * PART as u64);
             return Err(io::Error::other(format!("an object holds at most {most}; make files smaller")));
         }
-        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
-        let sending = async move { store.put_part(&path, &id, number, PutPayload::from(part)).await };
-        self.sending = Some(begin(sending)?);
+        self.bytes += part.len() as u64;
+        self.sending = Some((self.begin_part(part.clone())?, part));
         Ok(())
+    }
+
+    fn begin_part(&self, part: Bytes) -> io::Result<Sending> {
+        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
+        let number = self.sent.len();
+        begin(async move { store.put_part(&path, &id, number, PutPayload::from(part)).await })
     }
 
     /// Waits for the part that is on its way.
     fn arrived(&mut self) -> io::Result<()> {
-        if let Some(sending) = self.sending.take() {
-            self.sent.push(sending.wait()?.map_err(|error| failure(&error))?);
-        }
+        let Some((sending, part)) = self.sending.take() else { return Ok(()) };
+        let mut sending = Some(sending);
+        let arrived = persist(&self.remote, || {
+            let sending = sending.take().map_or_else(|| self.begin_part(part.clone()), Ok)?;
+            sending.wait()?.map_err(|error| failure(&error))
+        })?;
+        self.sent.push(arrived);
         Ok(())
     }
 }
@@ -112,7 +143,7 @@ impl Drop for Upload {
             return;
         }
         // A part that is still on its way could arrive after the end, and be kept for ever.
-        let _ = self.arrived();
+        let _ = self.sending.take().map(|(sending, _)| sending.wait());
         let ended = self.remote.abort(self.id.clone());
         let ended = ended.and_then(|()| self.note.as_ref().map_or(Ok(()), Remote::remove));
         if let Err(error) = ended {

@@ -279,7 +279,7 @@ row_group.records = 10
 
 /// So many files that their footers are folded into a marker while they are written.
 pub fn many_files() -> Scenario {
-    into_one_table("many files", "file.records = 1\n")
+    into_one_table("many files", "file.records = 16\n")
 }
 
 /// One file, which is whole at the end and not before.

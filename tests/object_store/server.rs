@@ -155,6 +155,10 @@ impl Bucket {
         assert_eq!(self.ask("PUT", &format!("/{key}"), bytes).0, 200);
     }
 
+    pub fn remove(&self, key: &str) {
+        assert_eq!(self.ask("DELETE", &format!("/{key}"), b"").0, 204);
+    }
+
     pub fn get(&self, key: &str) -> Vec<u8> {
         let (status, bytes) = self.ask("GET", &format!("/{key}"), b"");
         assert_eq!(status, 200, "{key}");

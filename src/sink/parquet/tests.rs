@@ -145,13 +145,66 @@ fn only_the_chosen_columns_are_written() {
 }
 
 #[test]
-fn files_hold_at_most_the_records_they_may_and_no_batch_is_split() {
+fn file_records_hold_across_batches() {
     let folder = tempfile::tempdir().unwrap();
-    let batches = [batch(0..4), batch(4..8), batch(8..12), batch(12..32), batch(32..34)];
-    let limit = NonZeroU64::new(10);
-    let written = run(sink_with(folder.path(), |config| config.file.records = limit), &batches);
-    assert_eq!(records_of(folder.path()), [8, 4, 20, 2]);
+    let ten = |config: &mut Config| config.file.records = NonZeroU64::new(10);
+    let batches = [batch(0..4), batch(4..8), batch(8..12), dropped(12..15), batch(15..35), batch(35..37)];
+    let written = run(sink_with(folder.path(), ten), &batches);
+    assert_eq!(records_of(folder.path()), [10, 10, 10, 4]);
     assert_eq!((written.files, written.records), (4, 34));
+    let files = names(folder.path());
+    let ranges: Vec<String> =
+        files.iter().map(|name| serde_json::to_string(&footer(&folder.path().join(name)).coverage).unwrap()).collect();
+    assert_eq!(ranges, [[0, 10], [10, 23], [23, 33], [33, 37]].map(|[from, to]| format!(r#"{{"a":[[{from},{to}]]}}"#)));
+    let read: Vec<_> = files.iter().map(|name| read(&folder.path().join(name))).collect();
+    let kept = concat_batches(&read[0].schema(), &read).unwrap();
+    let (first, rest) = (batch(0..12).records, batch(15..37).records);
+    assert_eq!(kept.columns(), concat_batches(&first.schema(), &[first.clone(), rest]).unwrap().columns());
+}
+
+#[test]
+fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let ten = |config: &mut Config| config.file.records = NonZeroU64::new(10);
+    let mut writer = sink_with(folder.path(), ten).open(identity()).unwrap();
+    assert_eq!(writer.write(&batch(0..4)).unwrap(), Durable::Nothing);
+    assert_eq!(writer.write(&batch(4..34)).unwrap(), Durable::Before);
+    drop(writer);
+    assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,30]]}"#);
+    run(sink_with(folder.path(), ten), &[batch(30..34)]);
+    assert_eq!(records_of(folder.path()), [10, 10, 10, 4]);
+}
+
+#[test]
+fn records_of_one_source_row_stay_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiles = Batch { origin: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
+    run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(3)), std::slice::from_ref(&tiles));
+    assert_eq!(records_of(folder.path()), [4, 4, 4]);
+    let folder = tempfile::tempdir().unwrap();
+    run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(9)), &[tiles]);
+    assert_eq!(records_of(folder.path()), [8, 4]);
+}
+
+/// Parquet has one dictionary for a row group, which readers give the keys of the schema.
+#[test]
+fn row_group_has_no_more_values_than_its_keys() {
+    use arrow::array::{DictionaryArray, Int8Array};
+    use arrow::datatypes::Int8Type;
+    let field = Field::new_dictionary("c", DataType::Int8, DataType::Utf8, false);
+    let schema = Schema::new(vec![field]);
+    let words = |file: u8| Arc::new(StringArray::from_iter_values((0..100).map(|word| format!("{file}-{word}"))));
+    let part = |file: u8| {
+        let column = DictionaryArray::<Int8Type>::new(Int8Array::from_iter_values(0..100), words(file));
+        let records = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(column)]).unwrap();
+        let rows = u64::from(file) * 100..u64::from(file) * 100 + 100;
+        Batch::new(records, Provenance::rows(Split::new("a"), rows))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    run(Config::new(folder.path()).sink(&schema).unwrap(), &[part(0), part(0), part(1), part(2)]);
+    let file = data_files(&folder.path().into()).unwrap().remove(0);
+    let groups: Vec<i64> = file.metadata().unwrap().row_groups().iter().map(|group| group.num_rows()).collect();
+    assert_eq!(groups, [200, 100, 100]);
 }
 
 #[test]

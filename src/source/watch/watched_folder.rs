@@ -77,7 +77,7 @@ impl WatchedFolder {
     /// # Errors
     /// A clause that says why the folder cannot be listed.
     pub(super) fn list(&mut self) -> Result<Listing, String> {
-        let Some(folder) = &self.folder else { return self.files.list().map_err(|error| error.to_string()) };
+        let Some(folder) = &self.folder else { return self.files.list_inbox().map_err(|error| error.to_string()) };
         let root = match Root::look(&folder.root) {
             Ok(root) => root,
             Err(why) => {
@@ -127,7 +127,8 @@ impl WatchedFolder {
     pub(super) fn accept(&mut self, listing: &Listing, expected: usize, sees_known: bool) -> Result<bool, StageError> {
         let missing = self.root.as_ref().and_then(|root| self.record.missing(root)).filter(|_| !sees_known);
         let emptied = || {
-            let is_emptied = listing.files.is_empty() && expected > 0;
+            // A bucket is not a disk: a prefix whose objects were removed is empty.
+            let is_emptied = listing.files.is_empty() && expected > 0 && !self.is_bucket();
             let location = &listing.root;
             is_emptied.then(|| format!("`{location}` holds no file, and held {expected}: its disk may not be mounted"))
         };

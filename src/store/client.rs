@@ -1,0 +1,68 @@
+//! The clients of buckets: made once, as the environment says, and refused where they could only fail.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{ClientConfigKey, RetryConfig};
+
+use super::SCHEME;
+use super::http::Connector;
+use super::said::plain;
+use super::task::wait;
+
+/// How often a request is made where `AWS_MAX_ATTEMPTS` does not say.
+const ATTEMPTS: usize = 11;
+/// Stores take a signature for 15 minutes; no attempt begins later than this.
+const RETRYING: Duration = Duration::from_secs(10 * 60);
+
+/// The client of a bucket: one for all that is done there, since connections are kept.
+///
+/// # Errors
+/// What is wrong with the environment.
+pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
+    static STORES: LazyLock<Mutex<HashMap<String, Arc<AmazonS3>>>> = LazyLock::new(Mutex::default);
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = stores.get(bucket) {
+        return Ok(Arc::clone(store));
+    }
+    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_http_connector(Connector);
+    check_endpoint(&builder)?;
+    let builder = builder.with_retry(retries()?);
+    // The client is made on the runtime, which sees to it that TLS has its provider.
+    let built = wait(async move { builder.build() }).map_err(|error| error.to_string())?;
+    let store = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
+    stores.insert(bucket.to_owned(), Arc::clone(&store));
+    Ok(store)
+}
+
+/// Refuses an endpoint that the client could only call wrong, before a request fails for it.
+fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
+    let known = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let Some(endpoint) = known.iter().find_map(|key| builder.get_config_value(key)) else { return Ok(()) };
+    let allows = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    let allows =
+        allows.is_some_and(|allows| ["1", "true", "on", "yes", "y"].contains(&allows.to_ascii_lowercase().as_str()));
+    let shown = plain(&endpoint);
+    match endpoint.split_once(SCHEME) {
+        Some((scheme, host)) if scheme.eq_ignore_ascii_case("https") && !host.is_empty() => Ok(()),
+        Some((scheme, host)) if scheme.eq_ignore_ascii_case("http") && !host.is_empty() => match allows {
+            true => Ok(()),
+            false => Err(format!(
+                "the endpoint `{shown}` is not an https:// address: set AWS_ALLOW_HTTP=true to send data without encryption"
+            )),
+        },
+        _ => Err(format!("the endpoint `{shown}` is not an address; expected AWS_ENDPOINT_URL=https://host:port")),
+    }
+}
+
+/// How often a request is made, and for how long it is repeated.
+fn retries() -> Result<RetryConfig, String> {
+    let written = std::env::var("AWS_MAX_ATTEMPTS").unwrap_or_else(|_| ATTEMPTS.to_string());
+    let attempts: NonZeroUsize = written.trim().parse().map_err(|_| {
+        format!("AWS_MAX_ATTEMPTS is `{written}`; write how often a request is made at most, such as {ATTEMPTS}")
+    })?;
+    Ok(RetryConfig { max_retries: attempts.get() - 1, retry_timeout: RETRYING, ..RetryConfig::default() })
+}
