@@ -92,7 +92,8 @@ impl Case {
         // Opening them takes longer than all else.
         let used: Vec<&Value> = stages.values().filter_map(|stage| stage.get("model")).collect();
         models.as_object_mut().unwrap().retain(|name, _| used.contains(&&Value::from(name.as_str())));
-        identity(&json!({ "stages": stages, "models": models }))
+        // A source without an end needs a place for its journal.
+        identity(&json!({ "state": "state", "stages": stages, "models": models }))
     }
 
     /// A stage that takes no records is no sink, whatever sinks bear its kind's name.

@@ -30,6 +30,8 @@ pub(super) struct Bounds {
     pub(super) header: usize,
     /// Rows of a record batch.
     pub(super) rows: u64,
+    /// Rows that are believed for each byte that is stored, where the buffers do not hold them.
+    pub(super) rows_per_byte: u64,
     /// Bytes as it is stored.
     pub(super) stored: u64,
     /// Bytes of a batch and of all dictionaries once they are decompressed.
@@ -39,7 +41,7 @@ pub(super) struct Bounds {
 impl Bounds {
     /// The bounds of a file, of which so many bytes may be held.
     pub(super) const fn of_file(stored: u64, unpacked: u64) -> Self {
-        Self { header: MAX_HEADER_BYTES, rows: MAX_BATCH_ROWS, stored, unpacked }
+        Self { header: MAX_HEADER_BYTES, rows: MAX_BATCH_ROWS, rows_per_byte: ROWS_PER_BYTE, stored, unpacked }
     }
 }
 
@@ -163,7 +165,7 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
         // A row takes a bit at least of what its buffers unpack to; those without buffers are bounded by what is stored.
         let rows = batch.length();
         let believed = (header as u64 + body.len() as u64)
-            .saturating_mul(ROWS_PER_BYTE)
+            .saturating_mul(self.bounds.rows_per_byte)
             .max(total.saturating_mul(8))
             .min(self.bounds.rows);
         if !u64::try_from(rows).is_ok_and(|rows| rows <= believed) {
@@ -263,7 +265,8 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { header: 1 << 20, rows: 1000, stored: 1 << 20, unpacked: 1 << 20 };
+    const BOUNDS: Bounds =
+        Bounds { header: 1 << 20, rows: 1000, rows_per_byte: ROWS_PER_BYTE, stored: 1 << 20, unpacked: 1 << 20 };
 
     /// A stream whose schema names one column so many times, in 4 bytes each.
     fn repeated(count: usize) -> Vec<u8> {

@@ -145,7 +145,7 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: cannot serve metrics on ADDRESS (name another port, or 0 for one that is free): Address already in use (os error 98)"
+            "latentflow: admin: cannot listen on ADDRESS: Address already in use (os error 98); name another address, or port 0 for one that is free"
         ],
     );
     assert!(!folder.path().join("out").exists(), "nothing was started");

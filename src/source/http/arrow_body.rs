@@ -21,7 +21,9 @@ const HEADER: usize = 1 << 20;
 /// 413 where they are more than a request may have, 422 where the stream or a column is not what it should be.
 pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Result<Decoded, Refusal> {
     most.hold(body.len() as u64)?;
-    let bounds = Bounds { header: HEADER, rows: i32::MAX as u64, stored: most.bytes, unpacked: most.bytes };
+    // Rows are counted once they are read, as those of other bodies are.
+    let rows = i32::MAX as u64;
+    let bounds = Bounds { header: HEADER, rows, rows_per_byte: u64::MAX, stored: most.bytes, unpacked: most.bytes };
     let (most, stopped) = (RefCell::new(most), RefCell::new(None));
     let reserve = |bytes: u64| {
         let reserved = most.borrow_mut().hold(bytes);
