@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::Exit;
@@ -16,7 +16,7 @@ use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenPlace};
 use crate::spec::{self, AdminSettings, Places, Problems};
-use crate::train::{self, DeviceKind, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
+use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,12 +36,9 @@ pub(super) struct Train {
     /// Begin anew, whatever an earlier run has done; a model that is there already is replaced at the end.
     #[arg(long)]
     restart: bool,
-    /// Threads that compute. Results are the same bit for bit with one thread. Default: the cores at hand.
+    /// Threads that compute. The same number gives the same results bit for bit. Default: the cores at hand.
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
     /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464. An address that other machines can reach needs a token,
     /// or --metrics-unauthenticated.
     #[arg(long, value_name = "ADDRESS")]
@@ -66,15 +63,6 @@ Examples:
 Ctrl-C or SIGTERM: the best weights so far become the model, exit code 4; run again to go on.
 After a kill, or a loss of power, run again: training goes on from its last checkpoint, to the same result.";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Device {
-    /// The processor.
-    Cpu,
-    /// The first NVIDIA card.
-    #[cfg(feature = "cuda")]
-    Cuda,
-}
-
 impl Train {
     pub(super) fn run(mut self) -> anyhow::Result<Exit> {
         log::start(self.log_format);
@@ -95,7 +83,7 @@ impl Train {
             super::run::asked_to_stop("keeping the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
-        let options = Options { restart: self.restart, loaders: self.loaders(), device: self.device.kind(), stop };
+        let options = Options { restart: self.restart, stop };
         let metrics = admin.map(|settings| serve(&runtime, &settings)).transpose()?;
         let mut watch = Watch::new(self.log_format, file.head.name.clone(), metrics);
         let trained = train::train(&file, &out, &options, &mut |event| watch.see(&event));
@@ -125,24 +113,6 @@ impl Train {
     fn use_threads(&self) -> anyhow::Result<()> {
         let threads = self.threads.map_or_else(crate::machine::cores, Into::into);
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
-    }
-
-    fn loaders(&self) -> usize {
-        match self.device {
-            Device::Cpu => 1,
-            #[cfg(feature = "cuda")]
-            Device::Cuda => crate::machine::cores().saturating_sub(2).max(1),
-        }
-    }
-}
-
-impl Device {
-    fn kind(self) -> DeviceKind {
-        match self {
-            Self::Cpu => DeviceKind::Cpu,
-            #[cfg(feature = "cuda")]
-            Self::Cuda => DeviceKind::Cuda,
-        }
     }
 }
 

@@ -8,13 +8,12 @@ mod listeners;
 mod load;
 mod maker;
 mod models;
+mod process;
 mod training;
 mod watch;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-#[cfg(target_os = "linux")]
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use calls::{Blocked, Caller, Calls, Doing};
@@ -28,13 +27,14 @@ pub use training::TrainingMetrics;
 pub use watch::{WatchCondition, WatchMetrics};
 
 use maker::Maker;
+use process::ProcessMetrics;
 
 /// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
 /// and members of closed sets.
 pub struct Metrics {
     registry: Registry,
     /// The process itself, under the names that all programs have for it.
-    process: Registry,
+    process: Option<ProcessMetrics>,
     /// Records that a stage took in.
     pub records_in: IntCounterVec,
     /// Records that a stage put out.
@@ -122,7 +122,7 @@ impl Metrics {
                 "log_lines_lost_total",
                 "Lines of the log that were lost, since standard error could not be written, or not fast enough",
             ),
-            process: process(),
+            process: ProcessMetrics::new(),
             registry: maker.registry,
         }
     }
@@ -134,7 +134,8 @@ impl Metrics {
 
     /// All metrics in Prometheus's text format.
     pub fn text(&self) -> String {
-        let families: Vec<_> = self.registry.gather().into_iter().chain(self.process.gather()).collect();
+        let families: Vec<_> =
+            self.registry.gather().into_iter().chain(self.process.iter().flat_map(ProcessMetrics::gather)).collect();
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 }
@@ -147,20 +148,8 @@ impl Metrics {
 
     /// Memory that the process holds, in bytes, where the system tells it.
     pub fn resident_bytes(&self) -> Option<f64> {
-        let families = self.process.gather();
-        let resident = families.iter().find(|family| family.name() == "process_resident_memory_bytes")?;
-        Some(resident.get_metric().first()?.get_gauge().get_value())
+        self.process.as_ref()?.resident_bytes()
     }
-}
-
-/// Memory, threads, file descriptors and processor time of this process, where the system tells them.
-fn process() -> Registry {
-    let registry = Registry::new();
-    #[cfg(target_os = "linux")]
-    if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
-        tracing::debug!(%error, "metrics of the process are missing");
-    }
-    registry
 }
 
 /// The present moment as Prometheus counts it: seconds since 1970.

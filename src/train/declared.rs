@@ -37,13 +37,6 @@ impl Network {
         }
     }
 
-    /// Whether convolutions change height and width.
-    pub fn strides(&self) -> bool {
-        let strided =
-            |step: &Step| matches!(step, Step::Conv(c) if c.stride > 1) || matches!(step, Step::ConvTranspose(_));
-        self.chains().iter().any(|chain| chain.steps().iter().any(strided))
-    }
-
     /// Height and width of its images must be multiples of this.
     pub fn multiple(&self) -> usize {
         let Self::Whole(whole) = self else { return 1 };

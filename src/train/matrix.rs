@@ -3,6 +3,10 @@
 use std::ops::Range;
 
 use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// Multiplications that are worth another thread.
+const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A matrix of numbers that lie elsewhere.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +36,14 @@ impl<'a> Matrix<'a> {
         assert!(range.start <= range.end && range.end <= self.columns, "columns {range:?} of {}", self.columns);
         let skipped = (range.start * self.strides[1]).min(self.values.len());
         Self { values: &self.values[skipped..], columns: range.len(), ..self }
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// When it has not so many.
+    pub fn rows(self, range: Range<usize>) -> Self {
+        self.transposed().columns(range).transposed()
     }
 
     /// The same with rows and columns exchanged; nothing is moved.
@@ -88,8 +100,23 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Before) {
     }
 }
 
+/// As [`multiply`], on all threads: each computes some of the rows.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn multiply_on_threads(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Before) {
+    let worth = (a.rows * a.columns * b.columns / WORTH_A_THREAD).clamp(1, rayon::current_num_threads());
+    let rows = a.rows.div_ceil(worth).max(1);
+    assert_eq!(out.len(), a.rows * b.columns, "values of the product");
+    out.par_chunks_mut((rows * b.columns).max(1)).enumerate().for_each(|(number, out)| {
+        let first = number * rows;
+        multiply(a.rows(first..(first + rows).min(a.rows)), b, out, before);
+    });
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -111,17 +138,20 @@ mod tests {
 
     #[test]
     fn large_products_are_sums_over_rows_and_columns() {
-        let (m, k, n) = (67, 131, 45);
+        let (m, k, n) = (67, 531, 95);
         let at = |i: usize| (i * 37 % 19) as f32 - 9.0;
         let a: Vec<f32> = (0..m * k).map(at).collect();
         let b: Vec<f32> = (0..k * n).map(|i| at(i + 5)).collect();
-        let mut out = vec![0.0; m * n];
+        let (mut out, mut shared) = (vec![0.0; m * n], vec![0.0; m * n]);
         multiply(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, Before::Replaced);
         for (place, found) in out.iter().enumerate() {
             let (row, column) = (place / n, place % n);
             let expected: f32 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
             assert_eq!(*found, expected, "row {row}, column {column}");
         }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| multiply_on_threads(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut shared, Before::Added));
+        assert_eq!(shared, out);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Training: a declared autoencoder and its data become a model folder.
 
+mod backprop;
 mod batches;
 mod checkpoint;
 pub mod curve;
 mod declared;
-mod dense;
 mod folder;
+mod initial;
 mod input;
+mod layers;
 mod loader;
 mod matrix;
 mod net;
@@ -18,7 +20,6 @@ mod quality;
 mod run;
 mod schedule;
 pub mod spec;
-mod tensors;
 mod trainer;
 #[cfg(test)]
 mod tests;
@@ -42,47 +43,8 @@ use crate::error::{Fault, StageError};
 pub struct Options {
     /// Forget what an earlier run of the same training has done.
     pub restart: bool,
-    /// Threads that make batches, beside those that train.
-    pub loaders: usize,
-    /// What the tensors live on.
-    pub device: DeviceKind,
     /// Once true: keep the best so far and end.
     pub stop: Arc<AtomicBool>,
-}
-
-/// What can train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// The processor.
-    Cpu,
-    /// The first NVIDIA card.
-    #[cfg(feature = "cuda")]
-    Cuda,
-}
-
-impl DeviceKind {
-    fn device(self) -> burn_tensor::Device {
-        match self {
-            Self::Cpu => burn_tensor::Device::flex(),
-            #[cfg(feature = "cuda")]
-            Self::Cuda => burn_tensor::Device::cuda(0),
-        }
-    }
-
-    /// Whether numbers lie in this machine's memory.
-    fn is_processor(self) -> bool {
-        self == Self::Cpu
-    }
-
-    /// Whether convolutions that change height and width are computed right: burn 0.22 gave wrong losses for them on
-    /// NVIDIA cards.
-    fn strides(self) -> bool {
-        match self {
-            Self::Cpu => true,
-            #[cfg(feature = "cuda")]
-            Self::Cuda => false,
-        }
-    }
 }
 
 /// What happens in a training, for whoever watches.
@@ -166,15 +128,9 @@ pub enum TrainError {
          then run again with --restart"
     )]
     NotFinite(u64),
-    /// The device failed.
-    #[error("{0}")]
-    Device(String),
-    /// The device would compute it wrong.
-    #[error(
-        "strided and transposed convolutions come out wrong on this device; use --device cpu, or network.fold and \
-         strides of 1"
-    )]
-    Strides,
+    /// Records do not fit the network.
+    #[error("the network cannot take the records: {0}; set training.crop, or input.size")]
+    Shape(String),
 }
 
 impl From<DataError> for TrainError {

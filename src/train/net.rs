@@ -1,4 +1,4 @@
-//! A network as a shape-checked list of steps: the one definition that is read twice, as tensors and as ONNX nodes.
+//! A network as a shape-checked list of steps: the one definition that is read twice, as layers and as ONNX nodes.
 
 use serde::{Deserialize, Serialize};
 
@@ -217,7 +217,11 @@ impl Chain {
 }
 
 impl Step {
-    fn after(&self, shape: Shape, kept: &mut Vec<Shape>) -> Result<Shape, String> {
+    /// The shape that a record has behind this step; `kept` holds the shapes of the values that are kept.
+    ///
+    /// # Errors
+    /// When the shape does not fit, in a sentence.
+    pub(super) fn after(&self, shape: Shape, kept: &mut Vec<Shape>) -> Result<Shape, String> {
         match (*self, shape) {
             (Self::Affine { .. } | Self::Activate(_), shape) => Ok(shape),
             (Self::Dense { inputs, outputs }, Shape::Flat(len)) if len == inputs => Ok(Shape::Flat(outputs)),

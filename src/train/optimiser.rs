@@ -1,14 +1,14 @@
 //! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that small networks are not
 //! held up by memory, and a checkpoint can hold the state bit for bit.
 
-use burn_tensor::{Device, Tensor};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::layers::Rearrange;
+use super::matrix::{Before, Matrix, multiply_on_threads};
 use super::net::Parameter;
-use super::pointwise::CHUNK;
-use super::tensors::{download, upload};
+use super::pointwise::{CHUNK, squares};
 use crate::machine::wide;
 
 /// Kinds of optimiser.
@@ -37,7 +37,6 @@ pub struct Optimising {
     rules: Vec<Rule>,
     /// Of each parameter its moments: two of Adam's, one of the others.
     state: Vec<Vec<Vec<f32>>>,
-    device: Device,
 }
 
 /// What is done with one parameter.
@@ -49,8 +48,8 @@ enum Rule {
 }
 
 impl Optimising {
-    /// Begins with moments of 0. Products of matrices are left to `device`.
-    pub fn new(kind: Optimiser, weight_decay: f32, parameters: &[Parameter], device: Device) -> Self {
+    /// Begins with moments of 0.
+    pub fn new(kind: Optimiser, weight_decay: f32, parameters: &[Parameter]) -> Self {
         let matrices = parameters.iter().filter(|parameter| parameter.fan_in.is_some()).count();
         let mut met = 0;
         let mut rule = |parameter: &Parameter| {
@@ -69,20 +68,11 @@ impl Optimising {
             vec![vec![0.0; parameter.len()]; moments]
         };
         let state = rules.iter().zip(parameters).map(zeros).collect();
-        Self { weight_decay, rules, state, device }
+        Self { weight_decay, rules, state }
     }
 
     /// Changes all parameters by step number `step`, counted from 1.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn step(
-        &mut self,
-        step: u64,
-        rate: f32,
-        weights: &mut [Vec<f32>],
-        gradients: &[Vec<f32>],
-    ) -> Result<(), String> {
+    pub fn step(&mut self, step: u64, rate: f32, weights: &mut [Vec<f32>], gradients: &[Vec<f32>]) {
         let all = self.rules.iter().zip(&mut self.state).zip(weights.iter_mut().zip(gradients));
         for ((rule, state), (weight, gradient)) in all {
             let keep = |decays: bool| if decays { 1.0 - rate * self.weight_decay } else { 1.0 };
@@ -98,7 +88,7 @@ impl Optimising {
                     }
                 }
                 (Rule::Muon { rows, columns }, [moment, ..]) => {
-                    let change = muon(moment, gradient, [rows, columns], &self.device)?;
+                    let change = muon(moment, gradient, [rows, columns]);
                     let (keep, rate) = (keep(true), rate * muon_scale(rows, columns));
                     weight.iter_mut().zip(change).for_each(|(weight, change)| *weight = *weight * keep - rate * change);
                 }
@@ -106,7 +96,6 @@ impl Optimising {
                 (Rule::Adam { .. } | Rule::Sgd { .. } | Rule::Muon { .. }, _) => {}
             }
         }
-        Ok(())
     }
 
     /// The moments, of all parameters one after the other.
@@ -149,13 +138,12 @@ fn adam(by: Adam, weight: &mut [f32], gradient: &[f32], first: &mut [f32], secon
 }
 
 /// The momentum, looked ahead by one step, made orthogonal.
-fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2], device: &Device) -> Result<Vec<f32>, String> {
+fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
     let ahead = |(moment, gradient): (&mut f32, &f32)| {
         *moment = *moment * MUON_MOMENTUM + gradient;
         gradient + *moment * MUON_MOMENTUM
     };
-    let ahead: Vec<f32> = moment.iter_mut().zip(gradient).map(ahead).collect();
-    download(orthogonal(upload(&ahead, device).reshape(shape)))
+    orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
 }
 
 /// An orthogonal matrix has an RMS of 1 / sqrt(longer side); Adam's steps have about 0.2.
@@ -165,23 +153,36 @@ fn muon_scale(rows: usize, columns: usize) -> f32 {
 
 /// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz, whose coefficients
 /// take singular values from 0..1 to about 0.7..1.2 fast.
-fn orthogonal(matrix: Tensor<2>) -> Tensor<2> {
-    let [rows, columns] = matrix.dims();
-    let tall = rows > columns;
-    let mut x = if tall { matrix.transpose() } else { matrix };
-    let norm = (x.clone() * x.clone()).sum().sqrt().add_scalar(1e-7).reshape([1, 1]);
-    x = x / norm;
-    for _ in 0..5 {
-        let square = x.clone().matmul(x.clone().transpose());
-        let mixed = square.clone().mul_scalar(-4.775) + square.clone().matmul(square).mul_scalar(2.0315);
-        x = x.clone().mul_scalar(3.4445) + mixed.matmul(x);
+fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    if rows > columns {
+        let turned = orthogonal(transposed(&matrix, rows, columns), [columns, rows]);
+        return transposed(&turned, columns, rows);
     }
-    if tall { x.transpose() } else { x }
+    let norm = squares(&matrix).sqrt() as f32 + 1e-7;
+    let mut x = matrix;
+    x.iter_mut().for_each(|value| *value /= norm);
+    let (mut square, mut mixed) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
+    let mut next = vec![0.0; x.len()];
+    for _ in 0..5 {
+        let wide = Matrix::new(&x, rows, columns);
+        multiply_on_threads(wide, wide.transposed(), &mut square, Before::Replaced);
+        let squared = Matrix::new(&square, rows, rows);
+        multiply_on_threads(squared, squared, &mut mixed, Before::Replaced);
+        mixed.iter_mut().zip(&square).for_each(|(mixed, square)| *mixed = 2.0315 * *mixed - 4.775 * square);
+        multiply_on_threads(Matrix::new(&mixed, rows, rows), wide, &mut next, Before::Replaced);
+        x.iter_mut().zip(&next).for_each(|(x, next)| *x = 3.4445 * *x + next);
+    }
+    x
+}
+
+fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; matrix.len()];
+    Rearrange::ToPixels { channels: rows, pixels: columns }.apply(matrix, &mut turned);
+    turned
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -198,16 +199,16 @@ mod tests {
 
     #[test]
     fn adam_takes_the_steps_of_its_paper() {
-        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 3)], Device::flex());
+        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 3)]);
         let mut weights = vec![vec![1.0, 1.0, 1.0]];
         // The first step is the rate, whatever the gradient's size.
-        optimiser.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]).unwrap();
+        optimiser.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
         close(&weights[0], &[0.9, 1.1, 1.0]);
         // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
-        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 1)], Device::flex());
+        let mut optimiser = Optimising::new(Optimiser::Adam, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
-        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]).unwrap();
-        optimiser.step(2, 0.1, &mut weights, &[vec![2.0]]).unwrap();
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimiser.step(2, 0.1, &mut weights, &[vec![2.0]]);
         close(&weights[0], &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()]);
     }
 
@@ -215,9 +216,9 @@ mod tests {
     fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
         let bias = Parameter { fan_in: None, ..matrix(1, 1) };
         for kind in [Optimiser::Adam, Optimiser::Sgd] {
-            let mut optimiser = Optimising::new(kind, 0.5, &[matrix(1, 1), bias.clone()], Device::flex());
+            let mut optimiser = Optimising::new(kind, 0.5, &[matrix(1, 1), bias.clone()]);
             let mut weights = vec![vec![2.0], vec![2.0]];
-            optimiser.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]).unwrap();
+            optimiser.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]);
             close(&weights[0], &[1.9]);
             close(&weights[1], &[2.0]);
         }
@@ -225,10 +226,10 @@ mod tests {
 
     #[test]
     fn momentum_sums_up_gradients() {
-        let mut optimiser = Optimising::new(Optimiser::Sgd, 0.0, &[matrix(1, 1)], Device::flex());
+        let mut optimiser = Optimising::new(Optimiser::Sgd, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
-        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]).unwrap();
-        optimiser.step(2, 0.1, &mut weights, &[vec![1.0]]).unwrap();
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimiser.step(2, 0.1, &mut weights, &[vec![1.0]]);
         close(&weights[0], &[-0.1 - 0.19]);
     }
 
@@ -239,9 +240,9 @@ mod tests {
             let gradient: Vec<f32> = (0..60).map(|_| rng.random_range(-1.0_f32..1.0)).collect();
             // The last matrix is Adam's, so there are two.
             let parameters = [matrix(rows, columns), matrix(1, 1)];
-            let mut optimiser = Optimising::new(Optimiser::Muon, 0.0, &parameters, Device::flex());
+            let mut optimiser = Optimising::new(Optimiser::Muon, 0.0, &parameters);
             let mut weights = vec![vec![0.0; 60], vec![0.0]];
-            optimiser.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]).unwrap();
+            optimiser.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]);
             let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0]) / muon_scale(rows, columns);
             let values = change.singular_values();
             assert!(values.iter().all(|value| (0.5..1.5).contains(value)), "{values}");

@@ -55,9 +55,9 @@ fn softplus(x: f32) -> f32 {
     (if x < 0.0 { 0.0 } else { x }) + 2.0 * s * series
 }
 
-/// `output = f(input)`, number by number.
-fn map(input: &[f32], output: &mut [f32], f: impl Fn(f32) -> f32) {
-    wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = f(input)));
+/// `value = f(value)`, number by number.
+fn change(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    wide(|| values.iter_mut().for_each(|value| *value = f(*value)));
 }
 
 /// `gradient *= f(value)`, number by number.
@@ -67,23 +67,23 @@ fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
 
 /// `output = input factor + summand`.
 pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
-    map(input, output, |x| x * factor + summand);
+    wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = input * factor + summand));
 }
 
-/// `output = kind(input)`.
-pub fn activate(kind: Activation, input: &[f32], output: &mut [f32]) {
+/// `values = kind(values)`.
+pub fn activate(kind: Activation, values: &mut [f32]) {
     match kind {
-        Activation::Linear => output.copy_from_slice(input),
-        Activation::Relu => map(input, output, |x| if x < 0.0 { 0.0 } else { x }),
-        Activation::LeakyRelu => map(input, output, |x| if x < 0.0 { x * LEAK } else { x }),
-        Activation::Elu => map(input, output, |x| if x > 0.0 { x } else { exp(x) - 1.0 }),
-        Activation::Silu => map(input, output, |x| x * sigmoid(x)),
-        Activation::Tanh => map(input, output, tanh),
-        Activation::Sigmoid => map(input, output, sigmoid),
+        Activation::Linear => {}
+        Activation::Relu => change(values, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu => change(values, |x| if x < 0.0 { x * LEAK } else { x }),
+        Activation::Elu => change(values, |x| if x > 0.0 { x } else { exp(x) - 1.0 }),
+        Activation::Silu => change(values, |x| x * sigmoid(x)),
+        Activation::Tanh => change(values, tanh),
+        Activation::Sigmoid => change(values, sigmoid),
     }
 }
 
-/// The gradient by the output of an activation becomes that by its input.
+/// The gradient by the output of an activation becomes that by its input. All but [`Activation::Silu`] go by `output`.
 pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
     match kind {
         Activation::Linear => {}
@@ -164,12 +164,20 @@ pub fn squares(values: &[f32]) -> f64 {
     values.par_chunks(CHUNK).map(sum).collect::<Vec<f64>>().iter().sum()
 }
 
+/// Rows that [`add_rows`] sums up before it adds their sum to the others: sums in float32 stay small.
+const ROWS: usize = 512;
+
 /// Adds the rows of `[_, columns]` to `out`.
 pub fn add_rows(values: &[f32], out: &mut [f32]) {
     let columns = out.len().max(1);
+    let mut sums = vec![0.0; out.len()];
     wide(|| {
-        for row in values.chunks_exact(columns) {
-            out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        for rows in values.chunks(ROWS * columns) {
+            sums.fill(0.0);
+            for row in rows.chunks_exact(columns) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+            out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum);
         }
     });
 }
@@ -204,10 +212,23 @@ mod tests {
         for f in [exp, sigmoid, tanh, softplus] {
             assert!(f(f32::NAN).is_nan());
         }
-        let mut out = [0.0];
         for kind in [Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Silu] {
-            activate(kind, &[f32::NAN], &mut out);
-            assert!(out[0].is_nan(), "{kind:?}");
+            let mut values = [f32::NAN];
+            activate(kind, &mut values);
+            assert!(values[0].is_nan(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_added_column_by_column() {
+        for (rows, columns) in [(1, 3), (ROWS + 7, 3), (2 * ROWS, 1)] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| (i % 5) as f32).collect();
+            let mut out = vec![1.0; columns];
+            add_rows(&values, &mut out);
+            for (column, &found) in out.iter().enumerate() {
+                let expected: f32 = values.iter().skip(column).step_by(columns).sum();
+                assert_eq!(found, 1.0 + expected, "{rows} x {columns}, {column}");
+            }
         }
     }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use burn_tensor::Tensor;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::batches::{Batch, Order, Preparation, Preparing, Zoom};
+use super::batches::{Order, Preparation, Preparing, Zoom};
 use super::checkpoint::{Checkpoint, Position};
 use super::declared::declared;
 use super::folder::{self, Outcome};
@@ -17,7 +16,6 @@ use super::input::{self, Input};
 use super::loader::Loader;
 use super::quality;
 use super::spec::{Head, Kinds, TrainingFile};
-use super::tensors::download;
 use super::trainer::Trainer;
 use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
 use crate::corruption::Corruption;
@@ -28,7 +26,7 @@ use crate::model::input::InputSpec;
 
 /// A checkpoint is written after so long, and after each epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// The loss is read from the device, and told, after so long: reading it makes the device wait.
+/// Progress is reported after so long.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An earlier run that was
@@ -52,14 +50,11 @@ pub fn train(
     watch(Event::Prepared(&prepared));
     let input = Input::of(&file.input, &prepared)?;
     let declared = declared(file, input.shape, input.moments).map_err(TrainError::Faults)?;
-    if declared.network.strides() && !options.device.strides() {
-        return Err(TrainError::Strides);
-    }
     let preparation = Arc::new(preparation(file, input.preparing).map_err(TrainError::Faults)?);
     let mut run = Run {
         file,
         options,
-        trainer: Trainer::new(file, &declared, options.device),
+        trainer: Trainer::new(file, &declared),
         checkpoint: Checkpoint::default(),
         training: Arc::new(prepared.training),
         validation: Arc::new(prepared.validation),
@@ -234,34 +229,33 @@ impl Run<'_> {
         let started = Instant::now();
         let order = self.order(begun.epoch);
         let batches = order.batches();
-        let mut sum = self.trainer.zero() + begun.sum;
-        let mut loader = Loader::start(order, begun.batch, self.options.loaders)?;
+        let mut loader = Loader::start(order, begun.batch)?;
         let (mut told, mut kept) = (started, started);
         while let Some(batch) = loader.next()? {
             let rate = self.rate(batches);
             let position = &mut self.checkpoint.position;
             position.step += 1;
             position.batch += 1;
-            sum = sum + self.trainer.step(position.step, rate, batch).map_err(TrainError::Device)?;
+            position.sum += self.trainer.step(position.step, rate, &batch).map_err(TrainError::Shape)?;
+            if !position.sum.is_finite() {
+                return Err(TrainError::NotFinite(position.step));
+            }
             position.seconds = begun.seconds + started.elapsed().as_secs_f64();
             let stop = self.options.stop.load(Relaxed);
             if told.elapsed() >= TELL_EVERY || stop {
                 told = Instant::now();
-                self.read(&sum)?;
                 let Position { epoch, batch, sum, .. } = self.checkpoint.position;
                 let loss = f64::from(sum) / batch as f64;
                 watch(Event::Stepped(Stepped { epoch: epoch + 1, batch, loss, learning_rate: rate }));
             }
             if stop || kept.elapsed() >= CHECKPOINT_EVERY {
                 kept = Instant::now();
-                self.read(&sum)?;
                 self.keep()?;
             }
             if stop {
                 return Ok(false);
             }
         }
-        self.read(&sum)?;
         let rate = self.rate(batches);
         let validation = self.validate()?;
         self.checkpoint.position.seconds = begun.seconds + started.elapsed().as_secs_f64();
@@ -276,17 +270,6 @@ impl Run<'_> {
         let training = &self.file.training;
         let total = batches * u64::from(training.epochs);
         training.learning_rate * training.schedule.at(self.checkpoint.position.step, training.warmup, total)
-    }
-
-    /// Reads the sum of the losses from the device.
-    fn read(&mut self, sum: &Tensor<1>) -> Result<(), TrainError> {
-        let read = download(sum.clone()).map_err(TrainError::Device)?;
-        let sum = read.first().copied().unwrap_or(f32::NAN);
-        if !sum.is_finite() {
-            return Err(TrainError::NotFinite(self.checkpoint.position.step));
-        }
-        self.checkpoint.position.sum = sum;
-        Ok(())
     }
 
     /// Notes an epoch that is over; `true` where it is the best so far.
@@ -328,16 +311,13 @@ impl Run<'_> {
             return Ok(None);
         }
         let order = Order::validation(&self.validation, &self.preparation, self.file.training.batch_size);
-        let mut loader = Loader::start(order, 0, self.options.loaders)?;
-        let (mut losses, mut counts) = (Vec::new(), Vec::new());
+        let mut loader = Loader::start(order, 0)?;
+        let (mut sum, mut count) = (0.0, 0.0);
         while let Some(batch) = loader.next()? {
-            let Batch { records, .. } = batch;
-            counts.push(records as f64);
-            losses.push(self.trainer.measure(batch));
+            let loss = self.trainer.measure(&batch).map_err(TrainError::Shape)?;
+            sum += f64::from(loss) * batch.records as f64;
+            count += batch.records as f64;
         }
-        let count: f64 = counts.iter().sum();
-        let read = download(Tensor::cat(losses, 0)).map_err(TrainError::Device)?;
-        let sum: f64 = read.iter().zip(&counts).map(|(&loss, count)| f64::from(loss) * count).sum();
         if !sum.is_finite() {
             return Err(TrainError::NotFinite(self.checkpoint.position.step));
         }

@@ -1,18 +1,16 @@
-//! The two readings of each step agree with each other, and gradients with finite differences.
+//! ONNX Runtime gives what the layers of each step give, and gradients are those of finite differences.
 
 #![allow(clippy::unwrap_used)]
 
-use burn_tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::backprop::Backprop;
 use super::batches::Batch;
-use super::dense::Dense;
+use super::initial::initial;
 use super::net::{Activation, Chain, Convolution, Shape, Step};
-use super::objective::{loss, penalty};
+use super::onnx;
 use super::spec::{Penalty, Sparsity};
-use super::tensors::{Value, download, forward, initial, upload};
-use super::{onnx, tensors};
 use crate::metrics::Metrics;
 use crate::model::{Loss, Model, ModelSpec, Pass, testing};
 
@@ -95,15 +93,18 @@ fn material(chain: &Chain, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     (weights, input)
 }
 
+fn batch(chain: &Chain, input: &[f32], records: usize) -> Batch {
+    let target = vec![0.0; records * chain.output().len().unwrap()];
+    Batch { records, shape: dims(chain.input()), input: input.to_vec(), target }
+}
+
 fn run(chain: &Chain, weights: &[Vec<f32>], input: &[f32], records: usize) -> Vec<f32> {
-    let device = Device::flex();
-    let weights: Vec<Tensor<1>> = weights.iter().map(|values| upload(values, &device)).collect();
-    let value = Value::new(input.to_vec(), records, &dims(chain.input()), &device);
-    download(forward(chain.steps(), &mut weights.iter(), value).flat()).unwrap()
+    let mut backprop = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+    backprop.output(weights, &batch(chain, input, records)).unwrap()
 }
 
 #[test]
-fn onnx_runtime_computes_what_was_trained_for_every_kind_of_step() {
+fn onnx_runtime_gives_what_each_step_gives() {
     let runtime = testing::init();
     for (name, chain) in chains() {
         let (weights, input) = material(&chain, 3);
@@ -122,198 +123,194 @@ fn onnx_runtime_computes_what_was_trained_for_every_kind_of_step() {
     }
 }
 
-/// The objective of a chain as a number, for weights and input in one list.
-fn objective(chain: &Chain, parts: &[Vec<f32>], target: &[f32], of: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>) -> f64 {
-    let (input, weights) = parts.split_first().unwrap();
-    let records = input.len() / chain.input().len().unwrap();
-    let output = run(chain, weights, input, records);
-    let device = Device::flex();
-    let flat = |values: &[f32]| Tensor::<1>::from_data(values, &device).reshape([records, values.len() / records]);
-    f64::from(download(of(flat(&output), flat(target))).unwrap()[0])
+/// A network and records for it: what a gradient is found for.
+struct Case {
+    name: String,
+    encoder: Chain,
+    decoder: Vec<Step>,
+    loss: Loss,
+    sparsity: Option<Sparsity>,
+    weights: Vec<Vec<f32>>,
+    batch: Batch,
 }
 
-fn check_gradients(name: &str, chain: &Chain, of: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>) {
-    let records = 2;
-    let (weights, input) = material(chain, records);
-    let target: Vec<f32> = {
+impl Case {
+    fn new(name: &str, encoder: Chain, decoder: Vec<Step>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+        let records = 3;
+        let (mut weights, input) = material(&encoder, records);
+        let back = Chain::new(encoder.output(), decoder.clone()).unwrap();
+        weights.extend(material(&back, 1).0);
+        let mut batch = batch(&back, &input, records);
+        batch.shape = dims(encoder.input());
         let mut rng = ChaCha8Rng::seed_from_u64(11);
-        (0..records * chain.output().len().unwrap()).map(|_| rng.random_range(0.1_f32..0.9)).collect()
-    };
-    let mut parts = vec![input];
-    parts.extend(weights);
-    let device = Device::flex().autodiff();
-    let leaves: Vec<Tensor<1>> = parts.iter().map(|values| upload(values, &device).require_grad()).collect();
-    let shape = dims(chain.input());
-    let value = match *shape.as_slice() {
-        [channels, height, width] => Value::Planes(leaves[0].clone().reshape([records, channels, height, width])),
-        _ => Value::Flat(leaves[0].clone().reshape([records, shape[0]])),
-    };
-    let output = tensors::forward(chain.steps(), &mut leaves[1..].iter(), value).flat();
-    let wanted = Tensor::<1>::from_data(target.as_slice(), &device).reshape(output.dims());
-    let gradients = of(output, wanted).backward();
-    for (part, leaf) in leaves.iter().enumerate() {
-        let gradient = download(leaf.grad(&gradients).unwrap()).unwrap();
-        // Every value of small tensors, some of large ones.
-        for place in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
-            let step = 1e-2_f32;
-            let mut moved = parts.clone();
-            let mut at = |value: f32| {
-                moved[part][place] = value;
-                objective(chain, &moved, &target, of)
-            };
-            let value = parts[part][place];
-            let slope = (at(value + step) - at(value - step)) / f64::from((value + step) - (value - step));
-            let found = f64::from(gradient[place]);
-            let off = (slope - found).abs() / (slope.abs().max(found.abs()) + 1e-2);
-            assert!(off < 2e-2, "{name}: gradient {part}[{place}] is {found}, differences say {slope}");
+        batch.target.iter_mut().for_each(|value| *value = rng.random_range(0.1_f32..0.9));
+        Self { name: name.to_owned(), encoder, decoder, loss, sparsity, weights, batch }
+    }
+
+    fn backprop(&self) -> Backprop {
+        let mut backprop = Backprop::new(self.encoder.steps().to_vec(), self.decoder.clone(), self.loss, self.sparsity);
+        // Each record is worth a thread.
+        backprop.worth_a_thread = 1;
+        backprop
+    }
+
+    /// What is made small, and its gradients.
+    fn learn(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
+        // What stands in a gradient before does not stay.
+        let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
+        let value = self.backprop().learn(weights, &self.batch, &mut gradients).unwrap();
+        (value, gradients)
+    }
+
+    fn check_gradients(&self) {
+        let (_, gradients) = self.learn(&self.weights);
+        for (part, gradient) in gradients.iter().enumerate() {
+            // Every value of small tensors, some of large ones.
+            for place in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
+                let step = 2e-3_f32;
+                let mut moved = self.weights.clone();
+                let mut at = |value: f32| {
+                    moved[part][place] = value;
+                    f64::from(self.learn(&moved).0)
+                };
+                let value = self.weights[part][place];
+                let slope = (at(value + step) - at(value - step)) / f64::from((value + step) - (value - step));
+                let found = f64::from(gradient[place]);
+                let off = (slope - found).abs() / (slope.abs().max(found.abs()) + 1e-2);
+                let name = &self.name;
+                assert!(off < 2e-2, "{name}: gradient {part}[{place}] is {found}, differences say {slope}");
+            }
         }
     }
 }
 
+/// A layer whose gradients are wrong unless the layer behind it carries the gradient back by its input.
+fn before(shape: Shape) -> Step {
+    match shape {
+        Shape::Flat(len) => Step::Dense { inputs: len, outputs: len },
+        Shape::Planes { channels, .. } => Step::Conv(conv(channels, channels, 1, 1, 0)),
+    }
+}
+
 #[test]
-fn gradients_of_every_kind_of_step_are_those_of_finite_differences() {
+fn gradients_of_each_step_are_finite_differences() {
     for (name, chain) in chains() {
-        check_gradients(&name, &chain, &|output, target| loss(Loss::Mse, output, target));
+        let steps = [&[before(chain.input())], chain.steps()].concat();
+        let chain = Chain::new(chain.input(), steps).unwrap();
+        Case::new(&name, chain, Vec::new(), Loss::Mse, None).check_gradients();
     }
 }
 
 #[test]
 fn the_gradient_of_an_elu_is_finite_for_any_value() {
     let values = [-1e30_f32, -200.0, 0.5, 100.0, 1e30];
-    let chain = Chain::new(Shape::Flat(5), vec![Step::Activate(Activation::Elu)]).unwrap();
-    let leaf = upload(&values, &Device::flex().autodiff()).require_grad();
-    let output = forward(chain.steps(), &mut [].iter(), Value::Flat(leaf.clone().reshape([1, 5]))).flat();
-    let gradient = download(leaf.grad(&output.sum().backward()).unwrap()).unwrap();
-    assert_eq!(gradient, [0.0, 0.0, 1.0, 1.0, 1.0]);
+    let mut slopes = [1.0; 5];
+    let mut outputs = values;
+    super::pointwise::activate(Activation::Elu, &mut outputs);
+    super::pointwise::activate_back(Activation::Elu, &outputs, &outputs, &mut slopes);
+    assert_eq!(slopes, [0.0, 0.0, 1.0, 1.0, 1.0]);
 }
 
 #[test]
-fn gradients_of_losses_and_penalties_are_those_of_finite_differences() {
-    let chain = Chain::new(Shape::Flat(4), vec![Step::Dense { inputs: 4, outputs: 3 }]).unwrap();
-    check_gradients("bce", &chain, &|output, target| loss(Loss::Bce, output, target));
-    let steps = vec![Step::Dense { inputs: 4, outputs: 3 }, Step::Activate(Activation::Sigmoid)];
-    let chain = Chain::new(Shape::Flat(4), steps).unwrap();
-    for kind in [Penalty::L1, Penalty::Kl] {
-        let sparsity = Sparsity { penalty: kind, weight: 0.7, target: 0.05 };
-        check_gradients(&format!("{kind:?}"), &chain, &|output, _| penalty(&sparsity, output));
-    }
+fn gradients_of_networks_are_finite_differences() {
+    networks().iter().for_each(Case::check_gradients);
 }
 
 #[test]
-fn binary_cross_entropy_on_logits_is_that_of_their_sigmoid_and_finite() {
-    let device = Device::flex();
+fn bce_on_logits_is_that_of_their_sigmoid_and_finite() {
     let logits = [-3.0_f32, 0.0, 2.0, -200.0, 200.0];
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
-    let tensor = |values: [f32; 5]| Tensor::<2>::from_data([values], &device);
-    let found = download(loss(Loss::Bce, tensor(logits), tensor(targets))).unwrap()[0];
+    let loss = |logits: [f32; 5], targets: [f32; 5]| {
+        let mut slopes = [0.0; 5];
+        super::pointwise::cross_entropy(&logits, &targets, 1.0, &mut slopes) / 5.0
+    };
     let sigmoid = logits.map(|z| 1.0 / (1.0 + (-z).exp()));
-    let expected = Loss::Bce.error(&targets, &sigmoid);
-    assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
-    let worst = download(loss(Loss::Bce, tensor([1000.0; 5]), tensor([0.0; 5]))).unwrap()[0];
+    let (found, expected) = (loss(logits, targets), Loss::Bce.error(&targets, &sigmoid));
+    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    let worst = loss([1000.0; 5], [0.0; 5]);
     assert!((worst - 1000.0).abs() < 1e-3, "{worst}");
 }
 
-#[test]
-fn kl_penalty_is_the_divergence_of_mean_activations() {
-    let device = Device::flex();
-    let code = Tensor::<2>::from_data([[0.1_f32, 0.4], [0.3, 0.6]], &device);
-    let sparsity = Sparsity { penalty: Penalty::Kl, weight: 2.0, target: 0.1 };
-    let kl = |rho: f64, m: f64| rho * (rho / m).ln() + (1.0 - rho) * ((1.0 - rho) / (1.0 - m)).ln();
-    let expected = 2.0 * (kl(0.1, 0.2) + kl(0.1, 0.5)) / 2.0;
-    let found = f64::from(download(penalty(&sparsity, code)).unwrap()[0]);
-    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
-}
-
-/// Steps to the code, steps from it, what is made small.
-type DenseNetwork = (Vec<Step>, Vec<Step>, Loss, Option<Sparsity>);
-
-/// Dense networks of every activation, with what belongs around them, and their losses and penalties.
-fn dense_networks() -> Vec<DenseNetwork> {
+/// Networks of every activation, with what belongs around them, and their losses and penalties.
+fn networks() -> Vec<Case> {
     let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
-        let encoder = vec![
+        let dense = vec![
             Step::Affine { scale: 1.5, offset: -0.25 },
             Step::Flatten,
-            Step::Dense { inputs: 12, outputs: 7 },
+            Step::Dense { inputs: 48, outputs: 7 },
             Step::Activate(kind),
-            Step::Dense { inputs: 7, outputs: 5 },
-            Step::Activate(Activation::Sigmoid),
         ];
+        let convolutional = vec![
+            Step::Affine { scale: 1.5, offset: -0.25 },
+            Step::Conv(conv(3, 4, 3, 2, 1)),
+            Step::Activate(kind),
+            Step::Keep,
+            Step::Conv(conv(4, 4, 3, 1, 1)),
+            Step::Activate(kind),
+            Step::Add,
+            Step::Flatten,
+            Step::Dense { inputs: 16, outputs: 7 },
+        ];
+        let mut encoder = if place % 2 == 0 { dense } else { convolutional };
+        encoder.extend([Step::Dense { inputs: 7, outputs: 5 }, Step::Activate(Activation::Sigmoid)]);
         let decoder = vec![
-            Step::Dense { inputs: 5, outputs: 12 },
+            Step::Dense { inputs: 5, outputs: 16 },
             Step::Activate(kind),
             Step::Affine { scale: 0.5, offset: 0.1 },
-            Step::Unflatten { shape: [3, 2, 2] },
+            Step::Unflatten { shape: [4, 2, 2] },
+            Step::ConvTranspose(conv(4, 3, 4, 2, 1)),
         ];
         let loss = if place % 2 == 0 { Loss::Mse } else { Loss::Bce };
         let sparsity = |penalty| Sparsity { penalty, weight: 0.3, target: 0.05 };
-        (encoder, decoder, loss, penalties[place % 3].map(sparsity))
+        let encoder = Chain::new(image(3, 4, 4), encoder).unwrap();
+        Case::new(kind.as_str(), encoder, decoder, loss, penalties[place % 3].map(sparsity))
     };
     ACTIVATIONS.into_iter().enumerate().map(network).collect()
 }
 
 #[test]
-fn gradients_by_hand_are_those_of_the_tensors() {
-    // Several threads, each with a part of the batch, and parts of different sizes.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    for records in [9, 50] {
-        pool.install(|| compare_with_tensors(records));
-    }
-    compare_with_tensors(9);
-}
-
-fn compare_with_tensors(records: usize) {
-    for (number, (encoder, decoder, kind, sparsity)) in dense_networks().into_iter().enumerate() {
-        let code = Chain::new(image(3, 2, 2), encoder.clone()).unwrap();
-        let output = Chain::new(code.output(), decoder.clone()).unwrap();
-        let (mut weights, input) = material(&code, records);
-        weights.extend(material(&output, 1).0);
-        let target: Vec<f32> = input.iter().map(|value| value.abs().min(1.0)).collect();
-
-        let device = Device::flex().autodiff();
-        let leaves: Vec<Tensor<1>> = weights.iter().map(|values| upload(values, &device).require_grad()).collect();
-        let value = |values: &[f32]| Value::new(values.to_vec(), records, &[3, 2, 2], &device);
-        let mut iter = leaves.iter();
-        let code = forward(&encoder, &mut iter, value(&input));
-        let reconstruction = forward(&decoder, &mut iter, code.clone()).flat();
-        let mut objective = loss(kind, reconstruction, value(&target).flat());
-        if let Some(sparsity) = &sparsity {
-            objective = objective + penalty(sparsity, code.flat());
-        }
-        let found = objective.backward();
-        let expected: Vec<Vec<f32>> = leaves.iter().map(|leaf| download(leaf.grad(&found).unwrap()).unwrap()).collect();
-
-        let make = || {
-            let mut dense = Dense::new(&encoder, &decoder, kind, sparsity).unwrap();
-            dense.worth_a_thread = 100;
-            dense
-        };
-        let mut dense = make();
-        let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
-        let batch = Batch { records, shape: vec![3, 2, 2], input, target };
-        let value = dense.learn(&weights, &batch, &mut gradients);
-        let whole = download(objective.inner()).unwrap()[0];
-        assert!((value - whole).abs() < 1e-5 * whole, "network {number}: {value} is not {whole}");
-        for (part, (found, expected)) in gradients.iter().zip(&expected).enumerate() {
+fn several_threads_find_the_gradients_of_one() {
+    // Parts of different sizes.
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let [one, two] = [1, 2].map(pool);
+    for case in networks() {
+        let (expected, gradients) = one.install(|| case.learn(&case.weights));
+        let (value, found) = two.install(|| case.learn(&case.weights));
+        assert!((value - expected).abs() < 1e-5 * expected.abs(), "{}: {value} is not {expected}", case.name);
+        for (part, (found, expected)) in found.iter().zip(&gradients).enumerate() {
             for (a, b) in found.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5 * (b.abs() + 0.1), "network {number}, gradient {part}: {a} is not {b}");
+                assert!((a - b).abs() < 1e-5 * (b.abs() + 0.1), "{}, gradient {part}: {a} is not {b}", case.name);
             }
         }
-        // A smaller batch leaves nothing of the one before.
-        let half = Batch {
-            records: 4,
-            shape: vec![3, 2, 2],
-            input: batch.input[..48].to_vec(),
-            target: batch.target[..48].to_vec(),
-        };
-        let again = make().measure(&weights, &half);
-        assert_eq!(dense.measure(&weights, &half), again, "network {number}");
+        assert_eq!(two.install(|| case.learn(&case.weights)).1, found, "{}: each run gives the same bits", case.name);
     }
 }
 
 #[test]
-fn what_is_not_dense_is_left_to_the_tensors() {
-    for step in [Step::Conv(conv(1, 1, 3, 1, 1)), Step::SpaceToDepth, Step::Keep] {
-        assert!(Dense::new(&[step], &[], Loss::Mse, None).is_none());
+fn a_batch_leaves_nothing_to_the_next() {
+    let all = chains();
+    let (_, chain) = all.iter().find(|(name, _)| name == "nested residual").unwrap();
+    let (weights, _) = material(chain, 1);
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut used = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+    // Other numbers of records, and images of other sizes.
+    for (records, height, width) in [(3, 4, 6), (1, 4, 6), (2, 8, 2), (3, 4, 6)] {
+        let values = random(records * 2 * height * width, &mut rng);
+        let batch = Batch { records, shape: vec![2, height, width], input: Vec::new(), target: values };
+        let mut fresh = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+        let learn = |backprop: &mut Backprop| {
+            let mut gradients = weights.clone();
+            (backprop.learn(&weights, &batch, &mut gradients).unwrap(), gradients)
+        };
+        assert_eq!(learn(&mut used), learn(&mut fresh), "{records} of {height}x{width}");
     }
+}
+
+#[test]
+fn records_that_do_not_fit_are_refused() {
+    let mut backprop = Backprop::new(vec![Step::SpaceToDepth], Vec::new(), Loss::Mse, None);
+    let batch = Batch { records: 1, shape: vec![1, 3, 4], input: Vec::new(), target: vec![0.0; 12] };
+    let refused = backprop.measure(&[], &batch).unwrap_err();
+    assert!(refused.contains("height and width must be even"), "{refused}");
 }

@@ -1,0 +1,179 @@
+//! The loss of a network over a batch and its gradients by the weights, over buffers that stay from batch to batch.
+//!
+//! Each thread takes a part of the batch through all layers and back, so that threads wait for each other three times a
+//! step rather than at each layer. Sums over parts are taken in the order of the parts.
+
+mod part;
+
+use rayon::prelude::*;
+
+use self::part::Part;
+use super::batches::Batch;
+use super::layers::{Kind, Plan};
+use super::matrix::{Before, Matrix, multiply};
+use super::net::Step;
+use super::objective::{self, Codes};
+use super::pointwise;
+use super::spec::Sparsity;
+use crate::model::Loss;
+
+/// Multiplications that are worth another thread: some ten microseconds of work, several times what it takes to wake one.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// A network, and what it remembers of the present batch.
+pub struct Backprop {
+    encoder: Vec<Step>,
+    decoder: Vec<Step>,
+    loss: Loss,
+    sparsity: Option<Sparsity>,
+    /// The layers for records of the shape beside them.
+    plan: Option<(Vec<usize>, Plan)>,
+    /// The weights of the convolutions, in the order in which they are multiplied.
+    kernels: Vec<Vec<f32>>,
+    parts: Vec<Part>,
+    /// Multiplications that are worth another thread.
+    pub(super) worth_a_thread: usize,
+}
+
+impl Backprop {
+    /// The network of two chains of steps, one after the other; the penalty is on what the first gives.
+    pub fn new(encoder: Vec<Step>, decoder: Vec<Step>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+        let (kernels, parts) = (Vec::new(), Vec::new());
+        Self { encoder, decoder, loss, sparsity, plan: None, kernels, parts, worth_a_thread: WORTH_A_THREAD }
+    }
+
+    /// The mean loss over a batch, without the penalty. `weights` are the parameters of both chains, in order.
+    ///
+    /// # Errors
+    /// When the network cannot take records of this shape.
+    pub fn measure(&mut self, weights: &[Vec<f32>], batch: &Batch) -> Result<f32, String> {
+        let plan = self.planned(&batch.shape)?;
+        let loss = self.losses(&plan, weights, batch);
+        self.plan = Some((batch.shape.clone(), plan));
+        Ok(loss)
+    }
+
+    /// The mean loss over a batch with the penalty, and its gradients by the weights.
+    ///
+    /// # Errors
+    /// When the network cannot take records of this shape.
+    pub fn learn(&mut self, weights: &[Vec<f32>], batch: &Batch, gradients: &mut [Vec<f32>]) -> Result<f32, String> {
+        let plan = self.planned(&batch.shape)?;
+        let loss = self.losses(&plan, weights, batch);
+        let penalty = self.penalize(&plan);
+        let code = self.sparsity.map(|_| plan.code);
+        let kernels = &self.kernels;
+        self.parts.par_iter_mut().for_each(|part| part.backward(&plan, code, weights, kernels, batch));
+        self.collect(&plan, batch, gradients);
+        self.plan = Some((batch.shape.clone(), plan));
+        Ok(loss + penalty)
+    }
+
+    /// What the network gives for a batch, record after record.
+    ///
+    /// # Errors
+    /// When the network cannot take records of this shape.
+    #[cfg(test)]
+    pub fn output(&mut self, weights: &[Vec<f32>], batch: &Batch) -> Result<Vec<f32>, String> {
+        self.measure(weights, batch)?;
+        Ok(self.parts.iter().flat_map(|part| part.output(batch)).copied().collect())
+    }
+
+    /// The layers for records of a shape; those of the batch before, where it had the same shape.
+    fn planned(&mut self, shape: &[usize]) -> Result<Plan, String> {
+        match self.plan.take() {
+            Some((known, plan)) if known == shape => Ok(plan),
+            _ => Plan::new(&self.encoder, &self.decoder, shape),
+        }
+    }
+
+    fn losses(&mut self, plan: &Plan, weights: &[Vec<f32>], batch: &Batch) -> f32 {
+        let worth = (batch.records * plan.multiplications / self.worth_a_thread).min(batch.records);
+        let threads = worth.clamp(1, rayon::current_num_threads());
+        let size = batch.records.div_ceil(threads);
+        self.parts.resize_with(threads, Part::default);
+        for (part, place) in self.parts.iter_mut().zip(0..) {
+            part.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
+        }
+        let mut met = 0;
+        for layer in &plan.layers {
+            let Kind::Convolution { weight, convolution, .. } = layer.kind else { continue };
+            if self.kernels.len() <= met {
+                self.kernels.push(Vec::new());
+            }
+            let kernel = &mut self.kernels[met];
+            kernel.resize(weights[weight].len(), 0.0);
+            convolution.order().apply(&weights[weight], kernel);
+            met += 1;
+        }
+        let (kernels, loss) = (&self.kernels, self.loss);
+        self.parts.par_iter_mut().for_each(|part| {
+            part.forward(plan, weights, kernels, batch);
+            part.lose(loss, batch);
+        });
+        let sum: f64 = self.parts.iter().map(|part| part.loss).sum();
+        (sum / batch.target.len().max(1) as f64) as f32
+    }
+
+    /// The penalty on the code; its gradient is kept beside the codes, where [`Part::backward`] adds it.
+    fn penalize(&mut self, plan: &Plan) -> f32 {
+        let Some(sparsity) = self.sparsity else { return 0.0 };
+        let Some(code) = plan.code.checked_sub(1) else { return 0.0 };
+        let mut codes: Vec<Codes<'_>> = self.parts.iter_mut().map(|part| part.codes(code)).collect();
+        objective::penalty(&sparsity, plan.layers[code].width, &mut codes)
+    }
+
+    /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the convolutions.
+    fn collect(&self, plan: &Plan, batch: &Batch, gradients: &mut [Vec<f32>]) {
+        let threads = self.parts.len();
+        let share = |rows: usize| if threads > 1 { rows.div_ceil(2 * threads) } else { rows };
+        let mut rest = gradients;
+        rayon::scope(|scope| {
+            for (place, layer) in plan.layers.iter().enumerate() {
+                let convolution = match layer.kind {
+                    Kind::Dense { .. } => None,
+                    Kind::Convolution { number, convolution, .. } => Some((number, convolution)),
+                    _ => continue,
+                };
+                let Some((of_layer, behind)) = std::mem::take(&mut rest).split_at_mut_checked(2) else { break };
+                rest = behind;
+                let [weight, bias] = of_layer else { break };
+                if let Some((number, convolution)) = convolution {
+                    scope.spawn(move |_| {
+                        let parts = self.parts.iter().map(|part| &part.sums[number]);
+                        let sum = added(parts.clone().map(|sums| &sums.weight));
+                        convolution.order().inverse().apply(&sum, weight);
+                        bias.copy_from_slice(&added(parts.map(|sums| &sums.bias)));
+                    });
+                    continue;
+                }
+                let (inputs, outputs) = (weight.len() / bias.len().max(1), bias.len());
+                let rows = share(inputs).max(1);
+                for (number, block) in weight.chunks_mut(rows * outputs).enumerate() {
+                    let columns = number * rows..number * rows + block.len() / outputs;
+                    scope.spawn(move |_| {
+                        for (part, before) in self.parts.iter().zip(before()) {
+                            let input = Matrix::new(part.input(place, batch), part.records(), inputs);
+                            let slope = Matrix::new(part.slope(place), part.records(), outputs);
+                            multiply(input.columns(columns.clone()).transposed(), slope, block, before);
+                        }
+                    });
+                }
+                bias.fill(0.0);
+                self.parts.iter().for_each(|part| pointwise::add_rows(part.slope(place), bias));
+            }
+        });
+    }
+}
+
+/// The sum of lists of numbers, in their order.
+fn added<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+    let mut sum = lists.next().cloned().unwrap_or_default();
+    lists.for_each(|list| sum.iter_mut().zip(list).for_each(|(sum, value)| *sum += value));
+    sum
+}
+
+/// The first product takes the place of what was there, the others are added.
+fn before() -> impl Iterator<Item = Before> {
+    std::iter::once(Before::Replaced).chain(std::iter::repeat(Before::Added))
+}

@@ -1,0 +1,173 @@
+//! Convolutions and transposed ones over images of `[height, width, channels]`, as products of matrices of windows.
+
+use std::ops::Range;
+
+use super::rearrange::Rearrange;
+use super::windows::Windows;
+use crate::train::matrix::{Before, Matrix, multiply};
+use crate::train::pointwise::add_rows;
+
+/// Values of windows that are laid out at a time: 512 KiB stay in the cache of a core.
+const BLOCK: usize = 1 << 17;
+
+/// A convolution for images of one size.
+///
+/// Both kinds connect an image with a grid of points, one under each window: a convolution makes points of an image, a
+/// transposed one makes an image of points. The weights are `[depth, windows.values()]` for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// The windows on the image.
+    pub windows: Windows,
+    /// Channels of the points.
+    pub depth: usize,
+    /// Whether points go in and an image comes out.
+    pub transposed: bool,
+}
+
+/// Gradients by the parameters of a convolution, summed up over some records.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// By the weights, in their order here.
+    pub weight: Vec<f32>,
+    /// By the bias.
+    pub bias: Vec<f32>,
+}
+
+impl Convolution {
+    /// Values of a record that come out.
+    pub fn outputs(&self) -> usize {
+        if self.transposed { self.windows.image_values() } else { self.points() }
+    }
+
+    /// Multiplications for a record in the forward pass.
+    pub fn multiplications(&self) -> usize {
+        self.points() * self.windows.values()
+    }
+
+    fn points(&self) -> usize {
+        self.windows.count[0] * self.windows.count[1] * self.depth
+    }
+
+    /// Channels that come out.
+    fn channels_out(&self) -> usize {
+        if self.transposed { self.windows.channels } else { self.depth }
+    }
+
+    /// From a parameter, `[depth, channels, kernel, kernel]`, to the weights here, whose channels come last.
+    pub fn order(&self) -> Rearrange {
+        let Windows { channels, kernel, .. } = self.windows;
+        Rearrange::ToPixels { channels, pixels: kernel * kernel }
+    }
+
+    /// Computes `output` from `input`, all of it record after record.
+    pub fn forward(&self, weight: &[f32], bias: &[f32], input: &[f32], output: &mut [f32], room: &mut Vec<f32>) {
+        output.chunks_exact_mut(bias.len()).for_each(|pixel| pixel.copy_from_slice(bias));
+        if self.transposed {
+            self.blocks(input.len(), room, |block| {
+                let points = self.matrix(&input[block.points.clone()], block.windows);
+                multiply(points, self.weights(weight), block.rows, Before::Replaced);
+                self.windows.scatter(block.rows, block.lines, output);
+            });
+        } else {
+            self.blocks(output.len(), room, |block| {
+                self.windows.gather(input, block.lines, block.rows);
+                let rows = Matrix::new(block.rows, block.windows, self.windows.values());
+                multiply(rows, self.weights(weight).transposed(), &mut output[block.points], Before::Added);
+            });
+        }
+    }
+
+    /// Adds the gradients by weights and bias to `sums`, and computes the gradient by the input where there is a place
+    /// for it, from `slope`, the gradient by the output.
+    pub fn backward(
+        &self,
+        weight: &[f32],
+        input: &[f32],
+        slope: &[f32],
+        mut by_input: Option<&mut [f32]>,
+        sums: &mut Sums,
+        room: &mut Vec<f32>,
+    ) {
+        add_rows(slope, &mut sums.bias);
+        let values = self.windows.values();
+        if self.transposed {
+            self.blocks(input.len(), room, |block| {
+                self.windows.gather(slope, block.lines, block.rows);
+                let rows = Matrix::new(block.rows, block.windows, values);
+                let points = self.matrix(&input[block.points.clone()], block.windows);
+                multiply(points.transposed(), rows, &mut sums.weight, Before::Added);
+                if let Some(by_input) = &mut by_input {
+                    let out = &mut by_input[block.points];
+                    multiply(rows, self.weights(weight).transposed(), out, Before::Replaced);
+                }
+            });
+            return;
+        }
+        if let Some(by_input) = &mut by_input {
+            by_input.fill(0.0);
+        }
+        self.blocks(slope.len(), room, |block| {
+            self.windows.gather(input, block.lines.clone(), block.rows);
+            let points = self.matrix(&slope[block.points], block.windows);
+            let rows = Matrix::new(block.rows, block.windows, values);
+            multiply(points.transposed(), rows, &mut sums.weight, Before::Added);
+            if let Some(by_input) = &mut by_input {
+                multiply(points, self.weights(weight), block.rows, Before::Replaced);
+                self.windows.scatter(block.rows, block.lines, by_input);
+            }
+        });
+    }
+
+    /// Sums of 0, in the buffers of `sums`.
+    pub fn clear(&self, sums: &mut Sums) {
+        for (values, len) in
+            [(&mut sums.weight, self.depth * self.windows.values()), (&mut sums.bias, self.channels_out())]
+        {
+            values.clear();
+            values.resize(len, 0.0);
+        }
+    }
+
+    fn weights<'a>(&self, weight: &'a [f32]) -> Matrix<'a> {
+        Matrix::new(weight, self.depth, self.windows.values())
+    }
+
+    fn matrix<'a>(&self, points: &'a [f32], windows: usize) -> Matrix<'a> {
+        Matrix::new(points, windows, self.depth)
+    }
+
+    /// Visits all windows, some lines at a time; `points` is how many values the points of all records have.
+    fn blocks(&self, points: usize, room: &mut Vec<f32>, mut visit: impl FnMut(Block<'_>)) {
+        let across = self.windows.count[1];
+        let lines = points / (across * self.depth).max(1);
+        let line = across * self.windows.values();
+        let step = (BLOCK / line.max(1)).clamp(1, lines.max(1));
+        if room.len() < step * line {
+            room.resize(step * line, 0.0);
+        }
+        for first in (0..lines).step_by(step) {
+            let lines = first..(first + step).min(lines);
+            let windows = lines.start * across..lines.end * across;
+            visit(Block {
+                windows: windows.len(),
+                points: windows.start * self.depth..windows.end * self.depth,
+                rows: &mut room[..windows.len() * self.windows.values()],
+                lines,
+            });
+        }
+    }
+}
+
+/// Some lines of windows.
+struct Block<'a> {
+    lines: Range<usize>,
+    /// How many windows.
+    windows: usize,
+    /// Their values in the points.
+    points: Range<usize>,
+    /// Room for `[windows, values]`.
+    rows: &'a mut [f32],
+}
+
+#[cfg(test)]
+mod tests;
