@@ -87,6 +87,21 @@ fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
 }
 
 #[test]
+fn numbers_beyond_any_bound_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = format!("--set={}=1", vec!["a"; 10_000].join("."));
+    for (options, arguments, reason) in [
+        ("rejects.max_share = nan\n", &[][..], "rejects.max_share: is not a finite number"),
+        ("rejects.max_share = inf\n", &[], "rejects.max_share: is not a finite number"),
+        ("workers = 65535\n", &[], "at most 1024 workers"),
+        ("", &[deep.as_str()], "more than 32 parts"),
+    ] {
+        let (exit, _, text) = code(folder.path(), &format!("{options}{}", pipeline("0.0")), arguments);
+        assert!(exit == Some(2) && text.contains(reason), "{options}: {text}");
+    }
+}
+
+#[test]
 fn data_that_gains_a_column_goes_on_where_a_stage_drops_others() {
     let folder = tempfile::tempdir().unwrap();
     let data = |text: &str| std::fs::write(folder.path().join("in.csv"), text).unwrap();

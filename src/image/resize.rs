@@ -123,7 +123,38 @@ impl Resizer {
     }
 }
 
+/// Pixels of a side at most: the weights of a resized line take memory beside the image.
+const MAX_SIDE: usize = 1 << 20;
+/// Bytes of an image between the vertical pass, which comes first, and the horizontal one. Beyond, an image that becomes higher
+/// is resized horizontally first, or a line of a million pixels would take as many lines as the target has.
+const MAX_BETWEEN: usize = 16 << 20;
+
 fn scale(
+    resizer: &mut fast_image_resize::Resizer,
+    pixels: &Pixels,
+    area: Area,
+    (height, width): (usize, usize),
+    into: &mut [u8],
+) -> Result<(), ImageError> {
+    let longest = pixels.width.max(pixels.height);
+    if longest > MAX_SIDE {
+        let text = format!("a side of {longest} pixels is resized; at most {MAX_SIDE} are");
+        return Err(ImageError::TooLarge(text));
+    }
+    let count = pixels.channels.count();
+    let is_higher = area.height < height as f64;
+    if is_higher && (area.width as usize).saturating_mul(height).saturating_mul(count) > MAX_BETWEEN {
+        let mut lines = vec![0; width * pixels.height * count];
+        let all_lines = Area { top: 0.0, height: pixels.height as f64, ..area };
+        scale_both(resizer, pixels, all_lines, (pixels.height, width), &mut lines)?;
+        let lines = Pixels { width, height: pixels.height, channels: pixels.channels, data: lines };
+        let area = Area { left: 0.0, width: width as f64, ..area };
+        return scale_both(resizer, &lines, area, (height, width), into);
+    }
+    scale_both(resizer, pixels, area, (height, width), into)
+}
+
+fn scale_both(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
     area: Area,
@@ -160,6 +191,23 @@ mod tests {
         // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) / 1.75 = 50.
         let mut resizer = Resizer::new(1, 2, Fit::Stretch);
         assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [50, 160]);
+    }
+
+    #[test]
+    fn long_line_is_resized_without_a_large_image_between() {
+        let line = gray(1 << 20, &vec![200; 1 << 20]);
+        let mut resizer = Resizer::new(64, 64, Fit::Stretch);
+        assert_eq!(resizer.resize(&line).unwrap(), [200; 64 * 64]);
+        // Both orders agree within the rounding of a step.
+        let ramp: Vec<u8> = (0..300_000).map(|at| (at / 1200) as u8).collect();
+        let ramp = gray(100_000, &ramp);
+        let (wide, square) = (Resizer::new(200, 10, Fit::Stretch).resize(&ramp).unwrap().to_vec(), 200 * 10);
+        let mut once = vec![0; square];
+        let mut inner = fast_image_resize::Resizer::new();
+        scale_both(&mut inner, &ramp, Area::whole(&ramp), (200, 10), &mut once).unwrap();
+        assert!(wide.iter().zip(&once).all(|(a, b)| a.abs_diff(*b) <= 1));
+        let longer = gray((1 << 20) + 1, &vec![0; (1 << 20) + 1]);
+        assert!(matches!(resizer.resize(&longer), Err(ImageError::TooLarge(_))));
     }
 
     #[test]

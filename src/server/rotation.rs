@@ -222,11 +222,27 @@ fn readers(_: &Path) -> Option<&'static str> {
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(file)?.take(MAX_BYTES + 1).read_to_end(&mut content)?;
+    let opened = open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    opened.take(MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
         return Err(io::Error::other(format!("it is longer than {MAX_BYTES} bytes")));
     }
     Ok(content)
+}
+
+/// Opens a file. A pipe in its place does not wait for a writer.
+fn open(file: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        File::options().read(true).custom_flags(flags).open(file)
+    }
+    #[cfg(not(unix))]
+    File::open(file)
 }
 
 /// Contents and where each ends.

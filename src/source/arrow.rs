@@ -123,6 +123,16 @@ impl RecordFormat for Ipc {
                 }
             }
         }
+        let has_rest = messages.has_rest();
+        file.check_available(&input.handle)?;
+        match has_rest {
+            Ok(false) => {}
+            Ok(true) => {
+                let what = "the rest is lost: more bytes follow the end mark of the stream";
+                return output.refuse_rest(row, RejectCode::Malformed, what);
+            }
+            Err((code, what)) => return output.refuse_rest(row, code, &format!("the rest is lost: {what}")),
+        }
         if input.is_file && !input.has_footer {
             let what = "the rest is lost: the file ends without its footer";
             return output.refuse_rest(row, RejectCode::Truncated, what);
@@ -254,6 +264,26 @@ mod tests {
         assert_eq!(last["row"].as_primitive::<UInt64Type>().value(34), 34);
         let words = arrow::compute::cast(&last["w"], &arrow::datatypes::DataType::Utf8).unwrap();
         assert_eq!(words.as_string::<i32>().value(33), "odd");
+    }
+
+    #[test]
+    fn bytes_behind_an_end_mark_are_one_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("a.arrow");
+        write_file(&whole, None);
+        let mut zeroed = std::fs::read(&whole).unwrap();
+        let marks: Vec<usize> = (0..zeroed.len() - 8)
+            .step_by(8)
+            .filter(|&at| zeroed[at..].starts_with(&[0xff; 4]) && zeroed[at + 4..at + 8] != [0; 4])
+            .collect();
+        // The message of the last batch.
+        let last = *marks.last().unwrap();
+        zeroed[last..last + 8].fill(0);
+        std::fs::write(folder.path().join("b.arrow"), zeroed).unwrap();
+        std::fs::write(folder.path().join("c.arrows"), [stream(), stream()].concat()).unwrap();
+        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        assert_eq!(records(&batches).num_rows(), 35 + 30 + 35);
+        assert_eq!(rejects(&batches), [(30, "malformed", None), (35, "malformed", None)]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ const MAX_BATCH_ROWS: u64 = i32::MAX as u64;
 const MAX_HEADER_BYTES: usize = 64 << 20;
 /// A description can name the same column many times in few bytes: each column counts so many of the description's bytes.
 const FIELD_BYTES: usize = 64;
+/// Bytes that may pad the end of a stream.
+const PADDING: u64 = 64;
 /// Precedes the length of a message since Arrow 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
@@ -132,6 +134,13 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether bytes follow the end mark, beyond what pads it.
+    pub(super) fn has_rest(&mut self) -> Result<bool, Refusal> {
+        let mut rest = Vec::new();
+        (&mut self.input).take(PADDING + 1).read_to_end(&mut rest).map_err(malformed)?;
+        Ok(rest.len() as u64 > PADDING)
     }
 
     fn read_body(&mut self, len: i64) -> Result<Buffer, Refusal> {

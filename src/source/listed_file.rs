@@ -119,7 +119,7 @@ impl ListedFile {
         if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
             return Err(self.unreadable(CHANGED).into());
         }
-        Ok(Input::from(file))
+        Ok(Input::of_size(file, self.size))
     }
 
     /// The digest of the file's content; `None` if it is not the file that was listed any more.

@@ -229,16 +229,26 @@ impl Reader {
         let length = self.rules.stretch() as u64;
         let mut stretch = Stretch::new(&self.rules, &self.progress, out, split, 0);
         let mut done = stretch.is_done(length);
-        let mut row = 0;
+        let (mut row, mut end) = (0, 0);
         loop {
             budget.allow(HEADER_BYTES);
-            let next = guarded(|| entries.next().map(|entry| image_of(entry, file.size)).transpose());
+            let next = guarded(|| {
+                let entry = entries.next();
+                if let Some(Ok(entry)) = &entry {
+                    end = end_of(entry);
+                }
+                entry.map(|entry| image_of(entry, file.size)).transpose()
+            });
             let step = match next {
                 // POSIX demands blocks of zeros behind the last entry.
                 Ok(None) if budget.is_at_end() => {
                     Step::Broken(broken(&file.name, row, RejectCode::Truncated, NO_END_MARK))
                 }
-                Ok(None) => Step::End,
+                Ok(None) => match has_rest(&handle, end) {
+                    Ok(false) => Step::End,
+                    Ok(true) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, MORE_BEHIND)),
+                    Err(error) => Step::Broken(broken(&file.name, row, RejectCode::Unreadable, &error.to_string())),
+                },
                 Ok(Some(None)) => Step::Other,
                 Ok(Some(Some(_))) if done => Step::Done,
                 Ok(Some(Some(mut entry))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
@@ -310,6 +320,37 @@ fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Optio
 
 /// Why an archive counts as cut that ends where an entry may begin.
 const NO_END_MARK: &str = "the archive ends without its end mark, a block of zeros: it may have been cut";
+
+/// Why an archive counts as broken whose end mark is followed by something else than zeros.
+const MORE_BEHIND: &str =
+    "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
+
+/// Where the content of an entry ends, with its padding.
+fn end_of(entry: &ShardEntry<'_>) -> u64 {
+    let size = entry.size().max(entry.header().entry_size().unwrap_or(0));
+    entry.raw_file_position().saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(size))
+}
+
+/// Whether anything but zeros lies in a file from `start` on.
+fn has_rest(file: &Input, start: u64) -> io::Result<bool> {
+    let mut rest = file.try_clone()?;
+    rest.seek(SeekFrom::Start(start))?;
+    let mut rest = BufReader::with_capacity(64 << 10, rest);
+    loop {
+        let bytes = rest.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Ok(true);
+        }
+        let length = bytes.len();
+        rest.consume(length);
+    }
+}
+
+/// Archives consist of blocks of so many bytes.
+const BLOCK: u64 = 512;
 
 /// The row that stands for all that could not be found behind a broken place.
 fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> Member<'static> {
@@ -450,6 +491,21 @@ mod tests {
         assert_eq!(refused(2 * 1024 + 1024), (2, vec![]), "two blocks of zeros are enough");
         for (length, rows) in [(2 * 1024, 2), (2 * 1024 - 100, 2), (1024, 1)] {
             assert_eq!(refused(length), (rows, vec![RejectCode::Truncated]), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn members_behind_an_end_mark_are_one_reject() {
+        let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL), ("c.ppm", PIXEL)]);
+        let mut zeroed = whole.clone();
+        zeroed[1024..1536].fill(0);
+        let twice = [whole.clone(), whole.clone()].concat();
+        for (bytes, rows) in [(zeroed, 1), (twice, 3)] {
+            let batches = read_one(&bytes);
+            let read: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+            let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+            assert_eq!((read, rejects.len()), (rows, 1));
+            assert_eq!(rejects[0].code, RejectCode::Malformed);
         }
     }
 

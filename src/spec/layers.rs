@@ -11,6 +11,9 @@ use crate::error::Fault;
 /// Variables that override keys begin with this; `__` stands for the dot: `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
 
+/// Parts of a key; no option lies deeper.
+const MAX_DEPTH: usize = 32;
+
 /// The layers as one value. Notes in `places` which keys came from elsewhere than the file.
 pub(super) fn merge(
     path: &Path,
@@ -38,6 +41,11 @@ pub(super) fn merge(
         }
     }
     for (key, value, origin) in overrides {
+        if key.split('.').count() > MAX_DEPTH {
+            let shown: String = origin.chars().take(60).collect();
+            faults.push(Fault::new("", format!("{shown}...: the key has more than {MAX_DEPTH} parts")));
+            continue;
+        }
         match builder.clone().set_override(&key, typed(&value)) {
             Ok(with) => {
                 builder = with;
@@ -53,7 +61,27 @@ pub(super) fn merge(
         return Err(Problems::new(places, faults));
     }
     let merged = builder.build().and_then(Config::try_deserialize::<Value>);
-    merged.map_err(|error| Problems::new(places, vec![Fault::new("", format!("{}: {error}", path.display()))]))
+    let merged =
+        merged.map_err(|error| Problems::new(places, vec![Fault::new("", format!("{}: {error}", path.display()))]))?;
+    let mut infinite = Vec::new();
+    add_infinite("", &merged, &mut infinite);
+    if infinite.is_empty() { Ok(merged) } else { Err(Problems::new(places, infinite)) }
+}
+
+/// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they become `null`, which TOML
+/// lacks, and an option would have its default in their place.
+fn add_infinite(key: &str, value: &Value, faults: &mut Vec<Fault>) {
+    match value {
+        Value::Null => faults.push(Fault::new(key, "is not a finite number; write one, or leave the key out")),
+        Value::Object(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                add_infinite(&key, value, faults);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| add_infinite(key, value, faults)),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be understood.
@@ -62,7 +90,8 @@ pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<V
     let failed = |error: config::ConfigError| vec![Fault::new("", error.to_string())];
     let mut builder = Config::builder().add_source(Config::try_from(table).map_err(failed)?);
     for set in sets {
-        let (key, value) = set.split_once('=').ok_or_else(|| wrong(set))?;
+        let (key, value) =
+            set.split_once('=').filter(|(key, _)| key.split('.').count() <= MAX_DEPTH).ok_or_else(|| wrong(set))?;
         builder = builder.set_override(key.trim(), typed(value.trim())).map_err(|_| wrong(set))?;
     }
     builder.build().and_then(Config::try_deserialize).map_err(failed)

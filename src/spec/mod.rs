@@ -162,6 +162,8 @@ pub struct ShutdownSettings {
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Stages that a pipeline may have: what is done for each pair of them is bounded with it.
+/// Workers of a pipeline: each is a thread with sessions of its own.
+const MAX_WORKERS: u16 = 1024;
 const MAX_STAGES: usize = 256;
 
 /// A TOML file under what overrides it, `LATENTFLOW__*` variables and then `key=value` pairs, and where its keys stand.
@@ -246,6 +248,11 @@ pub fn parse(
     }
     if let Some(share) = settings.rejects.max_share.filter(|share| !(0.0..=1.0).contains(share)) {
         faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
+    }
+    if let Some(workers) = settings.workers.filter(|workers| workers.get() > MAX_WORKERS) {
+        let text =
+            format!("{workers} threads; a pipeline has at most {MAX_WORKERS} workers, and needs about one a core");
+        faults.push(Fault::new("workers", text));
     }
     faults.extend(settings.admin.faults().into_iter().map(|fault| fault.within("admin")));
     if !faults.is_empty() {

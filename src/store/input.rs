@@ -23,6 +23,8 @@ pub struct LocalFile {
     file: File,
     /// An error code of the operating system; 0 before the first error.
     failure: Arc<AtomicI32>,
+    /// The bytes that it had when it was listed; 0 where they are not known.
+    size: u64,
 }
 
 impl LocalFile {
@@ -40,7 +42,17 @@ impl LocalFile {
 
     fn try_clone(&self) -> io::Result<Self> {
         let file = self.note(self.file.try_clone())?;
-        Ok(Self { file, failure: Arc::clone(&self.failure) })
+        Ok(Self { file, failure: Arc::clone(&self.failure), size: self.size })
+    }
+
+    /// The end of the file comes where it was when the file was listed: before it, what was cut off could end a value.
+    fn check_end(&self) -> io::Result<()> {
+        let end = self.note((&self.file).stream_position())?;
+        if end >= self.size {
+            return Ok(());
+        }
+        let text = format!("was cut to {end} of {} bytes while it was read", self.size);
+        Err(io::Error::new(ErrorKind::UnexpectedEof, text))
     }
 }
 
@@ -91,9 +103,16 @@ impl Input {
     }
 }
 
+impl Input {
+    /// A file that has so many bytes: a read that meets its end before them fails.
+    pub fn of_size(file: File, size: u64) -> Self {
+        Self::File(LocalFile { file, failure: Arc::default(), size })
+    }
+}
+
 impl From<File> for Input {
     fn from(file: File) -> Self {
-        Self::File(LocalFile { file, failure: Arc::default() })
+        Self::of_size(file, 0)
     }
 }
 
@@ -102,7 +121,11 @@ impl Read for Input {
         match self {
             Self::File(local) => {
                 let read = local.file.read(into);
-                local.note(read)
+                let read = local.note(read)?;
+                if read == 0 && !into.is_empty() {
+                    local.check_end()?;
+                }
+                Ok(read)
             }
             Self::Object(blocks) => blocks.read(into),
         }
@@ -161,5 +184,28 @@ impl ChunkReader for Input {
             }
             Self::Object(blocks) => Ok(blocks.bytes(start, length)?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn file_that_ends_before_its_listed_size_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "a,b\n1,2345").unwrap();
+        let read = |size| {
+            let mut text = String::new();
+            let mut input = Input::of_size(File::open(&path).unwrap(), size);
+            let result = input.read_to_string(&mut text).map_err(|error| error.to_string());
+            assert!(input.failure().is_none(), "it is a verdict on the file");
+            result
+        };
+        assert_eq!((read(10), read(4)), (Ok(10), Ok(10)));
+        assert_eq!(read(1000), Err("was cut to 10 of 1000 bytes while it was read".to_owned()));
     }
 }

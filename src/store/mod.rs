@@ -166,7 +166,7 @@ impl Location {
     /// When the system refuses; what is wrong with an object shows when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
         match self {
-            Self::Local(path) => descriptors::open(|| fs::File::open(path)).map(Input::from),
+            Self::Local(path) => descriptors::open(|| fs::File::open(path)).map(|file| Input::of_size(file, size)),
             Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
         }
     }
