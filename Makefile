@@ -3,6 +3,11 @@
 # What tests are built with, beside the defaults.
 FEATURES ?= object-store
 
+# A program that is built outside of the checkout does not find the checkout's library from where it lies.
+ifdef CARGO_TARGET_DIR
+export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
+endif
+
 .PHONY: demo test bench chaos runtime checker build deploy-check
 
 # Made-up images to latent features in Parquet: the main job, on input that needs no download.
