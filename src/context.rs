@@ -37,11 +37,11 @@ impl Default for Limits {
     }
 }
 
-/// What a source may hold beside its batches, where the pipeline does not limit the memory.
+/// Bytes that a source may hold in addition to its batches if the pipeline does not limit the memory.
 const HELD: u64 = 512 << 20;
 
 impl Limits {
-    /// Bytes that a source may hold while it reads a file, beside its batches: what a format makes it decode at one time.
+    /// Bytes that a source may hold while it reads a file, in addition to its batches: the largest unit that its format decodes.
     pub fn held_bytes(&self) -> u64 {
         self.memory.map_or_else(|| HELD.min(machine::memory() / 2), |memory| memory.0 / 2)
     }

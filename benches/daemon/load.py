@@ -91,7 +91,7 @@ def main():
         encode = Clients(source, images, "/v1/encode", clients, options.requests // 4)
         encode.tell(f"encode, {clients} clients")
         p50, p99 = (1e3 * quantile(encode.seconds, share) for share in (0.5, 0.99))
-        print(f"/v1/encode by {clients} clients: p50 {p50:.1f} ms, p99 {p99:.1f} ms beside {bare:.2f} ms of bare inference")
+        print(f"/v1/encode by {clients} clients: p50 {p50:.1f} ms, p99 {p99:.1f} ms; bare inference {bare:.2f} ms")
     print("usage:", daemon.usage())
     rows = []
     taken = Clients(source, images, "/v1/records", options.clients, options.requests)

@@ -1,4 +1,4 @@
-//! Who may see a run: where there is a token, only health is told without it.
+//! Authorizes requests of operators: with a token configured, only health is served without it.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ pub(super) fn start(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Relaxed);
     stderr::start();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=error"));
-    // What goes wrong in the log is no matter for the log.
+    // The log does not report its own errors: they would be written to the same place.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| Stderr);
     let lines = tracing_subscriber::fmt::format().with_target(false);
     // A second start (in tests) keeps the first.

@@ -223,7 +223,7 @@ fn print_json(document: &str) -> anyhow::Result<()> {
     print_as_is(&printable::json(document))
 }
 
-/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+/// Prints to standard output. A reader that closed the pipe (`| head`) is not an error.
 fn print_as_is(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_bytes()) {

@@ -187,7 +187,7 @@ impl Run {
 
 fn exit_of(outcome: Outcome, endless: bool, allowed: &Allowed, stats: &Stats) -> anyhow::Result<Exit> {
     match outcome {
-        // A reader that has seen enough (`| head`) is no failure; the input is not at its end either.
+        // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
         Outcome::Failed { stage, error: StageError::OutputClosed } => {
             tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
             Ok(Exit::Drained)

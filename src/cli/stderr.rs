@@ -44,7 +44,7 @@ pub(super) fn write(text: &str) {
     if STARTED.load(Relaxed) {
         QUEUE.add(text.as_bytes());
     } else {
-        // A command that only prints has nobody to report a closed pipe to.
+        // A command that only prints cannot report a closed pipe.
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }

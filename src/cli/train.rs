@@ -36,7 +36,7 @@ pub(super) struct Train {
     /// Begin anew, whatever an earlier run has done; a model that is there already is replaced at the end.
     #[arg(long)]
     restart: bool,
-    /// Threads that compute. The same number gives the same results bit for bit. Default: the cores at hand.
+    /// Threads that compute. The same number gives the same results bit for bit. Default: the number of available cores.
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
     /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464. An address that other machines can reach needs a token,

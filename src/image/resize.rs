@@ -123,7 +123,7 @@ impl Resizer {
     }
 }
 
-/// Pixels of a side at most: the weights of a resized line take memory beside the image.
+/// Pixels of a side at most: the weights of a resized line take memory in addition to the image.
 const MAX_SIDE: usize = 1 << 20;
 /// Bytes of an image between the vertical pass, which comes first, and the horizontal one. Beyond, an image that becomes higher
 /// is resized horizontally first, or a line of a million pixels would take as many lines as the target has.

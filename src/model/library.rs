@@ -47,7 +47,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Self::Option => "named by `runtime.library`",
             Self::Variable => "named by ORT_DYLIB_PATH",
-            Self::Program => "beside the program",
+            Self::Program => "in the folder of the program",
             Self::Checkout => "in the program's checkout",
             Self::Python => "in the active Python environment",
             Self::System => "as the system's loader finds it",

@@ -294,7 +294,7 @@ pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, String> {
     let name = path.display();
     let header = Header::read(bytes).map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
     match header.external.iter().find(|file| !lies_inside(path, file)) {
-        Some(file) => Err(format!("{name}: keeps weights in `{file}`, outside its folder; put them beside it")),
+        Some(file) => Err(format!("{name}: keeps weights in `{file}`, outside of its folder; move them next to it")),
         None => Ok(header),
     }
 }

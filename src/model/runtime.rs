@@ -50,6 +50,10 @@ fn load_first(surroundings: &Surroundings) -> Result<(), Fault> {
 
 fn load(Candidate { file, origin }: &Candidate) -> Result<(), String> {
     let is_bare = file.components().count() == 1;
+    // The system's loader would wait for a writer of a pipe.
+    if file.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err("is not a regular file".to_owned());
+    }
     match origin {
         Origin::Option => onnx::load(&trusted(file)?),
         Origin::System => onnx::load(file),

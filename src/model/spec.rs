@@ -88,7 +88,7 @@ pub struct RuntimeSpec {
     /// How far the graph is rewritten before it runs.
     pub optimisation: Optimisation,
     /// The ONNX Runtime library: an absolute path to a file that belongs to the user or to root and that others cannot write,
-    /// neither the file nor its folder. Default: `ORT_DYLIB_PATH`, then beside the program, in the checkout that the program
+    /// neither the file nor its folder. Default: `ORT_DYLIB_PATH`, then in the folder of the program, in the checkout that the program
     /// was built in, in the active Python environment, in the system's folders.
     pub library: Option<PathBuf>,
 }

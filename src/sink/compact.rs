@@ -41,9 +41,9 @@ impl Size {
 /// How large files are to become.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// About so many bytes. Files that have half of that, or half of the records, are left as they are.
+    /// The size of a file in bytes, about. Files with half of that, or half of the records, are left as they are.
     pub bytes: u64,
-    /// At most so many records; `None`: any number.
+    /// The maximum number of records of a file; `None`: unlimited.
     pub records: Option<u64>,
 }
 

@@ -60,9 +60,9 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct FileSize {
-    /// At most so many bytes, before they are encoded. A batch is not split for it: a single larger one has a file of its own.
+    /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file of its own.
     pub bytes: Bytes,
-    /// At most so many records; a batch that is larger is split. Only the records that stages make of one source row, such as
+    /// Maximum number of records; a batch that is larger is split. Only the records that stages make of one source row, such as
     /// tiles of an image, stay together. `latentflow compact` puts such files together; its option `--records` bounds them again.
     /// Default: any number.
     pub records: Option<NonZeroU64>,

@@ -459,14 +459,13 @@ pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     #![allow(clippy::unwrap_used)]
 
     use std::fs;
 
-    use super::*;
-
-    fn folder(names: &[&str]) -> tempfile::TempDir {
+    /// A folder of files, each of which holds its own name.
+    pub(in crate::source) fn folder(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for name in names {
             let path = folder.path().join(name);
@@ -475,6 +474,16 @@ mod tests {
         }
         folder
     }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::testing::folder;
+    use super::*;
 
     fn set(folder: &Path, path: &str) -> FileSet {
         FileSet::new(folder.join(path).to_str().unwrap().to_owned(), false, &["jpg", "png"]).unwrap()

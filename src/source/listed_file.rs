@@ -220,16 +220,7 @@ mod tests {
 
     use super::*;
     use crate::source::file_set::FileSet;
-
-    fn folder(names: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for name in names {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
-        }
-        folder
-    }
+    use crate::source::file_set::testing::folder;
 
     fn set(folder: &Path) -> FileSet {
         FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg", "png"]).unwrap()

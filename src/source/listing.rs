@@ -181,16 +181,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use crate::source::file_set::FileSet;
-
-    fn folder(names: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for name in names {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, name).unwrap();
-        }
-        folder
-    }
+    use crate::source::file_set::testing::folder;
 
     #[test]
     fn a_place_that_cannot_be_looked_at_hides_its_files() {

@@ -1,29 +1,31 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
+mod output;
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
+use crate::batch::{Provenance, RejectCode, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, Unavailable, UnreadInputs};
-use crate::source::file_checkpoints::{self, CheckpointTracker, FileCheckpoints, HashingReader, OnChange, Settled};
+use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
 use crate::source::file_set::FileSet;
 use crate::source::files::{self, InputFile, unusable};
 use crate::source::listed_file::{ReadFailure, Refusal};
-use crate::source::missing_values::reject_missing;
-use crate::source::{
-    LastPassedOver, Opened, SOURCE, Source, Total, WrittenFiles, add_origin, read_blocking, with_origin,
-};
+use crate::source::{LastPassedOver, Opened, Source, Total, WrittenFiles, read_blocking, with_origin};
 use crate::store::{self, Ahead, Input};
+
+pub(super) use output::{Output, ROWS_PER_BYTE, Records};
 
 /// How the files of some kind are read.
 pub(super) trait RecordFormat: Send + Sync + 'static {
@@ -268,181 +270,6 @@ impl From<ArrowError> for Stop {
     }
 }
 
-/// Records of a file on their way out.
-#[derive(Default)]
-pub(super) struct Records {
-    /// The planned columns, without origin.
-    pub(super) columns: Vec<ArrayRef>,
-    /// For each record its ordinal among the rows.
-    pub(super) origin: Vec<u32>,
-    /// Rows that are no records.
-    pub(super) rejects: Vec<Reject>,
-    /// What `source` holds where it is more than the file's name.
-    pub(super) sources: Option<ArrayRef>,
-    /// Pixels of the records' images.
-    pub(super) pixels: u64,
-}
-
-/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
-/// are damaged or hostile.
-pub(super) const ROWS_PER_BYTE: u64 = 1024;
-
-/// Why a reject counts as one record.
-const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";
-
-/// Where a file's batches go.
-pub(super) struct Output<'a> {
-    schema: &'a SchemaRef,
-    file: &'a InputFile,
-    progress: &'a Progress,
-    /// Records what is read of a file of text, where that is remembered.
-    tracking: Option<&'a CheckpointTracker<'a>>,
-    /// Takes a batch; `false`: nobody wants more.
-    take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
-    /// Returns when nothing else is read, but what goes ahead of its turn.
-    wait: &'a (dyn Fn() + Sync),
-}
-
-impl Output<'_> {
-    /// The same, but batches go elsewhere.
-    pub(super) fn through<'b>(
-        &'b self,
-        take: &'b (dyn Fn(SourceBatch) -> bool + Sync),
-        wait: &'b (dyn Fn() + Sync),
-    ) -> Output<'b> {
-        Output { take, wait, ..*self }
-    }
-
-    /// Waits until all that stands before has been handed over: for what takes too much to be read ahead.
-    pub(super) fn wait_for_turn(&self) {
-        (self.wait)();
-    }
-
-    /// Hands over a batch as it is. `false`: nobody wants more.
-    pub(super) fn hand_over(&self, batch: SourceBatch) -> bool {
-        (self.take)(batch)
-    }
-
-    /// The text of the file, up to the length that was listed.
-    pub(super) fn track(&self, input: Input) -> HashingReader {
-        match self.tracking {
-            Some(tracking) => tracking.read(input),
-            None => HashingReader::plain(input, self.file.size()),
-        }
-    }
-
-    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was found to end within a quoted
-    /// value.
-    pub(super) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
-        self.tracking.map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes)).map_err(Stop::Failed)
-    }
-
-    /// Says that the file was read to its end and has `rows` rows.
-    pub(super) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), Stop> {
-        self.tracking.map_or(Ok(()), |tracking| tracking.end(rows, in_quotes)).map_err(Stop::Failed)
-    }
-
-    /// Whether every sink has these rows of the file.
-    pub(super) fn done(&self, rows: &Range<u64>) -> bool {
-        self.progress.done(self.file.split.name(), rows)
-    }
-
-    /// Hands over what became of these rows.
-    pub(super) fn send(&self, rows: Range<u64>, mut records: Records) -> Result<(), Stop> {
-        let added = self.schema.fields().len() - records.columns.len();
-        reject_missing(&self.schema.fields()[added..], &mut records)?;
-        let start = rows.start;
-        let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
-        let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
-        let is_ours = added > 0 && self.schema.field(0).name() == SOURCE;
-        if let Some(sources) = records.sources.take().filter(|_| is_ours) {
-            batch = with_first(&batch, sources)?;
-        }
-        self.push(rows, batch, records)
-    }
-
-    /// Hands over that the file, which holds `records`, cannot be used.
-    fn reject_file(&self, Refusal { code, reason, .. }: Refusal, records: u64) -> Result<(), Stop> {
-        let split = unusable(&self.file.split);
-        if self.progress.done(split.name(), &(0..1)) {
-            return Ok(());
-        }
-        let source = Some((self.file.name.clone(), 0));
-        let rows = if records > self.most_rows() { 1 } else { records.max(1) };
-        let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
-        let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
-        if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
-    }
-
-    /// Ends a file at an I/O error before `row`: what cannot be read for a reason of the environment is left undone; if the
-    /// file has changed, the rest of it is one reject.
-    pub(super) fn stop_at(&self, row: u64, error: io::Error) -> Result<(), Stop> {
-        match self.file.unavailable(error) {
-            Ok(unavailable) => Err(unavailable.into()),
-            Err(error) => {
-                self.refuse_rest(row, RejectCode::Unreadable, &format!("the rest of the file is lost: {error}"))
-            }
-        }
-    }
-
-    /// Hands over that these rows are no records, as one reject that stands for all of them. A number of rows that a file
-    /// of this size cannot hold is not believed: then the reject stands for one row.
-    pub(super) fn refuse(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let (start, count) = (rows.start, rows.end - rows.start);
-        if count > self.most_rows() {
-            let reason =
-                format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
-            return self.refuse(start..start + 1, code, reason);
-        }
-        let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
-        self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
-    }
-
-    /// Rows that a file of this size can hold.
-    fn most_rows(&self) -> u64 {
-        self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
-    }
-
-    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
-    pub(super) fn refuse_rest(&self, row: u64, code: RejectCode, reason: &str) -> Result<(), Stop> {
-        self.refuse(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
-    }
-
-    /// One reject for these rows; the reason names the file.
-    fn reject(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), Stop> {
-        if self.done(&rows) {
-            return Ok(());
-        }
-        let count = rows.end - rows.start;
-        let rejects = vec![Reject { rows: count, records: count, ..Reject::new(0, code, reason) }];
-        let empty = RecordBatch::new_empty(self.schema.clone());
-        self.push(rows, empty, Records { rejects, ..Records::default() })
-    }
-
-    fn push(&self, rows: Range<u64>, batch: RecordBatch, mut records: Records) -> Result<(), Stop> {
-        for reject in &mut records.rejects {
-            let place = || (self.file.name.clone(), rows.start + u64::from(reject.ordinal));
-            let source = reject.source.take().unwrap_or_else(place);
-            reject.source = Some(source);
-        }
-        let provenance = Provenance::rows(self.file.split.clone(), rows).into();
-        let batch = Batch { records: batch, origin: records.origin, provenance };
-        let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };
-        if self.hand_over(batch) { Ok(()) } else { Err(Stop::Closed) }
-    }
-}
-
-/// The same records with another first column.
-fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, ArrowError> {
-    let mut columns = batch.columns().to_vec();
-    columns[0] = first;
-    RecordBatch::try_new(batch.schema(), columns)
-}
-
 /// What a library said of bytes that it could not read, or that it panicked on them.
 pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
@@ -503,152 +330,4 @@ pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a String>) -> Result
         }
     }
     if seen.is_empty() { Err("there are no columns".to_owned()) } else { Ok(()) }
-}
-
-#[cfg(test)]
-pub(super) mod testing {
-    //! Runs a source to its end.
-    #![allow(clippy::unwrap_used)]
-
-    use serde_json::Value;
-    use tokio_stream::StreamExt;
-
-    use super::*;
-    use crate::context::{Context, Limits};
-    use crate::error::Fault;
-    use crate::source::{BatchSize, SourceConfig};
-
-    pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let limits = Limits { record_bytes: crate::units::Bytes(1 << 20), ..Limits::default() };
-        let context = Context::new(std::collections::BTreeMap::new(), limits);
-        let size = BatchSize { records: std::num::NonZeroU32::new(records), ..BatchSize::default() };
-        crate::kind::options::<C>(options)?.plan("in", size, &context)
-    }
-
-    pub(crate) fn drain(source: Box<dyn Source>, progress: &Progress) -> Result<Vec<SourceBatch>, StageError> {
-        let mut batches = source.open(progress)?.batches;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async move {
-            let mut all = Vec::new();
-            while let Some(batch) = batches.next().await {
-                let batch = batch?;
-                assert_eq!(batch.batch.origin.len(), batch.batch.records.num_rows());
-                all.push(batch);
-            }
-            Ok(all)
-        })
-    }
-
-    pub(crate) fn read<C: SourceConfig>(options: Value, records: u32) -> Vec<SourceBatch> {
-        drain(plan::<C>(options, records).unwrap(), &Progress::default()).unwrap()
-    }
-
-    /// All records of the batches in one.
-    pub(crate) fn records(batches: &[SourceBatch]) -> RecordBatch {
-        let schema = batches[0].batch.records.schema();
-        arrow::compute::concat_batches(&schema, batches.iter().map(|batch| &batch.batch.records)).unwrap()
-    }
-
-    /// Row, code, and bytes of every reject.
-    pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option<String>)> {
-        let of = |batch: &SourceBatch| {
-            let provenance = batch.batch.provenance.clone();
-            let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-            let show = move |reject: &Reject| {
-                (provenance.row(reject.ordinal).unwrap().1, reject.code.as_str(), reject.record.as_ref().map(text))
-            };
-            batch.rejects.iter().map(show).collect::<Vec<_>>()
-        };
-        batches.iter().flat_map(of).collect()
-    }
-
-    /// Progress where one sink has what these batches stand for.
-    pub(crate) fn progress_of(batches: &[SourceBatch]) -> Progress {
-        let mut coverage = crate::coverage::Coverage::default();
-        batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-        Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use arrow::array::Int64Array;
-
-    use super::testing::{drain, progress_of, records};
-    use super::*;
-
-    /// Gives one record of each file, and panics on some.
-    struct Fragile;
-
-    impl RecordFormat for Fragile {
-        const EXTENSIONS: &'static [&'static str] = &["x"];
-
-        fn read(&self, file: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
-            assert!(file.name != "b.x", "this one is odd");
-            if output.done(&(0..1)) {
-                return Ok(());
-            }
-            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![7]))];
-            output.send(0..1, Records { columns, origin: vec![0], ..Records::default() })
-        }
-    }
-
-    #[test]
-    fn a_file_that_a_reader_panics_on_is_one_reject() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a.x", "b.x", "c.x"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
-        }
-        let source = || {
-            let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
-            let path = folder.path().to_str().unwrap().to_owned();
-            Box::new(RecordFiles::new("in", &path, &schema, Fragile, Policy::default()))
-        };
-        let batches = drain(source(), &Progress::default()).unwrap();
-        assert_eq!(records(&batches).num_rows(), 2);
-        let reject = &batches[1].rejects[0];
-        assert_eq!(
-            (reject.code, reject.reason.as_str()),
-            (RejectCode::Panicked, "b.x: the reader panicked: this one is odd")
-        );
-        let again = drain(source(), &progress_of(&batches)).unwrap();
-        assert!(again.iter().all(|batch| batch.rejects.is_empty()), "it is rejected once");
-    }
-
-    /// A format whose files declare a number of rows that they do not hold.
-    struct Broken {
-        declared: u64,
-    }
-
-    impl RecordFormat for Broken {
-        const EXTENSIONS: &'static [&'static str] = &["broken"];
-
-        fn read(&self, _: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
-            output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
-        }
-    }
-
-    /// Rows and records of the reject for a file of 10 bytes, and its reason.
-    fn reject_of(declared: u64) -> (u64, u64, String) {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
-        let path = folder.path().to_str().unwrap().to_owned();
-        let source = RecordFiles::new("in", &path, &Schema::empty(), Broken { declared }, Policy::default());
-        let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
-        let reject = &batch.rejects[0];
-        assert_eq!(batch.batch.provenance.len(), reject.rows);
-        (reject.rows, reject.records, reject.reason.clone())
-    }
-
-    #[test]
-    fn reject_of_many_rows_counts_all_that_its_file_can_hold() {
-        assert_eq!(reject_of(10_240), (10_240, 10_240, "a.broken, 10240 rows from 5: damaged".to_owned()));
-        for absurd in [10_241, 1 << 60] {
-            let (rows, records, reason) = reject_of(absurd);
-            assert_eq!((rows, records), (1, 1));
-            assert!(reason.contains(&format!("{absurd} rows are declared, more than the file can hold")), "{reason}");
-        }
-    }
 }

@@ -119,7 +119,7 @@ pub(super) struct Quoting {
 pub(super) enum Frame {
     /// A record; never an empty line.
     Record,
-    /// A record beyond the limit; none of it was kept, and the rest of its line was skipped.
+    /// A record beyond the limit; none of it was kept. What lies within its quotes belongs to it, however long it is.
     TooLong,
     /// The input ended inside quotes.
     Unclosed,
@@ -173,14 +173,15 @@ impl<R: Read> Framer<R> {
     /// Appends the next record to `into`, without its line end.
     pub(super) fn frame(&mut self, into: &mut Vec<u8>) -> io::Result<Frame> {
         let start = into.len();
-        let mut state = State::FieldStart;
+        let (mut state, mut is_too_long) = (State::FieldStart, false);
         loop {
             let quoting = self.quoting;
             let chunk = self.fill()?;
             if chunk.is_empty() {
                 return Ok(match state {
-                    _ if into.len() == start => Frame::End,
+                    _ if into.len() == start && !is_too_long => Frame::End,
                     State::Quoted => Frame::Unclosed,
+                    _ if is_too_long => Frame::TooLong,
                     _ => Frame::Record,
                 });
             }
@@ -189,13 +190,15 @@ impl<R: Read> Framer<R> {
                 None => chunk.iter().position(|&byte| byte == b'\n'),
             };
             let taken = end.unwrap_or(chunk.len());
-            into.extend_from_slice(&chunk[..taken]);
+            if !is_too_long {
+                into.extend_from_slice(&chunk[..taken]);
+            }
             self.input.consume(taken + usize::from(end.is_some()));
             if into.len() - start > self.limit {
                 into.truncate(start);
-                if end.is_none() {
-                    self.input.skip_until(b'\n')?;
-                }
+                is_too_long = true;
+            }
+            if end.is_some() && is_too_long {
                 return Ok(Frame::TooLong);
             }
             if end.is_some() {
@@ -221,16 +224,33 @@ impl Quoting {
     /// Where the record ends in `chunk`, if it does.
     fn record_end(self, chunk: &[u8], state: &mut State) -> Option<usize> {
         for (place, &byte) in chunk.iter().enumerate() {
-            *state = match (*state, byte) {
-                (State::Quoted, byte) if byte == self.quote => State::QuoteInQuoted,
-                (State::Quoted, _) => State::Quoted,
-                (_, b'\n' | b'\r') => return Some(place),
-                (State::FieldStart | State::QuoteInQuoted, byte) if byte == self.quote => State::Quoted,
-                (_, byte) if byte == self.delimiter => State::FieldStart,
-                _ => State::Plain,
-            };
+            if *state != State::Quoted && matches!(byte, b'\n' | b'\r') {
+                return Some(place);
+            }
+            *state = self.step(*state, byte);
         }
         None
+    }
+
+    /// The number of values of a record.
+    pub(super) fn values(self, record: &[u8]) -> usize {
+        let mut state = State::FieldStart;
+        let delimiters = record.iter().filter(|&&byte| {
+            let is_delimiter = state != State::Quoted && byte == self.delimiter;
+            state = self.step(state, byte);
+            is_delimiter
+        });
+        1 + delimiters.count()
+    }
+
+    fn step(self, state: State, byte: u8) -> State {
+        match (state, byte) {
+            (State::Quoted, byte) if byte == self.quote => State::QuoteInQuoted,
+            (State::Quoted, _) => State::Quoted,
+            (State::FieldStart | State::QuoteInQuoted, byte) if byte == self.quote => State::Quoted,
+            (_, byte) if byte == self.delimiter => State::FieldStart,
+            _ => State::Plain,
+        }
     }
 }
 
@@ -468,6 +488,14 @@ mod tests {
         use Frame::{Record, TooLong};
         let long = "x".repeat(50);
         check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
+    }
+
+    #[test]
+    fn lines_within_a_long_quoted_value_are_no_records() {
+        use Frame::{Record, TooLong, Unclosed};
+        let long = format!("\"{}\nevil\n\",2", "x".repeat(50));
+        check(&format!("a\n{long}\nb\n{long}"), CSV, &[(Record, "a"), (TooLong, ""), (Record, "b"), (TooLong, "")]);
+        check(&format!("a\n\"{}\nb\nc\n", "x".repeat(50)), CSV, &[(Record, "a"), (Unclosed, "")]);
     }
 
     /// Gives its bytes, then an error, then an end.

@@ -122,7 +122,7 @@ pub struct AdminSettings {
     pub token: Option<TokenPlace>,
     /// Serve everybody, on an address that other machines can reach. Default: false.
     pub allow_unauthenticated: bool,
-    /// Without a token: names under which clients may ask, beside addresses in numbers and localhost.
+    /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost.
     pub hosts: Vec<String>,
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     pub tls: Option<Tls>,

@@ -99,7 +99,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     anybody: bool,
-    /// Without a token: names under which clients may ask, beside addresses in numbers and localhost. A web page that leads
+    /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost. A web page that leads
     /// such a name here must not be able to send records.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]

@@ -1,0 +1,61 @@
+//! A shard that gives its bytes within a budget.
+
+use std::cell::Cell;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
+
+use crate::store::Input;
+
+/// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few KiB.
+pub(super) const HEADER_BYTES: u64 = 1 << 20;
+
+/// Bytes that may be read until more are allowed, since archives claim any length for their names.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Budget(Rc<Meter>);
+
+#[derive(Debug, Default)]
+struct Meter {
+    left: Cell<u64>,
+    /// Whether the last read met the end of the file.
+    is_at_end: Cell<bool>,
+}
+
+impl Budget {
+    pub(super) fn allow(&self, bytes: u64) {
+        self.0.left.set(bytes);
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.0.is_at_end.get()
+    }
+}
+
+/// A shard that gives no more bytes than its budget allows.
+pub(super) struct Metered {
+    pub(super) file: BufReader<Input>,
+    pub(super) budget: Budget,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.budget.0.left.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!("more than {HEADER_BYTES} bytes of names and headers in a row")));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.file.read(&mut buffer[..most])?;
+        self.budget.0.left.set(left - read as u64);
+        self.budget.0.is_at_end.set(read == 0 && !buffer.is_empty());
+        Ok(read)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            // Keeps what is buffered, unlike `seek`: most steps skip the padding of a member.
+            SeekFrom::Current(by) => self.file.seek_relative(by).and_then(|()| self.file.stream_position()),
+            to => self.file.seek(to),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What shards give: members, keys, cuts and what stands behind an end mark.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use ::tar::{Builder, EntryType, Header};
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
+use proptest::prelude::*;
+use serde_json::json;
+use tokio_stream::StreamExt;
+
+use super::*;
+use crate::batch::SourceBatch;
+use crate::context::Limits;
+use crate::coverage::Coverage;
+use crate::kind::find;
+use crate::source::KINDS;
+use crate::units::Bytes;
+
+const PIXEL: &[u8] = b"P6 1 1 255\nrgb";
+
+fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (name, data) in members {
+        let mut header = Header::new_gnu();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, name, *data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn open_shards(folder: &Path, records: u32, progress: &Progress) -> Result<Opened, StageError> {
+    let limits = Limits { pixels: 1000, record_bytes: Bytes(1000), memory: None };
+    let context = Context::new(BTreeMap::new(), limits);
+    let plan = find(KINDS, "tar", "source").unwrap().plan;
+    let batch = serde_json::from_value(json!({ "records": records })).unwrap();
+    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
+}
+
+fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {
+    let opened = open_shards(folder, records, progress).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
+    batches.unwrap()
+}
+
+fn read_one(shard: &[u8]) -> Vec<SourceBatch> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.tar"), shard).unwrap();
+    read(folder.path(), 100, &Progress::default())
+}
+
+fn texts(batch: &SourceBatch, column: usize) -> Vec<&str> {
+    batch.batch.records.column(column).as_string::<i32>().iter().flatten().collect()
+}
+
+#[test]
+fn archive_cut_between_members_is_one_truncated_reject() {
+    let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL)]);
+    let refused = |length: usize| {
+        let batches = read_one(&whole[..length]);
+        let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+        let codes = batches.iter().flat_map(|batch| &batch.rejects).map(|reject| reject.code).collect::<Vec<_>>();
+        (rows, codes)
+    };
+    assert_eq!(refused(whole.len()), (2, vec![]));
+    assert_eq!(refused(2 * 1024 + 1024), (2, vec![]), "two blocks of zeros are enough");
+    for (length, rows) in [(2 * 1024, 2), (2 * 1024 - 100, 2), (1024, 1)] {
+        assert_eq!(refused(length), (rows, vec![RejectCode::Truncated]), "{length} bytes");
+    }
+}
+
+#[test]
+fn members_behind_an_end_mark_are_one_reject() {
+    let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL), ("c.ppm", PIXEL)]);
+    let mut zeroed = whole.clone();
+    zeroed[1024..1536].fill(0);
+    let twice = [whole.clone(), whole.clone()].concat();
+    for (bytes, rows) in [(zeroed, 1), (twice, 3)] {
+        let batches = read_one(&bytes);
+        let read: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+        let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+        assert_eq!((read, rejects.len()), (rows, 1));
+        assert_eq!(rejects[0].code, RejectCode::Malformed);
+    }
+}
+
+#[test]
+fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = format!("{}/deep.seg.PNG", "d".repeat(150));
+    fs::create_dir(folder.path().join("b")).unwrap();
+    fs::write(folder.path().join("b/1.tar"), shard(&[("x/a.jpg", PIXEL), ("x/a.json", b"{}"), (&long, PIXEL)]))
+        .unwrap();
+    fs::write(folder.path().join("a.tar"), shard(&[("c.ppm", b"")])).unwrap();
+    let batches = read(folder.path(), 100, &Progress::default());
+    assert_eq!(texts(&batches[0], 0), ["a.tar/c.ppm"]);
+    assert_eq!(texts(&batches[1], 0), ["b/1.tar/x/a.jpg", &format!("b/1.tar/{long}")]);
+    assert_eq!(texts(&batches[1], 3), ["x/a", long.strip_suffix(".seg.PNG").unwrap()]);
+    assert_eq!(batches[1].batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 1]);
+    assert_eq!(batches[1].batch.records.column(2).as_binary::<i32>().value(1), PIXEL);
+    assert_eq!(batches[1].pixels, 2);
+    assert!(batches[1].batch.provenance.ranges()[0].split.name().starts_with("in/b/1.tar:"));
+}
+
+#[test]
+fn a_broken_archive_gives_what_comes_before_and_one_refused_row() {
+    let whole = shard(&[("a.jpg", PIXEL), ("b.jpg", PIXEL), ("c.json", &[7; 2000])]);
+    let mut mangled = whole.clone();
+    mangled[1024 + 10] ^= 1;
+    for (bytes, kept) in [(&whole[..1024 + 5], 1), (&whole[..1024 + 515], 1), (&mangled[..], 1), (&whole[..3000], 2)] {
+        let batches = read_one(bytes);
+        assert_eq!((batches.len(), batches[0].batch.records.num_rows()), (1, kept));
+        let reject = &batches[0].rejects[0];
+        assert_eq!((reject.ordinal as usize, reject.code), (kept, RejectCode::Malformed));
+        assert!(reject.reason.starts_with(&format!("s.tar: broken after {kept} images")), "{}", reject.reason);
+        assert_eq!(batches[0].batch.provenance.len(), kept as u64 + 1);
+    }
+    assert_eq!(read_one(b"this is no archive").len(), 1);
+    assert_eq!(read_one(b"")[0].rejects[0].code, RejectCode::Truncated);
+}
+
+proptest! {
+    #[test]
+    fn no_damage_to_an_archive_ends_the_run(place in 0usize..8192, byte: u8, cut in 0usize..9000) {
+        let long = format!("{}/b.jpg", "d".repeat(150));
+        let mut bytes = shard(&[("a.jpg", PIXEL), (&long, PIXEL), ("c.json", b"{}"), ("d.jpg", PIXEL)]);
+        bytes.truncate(cut.max(1));
+        if let Some(damaged) = bytes.get_mut(place) {
+            *damaged = byte;
+        }
+        // A header counts only with its checksum.
+        for header in bytes.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
+            let mut sound = Header::new_gnu();
+            sound.as_mut_bytes().copy_from_slice(header);
+            sound.set_cksum();
+            header.copy_from_slice(sound.as_bytes());
+        }
+        let batches = read_one(&bytes);
+        prop_assert!(batches.iter().map(|batch| batch.rejects.len()).sum::<usize>() <= 3);
+    }
+}
+
+#[test]
+fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
+    let batches = read_one(&shard(&[("a.jpg", &[0; 1001]), ("b.jpg", PIXEL)]));
+    assert_eq!((batches[0].rejects[0].ordinal, batches[0].rejects[0].code), (0, RejectCode::TooLarge));
+    assert_eq!(texts(&batches[0], 0), ["s.tar/b.jpg"]);
+}
+
+#[test]
+fn links_and_sparse_members_are_passed_over() {
+    let mut builder = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_size(0);
+    header.set_entry_type(EntryType::Symlink);
+    builder.append_link(&mut header, "link.jpg", "/etc/passwd").unwrap();
+    builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(PIXEL.len() as u64);
+    builder.append_data(&mut header, "sparse.jpg", PIXEL).unwrap();
+    builder.append_pax_extensions([("path", "from pax.jpg".as_bytes())]).unwrap();
+    builder.append_data(&mut header, "short.jpg", PIXEL).unwrap();
+    let batches = read_one(&builder.into_inner().unwrap());
+    assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
+}
+
+#[test]
+fn a_name_of_many_megabytes_is_not_read_into_memory() {
+    let mut builder = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNULongName);
+    header.set_size(4 << 20);
+    header.set_cksum();
+    builder.append(&header, &vec![b'x'; 4 << 20][..]).unwrap();
+    let batches = read_one(&builder.into_inner().unwrap());
+    assert!(batches[0].rejects[0].reason.contains("bytes of names and headers"), "{}", batches[0].rejects[0].reason);
+}
+
+#[test]
+fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
+    fs::write(folder.path().join("s.tar"), shard(&names.map(|name| (name, PIXEL)))).unwrap();
+    let first = read(folder.path(), 2, &Progress::default());
+    let mut done = Coverage::default();
+    done.insert(&first[0].batch.provenance);
+    let second = read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done]), state: None });
+    let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
+    assert_eq!(rows(&second), rows(&first[1..]));
+    assert_eq!(second[0].batch.records, first[1].batch.records);
+}
+
+#[test]
+fn compressed_shards_among_others_are_rejects() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("0.tar", b"\x1f\x8b\x08".to_vec()), ("2.tar", b"BZh91AY&SY".to_vec())] {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    for name in ["1.tar", "3.tar"] {
+        fs::write(folder.path().join(name), shard(&[("a.jpg", PIXEL)])).unwrap();
+    }
+    let batches = read(folder.path(), 100, &Progress::default());
+    let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+    let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
+    assert_eq!(codes, [RejectCode::Unsupported; 2]);
+    assert!(rejects[1].reason.starts_with("2.tar: is compressed") && rejects[1].reason.contains("bunzip2 2.tar"));
+    assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>(), 2);
+    let mut done = Coverage::default();
+    batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
+    let again = read(folder.path(), 100, &Progress { sinks: Arc::new(vec![done]), state: None });
+    assert!(again.is_empty(), "they are rejected once");
+}
+
+#[test]
+fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
+    let error = open_shards(folder.path(), 2, &Progress::default()).err().unwrap().to_string();
+    assert!(error.contains("s.tar: is compressed") && error.contains("gunzip"), "{error}");
+}
+
+#[test]
+fn the_key_ends_at_the_first_dot_of_the_name() {
+    assert_eq!(["a.b/c.seg.png", "x.jpg", "a/.jpg", "none"].map(key), ["a.b/c", "x", "a/.jpg", "none"]);
+}
