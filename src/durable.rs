@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::descriptors;
 use crate::error::StageError;
+use crate::file_descriptors;
 
 /// What every temporary name begins with; nothing else that we write does. The leading dot hides such files.
 const TEMPORARY: &str = ".latentflow-";
@@ -57,7 +57,7 @@ pub fn crash_point(step: &str) {
 pub fn sync_folder(path: &Path) -> Result<(), StageError> {
     // Only Unix opens folders as files; elsewhere the file system's own journal has to do.
     if cfg!(unix) {
-        descriptors::open(|| File::open(path)).and_then(|folder| folder.sync_all()).map_err(StageError::io(path))
+        file_descriptors::open(|| File::open(path)).and_then(|folder| folder.sync_all()).map_err(StageError::io(path))
     } else {
         Ok(())
     }
@@ -140,7 +140,8 @@ fn options_in(folder: &Path) -> OpenOptions {
 /// # Errors
 /// When the system refuses.
 pub fn create(temporary: &Path) -> std::io::Result<File> {
-    let create = || descriptors::open(|| options_in(parent(temporary)).write(true).create_new(true).open(temporary));
+    let create =
+        || file_descriptors::open(|| options_in(parent(temporary)).write(true).create_new(true).open(temporary));
     create().or_else(|error| match error.kind() {
         ErrorKind::AlreadyExists => fs::remove_file(temporary).and_then(|()| create()),
         _ => Err(error),

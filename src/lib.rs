@@ -5,9 +5,9 @@
 pub mod base64;
 pub mod error;
 pub mod json;
-pub mod printable;
+pub mod text_escape;
 pub mod temporary;
-pub mod descriptors;
+pub mod file_descriptors;
 pub mod durable;
 pub mod store;
 pub mod units;

@@ -6,7 +6,7 @@ use latentflow::cli::{self, Cli, Exit};
 fn main() -> std::process::ExitCode {
     keep_use_private();
     latentflow::machine::keep_memory();
-    latentflow::descriptors::raise_limit();
+    latentflow::file_descriptors::raise_limit();
     let exit = match Cli::parse().run() {
         Ok(exit) => exit,
         Err(error) => {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
-use crate::printable::line;
 use crate::tensor::TensorShape;
+use crate::text_escape::line;
 
 /// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
 const SHOWN: usize = 24;

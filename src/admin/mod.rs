@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::server::{self, Access, Guard, Listener, Listeners, Options};
+use crate::server::{self, Access, HostCheck, Listener, Listeners, Options};
 use crate::spec::AdminSettings;
 use crate::topology::Stats;
 
@@ -110,7 +110,7 @@ impl Admin {
     fn router(self: &Arc<Self>, access: Arc<Access>, hosts: Vec<String>) -> Router {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
         // Browsers send the password that they were given from every page, so that the token alone does not show who asks.
-        let guard = Guard { host: !access.needs_token(), origin: true, hosts, refuse };
+        let guard = HostCheck { host: !access.needs_token(), origin: true, hosts, refuse };
         Router::new()
             .route("/metrics", get(text))
             .route("/healthz", get(alive))

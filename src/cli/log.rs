@@ -8,10 +8,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
+use super::log_escaping::EscapedFormat;
 use super::log_limit::Limited;
-use super::log_text::Printable;
 use super::stderr::{self, Stderr};
-use crate::printable;
+use crate::text_escape;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,10 +39,10 @@ pub(super) fn start(format: LogFormat) {
     let _ = match format {
         LogFormat::Json => log
             .fmt_fields(JsonFields::new())
-            .event_format(Limited::new(Printable::new(lines.json(), true), true))
+            .event_format(Limited::new(EscapedFormat::new(lines.json(), true), true))
             .try_init(),
         LogFormat::Auto | LogFormat::Text => {
-            log.with_ansi(false).event_format(Limited::new(Printable::new(lines, false), false)).try_init()
+            log.with_ansi(false).event_format(Limited::new(EscapedFormat::new(lines, false), false)).try_init()
         }
     };
     std::panic::set_hook(Box::new(|panic| {
@@ -69,7 +69,7 @@ fn write(level: &str, text: &str) {
     let text = text.trim_end();
     match is_json() {
         true => stderr::write(&json_line(level, &json!({ "message": text }))),
-        false => stderr::write(&format!("{}\n", printable::text(text))),
+        false => stderr::write(&format!("{}\n", text_escape::text(text))),
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn json_line(level: &str, fields: &Value) -> String {
     // Without a clock the line has an empty time.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
     let fields = fields.to_string();
-    let fields = printable::json(&fields);
+    let fields = text_escape::json(&fields);
     format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"{level}\",\"fields\":{fields}}}\n")
 }
 

@@ -9,7 +9,7 @@ mod init;
 mod inspect;
 mod log;
 mod log_limit;
-mod log_text;
+mod log_escaping;
 mod profile;
 mod progress;
 mod report;
@@ -30,8 +30,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::printable;
 use crate::spec::{self, Problems, Spec};
+use crate::text_escape;
 
 pub use stderr::flush;
 
@@ -175,7 +175,7 @@ struct Pipeline {
 
 /// Writes to standard error, with an escape for each character that a terminal would obey.
 pub fn complain(text: &str) {
-    stderr::write(&printable::text(text));
+    stderr::write(&text_escape::text(text));
 }
 
 /// Reports the error that ends the program, in the format of its log.
@@ -215,12 +215,12 @@ fn confirmed(question: &str) -> anyhow::Result<bool> {
 
 /// Prints for people to standard output, escaped where a terminal would obey it.
 fn print(text: &str) -> anyhow::Result<()> {
-    print_as_is(&printable::text(text))
+    print_as_is(&text_escape::text(text))
 }
 
 /// Prints a JSON document to standard output.
 fn print_json(document: &str) -> anyhow::Result<()> {
-    print_as_is(&printable::json(document))
+    print_as_is(&text_escape::json(document))
 }
 
 /// Prints to standard output. A reader that closed the pipe (`| head`) is not an error.

@@ -18,8 +18,8 @@ use super::summary::Summary;
 use super::{Exit, Pipeline, complain, print_json, stage_error};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
-use crate::descriptors;
 use crate::error::StageError;
+use crate::file_descriptors;
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Plan};
@@ -95,7 +95,7 @@ impl Run {
             tracing::warn!("{warning}");
         }
         if plan.is_endless() {
-            descriptors::wait_for_free();
+            file_descriptors::wait_for_free();
         }
         // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
         // threads, which a busy machine would else have by the hundred, each with memory that it does not give back.

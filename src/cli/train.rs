@@ -14,7 +14,7 @@ use super::log::{self, LogFormat};
 use crate::admin::Admin;
 use crate::error::Fault;
 use crate::metrics::Metrics;
-use crate::server::{Listeners, TokenPlace};
+use crate::server::{Listeners, TokenSource};
 use crate::spec::{self, AdminSettings, Places, Problems};
 use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
 
@@ -104,7 +104,7 @@ impl Train {
             );
             return Err(Fault::new("", text));
         }
-        let token = self.metrics_token.clone().map(|file| TokenPlace { file: Some(file), variable: None });
+        let token = self.metrics_token.clone().map(|file| TokenSource { file: Some(file), variable: None });
         let allow_unauthenticated = self.metrics_unauthenticated;
         Ok(Some(AdminSettings { listen: Some(address), token, allow_unauthenticated, ..AdminSettings::default() }))
     }

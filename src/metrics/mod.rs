@@ -1,6 +1,6 @@
 //! Every metric, once: its name, its labels, what it means.
 
-mod calls;
+mod blocking_calls;
 mod commits;
 mod errors;
 mod http;
@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-pub use calls::{Blocked, Caller, Calls, Doing};
+pub use blocking_calls::{Blocked, BlockingCalls, Caller, Doing};
 pub use commits::CommitMetrics;
 pub use errors::ErrorMetrics;
 pub use http::HttpMetrics;
@@ -72,7 +72,7 @@ pub struct Metrics {
     /// Folders that are watched.
     pub watch: WatchMetrics,
     /// Calls to disks and stores that have not returned.
-    pub calls: Calls,
+    pub calls: BlockingCalls,
     /// Lines of the log that could not be written.
     pub lost_log_lines: IntCounter,
 }
@@ -117,7 +117,7 @@ impl Metrics {
             listeners: ListenerMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
             watch: WatchMetrics::new(&maker),
-            calls: Calls::new(&maker),
+            calls: BlockingCalls::new(&maker),
             lost_log_lines: maker.count(
                 "log_lines_lost_total",
                 "Lines of the log that were lost, since standard error could not be written, or not fast enough",

@@ -12,7 +12,7 @@ use crate::model::open::{read, read_header, sha256};
 use crate::model::port::Port;
 use crate::model::proto::Header;
 use crate::model::{Model, ModelInput, ModelSpec, Pass, RuntimeSpec};
-use crate::printable::line;
+use crate::text_escape::line;
 
 /// Describes a model folder or a bare ONNX file. [`crate::model::runtime::init`] must have found ONNX Runtime before.
 ///

@@ -4,7 +4,7 @@ pub mod card;
 pub mod describe;
 pub mod feature_errors;
 pub mod input;
-mod library;
+mod library_search;
 mod limits;
 pub mod loss;
 pub mod onnx;

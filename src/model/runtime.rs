@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Fault;
-use crate::model::library::{Candidate, Origin, Surroundings, VARIABLE, trusted};
+use crate::model::library_search::{Candidate, Origin, SearchPaths, VARIABLE, trusted};
 use crate::model::onnx;
 use crate::model::spec::{Provider, RuntimeSpec};
 
@@ -19,18 +19,18 @@ pub fn init(spec: &RuntimeSpec) -> Result<(), Fault> {
             return Err(Fault::new("library", message));
         }
         (Some(_), _) => {}
-        (None, _) => load_first(&Surroundings::of_process(spec))?,
+        (None, _) => load_first(&SearchPaths::of_process(spec))?,
     }
     check_providers(&spec.providers)
 }
 
 /// Which library a pipeline with these settings loads: the first file that is found. Nothing is loaded.
 pub fn library(spec: &RuntimeSpec) -> Option<String> {
-    let (candidates, _) = Surroundings::of_process(spec).candidates();
+    let (candidates, _) = SearchPaths::of_process(spec).candidates();
     candidates.first().map(Candidate::to_string)
 }
 
-fn load_first(surroundings: &Surroundings) -> Result<(), Fault> {
+fn load_first(surroundings: &SearchPaths) -> Result<(), Fault> {
     let (candidates, empty) = surroundings.candidates();
     let mut tried = Vec::new();
     for candidate in candidates {

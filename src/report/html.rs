@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use crate::printable::is_unprintable;
+use crate::text_escape::is_unprintable;
 
 /// A piece of a page.
 #[derive(Debug, Clone, Default)]

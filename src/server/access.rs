@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::rotation::{Credential, Taken};
+use super::credential_rotation::{Credential, Taken};
 use crate::base64::base64;
 use crate::error::{Fault, StageError};
 
 /// Where the token is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub struct TokenPlace {
+pub struct TokenSource {
     /// A file whose first line it is. It is read again when it changes.
     #[serde(default)]
     pub file: Option<PathBuf>,
@@ -30,7 +30,7 @@ const USER: &str = "latentflow";
 
 /// Who may ask.
 pub struct Access {
-    place: Option<TokenPlace>,
+    place: Option<TokenSource>,
     /// Digests of the token, and of what browsers send for it; `None` where anybody may ask.
     token: RwLock<Option<Token>>,
 }
@@ -46,9 +46,9 @@ impl Access {
     ///
     /// # Errors
     /// When the variable is not set, or holds no token.
-    pub(super) fn of(place: Option<&TokenPlace>) -> Result<Self, StageError> {
+    pub(super) fn of(place: Option<&TokenSource>) -> Result<Self, StageError> {
         let access = Self { place: place.cloned(), token: RwLock::new(None) };
-        if let Some(TokenPlace { file: None, variable }) = place {
+        if let Some(TokenSource { file: None, variable }) = place {
             let name = variable.as_deref().unwrap_or_default();
             let text = std::env::var(name);
             let text = text.map_err(|_| StageError::Other(format!("the environment variable {name} is not set")))?;
@@ -133,14 +133,14 @@ impl Credential for Access {
 
 /// What is wrong with who may ask at an address, before anything is read. `open` is the option that admits anybody, and
 /// whether it is set.
-pub fn check_access(listen: SocketAddr, token: Option<&TokenPlace>, open: (&str, bool)) -> Vec<Fault> {
+pub fn check_access(listen: SocketAddr, token: Option<&TokenSource>, open: (&str, bool)) -> Vec<Fault> {
     let (option, anybody) = open;
     let mut faults = Vec::new();
     match token {
-        Some(TokenPlace { file: Some(_), variable: Some(_) }) => {
+        Some(TokenSource { file: Some(_), variable: Some(_) }) => {
             faults.push(Fault::new("token", "names both a file and a variable; keep one"));
         }
-        Some(TokenPlace { file: None, variable: None }) => {
+        Some(TokenSource { file: None, variable: None }) => {
             faults.push(Fault::new("token", "names no place; write { file = \"...\" } or { variable = \"...\" }"));
         }
         Some(_) if anybody => faults.push(Fault::new(option, "contradicts `token`; keep one")),
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn access(token: &str) -> Result<Access, String> {
-        let place = TokenPlace { file: Some("token".into()), variable: None };
+        let place = TokenSource { file: Some("token".into()), variable: None };
         let access = Access::of(Some(&place)).unwrap();
         access.take(&[token.as_bytes().to_vec()]).map(|_| access)
     }
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn token_before_its_file_is_read_admits_nobody() {
-        let place = TokenPlace { file: Some("token".into()), variable: None };
+        let place = TokenSource { file: Some("token".into()), variable: None };
         assert!(!Access::of(Some(&place)).unwrap().admits(Some("Bearer ")));
     }
 
@@ -194,15 +194,15 @@ mod tests {
 
     #[test]
     fn an_address_that_others_can_reach_needs_a_token() {
-        let faults = |listen: &str, token: Option<TokenPlace>, anybody| {
+        let faults = |listen: &str, token: Option<TokenSource>, anybody| {
             check_access(listen.parse().unwrap(), token.as_ref(), ("anybody", anybody)).len()
         };
-        let token = || Some(TokenPlace { file: Some("t".into()), variable: None });
+        let token = || Some(TokenSource { file: Some("t".into()), variable: None });
         assert_eq!(faults("127.0.0.1:80", None, false), 0);
         assert_eq!(faults("[::1]:80", None, false), 0);
         assert_eq!(faults("0.0.0.0:80", None, false), 1);
         assert_eq!([faults("0.0.0.0:80", token(), false), faults("0.0.0.0:80", None, true)], [0, 0]);
         assert_eq!(faults("0.0.0.0:80", token(), true), 1);
-        assert_eq!(faults("127.0.0.1:80", Some(TokenPlace::default()), false), 1);
+        assert_eq!(faults("127.0.0.1:80", Some(TokenSource::default()), false), 1);
     }
 }

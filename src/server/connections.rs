@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::activity::Activity;
+use super::connection_activity::ConnectionActivity;
 use crate::metrics::ListenerMetrics;
 
 /// The open connections of a listener.
@@ -23,14 +23,14 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    activities: HashMap<u64, Arc<Activity>>,
+    activities: HashMap<u64, Arc<ConnectionActivity>>,
 }
 
 /// An open connection; it counts until it is dropped.
 pub(super) struct Connection {
     all: Arc<Connections>,
     number: u64,
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<ConnectionActivity>,
 }
 
 impl Connections {
@@ -96,7 +96,7 @@ impl Connections {
             }
             return None;
         }
-        let (number, activity) = (open.next, Activity::new(&self.steps));
+        let (number, activity) = (open.next, ConnectionActivity::new(&self.steps));
         open.next += 1;
         open.activities.insert(number, Arc::clone(&activity));
         self.note(open.activities.len());

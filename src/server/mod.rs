@@ -1,14 +1,14 @@
 //! Listeners: connections within bounds, over TLS where there is a certificate, from those who may ask, until the run ends.
 
 mod access;
-mod activity;
-mod bounds;
+mod connection_activity;
+mod connection_limits;
 #[cfg(feature = "tls")]
 mod certificate;
 mod connections;
-mod host;
-mod rotation;
-mod stream;
+mod host_check;
+mod credential_rotation;
+mod timeout_stream;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -30,16 +30,16 @@ use crate::error::StageError;
 use crate::machine;
 use crate::metrics::Metrics;
 
-use activity::{Activity, Noting};
+use connection_activity::{ConnectionActivity, Noting};
 use connections::{Connection, Connections};
-use rotation::Rotation;
-use stream::Timed;
+use credential_rotation::CredentialRotation;
+use timeout_stream::TimeoutStream;
 use tls::Secure;
 
-pub use access::{Access, TokenPlace, check_access};
-pub use bounds::{Bounds, HEAD, IDLE, Listener, WRITE};
-pub use host::{Guard, check_hosts, guard};
-pub use rotation::Rotated;
+pub use access::{Access, TokenSource, check_access};
+pub use connection_limits::{ConnectionLimits, HEAD, IDLE, Listener, WRITE};
+pub use credential_rotation::Rotated;
+pub use host_check::{HostCheck, check_hosts, guard};
 pub use tls::Tls;
 
 /// Headers of a request, and bytes of its head.
@@ -56,7 +56,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Listeners {
     sources: Mutex<BTreeSet<String>>,
-    rotation: Arc<Rotation>,
+    rotation: Arc<CredentialRotation>,
 }
 
 /// What a listener is made of.
@@ -66,7 +66,7 @@ pub struct Options<'a> {
     /// Where it listens.
     pub address: SocketAddr,
     /// Bounds on its connections.
-    pub bounds: Bounds,
+    pub bounds: ConnectionLimits,
     /// Its certificate.
     pub tls: Option<&'a Tls>,
 }
@@ -84,7 +84,7 @@ impl Listeners {
 
     /// How many connections a listener may have open, where the pipeline says `written`.
     pub fn connections(&self, written: Option<NonZeroU32>, listener: Listener) -> usize {
-        bounds::connections(written, listener, machine::descriptors())
+        connection_limits::connections(written, listener, machine::descriptors())
     }
 
     /// Reads who may ask a listener.
@@ -94,7 +94,7 @@ impl Listeners {
     pub fn access(
         &self,
         name: &str,
-        place: Option<&TokenPlace>,
+        place: Option<&TokenSource>,
         metrics: &Arc<Metrics>,
     ) -> Result<Arc<Access>, StageError> {
         let access = Arc::new(Access::of(place)?);
@@ -160,7 +160,7 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    bounds: Bounds,
+    bounds: ConnectionLimits,
     connections: Arc<Connections>,
     secure: Option<Arc<Secure>>,
 }
@@ -193,7 +193,7 @@ impl Server {
                 accepted = accept(&self.listener, &self.connections) => accepted,
             };
             let activity = Arc::clone(&connection.activity);
-            let stream = Timed::new(stream, Arc::clone(&activity), self.bounds);
+            let stream = TimeoutStream::new(stream, Arc::clone(&activity), self.bounds);
             let (router, ends, secure) = (router.clone(), ends.clone(), self.secure.clone());
             let idle = self.bounds.idle.0.max(self.bounds.head.0);
             open.spawn(async move {
@@ -235,10 +235,10 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpS
 
 /// Answers the requests of one connection.
 async fn converse(
-    stream: Timed,
+    stream: TimeoutStream,
     secure: Option<Arc<Secure>>,
     router: Router,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     idle: Duration,
     ends: watch::Receiver<bool>,
 ) {
@@ -251,8 +251,13 @@ async fn converse(
     }
 }
 
-async fn answer<S>(stream: S, router: Router, activity: Arc<Activity>, idle: Duration, mut ends: watch::Receiver<bool>)
-where
+async fn answer<S>(
+    stream: S,
+    router: Router,
+    activity: Arc<ConnectionActivity>,
+    idle: Duration,
+    mut ends: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut http = hyper::server::conn::http1::Builder::new();

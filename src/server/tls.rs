@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tls")]
-use super::rotation::{Credential, Taken};
+use super::credential_rotation::{Credential, Taken};
 
 /// PEM files for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -38,8 +38,8 @@ impl Secure {
     /// When the client does not speak TLS, or the connection fails.
     pub(super) async fn accept(
         &self,
-        stream: super::stream::Timed,
-    ) -> std::io::Result<tokio_rustls::server::TlsStream<super::stream::Timed>> {
+        stream: super::timeout_stream::TimeoutStream,
+    ) -> std::io::Result<tokio_rustls::server::TlsStream<super::timeout_stream::TimeoutStream>> {
         let config = self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let config = config.ok_or_else(|| std::io::Error::other("the listener has no keys"))?;
         tokio_rustls::TlsAcceptor::from(config).accept(stream).await
@@ -94,13 +94,16 @@ impl Secure {
         Err(crate::error::StageError::Other(message))
     }
 
-    pub(super) async fn accept(&self, _: super::stream::Timed) -> std::io::Result<super::stream::Timed> {
+    pub(super) async fn accept(
+        &self,
+        _: super::timeout_stream::TimeoutStream,
+    ) -> std::io::Result<super::timeout_stream::TimeoutStream> {
         match *self {}
     }
 }
 
 #[cfg(not(feature = "tls"))]
-impl super::rotation::Credential for Secure {
+impl super::credential_rotation::Credential for Secure {
     fn name(&self) -> &'static str {
         match *self {}
     }
@@ -113,7 +116,7 @@ impl super::rotation::Credential for Secure {
         match *self {}
     }
 
-    fn take(&self, _: &[Vec<u8>]) -> Result<super::rotation::Taken, String> {
+    fn take(&self, _: &[Vec<u8>]) -> Result<super::credential_rotation::Taken, String> {
         match *self {}
     }
 }

@@ -10,7 +10,6 @@ use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 
 use crate::coverage::{Coverage, Intervals};
 use crate::error::StageError;
-use crate::printable::line;
 use crate::schema::write_columns;
 use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
@@ -19,6 +18,7 @@ use crate::sink::files::{DataFile, data_files};
 use crate::sink::footer::Footer;
 use crate::sink::marker::Marker;
 use crate::store::Location;
+use crate::text_escape::line;
 use crate::units::Bytes;
 
 /// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.

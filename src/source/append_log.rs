@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::descriptors;
 use crate::durable::{create_folders, write_atomically};
 use crate::error::StageError;
+use crate::file_descriptors;
 use crate::json::to_json_lines;
 use crate::store::Location;
 
@@ -50,7 +50,7 @@ impl AppendLog {
             Some(file) => file,
             None => {
                 path.parent().map_or(Ok(()), create_folders)?;
-                let file = descriptors::open(|| OpenOptions::new().create(true).append(true).open(path));
+                let file = file_descriptors::open(|| OpenOptions::new().create(true).append(true).open(path));
                 let mut file = file.map_err(StageError::io(path))?;
                 // A line that a crash cut short ends here.
                 file.write_all(b"\n").map_err(StageError::io(path))?;

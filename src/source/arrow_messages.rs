@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::{Message, MessageHeader, root_as_message};
@@ -56,6 +56,8 @@ pub(super) struct Messages<R, F = Reserve> {
     bounds: Bounds,
     reserve: F,
     schema: SchemaRef,
+    /// The types that columns are read in.
+    read_as: SchemaRef,
     dictionaries: HashMap<i64, ArrayRef>,
     /// Bytes of each dictionary that is kept.
     kept: HashMap<i64, u64>,
@@ -85,7 +87,16 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
         }
         check_schema(schema, bounds.header)?;
         let schema = Arc::new(try_fb_to_schema(schema).map_err(text)?);
-        Ok(Self { input, bounds, reserve, schema, dictionaries: HashMap::new(), kept: HashMap::new() })
+        let read_as = Arc::clone(&schema);
+        Ok(Self { input, bounds, reserve, schema, read_as, dictionaries: HashMap::new(), kept: HashMap::new() })
+    }
+
+    /// Reads views of text as views of bytes. Any number of views may show the same text, which would be checked to be UTF-8
+    /// once for each: that is left until the length of all of them is known.
+    pub(super) fn with_text_views_as_bytes(mut self) -> Self {
+        let fields: Vec<FieldRef> = self.schema.fields().iter().map(text_views_as_bytes).collect();
+        self.read_as = Arc::new(Schema::new(fields));
+        self
     }
 
     /// The stream's columns.
@@ -110,7 +121,7 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
                         .ok_or_else(|| malformed("a record batch without its description"))?;
                     let unpacked = self.check_batch(&batch, &body, header.len())?;
                     (self.reserve)(unpacked).map_err(too_large)?;
-                    let (schema, version) = (self.schema.clone(), message.version());
+                    let (schema, version) = (self.read_as.clone(), message.version());
                     let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &version);
                     return batch.map(Some).map_err(malformed);
                 }
@@ -127,7 +138,7 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
                     // One that goes on is held beside what it is added to, while it is.
                     *kept = if dictionary.isDelta() { kept.saturating_add(bytes) } else { bytes };
                     let version = message.version();
-                    let read = read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &version);
+                    let read = read_dictionary(&body, dictionary, &self.read_as, &mut self.dictionaries, &version);
                     read.map_err(malformed)?;
                 }
                 other => return Err(malformed(format!("met a message of type {other:?} among record batches"))),
@@ -194,6 +205,30 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
         }
         Ok(unpacked)
     }
+}
+
+/// A field with each view of text in it as a view of bytes.
+fn text_views_as_bytes(field: &FieldRef) -> FieldRef {
+    fn nested(data_type: &DataType) -> DataType {
+        let within = text_views_as_bytes;
+        match data_type {
+            DataType::Utf8View => DataType::BinaryView,
+            DataType::Dictionary(keys, values) => DataType::Dictionary(keys.clone(), Box::new(nested(values))),
+            DataType::RunEndEncoded(ends, values) => DataType::RunEndEncoded(Arc::clone(ends), within(values)),
+            DataType::List(item) => DataType::List(within(item)),
+            DataType::LargeList(item) => DataType::LargeList(within(item)),
+            DataType::ListView(item) => DataType::ListView(within(item)),
+            DataType::LargeListView(item) => DataType::LargeListView(within(item)),
+            DataType::FixedSizeList(item, length) => DataType::FixedSizeList(within(item), *length),
+            DataType::Map(entries, is_sorted) => DataType::Map(within(entries), *is_sorted),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(within).collect()),
+            DataType::Union(fields, mode) => {
+                DataType::Union(fields.iter().map(|(id, field)| (id, within(field))).collect(), *mode)
+            }
+            other => other.clone(),
+        }
+    }
+    Arc::new(field.as_ref().clone().with_data_type(nested(field.data_type())))
 }
 
 /// Why a stream is not read on.

@@ -18,9 +18,9 @@ use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::fetch::Fetch;
 use crate::source::file_set::FileSet;
 use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::gone_rows::GoneRows;
 use crate::source::journal::{self, Journal, Recalled, Row, Standing};
 use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
+use crate::source::missing_rows::MissingRows;
 use crate::source::root_folder::{Root, RootRecord};
 use crate::source::{
     BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
@@ -211,7 +211,7 @@ struct Learned {
     /// Those of files whose batch is not handed over yet: a batch costs one write.
     pending: Vec<DigestEntry>,
     /// The rows that are rejected because their files are gone.
-    gone: GoneRows,
+    gone: MissingRows,
 }
 
 impl Learned {

@@ -8,9 +8,9 @@ use crate::error::{StageError, Unavailable};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
-use crate::source::gone_rows::GoneRows;
 use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
+use crate::source::missing_rows::MissingRows;
 use crate::source::root_folder::RootRecord;
 use crate::source::watched::{self, Segment};
 use crate::store::Location;
@@ -60,7 +60,7 @@ pub(super) struct Recalled {
     /// Files whose content could not be compared. They are neither new nor known.
     pub(super) unread: Vec<Unavailable>,
     /// The rows of listings that were rejected because their files were gone.
-    pub(super) gone: GoneRows,
+    pub(super) gone: MissingRows,
 }
 
 impl Recalled {
@@ -106,7 +106,7 @@ pub(super) fn recall(
 ) -> Result<Recalled, StageError> {
     let mut recalled = Recalled::default();
     let Some(state) = state else { return Ok(recalled) };
-    recalled.gone = GoneRows::load(stage, state)?;
+    recalled.gone = MissingRows::load(stage, state)?;
     let Recalled { journals, gone, .. } = &mut recalled;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
         let split = split(stage, journals.len());
@@ -217,7 +217,7 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
     DigestLog::new(stage, Some(state)).forget()?;
     RootRecord::forget(stage, state)?;
-    GoneRows::forget(stage, state)?;
+    MissingRows::forget(stage, state)?;
     // The last goes first: what is read is the journals up to the first that is missing.
     files.iter().rev().try_for_each(Location::remove)
 }

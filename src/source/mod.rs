@@ -18,7 +18,7 @@ mod files;
 mod schema_inference;
 mod folder;
 mod gather;
-mod gone_rows;
+mod missing_rows;
 mod http;
 mod file_identity;
 mod idx;

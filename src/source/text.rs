@@ -123,6 +123,8 @@ pub(super) enum Frame {
     TooLong,
     /// The input ended inside quotes.
     Unclosed,
+    /// The input ended inside quotes, beyond the limit; none of it was kept.
+    UnclosedTooLong,
     /// Nothing more.
     End,
 }
@@ -180,6 +182,7 @@ impl<R: Read> Framer<R> {
             if chunk.is_empty() {
                 return Ok(match state {
                     _ if into.len() == start && !is_too_long => Frame::End,
+                    State::Quoted if is_too_long => Frame::UnclosedTooLong,
                     State::Quoted => Frame::Unclosed,
                     _ if is_too_long => Frame::TooLong,
                     _ => Frame::Record,
@@ -323,12 +326,18 @@ impl<R: Read> Blocks<R> {
                     }
                 },
             };
-            self.ends_in_quotes |= frame == Frame::Unclosed;
+            self.ends_in_quotes |= matches!(frame, Frame::Unclosed | Frame::UnclosedTooLong);
             let verdict = match frame {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),
                 Frame::TooLong => too_long(self.framer.limit as u64),
                 Frame::Unclosed => Verdict::Refuse(RejectCode::Malformed, "a quote is never closed".to_owned()),
+                Frame::UnclosedTooLong => Verdict::Refuse(
+                    RejectCode::TooLarge,
+                    "a quote is never closed, and the rest of the file is lost; the number of records is unknown, so it \
+                     counts as one"
+                        .to_owned(),
+                ),
             };
             let size = match verdict {
                 Verdict::Parse(size) => size,
@@ -492,10 +501,10 @@ mod tests {
 
     #[test]
     fn lines_within_a_long_quoted_value_are_no_records() {
-        use Frame::{Record, TooLong, Unclosed};
+        use Frame::{Record, TooLong, UnclosedTooLong};
         let long = format!("\"{}\nevil\n\",2", "x".repeat(50));
         check(&format!("a\n{long}\nb\n{long}"), CSV, &[(Record, "a"), (TooLong, ""), (Record, "b"), (TooLong, "")]);
-        check(&format!("a\n\"{}\nb\nc\n", "x".repeat(50)), CSV, &[(Record, "a"), (Unclosed, "")]);
+        check(&format!("a\n\"{}\nb\nc\n", "x".repeat(50)), CSV, &[(Record, "a"), (UnclosedTooLong, "")]);
     }
 
     /// Gives its bytes, then an error, then an end.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use crate::kind;
-use crate::server::{Bounds, Tls, TokenPlace, check_access, check_hosts};
+use crate::server::{ConnectionLimits, Tls, TokenSource, check_access, check_hosts};
 use crate::units::Span;
 
 pub use place::{Places, Problems};
@@ -119,7 +119,7 @@ pub struct AdminSettings {
     pub listen: Option<SocketAddr>,
     /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }. Browsers
     /// send it as the password of the user `latentflow`. `/healthz` and `/readyz` answer without it.
-    pub token: Option<TokenPlace>,
+    pub token: Option<TokenSource>,
     /// Serve everybody, on an address that other machines can reach. Default: false.
     pub allow_unauthenticated: bool,
     /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost.
@@ -127,7 +127,7 @@ pub struct AdminSettings {
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     pub tls: Option<Tls>,
     /// Bounds on connections.
-    pub limits: Bounds,
+    pub limits: ConnectionLimits,
 }
 
 impl AdminSettings {

@@ -31,9 +31,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::descriptors;
 use crate::durable::write_atomically;
 use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::file_descriptors;
 
 #[cfg(not(feature = "object-store"))]
 pub use absent::{Ahead, Remote, Upload};
@@ -166,7 +166,7 @@ impl Location {
     /// When the system refuses; what is wrong with an object shows when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
         match self {
-            Self::Local(path) => descriptors::open(|| fs::File::open(path)).map(|file| Input::of_size(file, size)),
+            Self::Local(path) => file_descriptors::open(|| fs::File::open(path)).map(|file| Input::of_size(file, size)),
             Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
         }
     }
@@ -177,7 +177,7 @@ impl Location {
     /// When it cannot be read.
     pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
         let bytes = match self {
-            Self::Local(path) => descriptors::open(|| fs::read(path)),
+            Self::Local(path) => file_descriptors::open(|| fs::read(path)),
             Self::Remote(remote) => remote.read(None),
         };
         match bytes {
@@ -317,7 +317,7 @@ pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
 }
 
 fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
-    let entries = match descriptors::open(|| fs::read_dir(folder)) {
+    let entries = match file_descriptors::open(|| fs::read_dir(folder)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(StageError::io(folder))?,
     };

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use crate::batch::{Fate, SourceBatch};
 use crate::coverage::Progress;
 use crate::error::{StageError, UnreadInputs};
-use crate::metrics::{Caller, Calls, Doing};
+use crate::metrics::{BlockingCalls, Caller, Doing};
 use crate::source::{Ask, Opened, Source, Total};
 
 /// A source and its place in the plan.
@@ -60,7 +60,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress, calls: &Calls) -> Self {
+    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress, calls: &BlockingCalls) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
         let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_endless());

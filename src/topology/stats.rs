@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use super::errors::ErrorStats;
 use super::sights::Sights;
 use crate::batch::{Reject, RejectCode, rejected_records};
-use crate::metrics::{Calls, Metrics, unix_seconds};
+use crate::metrics::{BlockingCalls, Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Allowed, Plan, Role};
 use crate::sink::Written;
@@ -185,7 +185,7 @@ impl Stats {
     }
 
     /// Calls to disks and stores that have not returned.
-    pub(super) fn calls(&self) -> &Calls {
+    pub(super) fn calls(&self) -> &BlockingCalls {
         &self.metrics.calls
     }
 

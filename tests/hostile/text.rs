@@ -80,14 +80,28 @@ fn csv_that_is_no_table_is_rejects_with_reasons() {
 }
 
 #[test]
-fn a_quote_that_never_closes_takes_the_rest_of_a_small_file_and_its_line_of_a_large_one() {
+fn a_quote_that_never_closes_takes_the_rest_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let rest = "2,y\n".repeat(1 << 19);
     fs::write(folder.path().join("in.csv"), format!("a,b\n1,x\n2,\"y\n{rest}")).unwrap();
     let ran = read(folder.path(), "csv", "in.csv", "");
     ran.adds_up();
     assert_eq!(rows(&ran), [(1, "too_large")]);
+    assert!(ran.rejects[0].reason.contains("the rest of the file is lost"), "{}", ran.rejects[0].reason);
     ran.took_at_most(256);
+}
+
+#[test]
+fn lines_within_a_long_quoted_value_are_no_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut input = File::create(folder.path().join("in.csv")).unwrap();
+    input.write_all(b"a,b\n1,x\n2,\"").unwrap();
+    (0..20).for_each(|_| input.write_all(&[[b'7'; 1 << 20].as_slice(), b"\n"].concat()).unwrap());
+    input.write_all(b"8,evil\n9,evil\n\"\n3,y\n").unwrap();
+    let ran = read(folder.path(), "csv", "in.csv", "types = { a = \"int\" }");
+    ran.adds_up();
+    assert_eq!((rows(&ran), ran.kept), (vec![(1, "too_large")], 2));
+    ran.took_at_most(128);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-use crate::descriptors;
 use crate::durable::{create_folders, sync_folder, temporary};
 use crate::error::StageError;
+use crate::file_descriptors;
 use crate::sink::{STATE, Written};
 
 /// The list at work: one name a line, relative to the folder, with `/`.
@@ -73,7 +73,7 @@ impl NameLog {
         }
         let folder = self.place.parent().unwrap_or(Path::new("."));
         create_folders(folder)?;
-        let opened = descriptors::open(|| OpenOptions::new().create(true).append(true).open(&self.place));
+        let opened = file_descriptors::open(|| OpenOptions::new().create(true).append(true).open(&self.place));
         let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()

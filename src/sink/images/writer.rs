@@ -14,9 +14,9 @@ use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free
 use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
-use crate::descriptors;
 use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
 use crate::error::StageError;
+use crate::file_descriptors;
 use crate::sink::encoder::{self, Encoded};
 use crate::sink::lock::Lock;
 use crate::sink::marker::{Marker, Naming};
@@ -158,11 +158,12 @@ impl ImageWriter {
         };
         let unfinished = temporary(&path);
         // A file that is there already is one of this commit: temporary files of other runs are removed before.
-        let mut file = match descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
-            Ok(file) => file,
-            Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
-            Err(error) => return Err(StageError::io(&unfinished)(error)),
-        };
+        let mut file =
+            match file_descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
+                Ok(file) => file,
+                Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
+                Err(error) => return Err(StageError::io(&unfinished)(error)),
+            };
         file.write_all(bytes).map_err(StageError::io(&unfinished))?;
         Ok(Some(Unnamed { name, path, replaces }))
     }
@@ -180,7 +181,7 @@ impl ImageWriter {
     fn give_names(&mut self) -> Result<(), StageError> {
         for unnamed in &self.unnamed {
             let unfinished = temporary(&unnamed.path);
-            descriptors::open(|| File::open(&unfinished))
+            file_descriptors::open(|| File::open(&unfinished))
                 .and_then(|file| file.sync_all())
                 .map_err(StageError::io(&unfinished))?;
         }

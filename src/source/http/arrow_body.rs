@@ -1,16 +1,17 @@
 //! Bodies that are Arrow IPC streams: columns by name, each cast to its type, and weighed before it is.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::source::arrow_messages::{Bounds, Messages};
 use crate::source::cut::weight;
-use crate::source::http::cast_weight::cast_weight;
+use crate::source::http::cast_size::cast_size;
 use crate::source::http::columns::{Decoded, Most};
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
 
 /// Bytes of the description of a message: the schema, or where the buffers of a record batch lie.
 const HEADER: usize = 1 << 20;
@@ -19,7 +20,7 @@ const HEADER: usize = 1 << 20;
 ///
 /// # Errors
 /// 413 where they are more than a request may have, 422 where the stream or a column is not what it should be.
-pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Result<Decoded, Refusal> {
+pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Result<Decoded, ErrorResponse> {
     most.hold(body.len() as u64)?;
     // Rows are counted once they are read, as those of other bodies are.
     let rows = i32::MAX as u64;
@@ -33,13 +34,14 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Res
             message
         })
     };
-    let unfit = |message: String| stopped.take().unwrap_or_else(|| Refusal::unprocessable(message));
-    let mut messages = Messages::within(body, bounds, reserve).map_err(unfit)?;
+    let unfit = |message: String| stopped.take().unwrap_or_else(|| ErrorResponse::unprocessable(message));
+    let mut messages = Messages::within(body, bounds, reserve).map_err(unfit)?.with_text_views_as_bytes();
+    let declared = SchemaRef::clone(messages.schema());
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = messages.next().map_err(unfit)? {
         let most = &mut *most.borrow_mut();
         most.count(batch.num_rows() as u64)?;
-        let batch = conform(schema, &batch, most)?;
+        let batch = conform(schema, &declared, &batch, most)?;
         bytes += weight(&batch, 0..batch.num_rows());
         most.weigh(bytes)?;
         // Empty batches count as well: each takes some memory.
@@ -51,7 +53,7 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Res
         return Ok(Decoded { columns: batch.clone(), held: most.held() - body.len() as u64 });
     }
     most.hold(bytes)?;
-    let columns = concat_batches(schema, &batches).map_err(|error| Refusal::unprocessable(error.to_string()))?;
+    let columns = concat_batches(schema, &batches).map_err(|error| ErrorResponse::unprocessable(error.to_string()))?;
     Ok(Decoded { columns, held: bytes })
 }
 
@@ -59,24 +61,36 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Res
 const PER_COLUMN: u64 = 512;
 
 /// The columns of the schema, by name, each in its type.
-fn conform(schema: &SchemaRef, batch: &RecordBatch, most: &mut Most<'_>) -> Result<RecordBatch, Refusal> {
+fn conform(
+    schema: &SchemaRef,
+    declared: &Schema,
+    batch: &RecordBatch,
+    most: &mut Most<'_>,
+) -> Result<RecordBatch, ErrorResponse> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let mut column = |field: &Field| {
         let (name, wanted) = (field.name(), field.data_type());
-        let lacks = || Refusal::unprocessable(format!("there is no column `{name}` ({wanted}) among those that came"));
-        let met = batch.column_by_name(name).ok_or_else(lacks)?;
+        let lacks =
+            || ErrorResponse::unprocessable(format!("there is no column `{name}` ({wanted}) among those that came"));
+        let (at, _) = declared.column_with_name(name).ok_or_else(lacks)?;
+        let (mut met, came_as) = (Arc::clone(batch.column(at)), declared.field(at).data_type());
         let unfit = |error: &dyn std::fmt::Display| {
-            Refusal::unprocessable(format!("column `{name}` is {}, expected {wanted}: {error}", met.data_type()))
+            ErrorResponse::unprocessable(format!("column `{name}` is {came_as}, expected {wanted}: {error}"))
         };
-        most.hold(cast_weight(met.as_ref(), wanted).map_err(|error| unfit(&error))?)?;
-        let column = cast_with_options(met, wanted, &options).map_err(|error| unfit(&error))?;
+        if *came_as == DataType::Utf8View {
+            most.hold(cast_size(met.as_ref(), &DataType::Utf8).map_err(|error| unfit(&error))?)?;
+            met = cast_with_options(&met, came_as, &options).map_err(|error| unfit(&error))?;
+        }
+        most.hold(cast_size(met.as_ref(), wanted).map_err(|error| unfit(&error))?)?;
+        let column = cast_with_options(&met, wanted, &options).map_err(|error| unfit(&error))?;
         match column.null_count() {
             nulls if nulls > 0 && !field.is_nullable() => {
-                Err(Refusal::unprocessable(format!("column `{name}` lacks {nulls} values")))
+                Err(ErrorResponse::unprocessable(format!("column `{name}` lacks {nulls} values")))
             }
             _ => Ok(column),
         }
     };
-    let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>, Refusal>>()?;
-    RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(|error| Refusal::unprocessable(error.to_string()))
+    let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>, ErrorResponse>>()?;
+    RecordBatch::try_new(SchemaRef::clone(schema), columns)
+        .map_err(|error| ErrorResponse::unprocessable(error.to_string()))
 }

@@ -5,12 +5,12 @@ use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
 use axum::http::{HeaderMap, StatusCode};
 use tokio_stream::StreamExt;
 
-use crate::source::http::charge::{Charge, Memory};
 use crate::source::http::columns::NAME;
 use crate::source::http::content_encoding::ContentEncoding;
+use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::limits::Limits;
-use crate::source::http::media::Media;
-use crate::source::http::refusal::Refusal;
+use crate::source::http::media_type::Media;
+use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
 
 /// What the headers of a request say about its body, and about the answer.
 pub(super) struct Head {
@@ -30,11 +30,13 @@ impl Head {
     ///
     /// # Errors
     /// 400 for one that is not text, 415 for a type or an encoding that is not supported.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let texts = |name: HeaderName| -> Result<String, Refusal> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
+        let texts = |name: HeaderName| -> Result<String, ErrorResponse> {
             let values = headers.get_all(&name).into_iter().map(|value| value.to_str());
             let values = values.collect::<Result<Vec<_>, _>>();
-            values.map(|values| values.join(", ")).map_err(|_| Refusal::bad(format!("the header `{name}` is not text")))
+            values
+                .map(|values| values.join(", "))
+                .map_err(|_| ErrorResponse::bad(format!("the header `{name}` is not text")))
         };
         let content_type = texts(CONTENT_TYPE)?;
         let key = Some(texts(HeaderName::from_static("idempotency-key"))?).filter(|key| !key.is_empty());
@@ -53,15 +55,15 @@ impl Head {
     }
 }
 
-fn bad_name(what: &str) -> Refusal {
-    Refusal::bad(format!("`{what}` has 1 to {NAME} bytes"))
+fn bad_name(what: &str) -> ErrorResponse {
+    ErrorResponse::bad(format!("`{what}` has 1 to {NAME} bytes"))
 }
 
 /// Checks the length of what a client names something.
 ///
 /// # Errors
 /// 400 where it is empty or too long.
-pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), ErrorResponse> {
     match name {
         Some(name) if name.is_empty() || name.len() > NAME => Err(bad_name(what)),
         _ => Ok(()),
@@ -76,8 +78,8 @@ pub(super) async fn read(
     head: &Head,
     body: Body,
     limits: &Limits,
-    memory: &Memory,
-) -> Result<(Vec<u8>, Charge), Refusal> {
+    memory: &MemoryPool,
+) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
     let most = limits.request.0;
     if head.length.is_some_and(|length| length > most) {
         return Err(too_large(most));
@@ -86,16 +88,16 @@ pub(super) async fn read(
     let most = head.length.unwrap_or(most);
     tokio::time::timeout(timeout, read_all(body, most, memory)).await.map_err(|_| {
         let message = format!("the request did not arrive within {} seconds", timeout.as_secs_f64());
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+        ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, message)
     })?
 }
 
 /// Memory is reserved as bytes arrive, so that who sends slowly holds no more than twice what it has sent.
-async fn read_all(body: Body, most: u64, memory: &Memory) -> Result<(Vec<u8>, Charge), Refusal> {
+async fn read_all(body: Body, most: u64, memory: &MemoryPool) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
     let (mut bytes, mut charge) = (Vec::new(), memory.charge());
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Refusal::bad(error.to_string()))?;
+        let chunk = chunk.map_err(|error| ErrorResponse::bad(error.to_string()))?;
         let length = bytes.len() + chunk.len();
         if length as u64 > most {
             return Err(too_large(most));
@@ -110,6 +112,6 @@ async fn read_all(body: Body, most: u64, memory: &Memory) -> Result<(Vec<u8>, Ch
     Ok((bytes, charge))
 }
 
-fn too_large(most: u64) -> Refusal {
-    Refusal::too_large(format!("the body has more than {most} bytes (limits.request)"))
+fn too_large(most: u64) -> ErrorResponse {
+    ErrorResponse::too_large(format!("the body has more than {most} bytes (limits.request)"))
 }

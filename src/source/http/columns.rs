@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::error::Fault;
-use crate::source::http::charge::Charge;
-use crate::source::http::image_objects::ImageObjects;
+use crate::source::http::error_response::ErrorResponse;
+use crate::source::http::json_images::ImageObjects;
 use crate::source::http::limits::Limits;
-use crate::source::http::media::Media;
+use crate::source::http::media_type::Media;
+use crate::source::http::memory_reservation::MemoryReservation;
 use crate::source::http::multipart::Parts;
-use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::{Listed, Refused};
-use crate::source::http::{arrow_body, lines};
+use crate::source::http::rejected_lines::{Listed, Refused};
+use crate::source::http::{arrow_body, json_lines};
 use crate::source::ndjson::Parser;
 use crate::source::record_files::shorten;
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
@@ -82,7 +82,7 @@ pub(super) struct Most<'a> {
     pub(super) records: u64,
     /// Bytes of the name of their source, which each of them bears.
     pub(super) name: u64,
-    pub(super) charge: &'a mut Charge,
+    pub(super) charge: &'a mut MemoryReservation,
     counted: u64,
     held: u64,
 }
@@ -95,19 +95,19 @@ pub(super) fn name_bytes(source: &str) -> u64 {
 
 impl<'a> Most<'a> {
     /// The bounds of a request, before anything is taken.
-    pub(super) fn new(limits: &Limits, source: &str, charge: &'a mut Charge) -> Self {
+    pub(super) fn new(limits: &Limits, source: &str, charge: &'a mut MemoryReservation) -> Self {
         let records = u64::from(limits.records.get());
         Self { bytes: limits.request.0, records, name: name_bytes(source), charge, counted: 0, held: 0 }
     }
 
     /// Reserves memory that is about to be allocated.
-    pub(super) fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn hold(&mut self, bytes: u64) -> Result<(), ErrorResponse> {
         self.held = self.held.saturating_add(bytes);
         self.charge.set(self.held)
     }
 
     /// Releases memory that was freed.
-    pub(super) fn free(&mut self, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn free(&mut self, bytes: u64) -> Result<(), ErrorResponse> {
         self.held = self.held.saturating_sub(bytes);
         self.charge.set(self.held)
     }
@@ -118,24 +118,24 @@ impl<'a> Most<'a> {
     }
 
     /// Counts further records.
-    pub(super) fn count(&mut self, records: u64) -> Result<(), Refusal> {
+    pub(super) fn count(&mut self, records: u64) -> Result<(), ErrorResponse> {
         self.counted = self.counted.saturating_add(records);
         if self.counted > self.records {
             let most = self.records;
-            return Err(Refusal::too_large(format!("the body has more than {most} records (limits.records)")));
+            return Err(ErrorResponse::too_large(format!("the body has more than {most} records (limits.records)")));
         }
         Ok(())
     }
 
     /// Checks the bytes of all records so far, in their columns.
-    pub(super) fn weigh(&self, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn weigh(&self, bytes: u64) -> Result<(), ErrorResponse> {
         let bytes = bytes.saturating_add(self.counted.saturating_mul(self.name));
         if bytes > self.bytes {
             let (met, most) = (Bytes(bytes), Bytes(self.bytes));
             let message = format!(
                 "its records take {met} in their columns, and limits.request allows {most}; send them in several requests"
             );
-            return Err(Refusal::too_large(message));
+            return Err(ErrorResponse::too_large(message));
         }
         Ok(())
     }
@@ -186,43 +186,43 @@ impl Columns {
     ///
     /// # Errors
     /// Why it has no records at all; 413 where it has more than a request may have.
-    pub(super) fn parse(&self, media: &Media, body: Vec<u8>, mut most: Most<'_>) -> Result<Records, Refusal> {
+    pub(super) fn parse(&self, media: &Media, body: Vec<u8>, mut most: Most<'_>) -> Result<Records, ErrorResponse> {
         let most = &mut most;
         let whole = |(Decoded { columns, held }, refused)| Records { columns, sources: None, refused, held };
         let records = match (media, &self.objects) {
             (Media::Image, None) => whole((self.parse_image(body, most)?, Listed::default())),
             (Media::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
             (Media::Arrow, _) => whole((arrow_body::parse(&self.schema, &body, most)?, Listed::default())),
-            (Media::Ndjson, Some(objects)) => whole(lines::parse(objects, self.record_bytes, &body, most)?),
+            (Media::Ndjson, Some(objects)) => whole(json_lines::parse(objects, self.record_bytes, &body, most)?),
             (Media::Ndjson, None) => {
                 let objects = ImageObjects(SchemaRef::clone(&self.schema));
                 // Base64 has four characters for three bytes.
                 let line = self.record_bytes.saturating_mul(4) / 3 + OBJECT;
-                whole(lines::parse(&objects, line, &body, most)?)
+                whole(json_lines::parse(&objects, line, &body, most)?)
             }
             (Media::Image | Media::Multipart(_), Some(_)) => {
-                return Err(Refusal::unprocessable("this source takes records of columns, not images"));
+                return Err(ErrorResponse::unprocessable("this source takes records of columns, not images"));
             }
         };
         match (records.columns.num_rows(), records.refused.count) {
-            (0, 0) => Err(Refusal::unprocessable("the body has no records")),
+            (0, 0) => Err(ErrorResponse::unprocessable("the body has no records")),
             _ => Ok(records),
         }
     }
 
-    fn parse_image(&self, body: Vec<u8>, most: &mut Most<'_>) -> Result<Decoded, Refusal> {
+    fn parse_image(&self, body: Vec<u8>, most: &mut Most<'_>) -> Result<Decoded, ErrorResponse> {
         if body.is_empty() {
-            return Err(Refusal::unprocessable("the body is empty; expected an image"));
+            return Err(ErrorResponse::unprocessable("the body is empty; expected an image"));
         }
         most.hold(body.capacity() as u64)?;
         let offsets = OffsetBuffer::from_lengths([body.len()]);
-        let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None).map_err(Refusal::failed)?;
+        let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None).map_err(ErrorResponse::failed)?;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(image)]);
-        Ok(Decoded { columns: columns.map_err(Refusal::failed)?, held: most.held() })
+        Ok(Decoded { columns: columns.map_err(ErrorResponse::failed)?, held: most.held() })
     }
 
     /// The files of a form, each an image whose source is the name of its file.
-    fn parse_form(&self, body: &[u8], boundary: &str, most: &mut Most<'_>) -> Result<Records, Refusal> {
+    fn parse_form(&self, body: &[u8], boundary: &str, most: &mut Most<'_>) -> Result<Records, ErrorResponse> {
         // Content and names are copied; both are in the body.
         most.hold(3 * body.len() as u64)?;
         let (mut images, mut names) = (BinaryBuilder::new(), StringBuilder::new());
@@ -246,7 +246,7 @@ impl Columns {
         let (images, names) = (images.finish(), names.finish());
         let held = (images.get_array_memory_size() + names.get_array_memory_size()) as u64;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(images)]);
-        Ok(Records { columns: columns.map_err(Refusal::failed)?, sources: Some(names), refused, held })
+        Ok(Records { columns: columns.map_err(ErrorResponse::failed)?, sources: Some(names), refused, held })
     }
 }
 

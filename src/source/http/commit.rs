@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::durable::crash_point;
 use crate::metrics::{Caller, Doing};
-use crate::source::http::charge::Charge;
 use crate::source::http::frame::{Fingerprint, Head};
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::{Journal, now};
+use crate::source::http::memory_reservation::MemoryReservation;
 
 /// Bytes that are synced together at most; a single larger request goes alone.
 const GROUP_BYTES: usize = 8 << 20;
@@ -30,7 +30,7 @@ pub(super) struct Request {
     /// Where to tell what came of it.
     pub(super) reply: oneshot::Sender<Answer>,
     /// The memory of its payload.
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryReservation,
 }
 
 /// What came of a request.

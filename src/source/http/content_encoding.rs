@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind, Read};
 use flate2::read::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::source::http::charge::Charge;
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
+use crate::source::http::memory_reservation::MemoryReservation;
 
 /// How a body is compressed, by its `Content-Encoding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl ContentEncoding {
     ///
     /// # Errors
     /// 415 for any other, and for several.
-    pub(super) fn of(header: &str) -> Result<Self, Refusal> {
+    pub(super) fn of(header: &str) -> Result<Self, ErrorResponse> {
         match header.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
@@ -38,7 +38,7 @@ impl ContentEncoding {
             "zstd" => Ok(Self::Zstd),
             other => {
                 let message = format!("`Content-Encoding: {other}` is not supported; expected gzip, zstd or deflate");
-                Err(Refusal::unsupported(message))
+                Err(ErrorResponse::unsupported(message))
             }
         }
     }
@@ -47,9 +47,14 @@ impl ContentEncoding {
     ///
     /// # Errors
     /// 413 beyond `most`, 422 where the body is damaged or cut short.
-    pub(super) fn decode(self, body: Vec<u8>, most: u64, charge: &mut Charge) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn decode(
+        self,
+        body: Vec<u8>,
+        most: u64,
+        charge: &mut MemoryReservation,
+    ) -> Result<Vec<u8>, ErrorResponse> {
         let damaged = |error: &dyn std::fmt::Display| {
-            Refusal::unprocessable(format!("the body cannot be decoded as its Content-Encoding says: {error}"))
+            ErrorResponse::unprocessable(format!("the body cannot be decoded as its Content-Encoding says: {error}"))
         };
         let held = body.len() as u64 + DECODER_BYTES;
         let mut sink = Bounded { bytes: Vec::new(), most, held, charge };
@@ -76,7 +81,7 @@ impl ContentEncoding {
 
 enum Stop {
     Input(io::Error),
-    Bound(Refusal),
+    Bound(ErrorResponse),
 }
 
 /// Bytes that are reserved before they are allocated.
@@ -84,7 +89,7 @@ struct Bounded<'a> {
     bytes: Vec<u8>,
     most: u64,
     held: u64,
-    charge: &'a mut Charge,
+    charge: &'a mut MemoryReservation,
 }
 
 impl Bounded<'_> {
@@ -100,7 +105,7 @@ impl Bounded<'_> {
             let length = self.bytes.len() + read;
             if length as u64 > self.most {
                 let message = format!("the body has more than {} bytes once decoded (limits.request)", self.most);
-                return Err(Stop::Bound(Refusal::too_large(message)));
+                return Err(Stop::Bound(ErrorResponse::too_large(message)));
             }
             if length > self.bytes.capacity() {
                 let most = usize::try_from(self.most).unwrap_or(usize::MAX);
@@ -154,7 +159,7 @@ mod tests {
     use flate2::write::{GzEncoder, ZlibEncoder};
 
     use super::*;
-    use crate::source::http::charge::Memory;
+    use crate::source::http::memory_reservation::MemoryPool;
 
     const KINDS: [ContentEncoding; 3] = [ContentEncoding::Gzip, ContentEncoding::Deflate, ContentEncoding::Zstd];
 
@@ -175,8 +180,8 @@ mod tests {
         }
     }
 
-    fn decode(kind: ContentEncoding, body: &[u8], most: u64) -> Result<Vec<u8>, Refusal> {
-        kind.decode(body.to_vec(), most, &mut Memory::new(64 << 20).charge())
+    fn decode(kind: ContentEncoding, body: &[u8], most: u64) -> Result<Vec<u8>, ErrorResponse> {
+        kind.decode(body.to_vec(), most, &mut MemoryPool::new(64 << 20).charge())
     }
 
     #[test]
@@ -211,7 +216,7 @@ mod tests {
         let zeros = vec![0; 32 << 20];
         for kind in KINDS {
             let body = encoded(kind, &zeros);
-            let decoded = kind.decode(body, 64 << 20, &mut Memory::new(16 << 20).charge());
+            let decoded = kind.decode(body, 64 << 20, &mut MemoryPool::new(16 << 20).charge());
             assert_eq!(decoded.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE, "{kind:?}");
         }
     }

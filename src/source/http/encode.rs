@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::batch::{SourceBatch, Split};
 use crate::source::cut::weight;
 use crate::source::gather::Rules;
-use crate::source::http::answer::Wanted;
-use crate::source::http::charge::Charge;
+use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::fates::Rejected;
+use crate::source::http::memory_reservation::MemoryReservation;
 use crate::source::http::pump::{Shape, feature_batches};
-use crate::source::http::refusal::Refusal;
+use crate::source::http::response::Wanted;
 use crate::source::record_files::guarded;
 use crate::source::{Answered, Ask};
 
@@ -31,7 +31,7 @@ struct Wish {
     records: RecordBatch,
     sum: Encoded,
     wanted: Arc<Wanted>,
-    reply: oneshot::Sender<Result<Encoded, Refusal>>,
+    reply: oneshot::Sender<Result<Encoded, ErrorResponse>>,
 }
 
 /// What came of the records of a request.
@@ -44,7 +44,7 @@ pub(super) struct Encoded {
     pub(super) rejected: Vec<Rejected>,
     /// Bytes that all of this takes.
     pub(super) held: u64,
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryReservation,
 }
 
 /// Records are held as they came, put together with others, and cut into batches.
@@ -86,16 +86,16 @@ impl Encoder {
         &self,
         records: RecordBatch,
         held: u64,
-        mut charge: Charge,
+        mut charge: MemoryReservation,
         wanted: Arc<Wanted>,
-    ) -> Result<Encoded, Refusal> {
+    ) -> Result<Encoded, ErrorResponse> {
         let total = records.num_rows();
         let held = held.saturating_mul(COPIES).saturating_add(PER_RECORD * total as u64);
         charge.set(held)?;
         let (reply, encoded) = oneshot::channel();
         let sum = Encoded { total, parts: Vec::new(), rejected: Vec::new(), held, charge };
-        self.wishes.send(Wish { records, sum, wanted, reply }).await.map_err(|_| Refusal::ending())?;
-        encoded.await.unwrap_or_else(|_| Err(Refusal::ending()))
+        self.wishes.send(Wish { records, sum, wanted, reply }).await.map_err(|_| ErrorResponse::ending())?;
+        encoded.await.unwrap_or_else(|_| Err(ErrorResponse::ending()))
     }
 }
 
@@ -112,7 +112,7 @@ async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks:
         }
         Err((_, reason)) => {
             // Who asked may have gone; here and below.
-            group.into_iter().for_each(|wish| drop(wish.reply.send(Err(Refusal::failed(&reason)))));
+            group.into_iter().for_each(|wish| drop(wish.reply.send(Err(ErrorResponse::failed(&reason)))));
             return;
         }
     };
@@ -136,8 +136,8 @@ type Coming = (usize, oneshot::Receiver<Result<Answered, String>>);
 /// Takes the answers for a group, and hands each request its own.
 async fn gather(mut group: Vec<Wish>, mut answers: mpsc::UnboundedReceiver<Coming>) {
     let records: usize = group.iter().map(|wish| wish.sum.total).sum();
-    let (mut refused, mut ends): (Vec<Option<Refusal>>, usize) = (group.iter().map(|_| None).collect(), 0);
-    let mut failed: Option<fn(&str) -> Refusal> = None;
+    let (mut refused, mut ends): (Vec<Option<ErrorResponse>>, usize) = (group.iter().map(|_| None).collect(), 0);
+    let mut failed: Option<fn(&str) -> ErrorResponse> = None;
     let mut reason = String::new();
     while let Some((start, answer)) = answers.recv().await {
         match answer.await {
@@ -147,14 +147,14 @@ async fn gather(mut group: Vec<Wish>, mut answers: mpsc::UnboundedReceiver<Comin
             }
             Ok(Err(what)) => {
                 reason = what;
-                failed = Some(|reason| Refusal::failed(reason));
+                failed = Some(|reason| ErrorResponse::failed(reason));
             }
-            Err(_) => failed = Some(|_| Refusal::ending()),
+            Err(_) => failed = Some(|_| ErrorResponse::ending()),
         }
     }
     // What was not asked any more was not answered.
     if ends < records && failed.is_none() {
-        failed = Some(|_| Refusal::ending());
+        failed = Some(|_| ErrorResponse::ending());
     }
     for (wish, refusal) in group.into_iter().zip(refused) {
         let refusal = refusal.or_else(|| failed.map(|failed| failed(&reason)));
@@ -184,7 +184,7 @@ fn image_batches(rules: &Rules, split: &Arc<Split>, all: &RecordBatch) -> Result
 }
 
 /// What came of a batch that begins at the record `start` of all, handed to each request by its own records.
-fn share(group: &mut [Wish], refused: &mut [Option<Refusal>], start: usize, answered: &Answered) {
+fn share(group: &mut [Wish], refused: &mut [Option<ErrorResponse>], start: usize, answered: &Answered) {
     let mut from = 0;
     for (wish, refused) in group.iter_mut().zip(refused) {
         let to = from + wish.sum.total;
@@ -202,14 +202,14 @@ fn share(group: &mut [Wish], refused: &mut [Option<Refusal>], start: usize, answ
 
 impl Wish {
     /// Takes what came of its own records, those of `own` among all.
-    fn take(&mut self, own: Range<usize>, start: usize, answered: &Answered) -> Result<(), Refusal> {
+    fn take(&mut self, own: Range<usize>, start: usize, answered: &Answered) -> Result<(), ErrorResponse> {
         let Encoded { parts, rejected, held, charge, .. } = &mut self.sum;
         let origin = &answered.batch.origin;
         let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.start);
         let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.end);
         if first < last {
             let records = answered.batch.records.project(&self.wanted.places(answered.batch.records.schema_ref())?);
-            let records = records.map_err(Refusal::failed)?.slice(first, last - first);
+            let records = records.map_err(ErrorResponse::failed)?.slice(first, last - first);
             *held = held.saturating_add(weight(&records, 0..records.num_rows()));
             charge.set(*held)?;
             let places = origin[first..last].iter().map(|&ordinal| start + ordinal as usize - own.start).collect();
@@ -237,15 +237,15 @@ mod tests {
 
     use super::*;
     use crate::source::cut::Cut;
-    use crate::source::http::charge::Memory;
+    use crate::source::http::memory_reservation::MemoryPool;
     use crate::source::origin_fields;
 
     /// A request with one record of a column.
-    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, Refusal>>) {
+    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, ErrorResponse>>) {
         let source: ArrayRef = Arc::new(StringArray::from(vec!["me"]));
         let records = RecordBatch::try_from_iter([("source", source), ("x", column)]).unwrap();
         let (reply, answer) = oneshot::channel();
-        let charge = Memory::new(1 << 20).charge();
+        let charge = MemoryPool::new(1 << 20).charge();
         let sum = Encoded { total: 1, parts: Vec::new(), rejected: Vec::new(), held: 0, charge };
         (Wish { records, sum, wanted: Arc::new(Wanted::new(None, "")), reply }, answer)
     }

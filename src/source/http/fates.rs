@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Fate, Split};
 use crate::source::http::journal::Journal;
-use crate::source::http::refused::Listed;
+use crate::source::http::rejected_lines::Listed;
 
 /// What became of the records of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

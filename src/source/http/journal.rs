@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::coverage::Progress;
-use crate::descriptors;
 use crate::durable::{create_private_folder, private, sync_folder};
 use crate::error::StageError;
+use crate::file_descriptors;
 use crate::source::http::frame::{self, Head, Key, Met};
 use crate::source::http::keys::{KeyLog, Keys};
 
@@ -200,7 +200,7 @@ impl Journal {
         drop(state);
         let Some(first) = first else { return Ok(None) };
         let path = self.folder.join(name(first));
-        let file = descriptors::open(|| File::open(&path)).map_err(StageError::io(&path))?;
+        let file = file_descriptors::open(|| File::open(&path)).map_err(StageError::io(&path))?;
         Ok(Some(Reader { path, input: BufReader::new(file) }))
     }
 }

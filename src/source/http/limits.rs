@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::server::{Bounds, HEAD, IDLE, WRITE};
+use crate::server::{ConnectionLimits, HEAD, IDLE, WRITE};
 use crate::units::{Bytes, Span};
 
 /// Bounds on what clients may ask.
@@ -70,9 +70,9 @@ impl Default for Limits {
 
 impl Limits {
     /// The bounds on connections among them.
-    pub(super) fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> ConnectionLimits {
         let Self { connections, head, idle, write, .. } = *self;
-        Bounds { connections, head, idle, write }
+        ConnectionLimits { connections, head, idle, write }
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::io::{self, Write};
 
-use crate::source::http::charge::Charge;
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
+use crate::source::http::memory_reservation::MemoryReservation;
 
 /// Bytes that are reserved before they are written.
 pub(super) struct Metered {
     pub(super) bytes: Vec<u8>,
     /// Bytes that the request holds besides.
     others: u64,
-    pub(super) charge: Charge,
-    refusal: Option<Refusal>,
+    pub(super) charge: MemoryReservation,
+    refusal: Option<ErrorResponse>,
 }
 
 /// Bytes that are reserved at a time.
@@ -19,17 +19,17 @@ const STEP: usize = 256 << 10;
 
 impl Metered {
     /// Bytes beside `others`, which the request holds.
-    pub(super) fn new(others: u64, charge: Charge) -> Self {
+    pub(super) fn new(others: u64, charge: MemoryReservation) -> Self {
         Self { bytes: Vec::new(), others, charge, refusal: None }
     }
 
     /// What a writer says of an error; the refusal that caused it, where one did.
-    pub(super) fn failed(&mut self, error: impl ToString) -> Refusal {
-        self.refusal.take().unwrap_or_else(|| Refusal::failed(error))
+    pub(super) fn failed(&mut self, error: impl ToString) -> ErrorResponse {
+        self.refusal.take().unwrap_or_else(|| ErrorResponse::failed(error))
     }
 
     /// The bytes, with the charge for them alone.
-    pub(super) fn finish(mut self) -> Result<(Vec<u8>, Charge), Refusal> {
+    pub(super) fn finish(mut self) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
         self.charge.set(self.bytes.capacity() as u64)?;
         Ok((self.bytes, self.charge))
     }

@@ -1,10 +1,10 @@
 //! The source `http`: records that clients send, acknowledged when they are durable; and records that are encoded at once.
 
-mod answer;
+mod response;
 mod arrow_body;
 mod body;
-mod cast_weight;
-mod charge;
+mod cast_size;
+mod memory_reservation;
 mod columns;
 mod commit;
 mod content_encoding;
@@ -12,18 +12,18 @@ mod encode;
 mod fates;
 mod frame;
 mod idempotency;
-mod image_objects;
+mod json_images;
 mod journal;
 mod keys;
 mod limits;
-mod lines;
-mod media;
+mod json_lines;
+mod media_type;
 mod metered;
 mod multipart;
 mod parse;
 mod pump;
-mod refusal;
-mod refused;
+mod error_response;
+mod rejected_lines;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -43,19 +43,19 @@ use crate::context::Context;
 use crate::coverage::Progress;
 use crate::error::{Fault, StageError};
 use crate::metrics::Metrics;
-use crate::server::{self, Access, Guard, Listeners, Server, Tls, TokenPlace};
+use crate::server::{self, Access, HostCheck, Listeners, Server, Tls, TokenSource};
 use crate::source::cut::Cut;
 use crate::source::gather::Rules;
 use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::Location;
 use crate::units::Span;
 
-use charge::Memory;
 use columns::{Columns, Type};
 use encode::Encoder;
 use fates::Waiters;
 use journal::Journal;
 use limits::{Limits, Rate};
+use memory_reservation::MemoryPool;
 use pump::{Pump, Shape};
 use routes::Shared;
 
@@ -94,7 +94,7 @@ pub struct Config {
     /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    token: Option<TokenPlace>,
+    token: Option<TokenSource>,
     /// Answer anybody, on an address that other machines can reach. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
@@ -201,7 +201,7 @@ impl Source for Http {
             access,
             rate: config.limits.rate.map(Rate::new),
             places: Arc::new(Semaphore::new(places)),
-            memory: Memory::new(config.limits.in_flight.0),
+            memory: MemoryPool::new(config.limits.in_flight.0),
             owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
@@ -256,7 +256,7 @@ fn places(requests: u32, connections: usize) -> usize {
 /// The routes, for requests that the page of another site cannot have made. A page does not know the token.
 fn guarded(config: &Config, shared: &Arc<Shared>) -> Router {
     let open = config.token.is_none();
-    let guard = Guard { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
+    let guard = HostCheck { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
     routes::router(Arc::clone(shared)).layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::guard))
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
 
 /// Bytes of the head of a part.
 const HEAD: usize = 8 << 10;
@@ -33,7 +33,7 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// 422 where the body does not begin as one of this boundary does.
-    pub(super) fn new(body: &'a [u8], boundary: &str) -> Result<Self, Refusal> {
+    pub(super) fn new(body: &'a [u8], boundary: &str) -> Result<Self, ErrorResponse> {
         let delimiter = format!("\r\n--{boundary}");
         // What stands before the first delimiter is not part of the form.
         let first = &delimiter.as_bytes()[2..];
@@ -50,7 +50,7 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// 422 where it is malformed, or the body ends before the form does.
-    pub(super) fn next(&mut self) -> Result<Option<Part>, Refusal> {
+    pub(super) fn next(&mut self) -> Result<Option<Part>, ErrorResponse> {
         let Some(at) = self.at else { return Ok(None) };
         let rest = &self.body[at..];
         if rest.starts_with(b"--") {
@@ -76,12 +76,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn malformed(what: &str) -> Refusal {
-    Refusal::unprocessable(format!("the body is not multipart/form-data as it should be: {what}"))
+fn malformed(what: &str) -> ErrorResponse {
+    ErrorResponse::unprocessable(format!("the body is not multipart/form-data as it should be: {what}"))
 }
 
 /// The names of a part's field and file.
-fn names(head: &[u8]) -> Result<(String, Option<String>), Refusal> {
+fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
     let head = std::str::from_utf8(head).map_err(|_| malformed("the head of a part is not UTF-8"))?;
     let mut field = None;
     let mut file = None;
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    fn parts(body: &str) -> Result<Vec<(String, Option<String>, String)>, Refusal> {
+    fn parts(body: &str) -> Result<Vec<(String, Option<String>, String)>, ErrorResponse> {
         let mut parts = Parts::new(body.as_bytes(), "XX")?;
         let mut found = Vec::new();
         while let Some(part) = parts.next()? {

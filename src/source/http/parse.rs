@@ -4,14 +4,14 @@ use arrow::array::RecordBatch;
 
 use crate::source::cut::weight;
 use crate::source::http::body::Head;
-use crate::source::http::charge::Charge;
 use crate::source::http::columns::{Columns, Most, name_bytes, with_source};
+use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::frame;
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::limits::Limits;
-use crate::source::http::media::{Media, essence};
-use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::{Listed, Refused};
+use crate::source::http::media_type::{Media, essence};
+use crate::source::http::memory_reservation::MemoryReservation;
+use crate::source::http::rejected_lines::{Listed, Refused};
 use crate::source::record_files::guarded;
 
 /// A request whose body has arrived.
@@ -21,7 +21,7 @@ pub(super) struct Arrived {
     pub(super) head: Head,
     pub(super) body: Vec<u8>,
     /// Its memory counts until it is let go of.
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryReservation,
 }
 
 /// Records of a request, ready to be worked on.
@@ -32,14 +32,19 @@ pub(super) struct Parsed {
     pub(super) refused: Listed<Refused>,
     /// Bytes that the records take.
     pub(super) held: u64,
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryReservation,
 }
 
 /// Decodes and parses a body that `owner` sent.
 ///
 /// # Errors
 /// Why none of it can be taken.
-pub(super) fn parse_body(columns: &Columns, limits: &Limits, owner: &str, arrived: Arrived) -> Result<Parsed, Refusal> {
+pub(super) fn parse_body(
+    columns: &Columns,
+    limits: &Limits,
+    owner: &str,
+    arrived: Arrived,
+) -> Result<Parsed, ErrorResponse> {
     let Arrived { source, head, body, mut charge } = arrived;
     let body = head.encoding.decode(body, limits.request.0, &mut charge)?;
     let kind = essence(&head.content_type);
@@ -54,34 +59,38 @@ pub(super) fn parse_body(columns: &Columns, limits: &Limits, owner: &str, arrive
     };
     let held = parsed.held.saturating_add(names);
     charge.set(held)?;
-    let records = with_source(&parsed, &source).map_err(Refusal::failed)?;
+    let records = with_source(&parsed, &source).map_err(ErrorResponse::failed)?;
     let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
     Ok(Parsed { records, attempt: of_body.or(of_form), refused: parsed.refused, held, charge })
 }
 
 /// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
-pub(super) fn encoded(records: &RecordBatch, held: u64, charge: &mut Charge) -> Result<Vec<u8>, Refusal> {
+pub(super) fn encoded(
+    records: &RecordBatch,
+    held: u64,
+    charge: &mut MemoryReservation,
+) -> Result<Vec<u8>, ErrorResponse> {
     let bytes = weight(records, 0..records.num_rows());
     charge.set(held.saturating_add(bytes.saturating_mul(2)))?;
-    frame::encode(records).map_err(Refusal::failed)
+    frame::encode(records).map_err(ErrorResponse::failed)
 }
 
 /// Does what takes time off the threads that others wait for.
 pub(super) async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    work: impl FnOnce() -> Result<T, ErrorResponse> + Send + 'static,
+) -> Result<T, ErrorResponse> {
     let done = tokio::task::spawn_blocking(move || guarded_work(work)).await;
-    done.unwrap_or_else(|_| Err(Refusal::unprocessable("the body cannot be parsed")))
+    done.unwrap_or_else(|_| Err(ErrorResponse::unprocessable("the body cannot be parsed")))
 }
 
 /// A panic of a reader is a fault of what it reads.
-fn guarded_work<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+fn guarded_work<T>(work: impl FnOnce() -> Result<T, ErrorResponse>) -> Result<T, ErrorResponse> {
     let mut outcome = None;
     match guarded(|| {
         outcome = Some(work());
         Ok::<(), String>(())
     }) {
-        Ok(()) => outcome.unwrap_or_else(|| Err(Refusal::failed("there is no outcome"))),
-        Err((_, reason)) => Err(Refusal::unprocessable(reason)),
+        Ok(()) => outcome.unwrap_or_else(|| Err(ErrorResponse::failed("there is no outcome"))),
+        Err((_, reason)) => Err(ErrorResponse::unprocessable(reason)),
     }
 }

@@ -18,20 +18,20 @@ use tokio_stream::StreamExt;
 use crate::batch::Split;
 use crate::metrics::Metrics;
 use crate::server::Access;
-use crate::source::http::answer::Wanted;
 use crate::source::http::body::{self, Head, check_name};
-use crate::source::http::charge::{Charge, Memory};
 use crate::source::http::columns::Columns;
 use crate::source::http::commit::{Answer, Request};
 use crate::source::http::encode::Encoder;
+use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::fates::Waiters;
 use crate::source::http::frame;
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::Journal;
 use crate::source::http::limits::{Limits, Rate};
+use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
 use crate::source::http::parse::{Arrived, Parsed, aside, encoded, parse_body};
-use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::Listed;
+use crate::source::http::rejected_lines::Listed;
+use crate::source::http::response::Wanted;
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) access: Arc<Access>,
     pub(super) rate: Option<Rate>,
     pub(super) places: Arc<Semaphore>,
-    pub(super) memory: Memory,
+    pub(super) memory: MemoryPool,
     /// Who sends requests, as far as that is known: keys of one are not those of another.
     pub(super) owner: &'static str,
     pub(super) requests: mpsc::Sender<Request>,
@@ -65,12 +65,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// Whether requests are taken, for those who send them here; no token is necessary.
 async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
-    if *shared.ends.borrow() { Refusal::ending().into_response() } else { "ok\n".into_response() }
+    if *shared.ends.borrow() { ErrorResponse::ending().into_response() } else { "ok\n".into_response() }
 }
 
 /// The answer to a request that the page of another site may have made.
 pub(super) fn forbidden(reason: String) -> Response {
-    Refusal::new(StatusCode::FORBIDDEN, reason).into_response()
+    ErrorResponse::new(StatusCode::FORBIDDEN, reason).into_response()
 }
 
 async fn openapi() -> impl IntoResponse {
@@ -109,7 +109,7 @@ impl Shared {
         work: impl FnOnce(Arc<Self>, Asked, Arrived) -> F,
     ) -> Response
     where
-        F: Future<Output = Result<Response, Refusal>>,
+        F: Future<Output = Result<Response, ErrorResponse>>,
     {
         let begun = Instant::now();
         let in_flight = self.metrics.http.in_flight.with_label_values(&[&self.stage]);
@@ -133,32 +133,40 @@ impl Shared {
     }
 
     /// Who asks, and how often.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if !self.access.admits(authorization) {
             let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
+            return Err(ErrorResponse::new(StatusCode::UNAUTHORIZED, message));
         }
         if *self.ends.borrow() {
-            return Err(Refusal::ending());
+            return Err(ErrorResponse::ending());
         }
         if self.rate.as_ref().is_some_and(|rate| !rate.passes()) {
-            return Err(Refusal::later(StatusCode::TOO_MANY_REQUESTS, "more requests per second than limits.rate", 1));
+            return Err(ErrorResponse::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "more requests per second than limits.rate",
+                1,
+            ));
         }
         Ok(())
     }
 
     /// A place among the requests that are answered. Those whose bodies arrive have none, or clients that send slowly would take
     /// all: connections and memory bound them.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn place(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            Refusal::later(StatusCode::TOO_MANY_REQUESTS, "as many requests as limits.requests are being answered", 1)
+            ErrorResponse::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                "as many requests as limits.requests are being answered",
+                1,
+            )
         })
     }
 
     /// Reads the headers and the body, within bounds of size and time.
-    async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<(Asked, Arrived), Refusal> {
-        let Query(asked) = asked.map_err(|error| Refusal::bad(error.to_string()))?;
+    async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<(Asked, Arrived), ErrorResponse> {
+        let Query(asked) = asked.map_err(|error| ErrorResponse::bad(error.to_string()))?;
         check_name("source", asked.source.as_deref())?;
         let head = Head::of(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
@@ -198,20 +206,20 @@ fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
 
 /// Journals the records of a request, and answers when they are durable; or, where that is asked, when every sink has
 /// them.
-async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, Refusal> {
+async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, ErrorResponse> {
     let committed = match asked.ack.as_deref() {
         None | Some("journalled") => false,
         Some("committed") => true,
         Some(other) => {
             let message = format!("ack={other} is not understood; expected `journalled` or `committed`");
-            return Err(Refusal::bad(message));
+            return Err(ErrorResponse::bad(message));
         }
     };
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || {
         let Shared { columns, limits, owner, .. } = &*parsing;
         let Parsed { records, attempt, refused, held, mut charge } = parse_body(columns, limits, owner, arrived)?;
-        let rows = u32::try_from(records.num_rows()).map_err(Refusal::failed)?;
+        let rows = u32::try_from(records.num_rows()).map_err(ErrorResponse::failed)?;
         let mut payload = encoded(&records, held, &mut charge)?;
         drop(records);
         if let Some(attempt) = &attempt {
@@ -258,46 +266,46 @@ impl Shared {
         payload: Vec<u8>,
         rows: u32,
         attempt: Option<Attempt>,
-        charge: Charge,
-    ) -> Result<(u64, u32, bool), Refusal> {
+        charge: MemoryReservation,
+    ) -> Result<(u64, u32, bool), ErrorResponse> {
         let (reply, answer) = oneshot::channel();
         let request = Request { payload, rows, attempt, reply, charge };
         // A request that has not been begun to be written by then is not taken: its receiver is gone.
         let written = async {
-            self.requests.send(request).await.map_err(|_| Refusal::ending())?;
-            answer.await.map_err(|_| Refusal::ending())
+            self.requests.send(request).await.map_err(|_| ErrorResponse::ending())?;
+            answer.await.map_err(|_| ErrorResponse::ending())
         };
         let answer = tokio::time::timeout(self.limits.journal.0, written).await.map_err(|_| {
             let message = "the journal does not answer within limits.journal: its disk hangs, or is too slow; the records may \
                            be taken all the same, so send them again with the same Idempotency-Key, if they have one";
-            Refusal::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
+            ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
         })?;
         accepted(answer?)
     }
 }
 
-fn accepted(answer: Answer) -> Result<(u64, u32, bool), Refusal> {
+fn accepted(answer: Answer) -> Result<(u64, u32, bool), ErrorResponse> {
     match answer {
         Answer::Taken { first, rows, again } => Ok((first, rows, again)),
         Answer::OtherBody => {
             let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
-            Err(Refusal::unprocessable(message))
+            Err(ErrorResponse::unprocessable(message))
         }
         Answer::Full => {
             let message = "as many records wait to be worked on as limits.backlog allows";
-            Err(Refusal::later(StatusCode::TOO_MANY_REQUESTS, message, 5))
+            Err(ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 5))
         }
         Answer::Failed => {
             let message = "the records cannot be made durable: the disk is full, or fails";
-            Err(Refusal::later(StatusCode::INSUFFICIENT_STORAGE, message, 30))
+            Err(ErrorResponse::later(StatusCode::INSUFFICIENT_STORAGE, message, 30))
         }
     }
 }
 
 /// Carries the records through the graph now, and answers with what comes of them.
-async fn encode_now(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, Refusal> {
+async fn encode_now(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, ErrorResponse> {
     if asked.ack.is_some() {
-        return Err(Refusal::bad("`ack` is for /v1/records: nothing is kept here"));
+        return Err(ErrorResponse::bad("`ack` is for /v1/records: nothing is kept here"));
     }
     let wanted = Arc::new(Wanted::new(asked.columns.as_deref(), &arrived.head.accept));
     let parsing = Arc::clone(&shared);
@@ -306,8 +314,8 @@ async fn encode_now(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Resu
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
     let answered = shared.encoder.encode(records, held, charge, Arc::clone(&wanted));
-    let encoded = tokio::time::timeout(wait, answered)
-        .await
-        .map_err(|_| Refusal::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5))??;
+    let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
+        ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
+    })??;
     aside(move || wanted.write(encoded, &refused)).await.map(IntoResponse::into_response)
 }

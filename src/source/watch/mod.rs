@@ -23,11 +23,11 @@ use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::file_identity::Verdict;
 use crate::source::file_set::FileSet;
 use crate::source::gather::Rules;
-use crate::source::gone_rows::GoneRows;
 use crate::source::images::AHEAD;
 use crate::source::journal::{self, Journal, Recalled};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::Listing;
+use crate::source::missing_rows::MissingRows;
 use crate::source::watched::{self, Appender};
 use crate::source::{BatchSender, Opened, read_blocking};
 use crate::store::Location;
@@ -141,7 +141,7 @@ fn first_look(
     place: &mut WatchedFolder,
     progress: &Progress,
     notes: &mut DigestLog,
-) -> Result<(Listing, Vec<Journal>, TrackedFiles, GoneRows), StageError> {
+) -> Result<(Listing, Vec<Journal>, TrackedFiles, MissingRows), StageError> {
     let listed = match place.list() {
         Ok(listing) => Some(listing),
         Err(why) if place.is_known() => {
@@ -196,7 +196,7 @@ struct Watch {
     pace: Pace,
     known: TrackedFiles,
     /// Rows that are rejected because their files are gone.
-    gone: GoneRows,
+    gone: MissingRows,
     notes: DigestLog,
     appender: Appender,
     fates: UnboundedReceiver<Fate>,

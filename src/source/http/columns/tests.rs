@@ -8,8 +8,8 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use arrow::ipc::writer::StreamWriter;
 
 use super::*;
-use crate::source::http::charge::Memory;
-use crate::source::http::media::Media;
+use crate::source::http::media_type::Media;
+use crate::source::http::memory_reservation::MemoryPool;
 
 fn columns() -> Columns {
     let columns = [("x", Type::Float), ("n", Type::Int), ("list", Type::Floats)];
@@ -22,9 +22,9 @@ fn texts() -> Columns {
 }
 
 /// Parses within 1 MiB a request and 8 MiB in all.
-fn parse(columns: &Columns, media: &Media, body: Vec<u8>) -> Result<Records, Refusal> {
+fn parse(columns: &Columns, media: &Media, body: Vec<u8>) -> Result<Records, ErrorResponse> {
     let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
-    columns.parse(media, body, Most::new(&limits, "http", &mut Memory::new(8 << 20).charge()))
+    columns.parse(media, body, Most::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()))
 }
 
 fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
@@ -56,7 +56,7 @@ fn many_bad_lines_are_counted_and_the_first_listed() {
     let records = parse(&columns(), &Media::Ndjson, body).unwrap();
     assert_eq!((records.columns.num_rows(), records.refused.count, records.refused.first.len()), (2, 10_000, 100));
     let limits = Limits { records: std::num::NonZeroU32::new(100).unwrap(), ..Limits::default() };
-    let mut charge = Memory::new(8 << 20).charge();
+    let mut charge = MemoryPool::new(8 << 20).charge();
     let lines = "x\n".repeat(101).into_bytes();
     let refused = columns().parse(&Media::Ndjson, lines, Most::new(&limits, "http", &mut charge));
     assert!(refused.err().unwrap().message.contains("limits.records"));
@@ -67,7 +67,7 @@ fn name_of_the_source_counts_for_each_record() {
     let body = || "{}\n".repeat(5000).into_bytes();
     assert_eq!(parse(&texts(), &Media::Ndjson, body()).unwrap().columns.num_rows(), 5000);
     let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
-    let mut charge = Memory::new(8 << 20).charge();
+    let mut charge = MemoryPool::new(8 << 20).charge();
     let name = "n".repeat(256);
     let refusal = texts().parse(&Media::Ndjson, body(), Most::new(&limits, &name, &mut charge)).err().unwrap();
     assert_eq!(refusal.status.as_u16(), 413, "{}", refusal.message);
@@ -114,6 +114,34 @@ fn arrow_columns_weigh_what_they_become() {
         assert!(body.len() < 40_000, "{kind}: {}", body.len());
         assert_eq!(refusal(&texts(), &Media::Arrow, body).0, 413, "{kind}");
     }
+}
+
+/// Terabytes of text would have to be checked to be UTF-8, from a body of some MiB.
+#[test]
+fn views_of_one_long_text_are_weighed_before_their_text_is_checked() {
+    let text = StringViewArray::from(vec!["t".repeat(4 << 20)]);
+    let views = arrow::compute::take(&text, &Int32Array::from(vec![0; 500_000]), None).unwrap();
+    assert_eq!(refusal(&texts(), &Media::Arrow, stream(vec![("text", views)])).0, 413);
+}
+
+#[test]
+fn text_views_are_text_wherever_they_are() {
+    let text: ArrayRef = Arc::new(StringViewArray::from(vec!["short", "a text of more than twelve bytes"]));
+    let keys = Int8Array::from(vec![Some(1), None, Some(0)]);
+    let dictionary: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::clone(&text)));
+    for (column, expected) in [
+        (text, vec![Some("short"), Some("a text of more than twelve bytes")]),
+        (dictionary, vec![Some("a text of more than twelve bytes"), None, Some("short")]),
+    ] {
+        let records = parse(&texts(), &Media::Arrow, stream(vec![("text", column)])).unwrap();
+        assert_eq!(records.columns.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), expected);
+    }
+    let numbers: ArrayRef = Arc::new(StringViewArray::from(vec!["7"]));
+    let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
+    let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
+    let body = stream(vec![("list", list), ("n", Arc::clone(&numbers)), ("x", x)]);
+    let records = parse(&columns(), &Media::Arrow, body).unwrap().columns;
+    assert_eq!(records["n"].as_primitive::<arrow::datatypes::Int64Type>().value(0), 7);
 }
 
 #[test]

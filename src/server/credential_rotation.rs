@@ -44,7 +44,7 @@ pub(super) struct Taken {
 
 /// All credentials of a run.
 #[derive(Default)]
-pub(super) struct Rotation {
+pub(super) struct CredentialRotation {
     held: Mutex<Vec<Held>>,
 }
 
@@ -70,7 +70,7 @@ pub struct Rotated {
     pub refused: Vec<String>,
 }
 
-impl Rotation {
+impl CredentialRotation {
     /// Reads a credential for the first time; from then on it is exchanged when its files change.
     pub(super) fn hold(
         &self,
@@ -259,7 +259,7 @@ fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::access::{Access, TokenPlace};
+    use super::super::access::{Access, TokenSource};
     use super::*;
 
     const FIRST: &str = "Bearer the-first-of-the-tokens";
@@ -271,9 +271,9 @@ mod tests {
         let file = folder.path().join("token");
         let write = |bearer: &str| std::fs::write(&file, bearer.trim_start_matches("Bearer ")).unwrap();
         write(FIRST);
-        let place = TokenPlace { file: Some(file.clone()), variable: None };
+        let place = TokenSource { file: Some(file.clone()), variable: None };
         let access = Arc::new(Access::of(Some(&place)).unwrap());
-        let (rotation, metrics) = (Rotation::default(), Arc::new(Metrics::new()));
+        let (rotation, metrics) = (CredentialRotation::default(), Arc::new(Metrics::new()));
         rotation.hold("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics).unwrap();
         let admits = || [FIRST, SECOND].map(|header| access.admits(Some(header)));
         let refused = metrics.listeners.rotation_refused.with_label_values(&["in", "token"]);

@@ -4,8 +4,8 @@ use arrow::compute::concat_batches;
 
 use crate::source::cut::Cut;
 use crate::source::http::columns::{Decoded, Most};
-use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::{Listed, Refused};
+use crate::source::http::error_response::ErrorResponse;
+use crate::source::http::rejected_lines::{Listed, Refused};
 use crate::source::text::{Blocks, Framer, TextFormat};
 
 /// What is parsed together.
@@ -24,17 +24,17 @@ pub(super) fn parse(
     line_bytes: u64,
     body: &[u8],
     most: &mut Most<'_>,
-) -> Result<(Decoded, Listed<Refused>), Refusal> {
+) -> Result<(Decoded, Listed<Refused>), ErrorResponse> {
     most.hold(body.len() as u64)?;
-    let framer = Framer::new(body, None, line_bytes).map_err(Refusal::failed)?;
+    let framer = Framer::new(body, None, line_bytes).map_err(ErrorResponse::failed)?;
     let mut blocks = Blocks::new(framer, BLOCK);
     let (mut batches, mut bytes, mut refused, mut before) = (Vec::new(), 0, Listed::default(), 0);
-    while let Some(block) = blocks.next(format).map_err(Refusal::failed)? {
+    while let Some(block) = blocks.next(format).map_err(ErrorResponse::failed)? {
         let rows = u64::from(block.rows());
         most.count(rows)?;
         let work = block.weight().saturating_mul(PARSING).saturating_add(PER_LINE * rows);
         most.hold(work)?;
-        let parsed = block.parse(format).map_err(Refusal::failed)?;
+        let parsed = block.parse(format).map_err(ErrorResponse::failed)?;
         for reject in parsed.rejects {
             let record = before + u64::from(reject.ordinal);
             refused.push(|| Refused { record, code: reject.code.as_str(), reason: reject.reason });
@@ -50,6 +50,6 @@ pub(super) fn parse(
         }
     }
     most.hold(bytes)?;
-    let columns = concat_batches(format.schema(), &batches).map_err(Refusal::failed)?;
+    let columns = concat_batches(format.schema(), &batches).map_err(ErrorResponse::failed)?;
     Ok((Decoded { columns, held: bytes }, refused))
 }

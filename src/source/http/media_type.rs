@@ -1,6 +1,6 @@
 //! What a request's body is, by its `Content-Type`.
 
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
 
 /// What a body is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +25,14 @@ impl Media {
     ///
     /// # Errors
     /// 415 for any other type, 400 for a form without a boundary.
-    pub(super) fn of(content_type: &str) -> Result<Self, Refusal> {
+    pub(super) fn of(content_type: &str) -> Result<Self, ErrorResponse> {
         match essence(content_type).as_str() {
             ARROW_STREAM => Ok(Self::Arrow),
             "application/x-ndjson" | "application/jsonl" | "application/json" => Ok(Self::Ndjson),
             "multipart/form-data" => boundary(content_type).map(Self::Multipart),
             "application/octet-stream" => Ok(Self::Image),
             image if image.starts_with("image/") => Ok(Self::Image),
-            _ => Err(Refusal::unsupported(format!(
+            _ => Err(ErrorResponse::unsupported(format!(
                 "`Content-Type: {content_type}` is not supported; expected image/*, multipart/form-data, \
                  application/x-ndjson, or {ARROW_STREAM}"
             ))),
@@ -45,12 +45,14 @@ pub(super) fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn boundary(content_type: &str) -> Result<String, Refusal> {
+fn boundary(content_type: &str) -> Result<String, ErrorResponse> {
     let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.trim().split_once('='));
     let mut named = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"));
     let value = named.next().map(|(_, value)| value.trim().trim_matches('"').to_owned());
     value.filter(|value| (1..=BOUNDARY).contains(&value.len())).ok_or_else(|| {
-        Refusal::bad(format!("`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} characters"))
+        ErrorResponse::bad(format!(
+            "`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} characters"
+        ))
     })
 }
 

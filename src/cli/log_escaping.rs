@@ -5,21 +5,21 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::printable;
+use crate::text_escape;
 
 /// Formats events as `format` does, and escapes what a terminal would obey.
-pub(super) struct Printable<F> {
+pub(super) struct EscapedFormat<F> {
     format: F,
     json: bool,
 }
 
-impl<F> Printable<F> {
+impl<F> EscapedFormat<F> {
     pub(super) fn new(format: F, json: bool) -> Self {
         Self { format, json }
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for Printable<F>
+impl<S, N, F> FormatEvent<S, N> for EscapedFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -34,7 +34,7 @@ where
         let mut text = String::new();
         self.format.format_event(context, Writer::new(&mut text), event)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let shown = if self.json { printable::json(text) } else { printable::line(text) };
+        let shown = if self.json { text_escape::json(text) } else { text_escape::line(text) };
         writeln!(writer, "{shown}")
     }
 }
@@ -68,10 +68,10 @@ mod tests {
         let tell = || tracing::warn!(file = name, "{name}");
         if json {
             let fields = tracing_subscriber::fmt::format::JsonFields::new();
-            let log = builder.fmt_fields(fields).event_format(Printable::new(format.json(), true));
+            let log = builder.fmt_fields(fields).event_format(EscapedFormat::new(format.json(), true));
             tracing::subscriber::with_default(log.finish(), tell);
         } else {
-            tracing::subscriber::with_default(builder.event_format(Printable::new(format, false)).finish(), tell);
+            tracing::subscriber::with_default(builder.event_format(EscapedFormat::new(format, false)).finish(), tell);
         }
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -80,9 +80,9 @@ mod tests {
     fn hostile_name_stays_on_its_line_of_the_log() {
         let text = log(false);
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(!text.trim_end().chars().any(printable::is_unprintable), "{text:?}");
+        assert!(!text.trim_end().chars().any(text_escape::is_unprintable), "{text:?}");
         let text = log(true);
-        assert!(!text.trim_end().chars().any(printable::is_unprintable), "{text:?}");
+        assert!(!text.trim_end().chars().any(text_escape::is_unprintable), "{text:?}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["fields"]["file"], "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged");
     }

@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Notify;
 
 /// What a connection does.
-pub(super) struct Activity {
+pub(super) struct ConnectionActivity {
     /// Counts the steps of all connections of a listener.
     steps: Arc<AtomicU64>,
     /// The step at which this connection last moved a byte.
@@ -27,7 +27,7 @@ pub(super) struct Activity {
     eviction: Notify,
 }
 
-impl Activity {
+impl ConnectionActivity {
     pub(super) fn new(steps: &Arc<AtomicU64>) -> Arc<Self> {
         let activity = Self {
             steps: Arc::clone(steps),
@@ -81,7 +81,7 @@ impl Activity {
 /// Hands the requests of one connection to a router, and notes when one is worked on.
 pub(super) struct Noting {
     pub(super) router: TowerToHyperService<Router>,
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<ConnectionActivity>,
 }
 
 type Answer = Result<Response<Outgoing>, std::convert::Infallible>;
@@ -112,7 +112,7 @@ impl Service<Request<Incoming>> for Noting {
 struct Arriving {
     body: Incoming,
     waits: bool,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl HttpBody for Arriving {

@@ -10,14 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::activity::Activity;
-use super::bounds::Bounds;
+use super::connection_activity::ConnectionActivity;
+use super::connection_limits::ConnectionLimits;
 
 /// The bytes of a connection.
-pub(super) struct Timed {
+pub(super) struct TimeoutStream {
     stream: TcpStream,
-    activity: Arc<Activity>,
-    bounds: Bounds,
+    activity: Arc<ConnectionActivity>,
+    bounds: ConnectionLimits,
     head: Option<Head>,
     /// What the client takes of an answer, from the moment on at which it took nothing more.
     write: Option<Taking>,
@@ -41,9 +41,9 @@ struct Head {
     ends: Pin<Box<Sleep>>,
 }
 
-impl Timed {
+impl TimeoutStream {
     /// The first head is waited for from now on.
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, bounds: Bounds) -> Self {
+    pub(super) fn new(stream: TcpStream, activity: Arc<ConnectionActivity>, bounds: ConnectionLimits) -> Self {
         let head = Some(Head { before: 0, ends: timer(bounds.head.0) });
         Self { stream, activity, bounds, head, write: None, abandons: false }
     }
@@ -78,7 +78,7 @@ fn late(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl AsyncRead for Timed {
+impl AsyncRead for TimeoutStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
@@ -100,7 +100,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
@@ -130,7 +130,7 @@ impl AsyncWrite for Timed {
     }
 }
 
-impl Drop for Timed {
+impl Drop for TimeoutStream {
     fn drop(&mut self) {
         if self.abandons || self.write.is_some() {
             // Else the system would keep the answer, and the connection, until the client takes it.

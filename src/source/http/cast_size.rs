@@ -12,7 +12,7 @@ const SCALAR_TEXT: u64 = 96;
 ///
 /// # Errors
 /// A sentence, for a type that is not cast.
-pub(super) fn cast_weight(column: &dyn Array, target: &DataType) -> Result<u64, String> {
+pub(super) fn cast_size(column: &dyn Array, target: &DataType) -> Result<u64, String> {
     if column.data_type() == target {
         return Ok(0);
     }
@@ -24,12 +24,12 @@ pub(super) fn cast_weight(column: &dyn Array, target: &DataType) -> Result<u64, 
         DataType::Dictionary(_, values) => {
             flat(values, target)?;
             let dictionary = column.as_any_dictionary();
-            let values = cast_weight(dictionary.values().as_ref(), target)?;
+            let values = cast_size(dictionary.values().as_ref(), target)?;
             Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
         }
         DataType::RunEndEncoded(_, values) => {
             flat(values.data_type(), target)?;
-            let values = cast_weight(run_values(column)?.as_ref(), target)?;
+            let values = cast_size(run_values(column)?.as_ref(), target)?;
             Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
         }
         _ => match target {
@@ -152,12 +152,12 @@ fn lengths(values: &ArrayRef) -> Result<Vec<u64>, String> {
 fn list_weight(column: &dyn Array, item: &DataType) -> Result<u64, String> {
     let offsets = plain(column.len() as u64, &DataType::Int32);
     let values = match column.data_type() {
-        DataType::List(_) => cast_weight(column.as_list::<i32>().values().as_ref(), item)?,
-        DataType::LargeList(_) => cast_weight(column.as_list::<i64>().values().as_ref(), item)?,
-        DataType::FixedSizeList(_, _) => cast_weight(column.as_fixed_size_list().values().as_ref(), item)?,
+        DataType::List(_) => cast_size(column.as_list::<i32>().values().as_ref(), item)?,
+        DataType::LargeList(_) => cast_size(column.as_list::<i64>().values().as_ref(), item)?,
+        DataType::FixedSizeList(_, _) => cast_size(column.as_fixed_size_list().values().as_ref(), item)?,
         other => {
             scalar(other)?;
-            cast_weight(column, item)?
+            cast_size(column, item)?
         }
     };
     Ok(offsets.saturating_add(values))
@@ -213,7 +213,7 @@ mod tests {
         let mut casts = 0;
         for column in columns() {
             for target in targets() {
-                let (Ok(weight), Ok(done)) = (cast_weight(&column, &target), cast(&column, &target)) else { continue };
+                let (Ok(weight), Ok(done)) = (cast_size(&column, &target), cast(&column, &target)) else { continue };
                 casts += 1;
                 // Columns and lists of the same type share their values.
                 let is_shared = *column.data_type() == target
@@ -230,18 +230,18 @@ mod tests {
     fn weight_of_repeated_text_is_not_far_above_what_it_takes() {
         let all = columns();
         let long = 40 * 20;
-        let dictionary = cast_weight(&all[1], &DataType::Utf8).unwrap();
+        let dictionary = cast_size(&all[1], &DataType::Utf8).unwrap();
         assert!((500 * long..500 * long + 40_000).contains(&dictionary), "{dictionary}");
-        let runs = cast_weight(&all[2], &DataType::Utf8).unwrap();
+        let runs = cast_size(&all[2], &DataType::Utf8).unwrap();
         assert!((4990 * long..4990 * long + 100_000).contains(&runs), "{runs}");
     }
 
     #[test]
     fn declared_lengths_are_weighed_without_being_allocated() {
         let nulls: ArrayRef = Arc::new(NullArray::new(usize::MAX / 2));
-        assert!(cast_weight(&nulls, &DataType::Float64).unwrap() >= 1 << 60);
+        assert!(cast_size(&nulls, &DataType::Float64).unwrap() >= 1 << 60);
         let structs = DataType::Struct(vec![Field::new("a", DataType::Null, true)].into());
         let column = arrow::array::new_null_array(&structs, 3);
-        assert!(cast_weight(&column, &DataType::Utf8).is_err());
+        assert!(cast_size(&column, &DataType::Utf8).is_err());
     }
 }

@@ -136,12 +136,12 @@ impl fmt::Display for Blocked {
 }
 
 /// All threads that may be stuck.
-pub struct Calls {
+pub struct BlockingCalls {
     callers: Mutex<Vec<Arc<Caller>>>,
     seconds: GaugeVec,
 }
 
-impl Calls {
+impl BlockingCalls {
     pub(super) fn new(maker: &Maker) -> Self {
         let seconds = maker.rates(
             "stage_blocked_seconds",
@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
 
-    fn calls() -> Calls {
-        Calls::new(&Maker::new())
+    fn calls() -> BlockingCalls {
+        BlockingCalls::new(&Maker::new())
     }
 
     #[test]

@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::tensor_column::{pixel_columns, pixels_of};
-use crate::source::http::charge::Charge;
 use crate::source::http::encode::Encoded;
+use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::fates::Rejected;
-use crate::source::http::media::ARROW_STREAM;
+use crate::source::http::media_type::ARROW_STREAM;
+use crate::source::http::memory_reservation::MemoryReservation;
 use crate::source::http::metered::Metered;
-use crate::source::http::refusal::Refusal;
-use crate::source::http::refused::{Listed, Refused};
+use crate::source::http::rejected_lines::{Listed, Refused};
 use crate::tensor::TensorShape;
 
 /// How an answer is to look.
@@ -67,7 +67,7 @@ pub(super) struct Answer {
 
 struct Held {
     bytes: Vec<u8>,
-    _charge: Charge,
+    _charge: MemoryReservation,
 }
 
 impl AsRef<[u8]> for Held {
@@ -77,7 +77,7 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Answer {
-    fn of(written: Metered, content_type: &'static str) -> Result<Self, Refusal> {
+    fn of(written: Metered, content_type: &'static str) -> Result<Self, ErrorResponse> {
         let (bytes, charge) = written.finish()?;
         Ok(Self { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
     }
@@ -100,11 +100,11 @@ impl Wanted {
     ///
     /// # Errors
     /// 400 for several pictures.
-    pub(super) fn check(&self, records: usize) -> Result<(), Refusal> {
+    pub(super) fn check(&self, records: usize) -> Result<(), ErrorResponse> {
         match self.form {
-            Form::Picture(_) if records > 1 => {
-                Err(Refusal::bad(format!("an answer is one picture, and {records} images came; accept {ARROW_STREAM}")))
-            }
+            Form::Picture(_) if records > 1 => Err(ErrorResponse::bad(format!(
+                "an answer is one picture, and {records} images came; accept {ARROW_STREAM}"
+            ))),
             _ => Ok(()),
         }
     }
@@ -114,7 +114,7 @@ impl Wanted {
     ///
     /// # Errors
     /// 400 for a column that is not there, 406 where there is no picture, or it is not known which.
-    pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, Refusal> {
+    pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, ErrorResponse> {
         if let Form::Picture(_) = self.form {
             return self.picture(schema).map(|place| vec![place]);
         }
@@ -129,8 +129,8 @@ impl Wanted {
         names.iter().map(|name| index_of(schema, name)).collect()
     }
 
-    fn picture(&self, schema: &SchemaRef) -> Result<usize, Refusal> {
-        let refuse = |what: String| Refusal::new(StatusCode::NOT_ACCEPTABLE, what);
+    fn picture(&self, schema: &SchemaRef) -> Result<usize, ErrorResponse> {
+        let refuse = |what: String| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, what);
         let pictures = pixel_columns(schema);
         let known = pictures.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         let none = || refuse("no column that reaches the first sink holds pixels; accept application/json".to_owned());
@@ -150,7 +150,7 @@ impl Wanted {
     ///
     /// # Errors
     /// 413 or 429 where there is no memory for it.
-    pub(super) fn write(&self, encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+    pub(super) fn write(&self, encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
         match self.form {
             Form::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
             Form::Picture(_) => {
@@ -162,15 +162,17 @@ impl Wanted {
     }
 }
 
-fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, Refusal> {
+fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, ErrorResponse> {
     let known = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-    schema.index_of(name).map_err(|_| Refusal::bad(format!("there is no column `{name}`; there are: {}", known())))
+    schema
+        .index_of(name)
+        .map_err(|_| ErrorResponse::bad(format!("there is no column `{name}`; there are: {}", known())))
 }
 
 /// Where the line of a record lies, or what to say in place of it.
 type Line = Option<std::ops::Range<usize>>;
 
-fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
     let Encoded { total, parts, rejected, held, charge } = encoded;
     let mut lines = Metered::new(held, charge);
     let mut places: Vec<Line> = vec![None; total];
@@ -220,7 +222,7 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Ref
 
 /// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of its
 /// schema.
-fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Refusal> {
+fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
     let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, refused) };
     let record = Arc::new(Field::new("record", DataType::UInt32, false));
     let fields: Vec<_> = std::iter::once(record).chain(first.schema().fields().iter().cloned()).collect();
@@ -248,16 +250,16 @@ fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Re
 }
 
 /// The picture of the only record.
-fn write_picture(encoded: Encoded, format: OutputFormat) -> Result<Answer, Refusal> {
+fn write_picture(encoded: Encoded, format: OutputFormat) -> Result<Answer, ErrorResponse> {
     let Encoded { parts, held, mut charge, .. } = encoded;
-    let Some((records, _)) = parts.first() else { return Err(Refusal::failed("there is no picture")) };
+    let Some((records, _)) = parts.first() else { return Err(ErrorResponse::failed("there is no picture")) };
     let (field, pixels) = (records.schema().field(0).clone(), pixel_columns(&records.schema()).into_iter().next());
-    let Some((_, pixels)) = pixels else { return Err(Refusal::failed("the column holds no pixels")) };
+    let Some((_, pixels)) = pixels else { return Err(ErrorResponse::failed("the column holds no pixels")) };
     // Pixels of a byte each, and a file that is hardly larger.
     charge.set(held.saturating_mul(2))?;
     let shape = TensorShape::of(&field);
     let file = pixels_of(records.column(0), shape.as_ref(), &pixels, 0).and_then(|pixels| encode(&pixels, format));
-    let bytes = file.map_err(|error| Refusal::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
+    let bytes = file.map_err(|error| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
     charge.set(bytes.capacity() as u64)?;
     let content_type = if format == OutputFormat::Png { "image/png" } else { "image/jpeg" };
     Ok(Answer { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })

@@ -19,7 +19,7 @@ pub const WRITE: Span = Span(Duration::from_secs(30));
 /// Bounds on the connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Bounds {
+pub struct ConnectionLimits {
     /// Connections that are open at the same time. Beyond them, the connection that has stood still for the longest time is
     /// closed. Default: 128, or an eighth of the file descriptors that the process may open, if that is less.
     pub connections: Option<NonZeroU32>,
@@ -31,13 +31,13 @@ pub struct Bounds {
     pub write: Span,
 }
 
-impl Default for Bounds {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: None, head: HEAD, idle: IDLE, write: WRITE }
     }
 }
 
-impl Bounds {
+impl ConnectionLimits {
     /// Spans that would close every connection; keys are relative to the bounds.
     pub fn faults(&self) -> Vec<Fault> {
         let spans = [("head", self.head), ("idle", self.idle), ("write", self.write)];
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn spans_of_zero_are_faults() {
-        let bounds = Bounds { idle: Span(Duration::ZERO), ..Bounds::default() };
+        let bounds = ConnectionLimits { idle: Span(Duration::ZERO), ..ConnectionLimits::default() };
         assert_eq!(bounds.faults().len(), 1);
-        assert!(Bounds::default().faults().is_empty());
+        assert!(ConnectionLimits::default().faults().is_empty());
     }
 }

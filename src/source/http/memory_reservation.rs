@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::source::http::refusal::Refusal;
+use crate::source::http::error_response::ErrorResponse;
 use crate::units::Bytes;
 
 /// Memory is counted in units of 4 KiB.
@@ -13,12 +13,12 @@ const UNIT: u64 = 4 << 10;
 
 /// The memory that all requests may take.
 #[derive(Clone)]
-pub(super) struct Memory {
+pub(super) struct MemoryPool {
     units: Arc<Semaphore>,
     bytes: u64,
 }
 
-impl Memory {
+impl MemoryPool {
     /// So many bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -26,23 +26,23 @@ impl Memory {
     }
 
     /// A reservation of nothing yet.
-    pub(super) fn charge(&self) -> Charge {
-        Charge { memory: self.clone(), held: None }
+    pub(super) fn charge(&self) -> MemoryReservation {
+        MemoryReservation { memory: self.clone(), held: None }
     }
 }
 
 /// What one request has reserved; it is released when this is dropped.
-pub(super) struct Charge {
-    memory: Memory,
+pub(super) struct MemoryReservation {
+    memory: MemoryPool,
     held: Option<OwnedSemaphorePermit>,
 }
 
-impl Charge {
+impl MemoryReservation {
     /// Reserves so many bytes in all, more or fewer than before.
     ///
     /// # Errors
     /// 413 where all requests together may not take as much, 429 where others have reserved it.
-    pub(super) fn set(&mut self, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn set(&mut self, bytes: u64) -> Result<(), ErrorResponse> {
         let wanted = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if wanted <= held {
@@ -51,7 +51,7 @@ impl Charge {
             return Ok(());
         }
         let Some(more) = u32::try_from(wanted - held).ok().filter(|_| bytes <= self.memory.bytes) else {
-            return Err(Refusal::too_large(format!(
+            return Err(ErrorResponse::too_large(format!(
                 "the request takes {} of memory, and limits.in_flight allows {}; send its records in several requests",
                 Bytes(bytes),
                 Bytes(self.memory.bytes)
@@ -59,7 +59,7 @@ impl Charge {
         };
         let permit = Arc::clone(&self.memory.units).try_acquire_many_owned(more).map_err(|_| {
             let message = "requests take as much memory as limits.in_flight allows";
-            Refusal::later(StatusCode::TOO_MANY_REQUESTS, message, 1)
+            ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 1)
         })?;
         match &mut self.held {
             Some(held) => held.merge(permit),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn charge_beyond_all_memory_is_413_and_beyond_the_rest_429() {
-        let memory = Memory::new(10 * UNIT);
+        let memory = MemoryPool::new(10 * UNIT);
         let (mut one, mut two) = (memory.charge(), memory.charge());
         assert_eq!(one.set(11 * UNIT).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(one.set(u64::MAX).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);

@@ -12,7 +12,7 @@ use axum::response::Response;
 use crate::error::Fault;
 
 /// Which requests pass by their headers `Host` and `Origin`.
-pub struct Guard {
+pub struct HostCheck {
     /// Whether `Host` is checked: a page that knows no token may otherwise come under a name that leads here.
     pub host: bool,
     /// Whether `Origin` is checked.
@@ -24,7 +24,7 @@ pub struct Guard {
 }
 
 /// Admits a request that no other site can have made, and has no other site show the answer.
-pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub async fn guard(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(request.headers()) {
         Err(reason) => (guard.refuse)(reason),
         Ok(()) => next.run(request).await,
@@ -36,7 +36,7 @@ pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next
     response
 }
 
-impl Guard {
+impl HostCheck {
     fn check(&self, headers: &HeaderMap) -> Result<(), String> {
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
         // Every browser sends the name: a request without one comes from another program.
@@ -104,7 +104,7 @@ mod tests {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
         headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
-        Guard { host: true, origin: true, hosts, refuse }.check(&headers).is_ok()
+        HostCheck { host: true, origin: true, hosts, refuse }.check(&headers).is_ok()
     }
 
     #[test]
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn request_without_a_host_passes() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
-        let guard = Guard { host: true, origin: true, hosts: Vec::new(), refuse };
+        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
         assert!(guard.check(&HeaderMap::new()).is_ok());
     }
 
     #[test]
     fn second_host_is_checked_as_the_first() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
-        let guard = Guard { host: true, origin: true, hosts: Vec::new(), refuse };
+        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("localhost"));
         headers.append(HOST, HeaderValue::from_static("evil.example"));

@@ -10,19 +10,19 @@ use crate::store::Location;
 
 /// A row of a split.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct GoneRow {
+struct MissingRow {
     split: String,
     row: u64,
 }
 
 /// The rows of a stage. Without a state on a disk of this machine they are not kept.
 #[derive(Debug, Default)]
-pub(super) struct GoneRows {
+pub(super) struct MissingRows {
     log: AppendLog,
-    rows: BTreeSet<GoneRow>,
+    rows: BTreeSet<MissingRow>,
 }
 
-impl GoneRows {
+impl MissingRows {
     /// The rows that earlier runs of `stage` noted below `state`.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl GoneRows {
 
     /// Whether a row was rejected, or was about to be, because its file was gone.
     pub(super) fn contains(&self, split: &str, row: u64) -> bool {
-        !self.rows.is_empty() && self.rows.contains(&GoneRow { split: split.to_owned(), row })
+        !self.rows.is_empty() && self.rows.contains(&MissingRow { split: split.to_owned(), row })
     }
 
     /// DigestLog a row before it is rejected.
@@ -43,7 +43,7 @@ impl GoneRows {
     /// # Errors
     /// When that cannot be written.
     pub(super) fn add(&mut self, split: &str, row: u64) -> Result<(), StageError> {
-        let row = GoneRow { split: split.to_owned(), row };
+        let row = MissingRow { split: split.to_owned(), row };
         if !self.rows.insert(row.clone()) {
             return Ok(());
         }
@@ -73,14 +73,14 @@ mod tests {
     fn rows_are_found_again_until_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
-        let load = || GoneRows::load("in", &state).unwrap();
+        let load = || MissingRows::load("in", &state).unwrap();
         load().add("in/listing 0", 7).unwrap();
         load().add("in/listing-1", 3).unwrap();
         let rows = load();
         assert!(
             rows.contains("in/listing 0", 7) && rows.contains("in/listing-1", 3) && !rows.contains("in/listing-1", 7)
         );
-        GoneRows::forget("in", &state).unwrap();
+        MissingRows::forget("in", &state).unwrap();
         assert!(!load().contains("in/listing 0", 7));
     }
 }

@@ -10,7 +10,7 @@ pub(super) const VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// What decides where the library is looked for. The current folder does not: whoever may write there could have code run.
 #[derive(Debug, Default)]
-pub(super) struct Surroundings {
+pub(super) struct SearchPaths {
     pub(super) option: Option<PathBuf>,
     pub(super) variable: Option<PathBuf>,
     executable: Option<PathBuf>,
@@ -61,7 +61,7 @@ impl fmt::Display for Candidate {
     }
 }
 
-impl Surroundings {
+impl SearchPaths {
     pub(super) fn of_process(spec: &RuntimeSpec) -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let search_path = variable("PATH").map(|all| std::env::split_paths(&all).collect()).unwrap_or_default();
@@ -230,7 +230,7 @@ mod tests {
         folder.join(name)
     }
 
-    fn found(surroundings: &Surroundings) -> Vec<(PathBuf, Origin)> {
+    fn found(surroundings: &SearchPaths) -> Vec<(PathBuf, Origin)> {
         let files = surroundings.candidates().0.into_iter().filter(|candidate| candidate.origin != Origin::System);
         files.map(|Candidate { file, origin }| (file, origin)).collect()
     }
@@ -247,11 +247,11 @@ mod tests {
         let other = library(&root.path().join("usr/lib/python3.11/site-packages/onnxruntime/capi"));
         std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
         std::fs::write(root.path().join("usr/bin/python3"), "").unwrap();
-        let surroundings = Surroundings {
+        let surroundings = SearchPaths {
             executable: Some(executable),
             virtual_env: Some(root.path().join("venv")),
             search_path: vec![PathBuf::from("."), root.path().join("usr/bin")],
-            ..Surroundings::default()
+            ..SearchPaths::default()
         };
         let expected = [(checkout, Origin::Checkout), (venv, Origin::Python), (other, Origin::Python)];
         assert_eq!(found(&surroundings), expected);
@@ -264,7 +264,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         library(&root.path().join(".runtime/onnxruntime"));
         for place in ["bin/latentflow", "target/release/latentflow"] {
-            let surroundings = Surroundings { executable: Some(root.path().join(place)), ..Surroundings::default() };
+            let surroundings = SearchPaths { executable: Some(root.path().join(place)), ..SearchPaths::default() };
             assert_eq!(found(&surroundings), [], "{place}");
         }
     }
@@ -273,7 +273,7 @@ mod tests {
     fn named_library_is_the_only_candidate() {
         let root = tempfile::tempdir().unwrap();
         let named = root.path().join("elsewhere.so");
-        let surroundings = Surroundings { variable: Some(named.clone()), ..Surroundings::default() };
+        let surroundings = SearchPaths { variable: Some(named.clone()), ..SearchPaths::default() };
         let expected = vec![Candidate { file: named, origin: Origin::Variable }];
         assert_eq!(surroundings.candidates(), (expected, vec![]));
     }
