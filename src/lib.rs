@@ -2,7 +2,6 @@
 //!
 //! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
 
-pub mod base64;
 pub mod error;
 pub mod json;
 pub mod text_escape;

@@ -1,5 +1,6 @@
 //! The live page, and what it asks for: the run's status and images.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::sync::{Arc, LazyLock};
 
 use axum::Json;
@@ -11,7 +12,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::Admin;
 use super::status::Status;
-use crate::base64::base64;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -24,7 +24,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 
 /// Nothing runs but the page's own script, whatever stands in the data.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let hash = |text: &str| format!("'sha256-{}'", base64(&Sha256::digest(text)));
+    let hash = |text: &str| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)));
     format!(
         "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src {}; style-src {}; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

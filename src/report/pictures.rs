@@ -1,8 +1,9 @@
 //! Images in a report: originals above what the model was given and what it made of them, as PNGs inside the page.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 use super::html::{Element, Html, element, text};
 use super::page::scroll;
-use crate::base64::base64;
 use crate::evaluate::ShownRecord;
 use crate::image::{OutputFormat, PixelFormat, Pixels, encode};
 
@@ -79,5 +80,5 @@ fn image(values: &[f32], record: &ShownRecord, format: &PixelFormat) -> Option<E
     let png = encode(&shown, OutputFormat::Png).ok()?;
     let image = element("img").class(if small { "small" } else { "large" });
     let image = image.attribute("width", shown.width).attribute("height", shown.height);
-    Some(image.attribute("src", format_args!("data:image/png;base64,{}", base64(&png))))
+    Some(image.attribute("src", format_args!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png))))
 }

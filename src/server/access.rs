@@ -1,5 +1,6 @@
 //! Who may ask: anybody, or who knows the token.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
@@ -9,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::credential_rotation::{Credential, Taken};
-use crate::base64::base64;
 use crate::error::{Fault, StageError};
 
 /// Where the token is.
@@ -101,7 +101,7 @@ impl Token {
         if text.len() < TOKEN_LENGTH {
             return Err(format!("a token has at least {TOKEN_LENGTH} characters"));
         }
-        let basic = base64(format!("{USER}:{text}").as_bytes());
+        let basic = BASE64_STANDARD.encode(format!("{USER}:{text}"));
         Ok(Self { bearer: digest(text), basic: digest(&basic) })
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     fn only_who_knows_the_token_is_let_in() {
         let access = access("a-secret-of-some-length\n").unwrap();
         assert!(access.admits(Some("Bearer a-secret-of-some-length")));
-        let basic = format!("Basic {}", base64(b"latentflow:a-secret-of-some-length"));
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("latentflow:a-secret-of-some-length"));
         assert!(access.admits_browser(Some(&basic)) && !access.admits(Some(&basic)));
         for header in [None, Some(""), Some("Bearer "), Some("Bearer a-secret"), Some("Basic a-secret-of-some-length")]
         {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -54,11 +55,6 @@ pub fn picture(color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
 /// A form with files.
 pub fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
@@ -96,7 +92,8 @@ fn images_come_as_they_are_compressed_in_forms_and_in_json() {
     assert_eq!(source.ask("POST", "/v1/records", &headers, &red).status, 415);
     let files = form(&[("a.png", &red), ("b.png", &red)]);
     assert_eq!(source.post("/v1/records?ack=committed", FORM, &files).json()["records"], json!(2));
-    let lines = format!("{{\"image\":\"{0}\"}}\n{{\"image\":\"data:image/png;base64,{0}\"}}\n", base64(&red));
+    let lines =
+        format!("{{\"image\":\"{0}\"}}\n{{\"image\":\"data:image/png;base64,{0}\"}}\n", BASE64_STANDARD.encode(&red));
     let answer = source.post("/v1/records?ack=committed&source=json", "application/json", lines.as_bytes());
     assert_eq!(answer.json()["records"], json!(2));
     daemon.stop();

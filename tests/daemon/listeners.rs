@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -195,7 +196,7 @@ fn admin_token_guards_all_but_health() {
         let headers = [("Authorization", authorization)];
         daemon.admin.ask(if path == "/v1/reload" { "POST" } else { "GET" }, path, &headers, b"")
     };
-    let basic = format!("Basic {}", latentflow::base64::base64(format!("latentflow:{TOKEN}").as_bytes()));
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("latentflow:{TOKEN}")));
     for path in ["/", "/metrics", "/v1/status", "/v1/reload"] {
         let refused = ask(path, "Bearer 0123456789abcdeF");
         assert!(

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use latentflow::base64::base64;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ fn the_page_runs_its_own_script_and_nothing_else() {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
         let start = text.find(&open).unwrap() + open.len();
         let inside = &text[start..start + text[start..].find(&close).unwrap()];
-        let allowed = format!("{rule} 'sha256-{}'", base64(&Sha256::digest(inside)));
+        let allowed = format!("{rule} 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(inside)));
         assert!(page.head.contains(&allowed), "{allowed} is not in {}", page.head);
     }
     assert!(page.head.contains("default-src 'none'") && page.head.contains("no-store"), "{}", page.head);
