@@ -121,6 +121,18 @@ pub fn private() -> OpenOptions {
     options
 }
 
+/// Options for a file of the program's own state, which is written in place: a symbolic link under its name is an error, since
+/// whoever put it there has another file written to.
+pub fn state_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options
+}
+
 /// Options for a file in `folder`: it is for the user alone where the folder is, so that a copy of it stays private.
 fn options_in(folder: &Path) -> OpenOptions {
     #[cfg(unix)]

@@ -23,6 +23,8 @@ pub struct HostCheck {
     pub refuse: fn(String) -> Response,
 }
 
+const OTHER_SITES: &str = "requests from the pages of other sites are refused";
+
 /// Admits a request that no other site can have made, and has no other site show the answer.
 pub async fn guard(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(request.headers()) {
@@ -57,7 +59,12 @@ impl HostCheck {
             site.is_some_and(|site| site.eq_ignore_ascii_case(&host) || self.is_listed(name_of(site)))
         };
         if self.origin && headers.get_all(ORIGIN).iter().map(text).any(|origin| !own(&origin)) {
-            return Err("requests from the pages of other sites are refused".to_owned());
+            return Err(OTHER_SITES.to_owned());
+        }
+        // They also send whose page makes a plain GET; a link to a page of this listener may be followed from anywhere.
+        let fetched = |name: &str, value: &str| headers.get_all(name).iter().any(|found| found == value);
+        if self.origin && fetched("sec-fetch-site", "cross-site") && !fetched("sec-fetch-mode", "navigate") {
+            return Err(OTHER_SITES.to_owned());
         }
         Ok(())
     }
@@ -144,6 +151,19 @@ mod tests {
         for origin in ["http://evil.example", "null", "http://127.0.0.1:8080", "https://127.0.0.1"] {
             assert!(!check(&[], "127.0.0.1:9464", Some(origin)), "{origin}");
         }
+    }
+
+    #[test]
+    fn plain_get_of_another_site_is_refused_unless_a_link_is_followed() {
+        let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
+        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
+        let check = |site: &'static str, mode: &'static str| {
+            let pairs = [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+            let pairs = pairs.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            guard.check(&HeaderMap::from_iter(pairs)).is_ok()
+        };
+        assert!(check("same-origin", "cors") && check("none", "navigate") && check("cross-site", "navigate"));
+        assert!(!check("cross-site", "no-cors"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The moment at which files of a dataset are exchanged for one that holds the same rows: noted before, so that whoever
 //! comes after a crash can end it or take it back.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{crash_point, create_folders, sync_folder, write_atomically};
+use crate::durable::{crash_point, create_folders, state_file, sync_folder, write_atomically};
 use crate::error::StageError;
 use crate::json::to_json;
 use crate::sink::STATE;
@@ -54,7 +54,7 @@ impl Exchange {
         let state = folder.join(STATE);
         create_folders(&state)?;
         let path = state.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = state_file().create(true).truncate(false).write(true).open(&path);
         let lock = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(StageError::io(&path))?;
         let exchange = Self { folder: folder.to_path_buf(), _lock: lock };
         exchange.recover()?;

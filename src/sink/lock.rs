@@ -1,9 +1,9 @@
 //! The lock of an output folder: one writer at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use crate::durable::create_folders;
+use crate::durable::{create_folders, state_file};
 use crate::error::StageError;
 use crate::sink::STATE;
 use crate::store::mounts::FolderId;
@@ -25,7 +25,7 @@ impl Lock {
         let state = folder.join(STATE);
         create_folders(&state)?;
         let path = state.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = state_file().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         match file.try_lock() {
             Ok(()) => {

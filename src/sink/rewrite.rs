@@ -14,7 +14,7 @@ use parquet::basic::Compression as Codec;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::coverage::Coverage;
-use crate::durable::create_folders;
+use crate::durable::{create_folders, state_file};
 use crate::error::StageError;
 use crate::sink::claim::part_number;
 use crate::sink::exchange::{Exchange, Note, WORK};
@@ -195,7 +195,7 @@ fn lock(folder: &Path) -> Result<File, StageError> {
     let state = folder.join(STATE);
     create_folders(&state)?;
     let path = state.join("compact-lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = state_file().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(StageError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

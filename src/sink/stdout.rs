@@ -1,10 +1,9 @@
 //! Sink `stdout`: prints records as NDJSON, one object a line.
 
-use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 
 use arrow::array::new_empty_array;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use crate::error::{Fault, StageError};
 use crate::sink::columns::Columns;
 use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
+use crate::text_escape;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -55,33 +55,51 @@ impl Sink for StdoutSink {
     }
 
     fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let lines: Lines<BufWriter<Stdout>> = Lines::new(self.columns, BufWriter::new(io::stdout()));
-        Ok(Box::new(lines))
+        let stdout = io::stdout();
+        let is_terminal = stdout.is_terminal();
+        Ok(Box::new(Lines::new(self.columns, BufWriter::new(stdout), is_terminal)))
     }
 }
 
 /// Prints each batch as it comes.
 struct Lines<W: Write> {
     columns: Columns,
-    json: JsonWriter<W, LineDelimited>,
+    /// Holds the text of one batch.
+    json: JsonWriter<Vec<u8>, LineDelimited>,
+    output: W,
+    /// A terminal shows text of any origin as escapes, which mean the same in JSON; a program gets it as it is.
+    is_terminal: bool,
 }
 
 impl<W: Write> Lines<W> {
-    fn new(columns: Columns, output: W) -> Self {
+    fn new(columns: Columns, output: W, is_terminal: bool) -> Self {
         // Every line has every key, so that readers that guess types from the first lines guess right.
-        Self { columns, json: WriterBuilder::new().with_explicit_nulls(true).build(output) }
+        let json = WriterBuilder::new().with_explicit_nulls(true).build(Vec::new());
+        Self { columns, json, output, is_terminal }
+    }
+
+    fn print(&mut self) -> io::Result<()> {
+        let text = self.json.get_mut();
+        if self.is_terminal {
+            let text = std::str::from_utf8(text).map_err(io::Error::other)?;
+            self.output.write_all(text_escape::json(text).as_bytes())?;
+        } else {
+            self.output.write_all(text)?;
+        }
+        text.clear();
+        self.output.flush()
     }
 }
 
 impl<W: Write + Send> Writer for Lines<W> {
     fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.json.write(&self.columns.of(&batch.records)?).map_err(output_error)?;
-        self.commit()?;
+        self.json.write(&self.columns.of(&batch.records)?)?;
+        self.print().map_err(output_error)?;
         Ok(Durable::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        self.json.get_mut().flush().map_err(|error| output_error(error.into()))
+        self.output.flush().map_err(output_error)
     }
 
     fn written(&self) -> Written {
@@ -89,11 +107,10 @@ impl<W: Write + Send> Writer for Lines<W> {
     }
 }
 
-fn output_error(error: ArrowError) -> StageError {
-    match error {
-        ArrowError::IoError(_, source) if source.kind() == ErrorKind::BrokenPipe => StageError::OutputClosed,
-        ArrowError::IoError(_, source) => StageError::io("standard output")(source),
-        other => other.into(),
+fn output_error(error: io::Error) -> StageError {
+    match error.kind() {
+        ErrorKind::BrokenPipe => StageError::OutputClosed,
+        _ => StageError::io("standard output")(error),
     }
 }
 
@@ -135,7 +152,7 @@ mod tests {
     #[test]
     fn each_record_is_an_object_on_its_line_with_every_key() {
         let columns = Columns::choose(None, &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new());
+        let mut lines = Lines::new(columns, Vec::new(), false);
         lines.write(&batch()).unwrap();
         let expected = concat!(
             r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"pixels":{"data":[1.0,2.0],"shape":[1,2]},"#,
@@ -144,17 +161,32 @@ mod tests {
             r#"{"source":"c","latent":[null,2.0],"pixels":{"data":[3.0],"shape":[1,1]},"error":0.25,"image":""}"#,
             "\n",
         );
-        assert_eq!(String::from_utf8(lines.json.into_inner()).unwrap(), expected);
+        assert_eq!(String::from_utf8(lines.output).unwrap(), expected);
     }
 
     #[test]
     fn only_the_chosen_columns_are_printed() {
         let names = ["error".to_owned(), "source".to_owned()];
         let columns = Columns::choose(Some(&names), &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new());
+        let mut lines = Lines::new(columns, Vec::new(), false);
         lines.write(&batch()).unwrap();
-        let text = String::from_utf8(lines.json.into_inner()).unwrap();
+        let text = String::from_utf8(lines.output).unwrap();
         assert_eq!(text.lines().last(), Some(r#"{"error":0.25,"source":"c"}"#));
+    }
+
+    #[test]
+    fn terminal_gets_escapes_for_what_it_would_obey() {
+        let field = Field::new("source", DataType::Utf8, false);
+        let column: ArrayRef = Arc::new(StringArray::from(vec!["\u{9b}31m\u{202e}gpj\u{7f}é"]));
+        let records = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap();
+        let printed = |is_terminal: bool| {
+            let columns = Columns::choose(None, &records.schema()).unwrap();
+            let mut lines = Lines::new(columns, Vec::new(), is_terminal);
+            lines.write(&Batch::new(records.clone(), Provenance::rows(Split::new("a"), 0..1))).unwrap();
+            String::from_utf8(lines.output).unwrap()
+        };
+        assert_eq!(printed(true), "{\"source\":\"\\u009b31m\\u202egpj\\u007fé\"}\n");
+        assert_eq!(printed(false), "{\"source\":\"\u{9b}31m\u{202e}gpj\u{7f}é\"}\n");
     }
 
     #[test]
@@ -168,7 +200,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = Lines::new(Columns::choose(None, &records().schema()).unwrap(), Closed);
+        let mut lines = Lines::new(Columns::choose(None, &records().schema()).unwrap(), Closed, false);
         assert!(matches!(lines.write(&batch()).unwrap_err(), StageError::OutputClosed));
     }
 

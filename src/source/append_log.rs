@@ -1,13 +1,13 @@
 //! A file of JSON lines that is appended to. It survives the process, and usually the machine: it is not synced.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::durable::{create_folders, write_atomically};
+use crate::durable::{create_folders, state_file, write_atomically};
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::json::to_json_lines;
@@ -50,7 +50,7 @@ impl AppendLog {
             Some(file) => file,
             None => {
                 path.parent().map_or(Ok(()), create_folders)?;
-                let file = file_descriptors::open(|| OpenOptions::new().create(true).append(true).open(path));
+                let file = file_descriptors::open(|| state_file().create(true).append(true).open(path));
                 let mut file = file.map_err(StageError::io(path))?;
                 // A line that a crash cut short ends here.
                 file.write_all(b"\n").map_err(StageError::io(path))?;
@@ -86,6 +86,18 @@ mod tests {
 
     use super::*;
 
+    #[cfg(unix)]
+    #[test]
+    fn link_in_the_place_of_a_log_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path().join("log.ndjson")).unwrap();
+        let mut log = AppendLog::new(Some(&Location::from(folder.path()).join("log.ndjson")));
+        assert!(log.append(&["a"]).is_err());
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
+
     #[test]
     fn lines_are_read_back_without_one_that_was_cut() {
         let folder = tempfile::tempdir().unwrap();
@@ -93,7 +105,7 @@ mod tests {
         let open = || AppendLog::new(Some(&place));
         assert!(open().read::<String>().unwrap().is_empty());
         open().append(&["a", "b"]).unwrap();
-        OpenOptions::new().append(true).open(place.local().unwrap()).unwrap().write_all(b"\"c").unwrap();
+        fs::OpenOptions::new().append(true).open(place.local().unwrap()).unwrap().write_all(b"\"c").unwrap();
         let mut log = open();
         log.append(&["d"]).unwrap();
         log.append(&["e"]).unwrap();

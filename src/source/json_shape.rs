@@ -12,6 +12,8 @@ pub(super) enum Shape {
     Object {
         /// At least as many as there are values and keyed fields in it.
         values: u64,
+        /// The keys of it and of the objects in it, each as often as it stands there.
+        keys: u64,
     },
     /// It ends before the object does.
     Unclosed,
@@ -32,7 +34,7 @@ impl Shape {
             Some(b'{') => {}
             Some(_) => return Self::NoObject,
         }
-        let (mut depth, mut values) = (0, 0);
+        let (mut depth, mut values, mut keys) = (0, 0, 0);
         let mut bytes = line.iter().enumerate();
         while let Some((place, byte)) = bytes.next() {
             if *byte == b'"' && !skip_string(&mut bytes) {
@@ -47,11 +49,12 @@ impl Shape {
                     }
                 }
                 b',' => values += 1,
+                b':' => keys += 1,
                 b'}' | b']' => {
                     depth -= 1;
                     if depth == 0 {
                         let ends = place + 1 == line.len();
-                        return if ends { Self::Object { values } } else { Self::Trailing };
+                        return if ends { Self::Object { values, keys } } else { Self::Trailing };
                     }
                 }
                 _ => {}
@@ -84,8 +87,9 @@ mod tests {
         let deep = "[".repeat(128);
         for (line, expected) in [
             (" \r", Shape::Blank),
-            (r#" {"a": [1, 2], "b": "x}\",["} "#, Shape::Object { values: 4 }),
-            ("{}", Shape::Object { values: 1 }),
+            (r#" {"a": [1, 2], "b": "x}\",["} "#, Shape::Object { values: 4, keys: 2 }),
+            ("{}", Shape::Object { values: 1, keys: 0 }),
+            (r#"{"a:b": {"c": ":"}}"#, Shape::Object { values: 2, keys: 2 }),
             ("[1]", Shape::NoObject),
             ("hello", Shape::NoObject),
             (r#"{"a": 1"#, Shape::Unclosed),

@@ -1,6 +1,7 @@
 //! The `ndjson` source: one JSON object a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -106,16 +107,24 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let Some(block) = block else { return Ok(None) };
         let mut left = SAMPLED_VALUES;
         let mut within = |text: &[u8]| match Shape::of(text) {
-            Shape::Object { values } if values <= left => {
+            Shape::Object { values, keys } if values <= left && keys <= SAMPLED_KEYS => {
                 left -= values;
                 true
             }
             _ => false,
         };
         let sampled = block.texts().map(|(_, text)| text).filter(|text| within(text));
-        let values = sampled.filter_map(|text| serde_json::from_slice(text).ok());
-        let values: Vec<Value> =
-            values.filter(|value: &Value| value.is_object() && keys(value) <= MAX_COLUMNS).collect();
+        let (mut values, mut different) = (Vec::new(), HashSet::new());
+        for value in sampled.filter_map(|text| serde_json::from_slice::<Value>(text).ok()) {
+            if !value.is_object() || keys(&value) > MAX_COLUMNS {
+                continue;
+            }
+            add_keys(&value, 0, &mut different);
+            if different.len() as u64 > SAMPLED_KEYS {
+                return Err(unfit(too_wide(&format!("more than {SAMPLED_KEYS}"))));
+            }
+            values.push(value);
+        }
         if values.is_empty() {
             return Err(unfit(
                 "does not begin with JSON objects; expected one a line, to know the columns by".to_owned(),
@@ -124,7 +133,7 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let inferred = infer_from(values);
         let inferred = inferred.map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
         match inferred.flattened_fields().len() {
-            found if found > MAX_COLUMNS => Err(unfit(too_wide(found))),
+            found if found > MAX_COLUMNS => Err(unfit(too_wide(&found.to_string()))),
             _ => Ok(Some(inferred)),
         }
     })
@@ -136,7 +145,10 @@ const SAMPLED_VALUES: u64 = 1 << 20;
 /// Records with more keys name no columns; a table that is wider has its features in a list.
 const MAX_COLUMNS: usize = 4096;
 
-fn too_wide(found: usize) -> String {
+/// Keys of one record, and different keys of the first records, that are looked at: each takes many times its text.
+const SAMPLED_KEYS: u64 = 1 << 16;
+
+fn too_wide(found: &str) -> String {
     format!("the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists")
 }
 
@@ -146,6 +158,20 @@ fn keys(value: &Value) -> usize {
         Value::Object(fields) => fields.values().map(|value| 1 + keys(value)).sum(),
         Value::Array(items) => items.iter().map(keys).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// Adds the hash of each key with those that it lies under.
+fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            let mut hasher = DefaultHasher::new();
+            (under, key).hash(&mut hasher);
+            different.insert(hasher.finish());
+            add_keys(value, hasher.finish(), different);
+        }),
+        Value::Array(items) => items.iter().for_each(|item| add_keys(item, under, different)),
+        _ => {}
     }
 }
 
@@ -219,7 +245,7 @@ impl TextFormat for Parser {
         let malformed = |what: &str| Verdict::Refuse(RejectCode::Malformed, what.to_owned());
         match Shape::of(record) {
             Shape::Blank => Verdict::Skip,
-            Shape::Object { values } => match self.weight(record, values) {
+            Shape::Object { values, .. } => match self.weight(record, values) {
                 weight if weight > self.record_bytes.saturating_mul(EXPANSION) => too_long(self.record_bytes),
                 weight => Verdict::Parse(weight),
             },
@@ -376,6 +402,10 @@ mod tests {
         let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
         let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
         assert_eq!(faults[0].message, expected);
+        let table: String = (0..30).map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000))).collect();
+        let table = file(&table);
+        let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
+        assert!(faults[0].message.contains("have more than 65536 different keys"), "{}", faults[0].message);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The files that a source leaves out of its listing, counted by reason.
+//! The files, and the members of archives, that a source leaves out, counted by reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-/// Why a listing leaves a file out.
+/// Why a file, or a member of an archive, is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Omission {
     /// The source takes no files with this extension.
@@ -20,13 +20,17 @@ pub(super) enum Omission {
     Underscore,
     /// It is a symbolic link.
     Link,
+    /// It is a member of an archive that links to another one.
+    MemberLink,
+    /// It is a member of an archive that is stored without its holes.
+    Sparse,
     /// It belongs to latentflow: a temporary file, or one in a folder `_latentflow`.
     Own,
     /// It lies beside the only file that was asked for.
     Unasked,
 }
 
-/// The numbers of files that a listing left out.
+/// The numbers of files that a listing left out, and of members of archives that reading them left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PassedOver {
     /// By extension in lower case, with its dot; empty for files without one.
@@ -43,6 +47,12 @@ pub struct PassedOver {
     underscore: u64,
     #[serde(skip_serializing_if = "is_zero")]
     links: u64,
+    /// Members of archives that link to other members.
+    #[serde(skip_serializing_if = "is_zero")]
+    member_links: u64,
+    /// Members of archives that are stored without their holes.
+    #[serde(skip_serializing_if = "is_zero")]
+    sparse: u64,
     #[serde(skip_serializing_if = "is_zero")]
     own: u64,
     /// Objects whose keys no file could have.
@@ -74,6 +84,8 @@ impl PassedOver {
             Omission::Hidden => &mut self.hidden,
             Omission::Underscore => &mut self.underscore,
             Omission::Link => &mut self.links,
+            Omission::MemberLink => &mut self.member_links,
+            Omission::Sparse => &mut self.sparse,
             Omission::Own => &mut self.own,
             Omission::Unasked => return,
         };
@@ -144,6 +156,8 @@ impl fmt::Display for PassedOver {
             (self.hidden, "hidden (`.` begins a name)"),
             (self.underscore, "not data by custom (`_` begins a name)"),
             (self.links, "symbolic links (follow_links = true takes what they lead to)"),
+            (self.member_links, "links in archives"),
+            (self.sparse, "sparse files in archives"),
             (self.own, "of latentflow itself"),
             (self.unusable_keys, "with keys that no file could have (an empty part, `.`, `..`, a control character)"),
             (self.below_object, "below the name of the object that is read (add a glob such as `/**/*` to read them)"),
@@ -163,6 +177,11 @@ impl LastPassedOver {
     #[must_use]
     pub fn get(&self) -> PassedOver {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts what is met while the listed files are read.
+    pub(super) fn add(&self, file: &Path, omission: Omission) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(file, omission);
     }
 
     pub(super) fn set(&self, counts: PassedOver) {

@@ -22,6 +22,7 @@ use crate::source::files::{InputFile, unusable};
 use crate::source::gather::{Member, Rules, Stretch};
 use crate::source::listed_file::{ListedFile, Refusal, encode_name};
 use crate::source::listing::Listing;
+use crate::source::passed_over::Omission;
 use crate::source::record_files::{Stop, goes_on, guarded, panicked};
 use crate::source::text_encoding::unpacked_by;
 use crate::source::{
@@ -121,8 +122,9 @@ impl Source for Tar {
         failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
         let known = FileCheckpoints::open(&self.name, progress.state.as_ref())?;
-        let Self { rules, on_change, .. } = *self;
-        let reader = Reader { rules, root, progress: progress.clone(), known, on_change };
+        let Self { rules, on_change, files: set, .. } = *self;
+        let passed_over = set.passed_over();
+        let reader = Reader { rules, root, progress: progress.clone(), known, on_change, passed_over };
         let batches = read_blocking(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
             reader.known.sync()?;
@@ -132,8 +134,16 @@ impl Source for Tar {
     }
 }
 
-/// Members that are images. The rows of a shard are numbered by them, so the list is fixed for ever.
+/// Members that are images. The rows of a shard's own split are numbered by them, so the list is fixed for ever.
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
+
+/// Members that are images, too: the rows of another split, which is read after the shard's own one.
+const FURTHER_EXTENSIONS: &[&str] = &["apng", "jfif", "jpe"];
+
+/// The split of the images with [`FURTHER_EXTENSIONS`]. What follows a `+` does not belong to the version of the file.
+fn further(split: &Split) -> Arc<Split> {
+    Split::new(format!("{}+further", split.name()))
+}
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
 fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
@@ -181,6 +191,7 @@ struct Reader {
     progress: Progress,
     known: FileCheckpoints,
     on_change: OnChange,
+    passed_over: LastPassedOver,
 }
 
 impl Reader {
@@ -199,7 +210,12 @@ impl Reader {
         let split = &file.split;
         let read = catch_unwind(AssertUnwindSafe(|| {
             match self.known.settle(file, &self.progress, false, self.on_change)? {
-                Some(Settled { file, .. }) => self.read_members(file.listed(), &file.split, out),
+                Some(Settled { file, .. }) => {
+                    if self.read_members(file.listed(), &file.split, Pass::First, out)? {
+                        self.read_members(file.listed(), &further(&file.split), Pass::Further, out)?;
+                    }
+                    Ok(())
+                }
                 None => Ok(()),
             }
         }));
@@ -217,7 +233,8 @@ impl Reader {
         if go_on { Ok(()) } else { Err(Stop::Closed) }
     }
 
-    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, out: &BatchSender) -> Result<(), Stop> {
+    /// Reads the images of one pass over a shard; whether it also holds images of the further one.
+    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, pass: Pass, out: &BatchSender) -> Result<bool, Stop> {
         let budget = Budget::default();
         let input = open(file, &self.root)?;
         let location = file.location(&self.root);
@@ -228,7 +245,7 @@ impl Reader {
         let length = self.rules.stretch() as u64;
         let mut stretch = Stretch::new(&self.rules, &self.progress, out, split, 0);
         let mut done = stretch.is_done(length);
-        let (mut row, mut end) = (0, 0);
+        let (mut row, mut end, mut has_further) = (0, 0, false);
         loop {
             budget.allow(HEADER_BYTES);
             let next = guarded(|| {
@@ -236,7 +253,7 @@ impl Reader {
                 if let Some(Ok(entry)) = &entry {
                     end = end_of(entry);
                 }
-                entry.map(|entry| image_of(entry, file.size)).transpose()
+                entry.map(|entry| find_image(entry, file.size)).transpose()
             });
             let step = match next {
                 // POSIX demands blocks of zeros behind the last entry.
@@ -248,9 +265,19 @@ impl Reader {
                     Ok(true) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, MORE_BEHIND)),
                     Err(error) => Step::Broken(broken(&file.name, row, RejectCode::Unreadable, &error.to_string())),
                 },
-                Ok(Some(None)) => Step::Other,
-                Ok(Some(Some(_))) if done => Step::Done,
-                Ok(Some(Some(mut entry))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
+                Ok(Some(Found::Folder)) => Step::Other,
+                Ok(Some(Found::PassedOver(name, omission))) => {
+                    if pass == Pass::First {
+                        self.passed_over.add(Path::new(&name), omission);
+                    }
+                    Step::Other
+                }
+                Ok(Some(Found::Image(_, of))) if of != pass => {
+                    has_further |= of == Pass::Further;
+                    Step::Other
+                }
+                Ok(Some(Found::Image(..))) if done => Step::Done,
+                Ok(Some(Found::Image(mut entry, _))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
                 Err((_, reason)) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
             };
             if let Some((class, error)) = handle.failure() {
@@ -258,6 +285,8 @@ impl Reader {
                 let unavailable = Unavailable { path: location.to_path(), class, error };
                 return if stretch.close()? { Err(unavailable.into()) } else { Err(Stop::Closed) };
             }
+            // The first pass has rejected what is behind the broken place.
+            let step = if pass == Pass::Further && matches!(step, Step::Broken(_)) { Step::End } else { step };
             let ends = matches!(step, Step::Broken(_) | Step::End);
             row += u64::from(matches!(step, Step::Image(_) | Step::Done));
             let go_on = match step {
@@ -271,7 +300,7 @@ impl Reader {
                 return Err(Stop::Closed);
             }
             if ends {
-                return Ok(());
+                return Ok(has_further);
             }
             if closes {
                 done = stretch.is_done(length);
@@ -300,21 +329,52 @@ impl Reader {
 
 type ShardEntry<'a> = Entry<'a, Metered>;
 
-/// The entry if it is an image that is stored as it is; links, sparse files and folders are passed over.
-/// An error says where the archive is broken: nothing behind that place can be found.
-fn image_of(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Option<ShardEntry<'_>>, String> {
+/// One of the two ways through a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// For members with [`EXTENSIONS`].
+    First,
+    /// For members with [`FURTHER_EXTENSIONS`].
+    Further,
+}
+
+/// What an entry of a shard is.
+enum Found<'a> {
+    /// An image that is stored as it is, and the pass that reads it.
+    Image(Box<ShardEntry<'a>>, Pass),
+    /// Neither a file nor a link.
+    Folder,
+    /// The name of what is no image, or is not stored as it is.
+    PassedOver(String, Omission),
+}
+
+/// What the entry is. An error says where the archive is broken: nothing behind that place can be found.
+fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Found<'_>, String> {
     let mut entry = entry.map_err(|error| error.to_string())?;
     let name = encode_name(&entry.path_bytes());
     // The reader seeks over what it does not read, also over the end.
     if entry.raw_file_position().saturating_add(entry.size()) > shard_bytes {
         return Err(format!("the archive ends inside {name}"));
     }
-    if !entry.header().entry_type().is_file() || !has_extension(Path::new(&name), EXTENSIONS) {
-        return Ok(None);
+    let kind = entry.header().entry_type();
+    if kind.is_symlink() || kind.is_hard_link() {
+        return Ok(Found::PassedOver(name, Omission::MemberLink));
     }
+    if kind.is_gnu_sparse() {
+        return Ok(Found::PassedOver(name, Omission::Sparse));
+    }
+    if !kind.is_file() {
+        return Ok(Found::Folder);
+    }
+    let path = Path::new(&name);
+    let pass = match () {
+        () if has_extension(path, EXTENSIONS) => Pass::First,
+        () if has_extension(path, FURTHER_EXTENSIONS) => Pass::Further,
+        () => return Ok(Found::PassedOver(name, Omission::Extension)),
+    };
     let mut extensions = entry.pax_extensions().map_err(|error| error.to_string())?.into_iter().flatten().flatten();
-    let sparse = extensions.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
-    Ok((!sparse).then_some(entry))
+    let is_sparse = extensions.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
+    Ok(if is_sparse { Found::PassedOver(name, Omission::Sparse) } else { Found::Image(Box::new(entry), pass) })
 }
 
 /// Why an archive counts as cut that ends where an entry may begin.

@@ -1,12 +1,12 @@
 //! The journal of files that came while a folder was watched: rows of one split without an end, in segments.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::durable::{create_folders, sync_folder};
+use crate::durable::{create_folders, state_file, sync_folder};
 use crate::error::StageError;
 use crate::json::to_json_lines;
 use crate::source::journal::parse;
@@ -130,7 +130,7 @@ impl Appender {
     fn begin(&mut self) -> Result<File, StageError> {
         let path = self.folder.join(name(self.next));
         // What a crash has left under this name has no whole line.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
+        let file = state_file().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         sync_folder(&self.folder)?;
         self.segment = Segment { first: self.next, path };

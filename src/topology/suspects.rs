@@ -7,7 +7,7 @@
 
 mod notes;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
 use crate::batch::{Provenance, RejectCode};
-use crate::durable::{create_folders, write_atomically};
+use crate::durable::{create_folders, state_file, write_atomically};
 use crate::error::StageError;
 use crate::json::to_json;
 use crate::machine::{self, MemoryKills};
@@ -149,7 +149,7 @@ impl Suspects {
     fn hear_aborts(&self) {
         #[cfg(unix)]
         if let Some(folder) = &self.folder {
-            let file = OpenOptions::new().create(true).append(true).open(folder.join("aborted"));
+            let file = state_file().create(true).append(true).open(folder.join("aborted"));
             let heard =
                 file.and_then(|file| signal_hook::low_level::pipe::register(signal_hook::consts::SIGABRT, file));
             if let Err(error) = heard {

@@ -4,11 +4,11 @@
 //! Names are appended and synced before files get them; the marker says up to where the list is done. Of the names behind
 //! that, files that bear them stand for no record yet, and go.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-use crate::durable::{create_folders, sync_folder, temporary};
+use crate::durable::{create_folders, state_file, sync_folder, temporary};
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::sink::{STATE, Written};
@@ -38,7 +38,7 @@ impl NameLog {
             Err(error) => return Err(StageError::io(&place)(error)),
         };
         take_back(root, &place, bytes)?;
-        let cut = OpenOptions::new().write(true).open(&place).and_then(|file| {
+        let cut = state_file().write(true).open(&place).and_then(|file| {
             file.set_len(bytes)?;
             file.sync_all()
         });
@@ -73,7 +73,7 @@ impl NameLog {
         }
         let folder = self.place.parent().unwrap_or(Path::new("."));
         create_folders(folder)?;
-        let opened = file_descriptors::open(|| OpenOptions::new().create(true).append(true).open(&self.place));
+        let opened = file_descriptors::open(|| state_file().create(true).append(true).open(&self.place));
         let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
@@ -234,7 +234,7 @@ mod tests {
         }
         listed(root.path(), &names);
         // The last line is torn.
-        let mut file = OpenOptions::new().append(true).open(place(root.path())).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(place(root.path())).unwrap();
         file.write_all(b"victim").unwrap();
         NameLog::open(root.path(), 0).unwrap();
         NameLog::forget(root.path(), true).unwrap();

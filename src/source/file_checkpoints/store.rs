@@ -6,12 +6,12 @@
 //! power failure a file whose record is missing is treated as changed.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{crash_point, create_folders};
+use crate::durable::{crash_point, create_folders, state_file};
 use crate::error::StageError;
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
@@ -95,7 +95,7 @@ impl CheckpointStore {
         };
         create_folders(path.parent().unwrap_or(path))?;
         let open = |path: &std::path::Path, append: bool| {
-            let mut options = OpenOptions::new();
+            let mut options = state_file();
             if append {
                 options.append(true)
             } else {

@@ -1,7 +1,9 @@
 //! Bodies as they arrive: within bounds of size and time, their memory reserved before it is taken.
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use axum::http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, TRANSFER_ENCODING,
+};
 use axum::http::{HeaderMap, StatusCode};
 use tokio_stream::StreamExt;
 
@@ -29,7 +31,8 @@ impl Head {
     /// Reads the headers.
     ///
     /// # Errors
-    /// 400 for one that is not text, 415 for a type or an encoding that is not supported.
+    /// 400 for one that is not text, 415 for a type or an encoding that is not supported, 417 for another expectation than
+    /// `100-continue`, 501 for another transfer coding than `chunked`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let texts = |name: HeaderName| -> Result<String, ErrorResponse> {
             let values = headers.get_all(&name).into_iter().map(|value| value.to_str());
@@ -44,6 +47,8 @@ impl Head {
             return Err(bad_name("Idempotency-Key"));
         }
         check_name("Idempotency-Key", key.as_deref())?;
+        check_only(EXPECT, "100-continue", StatusCode::EXPECTATION_FAILED, &texts(EXPECT)?)?;
+        check_only(TRANSFER_ENCODING, "chunked", StatusCode::NOT_IMPLEMENTED, &texts(TRANSFER_ENCODING)?)?;
         Ok(Self {
             media: Media::of(&content_type)?,
             encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
@@ -53,6 +58,17 @@ impl Head {
             length: headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
         })
     }
+}
+
+/// Checks a header that has one value or none: what it asks for beside that would be left undone.
+fn check_only(name: HeaderName, expected: &str, status: StatusCode, found: &str) -> Result<(), ErrorResponse> {
+    if found.is_empty() || found.trim().eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(ErrorResponse::new(
+        status,
+        format!("`{name}: {found}` is not supported; expected {expected} or no such header"),
+    ))
 }
 
 fn bad_name(what: &str) -> ErrorResponse {
@@ -114,4 +130,24 @@ async fn read_all(body: Body, most: u64, memory: &MemoryPool) -> Result<(Vec<u8>
 
 fn too_large(most: u64) -> ErrorResponse {
     ErrorResponse::too_large(format!("the body has more than {most} bytes (limits.request)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn other_codings_and_expectations_are_refused() {
+        let status = |name: HeaderName, value: &'static str| {
+            let headers = [(CONTENT_TYPE, "application/json"), (name, value)];
+            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            Head::of(&HeaderMap::from_iter(headers)).err().map(|refusal| refusal.status)
+        };
+        assert_eq!(status(TRANSFER_ENCODING, "Chunked"), None);
+        assert_eq!(status(EXPECT, "100-continue"), None);
+        assert_eq!(status(TRANSFER_ENCODING, "gzip, chunked"), Some(StatusCode::NOT_IMPLEMENTED));
+        assert_eq!(status(EXPECT, "202-accepted"), Some(StatusCode::EXPECTATION_FAILED));
+    }
 }

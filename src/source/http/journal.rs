@@ -1,7 +1,7 @@
 //! The journal of requests: frames in segments, durable before they are acknowledged, gone when every sink has their rows.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::coverage::Progress;
-use crate::durable::{create_private_folder, private, sync_folder};
+use crate::durable::{create_private_folder, private, state_file, sync_folder};
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::source::http::frame::{self, Head, Key, Met};
@@ -257,7 +257,7 @@ fn read_segment(
 ) -> Result<Segment, StageError> {
     let path = folder.join(name(first));
     let failed = || StageError::io(&path);
-    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed())?;
+    let file = state_file().read(true).write(true).open(&path).map_err(failed())?;
     let length = file.metadata().map_err(failed())?.len();
     let mut segment = Segment { first, keyed: Vec::new(), end: first, bytes: 0 };
     let mut input = BufReader::new(&file);

@@ -32,16 +32,19 @@ fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn open_shards(folder: &Path, records: u32, progress: &Progress) -> Result<Opened, StageError> {
+fn plan_shards(folder: &Path, records: u32) -> Box<dyn Source> {
     let limits = Limits { pixels: 1000, record_bytes: Bytes(1000), memory: None };
     let context = Context::new(BTreeMap::new(), limits);
     let plan = find(KINDS, "tar", "source").unwrap().plan;
     let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
+    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage
 }
 
 fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {
-    let opened = open_shards(folder, records, progress).unwrap();
+    collect(plan_shards(folder, records).open(progress).unwrap())
+}
+
+fn collect(opened: Opened) -> Vec<SourceBatch> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
     batches.unwrap()
@@ -152,7 +155,30 @@ fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
 }
 
 #[test]
-fn links_and_sparse_members_are_passed_over() {
+fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["a.jfif", "b.jpg", "c.JPE", "d.json", "e.jpg", "f.apng", "g"];
+    let whole = shard(&names.map(|name| (name, PIXEL)));
+    fs::write(folder.path().join("s.tar"), &whole).unwrap();
+    let batches = read(folder.path(), 2, &Progress::default());
+    let sources: Vec<_> = batches.iter().flat_map(|batch| texts(batch, 0)).collect();
+    assert_eq!(sources, ["b.jpg", "e.jpg", "a.jfif", "c.JPE", "f.apng"].map(|name| format!("s.tar/{name}")));
+    // An output that was made before further images were read has the first split alone.
+    let mut done = Coverage::default();
+    done.insert(&batches[0].batch.provenance);
+    let again = read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done.clone()]), state: None });
+    let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
+    assert_eq!(rows(&again), rows(&batches[1..]));
+    batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
+    assert!(read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done]), state: None }).is_empty());
+    // What is broken is one reject, of the first pass.
+    fs::write(folder.path().join("s.tar"), &whole[..whole.len() - 1024]).unwrap();
+    let codes = read(folder.path(), 100, &Progress::default()).into_iter().flat_map(|batch| batch.rejects);
+    assert_eq!(codes.map(|reject| reject.code).collect::<Vec<_>>(), [RejectCode::Truncated]);
+}
+
+#[test]
+fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
     let mut builder = Builder::new(Vec::new());
     let mut header = Header::new_gnu();
     header.set_size(0);
@@ -164,8 +190,17 @@ fn links_and_sparse_members_are_passed_over() {
     builder.append_data(&mut header, "sparse.jpg", PIXEL).unwrap();
     builder.append_pax_extensions([("path", "from pax.jpg".as_bytes())]).unwrap();
     builder.append_data(&mut header, "short.jpg", PIXEL).unwrap();
-    let batches = read_one(&builder.into_inner().unwrap());
+    builder.append_data(&mut header, "labels.JSON", PIXEL).unwrap();
+    header.set_entry_type(EntryType::Directory);
+    builder.append_data(&mut header, "folder/", &b""[..]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.tar"), builder.into_inner().unwrap()).unwrap();
+    fs::write(folder.path().join("notes.txt"), b"").unwrap();
+    let source = plan_shards(folder.path(), 100);
+    let passed_over = source.passed_over().unwrap();
+    let batches = collect(source.open(&Progress::default()).unwrap());
     assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
+    assert_eq!(passed_over.get().to_string(), "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives");
 }
 
 #[test]
@@ -219,7 +254,7 @@ fn compressed_shards_among_others_are_rejects() {
 fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
-    let error = open_shards(folder.path(), 2, &Progress::default()).err().unwrap().to_string();
+    let error = plan_shards(folder.path(), 2).open(&Progress::default()).err().unwrap().to_string();
     assert!(error.contains("s.tar: is compressed") && error.contains("gunzip"), "{error}");
 }
 
