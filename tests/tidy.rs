@@ -65,9 +65,38 @@ fn sources() -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// A file without its unit tests, which may do as they like.
-fn code(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap()
+/// A file without the items of its unit tests, which may do as they like. Their lines are left empty. As rustfmt writes them, an item
+/// ends at the line that closes it with the indentation of its attribute, or at its `;`.
+fn code(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        if line.trim_start() != "#[cfg(test)]" {
+            kept += line;
+        } else {
+            let (closed, is_item_line) = (format!("{indent}}}"), |line: &str| !line.trim_start().starts_with("#["));
+            for line in lines.by_ref() {
+                kept.push('\n');
+                let ends = line.ends_with(';') || line.ends_with(" {}") || line.ends_with("},");
+                let is_top = line.strip_prefix(indent).is_some_and(|rest| !rest.starts_with([' ', '#']));
+                if line == closed || (is_top && is_item_line(line) && ends) {
+                    break;
+                }
+            }
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+#[test]
+fn code_behind_an_item_of_tests_is_read() {
+    let text = "use a;\n#[cfg(test)]\nmod x;\nb();\n#[cfg(test)]\n#[path = \"c.rs\"]\nmod tests {\n    d();\n}\nfn e() {\n    \
+                #[cfg(test)]\n    f();\n    g();\n}\n";
+    let kept: Vec<_> = code(text).lines().map(str::to_owned).collect();
+    assert_eq!(kept.len(), text.lines().count());
+    assert_eq!(kept.join(""), "use a;b();fn e() {    g();}");
 }
 
 fn module(path: &Path) -> String {
@@ -86,7 +115,7 @@ fn every_file_says_in_its_first_line_what_it_owns() {
 #[test]
 fn onnx_runtime_is_named_in_one_file() {
     let naming: Vec<_> =
-        sources().into_iter().filter(|(_, text)| names(code(text), "ort")).map(|(path, _)| path).collect();
+        sources().into_iter().filter(|(_, text)| names(&code(text), "ort")).map(|(path, _)| path).collect();
     assert!(naming.len() == 1 && naming[0].ends_with("model/onnx.rs"), "`ort` is named in {naming:?}");
 }
 
@@ -95,7 +124,7 @@ fn object_stores_are_named_in_one_folder() {
     for (path, text) in sources() {
         let is_store = path.parent().is_some_and(|folder| folder.ends_with("src/store"));
         for name in ["object_store", "reqwest"] {
-            assert!(is_store || !names(code(&text), name), "`{name}` is named in {}", path.display());
+            assert!(is_store || !names(&code(&text), name), "`{name}` is named in {}", path.display());
         }
         assert!(is_store || !code(&text).contains("object-store\")"), "{} knows the feature", path.display());
     }
@@ -117,7 +146,8 @@ fn no_module_names_one_that_stands_right_of_it() {
             assert!(["lib", "main", "cli"].contains(&own.as_str()), "`{own}` has no place in the order of modules");
             continue;
         };
-        for used in code(&text).split("crate::").skip(1) {
+        let code = code(&text);
+        for used in code.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if rank(&used).is_none_or(|rank| rank > place) {
                 wrong.push(format!("{} names crate::{used}", path.display()));

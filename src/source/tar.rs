@@ -256,15 +256,7 @@ impl Reader {
                 entry.map(|entry| find_image(entry, file.size)).transpose()
             });
             let step = match next {
-                // POSIX demands blocks of zeros behind the last entry.
-                Ok(None) if budget.is_at_end() => {
-                    Step::Broken(broken(&file.name, row, RejectCode::Truncated, NO_END_MARK))
-                }
-                Ok(None) => match has_rest(&handle, end) {
-                    Ok(false) => Step::End,
-                    Ok(true) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, MORE_BEHIND)),
-                    Err(error) => Step::Broken(broken(&file.name, row, RejectCode::Unreadable, &error.to_string())),
-                },
+                Ok(None) => at_end(&file.name, row, &budget, &handle, end),
                 Ok(Some(Found::Folder)) => Step::Other,
                 Ok(Some(Found::PassedOver(name, omission))) => {
                     if pass == Pass::First {
@@ -383,6 +375,19 @@ const NO_END_MARK: &str = "the archive ends without its end mark, a block of zer
 /// Why an archive counts as broken whose end mark is followed by something else than zeros.
 const MORE_BEHIND: &str =
     "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
+
+/// What stands behind the last entry of a shard.
+fn at_end(shard: &str, row: u64, budget: &Budget, file: &Input, end: u64) -> Step {
+    // POSIX demands blocks of zeros behind the last entry.
+    if budget.is_at_end() {
+        return Step::Broken(broken(shard, row, RejectCode::Truncated, NO_END_MARK));
+    }
+    match has_rest(file, end) {
+        Ok(false) => Step::End,
+        Ok(true) => Step::Broken(broken(shard, row, RejectCode::Malformed, MORE_BEHIND)),
+        Err(error) => Step::Broken(broken(shard, row, RejectCode::Unreadable, &error.to_string())),
+    }
+}
 
 /// Where the content of an entry ends, with its padding.
 fn end_of(entry: &ShardEntry<'_>) -> u64 {
