@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use latentflow::image::draft::draft;
-use latentflow::image::{Channels, Fit, OutputFormat, PixelFormat, Pixels, Resizer, decode, encode};
+use latentflow::image::jpeg_scaled::decode_scaled;
+use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
 use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, Scaling, runtime};
 use latentflow::tensor::{fixed_column, vector_field};
@@ -31,7 +31,7 @@ const RECORDS: usize = 8192;
 
 fn main() {
     // What the allocator keeps is kept here as well.
-    latentflow::machine::keep_memory();
+    latentflow::system::tune_allocator();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
@@ -90,17 +90,17 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
     let mut encoder = model.chain(Pass::Encode).unwrap();
-    let mut resizer = Resizer::new(side, side, Fit::Stretch);
+    let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
     let mut values = vec![0.0; IMAGES * len];
     for files in files.chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
             // Where this build can, JPEGs far larger than the target are decoded at a fraction, as the pipeline has them.
-            let pixels = match draft(&bytes, channels, u64::MAX, (side, side)) {
-                Some((pixels, area)) => resizer.resize_area(&pixels, area),
+            let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
+                Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
             };
-            format.normalise(pixels.unwrap(), values);
+            format.normalize(pixels.unwrap(), values);
         }
         let mut codes = Vec::with_capacity(files.len() * code);
         encoder.run(&values[..files.len() * len], &shape, &mut codes).unwrap();
@@ -191,7 +191,7 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
         let (height, width) = (pixels.height, pixels.width);
         let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
         let mut values = vec![0.0; 3 * height * width];
-        format.normalise(&pixels.data, &mut values);
+        format.normalize(&pixels.data, &mut values);
         let mut even = Vec::with_capacity(3 * even_height * even_width);
         for plane in values.chunks_exact(height * width) {
             for y in 0..even_height {
@@ -205,7 +205,7 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
         values.clear();
         let rows = clean.chunks_exact(even_width).enumerate().filter(|(row, _)| row % even_height < height);
         rows.for_each(|(_, row)| values.extend_from_slice(&row[..width]));
-        let data = format.denormalise(&values);
+        let data = format.denormalize(&values);
         let png = encode(&Pixels { width, height, channels: Channels::Rgb, data }, OutputFormat::Png).unwrap();
         let name = format!("{}.png", file.file_name().unwrap().to_str().unwrap());
         std::fs::write(out.join(name), png).unwrap();

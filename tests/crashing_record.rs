@@ -13,10 +13,10 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use common::{Map, plan, schema, source, stage, transform};
-use latentflow::context::{Context, Limits};
-use latentflow::kind::find;
 use latentflow::metrics::Metrics;
 use latentflow::plan::Role;
+use latentflow::plan_context::{PipelineLimits, PlanContext};
+use latentflow::registry::find;
 use latentflow::sink::{self, Changes, Identity, StageIdentity};
 use latentflow::store::Location;
 use latentflow::topology::{Outcome, Topology};
@@ -46,7 +46,7 @@ fn the_process_that_dies() {
         }
         Ok(batch)
     });
-    let context = Context::new(BTreeMap::new(), Limits::default());
+    let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
     let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
     let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap().stage;
     let out = stage("out", vec![1], Role::Sink(out, Identity::default()));

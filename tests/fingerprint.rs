@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use latentflow::coverage::Coverage;
-use latentflow::kind::{Declared, declared};
 use latentflow::metrics::Metrics;
 use latentflow::plan::{self, Role};
+use latentflow::registry::{OptionAttributes, option_attributes};
 use latentflow::sink::{self, History, Identity, Scope};
 use latentflow::store::Location;
 use latentflow::{source, spec, transform};
@@ -144,13 +144,13 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 /// What each kind declares of its options.
-fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, Declared>> {
+fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
     let sources = source::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let transforms = transform::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
     // `parquet` and `images` are names of a source and of a sink.
     let sinks = sinks.map(|(name, schema)| (in_role(name), schema));
-    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, declared(schema))).collect()
+    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, option_attributes(schema))).collect()
 }
 
 /// The name of a sink here.

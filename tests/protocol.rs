@@ -137,7 +137,7 @@ impl Sieve {
     fn map(self) -> Map {
         Map::new(move |batch, rejects| {
             let rows: Vec<u64> = batch.records.column(1).as_primitive::<UInt64Type>().values().to_vec();
-            for (&row, &ordinal) in rows.iter().zip(&batch.origin).filter(|(row, _)| self.refuses(**row)) {
+            for (&row, &ordinal) in rows.iter().zip(&batch.row_ordinals).filter(|(row, _)| self.refuses(**row)) {
                 rejects.push(ordinal, RejectCode::Model, format!("refused {row}"));
             }
             let keep: BooleanArray = rows.iter().map(|&row| Some(!self.refuses(row) && !self.drops(row))).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use common::{Map, Memo, Numbers, plan, sink, source, stage, transform};
-use latentflow::batch::{Batch, Provenance, RejectCode, Rejects, Split};
+use latentflow::batch::{Batch, Provenance, RejectCode, RejectCollector, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, Role};
@@ -152,7 +152,7 @@ impl Prepare for Rows {
         common::schema()
     }
 
-    fn prepare(&self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+    fn prepare(&self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = batch.records.column(1).as_primitive::<UInt64Type>();
         rows.values().iter().try_for_each(|&row| (self.0)(row))?;
         Ok(batch)

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::{Exit, print};
+use super::{ExitCode, print};
 use crate::model::{self, RuntimeSpec};
 use crate::sink::dataset;
 use crate::store::Location;
 
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(super) struct InspectCommand {
     /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://` included.
     path: PathBuf,
 }
 
-impl Inspect {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl InspectCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let path = &self.path;
         let name = path.display();
         let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
@@ -42,6 +42,6 @@ impl Inspect {
             dataset::describe(&place).with_context(|| name.to_string())?.to_string()
         };
         print(&format!("{}\n", text.trim_end()))?;
-        Ok(if usable { Exit::Done } else { Exit::Failed })
+        Ok(if usable { ExitCode::Done } else { ExitCode::Failed })
     }
 }

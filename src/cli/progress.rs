@@ -17,12 +17,12 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows a run until it is finished, on a thread of its own: a terminal that stands still holds nobody else.
-pub(super) struct Progress {
+pub(super) struct ProgressDisplay {
     end: Sender<()>,
     bars: Vec<ProgressBar>,
 }
 
-impl Progress {
+impl ProgressDisplay {
     pub(super) fn start(format: LogFormat, stats: Arc<Stats>) -> Self {
         if format == LogFormat::Auto && std::io::stderr().is_terminal() {
             let all = MultiProgress::new();

@@ -5,25 +5,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::evaluate::{Scoring, failure, open};
+use super::evaluate::{EvaluateArgs, failure, open};
 use super::log::{self, LogFormat};
-use super::{Exit, print};
-use crate::durable::write_atomically;
+use super::{ExitCode, print};
 use crate::evaluate;
+use crate::fs_durable::write_atomically;
 use crate::model::card::CARD;
 use crate::report::{Evaluated, ModelReport, RunReport, examples, read_curve};
 use crate::store::Location;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Report {
+pub(super) struct ReportCommand {
     /// A model's folder; or what a run has written: a Parquet file, or a folder of them, `s3://` included.
     path: PathBuf,
     /// Where the page is written to; what lies there is replaced.
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     #[command(flatten)]
-    scoring: Scoring,
+    scoring: EvaluateArgs,
     /// Of a model: show what its card and its training tell, without trying it with data.
     #[arg(long, conflicts_with_all = ["data", "source", "set", "part", "corrupt", "prepared"])]
     no_data: bool,
@@ -37,13 +37,13 @@ Examples:
 
 The page is one file without scripts, which fetches nothing: it can be mailed, and opened anywhere.";
 
-impl Report {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl ReportCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(LogFormat::Auto);
         let page = if self.path.join(CARD).exists() { self.model()? } else { self.dataset()? };
         write_atomically(&self.out, page.as_bytes()).with_context(|| format!("cannot write {}", self.out.display()))?;
         print(&format!("{}\n", self.out.display()))?;
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 
     fn model(&self) -> anyhow::Result<String> {
@@ -63,7 +63,7 @@ impl Report {
         };
         let shown = tried.as_ref().map(|tried| {
             let chosen = examples(&tried.evaluation, &model);
-            evaluate::look(&model, &tried.prepared, &tried.options, &chosen).map_err(failure)
+            evaluate::collect_examples(&model, &tried.prepared, &tried.options, &chosen).map_err(failure)
         });
         let shown = shown.transpose()?;
         let evaluated = tried.as_ref().zip(shown.as_ref()).map(|(tried, shown)| Evaluated {

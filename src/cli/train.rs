@@ -9,10 +9,10 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::Exit;
+use super::ExitCode;
 use super::log::{self, LogFormat};
 use crate::admin::Admin;
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
 use crate::spec::{self, AdminSettings, Places, Problems};
@@ -20,7 +20,7 @@ use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, Tr
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Train {
+pub(super) struct TrainCommand {
     /// The training file (TOML).
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -63,8 +63,8 @@ Examples:
 Ctrl-C or SIGTERM: the best weights so far become the model, exit code 4; run again to go on.
 After a kill, or a loss of power, run again: training goes on from its last checkpoint, to the same result.";
 
-impl Train {
-    pub(super) fn run(mut self) -> anyhow::Result<Exit> {
+impl TrainCommand {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
         if let Some(data) = &self.data {
             self.set.push(format!("data.root={}", data.display()));
@@ -80,29 +80,29 @@ impl Train {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::asked_to_stop("keeping the best weights so far", None).await;
+            super::run::shutdown_signal("keeping the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
         let options = Options { restart: self.restart, stop };
         let metrics = admin.map(|settings| serve(&runtime, &settings)).transpose()?;
-        let mut watch = Watch::new(self.log_format, file.head.name.clone(), metrics);
-        let trained = train::train(&file, &out, &options, &mut |event| watch.see(&event));
+        let mut watch = TrainingProgress::new(self.log_format, file.head.name.clone(), metrics);
+        let trained = train::train(&file, &out, &options, &mut |event| watch.on_event(&event));
         watch.finish();
         runtime.shutdown_background();
-        let trained = trained.map_err(|error| told(error, &places))?;
+        let trained = trained.map_err(|error| into_cli_error(error, &places))?;
         report(&trained, &file, &out);
-        Ok(if trained.finished { Exit::Done } else { Exit::Drained })
+        Ok(if trained.finished { ExitCode::Done } else { ExitCode::Drained })
     }
 
     /// How metrics are served, if they are.
-    fn admin(&self) -> Result<Option<AdminSettings>, Fault> {
+    fn admin(&self) -> Result<Option<AdminSettings>, ConfigError> {
         let Some(address) = self.metrics else { return Ok(None) };
         if !address.ip().is_loopback() && self.metrics_token.is_none() && !self.metrics_unauthenticated {
             let text = format!(
                 "--metrics {address} can be reached from other machines; add --metrics-token FILE, or \
                  --metrics-unauthenticated where the network lets only the right ones in"
             );
-            return Err(Fault::new("", text));
+            return Err(ConfigError::new("", text));
         }
         let token = self.metrics_token.clone().map(|file| TokenSource { file: Some(file), variable: None });
         let allow_unauthenticated = self.metrics_unauthenticated;
@@ -111,12 +111,12 @@ impl Train {
 
     /// Sets how many threads compute, for the whole process.
     fn use_threads(&self) -> anyhow::Result<()> {
-        let threads = self.threads.map_or_else(crate::machine::cores, Into::into);
+        let threads = self.threads.map_or_else(crate::system::available_cores, Into::into);
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
     }
 }
 
-fn told(error: TrainError, places: &Places) -> anyhow::Error {
+fn into_cli_error(error: TrainError, places: &Places) -> anyhow::Error {
     match error {
         TrainError::Faults(faults) => Problems::new(places, faults).into(),
         error => anyhow!("{error}"),
@@ -136,7 +136,7 @@ fn serve(runtime: &tokio::runtime::Runtime, settings: &AdminSettings) -> anyhow:
 }
 
 /// Shows how a training goes: a bar on a terminal, a line per epoch everywhere.
-struct Watch {
+struct TrainingProgress {
     bar: ProgressBar,
     metrics: Option<Arc<Metrics>>,
     model: String,
@@ -145,14 +145,14 @@ struct Watch {
     records: u64,
 }
 
-impl Watch {
+impl TrainingProgress {
     fn new(format: LogFormat, model: String, metrics: Option<Arc<Metrics>>) -> Self {
         let terminal = format == LogFormat::Auto && std::io::IsTerminal::is_terminal(&std::io::stderr());
         let bar = if terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
         Self { bar, metrics, model, epochs: 0, batches: 0, records: 0 }
     }
 
-    fn see(&mut self, event: &Event<'_>) {
+    fn on_event(&mut self, event: &Event<'_>) {
         match event {
             Event::Reading(records) => {
                 self.bar.set_style(style("reading  {spinner} {human_pos} records"));
@@ -246,9 +246,9 @@ fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
 
 impl TrainingFile {
     /// Checks the model's name.
-    fn named(self) -> Result<Self, Vec<Fault>> {
+    fn named(self) -> Result<Self, Vec<ConfigError>> {
         match spec::name_fault(&self.head.name) {
-            Some(message) => Err(vec![Fault::new("name", message)]),
+            Some(message) => Err(vec![ConfigError::new("name", message)]),
             None => Ok(self),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::card::{CARD, Card};
 use crate::model::onnx::Graph;
@@ -18,20 +18,20 @@ use crate::text_escape::line;
 ///
 /// # Errors
 /// When there is nothing to describe: no such file, or a folder without a card or ONNX files.
-pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<Description, Vec<Fault>> {
+pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<Description, Vec<ConfigError>> {
     let (spec, files) = if path.is_dir() {
         let files = ["encoder.onnx", "decoder.onnx", "model.onnx"].map(|file| path.join(file));
         let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
         if files.is_empty() && !path.join(CARD).is_file() {
             let message = format!("{} holds no {CARD}, encoder.onnx or model.onnx", path.display());
-            return Err(vec![Fault::new("path", message)]);
+            return Err(vec![ConfigError::new("path", message)]);
         }
         (ModelSpec { path: Some(path.to_path_buf()), ..ModelSpec::default() }, files)
     } else {
         (ModelSpec { model: Some(path.to_path_buf()), ..ModelSpec::default() }, vec![path.to_path_buf()])
     };
     let files = files.iter().map(|file| OnnxFile::read(file, runtime)).collect::<Result<_, _>>();
-    let files = files.map_err(|message| vec![Fault::new("path", message)])?;
+    let files = files.map_err(|message| vec![ConfigError::new("path", message)])?;
     let model = Model::open("model", &spec, runtime, &Arc::new(Metrics::new()));
     let card = path.is_dir().then(|| Card::read(&path.join(CARD)).ok()).flatten();
     Ok(Description { path: path.to_path_buf(), card, files, model })
@@ -42,7 +42,7 @@ pub struct Description {
     path: PathBuf,
     card: Option<Card>,
     files: Vec<OnnxFile>,
-    model: Result<Model, Vec<Fault>>,
+    model: Result<Model, Vec<ConfigError>>,
 }
 
 impl Description {

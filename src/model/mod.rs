@@ -30,7 +30,7 @@ pub use loss::Loss;
 use prometheus::Histogram;
 pub use spec::{ModelSpec, RuntimeSpec};
 
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use input::{InputKind, InputSpec};
 use limits::CallLimits;
@@ -111,7 +111,7 @@ impl Model {
         spec: &ModelSpec,
         runtime: &RuntimeSpec,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, Vec<Fault>> {
+    ) -> Result<Self, Vec<ConfigError>> {
         open::open(name, spec, runtime, metrics)
     }
 

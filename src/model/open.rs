@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::card::{self, CARD, Card};
 use crate::model::input::InputSpec;
@@ -23,7 +23,7 @@ pub(super) fn open(
     spec: &ModelSpec,
     runtime: &RuntimeSpec,
     metrics: &Arc<Metrics>,
-) -> Result<Model, Vec<Fault>> {
+) -> Result<Model, Vec<ConfigError>> {
     let files = Files::find(spec)?;
     let digests = files.verify()?;
     let network = files.open(spec, runtime)?;
@@ -34,7 +34,7 @@ pub(super) fn open(
         Network::Whole(whole) => whole,
     };
     let place = |fault| match &spec.path {
-        Some(folder) => card::in_file(&folder.join(CARD), Fault::within(fault, "input")),
+        Some(folder) => card::in_file(&folder.join(CARD), ConfigError::within(fault, "input")),
         None => fault,
     };
     let input = said.resolve(&first.input).map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
@@ -55,7 +55,7 @@ pub(super) fn open(
     model.digest = digest(&model, &said, &digests);
     model.code_size = match_shapes(&model).map_err(|fault| {
         let key = if spec.path.is_some() { "path" } else { fault.key.as_str() };
-        vec![Fault::new(key, fault.message.clone())]
+        vec![ConfigError::new(key, fault.message.clone())]
     })?;
     Ok(model)
 }
@@ -70,7 +70,7 @@ struct Files {
 }
 
 impl Files {
-    fn find(spec: &ModelSpec) -> Result<Self, Vec<Fault>> {
+    fn find(spec: &ModelSpec) -> Result<Self, Vec<ConfigError>> {
         let (encoder, decoder, whole) = (spec.encoder.clone(), spec.decoder.clone(), spec.model.clone());
         let named = [("encoder", &encoder), ("decoder", &decoder), ("model", &whole)];
         let named: Vec<&str> = named.iter().filter_map(|(key, path)| path.as_ref().map(|_| *key)).collect();
@@ -80,14 +80,17 @@ impl Files {
         };
         let said = spec.input_spec();
         let said = said.set_keys().into_iter().chain(spec.loss.map(|_| "loss"));
-        let mut faults: Vec<Fault> =
-            said.map(|key| Fault::new(key, "the model's card says it; leave it out")).collect();
-        faults.extend(named.iter().map(|key| Fault::new(*key, "`path` names the whole model; give one of them")));
+        let mut faults: Vec<ConfigError> =
+            said.map(|key| ConfigError::new(key, "the model's card says it; leave it out")).collect();
+        faults.extend(named.iter().map(|key| ConfigError::new(*key, "`path` names the whole model; give one of them")));
         let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
         let (encoder, decoder, whole) = (inside("encoder.onnx"), inside("decoder.onnx"), inside("model.onnx"));
         let mut files = Self { folder: Some(folder.clone()), card: None, encoder, decoder, whole };
         if !folder.is_dir() {
-            faults.push(Fault::new("path", format!("{} is no folder; files are named by `model`", folder.display())));
+            faults.push(ConfigError::new(
+                "path",
+                format!("{} is no folder; files are named by `model`", folder.display()),
+            ));
             return Err(faults);
         }
         match Card::read(&folder.join(CARD)) {
@@ -102,10 +105,10 @@ impl Files {
     }
 
     /// The files make up a network: an encoder, perhaps with its decoder, or one file alone.
-    fn complete(self) -> Result<Self, Fault> {
+    fn complete(self) -> Result<Self, ConfigError> {
         let place = |key: &str, message: &str| match &self.folder {
-            Some(folder) => Fault::new("path", format!("{}: {message}", folder.display())),
-            None => Fault::new(key, message),
+            Some(folder) => ConfigError::new("path", format!("{}: {message}", folder.display())),
+            None => ConfigError::new(key, message),
         };
         match (&self.encoder, &self.decoder, &self.whole) {
             (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
@@ -121,18 +124,20 @@ impl Files {
         parts.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?)))
     }
 
-    fn fault(&self, role: &str, path: &Path, message: &str) -> Fault {
+    fn fault(&self, role: &str, path: &Path, message: &str) -> ConfigError {
         let key = if self.folder.is_some() { "path" } else { role };
-        Fault::new(key, format!("{}: {message}", path.display()))
+        ConfigError::new(key, format!("{}: {message}", path.display()))
     }
 
     /// The digest of every file that the weights lie in, by role and name; the card's digests are checked.
-    fn verify(&self) -> Result<BTreeMap<String, String>, Vec<Fault>> {
+    fn verify(&self) -> Result<BTreeMap<String, String>, Vec<ConfigError>> {
         let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
         for (role, path) in self.parts() {
             match file_digests(path) {
                 Ok(found) => digests.extend(found.into_iter().map(|(file, hex)| (format!("{role} {file}"), hex))),
-                Err(message) => faults.push(Fault::new(if self.folder.is_some() { "path" } else { role }, message)),
+                Err(message) => {
+                    faults.push(ConfigError::new(if self.folder.is_some() { "path" } else { role }, message))
+                }
             }
         }
         if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
@@ -144,7 +149,7 @@ impl Files {
                         let message = format!("is not the file that the card describes: sha256:{hex}, listed {listed}");
                         faults.push(self.fault("path", &path, &message));
                     }
-                    Err(message) => faults.push(Fault::new("path", message)),
+                    Err(message) => faults.push(ConfigError::new("path", message)),
                 }
             }
         }
@@ -152,7 +157,7 @@ impl Files {
         if faults.is_empty() { Ok(digests) } else { Err(faults) }
     }
 
-    fn open(&self, spec: &ModelSpec, runtime: &RuntimeSpec) -> Result<Network, Vec<Fault>> {
+    fn open(&self, spec: &ModelSpec, runtime: &RuntimeSpec) -> Result<Network, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut parts: Vec<Part> = Vec::new();
         for (role, path) in self.parts() {
@@ -165,14 +170,14 @@ impl Files {
                     Ok((input, output)) => {
                         parts.push(Part { role, stamp: stamp(path), path: path.clone(), input, output })
                     }
-                    Err(Choice::Output(message)) => faults.push(Fault::new(key, message)),
+                    Err(Choice::Output(message)) => faults.push(ConfigError::new(key, message)),
                     Err(Choice::File(message)) => faults.push(self.fault(role, path, &message)),
                 },
                 Err(reason) => faults.push(self.fault(role, path, &format!("ONNX Runtime refuses it: {reason}"))),
             }
         }
         if self.decoder.is_none() && spec.decoder_output.is_some() {
-            faults.push(Fault::new("decoder_output", "there is no decoder"));
+            faults.push(ConfigError::new("decoder_output", "there is no decoder"));
         }
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next()) {
@@ -228,10 +233,10 @@ fn choose(graph: &Graph, wanted: Option<&str>) -> Result<(Port, Port), Choice> {
 }
 
 /// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
-fn match_shapes(model: &Model) -> Result<Option<usize>, Fault> {
+fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
     let Network::Autoencoder { encoder, decoder } = &model.network else { return Ok(None) };
     let listed = model.card.as_ref().and_then(|card| card.code_size);
-    let at = |part: &'static str| move |message: String| Fault::new(part, message);
+    let at = |part: &'static str| move |message: String| ConfigError::new(part, message);
     let Some(shape) = model.input_shape() else {
         return match (encoder.output.row_shape(), decoder) {
             (Some(code), Some(decoder)) if !decoder.input.takes(&code) => {
@@ -350,7 +355,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::image::format::{Channels, Layout};
+    use crate::image::pixel_format::{Channels, TensorLayout};
     use crate::model::testing::{faults, file, open};
     use crate::model::{FeatureInput, ModelInput, Scaling};
 
@@ -398,7 +403,7 @@ mod tests {
         assert_eq!(*model.input(), ModelInput::Features(FeatureInput { columns: vec![], scaling: Scaling::None }));
         assert_eq!((model.code_size(), model.loss().as_str(), model.kind()), (Some(2), "bce", "onnx"));
         let image = open("model = 'blur.onnx'").unwrap().image_input().unwrap();
-        assert_eq!((image.format.channels, image.format.layout, image.size), (Channels::Rgb, Layout::Nhwc, None));
+        assert_eq!((image.format.channels, image.format.layout, image.size), (Channels::Rgb, TensorLayout::Nhwc, None));
         let image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
         assert_eq!((image.format.range, image.size), ([0.0, 255.0], Some((2, 2))));
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::model::library_search::{Candidate, Origin, SearchPaths, VARIABLE, trusted};
 use crate::model::onnx;
 use crate::model::spec::{Provider, RuntimeSpec};
@@ -12,11 +12,11 @@ use crate::model::spec::{Provider, RuntimeSpec};
 /// # Errors
 /// A fault at `library` where none was found or none fits, with every place that was tried; at `providers` where the
 /// library was built without one.
-pub fn init(spec: &RuntimeSpec) -> Result<(), Fault> {
+pub fn init(spec: &RuntimeSpec) -> Result<(), ConfigError> {
     match (onnx::loaded(), &spec.library) {
         (Some(loaded), Some(wanted)) if !same_file(&loaded, wanted) => {
             let message = format!("{} is loaded already; a process has one ONNX Runtime", loaded.display());
-            return Err(Fault::new("library", message));
+            return Err(ConfigError::new("library", message));
         }
         (Some(_), _) => {}
         (None, _) => load_first(&SearchPaths::of_process(spec))?,
@@ -30,7 +30,7 @@ pub fn library(spec: &RuntimeSpec) -> Option<String> {
     candidates.first().map(Candidate::to_string)
 }
 
-fn load_first(surroundings: &SearchPaths) -> Result<(), Fault> {
+fn load_first(surroundings: &SearchPaths) -> Result<(), ConfigError> {
     let (candidates, empty) = surroundings.candidates();
     let mut tried = Vec::new();
     for candidate in candidates {
@@ -45,7 +45,7 @@ fn load_first(surroundings: &SearchPaths) -> Result<(), Fault> {
         (None, Some(_)) => format!("correct the environment variable {VARIABLE}, or unset it"),
         (None, None) => format!("run `make runtime`, or `pip install onnxruntime` and set {VARIABLE} to its library"),
     };
-    Err(Fault::new("library", format!("no ONNX Runtime: {advice}; looked here: {}", tried.join("; "))))
+    Err(ConfigError::new("library", format!("no ONNX Runtime: {advice}; looked here: {}", tried.join("; "))))
 }
 
 fn load(Candidate { file, origin }: &Candidate) -> Result<(), String> {
@@ -63,9 +63,9 @@ fn load(Candidate { file, origin }: &Candidate) -> Result<(), String> {
     }
 }
 
-fn check_providers(providers: &[Provider]) -> Result<(), Fault> {
+fn check_providers(providers: &[Provider]) -> Result<(), ConfigError> {
     if providers.is_empty() {
-        return Err(Fault::new("providers", "is empty; name at least one, such as [\"cpu\"]"));
+        return Err(ConfigError::new("providers", "is empty; name at least one, such as [\"cpu\"]"));
     }
     match providers.iter().find(|&&provider| !onnx::available(provider)) {
         Some(missing) => {
@@ -75,7 +75,7 @@ fn check_providers(providers: &[Provider]) -> Result<(), Fault> {
                 missing.as_str(),
                 library.display()
             );
-            Err(Fault::new("providers", message))
+            Err(ConfigError::new("providers", message))
         }
         None => Ok(()),
     }

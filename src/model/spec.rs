@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::image::format::{Channels, Layout};
+use crate::image::pixel_format::{Channels, TensorLayout};
 use crate::model::input::{InputSpec, ScalingKind};
 use crate::model::loss::Loss;
 
@@ -35,7 +35,7 @@ pub struct ModelSpec {
     /// Bare files, images: colours of a pixel. Default: what the file says.
     pub channels: Option<Channels>,
     /// Bare files, images: order of the dimensions. Default: what the file says.
-    pub layout: Option<Layout>,
+    pub layout: Option<TensorLayout>,
     /// Bare files, images: bytes 0..255 are mapped onto this range. Default: [0, 1], or [0, 255] for a uint8 input.
     pub range: Option<[f32; 2]>,
     /// Bare files: subtracted, per channel of an image or per feature. Default: nothing.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Plan, Role, Stage};
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::sink::output_mounts::OutputMounts;
 use crate::sink::{Changes, Identity, STATE, Scope, Sink};
@@ -58,7 +58,7 @@ impl Plan {
                 sinks.push(sink.read_history().map_err(|error| (Arc::clone(&stage.name), error))?.coverage());
             }
         }
-        let progress = Progress { sinks: Arc::new(sinks), state: self.state.clone() };
+        let progress = ResumeState { sinks: Arc::new(sinks), state: self.state.clone() };
         for stage in self.stages.iter().filter(refusing) {
             if let Role::Source(source, _) = &stage.role {
                 source.admit_inputs(&progress).map_err(|error| (Arc::clone(&stage.name), error))?;

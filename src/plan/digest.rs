@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint_v0;
-use crate::kind::canonical;
+use crate::registry::canonical;
 use crate::sink::RULES;
 
 /// The facts that the digest of a stage covers, beside its inputs.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::digest::{Facts, of_parts};
-use crate::kind::sorted;
+use crate::registry::sorted;
 
 /// Options that changed how a stage's records travel or are stored, not what they are.
 const NEUTRAL: [&str; 8] = ["batch", "compression", "file", "path", "readers", "rescan", "row_group", "watch"];

@@ -5,13 +5,13 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::{Role, Stage, slots};
 use crate::batch::SourceBatch;
-use crate::context::{Context, Limits};
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::image::DECODING;
-use crate::machine;
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::sink::Sink;
 use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
-use crate::units::Bytes;
+use crate::system;
+use crate::units::ByteSize;
 
 /// What a batch costs while it is in flight, from what is known when it leaves its source.
 ///
@@ -76,7 +76,7 @@ pub(super) struct Share {
 }
 
 impl Needs {
-    pub(super) fn of(stages: &[Stage], context: &Context) -> Self {
+    pub(super) fn of(stages: &[Stage], context: &PlanContext) -> Self {
         let per_record = stages.iter().filter_map(Stage::schema).map(|schema| fixed_width(&schema)).sum();
         let transforms = || {
             stages.iter().filter_map(|stage| match &stage.role {
@@ -94,16 +94,16 @@ impl Needs {
     /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to batches.
     ///
     /// # Errors
-    /// A fault at `memory` where not even one worker finds room.
-    pub(super) fn share(self, memory: Option<Bytes>, workers: usize) -> Result<Share, Fault> {
-        let all = memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
+    /// A fault at `memory_limit` where not even one worker finds room.
+    pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<Share, ConfigError> {
+        let all = memory.unwrap_or_else(|| ByteSize(system::memory_limit() / 2)).0;
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
         // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
         let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
         let least = self.shared.saturating_add(self.per_worker).saturating_add(LEAST_BUDGET);
         if memory.is_some() && all < least {
-            let message = format!("{} is too little: models and one batch take {}", Bytes(all), Bytes(least));
-            return Err(Fault::new("memory", message));
+            let message = format!("{} is too little: models and one batch take {}", ByteSize(all), ByteSize(least));
+            return Err(ConfigError::new("memory", message));
         }
         let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
         let budget = budget.max(LEAST_BUDGET);
@@ -130,14 +130,14 @@ impl Share {
     }
 
     /// The limits under which one record, alone, stays within the memory.
-    pub(super) fn limits(&self, limits: Limits) -> Limits {
+    pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
         // What is left to batches however many workers there are. A record counts twice as it is stored.
         let Needs { per_worker, shared, .. } = self.needs;
         let models = per_worker.saturating_add(shared);
         let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
         let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
-        let record_bytes = Bytes(limits.record_bytes.0.min(stored));
-        Limits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
+        let record_bytes = ByteSize(limits.record_bytes.0.min(stored));
+        PipelineLimits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
     }
 }
 
@@ -145,7 +145,7 @@ impl Share {
 const FIXED: u64 = 96 << 20;
 
 /// What a run will take at most.
-pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: Limits) -> Memory {
+pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: PipelineLimits) -> Memory {
     let Share { needs, workers, budget, .. } = *share;
     let held = |sink: &dyn Sink| sink.held_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
@@ -209,8 +209,8 @@ impl Memory {
     #[must_use]
     pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
         let limit = group_limit.filter(|&limit| limit < self.peak())?;
-        let (peak, allowed) = (Bytes(self.peak()), Bytes(limit));
-        // What is fixed comes on top of `limits.memory`.
+        let (peak, allowed) = (ByteSize(self.peak()), ByteSize(limit));
+        // What is fixed comes on top of `limits.memory_limit`.
         let advice = match limit.saturating_sub(self.fixed) >> 20 {
             little if little < LEAST_BUDGET >> 20 => String::new(),
             mib => format!("write limits.memory = \"{mib}MiB\", or "),
@@ -224,7 +224,7 @@ impl Memory {
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(Bytes);
+        let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
         write!(f, "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight")
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn workers_become_fewer_before_batches_find_no_room() {
         let share =
-            |mib: u64, workers| needs(40 << 20).share(Some(Bytes(mib << 20)), workers).map(|share| share.workers);
+            |mib: u64, workers| needs(40 << 20).share(Some(ByteSize(mib << 20)), workers).map(|share| share.workers);
         assert_eq!(share(1024, 4), Ok(4));
         assert_eq!(share(512, 4), Ok(3));
         assert_eq!(share(60, 4), Ok(1));
@@ -259,21 +259,21 @@ mod tests {
     fn what_all_workers_share_is_taken_from_the_batches_once() {
         let budget = |shared, workers| {
             let needs = Needs { shared, ..needs(10 << 20) };
-            needs.share(Some(Bytes(1 << 30)), workers).unwrap().budget
+            needs.share(Some(ByteSize(1 << 30)), workers).unwrap().budget
         };
         assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
         assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
-        let none = Needs { shared: 60 << 20, ..needs(1 << 20) }.share(Some(Bytes(64 << 20)), 1).unwrap_err();
+        let none = Needs { shared: 60 << 20, ..needs(1 << 20) }.share(Some(ByteSize(64 << 20)), 1).unwrap_err();
         assert_eq!(none.message, "64.0 MiB is too little: models and one batch take 77.0 MiB");
     }
 
     #[test]
     fn what_a_batch_may_hold_depends_on_the_memory_and_not_on_the_workers() {
-        let share = |workers| needs(1 << 20).share(Some(Bytes(512 << 20)), workers).unwrap();
+        let share = |workers| needs(1 << 20).share(Some(ByteSize(512 << 20)), workers).unwrap();
         let (one, many) = (share(1), share(64));
         assert_ne!(one.budget, many.budget);
         assert_eq!(one.most(), many.most());
-        assert_eq!(one.limits(Limits::default()), many.limits(Limits::default()));
+        assert_eq!(one.limits(PipelineLimits::default()), many.limits(PipelineLimits::default()));
     }
 
     #[test]
@@ -288,11 +288,12 @@ mod tests {
     #[test]
     fn a_full_batch_and_the_largest_image_find_room() {
         for mib in [64, 256, 1024] {
-            let share = needs(1 << 20).share(Some(Bytes(mib << 20)), 2).unwrap();
+            let share = needs(1 << 20).share(Some(ByteSize(mib << 20)), 2).unwrap();
             let (most, footprint) = (share.most(), share.needs.footprint);
             let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
             assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
-            let limits = share.limits(Limits { pixels: u64::MAX, record_bytes: Bytes(u64::MAX), memory: None });
+            let limits =
+                share.limits(PipelineLimits { pixels: u64::MAX, record_bytes: ByteSize(u64::MAX), memory: None });
             // The columns of fixed width come on top: a kilobyte here.
             assert!(footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
         }

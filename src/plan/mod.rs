@@ -18,19 +18,19 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use crate::context::{Context, Limits};
-use crate::error::{Fault, StageError};
-use crate::kind;
-use crate::machine;
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry;
 use crate::server::Listeners;
 use crate::sink::{Identity, STATE, Sink, rejects};
 use crate::source::{BatchSize, Source};
 use crate::spec::{AdminSettings, Problems, Spec};
 use crate::store::Location;
+use crate::system;
 use crate::transform::TransformPlan;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
 use memory::{Needs, Share};
 
@@ -47,7 +47,7 @@ pub struct Plan {
     /// Every model that was declared.
     pub models: Vec<Arc<Model>>,
     /// Bounds on records.
-    pub limits: Limits,
+    pub limits: PipelineLimits,
     /// Workers that carry batches through the graph.
     pub workers: usize,
     /// What a batch costs while it is in flight.
@@ -168,19 +168,22 @@ pub fn slots(workers: usize) -> usize {
 /// Every fault that could be found: all unknown keys, at least one fault of each table, every fault between stages.
 pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     let mut faults = Vec::new();
-    let within = |found: Vec<Fault>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
-    let (limits, found) = kind::read::<Limits>(spec.settings.limits.clone());
+    let within =
+        |found: Vec<ConfigError>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
+    let (limits, found) = registry::parse_options_lenient::<PipelineLimits>(spec.settings.limits.clone());
     faults.extend(within(found, "limits"));
-    let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
+    let (runtime, found) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
     let runtime = runtime.unwrap_or_default();
     let models = open_models(&spec, &runtime, metrics, &mut faults);
-    let mut context = Context { metrics: Arc::clone(metrics), ..Context::new(models, limits.unwrap_or_default()) };
+    let mut context =
+        PlanContext { metrics: Arc::clone(metrics), ..PlanContext::new(models, limits.unwrap_or_default()) };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
     let needs = Needs::of(&planned, &context);
     // Where workers wait for a device, others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
-    let workers = spec.settings.workers.map_or(per_core * machine::cores(), |workers| usize::from(workers.get()));
+    let workers =
+        spec.settings.workers.map_or(per_core * system::available_cores(), |workers| usize::from(workers.get()));
     let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
     if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
         // What is planned already is planned for any memory: once more, for the memory that there is.
@@ -210,7 +213,7 @@ pub fn check(outcome: Result<Spec, Problems>, metrics: &Arc<Metrics>) -> Result<
 /// is loaded.
 pub fn library(read: &Result<Spec, Problems>) -> Option<String> {
     let spec = read.as_ref().map_or_else(Problems::partial_spec, Some)?;
-    let (runtime, _) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
+    let (runtime, _) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
     if spec.models.is_empty() { None } else { model::runtime::library(&runtime.unwrap_or_default()) }
 }
 
@@ -218,7 +221,7 @@ fn open_models(
     spec: &Spec,
     runtime: &RuntimeSpec,
     metrics: &Arc<Metrics>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigError>,
 ) -> BTreeMap<String, Option<Arc<Model>>> {
     let mut models = BTreeMap::new();
     let ready = if spec.models.is_empty() { Ok(()) } else { model::runtime::init(runtime) };
@@ -226,7 +229,7 @@ fn open_models(
         faults.push(fault.clone().within("runtime"));
     }
     for table in &spec.models {
-        let (written, mut found) = kind::read::<ModelSpec>(table.options.clone());
+        let (written, mut found) = registry::parse_options_lenient::<ModelSpec>(table.options.clone());
         let opened = match written {
             Some(written) if ready.is_ok() => {
                 let opened = Model::open(&table.name, &written, runtime, metrics);
@@ -241,14 +244,15 @@ fn open_models(
     models
 }
 
-fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> Result<Plan, Vec<Fault>> {
+fn assemble(spec: Spec, context: PlanContext, stages: Vec<Stage>, share: Share) -> Result<Plan, Vec<ConfigError>> {
     let folder = stages.iter().find_map(|stage| match &stage.role {
         Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
         _ => None,
     });
     let mut faults = Vec::new();
-    let mut place =
-        |path: &PathBuf, key: &str| Location::of(path).map_err(|message| faults.push(Fault::new(key, message))).ok();
+    let mut place = |path: &PathBuf, key: &str| {
+        Location::of(path).map_err(|message| faults.push(ConfigError::new(key, message))).ok()
+    };
     let written = spec.settings.state.as_ref().and_then(|path| place(path, "state"));
     let state = written.or(folder);
     let written = spec.settings.rejects.path.as_ref().and_then(|path| place(path, "rejects.path"));
@@ -257,7 +261,7 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     if endless && state.as_ref().and_then(Location::local).is_none() {
         let message = "a source without an end keeps a journal on a disk of this machine: write `state = \"some/folder\"` at \
                        the top of the pipeline";
-        faults.push(Fault::new("state", message));
+        faults.push(ConfigError::new("state", message));
     }
     if !faults.is_empty() {
         return Err(faults);
@@ -265,17 +269,18 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
     let plan_rejects = |folder: Location| Ok((rejects::plan(&folder)?, rejects_identity(&spec.name, &stages)));
     let rejects = rejects_folder.map(plan_rejects).transpose();
-    let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
+    let within = |faults: Vec<ConfigError>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
     let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
     // Rejects that are replayed may be rejected again, into the same dataset.
     let others = stages.iter().filter(|stage| stage.kind != REPLAY);
     let taken = kept.into_iter().flat_map(|sink| stages::taken_as_input(sink, others.clone()));
-    let faults: Vec<Fault> = taken.map(|message| Fault::new("rejects.path", message)).collect();
+    let faults: Vec<ConfigError> = taken.map(|message| ConfigError::new("rejects.path", message)).collect();
     if !faults.is_empty() {
         return Err(faults);
     }
-    let or_endless = |written: Option<Span>, default| written.map(|span| span.0).or(endless.then_some(default));
+    let or_endless =
+        |written: Option<HumanDuration>, default| written.map(|span| span.0).or(endless.then_some(default));
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
     let grace = or_endless(spec.settings.shutdown.grace, GRACE);
     let memory = memory::predict(&stages, kept, &share, context.limits);

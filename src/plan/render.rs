@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Plan, Role, Stage};
-use crate::schema::write_columns;
+use crate::schema_display::write_columns;
 
 /// How `latentflow graph` draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

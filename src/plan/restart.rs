@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{Plan, Role, Stage};
-use crate::kind::canonical;
+use crate::registry::canonical;
 use crate::sink::StageIdentity;
 
 /// What a run needs to keep of its plan to compare it with another.

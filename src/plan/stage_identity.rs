@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::digest::{self, Facts};
 use super::fingerprint_v0;
-use crate::kind::{Declared, canonical};
+use crate::registry::{OptionAttributes, canonical};
 use crate::sink::{RULES, Reader, Reading, StageIdentity};
 use crate::store::{is_url, tidy};
 
@@ -27,7 +27,7 @@ pub(super) struct PlannedStage {
     /// What its rows depend on beside its options, inputs and model.
     pub(super) known: Option<String>,
     /// What its kind declares of each option.
-    pub(super) declared: BTreeMap<String, Declared>,
+    pub(super) declared: BTreeMap<String, OptionAttributes>,
     /// Its options as they are written, but for those that all stages of its role have.
     pub(super) written: Map<String, Value>,
     pub(super) resolve: Resolve,

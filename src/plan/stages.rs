@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::stage_identity::{Identified, PlannedStage, Resolve};
 use super::{Role, Stage, graph};
-use crate::context::Context;
-use crate::error::Fault;
-use crate::kind::{self, Kind, Planned};
+use crate::error::ConfigError;
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage};
 use crate::sink::{self, Identity, PlanSink, Sink, StageIdentity};
 use crate::source::{self, BatchSize, Most, PlanSource, Source};
 use crate::spec::{Spec, StageTable};
@@ -19,9 +19,9 @@ use crate::transform::{self, PlanTransform, TransformPlan};
 
 /// A kind, found in the table of its role.
 enum Found {
-    Source(&'static Kind<PlanSource>),
-    Transform(&'static Kind<PlanTransform>),
-    Sink(&'static Kind<PlanSink>),
+    Source(&'static ComponentKind<PlanSource>),
+    Transform(&'static ComponentKind<PlanTransform>),
+    Sink(&'static ComponentKind<PlanSink>),
 }
 
 /// What is known of a stage while the others are planned.
@@ -38,7 +38,12 @@ struct Upstream {
 }
 
 /// Plans every stage, inputs first. Where there were faults, what is returned is of no use.
-pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &mut Vec<Fault>) -> Vec<Stage> {
+pub(super) fn plan(
+    spec: &Spec,
+    context: &PlanContext,
+    most: Option<Most>,
+    faults: &mut Vec<ConfigError>,
+) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
     let context = Arc::new(context.clone());
     faults.extend(graph.faults);
@@ -67,21 +72,21 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
                 "nothing takes its output; name it in the `inputs` of a stage, such as a sink ({})",
                 names(sink::KINDS)
             );
-            faults.push(Fault::new(format!("stages.{}", table.name), text));
+            faults.push(ConfigError::new(format!("stages.{}", table.name), text));
         }
     }
     stages
 }
 
 /// Sinks whose files a source would take for input, now or in the next run.
-fn outputs_that_are_input(stages: &[Stage]) -> Vec<Fault> {
+fn outputs_that_are_input(stages: &[Stage]) -> Vec<ConfigError> {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
         Role::Sink(sink, _) => Some((stage, sink)),
         _ => None,
     });
     let faults = sinks.flat_map(|(stage, sink)| {
         let messages = taken_as_input(sink.as_ref(), stages);
-        messages.map(move |message| Fault::new(format!("stages.{}.path", stage.name), message))
+        messages.map(move |message| ConfigError::new(format!("stages.{}.path", stage.name), message))
     });
     faults.collect()
 }
@@ -103,12 +108,12 @@ pub(super) fn taken_as_input<'a>(
     })
 }
 
-type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);
+type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<ConfigError>);
 
 fn plan_stage(
     table: &StageTable,
     inputs: &[&Upstream],
-    context: &Arc<Context>,
+    context: &Arc<PlanContext>,
     most: Option<Most>,
     pipeline: &str,
 ) -> Outcome {
@@ -135,7 +140,7 @@ fn plan_stage(
         inputs: table.inputs.clone(),
         model: model.map(|model| model.digest().to_owned()).unwrap_or_default(),
         known: planned.known,
-        declared: kind::declared(found.schema()),
+        declared: registry::option_attributes(found.schema()),
         written: planned.written,
         resolve: planned.resolve,
     };
@@ -192,39 +197,39 @@ fn plan_alone(
     found: &Found,
     table: &StageTable,
     input: Option<SchemaRef>,
-    context: &Arc<Context>,
+    context: &Arc<PlanContext>,
     most: Option<Most>,
-) -> Result<Alone, Vec<Fault>> {
+) -> Result<Alone, Vec<ConfigError>> {
     let mut written = table.options.as_object().cloned().unwrap_or_default();
     let shared = Arc::clone(context);
     match (found, input) {
         (Found::Source(kind), _) => {
             let (batch, name) = (written.remove("batch").unwrap_or(Value::Null), table.name.clone());
-            let (batch, faults) = kind::read::<BatchSize>(batch);
+            let (batch, faults) = registry::parse_options_lenient::<BatchSize>(batch);
             let batch = BatchSize { most, ..batch.unwrap_or_default() };
             let plan = kind.plan;
             let planned = (plan)(&name, Value::Object(written.clone()), batch, context);
-            let mut faults: Vec<Fault> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+            let mut faults: Vec<ConfigError> = faults.into_iter().map(|fault| fault.within("batch")).collect();
             let planned = planned.map_err(|found| faults.extend(found));
-            let (Ok(Planned { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
+            let (Ok(ResolvedStage { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
             let resolve = move |options| Some((plan)(&name, Value::Object(options), batch, &shared).ok()?.options);
             let part = Part::Source(stage, batch);
             Ok(Alone { part, options, written, resolve: Box::new(resolve), known: None })
         }
         (Found::Transform(kind), Some(input)) => {
             let plan = kind.plan;
-            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
             let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
             let known = stage.depends_on();
             Ok(Alone { part: Part::Transform(Arc::from(stage)), options, written, resolve: Box::new(resolve), known })
         }
         (Found::Sink(kind), Some(input)) => {
             let plan = kind.plan;
-            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
             let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
             Ok(Alone { part: Part::Sink(stage), options, written, resolve: Box::new(resolve), known: None })
         }
-        (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => {
+        (Found::Transform(ComponentKind { check, .. }), None) | (Found::Sink(ComponentKind { check, .. }), None) => {
             Err((check)(table.options.clone()))
         }
     }
@@ -251,7 +256,7 @@ impl Found {
 
 /// Finds the kind of a stage: a source where it has no inputs, a transform or a sink where it has some.
 /// `None` where the table names no kind, which is told already.
-fn find(table: &StageTable) -> Result<Option<Found>, Fault> {
+fn find(table: &StageTable) -> Result<Option<Found>, ConfigError> {
     let name = table.kind.as_str();
     let source = source::KINDS.iter().find(|kind| kind.name == name);
     let transform = transform::KINDS.iter().find(|kind| kind.name == name);
@@ -261,35 +266,36 @@ fn find(table: &StageTable) -> Result<Option<Found>, Fault> {
         (Some(source), ..) if table.inputs.is_empty() => Ok(Some(Found::Source(source))),
         (_, Some(transform), _) if !table.inputs.is_empty() => Ok(Some(Found::Transform(transform))),
         (_, _, Some(sink)) if !table.inputs.is_empty() => Ok(Some(Found::Sink(sink))),
-        (Some(_), None, None) => Err(Fault::new("inputs", format!("`{name}` is a source: it takes no inputs"))),
+        (Some(_), None, None) => Err(ConfigError::new("inputs", format!("`{name}` is a source: it takes no inputs"))),
         (None, None, None) => Err(unknown(name)),
-        _ => {
-            Err(Fault::new("", format!("`inputs` is missing: `{name}` needs the name of a stage to take records from")))
-        }
+        _ => Err(ConfigError::new(
+            "",
+            format!("`inputs` is missing: `{name}` needs the name of a stage to take records from"),
+        )),
     }
 }
 
-fn unknown(name: &str) -> Fault {
+fn unknown(name: &str) -> ConfigError {
     let known = [
         source::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>(),
         transform::KINDS.iter().map(|kind| kind.name).collect(),
         sink::KINDS.iter().map(|kind| kind.name).collect(),
     ]
     .concat();
-    let near = kind::nearest(name, &known);
+    let near = registry::did_you_mean(name, &known);
     let (sources, transforms, sinks) = (names(source::KINDS), names(transform::KINDS), names(sink::KINDS));
     let text = format!("unknown kind `{name}`{near}; sources: {sources}; transforms: {transforms}; sinks: {sinks}");
-    Fault::new("kind", text)
+    ConfigError::new("kind", text)
 }
 
-fn names<P>(kinds: &[Kind<P>]) -> String {
+fn names<P>(kinds: &[ComponentKind<P>]) -> String {
     kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
 }
 
 /// The columns that come in; `None` where an input's are unknown, since something is wrong with it.
-fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<Fault>) -> Option<SchemaRef> {
+fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<ConfigError>) -> Option<SchemaRef> {
     for (name, _) in table.inputs.iter().zip(inputs).filter(|(_, input)| input.is_sink) {
-        faults.push(Fault::new("inputs", format!("`{name}` is a sink: nothing comes out of it")));
+        faults.push(ConfigError::new("inputs", format!("`{name}` is a sink: nothing comes out of it")));
     }
     let mut known = table.inputs.iter().zip(inputs).filter_map(|(name, input)| Some((name, input.schema.clone()?)));
     let (first_name, first) = known.next()?;
@@ -297,7 +303,7 @@ fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<Fault
     for (name, schema) in known {
         if let Some(difference) = difference(first_name, &first, name, &schema) {
             equal = false;
-            faults.push(Fault::new("inputs", difference));
+            faults.push(ConfigError::new("inputs", difference));
         }
     }
     (equal && table.inputs.len() == inputs.len() && inputs.iter().all(|input| input.schema.is_some())).then_some(first)

@@ -4,7 +4,7 @@ use super::chart::{self, Line, Words};
 use super::html::Html;
 use super::page::{Bar, bars, charts};
 use super::scale::{Kind, figure};
-use crate::evaluate::ShownRecord;
+use crate::evaluate::ExampleRecord;
 use crate::model::FeatureInput;
 use crate::model::feature_errors::{FeatureStats, squared_errors};
 
@@ -47,7 +47,7 @@ pub(super) fn largest_means(features: &Features<'_>, found: &FeatureStats) -> Ht
 }
 
 /// One record: its features with the largest errors, and where there are many a line through all of them.
-pub(super) fn record(features: &Features<'_>, name: &str, record: &ShownRecord) -> Html {
+pub(super) fn record(features: &Features<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
     let order = largest(&errors);
     let most = order.first().map_or(0.0, |&place| errors[place]);
@@ -70,7 +70,7 @@ pub(super) fn record(features: &Features<'_>, name: &str, record: &ShownRecord) 
     charts(drawn.into_iter().chain([table]))
 }
 
-fn line(name: &str, record: &ShownRecord) -> Html {
+fn line(name: &str, record: &ExampleRecord) -> Html {
     let line = |name: &str, values: &[f32]| Line {
         name: name.to_owned(),
         points: values.iter().enumerate().map(|(place, &value)| (place as f64, f64::from(value))).collect(),

@@ -4,7 +4,8 @@ use super::html::Html;
 use super::page::{Tile, figures};
 use super::scale::{count, figure};
 use crate::evaluate::{
-    Accuracy, Anomalies, Baseline, Closeness, Denoising, Evaluation, ImageQuality, Labels, Ranking, Reconstruction,
+    AnomalyScores, ClassificationScores, ClassifierAccuracy, DenoisingQuality, DenoisingScores, Evaluation,
+    ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
 };
 
 const NOTHING: &str = "–";
@@ -16,27 +17,27 @@ pub(super) fn tiles(found: &Evaluation) -> Vec<Tile> {
         let note = format!("for {} values, {}×", compression.input_values, figure(compression.values_ratio, 3));
         tiles.push(Tile::new("Code size", compression.code_values.to_string(), note));
     }
-    if let Some(Reconstruction { error, images, .. }) = &found.reconstruction {
+    if let Some(ReconstructionScores { error, images, .. }) = &found.reconstruction {
         let note = format!("mean, {} (median {})", found.model.loss, figure(error.quantiles.p50, 3));
         tiles.push(Tile::new("Reconstruction error", figure(error.mean, 4), note));
         if let Some(psnr) = images.as_ref().and_then(|images| images.psnr).filter(|_| found.denoising.is_empty()) {
             tiles.push(Tile::new("PSNR", format!("{psnr:.2} dB"), ssim_note(images.as_ref())));
         }
     }
-    if let Some(Baseline { mse, model_mse: Some(model), .. }) = &found.pca {
+    if let Some(PcaBaseline { mse, model_mse: Some(model), .. }) = &found.pca {
         let note = "of the error of PCA with codes of that size".to_owned();
         tiles.push(Tile::new("Against PCA", format!("{} %", figure(model / mse * 100.0, 3)), note));
     }
-    if let Some(Anomalies { model, .. }) = &found.anomalies {
+    if let Some(AnomalyScores { model, .. }) = &found.anomalies {
         let note = format!("average precision {:.3}", model.average_precision);
         tiles.push(Tile::new("AUCROC", format!("{:.4}", model.auc_roc), note));
     }
-    if let Some(Labels { latent, .. }) = &found.labels {
+    if let Some(ClassificationScores { latent, .. }) = &found.labels {
         let note = format!("by five neighbours; {} % by a linear probe", percent(latent.probe));
         tiles.push(Tile::new("Labels found", format!("{} %", percent(latent.neighbours)), note));
     }
     for level in &found.denoising {
-        let psnr = |close: &Closeness| close.images.as_ref().and_then(|images| images.psnr);
+        let psnr = |close: &DenoisingQuality| close.images.as_ref().and_then(|images| images.psnr);
         let tile = match (psnr(&level.noisy), psnr(&level.output)) {
             (Some(noisy), Some(output)) => {
                 Tile::new(&level.corruption, format!("{output:.2} dB"), format!("PSNR, from {noisy:.2} dB"))
@@ -71,7 +72,7 @@ pub(super) fn tables(found: &Evaluation) -> Vec<Html> {
     tables
 }
 
-fn errors(found: &Reconstruction, loss: &str) -> Html {
+fn errors(found: &ReconstructionScores, loss: &str) -> Html {
     let (error, quantiles) = (&found.error, &found.error.quantiles);
     let mut rows = vec![
         ("mean", error.mean),
@@ -95,7 +96,7 @@ fn errors(found: &Reconstruction, loss: &str) -> Html {
     figures("Reconstruction error", &["", loss], rows)
 }
 
-fn baseline(found: &Baseline) -> Html {
+fn baseline(found: &PcaBaseline) -> Html {
     let model = found.model_mse.map_or_else(|| NOTHING.to_owned(), |mse| figure(mse, 4));
     let rows = [
         vec!["mean squared error".to_owned(), model, figure(found.mse, 4)],
@@ -106,21 +107,21 @@ fn baseline(found: &Baseline) -> Html {
     figures("Against principal components", &["", "model", "PCA"], rows)
 }
 
-fn labels(found: &Labels) -> Html {
-    let row = |name: &str, pick: fn(&Accuracy) -> f64| {
+fn labels(found: &ClassificationScores) -> Html {
+    let row = |name: &str, pick: fn(&ClassifierAccuracy) -> f64| {
         let pca = found.pca.as_ref().map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.latent)), pca]
     };
     let rows = [row("five nearest neighbours", |found| found.neighbours), row("linear probe", |found| found.probe)];
-    let Labels { classes, fitted, scored, .. } = found;
+    let ClassificationScores { classes, fitted, scored, .. } = found;
     let (fitted, scored) = (count(*fitted as u64), count(*scored as u64));
     let caption =
         format!("Share of {classes} labels found from codes (fitted to {fitted} records, scored on {scored})");
     figures(&caption, &["", "model", "PCA"], rows)
 }
 
-fn ranking(found: &Anomalies) -> Html {
-    let row = |name: &str, pick: fn(&Ranking) -> f64| {
+fn ranking(found: &AnomalyScores) -> Html {
+    let row = |name: &str, pick: fn(&RankingScores) -> f64| {
         let pca = found.pca.as_ref().map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.model)), pca]
     };
@@ -129,7 +130,7 @@ fn ranking(found: &Anomalies) -> Html {
     figures(&format!("{anomalies} anomalies among {normal} normal records"), &["", "model", "PCA"], rows)
 }
 
-fn thresholds(found: &Anomalies) -> Option<Html> {
+fn thresholds(found: &AnomalyScores) -> Option<Html> {
     let rows = found.thresholds.iter().map(|threshold| {
         let error = format!("{}, {}", threshold.quantile, figure(threshold.error, 4));
         let shares = [threshold.anomalies_above, threshold.normal_above].map(|share| format!("{} %", percent(share)));
@@ -139,7 +140,7 @@ fn thresholds(found: &Anomalies) -> Option<Html> {
     (!found.thresholds.is_empty()).then(|| figures("Thresholds", &heads, rows))
 }
 
-fn denoising(levels: &[Denoising]) -> Html {
+fn denoising(levels: &[DenoisingScores]) -> Html {
     let images = levels.iter().any(|level| level.noisy.images.is_some());
     let rows = levels.iter().map(|level| {
         let (noisy, output) = (&level.noisy, &level.output);

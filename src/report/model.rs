@@ -9,8 +9,8 @@ use super::pictures::{Picture, gallery, is_small};
 use super::points::{self, Codes};
 use super::scale::{count, figure};
 use super::{facts, metrics};
-use crate::data::{Part, Prepared};
-use crate::evaluate::{Evaluation, RecordScore, Shown, ShownRecord};
+use crate::data::{PreparedDataset, Subset};
+use crate::evaluate::{Evaluation, ExampleRecord, ExampleSet, RecordScore};
 use crate::model::{Card, Model};
 
 /// What a page about a model is made of.
@@ -31,9 +31,9 @@ pub struct Evaluated<'a> {
     /// What was found.
     pub evaluation: &'a Evaluation,
     /// The data.
-    pub prepared: &'a Prepared,
+    pub prepared: &'a PreparedDataset,
     /// The records that [`examples`] has chosen.
-    pub shown: &'a Shown,
+    pub shown: &'a ExampleSet,
 }
 
 /// An example: what it is called, and where it is.
@@ -43,7 +43,7 @@ struct Example<'a> {
 }
 
 /// The records that a page shows: from the best reconstructed to the worst, and an anomaly in the middle of those.
-pub fn examples(evaluation: &Evaluation, model: &Model) -> Vec<(Part, usize)> {
+pub fn examples(evaluation: &Evaluation, model: &Model) -> Vec<(Subset, usize)> {
     chosen(evaluation, model).iter().map(|example| (example.score.part, example.score.index)).collect()
 }
 
@@ -170,10 +170,10 @@ impl ModelReport<'_> {
         let chosen = chosen(evaluation, self.model);
         let found = |example: &Example<'_>| {
             let is_it =
-                |record: &&ShownRecord| (record.part, record.index) == (example.score.part, example.score.index);
+                |record: &&ExampleRecord| (record.part, record.index) == (example.score.part, example.score.index);
             shown.records.iter().find(is_it)
         };
-        let both: Vec<(Example<'_>, &ShownRecord)> =
+        let both: Vec<(Example<'_>, &ExampleRecord)> =
             chosen.into_iter().filter_map(|example| found(&example).map(|record| (example, record))).collect();
         if both.is_empty() {
             return Html::default();

@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::html::{Element, Html, element, text};
 use super::page::scroll;
-use crate::evaluate::ShownRecord;
+use crate::evaluate::ExampleRecord;
 use crate::image::{OutputFormat, PixelFormat, Pixels, encode};
 
 /// Sides up to which images are shown whole, several beside one another.
@@ -14,7 +14,7 @@ const LARGE: usize = 224;
 
 /// A column of the gallery: a record, and what is said of it.
 pub(super) struct Picture<'a> {
-    pub(super) record: &'a ShownRecord,
+    pub(super) record: &'a ExampleRecord,
     pub(super) name: String,
     pub(super) error: String,
 }
@@ -25,7 +25,7 @@ pub(super) fn is_small((height, width): (usize, usize)) -> bool {
 }
 
 /// The values of a record at some stage of its way; `None` where it has no such stage.
-type Stage<'a> = &'a dyn Fn(&ShownRecord) -> Option<Vec<f32>>;
+type Stage<'a> = &'a dyn Fn(&ExampleRecord) -> Option<Vec<f32>>;
 
 /// The gallery: a row per stage of the way through the model, a column per record. `corruption` says what was done.
 pub(super) fn gallery(pictures: &[Picture<'_>], format: &PixelFormat, corruption: Option<&str>) -> Html {
@@ -57,26 +57,26 @@ pub(super) fn gallery(pictures: &[Picture<'_>], format: &PixelFormat, corruption
 }
 
 /// Four times the distance from the original, around the middle gray.
-fn difference(record: &ShownRecord, format: &PixelFormat) -> Vec<f32> {
+fn difference(record: &ExampleRecord, format: &PixelFormat) -> Vec<f32> {
     let middle = format.range[0].midpoint(format.range[1]);
-    let (clean, output) = (format.denormalise(&record.clean), format.denormalise(&record.output));
+    let (clean, output) = (format.denormalize(&record.clean), format.denormalize(&record.output));
     let bytes: Vec<u8> = clean
         .iter()
         .zip(&output)
         .map(|(&clean, &output)| (127.5 + 4.0 * (f32::from(output) - f32::from(clean))).clamp(0.0, 255.0) as u8)
         .collect();
     let mut values = vec![middle; bytes.len()];
-    format.normalise(&bytes, &mut values);
+    format.normalize(&bytes, &mut values);
     values
 }
 
 /// An image whose values stand as `format` says; `None` where they are none.
-fn image(values: &[f32], record: &ShownRecord, format: &PixelFormat) -> Option<Element> {
+fn image(values: &[f32], record: &ExampleRecord, format: &PixelFormat) -> Option<Element> {
     let (height, width) = format.size(&record.shape)?;
-    let data = format.denormalise(values);
+    let data = format.denormalize(values);
     let whole = Pixels { width, height, channels: format.channels, data };
     let small = is_small((height, width));
-    let shown = if small { whole } else { whole.middle(LARGE) };
+    let shown = if small { whole } else { whole.center_crop(LARGE) };
     let png = encode(&shown, OutputFormat::Png).ok()?;
     let image = element("img").class(if small { "small" } else { "large" });
     let image = image.attribute("width", shown.width).attribute("height", shown.height);

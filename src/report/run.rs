@@ -11,11 +11,11 @@ use super::points::{self, Codes};
 use super::scale::{count, figure};
 use super::scan::{self, Scan, rejects, scan};
 use crate::error::StageError;
-use crate::schema::type_name;
+use crate::schema_display::type_name;
 use crate::sink::STATE;
 use crate::sink::dataset::{self, DatasetDescription};
 use crate::store::Location;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Sources that are shown, those with the most records.
 const SHOWN: usize = 20;
@@ -69,7 +69,7 @@ impl RunReport {
         let refused: u64 = self.rejects.values().sum();
         let mut all = vec![
             Tile::new("Records", count(*rows), ""),
-            Tile::new("Files", count(*files), Bytes(*bytes).to_string()),
+            Tile::new("Files", count(*files), ByteSize(*bytes).to_string()),
             Tile::new("Rejects", count(refused), if refused == 0 { "none lie beside it" } else { "" }),
         ];
         for (name, summary) in &self.description.errors {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::credential_rotation::{Credential, Taken};
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 
 /// Where the token is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -133,23 +133,24 @@ impl Credential for Access {
 
 /// What is wrong with who may ask at an address, before anything is read. `open` is the option that admits anybody, and
 /// whether it is set.
-pub fn check_access(listen: SocketAddr, token: Option<&TokenSource>, open: (&str, bool)) -> Vec<Fault> {
+pub fn check_access(listen: SocketAddr, token: Option<&TokenSource>, open: (&str, bool)) -> Vec<ConfigError> {
     let (option, anybody) = open;
     let mut faults = Vec::new();
     match token {
         Some(TokenSource { file: Some(_), variable: Some(_) }) => {
-            faults.push(Fault::new("token", "names both a file and a variable; keep one"));
+            faults.push(ConfigError::new("token", "names both a file and a variable; keep one"));
         }
         Some(TokenSource { file: None, variable: None }) => {
-            faults.push(Fault::new("token", "names no place; write { file = \"...\" } or { variable = \"...\" }"));
+            faults
+                .push(ConfigError::new("token", "names no place; write { file = \"...\" } or { variable = \"...\" }"));
         }
-        Some(_) if anybody => faults.push(Fault::new(option, "contradicts `token`; keep one")),
+        Some(_) if anybody => faults.push(ConfigError::new(option, "contradicts `token`; keep one")),
         None if !listen.ip().is_loopback() && !anybody => {
             let text = format!(
                 "{listen} can be reached from other machines; add token = {{ file = \"...\" }}, or {option} = true where \
                  the network lets only the right ones in"
             );
-            faults.push(Fault::new("listen", text));
+            faults.push(ConfigError::new("listen", text));
         }
         _ => {}
     }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fault;
-use crate::units::Span;
+use crate::error::ConfigError;
+use crate::units::HumanDuration;
 
 /// How long the head of a request may take, where the pipeline does not say.
-pub const HEAD: Span = Span(Duration::from_secs(10));
+pub const HEAD: HumanDuration = HumanDuration(Duration::from_secs(10));
 /// How long a connection may stay open between two requests, where the pipeline does not say.
-pub const IDLE: Span = Span(Duration::from_secs(75));
+pub const IDLE: HumanDuration = HumanDuration(Duration::from_secs(75));
 /// How long a client may take nothing of an answer, where the pipeline does not say.
-pub const WRITE: Span = Span(Duration::from_secs(30));
+pub const WRITE: HumanDuration = HumanDuration(Duration::from_secs(30));
 
 /// Bounds on the connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -24,11 +24,11 @@ pub struct ConnectionLimits {
     /// closed. Default: 128, or an eighth of the file descriptors that the process may open, if that is less.
     pub connections: Option<NonZeroU32>,
     /// How long the head of a request may take to arrive. Default: "10s".
-    pub head: Span,
+    pub head: HumanDuration,
     /// How long a connection may stay open between two requests. Default: "75s".
-    pub idle: Span,
+    pub idle: HumanDuration,
     /// A client that takes less than 64 KiB of an answer within this time is cut off. Default: "30s".
-    pub write: Span,
+    pub write: HumanDuration,
 }
 
 impl Default for ConnectionLimits {
@@ -39,11 +39,13 @@ impl Default for ConnectionLimits {
 
 impl ConnectionLimits {
     /// Spans that would close every connection; keys are relative to the bounds.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<ConfigError> {
         let spans = [("head", self.head), ("idle", self.idle), ("write", self.write)];
         let zero = spans.into_iter().filter(|(_, span)| span.0.is_zero());
-        zero.map(|(key, _)| Fault::new(key, "a span of 0 closes every connection; write a longer one, such as \"10s\""))
-            .collect()
+        zero.map(|(key, _)| {
+            ConfigError::new(key, "a span of 0 closes every connection; write a longer one, such as \"10s\"")
+        })
+        .collect()
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn spans_of_zero_are_faults() {
-        let bounds = ConnectionLimits { idle: Span(Duration::ZERO), ..ConnectionLimits::default() };
+        let bounds = ConnectionLimits { idle: HumanDuration(Duration::ZERO), ..ConnectionLimits::default() };
         assert_eq!(bounds.faults().len(), 1);
         assert!(ConnectionLimits::default().faults().is_empty());
     }

@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::error::StageError;
-use crate::machine;
 use crate::metrics::Metrics;
+use crate::system;
 
 use connection_activity::{ConnectionActivity, Noting};
 use connections::{Connection, Connections};
@@ -84,7 +84,7 @@ impl Listeners {
 
     /// How many connections a listener may have open, where the pipeline says `written`.
     pub fn connections(&self, written: Option<NonZeroU32>, listener: Listener) -> usize {
-        connection_limits::connections(written, listener, machine::descriptors())
+        connection_limits::connections(written, listener, system::open_file_limit())
     }
 
     /// Reads who may ask a listener.
@@ -125,7 +125,7 @@ impl Listeners {
         })?;
         let limit = self.connections(bounds.connections, listener);
         if bounds.connections.is_some_and(|written| written.get() as usize > limit) {
-            let descriptors = machine::descriptors().unwrap_or_default();
+            let descriptors = system::open_file_limit().unwrap_or_default();
             tracing::warn!(
                 "{name}: limits.connections is lowered to {limit}, since the process may open {descriptors} files and half of \
                  them are kept for the pipeline; raise that limit (LimitNOFILE, ulimit -n) or lower the option"

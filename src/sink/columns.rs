@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use crate::error::{Fault, StageError};
-use crate::kind::nearest;
+use crate::error::{ConfigError, StageError};
+use crate::registry::did_you_mean;
 
 /// A choice of columns, checked against the input.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ impl Columns {
     ///
     /// # Errors
     /// One fault at `columns` per name that is unknown or repeated, or where nothing would be left.
-    pub(super) fn choose(names: Option<&[String]>, input: &Schema) -> Result<Self, Vec<Fault>> {
+    pub(super) fn choose(names: Option<&[String]>, input: &Schema) -> Result<Self, Vec<ConfigError>> {
         let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
         let mut faults = Vec::new();
         let mut places = Vec::new();
@@ -30,7 +30,7 @@ impl Columns {
                 Ok(place) if places.contains(&place) => faults.push(format!("column `{name}` is named twice")),
                 Ok(place) => places.push(place),
                 Err(_) => {
-                    let nearest = nearest(name, &known);
+                    let nearest = did_you_mean(name, &known);
                     faults.push(format!("no column `{name}`{nearest}; the input has: {}", known.join(", ")));
                 }
             }
@@ -39,7 +39,7 @@ impl Columns {
             faults.push("there must be at least one column".to_owned());
         }
         if !faults.is_empty() {
-            return Err(faults.into_iter().map(|message| Fault::new("columns", message)).collect());
+            return Err(faults.into_iter().map(|message| ConfigError::new("columns", message)).collect());
         }
         let fields: Vec<_> = places.iter().map(|&place| Arc::clone(&input.fields()[place])).collect();
         Ok(Self { places, schema: Arc::new(Schema::new(fields)) })

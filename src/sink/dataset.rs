@@ -8,9 +8,9 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 
-use crate::coverage::{Coverage, Intervals};
+use crate::coverage::{Coverage, RangeSet};
 use crate::error::StageError;
-use crate::schema::write_columns;
+use crate::schema_display::write_columns;
 use crate::sink::Identity;
 use crate::sink::distribution::{Distribution, Summary};
 use crate::sink::exchange::still;
@@ -19,7 +19,7 @@ use crate::sink::footer::Footer;
 use crate::sink::marker::Marker;
 use crate::store::Location;
 use crate::text_escape::line;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.
 pub const ERRORS: [&str; 7] = ["reconstruction_error", "zscore", "mse", "bce", "mae", "psnr", "ssim"];
@@ -157,7 +157,7 @@ fn floats(column: &ArrayRef) -> impl Iterator<Item = f64> {
 impl fmt::Display for DatasetDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.place)?;
-        writeln!(f, "rows         {} in {} of {}", self.rows, count(self.files, "file"), Bytes(self.bytes))?;
+        writeln!(f, "rows         {} in {} of {}", self.rows, count(self.files, "file"), ByteSize(self.bytes))?;
         if self.files > 0 {
             writeln!(f, "columns")?;
             write_columns(f, &self.schema)?;
@@ -226,7 +226,7 @@ impl DatasetDescription {
 }
 
 /// Half-open ranges, as they stand in provenance: `0..12, 20..22`.
-fn ranges(rows: &Intervals) -> String {
+fn ranges(rows: &RangeSet) -> String {
     let shown = rows.ranges().iter().take(SHOWN).map(|range| format!("{}..{}", range.start, range.end));
     let mut parts: Vec<String> = shown.collect();
     if rows.ranges().len() > SHOWN {
@@ -294,7 +294,7 @@ mod tests {
             let start = from + place * 10;
             let provenance = Arc::new(Provenance::rows(Arc::clone(&split), start..start + 10));
             let origin = (0..u32::try_from(errors.len()).unwrap()).collect();
-            writer.write(&Batch { records: records(errors), origin, provenance }).unwrap();
+            writer.write(&Batch { records: records(errors), row_ordinals: origin, provenance }).unwrap();
             writer.commit().unwrap();
         }
     }
@@ -302,7 +302,7 @@ mod tests {
     fn text(path: &Path) -> String {
         let text = describe(&path.into()).unwrap().to_string();
         // Sizes of files change with the encoder; they are not what is tested.
-        let size = format!("of {}", Bytes(describe(&path.into()).unwrap().bytes));
+        let size = format!("of {}", ByteSize(describe(&path.into()).unwrap().bytes));
         text.replace(&path.display().to_string(), "DATASET").replace(&size, "of SIZE")
     }
 

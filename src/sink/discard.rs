@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
 
@@ -15,7 +15,7 @@ use crate::store::Location;
 pub struct Config {}
 
 impl SinkConfig for Config {
-    fn plan(&mut self, _: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, _: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         Ok(Box::new(Discard))
     }
 }

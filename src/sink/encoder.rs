@@ -6,11 +6,11 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, R
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
-use crate::batch::{Batch, Rejects};
+use crate::batch::{Batch, RejectCollector};
 use crate::error::StageError;
 use crate::image::ImageError;
 use crate::image::encode::{OutputFormat, encode};
-use crate::image::format::PixelFormat;
+use crate::image::pixel_format::PixelFormat;
 use crate::image::tensor_column::{pixel_columns, pixels_of};
 use crate::sink::Prepare;
 use crate::source::{ROW, SOURCE, origin_fields};
@@ -38,7 +38,7 @@ impl Prepare for Encoder {
         Arc::new(Schema::new(origin.chain([bytes]).collect::<Vec<_>>()))
     }
 
-    fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn prepare(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let tensors = column(&batch, &self.column)?;
         let (sources, rows) = (column(&batch, SOURCE)?, column(&batch, ROW)?);
         let shape = batch.records.schema_ref().field_with_name(&self.column).ok().and_then(TensorShape::of);
@@ -53,14 +53,15 @@ impl Prepare for Encoder {
                 Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
                     return Err(StageError::Other(error.to_string()));
                 }
-                Err(error) => rejects.push(batch.origin[record], error.code(), error.to_string()),
+                Err(error) => rejects.push(batch.row_ordinals[record], error.code(), error.to_string()),
             }
         }
-        let origin = batch.origin.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
+        let origin =
+            batch.row_ordinals.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
         let kept = BooleanArray::from(kept);
         let columns = vec![filter(sources, &kept)?, filter(rows, &kept)?, Arc::new(files.finish())];
         let records = RecordBatch::try_new(self.schema(), columns)?;
-        Ok(Batch { records, origin, provenance: batch.provenance })
+        Ok(Batch { records, row_ordinals: origin, provenance: batch.provenance })
     }
 }
 

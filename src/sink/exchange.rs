@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{crash_point, create_folders, sync_folder, write_atomically};
 use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, failpoint, fsync_dir, write_atomically};
 use crate::json::to_json;
 use crate::sink::STATE;
 use crate::sink::claim::part_number;
@@ -52,7 +52,7 @@ impl Exchange {
     /// When the system refuses, or what was left behind is not what was noted.
     pub(super) fn begin(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE);
-        create_folders(&state)?;
+        create_dir_all_synced(&state)?;
         let path = state.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(StageError::io(&path))?;
@@ -72,11 +72,11 @@ impl Exchange {
     pub(super) fn replace(&self, note: &Note) -> Result<(), StageError> {
         let path = self.work().join(NOTE);
         write_atomically(&path, &to_json(note)?)?;
-        crash_point("exchange-noted");
+        failpoint("exchange-noted");
         let (from, to) = (self.work().join(&note.merged), self.folder.join(&note.merged));
         fs::rename(&from, &to).map_err(StageError::io(&to))?;
-        crash_point("exchange-renamed");
-        sync_folder(&self.folder)?;
+        failpoint("exchange-renamed");
+        fsync_dir(&self.folder)?;
         self.end(note)
     }
 
@@ -84,16 +84,16 @@ impl Exchange {
     fn end(&self, note: &Note) -> Result<(), StageError> {
         for input in note.inputs.iter().filter(|input| **input != note.merged) {
             remove(&self.folder.join(input))?;
-            crash_point("exchange-removed");
+            failpoint("exchange-removed");
         }
-        sync_folder(&self.folder)?;
-        crash_point("exchange-cleared");
+        fsync_dir(&self.folder)?;
+        failpoint("exchange-cleared");
         self.forget()
     }
 
     fn forget(&self) -> Result<(), StageError> {
         remove(&self.work().join(NOTE))?;
-        sync_folder(&self.work())
+        fsync_dir(&self.work())
     }
 
     fn recover(&self) -> Result<(), StageError> {
@@ -123,7 +123,7 @@ impl Exchange {
         let merged = self.folder.join(&note.merged);
         match fs::metadata(&merged) {
             Ok(metadata) if metadata.len() == note.bytes => {
-                sync_folder(&self.folder)?;
+                fsync_dir(&self.folder)?;
                 self.end(&note)
             }
             _ => Err(damaged("tells of a file that is not there as it was")),

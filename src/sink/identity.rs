@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::writer_recognition::Reader;
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::kind::canonical;
+use crate::registry::canonical;
 use crate::store::Location;
 
 /// The version of the rules by which digests are made now: of values as they were understood. Those before it, without a

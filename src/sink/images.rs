@@ -12,9 +12,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::image::encode::OutputFormat;
+use crate::plan_context::PlanContext;
 use crate::sink::encoder::{Encoder, pixel_column};
 use crate::sink::lock::Lock;
 use crate::sink::marker::{self, Marker, Naming};
@@ -80,30 +80,30 @@ pub struct Config {
 }
 
 impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
-            faults.push(Fault::new("path", "is empty; write the folder that the images go to"));
+            faults.push(ConfigError::new("path", "is empty; write the folder that the images go to"));
         }
         if let Ok(Location::Remote(_)) | Err(_) = Location::of(&self.path) {
             let message = "images are written to folders of this machine only; the sink `parquet` writes to buckets";
-            faults.push(Fault::new("path", message));
+            faults.push(ConfigError::new("path", message));
         }
         let name = self.name.as_deref().map(Pattern::parse).transpose();
-        let name = name.map_err(|message| faults.push(Fault::new("name", message))).ok().flatten();
+        let name = name.map_err(|message| faults.push(ConfigError::new("name", message))).ok().flatten();
         let quality = self.quality.unwrap_or(QUALITY);
         if self.format == FileFormat::Jpeg {
             self.quality = Some(quality);
         }
         if !(1..=100).contains(&quality) {
-            faults.push(Fault::new("quality", format!("{quality} is no quality; expected 1 to 100")));
+            faults.push(ConfigError::new("quality", format!("{quality} is no quality; expected 1 to 100")));
         } else if self.quality.is_some() && self.format != FileFormat::Jpeg {
-            faults.push(Fault::new("quality", "only JPEG has one; remove it, or write format = \"jpeg\""));
+            faults.push(ConfigError::new("quality", "only JPEG has one; remove it, or write format = \"jpeg\""));
         }
         for (name, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
             if input.column_with_name(name).is_none_or(|(_, field)| field.data_type() != &kind) {
                 let message = format!("files are named by the column `{name}` ({kind}), which does not arrive here");
-                faults.push(Fault::new("inputs", format!("{message}; keep it, as sources give it")));
+                faults.push(ConfigError::new("inputs", format!("{message}; keep it, as sources give it")));
             }
         }
         let output = match self.format {
@@ -121,7 +121,7 @@ impl SinkConfig for Config {
             }
             Ok(_) => Err(faults),
             Err(message) => {
-                faults.push(Fault::new("column", message));
+                faults.push(ConfigError::new("column", message));
                 Err(faults)
             }
         }

@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use crate::durable::create_folders;
 use crate::error::StageError;
+use crate::fs_durable::create_dir_all_synced;
 use crate::sink::STATE;
 use crate::store::mounts::FolderId;
 
@@ -23,7 +23,7 @@ impl Lock {
     /// When another writer holds it, or the folder cannot be written.
     pub fn take(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE);
-        create_folders(&state)?;
+        create_dir_all_synced(&state)?;
         let path = state.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;

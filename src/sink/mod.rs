@@ -37,10 +37,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::source::WrittenFiles;
 use crate::store::Location;
 
@@ -125,7 +125,7 @@ pub trait Prepare: Send + Sync {
     ///
     /// # Errors
     /// An error that it does not expect of a record, as for a transform.
-    fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+    fn prepare(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 }
 
 /// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.
@@ -188,29 +188,29 @@ pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
 }
 
 /// How a sink of some kind is planned: options as written, schema of its input, context.
-pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn Sink>>, Vec<Fault>>;
+pub type PlanSink = fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
 
 /// Every kind of sink.
-pub const KINDS: &[Kind<PlanSink>] = &[
+pub const KINDS: &[ComponentKind<PlanSink>] = &[
     kind::<parquet::Config>("parquet", "writes records to Parquet files, each file whole or not at all"),
     kind::<images::Config>("images", "writes a tensor column as image files"),
     kind::<stdout::Config>("stdout", "prints records as NDJSON, one object a line"),
     kind::<discard::Config>("discard", "drops records, for benchmarks"),
 ];
 
-const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSink> {
-    Kind {
+const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSink> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
         },
     }
 }

@@ -10,12 +10,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::arrow_size::record_bytes;
 use crate::batch::Batch;
-use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::{create_private_folder, remove_temporaries, sync_folder};
-use crate::error::{Fault, StageError};
-use crate::memory::record_bytes;
+use crate::error::{ConfigError, StageError};
+use crate::fs_durable::{create_private_dir, fsync_dir, remove_stale_temp_files};
+use crate::plan_context::PlanContext;
 use crate::sink::claim::{Claim, part_number};
 use crate::sink::columns::Columns;
 use crate::sink::exchange::Exchange;
@@ -26,7 +26,7 @@ use crate::sink::part::{Compression, Format, Part, RowGroup};
 use crate::sink::{Durable, History, Identity, STATE, Sink, SinkConfig, Writer, Written};
 use crate::source::WrittenFiles;
 use crate::store::Location;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Where the files go, and how large they become.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -61,7 +61,7 @@ pub struct Config {
 #[serde(default)]
 pub struct FileSize {
     /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file of its own.
-    pub bytes: Bytes,
+    pub bytes: ByteSize,
     /// Maximum number of records; a batch that is larger is split. Only the records that stages make of one source row, such as
     /// tiles of an image, stay together. `latentflow compact` puts such files together; its option `--records` bounds them again.
     /// Default: any number.
@@ -70,12 +70,12 @@ pub struct FileSize {
 
 impl Default for FileSize {
     fn default() -> Self {
-        Self { bytes: Bytes(256 << 20), records: None }
+        Self { bytes: ByteSize(256 << 20), records: None }
     }
 }
 
 impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         self.sink(input)
     }
 }
@@ -92,17 +92,17 @@ impl Config {
     ///
     /// # Errors
     /// Every fault that was found.
-    pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
-            faults.push(Fault::new("path", "is empty; name a folder"));
+            faults.push(ConfigError::new("path", "is empty; name a folder"));
         }
         for (key, bytes) in [("file.bytes", self.file.bytes), ("row_group.bytes", self.row_group.bytes)] {
             if bytes.0 == 0 {
-                faults.push(Fault::new(key, "is 0; write a size such as \"64MiB\""));
+                faults.push(ConfigError::new(key, "is 0; write a size such as \"64MiB\""));
             }
         }
-        let folder = Location::of(&self.path).map_err(|message| faults.push(Fault::new("path", message)));
+        let folder = Location::of(&self.path).map_err(|message| faults.push(ConfigError::new("path", message)));
         let columns = Columns::choose(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
             self.columns = Some(columns.names());
@@ -218,7 +218,7 @@ impl Contents {
 impl ParquetSink {
     fn found(&self) -> Result<Found, StageError> {
         if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
-            create_private_folder(folder)?;
+            create_private_dir(folder)?;
         }
         self.found.take().map_or_else(|| Found::look(&self.folder), Ok)
     }
@@ -276,7 +276,7 @@ impl Sink for ParquetSink {
             }
         }
         if let Some(path) = self.folder.local().filter(|_| remove) {
-            sync_folder(path)?;
+            fsync_dir(path)?;
         }
         Ok(forgotten)
     }
@@ -289,8 +289,8 @@ impl Sink for ParquetSink {
         let found = self.found()?;
         if let Some(path) = self.folder.local() {
             // Folders below it may be those of others, who are writing.
-            remove_temporaries(path, 1)?;
-            remove_temporaries(&path.join(STATE), usize::MAX)?;
+            remove_stale_temp_files(path, 1)?;
+            remove_stale_temp_files(&path.join(STATE), usize::MAX)?;
         }
         let Self { folder, columns, format, file, .. } = *self;
         let (part, taken, written) = (None, Coverage::default(), Written::default());

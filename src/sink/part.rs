@@ -14,17 +14,17 @@ use parquet::schema::types::ColumnDescPtr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::crash_point;
-use crate::error::{Fault, StageError};
-use crate::machine;
-use crate::memory::{record_bytes, rows_that_fit};
+use crate::arrow_size::{record_bytes, rows_that_fit};
+use crate::error::{ConfigError, StageError};
+use crate::fs_durable::failpoint;
 use crate::sink::Written;
 use crate::sink::footer::Footer;
 use crate::sink::narrow_dictionaries::NarrowDictionaries;
 use crate::sink::row_groups::RowGroups;
 use crate::source::ROW;
 use crate::store::{Location, Output, Remote};
-use crate::units::Bytes;
+use crate::system;
+use crate::units::ByteSize;
 
 /// How pages are compressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -59,7 +59,7 @@ impl Compression {
 #[serde(default)]
 pub struct RowGroup {
     /// At most so many bytes, before they are encoded; a single larger record has a group of its own.
-    pub bytes: Bytes,
+    pub bytes: ByteSize,
     /// At most so many records.
     pub records: NonZeroU32,
     /// So many are encoded at a time, on threads of their own, while the next one is filled; 0: one alone, as its records
@@ -69,7 +69,7 @@ pub struct RowGroup {
 
 impl RowGroup {
     fn encoders(self) -> usize {
-        self.encoders.map_or_else(|| machine::cores() / 4, usize::from)
+        self.encoders.map_or_else(|| system::available_cores() / 4, usize::from)
     }
 }
 
@@ -77,7 +77,7 @@ impl Default for RowGroup {
     fn default() -> Self {
         const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
         // Twice this is in memory while it is written, and readers want no less.
-        Self { bytes: Bytes(16 << 20), records: RECORDS, encoders: None }
+        Self { bytes: ByteSize(16 << 20), records: RECORDS, encoders: None }
     }
 }
 
@@ -99,7 +99,11 @@ impl Format {
     ///
     /// # Errors
     /// A fault at `columns` for each column of a type that Parquet does not have.
-    pub(super) fn new(schema: SchemaRef, compression: Compression, row_group: RowGroup) -> Result<Self, Vec<Fault>> {
+    pub(super) fn new(
+        schema: SchemaRef,
+        compression: Compression,
+        row_group: RowGroup,
+    ) -> Result<Self, Vec<ConfigError>> {
         let mut properties = WriterProperties::builder()
             .set_compression(compression.codec())
             .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -143,7 +147,7 @@ impl Format {
 }
 
 /// The columns that Parquet stores for these: one for each primitive value inside.
-fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<Fault>> {
+fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     let (mut leaves, mut faults) = (Vec::new(), Vec::new());
     for field in schema.fields() {
         let stored = match unstorable(field.data_type()) {
@@ -153,7 +157,7 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<Fault>> {
         match stored {
             Ok(stored) => leaves.extend_from_slice(stored.columns()),
             Err(error) => {
-                faults.push(Fault::new("columns", format!("column `{}`: {error}; leave it out", field.name())));
+                faults.push(ConfigError::new("columns", format!("column `{}`: {error}; leave it out", field.name())));
             }
         }
     }
@@ -264,9 +268,9 @@ impl Part {
         footer: &Footer,
         check: impl Fn() -> Result<(), StageError>,
     ) -> Result<Written, StageError> {
-        crash_point("written");
+        failpoint("written");
         let output = self.groups.finish(footer.to_metadata()).map_err(failed(&self.location))?;
-        crash_point("closed");
+        failpoint("closed");
         let bytes = output.bytes();
         check()?;
         if let Err(error) = output.finish() {
@@ -344,10 +348,10 @@ mod tests {
 
     #[test]
     fn row_groups_are_cut_by_bytes_and_a_record_that_is_larger_has_its_own() {
-        let some = |rows| Bytes(record_bytes(&records(rows)));
+        let some = |rows| ByteSize(record_bytes(&records(rows)));
         let cut = |bytes| groups(&written(RowGroup { bytes, ..RowGroup::default() }, &[records(10), records(15)]));
         assert_eq!(cut(some(10)), [10, 10, 5]);
-        assert_eq!(cut(Bytes(1)), [1; 25]);
+        assert_eq!(cut(ByteSize(1)), [1; 25]);
     }
 
     #[test]

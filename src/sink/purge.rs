@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::durable::{remove_temporaries, sync_folder};
 use crate::error::StageError;
+use crate::fs_durable::{fsync_dir, remove_stale_temp_files};
 use crate::sink::files::DataFile;
 use crate::sink::lock::Lock;
 use crate::sink::rejects;
@@ -84,7 +84,7 @@ pub fn purge(folder: &Path, wanted: &Wanted, dry: bool) -> Result<Purged, StageE
         }
     }
     if !dry {
-        remove_temporaries(folder, 1)?;
+        remove_stale_temp_files(folder, 1)?;
         for file in hold {
             // It was readable a moment ago.
             let Some(Found { kind, file }) = Found::of(file)? else { continue };
@@ -92,7 +92,7 @@ pub fn purge(folder: &Path, wanted: &Wanted, dry: bool) -> Result<Purged, StageE
             let replaced = rewrite.replace(&kind, &[file], |records| without_originals(&records, sources))?;
             replaced.map_err(|broken| StageError::Other(broken.reason))?;
         }
-        sync_folder(folder)?;
+        fsync_dir(folder)?;
     }
     rewrite.end()?;
     Ok(purged)

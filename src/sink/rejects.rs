@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::batch::RejectCode;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::sink::Sink;
 use crate::sink::parquet::Config;
 use crate::source::rejects::{CODE, FORMAT, Format, RECORD, RECORDS, SPLIT, STAGE};
@@ -92,7 +92,7 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
 ///
 /// # Errors
 /// A fault at `path`, where it is none.
-pub fn plan(folder: &Location) -> Result<Box<dyn Sink>, Vec<Fault>> {
+pub fn plan(folder: &Location) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
     Config::new(&folder.to_path()).sink(&schema())
 }
 

@@ -14,8 +14,8 @@ use parquet::basic::Compression as Codec;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::coverage::Coverage;
-use crate::durable::create_folders;
 use crate::error::StageError;
+use crate::fs_durable::create_dir_all_synced;
 use crate::sink::claim::part_number;
 use crate::sink::exchange::{Exchange, Note, WORK};
 use crate::sink::files::{DataFile, data_files};
@@ -147,7 +147,7 @@ impl<'a> Rewrite<'a> {
         change: impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
     ) -> Result<Result<u64, Broken>, StageError> {
         let Some(last) = files.last() else { return Ok(Ok(0)) };
-        create_folders(&self.place())?;
+        create_dir_all_synced(&self.place())?;
         let format = Format::new(SchemaRef::clone(&kind.schema), kind.compression, RowGroup::default());
         let format = format.map_err(|faults| {
             let reasons: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
@@ -193,7 +193,7 @@ impl<'a> Rewrite<'a> {
 /// One at a time rewrites the files of a folder.
 fn lock(folder: &Path) -> Result<File, StageError> {
     let state = folder.join(STATE);
-    create_folders(&state)?;
+    create_dir_all_synced(&state)?;
     let path = state.join("compact-lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(StageError::io(&path))?;

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::sink::columns::Columns;
 use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
 use crate::store::Location;
@@ -26,7 +26,7 @@ pub struct Config {
 }
 
 impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let columns = Columns::choose(self.columns.as_deref(), input)?;
         check_types(columns.schema())?;
         self.columns = Some(columns.names());
@@ -35,13 +35,13 @@ impl SinkConfig for Config {
 }
 
 /// Refuses columns that have no JSON form.
-fn check_types(schema: &Schema) -> Result<(), Vec<Fault>> {
+fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
     let options = EncoderOptions::default();
     let faults = schema.fields().iter().filter_map(|field| {
         let error = make_encoder(field, &new_empty_array(field.data_type()), &options).err()?;
-        Some(Fault::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
+        Some(ConfigError::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
     });
-    let faults: Vec<Fault> = faults.collect();
+    let faults: Vec<ConfigError> = faults.collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 

@@ -11,12 +11,12 @@ use arrow::datatypes::{
 };
 
 use crate::batch::RejectCode;
-use crate::context::Limits;
 use crate::error::StageError;
+use crate::plan_context::PipelineLimits;
 use crate::source::cut::Cut;
 use crate::source::record_files::{Output, Records, Stop, shorten};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// The type of an array's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,14 +221,14 @@ impl Together {
     ///
     /// # Errors
     /// What is wrong with their records, in a sentence.
-    pub(super) fn new(headers: &[&Header], batch: BatchSize, limits: &Limits) -> Result<Self, String> {
+    pub(super) fn new(headers: &[&Header], batch: BatchSize, limits: &PipelineLimits) -> Result<Self, String> {
         let bytes = headers.iter().fold(0, |total: u64, header| total.saturating_add(header.bytes()));
         let limit = limits.record_bytes.0.min(i32::MAX as u64);
         if bytes > limit {
             return Err(format!(
                 "a record takes {}, more than {}; limits.record_bytes may raise that",
-                Bytes(bytes),
-                Bytes(limit)
+                ByteSize(bytes),
+                ByteSize(limit)
             ));
         }
         let images = headers.iter().filter_map(|header| header.image());

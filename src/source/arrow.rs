@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::source::arrow_messages::{Bounds, Messages, Refusal};
 use crate::source::cut::{Cut, too_large, weight};
 use crate::source::file_checkpoints::OnChange;
@@ -34,15 +34,20 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
         let limits = context.limits;
         let stored = limits.memory.map_or(STORED, |memory| STORED.min(memory.0 / 2));
-        let most = Bounds::of_file(stored, limits.held_bytes());
+        let most = Bounds::of_file(stored, limits.buffer_bytes());
         let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
-            .map_err(|what| vec![Fault::new("path", what)])?;
+            .map_err(|what| vec![ConfigError::new("path", what)])?;
         let cut = Cut::features(batch);
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let format = Ipc { columns: columns.clone(), cut, most, record_bytes: limits.record_bytes.0, largest_file };
@@ -223,7 +228,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::coverage::Progress;
+    use crate::coverage::ResumeState;
     use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn sample(rows: std::ops::Range<i32>) -> RecordBatch {
@@ -311,7 +316,7 @@ mod tests {
             bytes[place] ^= 0xff;
             std::fs::write(folder.path().join("b.arrow"), bytes).unwrap();
             let source = plan::<Config>(json!({ "path": folder.path() }), 100).unwrap();
-            match drain(source, &Progress::default()) {
+            match drain(source, &ResumeState::default()) {
                 Ok(batches) => assert!(records(&batches).num_rows() >= 35),
                 Err(error) => assert!(error.to_string().starts_with("b.arrow: "), "{error}"),
             }

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::nearest;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::did_you_mean;
 use crate::source::aligned::Aligned;
 use crate::source::cut::Cut;
 use crate::source::file_checkpoints::OnChange;
@@ -80,7 +80,12 @@ fn double_quote() -> char {
 const MAX_COLUMNS: usize = 16_384;
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let quoting = self.quoting()?;
         let reader = Reader {
             header: self.header,
@@ -89,7 +94,7 @@ impl SourceConfig for Config {
             record_bytes: context.limits.record_bytes.0,
             cut: Cut::features(batch),
         };
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;
@@ -103,35 +108,38 @@ impl SourceConfig for Config {
 }
 
 impl Config {
-    fn quoting(&self) -> Result<Quoting, Vec<Fault>> {
+    fn quoting(&self) -> Result<Quoting, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut byte = |key: &str, value: char| {
             let usable = value.is_ascii() && !matches!(value, '\r' | '\n');
             if !usable {
-                faults.push(Fault::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
+                faults.push(ConfigError::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
             }
             u8::try_from(value).unwrap_or_default()
         };
         let quoting = Quoting { delimiter: byte("delimiter", self.delimiter), quote: byte("quote", self.quote) };
         if quoting.delimiter == quoting.quote {
-            faults.push(Fault::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
+            faults.push(ConfigError::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
         }
         if self.header && self.columns.is_some() {
-            faults.push(Fault::new("columns", "the header names the columns; leave this out, or set header = false"));
+            faults.push(ConfigError::new(
+                "columns",
+                "the header names the columns; leave this out, or set header = false",
+            ));
         }
         if faults.is_empty() { Ok(quoting) } else { Err(faults) }
     }
 
     /// The columns as inferred, with the types that the user gave.
-    fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<Fault>> {
+    fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<ConfigError>> {
         let names: Vec<&str> = inferred.fields().iter().map(|field| field.name().as_str()).collect();
         let unknown = self.types.keys().filter(|name| !names.contains(&name.as_str()));
-        let faults: Vec<Fault> = unknown
+        let faults: Vec<ConfigError> = unknown
             .map(|name| {
                 let known = names.join(", ");
-                Fault::new(
+                ConfigError::new(
                     format!("types.{name}"),
-                    format!("there is no such column{}; known: {known}", nearest(name, &names)),
+                    format!("there is no such column{}; known: {known}", did_you_mean(name, &names)),
                 )
             })
             .collect();
@@ -345,7 +353,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::coverage::Progress;
+    use crate::coverage::ResumeState;
     use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -537,9 +545,9 @@ mod tests {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
         let mut config: Config = serde_json::from_value(written.take()).unwrap();
-        let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
-        let context = Context::new(BTreeMap::new(), crate::context::Limits::default());
-        let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
+        let size = BatchSize { bytes: Some(crate::units::ByteSize(200)), ..BatchSize::default() };
+        let context = PlanContext::new(BTreeMap::new(), crate::plan_context::PipelineLimits::default());
+        let batches = drain(config.plan("in", size, &context).unwrap(), &ResumeState::default()).unwrap();
         assert!(batches.len() > 9, "{}", batches.len());
         assert_eq!(records(&batches).num_rows(), 100);
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Unavailable;
-use crate::image::read_header;
+use crate::error::UnavailableInput;
+use crate::image::probe;
 use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, size_and_time};
 use crate::source::listed_file::ListedFile;
@@ -32,7 +32,7 @@ pub(super) enum ReadError {
     /// It is gone, or another; a clause.
     Refused(String),
     /// It cannot be read now.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
 impl FileReference {
@@ -59,7 +59,7 @@ impl FileReference {
     pub(super) fn weight(&self) -> (u64, u64) {
         let mut beginning = Vec::new();
         let read = folder::open(&self.path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
-        let pixels = read.ok().and_then(|_| read_header(&beginning).ok()).map_or(0, |header| header.charged_pixels());
+        let pixels = read.ok().and_then(|_| probe(&beginning).ok()).map_or(0, |header| header.charged_pixels());
         (self.size, pixels)
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobMatcher};
 use walkdir::WalkDir;
 
-use crate::durable::is_temporary;
-use crate::error::{ErrorClass, Fault, StageError};
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::fs_durable::is_temp_name;
 use crate::source::WrittenFiles;
 use crate::source::folder::Folder;
 use crate::source::listed_file::{ListedFile, name_of};
@@ -36,16 +36,23 @@ impl FileSet {
     ///
     /// # Errors
     /// A fault at `path` when it is empty, or a glob that is none.
-    pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
+    pub(super) fn new(
+        path: String,
+        follow_links: bool,
+        extensions: &'static [&'static str],
+    ) -> Result<Self, ConfigError> {
         let passed_over = LastPassedOver::default();
         let set = Self { path, follow_links, extensions, underscore_files: false, passed_over };
         if set.path.is_empty() {
-            return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
+            return Err(ConfigError::new(
+                "path",
+                "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`",
+            ));
         }
         if is_url(&set.path) || !Path::new(&set.path).exists() {
-            let glob = set.glob().map_err(|message| Fault::new("path", message))?;
+            let glob = set.glob().map_err(|message| ConfigError::new("path", message))?;
             let root = glob.map_or_else(|| set.path.clone(), |glob| glob.root);
-            Location::parse(&root).map_err(|message| Fault::new("path", message))?;
+            Location::parse(&root).map_err(|message| ConfigError::new("path", message))?;
         }
         Ok(set)
     }
@@ -360,7 +367,7 @@ impl FileSet {
                 })
             } else if entry.file_type().is_file() {
                 files.looked_at += 1;
-                let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+                let chosen = if is_temp_name(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
                 match chosen {
                     Ok(()) => folder.look(&entry).map(|found| files.add(ListedFile::new(relative, found))),
                     Err(omission) => {

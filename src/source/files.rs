@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::batch::{RejectCode, Split};
-use crate::error::{StageError, Unavailable};
+use crate::error::{StageError, UnavailableInput};
 use crate::source::file_set::FileSet;
 use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, Refusal};
 use crate::source::passed_over::LastPassedOver;
@@ -111,11 +111,11 @@ impl InputFile {
     /// the file.
     ///
     /// # Errors
-    /// [`Stop::Unavailable`].
+    /// [`Stop::UnavailableInput`].
     pub(super) fn check_available(&self, input: &Input) -> Result<(), Stop> {
         match input.failure() {
             None => Ok(()),
-            Some((class, error)) => Err(Unavailable { path: self.location().to_path(), class, error }.into()),
+            Some((class, error)) => Err(UnavailableInput { path: self.location().to_path(), class, error }.into()),
         }
     }
 
@@ -136,7 +136,7 @@ impl InputFile {
     ///
     /// # Errors
     /// `error` itself if it is a verdict on the file.
-    pub(super) fn unavailable(&self, error: io::Error) -> Result<Unavailable, io::Error> {
+    pub(super) fn unavailable(&self, error: io::Error) -> Result<UnavailableInput, io::Error> {
         self.location().unavailable(error)
     }
 
@@ -164,7 +164,7 @@ pub(super) fn list_all(
     path: &str,
     extensions: &'static [&'static str],
     passed_over: &LastPassedOver,
-) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
+) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
     let set = set.reporting_to(passed_over.clone());
     let mut listing = set.list()?;

@@ -10,10 +10,10 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::batch::{Batch, Provenance, Reject, SourceBatch, Split, SplitRows};
-use crate::context::Limits;
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::error::StageError;
-use crate::image::read_header;
+use crate::image::probe;
+use crate::plan_context::PipelineLimits;
 use crate::source::cut::Cut;
 use crate::source::listed_file::Refusal;
 use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
@@ -39,7 +39,7 @@ const COLUMN_BYTES: u64 = i32::MAX as u64;
 
 impl Rules {
     /// `text` is the name of a text column after the image.
-    pub(super) fn new(batch: BatchSize, limits: Limits, text: Option<&str>) -> Self {
+    pub(super) fn new(batch: BatchSize, limits: PipelineLimits, text: Option<&str>) -> Self {
         let image = Field::new(IMAGE, DataType::Binary, false);
         let text = text.map(|name| Field::new(name, DataType::Utf8, false));
         let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
@@ -61,7 +61,7 @@ impl Rules {
     /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no image, or has too many pixels,
     /// goes on as it is: it is refused, with its reason, before it would be decoded.
     fn weigh(&self, image: &[u8]) -> (u64, u64) {
-        let header = read_header(image).ok().filter(|header| header.fits(self.pixels));
+        let header = probe(image).ok().filter(|header| header.fits(self.pixels));
         let pixels = header.map_or(0, |header| header.charged_pixels());
         ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
     }
@@ -104,7 +104,7 @@ pub(super) struct Member<'a> {
 /// The rows of a stretch as they are gathered into batches, which go to `out`.
 pub(super) struct Stretch<'a> {
     rules: &'a Rules,
-    progress: &'a Progress,
+    progress: &'a ResumeState,
     out: &'a BatchSender,
     split: Arc<Split>,
     rows: Range<u64>,
@@ -122,7 +122,7 @@ impl<'a> Stretch<'a> {
     /// A stretch that begins at `row`.
     pub(super) fn new(
         rules: &'a Rules,
-        progress: &'a Progress,
+        progress: &'a ResumeState,
         out: &'a BatchSender,
         split: &Arc<Split>,
         row: u64,
@@ -146,7 +146,7 @@ impl<'a> Stretch<'a> {
 
     /// Whether every sink has the next `rows`.
     pub(super) fn is_done(&self, rows: u64) -> bool {
-        self.progress.done(self.split.name(), &(self.rows.end..self.rows.end + rows))
+        self.progress.is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
     }
 
     /// The split, and the row that is next.
@@ -217,7 +217,7 @@ impl<'a> Stretch<'a> {
         let rows = self.rows.clone();
         let next = Self::new(self.rules, self.progress, self.out, &self.split, rows.end);
         let mut full = std::mem::replace(self, next);
-        if rows.is_empty() || self.progress.done(self.split.name(), &rows) {
+        if rows.is_empty() || self.progress.is_committed(self.split.name(), &rows) {
             return Ok(true);
         }
         let columns: [ArrayRef; 4] = [
@@ -229,7 +229,7 @@ impl<'a> Stretch<'a> {
         let columns = columns.into_iter().take(self.rules.schema.fields().len()).collect();
         let records = RecordBatch::try_new(Arc::clone(&self.rules.schema), columns)?;
         let provenance = Arc::new(Provenance::new(vec![SplitRows { split: full.split, rows }]));
-        let batch = Batch { records, origin: full.origin, provenance };
+        let batch = Batch { records, row_ordinals: full.origin, provenance };
         Ok(self.out.send(SourceBatch { batch, rejects: full.rejects, pixels: full.pixels }))
     }
 }

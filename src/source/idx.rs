@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::{Context, Limits};
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -43,8 +43,13 @@ const LABEL: &str = "label";
 const FEATURES: &str = "features";
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let at = |key: &'static str| move |error: StageError| vec![Fault::from_error(key, &error)];
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let at = |key: &'static str| move |error: StageError| vec![ConfigError::from_error(key, &error)];
         let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
         let mut fields = vec![header.field(FEATURES)];
@@ -52,16 +57,16 @@ impl SourceConfig for Config {
         if let Some(labels) = &self.labels {
             if files.len() > 1 {
                 let message = format!("`path` means {} files; labels belong to a single one", files.len());
-                return Err(vec![Fault::new("labels", message)]);
+                return Err(vec![ConfigError::new("labels", message)]);
             }
             let file = labels_file(name, labels).map_err(at("labels"))?;
             let labels = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
-            check_labels(&file, &labels, &header).map_err(|what| vec![Fault::new("labels", what)])?;
+            check_labels(&file, &labels, &header).map_err(|what| vec![ConfigError::new("labels", what)])?;
             fields.push(labels.field(LABEL));
             headers.push(labels);
         }
         let together = Together::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
-        together.map_err(|what| vec![Fault::new("path", what)])?;
+        together.map_err(|what| vec![ConfigError::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
         let format = Idx { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
@@ -118,7 +123,7 @@ struct Idx {
     labels: Option<String>,
     schema: SchemaRef,
     batch: BatchSize,
-    limits: Limits,
+    limits: PipelineLimits,
 }
 
 impl RecordFormat for Idx {
@@ -260,7 +265,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::coverage::Progress;
+    use crate::coverage::ResumeState;
     use crate::image::{Channels, decode};
     use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
 
@@ -379,7 +384,7 @@ mod tests {
         let options = json!({ "path": files.path().join("i"), "labels": files.path().join("l") });
         let source = plan::<Config>(options, 10).unwrap();
         std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
-        let batches = drain(source, &Progress::default()).unwrap();
+        let batches = drain(source, &ResumeState::default()).unwrap();
         assert_eq!((rejects(&batches), batches[0].batch.provenance.len()), (vec![(0, "mismatch", None)], 3));
         let reason = &batches[0].rejects[0].reason;
         assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
@@ -417,7 +422,7 @@ mod tests {
             }
             let folder = folder(&[("a", &images(1)), ("b", &bytes)]);
             let source = plan::<Config>(json!({ "path": folder.path().join("*") }), 8).unwrap();
-            match drain(source, &Progress::default()) {
+            match drain(source, &ResumeState::default()) {
                 Ok(batches) => prop_assert!(records(&batches).num_rows() >= 1),
                 Err(error) => prop_assert!(error.to_string().starts_with("b: "), "{}", error),
             }
@@ -429,7 +434,7 @@ mod tests {
         let folder = folder(&[("i.gz", &gzip(&images(25))), ("l", &idx(8, &[25], &[1; 25]))]);
         let options = || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
         let all = read::<Config>(options(), 10);
-        let rest = |progress: &Progress| drain(plan::<Config>(options(), 10).unwrap(), progress).unwrap();
+        let rest = |progress: &ResumeState| drain(plan::<Config>(options(), 10).unwrap(), progress).unwrap();
         let later = rest(&progress_of(&all[..1]));
         assert_eq!(later.len(), 2);
         assert_eq!(later[0].batch.records, all[1].batch.records);

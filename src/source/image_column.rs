@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 
-use crate::image::read_header;
+use crate::image::probe;
 use crate::source::{IMAGE, PIXEL_BYTES};
 
 /// Which of a table's columns it is.
@@ -115,7 +115,7 @@ impl Images {
     fn measure(&mut self, images: &BinaryArray) {
         let size = |bytes: Option<&[u8]>| {
             let bytes = bytes.unwrap_or_default();
-            (bytes.len() as u64, read_header(bytes).map_or(0, |header| header.charged_pixels()))
+            (bytes.len() as u64, probe(bytes).map_or(0, |header| header.charged_pixels()))
         };
         self.sizes = images.iter().map(size).collect();
     }

@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, ErrorClass, StageError, UnavailableInput, UnreadInputs};
 use crate::metrics::Metrics;
+use crate::plan_context::PlanContext;
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::fetch::Fetch;
@@ -26,7 +26,7 @@ use crate::source::{
     BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
 };
 use crate::store::Location;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] = &[
@@ -70,32 +70,37 @@ pub struct Config {
     /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
     /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
     #[schemars(extend("x-changes-rows" = false))]
-    rescan: Option<Span>,
+    rescan: Option<HumanDuration>,
     /// How long a file of a folder that is watched is tried again, after 1 second and then less and less often, where it cannot
     /// be read for a reason that is not its own: permissions, a disk, a file server. Then it is rejected; the reject refers to
     /// the file, so that the source `rejects` can read it later. Default: 1h.
     #[schemars(extend("x-changes-rows" = false))]
-    retry_timeout: Option<Span>,
+    retry_timeout: Option<HumanDuration>,
 }
 
 /// The column of folders' names.
 const LABEL: &str = "label";
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
         let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
-            (false, Some(_)) => return Err(vec![Fault::new("rescan", "says how to watch; add watch = true")]),
+            (false, Some(_)) => return Err(vec![ConfigError::new("rescan", "says how to watch; add watch = true")]),
             (false, None) => None,
             (true, Some(span)) if span.0 < LEAST_RESCAN => {
-                return Err(vec![Fault::new("rescan", format!("{span} is too often; write 100ms or more"))]);
+                return Err(vec![ConfigError::new("rescan", format!("{span} is too often; write 100ms or more"))]);
             }
             (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
         };
         if let (false, Some(_)) = (self.watch, self.retry_timeout) {
-            return Err(vec![Fault::new("retry_timeout", "says how to watch; add watch = true")]);
+            return Err(vec![ConfigError::new("retry_timeout", "says how to watch; add watch = true")]);
         }
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
@@ -149,7 +154,7 @@ impl Source for Images {
         if self.is_endless() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
         let Self { name, files, rules, .. } = *self;
         let state = progress.state.as_ref();
         if let Some(rescan) = self.rescan {
@@ -192,16 +197,16 @@ impl Source for Images {
 }
 
 /// Rows that are not done.
-fn pending(journal: &Journal, progress: &Progress) -> u64 {
+fn pending(journal: &Journal, progress: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
-    rows.filter(|&row| !progress.done(journal.split.name(), &(row..row + 1))).count() as u64
+    rows.filter(|&row| !progress.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
 }
 
 /// What it takes to read the files of a listing.
 struct Reader {
     rules: Rules,
     root: Location,
-    progress: Progress,
+    progress: ResumeState,
 }
 
 /// What a run notes of the files that it reads, for those after it.
@@ -241,7 +246,7 @@ impl Reader {
         &self,
         journals: &[Journal],
         mut learned: Learned,
-        unread: Vec<Unavailable>,
+        unread: Vec<UnavailableInput>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
         let mut inputs = UnreadInputs::default();
@@ -269,7 +274,7 @@ impl Reader {
         rows: &[Row],
         learned: &mut Learned,
         out: &BatchSender,
-        unread: &mut Vec<Unavailable>,
+        unread: &mut Vec<UnavailableInput>,
     ) -> Result<ReadEnd, StageError> {
         for rows in rows.chunks(self.rules.stretch()) {
             let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
@@ -291,7 +296,7 @@ impl Reader {
         rows: &[Row],
         mut stretch: Stretch<'_>,
         learned: &mut Learned,
-        unread: &mut Vec<Unavailable>,
+        unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
         let there = rows.iter().filter(|row| row.standing == Standing::Present).map(|row| &row.file);
         let mut images = Fetch::new(&self.root, self.rules.record_bytes, there);
@@ -361,9 +366,9 @@ pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, Refu
 }
 
 /// That a file is not read, since it or its folder is not there now.
-pub(super) fn unseen(file: &ListedFile, root: &Location) -> Unavailable {
+pub(super) fn unseen(file: &ListedFile, root: &Location) -> UnavailableInput {
     let error = std::io::Error::other("it cannot be found, or its folder cannot be read");
-    Unavailable { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
+    UnavailableInput { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
 }
 
 /// The name of the folder that a file lies in; empty for the root of the listing.
@@ -389,11 +394,11 @@ mod tests {
 
     use super::*;
     use crate::batch::SourceBatch;
-    use crate::context::Limits;
     use crate::coverage::Coverage;
-    use crate::kind::find;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::find;
     use crate::source::KINDS;
-    use crate::units::Bytes;
+    use crate::units::ByteSize;
 
     /// A PNM of so many pixels, black.
     fn image(width: usize, height: usize) -> Vec<u8> {
@@ -409,21 +414,24 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Result<Opened, StageError> {
-        let limits = Limits { pixels: 1000, record_bytes: Bytes(10_000), memory: None };
-        let context = Context::new(BTreeMap::new(), limits);
+    fn open(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Result<Opened, StageError> {
+        let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(10_000), memory: None };
+        let context = PlanContext::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
         plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
     }
 
-    fn read(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Vec<SourceBatch> {
+    fn read(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Vec<SourceBatch> {
         let mut opened = open(folder, batch, progress).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
         let batches = batches.unwrap();
-        let rows: u64 =
-            batches.iter().flat_map(|batch| progress.pending(&batch.batch.provenance)).map(|p| p.end - p.start).sum();
+        let rows: u64 = batches
+            .iter()
+            .flat_map(|batch| progress.uncommitted_ranges(&batch.batch.provenance))
+            .map(|p| p.end - p.start)
+            .sum();
         assert_eq!(opened.total.known(), Some(rows), "the total is what is pending");
         batches
     }
@@ -432,17 +440,17 @@ mod tests {
         batch.batch.records.column(0).as_string::<i32>().iter().flatten().collect()
     }
 
-    fn progress(state: &Path, done: &[&SourceBatch]) -> Progress {
+    fn progress(state: &Path, done: &[&SourceBatch]) -> ResumeState {
         let mut coverage = Coverage::default();
         done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-        Progress { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
+        ResumeState { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
     }
 
     #[test]
     fn files_come_as_they_are_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["c.pnm", "a.PNM", "b/x.png"]);
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         let [batch] = batches.as_slice() else { panic!("one batch expected") };
         assert_eq!(sources(batch), ["a.PNM", "b/x.png", "c.pnm"]);
         assert_eq!(batch.batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 0, 0]);
@@ -456,10 +464,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
         let options = json!({ "path": folder.path(), "folder_labels": true });
-        let context = Context::new(BTreeMap::new(), Limits::default());
+        let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
         let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context)
             .map(|planned| planned.stage);
-        let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
+        let mut batches = source.unwrap().open(&ResumeState::default()).unwrap().batches;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batch = runtime.block_on(batches.next()).unwrap().unwrap();
         let labels: Vec<&str> = batch.batch.records["label"].as_string::<i32>().iter().flatten().collect();
@@ -472,7 +480,7 @@ mod tests {
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"]);
         fs::write(folder.path().join("d.pnm"), image(30, 30)).unwrap();
         let sizes = |batch| -> Vec<usize> {
-            let batches = read(folder.path(), batch, &Progress::default());
+            let batches = read(folder.path(), batch, &ResumeState::default());
             batches.iter().map(|batch| batch.batch.records.num_rows()).collect()
         };
         assert_eq!(sizes(json!({ "records": 2 })), [2, 2, 2]);
@@ -487,9 +495,9 @@ mod tests {
         fs::write(folder.path().join("b.pgm"), b"P5 100000 100000 255\n").unwrap();
         fs::write(folder.path().join("c.png"), b"").unwrap();
         fs::write(folder.path().join("d.png"), b"no image").unwrap();
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         assert_eq!((sources(&batches[0]), batches[0].pixels), (vec!["b.pgm", "c.png", "d.png"], 0));
-        assert_eq!(batches[0].batch.origin, [1, 2, 3]);
+        assert_eq!(batches[0].batch.row_ordinals, [1, 2, 3]);
         let reject = &batches[0].rejects[0];
         assert_eq!((reject.ordinal, reject.code), (0, RejectCode::TooLarge));
         assert!(
@@ -532,10 +540,13 @@ mod tests {
     #[test]
     fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let error = |progress: &Progress| open(folder.path(), json!({}), progress).err().map(|error| error.to_string());
+        let error =
+            |progress: &ResumeState| open(folder.path(), json!({}), progress).err().map(|error| error.to_string());
         fs::write(folder.path().join("notes.txt"), "x").unwrap();
         assert!(
-            error(&Progress::default()).unwrap().contains("of 1 files that were looked at, none has the extension jpg")
+            error(&ResumeState::default())
+                .unwrap()
+                .contains("of 1 files that were looked at, none has the extension jpg")
         );
         fill(folder.path(), &["a.pnm"]);
         let first = read(folder.path(), json!({}), &progress(state.path(), &[]));
@@ -552,7 +563,7 @@ mod tests {
         };
         let folder = Path::new(&data).join("bad");
         let files = FileSet::new(folder.to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
-        let batches = read(&folder, json!({}), &Progress::default());
+        let batches = read(&folder, json!({}), &ResumeState::default());
         let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows() + batch.rejects.len()).sum();
         assert_eq!(rows, files.list().unwrap().files.len());
     }
@@ -567,7 +578,7 @@ mod tests {
             assert!(made.success());
         };
         pipe("pipe.jpg");
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         assert_eq!(sources(&batches[0]), ["a.pnm", "b.pnm"]);
 
         let files = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::error::{StageError, Unavailable};
+use crate::error::{StageError, UnavailableInput};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
@@ -58,7 +58,7 @@ pub(super) struct Recalled {
     /// In the order in which they were journalled.
     pub(super) journals: Vec<Journal>,
     /// Files whose content could not be compared. They are neither new nor known.
-    pub(super) unread: Vec<Unavailable>,
+    pub(super) unread: Vec<UnavailableInput>,
     /// The rows of listings that were rejected because their files were gone.
     pub(super) gone: MissingRows,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::error::Unavailable;
+use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
 use crate::source::file_identity::{self, Verdict};
 use crate::source::folder::{self, size_and_time};
@@ -56,7 +56,7 @@ pub(super) enum ReadFailure {
     /// Its record is rejected.
     Rejected(Refusal),
     /// It is left for a later attempt.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
 impl From<Refusal> for ReadFailure {
@@ -126,7 +126,7 @@ impl ListedFile {
     ///
     /// # Errors
     /// What makes it unavailable.
-    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, Unavailable> {
+    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, UnavailableInput> {
         let file = match self.open(root) {
             Ok(file) => file,
             Err(ReadFailure::Rejected(_)) => return Ok(None),

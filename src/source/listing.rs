@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::passed_over::{Omission, PassedOver};
 use crate::store::mounts::FolderId;
@@ -27,7 +27,7 @@ pub(super) struct Listing {
     pub(super) folders: BTreeMap<String, FolderId>,
     /// Folders and files that could not be looked at, by their names: what lies there is not known to be gone. Each with the error
     /// of the environment that is to be reported, if there is one.
-    pub(super) unread: BTreeMap<String, Option<Unavailable>>,
+    pub(super) unread: BTreeMap<String, Option<UnavailableInput>>,
 }
 
 impl Listing {
@@ -102,7 +102,7 @@ impl Listing {
         }
         // A disk's own folder, which holds no files of users, is closed to them.
         let is_reported = path.file_name().is_none_or(|name| name != "lost+found");
-        let failure = match Unavailable::from_error(path.to_path_buf(), class, error) {
+        let failure = match UnavailableInput::from_error(path.to_path_buf(), class, error) {
             Ok(unavailable) if is_reported => Some(unavailable),
             Ok(unavailable) => {
                 tracing::warn!("left out: {unavailable}");
@@ -117,12 +117,12 @@ impl Listing {
     }
 
     /// The errors of the environment that kept folders and files from being looked at.
-    pub(super) fn failures(&self) -> impl Iterator<Item = &Unavailable> {
+    pub(super) fn failures(&self) -> impl Iterator<Item = &UnavailableInput> {
         self.unread.values().flatten()
     }
 
     /// As [`Self::failures`]; the places stay unread.
-    pub(super) fn take_failures(&mut self) -> Vec<Unavailable> {
+    pub(super) fn take_failures(&mut self) -> Vec<UnavailableInput> {
         self.unread.values_mut().filter_map(Option::take).collect()
     }
 

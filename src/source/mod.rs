@@ -62,14 +62,14 @@ use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 
-use crate::batch::{Batch, Fate, Reject, SourceBatch};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
-use crate::metrics::Caller;
+use crate::batch::{Batch, BatchAck, Reject, SourceBatch};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
+use crate::metrics::BlockingCaller;
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::store::Location;
-use crate::units::{Bytes, Span};
+use crate::units::{ByteSize, HumanDuration};
 
 pub use passed_over::{LastPassedOver, PassedOver};
 
@@ -132,7 +132,7 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
-    fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
+    fn admit_inputs(&self, _progress: &ResumeState) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -149,11 +149,11 @@ pub trait Source: Send {
 
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
-    /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.
+    /// A source may leave out rows for which [`ResumeState::done`] holds; the caller cuts out what is left of them.
     ///
     /// # Errors
     /// When the input cannot be found or listed.
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError>;
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError>;
 }
 
 /// A source that is being read.
@@ -163,7 +163,7 @@ pub struct Opened {
     /// How many records there are.
     pub total: Total,
     /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
-    pub fates: Option<UnboundedSender<Fate>>,
+    pub fates: Option<UnboundedSender<BatchAck>>,
     /// Records that are to go through the graph at once, into no sink.
     pub asks: Option<Receiver<Ask>>,
     /// Resolves when the source has told its clients all that there was to tell; that is waited for at the end.
@@ -234,9 +234,9 @@ pub struct BatchSize {
     /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature records.
     pub records: Option<std::num::NonZeroU32>,
     /// At most so many bytes, images counted as decoded; a single larger record travels alone. Default: 32MiB.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<ByteSize>,
     /// Sources without an end: wait at most so long for a batch to fill.
-    pub delay: Option<Span>,
+    pub delay: Option<HumanDuration>,
     /// What the memory at hand allows, whatever is written.
     #[serde(skip)]
     pub most: Option<Most>,
@@ -279,14 +279,20 @@ pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>>;
 }
 
 /// How a source of some kind is planned: stage name, options as written, batch size, context.
-pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Planned<Box<dyn Source>>, Vec<Fault>>;
+pub type PlanSource =
+    fn(&str, Value, BatchSize, &PlanContext) -> Result<ResolvedStage<Box<dyn Source>>, Vec<ConfigError>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[
+pub const KINDS: &[ComponentKind<PlanSource>] = &[
     kind::<images::Config>("images", "image files of a folder or a glob"),
     kind::<parquet::Config>("parquet", "columns of Parquet files: features, or encoded images"),
     kind::<csv::Config>("csv", "records of delimited text"),
@@ -300,15 +306,15 @@ pub const KINDS: &[Kind<PlanSource>] = &[
     kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
 ];
 
-const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
-    Kind {
+const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSource> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |name, written, batch, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(name, batch, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(name, batch, context)?, options: registry::option_values(&config)? })
         },
     }
 }
@@ -389,13 +395,13 @@ where
 pub struct BatchSender {
     sender: tokio::sync::mpsc::Sender<Result<SourceBatch, StageError>>,
     /// The thread that hands over, where it says which calls it is in.
-    caller: Option<Arc<Caller>>,
+    caller: Option<Arc<BlockingCaller>>,
 }
 
 impl BatchSender {
     /// The same, for a thread that says which calls it is in: waiting for room is none.
     #[must_use]
-    pub fn outside_of(&self, caller: Arc<Caller>) -> Self {
+    pub fn outside_of(&self, caller: Arc<BlockingCaller>) -> Self {
         Self { sender: self.sender.clone(), caller: Some(caller) }
     }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::source::cut::Cut;
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -48,13 +48,19 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let record_bytes = context.limits.record_bytes.0;
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
         let inferred = infer(&files, record_bytes).map_err(path)?;
         let schema = self.typed(&inferred);
-        check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        check_names(schema.fields().iter().map(|field| field.name()))
+            .map_err(|what| vec![ConfigError::new("path", what)])?;
         self.types = ColumnType::all(&schema);
         let cut = Cut::features(batch);
         let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };

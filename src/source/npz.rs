@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::{Context, Limits};
-use crate::error::Fault;
-use crate::kind::nearest;
+use crate::error::ConfigError;
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry::did_you_mean;
 use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -54,11 +54,17 @@ const MAX_MEMBERS: usize = 10_000;
 const MAX_NAME: usize = 255;
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |what: String| vec![Fault::new("path", what)];
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |what: String| vec![ConfigError::new("path", what)];
         let files = files::list(name, &self.path, Npz::EXTENSIONS).map_err(|error| path(error.to_string()))?;
         if let Some(arrays) = &self.arrays {
-            check_names(arrays.iter()).map_err(|what| vec![Fault::new("arrays", what.replace("column", "array"))])?;
+            check_names(arrays.iter())
+                .map_err(|what| vec![ConfigError::new("arrays", what.replace("column", "array"))])?;
         }
         let first = first_arrays(&files, self.arrays.as_deref())?;
         let headers: Vec<&Header> = first.iter().map(|array| &array.header).collect();
@@ -66,11 +72,11 @@ impl SourceConfig for Config {
         let schema = Arc::new(Schema::new(first.iter().map(Found::field).collect::<Vec<_>>()));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message = "several arrays hold images, but a record has one; name the arrays that are wanted";
-            return Err(vec![Fault::new("arrays", message)]);
+            return Err(vec![ConfigError::new("arrays", message)]);
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
-        let most_held = context.limits.held_bytes();
+        let most_held = context.limits.buffer_bytes();
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;
@@ -81,7 +87,7 @@ impl SourceConfig for Config {
 }
 
 /// The wanted arrays of the first file that has them.
-fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<Fault>> {
+fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<ConfigError>> {
     // What is wrong with the wanted arrays in the first file that lacks one.
     let unknown = RefCell::new(None);
     let look = |file: &InputFile, input: Input| {
@@ -95,18 +101,19 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             unfit
         })
     };
-    first(files, look).map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
+    first(files, look)
+        .map_err(|error| vec![unknown.take().unwrap_or_else(|| ConfigError::new("path", error.to_string()))])
 }
 
 /// The same arrays, if each has as many records as the others.
-fn of_equal_length(found: Vec<Found>) -> Result<Vec<Found>, Fault> {
+fn of_equal_length(found: Vec<Found>) -> Result<Vec<Found>, ConfigError> {
     let unequal = found.iter().zip(found.iter().skip(1)).find(|(one, other)| one.header.rows != other.header.rows);
     let Some((one, other)) = unequal else { return Ok(found) };
     let message = format!(
         "`{}` has {} records, but `{}` {}; name arrays that belong together",
         one.name, one.header.rows, other.name, other.header.rows
     );
-    Err(Fault::new("arrays", message))
+    Err(ConfigError::new("arrays", message))
 }
 
 /// How planned files are read.
@@ -114,7 +121,7 @@ struct Npz {
     arrays: Vec<String>,
     schema: SchemaRef,
     batch: BatchSize,
-    limits: Limits,
+    limits: PipelineLimits,
     /// What may be held of arrays whose records do not lie together.
     most_held: u64,
     /// What is held of them, in the largest file.
@@ -257,7 +264,7 @@ impl Container {
     }
 
     /// The wanted arrays, or all; the inner error says which is not there.
-    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<Found>, Fault>, String> {
+    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<Found>, ConfigError>, String> {
         let members = self.members()?;
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let mut chosen = Vec::new();
@@ -265,9 +272,12 @@ impl Container {
             match members.iter().find(|(found, _)| found == name) {
                 Some(member) => chosen.push(member.clone()),
                 None => {
-                    let hint = nearest(name, &names);
+                    let hint = did_you_mean(name, &names);
                     let known = shorten(&names.join(", "));
-                    return Ok(Err(Fault::new("arrays", format!("there is no array `{name}`{hint}; known: {known}"))));
+                    return Ok(Err(ConfigError::new(
+                        "arrays",
+                        format!("there is no array `{name}`{hint}; known: {known}"),
+                    )));
                 }
             }
         }

@@ -15,10 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::{Context, Limits};
-use crate::error::{ErrorClass, Fault, StageError};
-use crate::kind::nearest;
-use crate::machine;
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry::did_you_mean;
 use crate::source::cut::{Cut, too_large, weight};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::files::{self, InputFile};
@@ -30,6 +29,7 @@ use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, St
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::store::Input;
+use crate::system;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
 /// Hugging Face datasets) becomes the binary column `image`.
@@ -67,8 +67,13 @@ const WORDS: u64 = 4;
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
         let unknown = RefCell::default();
         let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {
@@ -76,14 +81,15 @@ impl SourceConfig for Config {
             None => path(error),
         })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
-            .map_err(|what| vec![Fault::new("image_column", what)])?;
+            .map_err(|what| vec![ConfigError::new("image_column", what)])?;
         self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
         self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
-        check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        check_names(given.fields().iter().map(|field| field.name()))
+            .map_err(|what| vec![ConfigError::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
-        let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
+        let count = self.readers.map_or_else(|| system::available_cores() / 4, usize::from).max(1);
         let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
         let lanes = Lanes { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
@@ -99,7 +105,7 @@ impl Config {
     fn columns_of(
         &self,
         files: &[InputFile],
-        unknown: &RefCell<Option<Vec<Fault>>>,
+        unknown: &RefCell<Option<Vec<ConfigError>>>,
     ) -> Result<Vec<FieldRef>, StageError> {
         let look = |file: &InputFile, input: Input| {
             let found = guarded(|| metadata(&input).and_then(arrow_metadata));
@@ -114,14 +120,14 @@ impl Config {
     }
 
     /// The columns that were asked for, in the order of the file.
-    fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<Fault>> {
+    fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
         let Some(wanted) = &self.columns else { return Ok(found.fields().to_vec()) };
         let known: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
         let unknown = wanted.iter().filter(|name| !known.contains(&name.as_str()));
-        let faults: Vec<Fault> = unknown
+        let faults: Vec<ConfigError> = unknown
             .map(|name| {
-                let hint = nearest(name, &known);
-                Fault::new("columns", format!("there is no column `{name}`{hint}; known: {}", known.join(", ")))
+                let hint = did_you_mean(name, &known);
+                ConfigError::new("columns", format!("there is no column `{name}`{hint}; known: {}", known.join(", ")))
             })
             .collect();
         if !faults.is_empty() {
@@ -176,7 +182,7 @@ struct Parquet {
     cut: Cut,
     /// They bound what may be held to decode a row group. What is refused for that does not depend on how many are decoded at a
     /// time; but ahead of its turn none takes more than its share.
-    limits: Limits,
+    limits: PipelineLimits,
     /// Bytes that a record may take.
     record_bytes: u64,
     /// Bytes of the largest file that was listed.
@@ -194,10 +200,10 @@ const UNPACKED: u64 = 4;
 impl Parquet {
     /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so many.
     fn held_by(&self, stored: u64) -> u64 {
-        let limit = self.limits.held_bytes();
+        let limit = self.limits.buffer_bytes();
         match self.limits.memory {
             Some(_) => limit,
-            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(machine::memory() / 2)),
+            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(system::memory_limit() / 2)),
         }
     }
 }
@@ -379,7 +385,7 @@ impl Opened<'_> {
     fn pages(&self, group: &RowGroupMetaData) -> Result<Pages, parquet::errors::ParquetError> {
         let mut all = Pages::default();
         for leaf in self.leaves(group) {
-            let pages = Pages::of(&self.input, leaf, self.parquet.limits.held_bytes())?;
+            let pages = Pages::of(&self.input, leaf, self.parquet.limits.buffer_bytes())?;
             all.add(pages);
         }
         Ok(all)

@@ -18,8 +18,8 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 
-use crate::machine::wide;
 use crate::store::Input;
+use crate::system::simd_dispatch;
 
 /// Reads some columns of one row group.
 pub(super) struct Rows {
@@ -185,7 +185,7 @@ impl Vectors {
     fn is_regular(&self) -> bool {
         let (present, len) = (self.present, self.len);
         let (definitions, repetitions) = (self.definitions.as_slice(), self.repetitions.as_slice());
-        wide(|| {
+        simd_dispatch(|| {
             definitions.iter().fold(true, |all, &level| all & (level == present))
                 && repetitions
                     .chunks(len)

@@ -16,8 +16,8 @@ use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
 use crate::batch::{Provenance, RejectCode, SourceBatch};
-use crate::coverage::Progress;
-use crate::error::{StageError, Unavailable, UnreadInputs};
+use crate::coverage::ResumeState;
+use crate::error::{StageError, UnavailableInput, UnreadInputs};
 use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
 use crate::source::file_set::FileSet;
 use crate::source::files::{self, InputFile, unusable};
@@ -88,7 +88,7 @@ impl<F: RecordFormat> RecordFiles<F> {
         Self { stage: stage.to_owned(), path: path.to_owned(), schema: with_origin(columns), format, policy }
     }
 
-    fn files(&self) -> Result<(Vec<InputFile>, Vec<Unavailable>), StageError> {
+    fn files(&self) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
         let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
         let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
         Ok((files?, unseen))
@@ -100,7 +100,7 @@ impl<F: RecordFormat> RecordFiles<F> {
         files: &[InputFile],
         known: &FileCheckpoints,
         mut unread: UnreadInputs,
-        progress: &Progress,
+        progress: &ResumeState,
         take: &(dyn Fn(SourceBatch) -> bool + Sync),
     ) -> Result<(), StageError> {
         let (mut later, mut asked) = (files.iter(), VecDeque::new());
@@ -167,11 +167,11 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         self.policy.on_change == OnChange::Refuse
     }
 
-    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+    fn admit_inputs(&self, progress: &ResumeState) -> Result<(), StageError> {
         if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
         let (files, unseen) = self.files()?;
         let mut unread = UnreadInputs::default();
         unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
@@ -193,7 +193,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
 const COUNTED_OBJECTS: usize = 256;
 
 /// Counts what is to be read, aside: of many files it takes longer than the first records may.
-fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>, progress: &Progress) -> Total {
+fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>, progress: &ResumeState) -> Total {
     if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
         return Total::Unknown;
     }
@@ -204,10 +204,10 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
-            if progress.done(unusable(&file.split).name(), &(0..1)) {
+            if progress.is_committed(unusable(&file.split).name(), &(0..1)) {
                 return Some(0);
             }
-            let parts = progress.pending(&Provenance::rows(file.split.clone(), 0..rows));
+            let parts = progress.uncommitted_ranges(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
         let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));
@@ -221,7 +221,7 @@ pub(super) enum Stop {
     /// Nobody wants more.
     Closed,
     /// The file cannot be read now. What was not handed over is left undone.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
     /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
     Refused(Refusal, u64),
     /// The run cannot go on.
@@ -243,8 +243,8 @@ pub(super) fn goes_on(read: Result<(), Stop>, unread: &mut UnreadInputs) -> Resu
     }
 }
 
-impl From<Unavailable> for Stop {
-    fn from(unavailable: Unavailable) -> Self {
+impl From<UnavailableInput> for Stop {
+    fn from(unavailable: UnavailableInput) -> Self {
         Self::Unavailable(unavailable)
     }
 }

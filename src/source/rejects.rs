@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
-use crate::context::Context;
-use crate::error::{ErrorClass, Fault, StageError};
-use crate::image::read_header;
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::image::probe;
+use crate::plan_context::PlanContext;
 use crate::source::arrow_messages::{Bounds, Messages};
 use crate::source::cut::Cut;
 use crate::source::file_reference::{FileReference, ReadError};
@@ -86,8 +86,13 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
         let from = choose(&found, self.from.as_deref())?;
@@ -104,7 +109,7 @@ impl SourceConfig for Config {
                  source, after a repair",
                 wanted.from
             );
-            return Err(vec![Fault::new("path", message)]);
+            return Err(vec![ConfigError::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();
         let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
@@ -115,16 +120,18 @@ impl SourceConfig for Config {
 }
 
 /// The source whose records are wanted.
-fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Result<String, Vec<Fault>> {
+fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Result<String, Vec<ConfigError>> {
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     let known = names.join(", ");
     match (from, names.as_slice()) {
         (None, &[only]) => Ok(only.to_owned()),
-        (None, []) => Err(vec![Fault::new("path", "holds no rejects")]),
-        (None, _) => Err(vec![Fault::new("from", format!("is missing: rejects of several sources lie here: {known}"))]),
+        (None, []) => Err(vec![ConfigError::new("path", "holds no rejects")]),
+        (None, _) => {
+            Err(vec![ConfigError::new("from", format!("is missing: rejects of several sources lie here: {known}"))])
+        }
         (Some(name), _) if found.contains_key(name) => Ok(name.to_owned()),
         (Some(name), _) => {
-            Err(vec![Fault::new("from", format!("there are no rejects of `{name}`; of these: {known}"))])
+            Err(vec![ConfigError::new("from", format!("there are no rejects of `{name}`; of these: {known}"))])
         }
     }
 }
@@ -378,8 +385,7 @@ impl Rejects {
         if columns.is(row, Format::File) {
             return FileReference::from_json(record).map_or((0, 0), |reference| reference.weight());
         }
-        let pixels =
-            columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.charged_pixels()));
+        let pixels = columns.is(row, Format::Image).then(|| probe(record).map_or(0, |header| header.charged_pixels()));
         (record.len() as u64, pixels.unwrap_or(0))
     }
 

@@ -17,9 +17,9 @@ use super::cut::Cut;
 use super::factors::Factors;
 use super::{BatchSize, IMAGE, Opened, Source, SourceConfig, add_origin, dead_leaves, read_blocking, with_origin};
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::tensor::{fixed_column, vector_field};
 
 /// The options. A record depends on the seed and its own number alone, so more records continue the same data.
@@ -100,7 +100,12 @@ pub enum Layout {
 const MAX_MIXING: usize = 1 << 24;
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let mut faults = self.unused();
         let made = match self.of {
             Content::Images => self.images(context, &mut faults),
@@ -117,7 +122,7 @@ impl SourceConfig for Config {
 
 impl Config {
     /// Faults for options of the other content.
-    fn unused(&self) -> Vec<Fault> {
+    fn unused(&self) -> Vec<ConfigError> {
         let options = [
             ("size", self.size.is_some(), Content::Images),
             ("format", self.format.is_some(), Content::Images),
@@ -128,42 +133,43 @@ impl Config {
         ];
         let idle = options.into_iter().filter(|(_, given, of)| *given && *of != self.of);
         idle.map(|(key, _, of)| {
-            Fault::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
+            ConfigError::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
         })
         .collect()
     }
 
-    fn images(&mut self, context: &Context, faults: &mut Vec<Fault>) -> Option<Made> {
+    fn images(&mut self, context: &PlanContext, faults: &mut Vec<ConfigError>) -> Option<Made> {
         let [height, width] = *self.size.get_or_insert([64, 64]);
         let pixels = u64::from(height) * u64::from(width);
         let limit = context.limits.pixels;
         if pixels == 0 || pixels > limit {
             let message = format!("{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)");
-            faults.push(Fault::new("size", message));
+            faults.push(ConfigError::new("size", message));
             return None;
         }
         let format = *self.format.get_or_insert_default();
         if format == Format::Jpeg && height.max(width) > u32::from(u16::MAX) {
-            faults.push(Fault::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
+            faults
+                .push(ConfigError::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
         }
         Some(Made::Images { height, width, format })
     }
 
-    fn features(&mut self, faults: &mut Vec<Fault>) -> Option<Made> {
+    fn features(&mut self, faults: &mut Vec<ConfigError>) -> Option<Made> {
         let width = *self.width.get_or_insert(32);
         let rank = *self.rank.get_or_insert(width.div_ceil(4));
         let outliers = *self.outliers.get_or_insert(0.0);
         let layout = *self.layout.get_or_insert_default();
         if !(0.0..=1.0).contains(&outliers) {
-            faults.push(Fault::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
+            faults.push(ConfigError::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
         }
         let fault = if width == 0 || width > MAX_MIXING {
-            Fault::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
+            ConfigError::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
         } else if rank == 0 || rank > width {
-            Fault::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
+            ConfigError::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
         } else if width.saturating_mul(rank) > MAX_MIXING {
             let message = format!("{width} values of {rank} factors are too many; their product may be {MAX_MIXING}");
-            Fault::new("width", message)
+            ConfigError::new("width", message)
         } else {
             // The last stream, which no record uses.
             let factors = Factors::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
@@ -257,8 +263,8 @@ impl Source for Synthetic {
         Ok(Some(vec![self.split.name().to_owned()]))
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let pending = progress.pending(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
+        let pending = progress.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();
         let batches = read_blocking(2, move |sender| {
             let mut next = 0;
@@ -365,17 +371,17 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::context::Limits;
     use crate::coverage::Coverage;
-    use crate::kind::options;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::parse_options;
 
-    fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let context = Context::new(BTreeMap::new(), Limits::default());
+    fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
         let batch = BatchSize { records: records.and_then(std::num::NonZeroU32::new), ..BatchSize::default() };
-        options::<Config>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
+        parse_options::<Config>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
     }
 
-    fn batches(written: &str, records: Option<u32>, progress: &Progress) -> (Vec<SourceBatch>, Option<u64>) {
+    fn batches(written: &str, records: Option<u32>, progress: &ResumeState) -> (Vec<SourceBatch>, Option<u64>) {
         let source = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}"));
         let mut opened = source.open(progress).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -384,7 +390,7 @@ mod tests {
     }
 
     fn all(written: &str, records: Option<u32>) -> RecordBatch {
-        let (batches, _) = batches(written, records, &Progress::default());
+        let (batches, _) = batches(written, records, &ResumeState::default());
         concat_batches(&plan(written, None).unwrap().schema(), batches.iter().map(|batch| &batch.batch.records))
             .unwrap()
     }
@@ -433,7 +439,7 @@ mod tests {
 
     #[test]
     fn what_every_sink_has_is_not_made_again() {
-        let (made, total) = batches(IMAGES, Some(2), &Progress::default());
+        let (made, total) = batches(IMAGES, Some(2), &ResumeState::default());
         let rows = |batches: &[SourceBatch]| -> Vec<Range<u64>> {
             batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
         };
@@ -442,14 +448,14 @@ mod tests {
         let mut done = Coverage::default();
         done.insert(&made[0].batch.provenance);
         done.insert(&made[1].batch.provenance.slice(0..1));
-        let progress = Progress { sinks: Arc::new(vec![done]), ..Progress::default() };
+        let progress = ResumeState { sinks: Arc::new(vec![done]), ..ResumeState::default() };
         let (made, total) = batches(IMAGES, Some(2), &progress);
         assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
     }
 
     #[test]
     fn no_records_make_no_batches() {
-        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &Progress::default());
+        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &ResumeState::default());
         assert_eq!((made.len(), total), (0, Some(0)));
     }
 

@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError, UnavailableInput, UnreadInputs};
+use crate::plan_context::PlanContext;
 use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
 use crate::source::file_set::{FileSet, has_extension};
 use crate::source::files::{InputFile, unusable};
@@ -56,7 +56,12 @@ pub struct Config {
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
         let rules = Rules::new(batch, context.limits, Some(KEY));
         Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
@@ -100,7 +105,7 @@ impl Source for Tar {
         self.on_change == OnChange::Refuse
     }
 
-    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+    fn admit_inputs(&self, progress: &ResumeState) -> Result<(), StageError> {
         if !self.refuses_changes() {
             return Ok(());
         }
@@ -109,7 +114,7 @@ impl Source for Tar {
         file_checkpoints::admit(&self.name, &files, progress)
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
         let mut listing = self.files.list()?;
         if listing.files.is_empty() {
             return Err(self.files.nothing_found(&listing));
@@ -178,7 +183,7 @@ enum Step {
 struct Reader {
     rules: Rules,
     root: Location,
-    progress: Progress,
+    progress: ResumeState,
     known: FileCheckpoints,
     on_change: OnChange,
 }
@@ -255,7 +260,7 @@ impl Reader {
             };
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
-                let unavailable = Unavailable { path: location.to_path(), class, error };
+                let unavailable = UnavailableInput { path: location.to_path(), class, error };
                 return if stretch.close()? { Err(unavailable.into()) } else { Err(Stop::Closed) };
             }
             let ends = matches!(step, Step::Broken(_) | Step::End);

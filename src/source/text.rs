@@ -363,7 +363,7 @@ impl<R: Read> Blocks<R> {
 
 /// The verdict on a record of more than `limit` bytes.
 pub(super) fn too_long(limit: u64) -> Verdict {
-    let limit = crate::units::Bytes(limit);
+    let limit = crate::units::ByteSize(limit);
     Verdict::Refuse(RejectCode::TooLarge, format!("the record exceeds {limit}; limits.record_bytes may raise that"))
 }
 

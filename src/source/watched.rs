@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::Split;
-use crate::durable::{create_folders, sync_folder};
 use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, fsync_dir};
 use crate::json::to_json_lines;
 use crate::source::journal::parse;
 use crate::source::listed_file::ListedFile;
@@ -93,7 +93,7 @@ impl Appender {
     /// When the folder cannot be made.
     pub(super) fn open(stage: &str, state: &Path, next: u64) -> Result<Self, StageError> {
         let folder = folder(state, stage);
-        create_folders(&folder)?;
+        create_dir_all_synced(&folder)?;
         let segment = Segment { first: next, path: folder.join(name(next)) };
         Ok(Self { folder, file: None, segment, next })
     }
@@ -132,7 +132,7 @@ impl Appender {
         // What a crash has left under this name has no whole line.
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
-        sync_folder(&self.folder)?;
+        fsync_dir(&self.folder)?;
         self.segment = Segment { first: self.next, path };
         Ok(file)
     }

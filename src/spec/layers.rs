@@ -6,7 +6,7 @@ use config::{Config, File, FileFormat};
 use serde_json::Value;
 
 use super::place::{Places, Problems};
-use crate::error::Fault;
+use crate::error::ConfigError;
 
 /// Variables that override keys begin with this; `__` stands for the dot: `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
@@ -35,15 +35,14 @@ pub(super) fn merge(
             Some((key, value)) => {
                 overrides.push((key.trim().to_owned(), value.trim().to_owned(), format!("--set {set}")));
             }
-            None => {
-                faults.push(Fault::new("", format!("--set {set}: expected key=value, such as stages.out.path=out")))
-            }
+            None => faults
+                .push(ConfigError::new("", format!("--set {set}: expected key=value, such as stages.out.path=out"))),
         }
     }
     for (key, value, origin) in overrides {
         if key.split('.').count() > MAX_DEPTH {
             let shown: String = origin.chars().take(60).collect();
-            faults.push(Fault::new("", format!("{shown}...: the key has more than {MAX_DEPTH} parts")));
+            faults.push(ConfigError::new("", format!("{shown}...: the key has more than {MAX_DEPTH} parts")));
             continue;
         }
         match builder.clone().set_override(&key, typed(&value)) {
@@ -51,7 +50,7 @@ pub(super) fn merge(
                 builder = with;
                 places.overridden(&key, origin);
             }
-            Err(_) => faults.push(Fault::new(
+            Err(_) => faults.push(ConfigError::new(
                 "",
                 format!("{origin}: `{key}` is no key; write it with dots, such as stages.out.path"),
             )),
@@ -61,8 +60,8 @@ pub(super) fn merge(
         return Err(Problems::new(places, faults));
     }
     let merged = builder.build().and_then(Config::try_deserialize::<Value>);
-    let merged =
-        merged.map_err(|error| Problems::new(places, vec![Fault::new("", format!("{}: {error}", path.display()))]))?;
+    let merged = merged
+        .map_err(|error| Problems::new(places, vec![ConfigError::new("", format!("{}: {error}", path.display()))]))?;
     let mut infinite = Vec::new();
     add_infinite("", &merged, &mut infinite);
     if infinite.is_empty() { Ok(merged) } else { Err(Problems::new(places, infinite)) }
@@ -70,9 +69,9 @@ pub(super) fn merge(
 
 /// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they become `null`, which TOML
 /// lacks, and an option would have its default in their place.
-fn add_infinite(key: &str, value: &Value, faults: &mut Vec<Fault>) {
+fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
     match value {
-        Value::Null => faults.push(Fault::new(key, "is not a finite number; write one, or leave the key out")),
+        Value::Null => faults.push(ConfigError::new(key, "is not a finite number; write one, or leave the key out")),
         Value::Object(table) => {
             for (name, value) in table {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
@@ -85,9 +84,9 @@ fn add_infinite(key: &str, value: &Value, faults: &mut Vec<Fault>) {
 }
 
 /// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be understood.
-pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
-    let wrong = |set: &str| vec![Fault::new("", format!("--set {set}: expected key=value, such as {example}"))];
-    let failed = |error: config::ConfigError| vec![Fault::new("", error.to_string())];
+pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
+    let wrong = |set: &str| vec![ConfigError::new("", format!("--set {set}: expected key=value, such as {example}"))];
+    let failed = |error: config::ConfigError| vec![ConfigError::new("", error.to_string())];
     let mut builder = Config::builder().add_source(Config::try_from(table).map_err(failed)?);
     for set in sets {
         let (key, value) =

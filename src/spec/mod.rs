@@ -12,10 +12,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::Fault;
-use crate::kind;
+use crate::error::ConfigError;
+use crate::registry;
 use crate::server::{ConnectionLimits, Tls, TokenSource, check_access, check_hosts};
-use crate::units::Span;
+use crate::units::HumanDuration;
 
 pub use place::{Places, Problems};
 
@@ -132,7 +132,7 @@ pub struct AdminSettings {
 
 impl AdminSettings {
     /// What is wrong with the listener; keys are relative to the table.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<ConfigError> {
         let open = ("allow_unauthenticated", self.allow_unauthenticated);
         let access = self.listen.map(|listen| check_access(listen, self.token.as_ref(), open));
         let limits = self.limits.faults().into_iter().map(|fault| fault.within("limits"));
@@ -146,7 +146,7 @@ impl AdminSettings {
 pub struct CommitSettings {
     /// Sinks commit what has waited for so long: a Parquet file ends then, full or not. Default: "1m" where a source
     /// has no end; else files end when they are full, and when the run does.
-    pub age: Option<Span>,
+    pub age: Option<HumanDuration>,
 }
 
 /// `[shutdown]`
@@ -155,7 +155,7 @@ pub struct CommitSettings {
 pub struct ShutdownSettings {
     /// How long a run that is asked to stop may take to finish and commit what it has begun; then it ends at once, and
     /// the next run does the rest. Default: "25s" where a source has no end; else as long as that takes.
-    pub grace: Option<Span>,
+    pub grace: Option<HumanDuration>,
 }
 
 /// Bytes that a pipeline file may have; what people write has some thousand.
@@ -195,7 +195,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
 ///
 /// # Errors
 /// Pairs that are none.
-pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
+pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
     layers::overlay(table, sets, example)
 }
 
@@ -208,10 +208,10 @@ fn text_of(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// [`read`] without the file system: the file's text, and the environment as pairs.
+/// [`parse_options_lenient`] without the file system: the file's text, and the environment as pairs.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`parse_options_lenient`].
 pub fn parse(
     path: &Path,
     text: &str,
@@ -222,7 +222,7 @@ pub fn parse(
     let merged = layers::merge(path, text, variables, sets, &mut places)?;
     let written = merged.clone();
     let (models, stages, rest) = tables(merged);
-    let (settings, mut faults) = kind::read::<Settings>(rest);
+    let (settings, mut faults) = registry::parse_options_lenient::<Settings>(rest);
     let settings = settings.unwrap_or_default();
     let models = models.map_err(|fault| faults.push(fault)).unwrap_or_default();
     let mut models: Vec<ModelTable> = models.into_iter().map(|(name, options)| ModelTable { name, options }).collect();
@@ -241,18 +241,21 @@ pub fn parse(
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
         let text = format!("there are {} stages; a pipeline has at most {MAX_STAGES}", stages.len());
-        return Err(Problems::new(&places, vec![Fault::new("stages", text)]));
+        return Err(Problems::new(&places, vec![ConfigError::new("stages", text)]));
     }
     if stages.is_empty() && faults.is_empty() {
-        faults.push(Fault::new("", "no stages: a pipeline needs at least a source and a sink; see `latentflow init`"));
+        faults.push(ConfigError::new(
+            "",
+            "no stages: a pipeline needs at least a source and a sink; see `latentflow init`",
+        ));
     }
     if let Some(share) = settings.rejects.max_share.filter(|share| !(0.0..=1.0).contains(share)) {
-        faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
+        faults.push(ConfigError::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
     }
     if let Some(workers) = settings.workers.filter(|workers| workers.get() > MAX_WORKERS) {
         let text =
             format!("{workers} threads; a pipeline has at most {MAX_WORKERS} workers, and needs about one a core");
-        faults.push(Fault::new("workers", text));
+        faults.push(ConfigError::new("workers", text));
     }
     faults.extend(settings.admin.faults().into_iter().map(|fault| fault.within("admin")));
     if !faults.is_empty() {
@@ -266,7 +269,7 @@ pub fn parse(
     Ok(Spec { name, models, stages, settings, written, places })
 }
 
-type Tables = Result<Map<String, Value>, Fault>;
+type Tables = Result<Map<String, Value>, ConfigError>;
 
 /// Takes the tables of models and stages out of the file's; they are read one by one, so that a fault in one
 /// does not hide those of the others.
@@ -275,7 +278,7 @@ fn tables(merged: Value) -> (Tables, Tables, Value) {
     let mut take = |name: &str, example: &str| match root.remove(name) {
         None => Ok(Map::new()),
         Some(Value::Object(table)) => Ok(table),
-        Some(_) => Err(Fault::new(name, format!("expected tables, such as [{name}.{example}]"))),
+        Some(_) => Err(ConfigError::new(name, format!("expected tables, such as [{name}.{example}]"))),
     };
     let (models, stages) = (take("models", "photo"), take("stages", "photos"));
     (models, stages, Value::Object(root))
@@ -283,20 +286,20 @@ fn tables(merged: Value) -> (Tables, Tables, Value) {
 
 /// Splits a stage's table into what every stage has and what its kind makes of the rest.
 /// A stage whose kind is missing or wrong has the empty kind.
-fn stage(name: String, table: Value) -> (StageTable, Vec<Fault>) {
+fn stage(name: String, table: Value) -> (StageTable, Vec<ConfigError>) {
     let Value::Object(mut table) = table else {
         let stage = StageTable { name, kind: String::new(), inputs: Vec::new(), options: Value::Null };
-        return (stage, vec![Fault::new("", "expected a table, such as [stages.photos]")]);
+        return (stage, vec![ConfigError::new("", "expected a table, such as [stages.photos]")]);
     };
     let mut faults = Vec::new();
     let kind = match table.remove("kind") {
         Some(Value::String(kind)) => Some(kind),
         Some(other) => {
-            faults.push(Fault::new("kind", format!("expected a string, met {other}")));
+            faults.push(ConfigError::new("kind", format!("expected a string, met {other}")));
             None
         }
         None => {
-            faults.push(Fault::new("", "`kind` is missing: it says what the stage is"));
+            faults.push(ConfigError::new("", "`kind` is missing: it says what the stage is"));
             None
         }
     };
@@ -304,18 +307,18 @@ fn stage(name: String, table: Value) -> (StageTable, Vec<Fault>) {
         None => Vec::new(),
         Some(Ok(inputs)) => inputs,
         Some(Err(_)) => {
-            faults.push(Fault::new("inputs", "expected a list of stage names, such as [\"photos\"]"));
+            faults.push(ConfigError::new("inputs", "expected a list of stage names, such as [\"photos\"]"));
             Vec::new()
         }
     };
     (StageTable { name, kind: kind.unwrap_or_default(), inputs, options: Value::Object(table) }, faults)
 }
 
-fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<Fault> {
+fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<ConfigError> {
     let models = models.iter().map(|model| (format!("models.{}", model.name), model.name.as_str()));
     let stages = stages.iter().map(|stage| (format!("stages.{}", stage.name), stage.name.as_str()));
     let named = std::iter::once(("name".to_owned(), name)).chain(models).chain(stages);
-    named.filter_map(|(key, name)| Some(Fault::new(key, name_fault(name)?))).collect()
+    named.filter_map(|(key, name)| Some(ConfigError::new(key, name_fault(name)?))).collect()
 }
 
 /// What is wrong with a name, if anything.

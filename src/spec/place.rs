@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Spec;
-use crate::error::Fault;
+use crate::error::ConfigError;
 
 /// The line of every key, and which keys were overridden from outside the file.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,7 @@ impl Places {
             let located = errors.iter().map(|error| {
                 let line = error.span().map_or(0, |span| lines.of(span.start));
                 let place = if line == 0 { places.file.clone() } else { format!("{}:{line}", places.file) };
-                Located { place, line, fault: Fault::new("", error.message().trim().to_owned()) }
+                Located { place, line, fault: ConfigError::new("", error.message().trim().to_owned()) }
             });
             return Err(Problems { located: located.collect(), partial: None });
         }
@@ -75,7 +75,7 @@ impl Places {
         }
     }
 
-    fn locate(&self, fault: Fault) -> Located {
+    fn locate(&self, fault: ConfigError) -> Located {
         let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
         if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
             return Located { place: origin.clone(), line: usize::MAX, fault };
@@ -103,7 +103,7 @@ pub struct Problems {
 struct Located {
     place: String,
     line: usize,
-    fault: Fault,
+    fault: ConfigError,
 }
 
 impl Problems {
@@ -114,19 +114,19 @@ impl Problems {
     }
 
     /// Faults, in the order of the file.
-    pub fn new(places: &Places, faults: Vec<Fault>) -> Self {
+    pub fn new(places: &Places, faults: Vec<ConfigError>) -> Self {
         let mut located: Vec<Located> = faults.into_iter().map(|fault| places.locate(fault)).collect();
         located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
         located.dedup();
         Self { located, partial: None }
     }
 
-    pub(super) fn partial(places: &Places, faults: Vec<Fault>, spec: Spec) -> Self {
+    pub(super) fn partial(places: &Places, faults: Vec<ConfigError>, spec: Spec) -> Self {
         Self { partial: Some(Box::new(spec)), ..Self::new(places, faults) }
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        let fault = Fault::new("", format!("cannot be read: {error}"));
+        let fault = ConfigError::new("", format!("cannot be read: {error}"));
         let located = Located { place: path.display().to_string(), line: 0, fault };
         Self { located: vec![located], partial: None }
     }

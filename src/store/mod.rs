@@ -31,9 +31,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::durable::write_atomically;
-use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::file_descriptors;
+use crate::fs_durable::write_atomically;
 
 #[cfg(not(feature = "object-store"))]
 pub use absent::{Ahead, Remote, Upload};
@@ -298,8 +298,8 @@ impl Location {
     ///
     /// # Errors
     /// `error` itself if it is a verdict on the file.
-    pub fn unavailable(&self, error: io::Error) -> Result<Unavailable, io::Error> {
-        Unavailable::from_error(self.to_path(), self.class_of(&error), error)
+    pub fn unavailable(&self, error: io::Error) -> Result<UnavailableInput, io::Error> {
+        UnavailableInput::from_error(self.to_path(), self.class_of(&error), error)
     }
 
     /// An I/O error of this file.

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Location, Remote, Upload};
-use crate::durable::{crash_point, create, sync_folder, temporary};
 use crate::error::StageError;
+use crate::fs_durable::{create_temp, failpoint, fsync_dir, temp_path};
 
 /// Dropped before it is finished, it is as if it had never been; after a crash, too.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ impl Output {
     pub(super) fn begin(location: &Location, note: Option<Remote>) -> Result<Self, StageError> {
         let place = match location {
             Location::Local(path) => {
-                let unfinished = temporary(path);
-                Place::File(create(&unfinished).map_err(StageError::io(&unfinished))?, path.clone())
+                let unfinished = temp_path(path);
+                Place::File(create_temp(&unfinished).map_err(StageError::io(&unfinished))?, path.clone())
             }
             Location::Remote(remote) => {
                 Place::Object(Box::new(remote.upload(note).map_err(|error| location.failed(error))?))
@@ -50,14 +50,14 @@ impl Output {
         match &mut self.place {
             Place::File(file, path) => {
                 file.sync_all().map_err(StageError::io(&*path))?;
-                crash_point("synced");
-                fs::rename(temporary(path), &*path).map_err(StageError::io(&*path))?;
-                crash_point("renamed");
-                sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+                failpoint("synced");
+                fs::rename(temp_path(path), &*path).map_err(StageError::io(&*path))?;
+                failpoint("renamed");
+                fsync_dir(path.parent().unwrap_or(Path::new(".")))?;
             }
             Place::Object(upload) => upload.finish().map_err(|error| self.location.failed(error))?,
         }
-        crash_point("durable");
+        failpoint("durable");
         Ok(())
     }
 }

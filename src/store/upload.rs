@@ -94,7 +94,7 @@ impl Upload {
     fn send(&mut self, part: Bytes) -> io::Result<()> {
         self.arrived()?;
         if self.sent.len() == MOST_PARTS {
-            let most = crate::units::Bytes(MOST_PARTS as u64 * PART as u64);
+            let most = crate::units::ByteSize(MOST_PARTS as u64 * PART as u64);
             return Err(io::Error::other(format!("an object holds at most {most}; make files smaller")));
         }
         self.bytes += part.len() as u64;

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
-use crate::batch::{Fate, SourceBatch};
-use crate::coverage::Progress;
+use crate::batch::{BatchAck, SourceBatch};
+use crate::coverage::ResumeState;
 use crate::error::{StageError, UnreadInputs};
-use crate::metrics::{BlockingCalls, Caller, Doing};
+use crate::metrics::{BlockingCaller, BlockingCalls, BlockingOperation};
 use crate::source::{Ask, Opened, Source, Total};
 
 /// A source and its place in the plan.
@@ -23,7 +23,7 @@ pub(super) struct Feed {
 /// What a source tells when it is open, beside its batches.
 pub(super) struct Opening {
     pub(super) total: Total,
-    pub(super) fates: Option<UnboundedSender<Fate>>,
+    pub(super) fates: Option<UnboundedSender<BatchAck>>,
     pub(super) asks: Option<Receiver<Ask>>,
     pub(super) closed: Option<oneshot::Receiver<()>>,
 }
@@ -60,7 +60,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn read(feeds: Vec<Feed>, progress: &Progress, calls: &BlockingCalls) -> Self {
+    pub(super) fn read(feeds: Vec<Feed>, progress: &ResumeState, calls: &BlockingCalls) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
         let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_endless());
@@ -96,10 +96,10 @@ impl Arrivals {
 }
 
 /// Reads one source to its end. `false`: nothing more is to be read.
-async fn read(feed: Feed, caller: &Caller, progress: &Progress, sender: &Sender<Arrival>) -> bool {
+async fn read(feed: Feed, caller: &BlockingCaller, progress: &ResumeState, sender: &Sender<Arrival>) -> bool {
     let Feed { stage, name, source } = feed;
     let (progress, is_endless) = (progress.clone(), source.is_endless());
-    caller.begin(Doing::Opens);
+    caller.begin(BlockingOperation::Opens);
     // Opening lists folders and reads footers: not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
     caller.end();
@@ -122,7 +122,7 @@ async fn read(feed: Feed, caller: &Caller, progress: &Progress, sender: &Sender<
     loop {
         // A source without an end waits for records that have yet to come, and says itself when it reads some.
         if !is_endless {
-            caller.begin(Doing::ReadsOn);
+            caller.begin(BlockingOperation::ReadsOn);
         }
         let Some(batch) = batches.next().await else { break };
         caller.end();

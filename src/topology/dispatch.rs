@@ -16,11 +16,11 @@ use super::messages::{Done, Errand, Stop, Work};
 use super::stats::Stats;
 use super::suspects::{Care, Suspects};
 use crate::batch::{SourceBatch, rejected_records};
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::error::{StageError, UnreadInputs};
-use crate::metrics::{Caller, Doing};
+use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::plan::{Allowed, Footprint};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Why reading ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
 }
 
 pub(super) struct Dispatcher {
-    pub(super) progress: Progress,
+    pub(super) progress: ResumeState,
     pub(super) footprint: Footprint,
     pub(super) budget: Budget,
     pub(super) work: async_channel::Sender<Work>,
@@ -75,7 +75,7 @@ pub(super) struct Dispatcher {
     /// Resolve when sources have told all that they have to tell.
     pub(super) closing: Vec<oneshot::Receiver<()>>,
     /// Says when it is in a call that may not return.
-    pub(super) caller: Arc<Caller>,
+    pub(super) caller: Arc<BlockingCaller>,
     /// How many records may be rejected.
     pub(super) allowed: Allowed,
     /// Records that may still be read; `None`: all.
@@ -154,7 +154,7 @@ impl Dispatcher {
 
     /// Sends what is new in a batch on its way; says why there should be no more, if so.
     async fn dispatch(&mut self, source: usize, batch: SourceBatch, numbers: &mut u64) -> Option<Ended> {
-        for mut part in self.progress.pending(&batch.batch.provenance) {
+        for mut part in self.progress.uncommitted_ranges(&batch.batch.provenance) {
             if let Some(left) = &mut self.left {
                 part.end = part.end.min(part.start + *left);
                 *left -= part.end - part.start;
@@ -163,7 +163,7 @@ impl Dispatcher {
                 }
             }
             // Rows without a record do nothing to the process, and one reject may stand for very many.
-            let parts = match batch.batch.origin.is_empty() {
+            let parts = match batch.batch.row_ordinals.is_empty() {
                 true => vec![(part, Care::Usual)],
                 false => self.suspects.parts(&batch.batch.provenance, part),
             };
@@ -196,15 +196,15 @@ impl Dispatcher {
             self.suspects.idle(*numbers).await;
             let whole = self.suspects.whole().await;
             if let Some((split, row)) = provenance.row(0) {
-                let bytes = Bytes(self.footprint.of(&batch));
+                let bytes = ByteSize(self.footprint.of(&batch));
                 tracing::info!("row {row} of {} runs alone; it may take {bytes} of memory", split.name());
             }
-            self.caller.during(Doing::Notes, || self.suspects.alone(Some(&provenance)));
+            self.caller.during(BlockingOperation::Notes, || self.suspects.alone(Some(&provenance)));
             Some(whole)
         } else {
             None
         };
-        self.caller.during(Doing::Notes, || self.suspects.begin(*numbers, &provenance));
+        self.caller.during(BlockingOperation::Notes, || self.suspects.begin(*numbers, &provenance));
         let generation = Arc::clone(&self.generations.borrow());
         let work = Work { errand: Errand::Sinks(*numbers), source, batch, condemned, generation, permit };
         if self.work.send(work).await.is_err() {

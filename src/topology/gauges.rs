@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::ledger::Ledger;
 use super::messages::Work;
 use super::stats::Stats;
-use crate::machine;
-use crate::metrics::{Blocked, Metrics};
+use crate::metrics::{BlockedCall, Metrics};
+use crate::system;
 
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_millis(250);
@@ -133,7 +133,7 @@ impl Measured {
     fn set_waiting(&self) {
         let Self { metrics, ledger, queue, .. } = self;
         let waiting = queue.upgrade().map_or(0, |queue| queue.len());
-        metrics.load.queue_batches.with_label_values(&["work"]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        metrics.utilization.queue_batches.with_label_values(&["work"]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
         let oldest = ledger.oldest().into_iter().chain(metrics.calls.oldest_record()).max();
         metrics.commits.oldest_uncommitted.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
         metrics.calls.measure();
@@ -141,7 +141,7 @@ impl Measured {
 }
 
 /// Logs which stages are blocked and were not before, and which go on. Returns those that are blocked.
-fn log_blocked(before: &[Blocked], now: Vec<Blocked>) -> Vec<Blocked> {
+fn log_blocked(before: &[BlockedCall], now: Vec<BlockedCall>) -> Vec<BlockedCall> {
     for blocked in now.iter().filter(|now| before.iter().all(|before| before.stage != now.stage)) {
         tracing::warn!("{blocked}");
     }
@@ -157,17 +157,21 @@ fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
     for (at, stage) in stats.stages.iter().enumerate() {
         let labels = [&*stage.name, stage.kind];
         let records = (now.records[at] - then.records[at]) as f64 / seconds;
-        metrics.load.records_per_second.with_label_values(&labels).set(records);
+        metrics.utilization.records_per_second.with_label_values(&labels).set(records);
         // What reads goes by the name of its source, but is not timed.
         let threads = match stage.role {
             "source" => continue,
             "transform" => stats.workers.len(),
             _ => 1,
         };
-        metrics.load.stage_utilization.with_label_values(&labels).set(share(now.busy[at], then.busy[at], threads));
+        metrics.utilization.stage_utilization.with_label_values(&labels).set(share(
+            now.busy[at],
+            then.busy[at],
+            threads,
+        ));
     }
     for (worker, (now, then)) in now.worked.iter().zip(&then.worked).enumerate() {
-        metrics.load.worker_utilization.with_label_values(&[&worker.to_string()]).set(share(*now, *then, 1));
+        metrics.utilization.worker_utilization.with_label_values(&[&worker.to_string()]).set(share(*now, *then, 1));
     }
 }
 
@@ -175,7 +179,7 @@ fn set_rates(metrics: &Metrics, stats: &Stats, then: &Moment, now: &Moment) {
 fn watch_room(metrics: &Metrics, folders: &[(Arc<str>, PathBuf)], end: &Receiver<()>) {
     loop {
         for (stage, folder) in folders {
-            if let Some(room) = machine::room(folder) {
+            if let Some(room) = system::disk_space(folder) {
                 metrics.commits.free_bytes.with_label_values(&[stage]).set(room.free as f64);
                 metrics.commits.size_bytes.with_label_values(&[stage]).set(room.size as f64);
             }

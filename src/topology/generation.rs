@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::rejected::Originals;
-use crate::batch::{Batch, Provenance, Rejects};
+use crate::batch::{Batch, Provenance, RejectCollector};
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::plan::{Role, Stage};
@@ -94,7 +94,7 @@ impl TransformPlan for Preparation {
 }
 
 impl Transform for Preparation {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         self.0.prepare(batch, rejects)
     }
 }
@@ -176,8 +176,8 @@ impl Graph {
 
     /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to refuse some.
     pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
-        let refused = self.keeps_rejects.is_none() || self.rejected[sink].covers_all(provenance);
-        refused && self.kept[sink].covers_all(provenance)
+        let refused = self.keeps_rejects.is_none() || self.rejected[sink].contains_all(provenance);
+        refused && self.kept[sink].contains_all(provenance)
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     impl Transform for Nothing {
-        fn apply(&mut self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+        fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
             Ok(batch)
         }
     }

@@ -10,7 +10,7 @@ use super::messages::{Keep, Stop};
 use super::stats::Stats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::metrics::{Caller, Doing};
+use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::sink::{Durable, Writer, Written};
 
 /// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
     /// What it has said to have committed.
     pub(super) told: Written,
     /// Says when it is in a call that may not return.
-    pub(super) caller: Arc<Caller>,
+    pub(super) caller: Arc<BlockingCaller>,
 }
 
 /// When a sink commits, beside the end and full files.
@@ -70,8 +70,9 @@ impl Keeper {
             if sound {
                 // A panicking sink must not leave the run waiting for its permits.
                 let caller = Arc::clone(&self.caller);
-                let outcome = caller
-                    .during(Doing::Writes, || catch_unwind(AssertUnwindSafe(|| self.keep(message, stats, ledger))));
+                let outcome = caller.during(BlockingOperation::Writes, || {
+                    catch_unwind(AssertUnwindSafe(|| self.keep(message, stats, ledger)))
+                });
                 let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);
@@ -89,7 +90,7 @@ impl Keeper {
             Keep::Batch { number, batch, generation, permit } => {
                 self.change(&generation, stats, ledger)?;
                 self.pending.next = number + 1;
-                if self.committed.iter().all(|committed| committed.covers_all(&batch.provenance)) {
+                if self.committed.iter().all(|committed| committed.contains_all(&batch.provenance)) {
                     self.tell(ledger);
                 } else {
                     self.write(number, &batch, stats, ledger)?;

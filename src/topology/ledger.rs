@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::batch::{Batch, Fate, Provenance, Reject};
+use crate::batch::{Batch, BatchAck, Provenance, Reject};
 
 /// Follows each batch from its dispatch until every sink has it.
 pub(super) struct Ledger {
@@ -20,14 +20,14 @@ struct State {
     /// Per sink, the number below which everything is durable.
     durable: Vec<u64>,
     /// Sources that listen, by their place in the plan.
-    listeners: BTreeMap<usize, UnboundedSender<Fate>>,
+    listeners: BTreeMap<usize, UnboundedSender<BatchAck>>,
 }
 
 struct Waiting {
     source: usize,
     since: Instant,
     /// Kept only where somebody listens.
-    fate: Option<Fate>,
+    fate: Option<BatchAck>,
 }
 
 impl Ledger {
@@ -43,7 +43,7 @@ impl Ledger {
     }
 
     /// Tells `listener` from now on what becomes of the batches of a source.
-    pub(super) fn listen(&self, source: usize, listener: UnboundedSender<Fate>) {
+    pub(super) fn listen(&self, source: usize, listener: UnboundedSender<BatchAck>) {
         self.state().listeners.insert(source, listener);
     }
 
@@ -51,8 +51,11 @@ impl Ledger {
     pub(super) fn begin(&self, source: usize, provenance: &Arc<Provenance>) {
         let mut state = self.state();
         let listened = state.listeners.contains_key(&source);
-        let fate =
-            listened.then(|| Fate { provenance: Arc::clone(provenance), refused: Vec::new(), dropped: Vec::new() });
+        let fate = listened.then(|| BatchAck {
+            provenance: Arc::clone(provenance),
+            rejected: Vec::new(),
+            filtered: Vec::new(),
+        });
         state.waiting.push_back(Waiting { source, since: Instant::now(), fate });
     }
 
@@ -64,10 +67,10 @@ impl Ledger {
         if let Some(fate) = waiting.and_then(|waiting| waiting.fate.as_mut()) {
             let refused_ones = refused.iter().map(|(_, reject)| reject.ordinal);
             let kept: BTreeSet<u32> =
-                outputs.iter().flat_map(|batch| &batch.origin).copied().chain(refused_ones).collect();
+                outputs.iter().flat_map(|batch| &batch.row_ordinals).copied().chain(refused_ones).collect();
             let all = u32::try_from(fate.provenance.len()).unwrap_or(u32::MAX);
-            fate.dropped = (0..all).filter(|ordinal| !kept.contains(ordinal)).collect();
-            fate.refused = refused;
+            fate.filtered = (0..all).filter(|ordinal| !kept.contains(ordinal)).collect();
+            fate.rejected = refused;
         }
     }
 
@@ -119,11 +122,11 @@ mod tests {
         assert!(ledger.oldest().is_some());
         ledger.durable(1, 2);
         let first = fates.try_recv().unwrap();
-        assert_eq!((first.provenance, first.dropped), (rows(0), vec![0]));
+        assert_eq!((first.provenance, first.filtered), (rows(0), vec![0]));
         assert!(fates.try_recv().is_err(), "nobody listens for the other source");
         ledger.durable(1, 3);
         let last = fates.try_recv().unwrap();
-        assert_eq!((last.provenance, &*last.refused[0].1.reason, last.dropped), (rows(2), "no", vec![]));
+        assert_eq!((last.provenance, &*last.rejected[0].1.reason, last.filtered), (rows(2), "no", vec![]));
         assert!(ledger.oldest().is_none());
     }
 }

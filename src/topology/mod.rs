@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coverage::{Coverage, Progress};
+use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Allowed, Outline, Plan, Role, slots};
@@ -81,7 +81,7 @@ pub struct Topology {
     feeds: Vec<Feed>,
     exchange: Arc<Exchange>,
     sinks: Vec<OpenSink>,
-    progress: Progress,
+    progress: ResumeState,
     budget: Budget,
     asking: Budget,
     footprint: crate::plan::Footprint,
@@ -126,7 +126,7 @@ impl Topology {
         let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
         let budget = Budget::new(plan.memory.budget - asking, slots(plan.workers), &metrics);
         let asking = Budget::new(asking, slots(plan.workers), &metrics);
-        metrics.load.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
+        metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
@@ -159,7 +159,7 @@ impl Topology {
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
         }
-        let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        let progress = ResumeState { sinks: Arc::new(remembered(&sinks)), state: plan.state };
         for feed in &feeds {
             feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
         }
@@ -198,7 +198,7 @@ impl Topology {
     }
 
     fn set_limits(&self, capacity: usize) {
-        let load = &self.metrics.load;
+        let load = &self.metrics.utilization;
         load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
         load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
     }
@@ -263,7 +263,7 @@ impl Topology {
         }
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         drop(gauges);
-        self.metrics.load.workers.set(0);
+        self.metrics.utilization.workers.set(0);
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }

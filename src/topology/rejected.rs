@@ -106,7 +106,7 @@ impl Refused {
             rejects::records(&entries)
         });
         let origin = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
-        Ok(Batch { records: records?, origin, provenance: Arc::clone(&batch.provenance) })
+        Ok(Batch { records: records?, row_ordinals: origin, provenance: Arc::clone(&batch.provenance) })
     }
 }
 
@@ -145,7 +145,7 @@ fn entry<'a>(
 
 /// The name of the file or request that the record with this ordinal came from, for people.
 pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
-    let place = batch.origin.iter().position(|&origin| origin == ordinal);
+    let place = batch.row_ordinals.iter().position(|&origin| origin == ordinal);
     let column = batch.records.column_by_name(SOURCE).and_then(|column| column.as_string_opt::<i32>());
     match (place, column) {
         (Some(place), Some(column)) => shortened(column.value(place)),
@@ -168,7 +168,7 @@ fn borrowed<'a>(original: &'a Option<Original<'_>>) -> Option<(Format, &'a [u8])
 
 /// Where the record stands in its source's batch; `None` where the source could not read it.
 fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
-    batch.origin.binary_search(&reject.ordinal).ok()
+    batch.row_ordinals.binary_search(&reject.ordinal).ok()
 }
 
 /// What a record's bytes are, and the bytes.

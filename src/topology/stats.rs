@@ -215,7 +215,11 @@ impl Stats {
     /// A worker was at work for so long.
     pub(super) fn worked(&self, worker: usize, took: Duration) {
         self.workers[worker].fetch_add(nanos(took), Relaxed);
-        self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
+        self.metrics
+            .utilization
+            .worker_busy_seconds
+            .with_label_values(&[&worker.to_string()])
+            .inc_by(took.as_secs_f64());
     }
 
     /// A source has left so many inputs to the next run.

@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
 use crate::batch::{Provenance, RejectCode};
-use crate::durable::{create_folders, write_atomically};
 use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, write_atomically};
 use crate::json::to_json;
-use crate::machine::{self, MemoryKills};
+use crate::system::{self, OomKills};
 
 use notes::{MEMORY_KILLS, Notes, OTHER_KILLS, STARTS};
 
@@ -89,21 +89,16 @@ impl Suspects {
     /// # Errors
     /// When the notes cannot be written.
     pub(super) fn open(state: Option<&Path>, done: u64, places: usize) -> Result<Self, StageError> {
-        Self::open_by(state, done, places, machine::memory_kills())
+        Self::open_by(state, done, places, system::oom_kills())
     }
 
     /// As [`Self::open`], with what the kernel has counted.
-    fn open_by(
-        state: Option<&Path>,
-        done: u64,
-        places: usize,
-        kernel: Option<MemoryKills>,
-    ) -> Result<Self, StageError> {
+    fn open_by(state: Option<&Path>, done: u64, places: usize, kernel: Option<OomKills>) -> Result<Self, StageError> {
         let (places, carried, turns) = (places.max(1) as u64, watch::Sender::new(0), Arc::default());
         let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
             return Ok(Self { folder: None, notes: Notes::default(), places, file: None, carried, turns });
         };
-        create_folders(&folder)?;
+        create_dir_all_synced(&folder)?;
         let (notes, ending) = Notes::learn(&folder, done, kernel);
         write_atomically(&folder.join("notes.json"), &to_json(&notes)?)?;
         remove(&folder.join("alone"))?;

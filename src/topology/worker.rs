@@ -15,7 +15,7 @@ use super::rejected::{Refused, source_of};
 use super::sights::REJECTS;
 use super::stats::Stats;
 use super::suspects::{Guilt, Suspects};
-use crate::batch::{Batch, Reject, Rejects, SourceBatch};
+use crate::batch::{Batch, Reject, RejectCollector, SourceBatch};
 use crate::error::StageError;
 use crate::source::Answered;
 
@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
             input.rejects.extend(condemned);
             input.batch = input.batch.rows(0..0);
         }
-        if !graph.rejected[source].covers_all(&provenance) {
+        if !graph.rejected[source].contains_all(&provenance) {
             refused.add(&graph.nodes[source].name, input.rejects);
         }
         let mut left = graph.consumers.clone();
@@ -197,7 +197,7 @@ impl<'a> Worker<'a> {
                 }
                 Part::Sink(schema, _) => outputs.push(arrived.unwrap_or_else(|| Batch {
                     records: RecordBatch::new_empty(Arc::clone(schema)),
-                    origin: Vec::new(),
+                    row_ordinals: Vec::new(),
                     provenance: Arc::clone(&provenance),
                 })),
             }
@@ -216,7 +216,7 @@ impl<'a> Worker<'a> {
             if generation.graph.is_done(at, &output.provenance) {
                 continue;
             }
-            let (started, mut rejects) = (Instant::now(), Rejects::default());
+            let (started, mut rejects) = (Instant::now(), RejectCollector::default());
             let prepared = preparation.apply(output, &mut rejects);
             *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;
             self.stats.prepared(at, started.elapsed());
@@ -240,7 +240,7 @@ impl<'a> Worker<'a> {
 
     fn apply(&mut self, at: usize, batch: Batch, refused: &mut Refused) -> Result<Batch, StageError> {
         let input = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
-        let (started, mut rejects) = (Instant::now(), Rejects::default());
+        let (started, mut rejects) = (Instant::now(), RejectCollector::default());
         // A node that is a transform has been built, or this worker would not run.
         let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
         let sights = &self.stats.sights;
@@ -263,7 +263,7 @@ impl<'a> Worker<'a> {
             self.stats.rejected(at, &rejects);
             refused.log(name, &rejects);
         }
-        if !graph.rejected[at].covers_all(refused.provenance()) {
+        if !graph.rejected[at].contains_all(refused.provenance()) {
             refused.add(name, rejects);
         }
     }
@@ -278,7 +278,7 @@ struct Passed {
 /// Every record of a batch as a reject: they took the process down before.
 fn all_rejected(batch: &Batch, guilt: Guilt) -> Vec<Reject> {
     let reject = |&ordinal| Reject::new(ordinal, guilt.code(), guilt.reason());
-    batch.origin.iter().map(reject).collect()
+    batch.row_ordinals.iter().map(reject).collect()
 }
 
 /// An edge's batch: a reference, or the batch itself for the last who asks, so that it is freed early.

@@ -7,9 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::spec::Flips;
 use crate::corruption::Corruption;
-use crate::data::{Permutation, Record, Records, Values};
+use crate::data::{Permutation, Record, RecordFile, RecordValues};
 use crate::error::StageError;
-use crate::image::{Channels, Fit, PixelFormat, Pixels, Resizer};
+use crate::image::{Channels, PixelFormat, Pixels, ResizeMode, Resizer};
 use crate::model::Scaling;
 
 /// How records become what the network sees.
@@ -70,7 +70,7 @@ impl Batch {
 /// The part of the data that is looked at, in some order.
 #[derive(Clone)]
 pub struct Order {
-    records: Arc<Records>,
+    records: Arc<RecordFile>,
     preparation: Arc<Preparation>,
     /// Another number is another order, other cuts and other noise; `None`: the records as they lie, each alike in every
     /// run.
@@ -86,12 +86,12 @@ const NOISE: u64 = 0x6e6f_6973;
 
 impl Order {
     /// All records of `records`, in batches, for an epoch of training.
-    pub fn training(records: &Arc<Records>, preparation: &Arc<Preparation>, epoch: u32, batch_size: usize) -> Self {
+    pub fn training(records: &Arc<RecordFile>, preparation: &Arc<Preparation>, epoch: u32, batch_size: usize) -> Self {
         Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: Some(epoch), batch_size }
     }
 
     /// All records of `records`, for a measurement that is the same every time.
-    pub fn validation(records: &Arc<Records>, preparation: &Arc<Preparation>, batch_size: usize) -> Self {
+    pub fn validation(records: &Arc<RecordFile>, preparation: &Arc<Preparation>, batch_size: usize) -> Self {
         Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: None, batch_size }
     }
 
@@ -119,7 +119,8 @@ impl Order {
         let permutation = self.epoch.map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
         let mut batch = Batch { records: 0, shape: Vec::new(), input: Vec::new(), target: Vec::new() };
         let mut record = Record::default();
-        let mut resizer = self.preparation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], Fit::Stretch));
+        let mut resizer =
+            self.preparation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
         for place in start..end {
             let at = permutation.map_or(place, |permutation| permutation.at(place));
             let index = at % self.records.len().max(1) as u64;
@@ -135,7 +136,9 @@ impl Order {
 
     /// Puts a part of the image in its place; the whole of it where nothing is learned.
     fn zoom(&self, zoom: Zoom, resizer: &mut Resizer, visit: u64, record: &mut Record) -> Result<(), StageError> {
-        let ([rows, columns, channels], Values::U8(pixels)) = (record.shape, &record.values) else { return Ok(()) };
+        let ([rows, columns, channels], RecordValues::U8(pixels)) = (record.shape, &record.values) else {
+            return Ok(());
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, ZOOM));
         let [low, high] = if self.epoch.is_some() { zoom.share } else { [1.0, 1.0] };
         let mut part = |whole: usize| {
@@ -148,7 +151,7 @@ impl Order {
         let channels_of = if channels == 1 { Channels::Gray } else { Channels::Rgb };
         let resized = resizer.resize(&Pixels { width, height, channels: channels_of, data });
         let resized = resized.map_err(|error| StageError::Other(error.to_string()))?.to_vec();
-        (record.shape, record.values) = ([zoom.size[0], zoom.size[1], channels], Values::U8(resized));
+        (record.shape, record.values) = ([zoom.size[0], zoom.size[1], channels], RecordValues::U8(resized));
         Ok(())
     }
 
@@ -157,13 +160,13 @@ impl Order {
         let preparation = &*self.preparation;
         let start = batch.target.len();
         let shape = match (&preparation.values, &record.values) {
-            (Preparing::Pixels(format), Values::U8(pixels)) => {
+            (Preparing::Pixels(format), RecordValues::U8(pixels)) => {
                 let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, CUT));
                 let window = preparation.window(record.shape, &mut rng, self.epoch.is_some());
                 window.write(format, pixels, record.shape, &mut batch.target);
                 vec![format.channels.count(), window.height, window.width]
             }
-            (Preparing::Features(scaling), Values::F32(values)) => {
+            (Preparing::Features(scaling), RecordValues::F32(values)) => {
                 let scale = |(i, &value): (usize, &f32)| {
                     let (scale, offset) = scaling.affine(i);
                     (f64::from(value) * scale + offset) as f32

@@ -8,8 +8,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::curve::Point;
-use crate::durable::write_atomically;
 use crate::error::StageError;
+use crate::fs_durable::write_atomically;
 
 /// Where a training stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

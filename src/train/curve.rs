@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt32Array, UInt64Array
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::write_atomically;
 use crate::error::StageError;
+use crate::fs_durable::write_atomically;
 
 /// The file's name in a model's folder.
 pub const CURVE: &str = "training.parquet";

@@ -2,7 +2,7 @@
 
 use super::net::{Activation, Chain, Convolution, Shape, Step};
 use super::spec::{KindWord, Kinds, NetworkSpec, Penalty, TrainingFile};
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::model::Loss;
 
 /// A network as declared, and what follows from the declaration.
@@ -50,7 +50,7 @@ impl Network {
 ///
 /// # Errors
 /// Every fault, with keys from the top of the file.
-pub fn declared(file: &TrainingFile, input: Shape, moments: (f64, f64)) -> Result<Declared, Vec<Fault>> {
+pub fn declared(file: &TrainingFile, input: Shape, moments: (f64, f64)) -> Result<Declared, Vec<ConfigError>> {
     let mut faults = contradictions(file, input);
     let build = Build { file, spec: &file.network, input };
     let output = file.network.output_activation;
@@ -58,7 +58,7 @@ pub fn declared(file: &TrainingFile, input: Shape, moments: (f64, f64)) -> Resul
     let output = output.unwrap_or(if loss == Loss::Bce { Activation::Sigmoid } else { Activation::Linear });
     if loss == Loss::Bce && output != Activation::Sigmoid {
         let message = format!("binary cross-entropy needs a sigmoid, not {}; leave it out", output.as_str());
-        faults.push(Fault::new("network.output_activation", message));
+        faults.push(ConfigError::new("network.output_activation", message));
     }
     if !faults.is_empty() {
         return Err(faults);
@@ -70,10 +70,10 @@ pub fn declared(file: &TrainingFile, input: Shape, moments: (f64, f64)) -> Resul
     network.map(|network| Declared { network, loss }).map_err(|fault| vec![fault])
 }
 
-fn contradictions(file: &TrainingFile, input: Shape) -> Vec<Fault> {
+fn contradictions(file: &TrainingFile, input: Shape) -> Vec<ConfigError> {
     let (kinds, spec) = (&file.head.kind, &file.network);
     let mut faults = Vec::new();
-    let mut fault = |key: &str, message: &str| faults.push(Fault::new(key, message));
+    let mut fault = |key: &str, message: &str| faults.push(ConfigError::new(key, message));
     kinds_fit(kinds, file, &mut fault);
     match file.head.code_size {
         Some(0) => fault("code_size", "must be above 0; leave it out for a network without a code"),
@@ -197,7 +197,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn autoencoder(&self, code: usize, output: Activation, moments: (f64, f64)) -> Result<Network, Fault> {
+    fn autoencoder(&self, code: usize, output: Activation, moments: (f64, f64)) -> Result<Network, ConfigError> {
         let mut encoder = self.standardised(moments);
         let mut decoder = Vec::new();
         let mut sizes = Vec::new();
@@ -231,7 +231,7 @@ impl Build<'_> {
         let decoder = Chain::new(Shape::Flat(code), decoder).map_err(within("network"))?;
         if decoder.output() != self.input {
             let message = format!("the decoder gives {}, but records are {}", decoder.output(), self.input);
-            return Err(Fault::new("network", message));
+            return Err(ConfigError::new("network", message));
         }
         Ok(Network::Autoencoder { encoder, decoder })
     }
@@ -271,7 +271,7 @@ impl Build<'_> {
         colours: usize,
         size: (usize, usize),
         steps: &mut Vec<Step>,
-    ) -> Result<Vec<(usize, usize)>, Fault> {
+    ) -> Result<Vec<(usize, usize)>, ConfigError> {
         let (mut inputs, mut sizes) = (colours, vec![size]);
         for (&outputs, stride) in self.spec.channels.iter().zip(self.strides()) {
             let (height, width) = sizes[sizes.len() - 1];
@@ -279,13 +279,13 @@ impl Build<'_> {
                 let message = format!(
                     "an image of {height}x{width} cannot be halved; leave a convolution out, or give it stride 1"
                 );
-                return Err(Fault::new("network.channels", message));
+                return Err(ConfigError::new("network.channels", message));
             }
             if stride == 2 && height % 2 != width % 2 {
                 let message = format!(
                     "height and width must both be even, or both odd, before each halving; met {height}x{width}"
                 );
-                return Err(Fault::new("input.size", message));
+                return Err(ConfigError::new("input.size", message));
             }
             steps.push(same(inputs, outputs, self.spec.kernel, stride));
             steps.push(Step::Activate(self.spec.activation));
@@ -318,9 +318,9 @@ impl Build<'_> {
 
     /// A network without a code: down, up, and skips in between, as in RED-Net (Mao, Shen and Yang, 2016) and U-Net
     /// (Ronneberger, Fischer and Brox, 2015), but adding.
-    fn whole(&self, output: Activation) -> Result<Network, Fault> {
+    fn whole(&self, output: Activation) -> Result<Network, ConfigError> {
         let Shape::Planes { channels: colours, .. } = self.input else {
-            return Err(Fault::new("code_size", "is missing: features have no network without a code"));
+            return Err(ConfigError::new("code_size", "is missing: features have no network without a code"));
         };
         let mut steps = Vec::new();
         let (fold, skips) = (self.spec.fold, self.spec.skips.unwrap_or(true));
@@ -394,8 +394,8 @@ fn dense(sizes: &[usize], between: Activation, last: Activation, steps: &mut Vec
     }
 }
 
-fn within(key: &str) -> impl Fn(String) -> Fault + '_ {
-    move |message| Fault::new(key, message)
+fn within(key: &str) -> impl Fn(String) -> ConfigError + '_ {
+    move |message| ConfigError::new(key, message)
 }
 
 #[cfg(test)]
@@ -408,7 +408,7 @@ mod tests {
     const GRAY28: Shape = Shape::Planes { channels: 1, size: Some((28, 28)) };
     const ANY: Shape = Shape::Planes { channels: 3, size: None };
 
-    fn file(text: &str) -> Result<TrainingFile, Vec<Fault>> {
+    fn file(text: &str) -> Result<TrainingFile, Vec<ConfigError>> {
         TrainingFile::read(toml::from_str(text).unwrap())
     }
 

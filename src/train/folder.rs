@@ -13,9 +13,9 @@ use super::declared::{Declared, Network};
 use super::net::Chain;
 use super::spec::TrainingFile;
 use super::{TrainError, curve, onnx};
-use crate::data::Records;
-use crate::durable::write_atomically;
-use crate::error::{Fault, StageError};
+use crate::data::RecordFile;
+use crate::error::{ConfigError, StageError};
+use crate::fs_durable::write_atomically;
 use crate::metrics::Metrics;
 use crate::model::card::{CARD, Card, ErrorStats, Training};
 use crate::model::feature_errors::FeatureErrors;
@@ -47,7 +47,7 @@ pub struct Data {
     /// Records that it learned from.
     pub training: usize,
     /// Records that it is measured by.
-    pub validation: Arc<Records>,
+    pub validation: Arc<RecordFile>,
     /// How records become tensors.
     pub preparation: Arc<Preparation>,
 }
@@ -200,7 +200,7 @@ fn write_card(out: &Path, card: &Card) -> Result<(), TrainError> {
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
 }
 
-fn refused(faults: &[Fault]) -> TrainError {
+fn refused(faults: &[ConfigError]) -> TrainError {
     let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
 }

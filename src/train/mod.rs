@@ -35,8 +35,8 @@ pub use folder::Failed;
 pub use run::train;
 pub use spec::TrainingFile;
 
-use crate::data::{DataError, Prepared};
-use crate::error::{Fault, StageError};
+use crate::data::{DataError, PreparedDataset};
+use crate::error::{ConfigError, StageError};
 
 /// What a training is run with, beside its file.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub enum Event<'a> {
     /// So many records were read from the sources.
     Reading(u64),
     /// The data is ready.
-    Prepared(&'a Prepared),
+    Prepared(&'a PreparedDataset),
     /// The network stands; training begins, or goes on.
     Started(&'a Started),
     /// Learned from some batches.
@@ -112,7 +112,7 @@ pub struct Trained {
 pub enum TrainError {
     /// What is wrong with the file, every fault at once; keys from its top.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Fault>),
+    Faults(Vec<ConfigError>),
     /// A file cannot be read or written.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -137,7 +137,8 @@ impl From<DataError> for TrainError {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Faults(faults) => {
-                let place = |fault: Fault| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
+                let place =
+                    |fault: ConfigError| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
                 Self::Faults(faults.into_iter().map(place).collect())
             }
             DataError::Stage(error) => Self::Stage(error),

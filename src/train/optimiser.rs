@@ -9,7 +9,7 @@ use super::layers::Rearrange;
 use super::matrix::{Before, Matrix, multiply_on_threads};
 use super::net::Parameter;
 use super::pointwise::{CHUNK, squares};
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// Kinds of optimiser.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -125,7 +125,7 @@ fn adam(by: Adam, weight: &mut [f32], gradient: &[f32], first: &mut [f32], secon
     let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
     let all = weight.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
     all.for_each(|((weight, gradient), (first, second))| {
-        wide(|| {
+        simd_dispatch(|| {
             let moments = first.iter_mut().zip(second);
             for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
                 *first = *first * BETA1 + gradient * (1.0 - BETA1);

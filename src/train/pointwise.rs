@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::net::{Activation, LEAK};
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do sums over it.
 pub const CHUNK: usize = 8192;
@@ -57,17 +57,17 @@ fn softplus(x: f32) -> f32 {
 
 /// `value = f(value)`, number by number.
 fn change(values: &mut [f32], f: impl Fn(f32) -> f32) {
-    wide(|| values.iter_mut().for_each(|value| *value = f(*value)));
+    simd_dispatch(|| values.iter_mut().for_each(|value| *value = f(*value)));
 }
 
 /// `gradient *= f(value)`, number by number.
 fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
-    wide(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
+    simd_dispatch(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
 }
 
 /// `output = input factor + summand`.
 pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
-    wide(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = input * factor + summand));
+    simd_dispatch(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = input * factor + summand));
 }
 
 /// `values = kind(values)`.
@@ -117,7 +117,7 @@ pub fn cross_entropy(logits: &[f32], target: &[f32], share: f32, gradient: &mut 
 fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32) -> (f32, f32)) -> f64 {
     // In float32 within a chunk: its sums stay small.
     let chunk = |(output, target, gradient): (&[f32], &[f32], &mut [f32])| {
-        wide(|| {
+        simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
             let (wide_output, output) = output.as_chunks::<LANES>();
             let (wide_target, target) = target.as_chunks::<LANES>();
@@ -144,14 +144,16 @@ fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32
 /// `values = values keep + other (1 - keep)`.
 pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
     values.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(values, other)| {
-        wide(|| values.iter_mut().zip(other).for_each(|(value, other)| *value = *value * keep + other * (1.0 - keep)));
+        simd_dispatch(|| {
+            values.iter_mut().zip(other).for_each(|(value, other)| *value = *value * keep + other * (1.0 - keep))
+        });
     });
 }
 
 /// The sum of the squares.
 pub fn squares(values: &[f32]) -> f64 {
     let sum = |values: &[f32]| {
-        wide(|| {
+        simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
             let (wide_values, rest) = values.as_chunks::<LANES>();
             for values in wide_values {
@@ -171,7 +173,7 @@ const ROWS: usize = 512;
 pub fn add_rows(values: &[f32], out: &mut [f32]) {
     let columns = out.len().max(1);
     let mut sums = vec![0.0; out.len()];
-    wide(|| {
+    simd_dispatch(|| {
         for rows in values.chunks(ROWS * columns) {
             sums.fill(0.0);
             for row in rows.chunks_exact(columns) {

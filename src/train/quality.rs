@@ -1,21 +1,21 @@
 //! The figures of quality that a card gives, measured as `evaluate` measures them.
 
 use super::TrainError;
-use crate::data::{Part, Prepared};
-use crate::evaluate::{Closeness, EvaluateError, Evaluation, Options, evaluate};
+use crate::data::{PreparedDataset, Subset};
+use crate::evaluate::{DenoisingQuality, EvaluateError, EvaluateOptions, Evaluation, evaluate};
 use crate::model::Model;
 
 /// Measures a model on the validation part, and on all anomalies where there are any.
 ///
 /// # Errors
 /// When the model cannot run, or the records cannot be read.
-pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(String, f64)>, TrainError> {
+pub fn metrics(model: &Model, prepared: &PreparedDataset) -> Result<Vec<(String, f64)>, TrainError> {
     if prepared.validation.is_empty() {
         return Ok(Vec::new());
     }
-    let mut parts = vec![Part::Validation];
-    parts.extend((prepared.anomalies > 0).then_some(Part::Test));
-    let options = Options { parts, corruptions: Vec::new() };
+    let mut parts = vec![Subset::Validation];
+    parts.extend((prepared.anomalies > 0).then_some(Subset::Test));
+    let options = EvaluateOptions { parts, corruptions: Vec::new() };
     let evaluation = evaluate(model, prepared, &options, &mut |_, _, _| {}).map_err(|error| match error {
         EvaluateError::Faults(faults) => TrainError::Faults(faults),
         EvaluateError::Stage(error) => TrainError::Stage(error),
@@ -26,7 +26,7 @@ pub fn metrics(model: &Model, prepared: &Prepared) -> Result<Vec<(String, f64)>,
 fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut all = Vec::new();
     let mut add = |name: &str, value: Option<f64>| all.extend(value.map(|value| (name.to_owned(), value)));
-    let of = |closeness: &Closeness| closeness.images.clone();
+    let of = |closeness: &DenoisingQuality| closeness.images.clone();
     for denoising in &evaluation.denoising {
         let level = denoising.sigma.map(|sigma| format!("_sigma{sigma}")).unwrap_or_default();
         let (noisy, output) = (of(&denoising.noisy), of(&denoising.output));

@@ -19,10 +19,10 @@ use super::spec::{Head, Kinds, TrainingFile};
 use super::trainer::Trainer;
 use super::{Event, Options, Point, Started, Stepped, TrainError, Trained, work_folder};
 use crate::corruption::Corruption;
-use crate::data::{self, Records};
-use crate::error::{Fault, StageError};
-use crate::kind::canonical;
+use crate::data::{self, RecordFile};
+use crate::error::{ConfigError, StageError};
 use crate::model::input::InputSpec;
+use crate::registry::canonical;
 
 /// A checkpoint is written after so long, and after each epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &Options) -> Res
     Ok(())
 }
 
-fn preparation(file: &TrainingFile, values: Preparing) -> Result<Preparation, Vec<Fault>> {
+fn preparation(file: &TrainingFile, values: Preparing) -> Result<Preparation, Vec<ConfigError>> {
     let training = &file.training;
     let corruption = corruption(file, &values)?;
     Ok(Preparation {
@@ -126,7 +126,7 @@ fn best_epoch(curve: &[Point]) -> Option<u32> {
     measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(epoch, _)| epoch).or(curve.last().map(|point| point.epoch))
 }
 
-fn corruption(file: &TrainingFile, values: &Preparing) -> Result<Vec<Corruption>, Vec<Fault>> {
+fn corruption(file: &TrainingFile, values: &Preparing) -> Result<Vec<Corruption>, Vec<ConfigError>> {
     let format = match values {
         Preparing::Pixels(format) => Some(format),
         Preparing::Features(_) => None,
@@ -173,8 +173,8 @@ struct Run<'a> {
     options: &'a Options,
     trainer: Trainer,
     checkpoint: Checkpoint,
-    training: Arc<Records>,
-    validation: Arc<Records>,
+    training: Arc<RecordFile>,
+    validation: Arc<RecordFile>,
     preparation: Arc<Preparation>,
     work: &'a Path,
 }

@@ -9,10 +9,10 @@ use super::optimiser::Optimiser;
 use super::schedule::Schedule;
 use crate::corruption::CorruptionSpec;
 use crate::data::DataSpec;
-use crate::error::Fault;
-use crate::kind::{self, options};
+use crate::error::ConfigError;
 use crate::model::Loss;
 use crate::model::input::InputSpec;
+use crate::registry::{self, parse_options};
 
 /// A training file, every table typed; nothing is resolved yet.
 #[derive(Debug, Clone)]
@@ -283,9 +283,9 @@ pub enum Flips {
 
 impl TrainingSpec {
     /// What cannot be, for such an input; keys from the top of the file.
-    pub fn faults(&self, input: &InputSpec) -> Vec<Fault> {
+    pub fn faults(&self, input: &InputSpec) -> Vec<ConfigError> {
         let mut faults = Vec::new();
-        let mut fault = |key: &str, message: String| faults.push(Fault::new(format!("training.{key}"), message));
+        let mut fault = |key: &str, message: String| faults.push(ConfigError::new(format!("training.{key}"), message));
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             fault("learning_rate", format!("must be above 0, such as 0.001; met {}", self.learning_rate));
         }
@@ -344,9 +344,9 @@ impl TrainingFile {
     ///
     /// # Errors
     /// Unknown keys and values of a wrong type, with keys from the top of the file.
-    pub fn read(written: Value) -> Result<Self, Vec<Fault>> {
+    pub fn read(written: Value) -> Result<Self, Vec<ConfigError>> {
         let Value::Object(mut root) = written.clone() else {
-            return Err(vec![Fault::new("", "expected a table")]);
+            return Err(vec![ConfigError::new("", "expected a table")]);
         };
         let mut faults = Vec::new();
         let sparsity = root.remove("sparsity");
@@ -357,7 +357,7 @@ impl TrainingFile {
         let data = table(&mut root, "data", &mut faults);
         let sparsity = sparsity.map(|sparsity| read("sparsity", sparsity, &mut faults));
         let corruption = list("corruption", corruption, &mut faults);
-        let (head, found) = kind::read::<Head>(Value::Object(root));
+        let (head, found) = registry::parse_options_lenient::<Head>(Value::Object(root));
         faults.extend(found.into_iter().map(known_tables));
         let whole = (input, network, training, data, head, sparsity.map_or(Some(None), |read| read.map(Some)));
         match whole {
@@ -372,7 +372,7 @@ impl TrainingFile {
 }
 
 /// An unknown key at the top may be a table that is misspelt.
-fn known_tables(mut fault: Fault) -> Fault {
+fn known_tables(mut fault: ConfigError) -> ConfigError {
     if fault.message.starts_with("unknown key") {
         fault.message.push_str("; tables: input, network, sparsity, corruption, training, data");
     }
@@ -382,19 +382,23 @@ fn known_tables(mut fault: Fault) -> Fault {
 fn table<T: serde::de::DeserializeOwned + JsonSchema>(
     root: &mut Map<String, Value>,
     key: &str,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigError>,
 ) -> Option<T> {
     let written = root.remove(key).unwrap_or_else(|| Value::Object(Map::new()));
     read(key, written, faults)
 }
 
-fn read<T: serde::de::DeserializeOwned + JsonSchema>(key: &str, written: Value, faults: &mut Vec<Fault>) -> Option<T> {
-    let read = options::<T>(written);
+fn read<T: serde::de::DeserializeOwned + JsonSchema>(
+    key: &str,
+    written: Value,
+    faults: &mut Vec<ConfigError>,
+) -> Option<T> {
+    let read = parse_options::<T>(written);
     read.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
 }
 
 /// `[[corruption]]`, or `[corruption]` where there is one.
-fn list(key: &str, written: Option<Value>, faults: &mut Vec<Fault>) -> Vec<CorruptionSpec> {
+fn list(key: &str, written: Option<Value>, faults: &mut Vec<ConfigError>) -> Vec<CorruptionSpec> {
     let entries = match written {
         None => return Vec::new(),
         Some(Value::Array(entries)) => entries,

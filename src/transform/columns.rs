@@ -7,20 +7,20 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::error::{Fault, StageError};
-use crate::kind::nearest;
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::registry::did_you_mean;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
 /// The place and the field of a column that an option names.
 ///
 /// # Errors
 /// A fault at `key` with the columns that there are, and the nearest.
-pub(super) fn find<'a>(input: &'a Schema, key: &str, name: &str) -> Result<(usize, &'a Field), Fault> {
+pub(super) fn find<'a>(input: &'a Schema, key: &str, name: &str) -> Result<(usize, &'a Field), ConfigError> {
     input.column_with_name(name).ok_or_else(|| {
         let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
-        let message = format!("no column `{name}`{}; the input has: {}", nearest(name, &known), known.join(", "));
-        Fault::new(key, message)
+        let message = format!("no column `{name}`{}; the input has: {}", did_you_mean(name, &known), known.join(", "));
+        ConfigError::new(key, message)
     })
 }
 
@@ -32,7 +32,7 @@ pub(super) fn find_tensor<'a>(
     input: &'a Schema,
     key: &str,
     name: Option<&str>,
-) -> Result<(usize, &'a Field, TensorShape), Fault> {
+) -> Result<(usize, &'a Field, TensorShape), ConfigError> {
     let (index, field) = match name {
         Some(name) => find(input, key, name)?,
         None => find(input, key, only_tensor(input, key)?)?,
@@ -41,20 +41,21 @@ pub(super) fn find_tensor<'a>(
         Some(shape) if shape.len() != Some(0) => Ok((index, field, shape)),
         _ => {
             let message = format!("column `{}` holds {}, not tensors of float32", field.name(), field.data_type());
-            Err(Fault::new(key, message))
+            Err(ConfigError::new(key, message))
         }
     }
 }
 
-fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, Fault> {
+fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, ConfigError> {
     let tensors = input.fields().iter().filter(|field| TensorShape::of(field).is_some());
     let tensors: Vec<&str> = tensors.map(|field| field.name().as_str()).collect();
     match tensors.as_slice() {
         [one] => Ok(one),
-        [] => Err(Fault::new(key, "the input has no tensor column; a `pixels` or `features` stage makes one")),
-        several => {
-            Err(Fault::new(key, format!("the input has several tensor columns: {}; say which", several.join(", "))))
-        }
+        [] => Err(ConfigError::new(key, "the input has no tensor column; a `pixels` or `features` stage makes one")),
+        several => Err(ConfigError::new(
+            key,
+            format!("the input has several tensor columns: {}; say which", several.join(", ")),
+        )),
     }
 }
 
@@ -62,10 +63,10 @@ fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, Fault> {
 ///
 /// # Errors
 /// A fault at `key` where the name is taken.
-pub(super) fn append(input: &Schema, key: &str, field: Field) -> Result<SchemaRef, Fault> {
+pub(super) fn append(input: &Schema, key: &str, field: Field) -> Result<SchemaRef, ConfigError> {
     if input.column_with_name(field.name()).is_some() {
         let message = format!("the input has a column `{}` already; choose another name", field.name());
-        return Err(Fault::new(key, message));
+        return Err(ConfigError::new(key, message));
     }
     let fields: Vec<Arc<Field>> = input.fields().iter().cloned().chain([Arc::new(field)]).collect();
     Ok(Arc::new(Schema::new(fields)))
@@ -107,13 +108,14 @@ impl Refused {
     }
 
     /// The batch without the refused rows, which are reported in order.
-    pub(super) fn leave_out(self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    pub(super) fn leave_out(self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         if self.reasons.is_empty() {
             return Ok(batch);
         }
-        let kept: BooleanArray = (0..batch.origin.len()).map(|row| Some(!self.reasons.contains_key(&row))).collect();
+        let kept: BooleanArray =
+            (0..batch.row_ordinals.len()).map(|row| Some(!self.reasons.contains_key(&row))).collect();
         for (row, (code, reason)) in self.reasons {
-            rejects.push(batch.origin[row], code, reason);
+            rejects.push(batch.row_ordinals[row], code, reason);
         }
         Ok(batch.filter(&kept)?)
     }

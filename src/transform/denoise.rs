@@ -13,13 +13,13 @@ use super::columns::{Refused, TensorRows};
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
 use super::tile::{Cut, OVERLAP, Placed, TILE, Tiling};
 use super::{Look, Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
 use crate::model::port::values;
 use crate::model::session::Chain;
 use crate::model::{ImageInput, Model, Pass, same_layout};
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
 /// Options of `denoise`: the model, and for images of any size how they are cut.
@@ -48,11 +48,11 @@ pub struct Config {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
         if model.parts(Pass::Whole).is_none() {
             let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
-            return Err(vec![Fault::new("model", message)]);
+            return Err(vec![ConfigError::new("model", message)]);
         }
         let mut faults = Vec::new();
         let way = self.way(&model).map_err(|found| faults.extend(found)).ok();
@@ -63,12 +63,12 @@ impl TransformConfig for Config {
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
         let (Some(way), Some((column, field, shape))) = (way, found) else { return Err(faults) };
         if let Err(reason) = check_output(&model, &way, &shape) {
-            faults.push(Fault::new("model", reason));
+            faults.push(ConfigError::new("model", reason));
         }
         let name = self.to.as_ref().unwrap_or(field.name());
         let place = if self.to.is_some() { input.fields().len() } else { column };
         if self.to.is_some() && input.column_with_name(name).is_some() {
-            faults.push(Fault::new("to", format!("the input has a column `{name}` already")));
+            faults.push(ConfigError::new("to", format!("the input has a column `{name}` already")));
         }
         let output = like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
         let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
@@ -86,12 +86,12 @@ impl TransformConfig for Config {
 
 impl Config {
     /// How images go through the model: as they are, or in tiles.
-    fn way(&self, model: &Model) -> Result<Way, Vec<Fault>> {
+    fn way(&self, model: &Model) -> Result<Way, Vec<ConfigError>> {
         let Some(image) = model.image_input().filter(|image| image.size.is_none()) else {
             let set = [("tile", self.tile.is_some()), ("overlap", self.overlap.is_some())];
             let set = set.into_iter().filter(|(_, set)| *set);
             let message = "the model takes records of one shape, which are not cut; leave it out";
-            let faults: Vec<Fault> = set.map(|(key, _)| Fault::new(key, message)).collect();
+            let faults: Vec<ConfigError> = set.map(|(key, _)| ConfigError::new(key, message)).collect();
             return if faults.is_empty() { Ok(Way::Records) } else { Err(faults) };
         };
         let cut = Cut {
@@ -102,14 +102,15 @@ impl Config {
         let mut faults = Vec::new();
         if !cut.tile.is_multiple_of(cut.multiple) {
             let message = format!("{} is no multiple of {}, which the model needs", cut.tile, cut.multiple);
-            faults.push(Fault::new("tile", message));
+            faults.push(ConfigError::new("tile", message));
         }
         if cut.overlap > cut.tile / 2 {
             let message = format!("{} is more than half of a tile of {}", cut.overlap, cut.tile);
-            faults.push(Fault::new("overlap", message));
+            faults.push(ConfigError::new("overlap", message));
         }
         if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
-            faults.push(Fault::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
+            faults
+                .push(ConfigError::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
         }
         if faults.is_empty() { Ok(Way::Tiles { format: image.format, cut }) } else { Err(faults) }
     }
@@ -150,7 +151,7 @@ fn fit_any_size(model: &Model, format: &PixelFormat, field: &Field, shape: &Tens
         TensorShape::Fixed(row) => format.size(row).is_some(),
         TensorShape::Variable(dims) => *dims == 3,
     };
-    let kind = format.tell();
+    let kind = format.describe();
     if fits { Ok(()) } else { Err(format!("its records have the shape {shape}, but the model takes {kind}")) }
 }
 
@@ -229,11 +230,11 @@ struct Worker {
 }
 
 impl Transform for Worker {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let plan = Arc::clone(&self.plan);
         let is_image = |shape: &[usize]| match &plan.way {
             Way::Tiles { format, .. } if format.size(shape).is_none_or(|(height, width)| height * width == 0) => {
-                Err(format!("the shape {shape:?} is not that of {}", format.tell()))
+                Err(format!("the shape {shape:?} is not that of {}", format.describe()))
             }
             _ => Ok(()),
         };
@@ -252,8 +253,8 @@ impl Transform for Worker {
 
     fn look(&mut self, input: &Batch, output: &Batch) -> Option<Look> {
         let plan = &self.plan;
-        let ordinal = *output.origin.first()?;
-        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+        let ordinal = *output.row_ordinals.first()?;
+        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let (before, shape) = TensorRows::new(input, plan.column, &plan.shape).get(place).ok()?;
         let (after, _) = TensorRows::new(output, plan.place, &plan.shape).get(0).ok()?;
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!(row(&out, "x", 1), (vec![1.5; 4], vec![1, 2, 2]));
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<Config>(&HALVE.replace("multiple = 2", ""), "{}", batch);
-        assert_eq!(out.origin, [1]);
+        assert_eq!(out.row_ordinals, [1]);
         expect!["0: model: the model gave the shape [1, 2, 2] for a record of shape [1, 3, 3]; expected 9 values"]
             .assert_eq(&reasons(&rejects));
     }
@@ -404,7 +405,7 @@ mod tests {
     fn images_without_pixels_or_of_other_channels_are_rejected() {
         let batch = images(&[[2, 2, 3], [0, 2, 3], [2, 2, 1]], |_, _| 1.0);
         let (out, rejects) = run::<Config>(BLUR, "{}", batch);
-        assert_eq!(out.origin, [0]);
+        assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
             1: mismatch: the shape [0, 2, 3] is not that of rgb nhwc in [0, 1]
             2: mismatch: the shape [2, 2, 1] is not that of rgb nhwc in [0, 1]"#]]

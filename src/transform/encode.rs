@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::columns::Refused;
 use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
 use super::{Look, Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
 use crate::model::port::values;
 use crate::model::session::Chain;
 use crate::model::{Model, Pass, same_layout};
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 
 /// The column of a record's reconstruction error.
@@ -58,27 +58,30 @@ fn latent() -> String {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
         let mut faults = Vec::new();
         if self.keep_reconstruction && !self.reconstruct {
-            faults.push(Fault::new("keep_reconstruction", "there is none to keep; set `reconstruct = true` as well"));
+            faults.push(ConfigError::new(
+                "keep_reconstruction",
+                "there is none to keep; set `reconstruct = true` as well",
+            ));
         }
         let fits = |field: &Field, shape: &TensorShape| fit(&model, field, shape).map(|_| ());
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
         let Some((column, field, shape)) = found else { return Err(faults) };
-        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![Fault::new("column", reason)])?;
+        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![ConfigError::new("column", reason)])?;
         if self.reconstruct
             && let Err(reason) = check_reconstruction(&model, &row)
         {
-            faults.push(Fault::new("reconstruct", reason));
+            faults.push(ConfigError::new("reconstruct", reason));
         }
         let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || place != column).collect();
         let added = self.added(field, &shape, code).map_err(|fault| vec![fault])?;
         for (key, added) in &added {
             if kept.iter().any(|&place| input.field(place).name() == added.name()) {
                 let message = format!("the input has a column `{}` already", added.name());
-                faults.push(Fault::new(*key, message));
+                faults.push(ConfigError::new(*key, message));
             }
         }
         if !faults.is_empty() {
@@ -99,7 +102,12 @@ impl TransformConfig for Config {
 
 impl Config {
     /// The columns that are added, each with the option that it comes from.
-    fn added(&self, field: &Field, shape: &TensorShape, code: usize) -> Result<Vec<(&'static str, Field)>, Fault> {
+    fn added(
+        &self,
+        field: &Field,
+        shape: &TensorShape,
+        code: usize,
+    ) -> Result<Vec<(&'static str, Field)>, ConfigError> {
         let mut added = vec![("to", vector_field(&self.to, code))];
         if self.reconstruct {
             added.push(("reconstruct", Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false)));
@@ -201,7 +209,7 @@ struct Worker {
 }
 
 impl Transform for Worker {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let plan = Arc::clone(&self.plan);
         let shape = TensorShape::Fixed(plan.row.clone());
         let batch = usable(batch, plan.column, &shape, rejects, |_| Ok(()))?;
@@ -228,8 +236,8 @@ impl Transform for Worker {
             return None;
         }
         // One that was not refused; its reconstruction is made once more, since it is not kept.
-        let ordinal = *output.origin.first()?;
-        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+        let ordinal = *output.row_ordinals.first()?;
+        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let len = values(&plan.row)?;
         let before = fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
@@ -324,7 +332,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::image::format::PixelFormat;
+    use crate::image::pixel_format::PixelFormat;
     use crate::transform::testing::{of, part, reasons};
     use crate::transform::through::testing::{column, faults, images, plan, run, tensors};
 
@@ -369,7 +377,7 @@ mod tests {
         let log = "encoder = 'log.onnx'";
         let batch = tensors(&[2], &[1., 1., f32::NAN, 1., 0., 1., -1., 1., 1., f32::INFINITY]);
         let (out, rejects) = run::<Config>(log, "{}", batch);
-        assert_eq!(out.origin, [0]);
+        assert_eq!(out.row_ordinals, [0]);
         assert_eq!(column(&out, "latent"), [0., 0.]);
         expect![[r#"
             1: not_finite: `x` holds a value that is not finite
@@ -384,7 +392,7 @@ mod tests {
         let batch = tensors(&[2], &[1., 2., 60., 0., 3., 4.]);
         let options = r#"{"reconstruct": true, "keep_reconstruction": true}"#;
         let (out, rejects) = run::<Config>("model = 'picky.onnx'", options, batch);
-        assert_eq!(out.origin, [0, 2]);
+        assert_eq!(out.row_ordinals, [0, 2]);
         assert_eq!(column(&out, "latent"), [1., 2., 3., 4.]);
         assert_eq!((rejects.len(), rejects[0].ordinal, rejects[0].code), (1, 1, RejectCode::Model));
     }
@@ -458,7 +466,7 @@ mod tests {
             ],
         );
         let pixels = tensors(&[2, 2, 3], &[0.; 12]);
-        let field = PixelFormat::default().mark(pixels.records.schema().field(0).clone());
+        let field = PixelFormat::default().annotate(pixels.records.schema().field(0).clone());
         let pixels = of([(field, Arc::clone(pixels.records.column(0)))]);
         check(
             "model = 'blur.onnx'",

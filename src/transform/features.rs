@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::columns::{Refused, append, find};
 use super::vector::{BLOCK, Column};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
 use crate::model::{FeatureInput, Scaling};
+use crate::plan_context::PlanContext;
 use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 
 /// The options: the columns and their scaling, or the model whose card knows both.
@@ -86,7 +86,7 @@ pub enum Method {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.unused();
         let chosen = match &self.model {
             None => FeatureInput { columns: self.columns.clone(), scaling: self.scaling(&mut faults) },
@@ -95,7 +95,7 @@ impl TransformConfig for Config {
                     context.model(name).map_err(|more| faults.iter().cloned().chain(more).collect::<Vec<_>>())?;
                 let taken = model.feature_input().ok_or_else(|| format!("model `{name}` takes no feature records"));
                 let chosen = taken.and_then(|input| self.for_model(input));
-                chosen.map_err(|message| vec![Fault::new("model", message)])?
+                chosen.map_err(|message| vec![ConfigError::new("model", message)])?
             }
         };
         let planned = Features::new(self, input, chosen, &mut faults);
@@ -114,7 +114,7 @@ impl TransformConfig for Config {
 
 impl Config {
     /// Faults for options that the others leave without effect.
-    fn unused(&self) -> Vec<Fault> {
+    fn unused(&self) -> Vec<ConfigError> {
         let method = self.scaling.unwrap_or_default();
         let lists = [
             ("mean", &self.mean, Method::Standard),
@@ -123,20 +123,20 @@ impl Config {
             ("max", &self.max, Method::MinMax),
         ];
         let idle = lists.into_iter().filter(|(_, list, owner)| !list.is_empty() && *owner != method);
-        let mut faults: Vec<Fault> = idle
+        let mut faults: Vec<ConfigError> = idle
             .map(|(key, _, owner)| {
                 let owner = if owner == Method::Standard { "standard" } else { "min_max" };
-                Fault::new(key, format!("has no effect without scaling = \"{owner}\""))
+                ConfigError::new(key, format!("has no effect without scaling = \"{owner}\""))
             })
             .collect();
         if self.model.is_some() && self.scaling.is_some() {
-            faults.push(Fault::new("scaling", "the model says already how its input is scaled; leave this out"));
+            faults.push(ConfigError::new("scaling", "the model says already how its input is scaled; leave this out"));
         }
         faults
     }
 
     /// The scaling as written; its lists are sound and of equal length where no fault is added.
-    fn scaling(&self, faults: &mut Vec<Fault>) -> Scaling {
+    fn scaling(&self, faults: &mut Vec<ConfigError>) -> Scaling {
         let (low, high) = match self.scaling.unwrap_or_default() {
             Method::None => return Scaling::None,
             Method::Standard => (("mean", &self.mean), ("std", &self.std)),
@@ -145,22 +145,22 @@ impl Config {
         if low.1.len() != high.1.len() || low.1.is_empty() {
             let lengths = format!("met {} and {}", low.1.len(), high.1.len());
             let message = format!("`{}` and `{}` need one number per value; {lengths}", low.0, high.0);
-            faults.push(Fault::new(low.0, message));
+            faults.push(ConfigError::new(low.0, message));
         }
         for (key, list) in [low, high] {
             if list.iter().any(|value| !value.is_finite()) {
-                faults.push(Fault::new(key, "holds a number that is not finite"));
+                faults.push(ConfigError::new(key, "holds a number that is not finite"));
             }
         }
         let (lows, highs) = (low.1.clone(), high.1.clone());
         if low.0 == "mean" {
             if highs.iter().any(|&std| std <= 0.0) {
-                faults.push(Fault::new("std", "must be above 0; for a column that never changes, write 1"));
+                faults.push(ConfigError::new("std", "must be above 0; for a column that never changes, write 1"));
             }
             return Scaling::Standard { mean: lows, std: highs };
         }
         if lows.iter().zip(&highs).any(|(min, max)| max <= min) {
-            faults.push(Fault::new("max", "must be above `min`; for a column that never changes, write min + 1"));
+            faults.push(ConfigError::new("max", "must be above `min`; for a column that never changes, write min + 1"));
         }
         Scaling::MinMax { min: lows, max: highs }
     }
@@ -186,20 +186,23 @@ struct Features {
 }
 
 impl Features {
-    fn new(config: &Config, input: &Schema, chosen: FeatureInput, faults: &mut Vec<Fault>) -> Option<Self> {
+    fn new(config: &Config, input: &Schema, chosen: FeatureInput, faults: &mut Vec<ConfigError>) -> Option<Self> {
         let key = if chosen.columns == config.columns { "columns" } else { "model" };
         if chosen.columns.is_empty() {
-            faults.push(Fault::new(key, "no column is chosen; list the numeric columns that make up the vector"));
+            faults.push(ConfigError::new(key, "no column is chosen; list the numeric columns that make up the vector"));
             return None;
         }
         let width = config.width.or_else(|| scaled_values(&chosen.scaling));
         let columns = resolve(input, key, &chosen.columns, width, faults)?;
         let found = columns.iter().map(|column| column.len).sum();
         if let Some(width) = config.width.filter(|&width| width != found) {
-            faults.push(Fault::new("width", format!("is {width}, but the columns hold {found} values")));
+            faults.push(ConfigError::new("width", format!("is {width}, but the columns hold {found} values")));
         }
         if let Some(scaled) = scaled_values(&chosen.scaling).filter(|&scaled| scaled != found) {
-            faults.push(Fault::new(key, format!("the columns hold {found} values, but the scaling is for {scaled}")));
+            faults.push(ConfigError::new(
+                key,
+                format!("the columns hold {found} values, but the scaling is for {scaled}"),
+            ));
         }
         let used = |index: &usize| columns.iter().any(|column| column.index == *index);
         let kept: Vec<usize> = (0..input.fields().len()).filter(|index| config.keep || !used(index)).collect();
@@ -223,7 +226,7 @@ fn resolve(
     key: &str,
     names: &[String],
     width: Option<usize>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigError>,
 ) -> Option<Vec<Column>> {
     let before = faults.len();
     let mut found: Vec<(&str, usize, Option<usize>, bool)> = Vec::new();
@@ -231,11 +234,11 @@ fn resolve(
         match find(input, key, name) {
             Err(fault) => faults.push(fault),
             Ok((index, _)) if found.iter().any(|(_, earlier, ..)| *earlier == index) => {
-                faults.push(Fault::new(key, format!("column `{name}` is chosen twice")));
+                faults.push(ConfigError::new(key, format!("column `{name}` is chosen twice")));
             }
             Ok((index, field)) => match length(field.data_type()) {
                 Ok((len, list)) => found.push((name, index, len, list)),
-                Err(met) => faults.push(Fault::new(key, format!("column `{name}` holds {met}, not numbers"))),
+                Err(met) => faults.push(ConfigError::new(key, format!("column `{name}` holds {met}, not numbers"))),
             },
         }
     }
@@ -246,7 +249,7 @@ fn resolve(
         ([_], Some(width)) if width > fixed => width - fixed,
         _ => {
             let message = format!("lists of no fixed length: {}; give `width`, for one such column", open.join(", "));
-            faults.push(Fault::new(key, message));
+            faults.push(ConfigError::new(key, message));
             0
         }
     };
@@ -258,7 +261,7 @@ fn resolve(
     });
     let columns = columns.collect();
     if i32::try_from(start).is_err() {
-        faults.push(Fault::new(key, format!("{start} values are more than a vector can hold")));
+        faults.push(ConfigError::new(key, format!("{start} values are more than a vector can hold")));
     }
     (faults.len() == before).then_some(columns)
 }
@@ -296,7 +299,7 @@ impl TransformPlan for Features {
 }
 
 impl Transform for Features {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let mut incomplete = Refused::default();
         for column in &self.columns {
             column.check(batch.records.column(column.index), &mut incomplete);
@@ -436,7 +439,7 @@ mod tests {
         let scaling = r#""scaling": "standard", "mean": [0, 0, 0], "std": [0.01, 1, 1]"#;
         let (out, rejects) = run::<Config>(&format!(r#"{{"columns": ["x", "list"], {scaling}}}"#), input);
         assert_eq!(vectors(&out), [50.0, 8.0, 9.0]);
-        assert_eq!(out.origin, [6]);
+        assert_eq!(out.row_ordinals, [6]);
         expect![[r#"
             0: missing: `x` is null
             1: missing: `list` is null
@@ -453,7 +456,7 @@ mod tests {
         let values = Float32Array::from(vec![Some(1.0), Some(2.0), None, Some(4.0), Some(f32::INFINITY), Some(6.0)]);
         let column = FixedSizeListArray::try_new(item, 2, Arc::new(values), None).unwrap();
         let (out, rejects) = run::<Config>(r#"{"columns": ["x"]}"#, batch([("x", Arc::new(column))]));
-        assert_eq!((vectors(&out), out.origin.as_slice()), (&[1.0, 2.0][..], &[0][..]));
+        assert_eq!((vectors(&out), out.row_ordinals.as_slice()), (&[1.0, 2.0][..], &[0][..]));
         assert_eq!(rejects.len(), 2);
     }
 
@@ -479,7 +482,7 @@ mod tests {
         let chosen = Config::default().for_model(&card).unwrap();
         let mut faults = Vec::new();
         let plan = Features::new(&Config::default(), &mixed().records.schema(), chosen, &mut faults).unwrap();
-        let out = plan.build().unwrap().apply(mixed(), &mut Rejects::default()).unwrap();
+        let out = plan.build().unwrap().apply(mixed(), &mut RejectCollector::default()).unwrap();
         assert_eq!((vectors(&out), faults), (&[-1.0, 0.0, 1.0][..], vec![]));
         let both = Config { columns: vec!["n".to_owned()], ..Config::default() };
         assert!(both.for_model(&card).is_err());
@@ -492,7 +495,7 @@ mod tests {
         let card = FeatureInput { columns: vec!["duration".to_owned()], scaling: Scaling::None };
         let mut faults = Vec::new();
         Features::new(&Config::default(), &mixed().records.schema(), card, &mut faults);
-        let expected = Fault::new("model", "no column `duration`; the input has: name, n, flag, list");
+        let expected = ConfigError::new("model", "no column `duration`; the input has: name, n, flag, list");
         assert_eq!(faults, [expected]);
     }
 

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::columns::find;
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 
 /// The options: a column, and exactly one comparison. Records that do not pass are dropped, not rejected;
 /// so are those whose value is null.
@@ -64,20 +64,20 @@ fn literal(_: &mut SchemaGenerator) -> Schema {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let column = find(input, "column", &self.column).map_err(|fault| faults.push(fault)).ok();
         let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();
         let (Some((index, field)), Some((operator, value))) = (column, comparison) else { return Err(faults) };
         let bound = Bound::new(field.data_type(), operator, &value);
-        let bound = bound.map_err(|message| vec![Fault::new(operator.name(), message)])?;
+        let bound = bound.map_err(|message| vec![ConfigError::new(operator.name(), message)])?;
         let summary = format!("keeps records where {} is {} {value}", self.column, operator.words());
         Ok(Box::new(Filter { index, operator, bound, schema: Arc::clone(input), summary }))
     }
 }
 
 impl Config {
-    fn comparison(&self) -> Result<(Operator, Value), Fault> {
+    fn comparison(&self) -> Result<(Operator, Value), ConfigError> {
         let written = [
             (Operator::Above, &self.above),
             (Operator::AtLeast, &self.at_least),
@@ -90,10 +90,11 @@ impl Config {
         let mut met = written.into_iter().filter_map(|(operator, value)| Some((operator, value.clone()?)));
         match (met.next(), met.next()) {
             (Some(only), None) => Ok(only),
-            (None, _) => Err(Fault::new("", format!("there is no comparison; give one of {known}"))),
-            (Some(_), Some((second, _))) => {
-                Err(Fault::new(second.name(), "there is a comparison already; give one, and chain filters for more"))
-            }
+            (None, _) => Err(ConfigError::new("", format!("there is no comparison; give one of {known}"))),
+            (Some(_), Some((second, _))) => Err(ConfigError::new(
+                second.name(),
+                "there is a comparison already; give one, and chain filters for more",
+            )),
         }
     }
 }
@@ -232,7 +233,7 @@ impl TransformPlan for Filter {
 }
 
 impl Transform for Filter {
-    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, _rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let column = batch.records.column(self.index);
         let mask = match &self.bound {
             Bound::Float(bound) => {
@@ -267,7 +268,7 @@ mod tests {
     fn kept(column: ArrayRef, comparison: &str) -> Vec<u32> {
         let (out, rejects) = run::<Config>(&format!(r#"{{"column": "x", {comparison}}}"#), batch([("x", column)]));
         assert!(rejects.is_empty(), "filtering is no rejection");
-        out.origin
+        out.row_ordinals
     }
 
     #[test]

@@ -9,7 +9,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use super::{Look, Transform, TransformPlan, zero_record};
-use crate::batch::{Batch, Provenance, RejectCode, Rejects};
+use crate::batch::{Batch, Provenance, RejectCode, RejectCollector};
 use crate::error::StageError;
 
 /// One worker's instance of a transform. A batch on which it fails is halved until one record is left; that record is
@@ -45,7 +45,7 @@ impl Isolated {
     ///
     /// # Errors
     /// When the environment fails, or the transform fails on every record: the error that was met first.
-    pub fn apply(&mut self, batch: &Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    pub fn apply(&mut self, batch: &Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         match self.attempt(batch.clone())? {
             Ok((output, found)) => {
                 self.keep_good(batch, &output);
@@ -56,7 +56,7 @@ impl Isolated {
                 Some(output) => Ok(output),
                 None => Ok(Batch {
                     records: RecordBatch::new_empty(self.plan.schema()),
-                    origin: Vec::new(),
+                    row_ordinals: Vec::new(),
                     provenance: Arc::clone(&batch.provenance),
                 }),
             },
@@ -87,9 +87,9 @@ impl Isolated {
     }
 
     /// The outer error ends the run: the transform cannot be built again after a panic.
-    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, Rejects), Failure>, StageError> {
+    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, RejectCollector), Failure>, StageError> {
         let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let mut found = Rejects::default();
+            let mut found = RejectCollector::default();
             self.transform.apply(batch, &mut found).map(|output| (output, found))
         }));
         match attempt {
@@ -103,11 +103,16 @@ impl Isolated {
     }
 
     /// Applies the transform to the halves of a batch on which it failed; `None` where no record is left.
-    fn narrow(&mut self, batch: &Batch, failure: Failure, rejects: &mut Rejects) -> Result<Option<Batch>, StageError> {
+    fn narrow(
+        &mut self,
+        batch: &Batch,
+        failure: Failure,
+        rejects: &mut RejectCollector,
+    ) -> Result<Option<Batch>, StageError> {
         if failure.is_of_environment() {
             return Err(failure.into());
         }
-        let half = match batch.origin.as_slice() {
+        let half = match batch.row_ordinals.as_slice() {
             [] => return Err(failure.into()),
             &[ordinal] => {
                 self.blame(batch, ordinal, failure, rejects)?;
@@ -116,7 +121,7 @@ impl Isolated {
             records => records.len() / 2,
         };
         let mut outputs = Vec::new();
-        for part in [batch.rows(0..half), batch.rows(half..batch.origin.len())] {
+        for part in [batch.rows(0..half), batch.rows(half..batch.row_ordinals.len())] {
             match self.attempt(part.clone())? {
                 Ok((output, found)) => {
                     self.keep_good(&part, &output);
@@ -136,7 +141,7 @@ impl Isolated {
         batch: &Batch,
         ordinal: u32,
         failure: Failure,
-        rejects: &mut Rejects,
+        rejects: &mut RejectCollector,
     ) -> Result<(), StageError> {
         let probe = match &self.good {
             Some(good) => good.clone(),
@@ -156,8 +161,8 @@ impl Isolated {
 
     /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this costs nothing.
     fn keep_good(&mut self, input: &Batch, output: &Batch) {
-        let (None, Some(ordinal)) = (&self.good, output.origin.first()) else { return };
-        let Some(place) = input.origin.iter().position(|origin| origin == ordinal) else { return };
+        let (None, Some(ordinal)) = (&self.good, output.row_ordinals.first()) else { return };
+        let Some(place) = input.row_ordinals.iter().position(|origin| origin == ordinal) else { return };
         let bytes = |column: &ArrayRef| column.slice(place, 1).to_data().get_slice_memory_size();
         let bytes = input.records.columns().iter().map(bytes).sum::<Result<usize, _>>();
         let Some((split, row)) = input.provenance.row(*ordinal) else { return };

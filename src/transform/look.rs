@@ -23,8 +23,8 @@ impl Look {
             return None;
         }
         let image = |values: &[f32]| {
-            let data = format.denormalise(values);
-            Pixels { width, height, channels: format.channels, data }.middle(SIDE)
+            let data = format.denormalize(values);
+            Pixels { width, height, channels: format.channels, data }.center_crop(SIDE)
         };
         Some(Self { ordinal, images: values.map(image) })
     }

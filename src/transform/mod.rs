@@ -30,10 +30,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 
 /// A transform as planned: checked against its input, instantiated once per worker.
 pub trait TransformPlan: Send + Sync {
@@ -81,7 +81,7 @@ pub trait Transform: Send {
     /// # Errors
     /// An error that it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the
     /// environment, or on every record, ends the run.
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 
     /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what
     /// [`Transform::apply`] gave for them. `None` where it makes no images.
@@ -105,14 +105,15 @@ pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
 }
 
 /// How a transform of some kind is planned: options as written, schema of its input, context.
-pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn TransformPlan>>, Vec<Fault>>;
+pub type PlanTransform =
+    fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
 
 /// Every kind of transform.
-pub const KINDS: &[Kind<PlanTransform>] = &[
+pub const KINDS: &[ComponentKind<PlanTransform>] = &[
     kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
     kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
     kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
@@ -123,15 +124,15 @@ pub const KINDS: &[Kind<PlanTransform>] = &[
     kind::<select::Config>("select", "chooses, renames and drops columns"),
 ];
 
-const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
-    Kind {
+const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanTransform> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
         },
     }
 }

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
 use super::unusual::{Added, Unusual};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::WINDOW;
 use crate::measure::psnr;
 use crate::model::Loss;
+use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 
 /// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
@@ -104,7 +104,7 @@ impl Metric {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
         let (original, reconstruction) =
@@ -117,11 +117,11 @@ impl TransformConfig for Config {
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
             let message = format!("is {other}, but `{}` is {shape}; they must be equal", self.original);
-            faults.push(Fault::new("reconstruction", message));
+            faults.push(ConfigError::new("reconstruction", message));
         }
         let formats = [PixelFormat::of(original.1), PixelFormat::of(reconstruction.1)];
         if matches!(&formats, [Some(one), Some(two)] if one != two) {
-            faults.push(Fault::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
+            faults.push(ConfigError::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
         }
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
@@ -137,14 +137,14 @@ impl TransformConfig for Config {
 
 impl Config {
     /// The input's columns, those of the metrics, and those that the card is asked for.
-    fn schema(&self, input: &SchemaRef, unusual: Option<&Unusual>, faults: &mut Vec<Fault>) -> SchemaRef {
+    fn schema(&self, input: &SchemaRef, unusual: Option<&Unusual>, faults: &mut Vec<ConfigError>) -> SchemaRef {
         if self.metrics.is_empty() && !Unusual::is_asked(self) {
-            faults.push(Fault::new("metrics", "nothing is measured; give at least one metric"));
+            faults.push(ConfigError::new("metrics", "nothing is measured; give at least one metric"));
         }
         let mut added = Vec::new();
         for (place, metric) in self.metrics.iter().enumerate() {
             if self.metrics[..place].contains(metric) {
-                faults.push(Fault::new("metrics", format!("`{}` is measured twice", metric.name())));
+                faults.push(ConfigError::new("metrics", format!("`{}` is measured twice", metric.name())));
                 continue;
             }
             added.push(Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false));
@@ -161,34 +161,37 @@ impl Config {
     }
 
     /// Faults for metrics that do not fit the columns, and for a peak that means nothing.
-    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<Fault>) {
+    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<ConfigError>) {
         if let Some(peak) = self.peak {
             if !(peak.is_finite() && peak > 0.0) {
-                faults.push(Fault::new("peak", format!("must be above 0; met {peak}")));
+                faults.push(ConfigError::new("peak", format!("must be above 0; met {peak}")));
             } else if format.is_some() {
-                faults.push(Fault::new("peak", "the columns hold pixels, whose range is known; leave this out"));
+                faults.push(ConfigError::new("peak", "the columns hold pixels, whose range is known; leave this out"));
             } else if !self.metrics.contains(&Metric::Psnr) {
-                faults.push(Fault::new("peak", "has no effect without the metric psnr"));
+                faults.push(ConfigError::new("peak", "has no effect without the metric psnr"));
             }
         }
         if let Some(message) = format.and_then(|format| format.check().err()) {
-            faults.push(Fault::new("original", format!("its pixel format is broken: {message}")));
+            faults.push(ConfigError::new("original", format!("its pixel format is broken: {message}")));
         }
         let scaled = |format: &PixelFormat| {
             format.range[0] < 0.0 || format.range[1] > 1.0 || !format.mean.is_empty() || !format.std.is_empty()
         };
         if self.metrics.contains(&Metric::Bce) && format.is_some_and(scaled) {
-            faults.push(Fault::new("metrics", "bce needs values within 0..1, but these pixels are scaled otherwise"));
+            faults.push(ConfigError::new(
+                "metrics",
+                "bce needs values within 0..1, but these pixels are scaled otherwise",
+            ));
         }
         let image = match shape {
             TensorShape::Fixed(shape) => format.and_then(|format| format.size(shape)),
             TensorShape::Variable(dims) => (*dims == 3).then_some((WINDOW, WINDOW)),
         };
         if self.metrics.contains(&Metric::Ssim) && format.is_none_or(|_| image.is_none()) {
-            faults.push(Fault::new("metrics", "ssim compares images, but the columns hold no pixels"));
+            faults.push(ConfigError::new("metrics", "ssim compares images, but the columns hold no pixels"));
         } else if self.metrics.contains(&Metric::Ssim) && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW) {
             let message = format!("ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}");
-            faults.push(Fault::new("metrics", message));
+            faults.push(ConfigError::new("metrics", message));
         }
     }
 }
@@ -235,12 +238,12 @@ impl TransformPlan for Score {
 }
 
 impl Transform for Score {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let [original, reconstruction] =
             self.columns.each_ref().map(|(index, shape)| TensorRows::new(&batch, *index, shape));
-        let mut scores = vec![Vec::with_capacity(batch.origin.len()); self.metrics.len()];
+        let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); self.metrics.len()];
         let (mut added, mut refused) = (Added::default(), Refused::default());
-        for row in 0..batch.origin.len() {
+        for row in 0..batch.row_ordinals.len() {
             match self.score(&original, &reconstruction, row, &mut added) {
                 Ok(row) => scores.iter_mut().zip(row).for_each(|(scores, score)| scores.push(score)),
                 Err(refusal) => refused.add(row, refusal),
@@ -341,7 +344,7 @@ mod tests {
 
     use super::super::testing::{faults, of, part, reasons, run};
     use super::*;
-    use crate::image::format::{Channels, Layout};
+    use crate::image::pixel_format::{Channels, TensorLayout};
     use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
 
     fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
@@ -351,7 +354,7 @@ mod tests {
 
     fn images(format: &PixelFormat, side: usize, x: &[f32], y: &[f32]) -> Batch {
         let shape = format.shape(side, side);
-        let field = |name| format.mark(tensor_field(name, &shape).unwrap());
+        let field = |name| format.annotate(tensor_field(name, &shape).unwrap());
         let column = |values: &[f32]| fixed_column(shape.iter().product(), values.to_vec()).unwrap();
         of([(field("x"), column(x)), (field("y"), column(y))])
     }
@@ -405,7 +408,7 @@ mod tests {
     #[test]
     fn a_perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
         let image: Vec<f32> = (0..12 * 12 * 3).map(|place| (place % 7) as f32 / 7.0).collect();
-        let interleaved = PixelFormat { layout: Layout::Nhwc, ..PixelFormat::default() };
+        let interleaved = PixelFormat { layout: TensorLayout::Nhwc, ..PixelFormat::default() };
         let input = images(&interleaved, 12, &image, &image);
         assert_eq!(scores(r#""metrics": ["psnr", "ssim", "mse"]"#, input), [f32::INFINITY, 1.0, 0.0]);
         assert_eq!(scores(r#""metrics": ["psnr"]"#, vectors(&[1.0], &[1.0], 1)), [f32::INFINITY]);
@@ -420,7 +423,8 @@ mod tests {
     #[test]
     fn rows_that_cannot_be_compared_are_refused_with_the_reason() {
         let field = |name| {
-            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }.mark(variable_field(name, 3).unwrap())
+            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }
+                .annotate(variable_field(name, 3).unwrap())
         };
         let column = |shapes: &[Vec<usize>], fill: f32| {
             let len = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
@@ -431,7 +435,7 @@ mod tests {
         other[2] = vec![1, 12, 11];
         let input = of([(field("x"), column(&shapes, 0.5)), (field("y"), column(&other, 0.5))]);
         let (out, rejects) = run::<Config>(&options(r#""metrics": ["ssim"]"#), input);
-        assert_eq!(out.origin, [0]);
+        assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
             1: mismatch: ssim needs at least 11x11 pixels; met 4x4
             2: mismatch: the original is [1, 11, 12], its reconstruction [1, 12, 11]
@@ -439,7 +443,7 @@ mod tests {
         .assert_eq(&reasons(&rejects));
         let input = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
         let (out, rejects) = run::<Config>(&options(r#""metrics": ["bce"]"#), input);
-        assert_eq!(out.origin, [2]);
+        assert_eq!(out.row_ordinals, [2]);
         expect![[r#"
             0: not_finite: the original holds NaN
             1: mismatch: bce needs values within 0..1; met 2"#]]

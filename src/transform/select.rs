@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::find;
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 
 /// The options. All of them speak of columns by the names that the input gives them.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.contradictions();
         let kept = self.kept(input, &mut faults);
         for old in self.rename.keys() {
@@ -38,7 +38,7 @@ impl TransformConfig for Config {
             match find(input, &key, old) {
                 Err(fault) => faults.push(fault),
                 Ok((index, _)) if !kept.contains(&index) => {
-                    faults.push(Fault::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
+                    faults.push(ConfigError::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
                 }
                 Ok(_) => {}
             }
@@ -46,10 +46,10 @@ impl TransformConfig for Config {
         let fields: Vec<Field> = kept.iter().map(|&index| self.renamed(input.field(index))).collect();
         faults.extend(twice(fields.iter().map(|field| field.name().as_str())).into_iter().map(|name| {
             let key = if self.rename.is_empty() { "columns" } else { "rename" };
-            Fault::new(key, format!("two columns would be called `{name}`"))
+            ConfigError::new(key, format!("two columns would be called `{name}`"))
         }));
         if kept.is_empty() && faults.is_empty() {
-            faults.push(Fault::new("", "no column is left; keep at least one"));
+            faults.push(ConfigError::new("", "no column is left; keep at least one"));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -62,19 +62,19 @@ impl TransformConfig for Config {
 }
 
 impl Config {
-    fn contradictions(&self) -> Vec<Fault> {
+    fn contradictions(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if self.columns.is_none() && self.drop.is_empty() && self.rename.is_empty() {
-            faults.push(Fault::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
+            faults.push(ConfigError::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
         }
         if self.columns.is_some() && !self.drop.is_empty() {
-            faults.push(Fault::new("drop", "`columns` says already what is kept; give one of the two"));
+            faults.push(ConfigError::new("drop", "`columns` says already what is kept; give one of the two"));
         }
         faults
     }
 
     /// Places of the columns that are kept, in the order that they will have.
-    fn kept(&self, input: &Schema, faults: &mut Vec<Fault>) -> Vec<usize> {
+    fn kept(&self, input: &Schema, faults: &mut Vec<ConfigError>) -> Vec<usize> {
         let mut places = |key: &str, names: &[String]| -> Vec<usize> {
             let found = names.iter().filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
             found.map(|(index, _)| index).collect()
@@ -122,7 +122,7 @@ impl TransformPlan for Select {
 }
 
 impl Transform for Select {
-    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, _rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let columns = self.kept.iter().map(|&index| Arc::clone(batch.records.column(index))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.records.num_rows()));
         let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
@@ -171,7 +171,7 @@ mod tests {
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
         let options = r#"{"columns": ["x"]}"#;
         let planned = plan::<Config>(options, &input()).unwrap().schema();
-        let empty = Batch { origin: vec![], records: input().records.slice(0, 0), ..input() };
+        let empty = Batch { row_ordinals: vec![], records: input().records.slice(0, 0), ..input() };
         let (out, _) = run::<Config>(options, empty);
         assert_eq!((out.records.num_rows(), out.records.schema()), (0, planned));
     }

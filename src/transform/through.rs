@@ -4,9 +4,9 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
 
 use super::columns::{Refused, TensorRows, find_tensor};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
 use crate::model::Model;
 use crate::model::port::values;
 use crate::model::session::Failure;
@@ -20,8 +20,9 @@ pub(super) fn find_column<'a>(
     input: &'a Schema,
     name: Option<&str>,
     fits: impl Fn(&Field, &TensorShape) -> Result<(), String>,
-) -> Result<(usize, &'a Field, TensorShape), Fault> {
-    let misfit = |field: &Field, reason: String| Fault::new("column", format!("column `{}`: {reason}", field.name()));
+) -> Result<(usize, &'a Field, TensorShape), ConfigError> {
+    let misfit =
+        |field: &Field, reason: String| ConfigError::new("column", format!("column `{}`: {reason}", field.name()));
     let fields =
         input.fields().iter().filter(|field| TensorShape::of(field).is_some_and(|shape| fits(field, &shape).is_ok()));
     let fitting: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
@@ -31,7 +32,7 @@ pub(super) fn find_column<'a>(
         (None, []) => find_tensor(input, "column", None)?,
         (None, several) => {
             let message = format!("several columns fit the model: {}; say which", several.join(", "));
-            return Err(Fault::new("column", message));
+            return Err(ConfigError::new("column", message));
         }
     };
     fits(found.1, &found.2).map_err(|reason| misfit(found.1, reason))?;
@@ -42,7 +43,7 @@ pub(super) fn find_column<'a>(
 pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
     match (model.image_input(), PixelFormat::of(field)) {
         (Some(image), Some(made)) if !image.format.equals(&made) => {
-            let (made, wanted) = (made.tell(), image.format.tell());
+            let (made, wanted) = (made.describe(), image.format.describe());
             let advice = format!("give `model = \"{}\"` to its `pixels` stage", model.name());
             Err(format!("its pixels are {made}, but the model takes {wanted}; {advice}"))
         }
@@ -51,15 +52,15 @@ pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
 }
 
 /// The field of a tensor like those of `field`, under another name.
-pub(super) fn like(field: &Field, shape: &TensorShape, name: &str) -> Result<Field, Fault> {
+pub(super) fn like(field: &Field, shape: &TensorShape, name: &str) -> Result<Field, ConfigError> {
     let like = match shape {
         TensorShape::Fixed(shape) if shape.len() == 1 => Ok(vector_field(name, shape[0])),
         TensorShape::Fixed(shape) => tensor_field(name, shape),
         TensorShape::Variable(dims) => variable_field(name, *dims),
     };
-    let like = like.map_err(|error| Fault::new("column", error.to_string()))?;
+    let like = like.map_err(|error| ConfigError::new("column", error.to_string()))?;
     Ok(match PixelFormat::of(field) {
-        Some(format) => format.mark(like),
+        Some(format) => format.annotate(like),
         None => like,
     })
 }
@@ -69,7 +70,7 @@ pub(super) fn usable(
     batch: Batch,
     column: usize,
     shape: &TensorShape,
-    rejects: &mut Rejects,
+    rejects: &mut RejectCollector,
     check: impl Fn(&[usize]) -> Result<(), String>,
 ) -> Result<Batch, StageError> {
     if let TensorShape::Fixed(row) = shape
@@ -135,9 +136,9 @@ pub(super) mod testing {
 
     use super::*;
     use crate::batch::Reject;
-    use crate::context::{Context, Limits};
-    use crate::kind::options;
     use crate::model::testing::open;
+    use crate::plan_context::{PipelineLimits, PlanContext};
+    use crate::registry::parse_options;
     use crate::tensor::{fixed_column, variable_column};
     use crate::transform::testing::of;
     use crate::transform::{TransformConfig, TransformPlan};
@@ -161,21 +162,21 @@ pub(super) mod testing {
         model: &str,
         written: &str,
         batch: &Batch,
-    ) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut written: serde_json::Value = serde_json::from_str(written).unwrap();
         written["model"] = "tested".into();
         let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-        options::<C>(written)?.plan(&batch.records.schema(), &Context::new(models, Limits::default()))
+        parse_options::<C>(written)?.plan(&batch.records.schema(), &PlanContext::new(models, PipelineLimits::default()))
     }
 
     /// Plans and applies; the schema of what comes out must be the planned one.
     pub(crate) fn run<C: TransformConfig>(model: &str, written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
         let plan = plan::<C>(model, written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let mut rejects = Rejects::default();
+        let mut rejects = RejectCollector::default();
         let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
         assert_eq!(out.records.schema(), plan.schema());
-        assert_eq!(out.records.num_rows(), out.origin.len());
+        assert_eq!(out.records.num_rows(), out.row_ordinals.len());
         (out, rejects.into_vec())
     }
 
@@ -183,7 +184,7 @@ pub(super) mod testing {
     pub(crate) fn faults<C: TransformConfig>(model: &str, written: &str, batch: &Batch) -> String {
         let faults = plan::<C>(model, written, batch).err().unwrap_or_default();
         let folder = format!("{}/tests/models/", env!("CARGO_MANIFEST_DIR"));
-        let line = |fault: Fault| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+        let line = |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
         faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::batch::RejectCode;
-use crate::image::format::{Layout, PixelFormat};
+use crate::image::pixel_format::{PixelFormat, TensorLayout};
 use crate::model::port::values;
 use crate::model::session::Chain;
 use crate::tensor::all_finite;
@@ -28,8 +28,8 @@ impl Tiling {
     pub(crate) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: Cut) -> Self {
         let channels = format.channels.count();
         let (planes, interleaved) = match format.layout {
-            Layout::Nchw => (channels, 1),
-            Layout::Nhwc => (1, channels),
+            TensorLayout::Nchw => (channels, 1),
+            TensorLayout::Nhwc => (1, channels),
         };
         Self { planes, interleaved, height, width, down: Axis::new(height, cut), across: Axis::new(width, cut) }
     }
@@ -193,14 +193,14 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::format::Channels;
+    use crate::image::pixel_format::Channels;
 
-    fn format(layout: Layout) -> PixelFormat {
+    fn format(layout: TensorLayout) -> PixelFormat {
         PixelFormat { layout, channels: Channels::Rgb, ..PixelFormat::default() }
     }
 
     /// Cuts an image, leaves its tiles as they are, and puts it together.
-    fn there_and_back(layout: Layout, height: usize, width: usize, cut: Cut) -> (usize, (usize, usize)) {
+    fn there_and_back(layout: TensorLayout, height: usize, width: usize, cut: Cut) -> (usize, (usize, usize)) {
         let tiling = Tiling::new(&format(layout), (height, width), cut);
         let image: Vec<f32> = (0..3 * height * width).map(|value| (value % 251) as f32).collect();
         let mut back = vec![0.0; image.len()];
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_image_survives_being_cut_in_every_layout_and_size() {
-        for layout in [Layout::Nchw, Layout::Nhwc] {
+        for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let cut = Cut { tile: 16, overlap: 4, multiple: 4 };
             assert_eq!(there_and_back(layout, 16, 16, cut), (1, (16, 16)));
             assert_eq!(there_and_back(layout, 5, 7, cut), (1, (8, 8)));

@@ -7,11 +7,11 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 
 use super::score::Config;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::model::card::ErrorStats;
 use crate::model::feature_errors::squared_errors;
 use crate::model::{Loss, Model};
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, vector_field};
 
 /// The columns that are asked for, and what the card knows of errors.
@@ -46,7 +46,7 @@ impl Unusual {
     ///
     /// # Errors
     /// Faults for options that lack their model, and for a card that lacks what is asked of it.
-    pub(super) fn plan(config: &Config, shape: &TensorShape, context: &Context) -> Result<Self, Vec<Fault>> {
+    pub(super) fn plan(config: &Config, shape: &TensorShape, context: &PlanContext) -> Result<Self, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let top = config.top_features.map_or(0, std::num::NonZeroUsize::get);
         let asked = [
@@ -63,16 +63,16 @@ impl Unusual {
             ..Self::default()
         };
         if config.feature_errors && planned.features == 0 {
-            faults.push(Fault::new("feature_errors", "every record has a shape of its own, thus no features"));
+            faults.push(ConfigError::new("feature_errors", "every record has a shape of its own, thus no features"));
         }
         match (&config.model, asked.as_slice()) {
             (None, asked) => {
                 let message = "needs `model`, whose card says how large errors usually are";
-                faults.extend(asked.iter().map(|&key| Fault::new(key, message)));
+                faults.extend(asked.iter().map(|&key| ConfigError::new(key, message)));
             }
             (Some(_), []) => {
                 let message = "is for zscore, feature_zscores and top_features; ask for one of them, or leave it out";
-                faults.push(Fault::new("model", message));
+                faults.push(ConfigError::new("model", message));
             }
             (Some(name), asked) => match context.model(name) {
                 Ok(model) => planned.take(&model, asked, &mut faults),
@@ -84,23 +84,23 @@ impl Unusual {
     }
 
     /// Takes from the card what `asked` needs.
-    fn take(&mut self, model: &Model, asked: &[&str], faults: &mut Vec<Fault>) {
+    fn take(&mut self, model: &Model, asked: &[&str], faults: &mut Vec<ConfigError>) {
         let Some(stats) = model.card().and_then(|card| card.reconstruction_error.as_ref()) else {
             let message = format!("`{}` has no card with a [reconstruction_error] to compare with", model.name());
-            return faults.push(Fault::new("model", message));
+            return faults.push(ConfigError::new("model", message));
         };
         for &key in asked {
             let taken = match key {
                 "zscore" => self.take_error(model, stats),
                 _ => self.take_features(model, stats),
             };
-            faults.extend(taken.err().map(|message| Fault::new(key, message)));
+            faults.extend(taken.err().map(|message| ConfigError::new(key, message)));
         }
         let count = self.scales.names.len();
         if count > 0 && self.top_features > count {
             let message =
                 format!("`{}` takes {count} features, which is less than {}", model.name(), self.top_features);
-            faults.push(Fault::new("top_features", message));
+            faults.push(ConfigError::new("top_features", message));
         }
     }
 
@@ -257,14 +257,14 @@ mod tests {
 
     use super::super::TransformConfig;
     use super::*;
-    use crate::batch::{Batch, Rejects};
-    use crate::context::Limits;
-    use crate::kind::options;
+    use crate::batch::{Batch, RejectCollector};
     use crate::model::testing;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::parse_options;
     use crate::transform::testing::of;
 
     /// A model folder whose card tells `errors`; its encoder maps 4 features to 2.
-    fn context(errors: &str) -> (tempfile::TempDir, Context) {
+    fn context(errors: &str) -> (tempfile::TempDir, PlanContext) {
         let folder = tempfile::tempdir().unwrap();
         for file in ["encoder.onnx", "decoder.onnx"] {
             std::fs::copy(testing::file(file), folder.path().join(file)).unwrap();
@@ -276,7 +276,7 @@ mod tests {
         let model = testing::open(&format!("path = {:?}", Path::new(folder.path())));
         let model = model.unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = std::collections::BTreeMap::from([("m".to_owned(), Some(Arc::new(model)))]);
-        (folder, Context::new(models, Limits::default()))
+        (folder, PlanContext::new(models, PipelineLimits::default()))
     }
 
     const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\nmin = 0.0\nmax = 9.0\n\
@@ -294,9 +294,9 @@ mod tests {
 
     fn run(errors: &str, asked: &str, batch: Batch) -> RecordBatch {
         let (_folder, context) = context(errors);
-        let mut config: Config = options(written(asked)).unwrap();
+        let mut config: Config = parse_options(written(asked)).unwrap();
         let plan = config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let out = plan.build().unwrap().apply(batch, &mut Rejects::default()).unwrap();
+        let out = plan.build().unwrap().apply(batch, &mut RejectCollector::default()).unwrap();
         assert_eq!(out.records.schema(), plan.schema());
         out.records
     }
@@ -342,7 +342,7 @@ mod tests {
     fn other_figures_in_the_card_make_other_output() {
         let known = |errors: &str, asked: &str| {
             let (_folder, context) = context(errors);
-            let mut config: Config = options(written(asked)).unwrap();
+            let mut config: Config = parse_options(written(asked)).unwrap();
             let batch = vectors(&[0.0; 4], &[0.0; 4], 4);
             config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}")).depends_on()
         };
@@ -360,8 +360,8 @@ mod tests {
         let check = |errors: &str, asked: &str, len: usize, expected: Expect| {
             let (_folder, context) = context(errors);
             let batch = vectors(&vec![0.0; len], &vec![0.0; len], len);
-            let plan =
-                options::<Config>(written(asked)).and_then(|mut config| config.plan(&batch.records.schema(), &context));
+            let plan = parse_options::<Config>(written(asked))
+                .and_then(|mut config| config.plan(&batch.records.schema(), &context));
             let faults = plan.err().unwrap_or_default();
             let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
             expected.assert_eq(&lines.join("\n"));

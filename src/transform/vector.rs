@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 use super::columns::{Refusal, Refused};
 use crate::batch::RejectCode;
 use crate::error::StageError;
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// Vectors that are filled column by column at a time: so few that they stay in the cache between two columns.
 pub(super) const BLOCK: usize = 32;
@@ -82,8 +82,8 @@ impl Column {
     /// All rows of a column that is the whole vector, scaled as [`Column::write`] does.
     pub(super) fn scaled(&self, values: &Values, affine: &[(f64, f64)]) -> Vec<f32> {
         match values {
-            Values::Float32(values) => wide(|| self.scaled_from(values, affine)),
-            Values::Float64(values) => wide(|| self.scaled_from(values, affine)),
+            Values::Float32(values) => simd_dispatch(|| self.scaled_from(values, affine)),
+            Values::Float64(values) => simd_dispatch(|| self.scaled_from(values, affine)),
         }
     }
 
@@ -101,8 +101,12 @@ impl Column {
     /// scale and offset of each of its values. Counts in float64, and rounds once.
     pub(super) fn write(&self, values: &Values, affine: &[(f64, f64)], first: usize, width: usize, block: &mut [f32]) {
         match values {
-            Values::Float32(values) => wide(|| self.write_from(&values[first * self.len..], affine, width, block)),
-            Values::Float64(values) => wide(|| self.write_from(&values[first * self.len..], affine, width, block)),
+            Values::Float32(values) => {
+                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+            }
+            Values::Float64(values) => {
+                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+            }
         }
     }
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
-use latentflow::batch::{Batch, Provenance, Rejects, SourceBatch, Split};
-use latentflow::context::Limits;
-use latentflow::coverage::{Coverage, Progress};
+use latentflow::batch::{Batch, Provenance, RejectCollector, SourceBatch, Split};
+use latentflow::coverage::{Coverage, ResumeState};
 use latentflow::error::StageError;
 use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
+use latentflow::plan_context::PipelineLimits;
 use latentflow::sink::{Durable, History, Identity, Sink, Writer, Written};
 use latentflow::source::{BatchSize, Opened, Source, origin_fields};
 use latentflow::store::Location;
@@ -37,7 +37,7 @@ impl Source for Numbers {
         schema()
     }
 
-    fn open(self: Box<Self>, _: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, _: &ResumeState) -> Result<Opened, StageError> {
         let (name, rows, size) = (self.name, self.rows, self.batch);
         let split = Split::new(name);
         let batches = (0..rows.div_ceil(size)).map(move |n| {
@@ -55,14 +55,16 @@ impl Source for Numbers {
     }
 }
 
-type Apply = dyn Fn(Batch, &mut Rejects) -> Result<Batch, StageError> + Send + Sync;
+type Apply = dyn Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync;
 
 /// A transform that keeps the schema.
 #[derive(Clone)]
 pub struct Map(pub Arc<Apply>);
 
 impl Map {
-    pub fn new(apply: impl Fn(Batch, &mut Rejects) -> Result<Batch, StageError> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(apply))
     }
 }
@@ -78,7 +80,7 @@ impl TransformPlan for Map {
 }
 
 impl Transform for Map {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         (self.0)(batch, rejects)
     }
 }
@@ -191,7 +193,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         name: "test".to_owned(),
         stages,
         models: vec![],
-        limits: Limits::default(),
+        limits: PipelineLimits::default(),
         workers,
         footprint: Footprint::default(),
         memory: Memory { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },

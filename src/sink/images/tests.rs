@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::writer::COMMIT_FILES;
 use super::*;
-use crate::batch::{Batch, Provenance, Rejects, Split};
-use crate::context::Limits;
+use crate::batch::{Batch, Provenance, RejectCollector, Split};
 use crate::image::decode::decode;
-use crate::image::format::{Channels, Layout, PixelFormat};
-use crate::kind::find;
+use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
+use crate::plan_context::PipelineLimits;
+use crate::registry::find;
 use crate::sink::{Durable, KINDS};
 use crate::source::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
@@ -26,11 +26,11 @@ fn schema(fields: Vec<Field>) -> SchemaRef {
 
 /// Two rows of two pixels each: RGB, planes.
 fn pixels() -> Field {
-    PixelFormat::default().mark(tensor_field("pixels", &[3, 1, 2]).unwrap())
+    PixelFormat::default().annotate(tensor_field("pixels", &[3, 1, 2]).unwrap())
 }
 
-fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
-    let context = Context::new(BTreeMap::new(), Limits::default());
+fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+    let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
     (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
 }
 
@@ -46,7 +46,7 @@ struct Opened {
 
 impl Opened {
     fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.writer.write(&self.preparation.prepare(batch.clone(), &mut Rejects::default())?)
+        self.writer.write(&self.preparation.prepare(batch.clone(), &mut RejectCollector::default())?)
     }
 }
 
@@ -102,8 +102,8 @@ fn records_become_files_with_their_pixels_once_committed() {
 fn images_of_their_own_sizes_are_written_in_any_format() {
     for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
         let folder = tempfile::tempdir().unwrap();
-        let gray = PixelFormat { channels: Channels::Gray, layout: Layout::Nhwc, ..PixelFormat::default() };
-        let schema = schema(vec![gray.mark(variable_field("pixels", 3).unwrap())]);
+        let gray = PixelFormat { channels: Channels::Gray, layout: TensorLayout::Nhwc, ..PixelFormat::default() };
+        let schema = schema(vec![gray.annotate(variable_field("pixels", 3).unwrap())]);
         let shapes = [vec![2, 3, 1], vec![1, 1, 1]];
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["a.parquet", "a.parquet"])),
@@ -147,7 +147,7 @@ fn a_batch_that_lost_its_records_is_done_as_well() {
     let mut sink = open(folder.path());
     let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
     empty.records = empty.records.slice(0, 0);
-    empty.origin.clear();
+    empty.row_ordinals.clear();
     sink.write(&empty).unwrap();
     sink.writer.commit().unwrap();
     drop(sink);
@@ -428,7 +428,7 @@ fn every_fault_of_the_options_is_named() {
         let faults = plan(&schema(fields), options).err().unwrap_or_default();
         faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
     };
-    let other = || PixelFormat::default().mark(tensor_field("clean", &[3, 1, 2]).unwrap());
+    let other = || PixelFormat::default().annotate(tensor_field("clean", &[3, 1, 2]).unwrap());
     let one = faults(vec![pixels(), other()], json!({ "path": "", "quality": 101 }));
     assert_eq!(
         one,

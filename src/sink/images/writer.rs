@@ -14,9 +14,9 @@ use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free
 use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
-use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
 use crate::error::StageError;
 use crate::file_descriptors;
+use crate::fs_durable::{failpoint, fsync_dir, remove_stale_temp_files, temp_path};
 use crate::sink::encoder::{self, Encoded};
 use crate::sink::lock::Lock;
 use crate::sink::marker::{Marker, Naming};
@@ -98,7 +98,7 @@ impl ImageWriter {
             // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
             None => NameLog::start_over(&root)?,
         };
-        remove_temporaries(&root, usize::MAX)?;
+        remove_stale_temp_files(&root, usize::MAX)?;
         let adopts = match marker.naming {
             Some(naming) => naming.adopts,
             None => holds_files(&root)?,
@@ -156,7 +156,7 @@ impl ImageWriter {
             Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
             Err(error) => return Err(StageError::io(&path)(error)),
         };
-        let unfinished = temporary(&path);
+        let unfinished = temp_path(&path);
         // A file that is there already is one of this commit: temporary files of other runs are removed before.
         let mut file =
             match file_descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
@@ -180,24 +180,24 @@ impl ImageWriter {
 
     fn give_names(&mut self) -> Result<(), StageError> {
         for unnamed in &self.unnamed {
-            let unfinished = temporary(&unnamed.path);
+            let unfinished = temp_path(&unnamed.path);
             file_descriptors::open(|| File::open(&unfinished))
                 .and_then(|file| file.sync_all())
                 .map_err(StageError::io(&unfinished))?;
         }
-        crash_point("pictures-synced");
+        failpoint("pictures-synced");
         if self.marker.naming.is_none() {
             self.marker.naming = Some(self.naming);
             self.marker.save(&self.marker_file)?;
         }
         self.listed.append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
-        crash_point("pictures-listed");
+        failpoint("pictures-listed");
         for unnamed in &self.unnamed {
             unnamed.give_name()?;
-            crash_point("picture-named");
+            failpoint("picture-named");
         }
-        self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        crash_point("pictures-named");
+        self.folders.iter().try_for_each(|folder| fsync_dir(folder))?;
+        failpoint("pictures-named");
         self.naming.listed = self.listed.bytes();
         Ok(())
     }
@@ -205,7 +205,7 @@ impl ImageWriter {
 
 impl Unnamed {
     fn give_name(&self) -> Result<(), StageError> {
-        let (from, to) = (temporary(&self.path), &self.path);
+        let (from, to) = (temp_path(&self.path), &self.path);
         let renamed = if self.replaces { fs::rename(&from, to) } else { rename_to_free(&from, to) };
         renamed.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
@@ -277,8 +277,8 @@ fn names<'a>(place: &'a str, extension: &'a str, record: &'a impl Fn() -> String
 /// A hash of a record's identity: its split, its row in there, and its number among the records of this row, where several arms
 /// of the pipeline give one each.
 fn record_hash(batch: &Batch, place: usize) -> String {
-    let ordinal = batch.origin[place];
-    let arm = batch.origin[..place].iter().filter(|&&before| before == ordinal).count();
+    let ordinal = batch.row_ordinals[place];
+    let arm = batch.row_ordinals[..place].iter().filter(|&&before| before == ordinal).count();
     let (split, row) =
         batch.provenance.row(ordinal).map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
     hash(&format!("{row} {arm} {split}"))

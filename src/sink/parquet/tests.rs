@@ -178,7 +178,7 @@ fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
 #[test]
 fn records_of_one_source_row_stay_together() {
     let folder = tempfile::tempdir().unwrap();
-    let tiles = Batch { origin: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
+    let tiles = Batch { row_ordinals: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
     run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(3)), std::slice::from_ref(&tiles));
     assert_eq!(records_of(folder.path()), [4, 4, 4]);
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +212,7 @@ fn files_hold_at_most_the_bytes_they_may() {
     let folder = tempfile::tempdir().unwrap();
     let batches: Vec<Batch> = (0..6).map(|n| batch(n * 4..n * 4 + 4)).collect();
     let two = record_bytes(&batches[0].records) + record_bytes(&batches[1].records);
-    run(sink_with(folder.path(), |config| config.file.bytes = Bytes(two + 20)), &batches);
+    run(sink_with(folder.path(), |config| config.file.bytes = ByteSize(two + 20)), &batches);
     assert_eq!(records_of(folder.path()), [8, 8, 8]);
 }
 
@@ -380,8 +380,8 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
         Batch { records, ..batch(rows) }
     });
     let small = |config: &mut Config| {
-        config.row_group.bytes = Bytes(500);
-        config.file.bytes = Bytes(1500);
+        config.row_group.bytes = ByteSize(500);
+        config.file.bytes = ByteSize(1500);
     };
     run(sink_with(folders[0].path(), small), &[batch(0..10), batch(10..20), batch(20..40)]);
     run(sink_with(folders[1].path(), small), &slices);
@@ -400,7 +400,7 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
 fn every_fault_of_the_options_is_reported() {
     let mut config = Config::new(Path::new(""));
     config.columns = Some(vec!["latend".into()]);
-    config.row_group.bytes = Bytes(0);
+    config.row_group.bytes = ByteSize(0);
     let faults = config.sink(&schema()).err().unwrap();
     let found: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
     assert_eq!(

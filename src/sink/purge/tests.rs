@@ -43,7 +43,7 @@ fn dataset(folder: &Path) {
         let records = rejects::records(&entries.collect::<Vec<_>>()).unwrap();
         let rows = file * 10..file * 10 + 10;
         let provenance = Arc::new(Provenance::rows(Split::new("photos/listing-0"), rows));
-        writer.write(&Batch { records, origin: vec![0, 1, 2, 3], provenance }).unwrap();
+        writer.write(&Batch { records, row_ordinals: vec![0, 1, 2, 3], provenance }).unwrap();
         writer.commit().unwrap();
     }
 }

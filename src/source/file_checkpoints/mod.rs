@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::coverage::{Coverage, Progress};
+use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::source::content_digest::{ContentDigest, ContentHasher};
 use crate::source::files::InputFile;
@@ -107,7 +107,7 @@ impl FileCheckpoints {
     pub(super) fn settle(
         &self,
         file: &InputFile,
-        progress: &Progress,
+        progress: &ResumeState,
         is_text: bool,
         on_change: OnChange,
     ) -> Result<Option<Settled>, Stop> {
@@ -124,7 +124,10 @@ impl FileCheckpoints {
             }
         };
         let is_all = |before: &FileCheckpoint| before.length == file.size() && before.ending != Ending::Within;
-        if before.as_ref().is_some_and(|before| is_all(before) && progress.done(&before.split, &(0..before.rows))) {
+        if before
+            .as_ref()
+            .is_some_and(|before| is_all(before) && progress.is_committed(&before.split, &(0..before.rows)))
+        {
             return Ok(None);
         }
         let file = match &before {
@@ -141,7 +144,7 @@ impl FileCheckpoints {
     ///
     /// # Errors
     /// Why reading stops at the file.
-    fn relate(&self, file: &InputFile, progress: &Progress) -> Result<Relation, Stop> {
+    fn relate(&self, file: &InputFile, progress: &ResumeState) -> Result<Relation, Stop> {
         let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(Relation::Own) };
         let relation = relate(&known, file, &self.stage, progress)?;
         if let (Relation::Continues(record), Some(mut store)) = (&relation, self.store()) {
@@ -196,7 +199,7 @@ const WHOLE_BYTES: u64 = 32 << 20;
 ///
 /// # Errors
 /// [`StageError::Refused`] names those that did; others when a file, or what was recorded, cannot be read.
-pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Result<(), StageError> {
+pub(super) fn admit(stage: &str, files: &[InputFile], progress: &ResumeState) -> Result<(), StageError> {
     let records = progress.state.as_ref().map(|state| store::read(stage, state));
     let records: Records = records.transpose()?.unwrap_or_default();
     let mut changed = Vec::new();
@@ -217,11 +220,11 @@ fn same<'a>(known: &'a [FileCheckpoint], file: &InputFile, stage: &str) -> Optio
     known.iter().rev().find(|known| known.file.is_same(file.listed()) && known.companion == companion)
 }
 
-fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
+fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &ResumeState) -> Result<Relation, Stop> {
     if let Some(same) = same(known, file, stage) {
         return Ok(Relation::Continues(Box::new(same.clone())));
     }
-    let has_rows = |split: &str| progress.end_of(split) > 0;
+    let has_rows = |split: &str| progress.max_row_end(split) > 0;
     if has_rows(file.split.name()) || !is_in_output(known, file, stage, progress) {
         return Ok(Relation::Own);
     }
@@ -232,7 +235,7 @@ fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Pr
         Ending::Within | Ending::Line | Ending::Text => known.length <= size,
     });
     // Rows beyond those that the record speaks of came of content that is not known.
-    candidates.retain(|known| progress.end_of(&known.split) <= known.rows);
+    candidates.retain(|known| progress.max_row_end(&known.split) <= known.rows);
     candidates.sort_by_key(|known| known.length);
     if candidates.is_empty() {
         return Ok(Relation::Changed);
@@ -246,7 +249,7 @@ fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
-fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> bool {
+fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &ResumeState) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
         // A name may hold colons: then another file's begins like this one.
@@ -257,7 +260,7 @@ fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progres
         let versions = sink.splits().range(prefix.clone()..).map(|(split, _)| split.strip_prefix(&prefix));
         versions.map_while(|rest| rest).any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
     };
-    known.iter().any(|known| progress.end_of(&known.split) > 0) || progress.sinks.iter().any(by_name)
+    known.iter().any(|known| progress.max_row_end(&known.split) > 0) || progress.sinks.iter().any(by_name)
 }
 
 /// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.

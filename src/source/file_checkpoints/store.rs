@@ -11,8 +11,8 @@ use std::io::{Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{crash_point, create_folders};
 use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, failpoint};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
@@ -93,7 +93,7 @@ impl CheckpointStore {
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
             return Ok(Self { records, place: Place::Remote { location, is_new: false } });
         };
-        create_folders(path.parent().unwrap_or(path))?;
+        create_dir_all_synced(path.parent().unwrap_or(path))?;
         let open = |path: &std::path::Path, append: bool| {
             let mut options = OpenOptions::new();
             if append {
@@ -134,7 +134,7 @@ impl CheckpointStore {
             Place::Remote { is_new, .. } => *is_new = true,
         }
         add(&mut self.records, record);
-        crash_point("input-recorded");
+        failpoint("input-recorded");
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl CheckpointStore {
         let line = to_json_lines([record])?;
         let written = reading.seek(SeekFrom::Start(0)).and_then(|_| reading.write_all(&line));
         written.map_err(StageError::io(path.as_path()))?;
-        crash_point("input-begun");
+        failpoint("input-begun");
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use arrow::datatypes::Int64Type;
 use serde_json::json;
 
 use crate::batch::SourceBatch;
-use crate::coverage::{Coverage, Progress};
+use crate::coverage::{Coverage, ResumeState};
 use crate::source::record_files::testing::{drain, plan};
 use crate::source::{Source, csv, ndjson, npz};
 use crate::store::Location;
@@ -52,9 +52,9 @@ impl Runs {
         File::options().write(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> ResumeState {
         let state = Some(Location::from(self.path("state").as_path()));
-        Progress { sinks: Arc::new(vec![self.coverage.clone()]), state }
+        ResumeState { sinks: Arc::new(vec![self.coverage.clone()]), state }
     }
 
     /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the new batches.
@@ -62,7 +62,7 @@ impl Runs {
         let progress = self.progress();
         let mut new = Vec::new();
         for batch in drain(source, &progress).unwrap().into_iter().take(most) {
-            for part in progress.pending(&batch.batch.provenance) {
+            for part in progress.uncommitted_ranges(&batch.batch.provenance) {
                 new.push(batch.slice(part));
             }
         }

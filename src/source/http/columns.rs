@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::json_images::ImageObjects;
 use crate::source::http::limits::Limits;
@@ -22,7 +22,7 @@ use crate::source::http::{arrow_body, json_lines};
 use crate::source::ndjson::Parser;
 use crate::source::record_files::shorten;
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Bytes of the name that a client gives to its records.
 pub(super) const NAME: usize = 256;
@@ -131,7 +131,7 @@ impl<'a> Most<'a> {
     pub(super) fn weigh(&self, bytes: u64) -> Result<(), ErrorResponse> {
         let bytes = bytes.saturating_add(self.counted.saturating_mul(self.name));
         if bytes > self.bytes {
-            let (met, most) = (Bytes(bytes), Bytes(self.bytes));
+            let (met, most) = (ByteSize(bytes), ByteSize(self.bytes));
             let message = format!(
                 "its records take {met} in their columns, and limits.request allows {most}; send them in several requests"
             );
@@ -161,15 +161,18 @@ impl Columns {
     ///
     /// # Errors
     /// A fault at `columns` where there is none, or one has a name that is taken.
-    pub(super) fn features(columns: &BTreeMap<String, Type>, record_bytes: u64) -> Result<Self, Fault> {
+    pub(super) fn features(columns: &BTreeMap<String, Type>, record_bytes: u64) -> Result<Self, ConfigError> {
         if columns.is_empty() {
-            return Err(Fault::new(
+            return Err(ConfigError::new(
                 "columns",
                 "is missing: name each column that records have, such as { x = \"float\" }",
             ));
         }
         if let Some(name) = [SOURCE, ROW].into_iter().find(|name| columns.contains_key(*name)) {
-            return Err(Fault::new("columns", format!("`{name}` is the name of a column that every source adds")));
+            return Err(ConfigError::new(
+                "columns",
+                format!("`{name}` is the name of a column that every source adds"),
+            ));
         }
         let fields = columns.iter().map(|(name, given)| Field::new(name, given.data_type(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::durable::crash_point;
-use crate::metrics::{Caller, Doing};
+use crate::fs_durable::failpoint;
+use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::source::http::frame::{Fingerprint, Head};
 use crate::source::http::idempotency::Attempt;
 use crate::source::http::journal::{Journal, now};
@@ -48,7 +48,7 @@ pub(super) enum Answer {
 
 /// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
 /// `caller` says when it is in a call that may not return.
-pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>, caller: &Caller) {
+pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>, caller: &BlockingCaller) {
     let mut committer = Committer { journal: Arc::clone(journal), limit, file: None };
     let mut held: Vec<Request> = Vec::new();
     loop {
@@ -65,7 +65,7 @@ pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiv
             bytes += request.payload.len();
             group.push(request);
         }
-        caller.during(Doing::Journals, || committer.commit(group, &mut held));
+        caller.during(BlockingOperation::Journals, || committer.commit(group, &mut held));
     }
 }
 
@@ -151,10 +151,10 @@ impl Committer {
         }
         let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };
         let outcome = append(file, frames).and_then(|()| {
-            crash_point("request-written");
+            failpoint("request-written");
             file.sync_data()
         });
-        crash_point("request-synced");
+        failpoint("request-synced");
         match outcome {
             Ok(()) => *length += bytes,
             Err(error) => {

@@ -204,7 +204,7 @@ impl Wish {
     /// Takes what came of its own records, those of `own` among all.
     fn take(&mut self, own: Range<usize>, start: usize, answered: &Answered) -> Result<(), ErrorResponse> {
         let Encoded { parts, rejected, held, charge, .. } = &mut self.sum;
-        let origin = &answered.batch.origin;
+        let origin = &answered.batch.row_ordinals;
         let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.start);
         let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.end);
         if first < last {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::batch::{Fate, Split};
+use crate::batch::{BatchAck, Split};
 use crate::source::http::journal::Journal;
 use crate::source::http::rejected_lines::Listed;
 
@@ -58,10 +58,10 @@ impl Waiters {
     }
 
     /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
-    pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &Fate) {
+    pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &BatchAck) {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
-        for (stage, reject) in &fate.refused {
+        for (stage, reject) in &fate.rejected {
             let Some(row) = row_of(reject.ordinal) else { continue };
             let rejected = || {
                 let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
@@ -69,7 +69,7 @@ impl Waiters {
             };
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
         }
-        for row in fate.dropped.iter().filter_map(|&ordinal| row_of(ordinal)) {
+        for row in fate.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.dropped.push(|| row));
         }
         let ranges = fate.provenance.ranges().iter().filter(|range| *range.split == *split);

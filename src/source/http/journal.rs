@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::coverage::Progress;
-use crate::durable::{create_private_folder, private, sync_folder};
+use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::file_descriptors;
+use crate::fs_durable::{create_private_dir, fsync_dir, private_options};
 use crate::source::http::frame::{self, Head, Key, Met};
 use crate::source::http::keys::{KeyLog, Keys};
 
@@ -63,8 +63,13 @@ impl Journal {
     ///
     /// # Errors
     /// When the folder cannot be read or written, or a segment is damaged before its end.
-    pub(super) fn open(folder: &Path, split: &str, window: Duration, progress: &Progress) -> Result<Self, StageError> {
-        create_private_folder(folder)?;
+    pub(super) fn open(
+        folder: &Path,
+        split: &str,
+        window: Duration,
+        progress: &ResumeState,
+    ) -> Result<Self, StageError> {
+        create_private_dir(folder)?;
         let (keys, log) = Keys::open(folder, window, now())?;
         let mut state =
             State { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
@@ -72,7 +77,7 @@ impl Journal {
         for (place, &first) in firsts.iter().enumerate() {
             let segment = read_segment(folder, first, firsts.get(place + 1).copied(), |head| {
                 state.keys.add(head);
-                let is_done = progress.done(split, &(head.first..head.end()));
+                let is_done = progress.is_committed(split, &(head.first..head.end()));
                 if is_done && state.pending.is_empty() {
                     state.done = head.end();
                 } else {
@@ -83,7 +88,7 @@ impl Journal {
             state.next = segment.end;
             state.segments.push_back(segment);
         }
-        state.next = state.next.max(progress.end_of(split));
+        state.next = state.next.max(progress.max_row_end(split));
         state.done = if state.pending.is_empty() { state.next } else { state.done };
         let tail = watch::Sender::new(state.next);
         Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), log: Mutex::new(log), tail })
@@ -103,9 +108,9 @@ impl Journal {
         let first = self.state().next;
         let path = self.folder.join(name(first));
         // What lies under this name has no whole frame.
-        let file = private().write(true).create(true).truncate(true).open(&path);
+        let file = private_options().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
-        sync_folder(&self.folder)?;
+        fsync_dir(&self.folder)?;
         let mut state = self.state();
         state.segments.retain(|segment| segment.first != first);
         state.segments.push_back(Segment { first, keyed: Vec::new(), end: first, bytes: 0 });

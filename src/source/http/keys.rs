@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::durable::{private, write_atomically};
 use crate::error::StageError;
+use crate::fs_durable::{private_options, write_atomically};
 use crate::source::http::frame::{Fingerprint, Head, Key};
 
 /// Keys that are remembered at most; beyond, the oldest are forgotten before their time.
@@ -146,7 +146,7 @@ impl KeyLog {
             }
             Entries::More(more) if more.is_empty() => Ok(()),
             Entries::More(more) => {
-                let file = private().create(true).append(true).open(&self.path);
+                let file = private_options().create(true).append(true).open(&self.path);
                 let appended = file.and_then(|mut file: File| file.write_all(more).and_then(|()| file.sync_data()));
                 self.logged += more.len() / ENTRY;
                 appended.map_err(StageError::io(&self.path))

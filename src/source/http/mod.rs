@@ -38,17 +38,17 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::batch::{Fate, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
+use crate::plan_context::PlanContext;
 use crate::server::{self, Access, HostCheck, Listeners, Server, Tls, TokenSource};
 use crate::source::cut::Cut;
 use crate::source::gather::Rules;
 use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
 use crate::store::Location;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
 use columns::{Columns, Type};
 use encode::Encoder;
@@ -116,18 +116,23 @@ pub struct Config {
     /// 1,000,000 keys at most. Default: 24h.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    window: Option<Span>,
+    window: Option<HumanDuration>,
 }
 
 impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let mut faults = server::check_access(self.listen, self.token.as_ref(), ("anybody", self.anybody));
         faults.extend(server::check_hosts(&self.hosts));
         faults.extend(self.limits.bounds().faults().into_iter().map(|fault| fault.within("limits")));
         let record_bytes = context.limits.record_bytes.0;
         let columns = match self.records {
             Kind::Images if !self.columns.is_empty() => {
-                Err(Fault::new("columns", "belongs to records = \"features\"; images have the column `image`"))
+                Err(ConfigError::new("columns", "belongs to records = \"features\"; images have the column `image`"))
             }
             Kind::Images => Ok(Columns::images(record_bytes)),
             Kind::Features => Columns::features(&self.columns, record_bytes),
@@ -175,7 +180,7 @@ impl Source for Http {
         true
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
         let state = progress.state.as_ref().and_then(Location::local).ok_or_else(|| {
             StageError::Other(
                 "requests are journalled on a disk of this machine: write `state = \"some/folder\"` at the top of the \
@@ -263,7 +268,7 @@ fn guarded(config: &Config, shared: &Arc<Shared>) -> Router {
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.
 async fn hear(
     shared: Arc<Shared>,
-    mut fates: mpsc::UnboundedReceiver<Fate>,
+    mut fates: mpsc::UnboundedReceiver<BatchAck>,
     end: watch::Sender<bool>,
     server: impl Future<Output = ()> + Send + 'static,
     closed: oneshot::Sender<()>,

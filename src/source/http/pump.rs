@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::error::StageError;
-use crate::metrics::{Caller, Doing};
+use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::source::BatchSender;
 use crate::source::cut::{Cut, weight};
 use crate::source::gather::{Member, Rules, Stretch};
@@ -47,12 +47,12 @@ pub(super) struct Pump {
     pub(super) journal: Arc<Journal>,
     pub(super) split: Arc<Split>,
     pub(super) shape: Shape,
-    pub(super) progress: Progress,
+    pub(super) progress: ResumeState,
     /// How long records wait for more.
     pub(super) delay: Duration,
     pub(super) runtime: Handle,
     /// Says when it is in a call that may not return.
-    pub(super) caller: Arc<Caller>,
+    pub(super) caller: Arc<BlockingCaller>,
 }
 
 impl Pump {
@@ -66,7 +66,7 @@ impl Pump {
         let mut row = self.journal.state().done;
         let mut reader: Option<Reader> = None;
         while self.wait(&mut tail, row, out) {
-            self.caller.begin(Doing::Reads);
+            self.caller.begin(BlockingOperation::Reads);
             let mut gathered = Vec::new();
             let (mut records, mut bytes) = (0, 0);
             let begun = Instant::now();

@@ -13,7 +13,7 @@ use rawzip::ZipArchiveWriter;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::image::{Channels, decode};
 use crate::source::record_files::testing::{drain, plan, read, records, rejects};
 
@@ -231,7 +231,7 @@ proptest! {
         let is_sound = bytes == whole;
         let files = folder(&[("a.npz", npz(DEFLATE, &table(1))), ("b.npz", bytes)]);
         let source = plan::<Config>(json!({ "path": files.path() }), 8).unwrap();
-        match drain(source, &Progress::default()) {
+        match drain(source, &ResumeState::default()) {
             Ok(batches) => {
                 let (rows, refused) = (records(&batches).num_rows() - 1, rejects(&batches).len());
                 prop_assert!(rows == 20 || refused == 1, "{} rows, {} rejects", rows, refused);

@@ -13,12 +13,12 @@ use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 use super::*;
-use crate::context::Limits;
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
+use crate::plan_context::PipelineLimits;
 use crate::source::Total;
 use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
 use crate::tensor::{fixed_column, tensor_field};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
     write_batch(path, &RecordBatch::try_from_iter(columns).unwrap(), group);
@@ -46,7 +46,7 @@ fn columns_come_as_they_are_in_batches_within_row_groups() {
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..250)), ("t", text)], 100);
     let source = plan::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
     assert_eq!(source.schema().fields().len(), 3);
-    let batches = drain(source, &Progress::default()).unwrap();
+    let batches = drain(source, &ResumeState::default()).unwrap();
     assert_eq!(ranges(&batches), [0..60, 60..100, 100..160, 160..200, 200..250]);
     let all = records(&batches);
     assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
@@ -60,12 +60,12 @@ fn what_is_to_be_read_is_counted() {
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..30))], 100);
     std::fs::write(folder.path().join("c.parquet"), "no Parquet").unwrap();
     let plan = || plan::<Config>(json!({ "path": folder.path() }), 60).unwrap();
-    let counted = |progress: &Progress| match plan().open(progress).unwrap().total {
+    let counted = |progress: &ResumeState| match plan().open(progress).unwrap().total {
         Total::Counting(total) => total.blocking_recv().unwrap(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(counted(&Progress::default()), 250 + 30 + 1);
-    let batches = drain(plan(), &Progress::default()).unwrap();
+    assert_eq!(counted(&ResumeState::default()), 250 + 30 + 1);
+    let batches = drain(plan(), &ResumeState::default()).unwrap();
     assert_eq!(counted(&progress_of(&batches[1..])), 60);
     assert_eq!(counted(&progress_of(&batches)), 0);
 }
@@ -133,12 +133,12 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 1000);
     let read = |readers: u16| {
         // Half of it is for pages: enough for a row group, and a quarter of that is not.
-        let limits = Limits { memory: Some(Bytes(64 << 10)), ..Limits::default() };
-        let context = Context::new(std::collections::BTreeMap::new(), limits);
+        let limits = PipelineLimits { memory: Some(ByteSize(64 << 10)), ..PipelineLimits::default() };
+        let context = PlanContext::new(std::collections::BTreeMap::new(), limits);
         let options = json!({ "path": folder.path(), "readers": readers });
-        let mut config: Config = crate::kind::options(options).unwrap();
+        let mut config: Config = crate::registry::parse_options(options).unwrap();
         let source = config.plan("in", BatchSize::default(), &context).unwrap();
-        drain(source, &Progress::default()).unwrap()
+        drain(source, &ResumeState::default()).unwrap()
     };
     let (one, four) = (read(1), read(4));
     assert_eq!(rejects(&one), []);
@@ -152,7 +152,7 @@ fn a_reader_that_nobody_listens_to_any_more_ends() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 50);
     let source = plan::<Config>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
-    let mut batches = source.open(&Progress::default()).unwrap().batches;
+    let mut batches = source.open(&ResumeState::default()).unwrap().batches;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let first = runtime.block_on(tokio_stream::StreamExt::next(&mut batches)).unwrap().unwrap();
     assert_eq!(first.batch.records.num_rows(), 10);
@@ -271,7 +271,7 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
         bytes[place] ^= 0xff;
         std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
         let source = plan::<Config>(json!({ "path": folder.path() }), 15).unwrap();
-        match drain(source, &Progress::default()) {
+        match drain(source, &ResumeState::default()) {
             Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
             Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
         }
@@ -344,7 +344,7 @@ fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
         let what = match plan::<Config>(json!({ "path": root.join(&file.name) }), 1000) {
             Err(faults) => format!("fault: {}", faults[0].message),
             Ok(source) => {
-                let batches = drain(source, &Progress::default()).unwrap();
+                let batches = drain(source, &ResumeState::default()).unwrap();
                 let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
                 let covered: u64 = batches.iter().map(|batch| batch.batch.provenance.len()).sum();
                 let reasons: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).map(|r| &r.reason).collect();

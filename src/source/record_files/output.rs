@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 
 use super::Stop;
 use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::source::file_checkpoints::{CheckpointTracker, HashingReader};
 use crate::source::files::{InputFile, unusable};
 use crate::source::listed_file::Refusal;
@@ -43,7 +43,7 @@ const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as 
 pub(in crate::source) struct Output<'a> {
     pub(super) schema: &'a SchemaRef,
     pub(super) file: &'a InputFile,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a ResumeState,
     /// Records what is read of a file of text, where that is remembered.
     pub(super) tracking: Option<&'a CheckpointTracker<'a>>,
     /// Takes a batch; `false`: nobody wants more.
@@ -93,7 +93,7 @@ impl Output<'_> {
 
     /// Whether every sink has these rows of the file.
     pub(in crate::source) fn done(&self, rows: &Range<u64>) -> bool {
-        self.progress.done(self.file.split.name(), rows)
+        self.progress.is_committed(self.file.split.name(), rows)
     }
 
     /// Hands over what became of these rows.
@@ -113,14 +113,14 @@ impl Output<'_> {
     /// Hands over that the file, which holds `records`, cannot be used.
     pub(super) fn reject_file(&self, Refusal { code, reason, .. }: Refusal, records: u64) -> Result<(), Stop> {
         let split = unusable(&self.file.split);
-        if self.progress.done(split.name(), &(0..1)) {
+        if self.progress.is_committed(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
         let rows = if records > self.most_rows() { 1 } else { records.max(1) };
         let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, origin: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
+        let batch = Batch { records, row_ordinals: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
         if self.hand_over(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(Stop::Closed) }
     }
 
@@ -179,7 +179,7 @@ impl Output<'_> {
             reject.source = Some(source);
         }
         let provenance = Provenance::rows(self.file.split.clone(), rows).into();
-        let batch = Batch { records: batch, origin: records.origin, provenance };
+        let batch = Batch { records: batch, row_ordinals: records.origin, provenance };
         let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };
         if self.hand_over(batch) { Ok(()) } else { Err(Stop::Closed) }
     }

@@ -8,25 +8,25 @@ use tokio_stream::StreamExt;
 
 use super::*;
 use crate::batch::Reject;
-use crate::context::{Context, Limits};
-use crate::error::Fault;
+use crate::error::ConfigError;
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::source::{BatchSize, SourceConfig};
 
-pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<Fault>> {
-    let limits = Limits { record_bytes: crate::units::Bytes(1 << 20), ..Limits::default() };
-    let context = Context::new(std::collections::BTreeMap::new(), limits);
+pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+    let limits = PipelineLimits { record_bytes: crate::units::ByteSize(1 << 20), ..PipelineLimits::default() };
+    let context = PlanContext::new(std::collections::BTreeMap::new(), limits);
     let size = BatchSize { records: std::num::NonZeroU32::new(records), ..BatchSize::default() };
-    crate::kind::options::<C>(options)?.plan("in", size, &context)
+    crate::registry::parse_options::<C>(options)?.plan("in", size, &context)
 }
 
-pub(crate) fn drain(source: Box<dyn Source>, progress: &Progress) -> Result<Vec<SourceBatch>, StageError> {
+pub(crate) fn drain(source: Box<dyn Source>, progress: &ResumeState) -> Result<Vec<SourceBatch>, StageError> {
     let mut batches = source.open(progress)?.batches;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async move {
         let mut all = Vec::new();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            assert_eq!(batch.batch.origin.len(), batch.batch.records.num_rows());
+            assert_eq!(batch.batch.row_ordinals.len(), batch.batch.records.num_rows());
             all.push(batch);
         }
         Ok(all)
@@ -34,7 +34,7 @@ pub(crate) fn drain(source: Box<dyn Source>, progress: &Progress) -> Result<Vec<
 }
 
 pub(crate) fn read<C: SourceConfig>(options: Value, records: u32) -> Vec<SourceBatch> {
-    drain(plan::<C>(options, records).unwrap(), &Progress::default()).unwrap()
+    drain(plan::<C>(options, records).unwrap(), &ResumeState::default()).unwrap()
 }
 
 /// All records of the batches in one.
@@ -57,8 +57,8 @@ pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option
 }
 
 /// Progress where one sink has what these batches stand for.
-pub(crate) fn progress_of(batches: &[SourceBatch]) -> Progress {
+pub(crate) fn progress_of(batches: &[SourceBatch]) -> ResumeState {
     let mut coverage = crate::coverage::Coverage::default();
     batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-    Progress { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    ResumeState { sinks: std::sync::Arc::new(vec![coverage]), state: None }
 }

@@ -34,7 +34,7 @@ fn a_file_that_a_reader_panics_on_is_one_reject() {
         let path = folder.path().to_str().unwrap().to_owned();
         Box::new(RecordFiles::new("in", &path, &schema, Fragile, Policy::default()))
     };
-    let batches = drain(source(), &Progress::default()).unwrap();
+    let batches = drain(source(), &ResumeState::default()).unwrap();
     assert_eq!(records(&batches).num_rows(), 2);
     let reject = &batches[1].rejects[0];
     assert_eq!(
@@ -64,7 +64,7 @@ fn reject_of(declared: u64) -> (u64, u64, String) {
     std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
     let source = RecordFiles::new("in", &path, &Schema::empty(), Broken { declared }, Policy::default());
-    let batch = drain(Box::new(source), &Progress::default()).unwrap().remove(0);
+    let batch = drain(Box::new(source), &ResumeState::default()).unwrap().remove(0);
     let reject = &batch.rejects[0];
     assert_eq!(batch.batch.provenance.len(), reject.rows);
     (reject.rows, reject.records, reject.reason.clone())

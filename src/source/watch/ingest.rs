@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Split;
-use crate::error::{ErrorClass, StageError, Unavailable};
-use crate::metrics::Doing;
+use crate::error::{ErrorClass, StageError, UnavailableInput};
+use crate::metrics::BlockingOperation;
 use crate::source::BatchSender;
 use crate::source::fetch::Fetch;
 use crate::source::file_identity::{self, Verdict};
@@ -48,7 +48,7 @@ impl Watch {
         if self.is_paused() || self.place.trouble().is_some() || self.arrivals.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.caller.during(Doing::Journals, || self.appender.prepare()) {
+        if let Err(error) = self.caller.during(BlockingOperation::Journals, || self.appender.prepare()) {
             return self.pause_for(error).map(|()| true);
         }
         let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
@@ -56,7 +56,7 @@ impl Watch {
             return Ok(true);
         }
         let first = self.appender.next;
-        self.caller.during(Doing::Journals, || self.appender.append(&files))?;
+        self.caller.during(BlockingOperation::Journals, || self.appender.append(&files))?;
         self.known.add(&files, &self.appender.segment);
         let items = (first..).zip(files.into_iter().zip(outcomes));
         let items: Vec<Item> = items.map(|(row, (file, outcome))| Item { row, file, outcome }).collect();
@@ -165,7 +165,7 @@ impl Watch {
     ) -> Result<bool, StageError> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for (row, Row { file, standing }) in rows {
-            if self.progress.done(split.name(), &(row..row + 1)) {
+            if self.progress.is_committed(split.name(), &(row..row + 1)) {
                 continue;
             }
             let outcome = match standing {
@@ -228,7 +228,7 @@ impl Watch {
     }
 
     /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too long.
-    fn postpone(&mut self, file: &ListedFile, row: JournalledRow, unavailable: &Unavailable) -> Option<Refusal> {
+    fn postpone(&mut self, file: &ListedFile, row: JournalledRow, unavailable: &UnavailableInput) -> Option<Refusal> {
         let error = unavailable.to_string();
         let waited = self.retries.failed(file, row.clone(), error.clone(), Instant::now());
         // The folder is waited for, however long that takes.
@@ -252,7 +252,7 @@ impl Watch {
     }
 
     /// Whether an error concerns the whole process: then nothing is read for a while.
-    fn pauses(&mut self, unavailable: &Unavailable) -> bool {
+    fn pauses(&mut self, unavailable: &UnavailableInput) -> bool {
         let pauses = unavailable.class == ErrorClass::Process;
         if pauses {
             self.paused = Some((Instant::now() + paced(PAUSE), unavailable.error.to_string()));
@@ -264,7 +264,7 @@ impl Watch {
     fn pause_for(&mut self, error: StageError) -> Result<(), StageError> {
         match error {
             StageError::Io { path, source } if ErrorClass::of(&source) == ErrorClass::Process => {
-                self.pauses(&Unavailable { path, class: ErrorClass::Process, error: source });
+                self.pauses(&UnavailableInput { path, class: ErrorClass::Process, error: source });
                 Ok(())
             }
             error => Err(error),

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::batch::{Fate, Split};
-use crate::coverage::Progress;
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
 use crate::error::StageError;
-use crate::metrics::{Caller, Doing, Metrics};
+use crate::metrics::{BlockingCaller, BlockingOperation, Metrics};
 use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::file_identity::Verdict;
 use crate::source::file_set::FileSet;
@@ -85,7 +85,7 @@ pub(super) fn open(
     stage: &str,
     files: FileSet,
     rules: Rules,
-    progress: &Progress,
+    progress: &ResumeState,
     pace: Pace,
     metrics: Arc<Metrics>,
 ) -> Result<Opened, StageError> {
@@ -102,7 +102,7 @@ pub(super) fn open(
     let (listing, journals, known, gone) = first_look(stage, &state, &mut place, progress, &mut notes)?;
     let split = watched::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
-    let next = next.unwrap_or(0).max(progress.end_of(split.name()));
+    let next = next.unwrap_or(0).max(progress.max_row_end(split.name()));
     let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
     let (sender, fates) = unbounded_channel();
     let root = listing.root.clone();
@@ -139,7 +139,7 @@ fn first_look(
     stage: &str,
     state: &Location,
     place: &mut WatchedFolder,
-    progress: &Progress,
+    progress: &ResumeState,
     notes: &mut DigestLog,
 ) -> Result<(Listing, Vec<Journal>, TrackedFiles, MissingRows), StageError> {
     let listed = match place.list() {
@@ -192,14 +192,14 @@ struct Watch {
     root: Location,
     split: Arc<Split>,
     rules: Rules,
-    progress: Progress,
+    progress: ResumeState,
     pace: Pace,
     known: TrackedFiles,
     /// Rows that are rejected because their files are gone.
     gone: MissingRows,
     notes: DigestLog,
     appender: Appender,
-    fates: UnboundedReceiver<Fate>,
+    fates: UnboundedReceiver<BatchAck>,
     arrivals: PendingFiles,
     retries: Retries,
     relooks: Relooks,
@@ -210,12 +210,12 @@ struct Watch {
     reported: Option<Instant>,
     metrics: Arc<Metrics>,
     /// Says when it is in a call that may not return.
-    caller: Arc<Caller>,
+    caller: Arc<BlockingCaller>,
 }
 
 impl Watch {
     fn run(mut self, journals: Vec<Journal>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
-        self.caller.begin(Doing::Reads);
+        self.caller.begin(BlockingOperation::Reads);
         for journal in journals {
             if !self.replay(journal, out)? {
                 return Ok(());
@@ -224,7 +224,7 @@ impl Watch {
         self.found(first)?;
         let (mut rescanned, mut checked, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         while !out.is_closed() {
-            self.caller.begin(Doing::Lists);
+            self.caller.begin(BlockingOperation::Lists);
             self.hear()?;
             let mut must_list = self.place.notices.take_missed() || rescanned.elapsed() >= self.pace.rescan;
             if checked.elapsed() >= paced(CHECK) {
@@ -244,9 +244,9 @@ impl Watch {
             while let Ok(fate) = self.fates.try_recv() {
                 self.known.done(&self.split, &fate, &self.appender.segment);
             }
-            self.caller.begin(Doing::Reads);
+            self.caller.begin(BlockingOperation::Reads);
             let goes_on = self.retry(out)? && self.take(out)?;
-            self.caller.begin(Doing::Lists);
+            self.caller.begin(BlockingOperation::Lists);
             self.report();
             if !goes_on {
                 break;

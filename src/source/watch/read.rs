@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::error::Unavailable;
+use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
 use crate::source::folder::{self, size_and_time};
 use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
@@ -20,7 +20,7 @@ pub(super) enum Attempt {
     /// It changed while it was read.
     Changing,
     /// It cannot be read now.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
 /// Reads a file of this machine below `root`, unless it has more than `limit` bytes.

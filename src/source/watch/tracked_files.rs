@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Fate, Split};
-use crate::coverage::Progress;
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
 use crate::source::digest_log::DigestEntry;
 use crate::source::file_identity::{self, Verdict};
 use crate::source::journal::{Journal, Standing};
@@ -58,12 +58,12 @@ pub(super) fn away(notes: &[DigestEntry]) -> BTreeMap<&str, u64> {
 
 impl TrackedFiles {
     /// What the journals say. Files that their folders lack are away since the time that is noted, or since `now`.
-    pub(super) fn of(journals: &[Journal], progress: &Progress, away: &BTreeMap<&str, u64>, now: u64) -> Self {
+    pub(super) fn of(journals: &[Journal], progress: &ResumeState, away: &BTreeMap<&str, u64>, now: u64) -> Self {
         let mut known = Self { files: BTreeMap::new(), segments: BTreeMap::new(), present: 0 };
         let mut matched = BTreeSet::new();
         for Journal { split, first, rows, segment } in journals {
             let all = rows.len() as u64;
-            let done = |&row: &u64| progress.done(split.name(), &(row..row + 1));
+            let done = |&row: &u64| progress.is_committed(split.name(), &(row..row + 1));
             if let Some(segment) = segment {
                 let pending = all - (*first..*first + all).filter(done).count() as u64;
                 known.segments.insert(*first, Use { segment: segment.clone(), rows: all, pending, files: 0 });
@@ -153,7 +153,7 @@ impl TrackedFiles {
     }
 
     /// Rows are durable. `open` is the segment that is written to.
-    pub(super) fn done(&mut self, split: &Split, fate: &Fate, open: &Segment) {
+    pub(super) fn done(&mut self, split: &Split, fate: &BatchAck, open: &Segment) {
         for range in fate.provenance.ranges().iter().filter(|range| *range.split == *split) {
             let mut rows = range.rows.clone();
             while rows.start < rows.end {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn known() -> TrackedFiles {
-        TrackedFiles::of(&[], &Progress::default(), &BTreeMap::new(), 0)
+        TrackedFiles::of(&[], &ResumeState::default(), &BTreeMap::new(), 0)
     }
 
     #[test]

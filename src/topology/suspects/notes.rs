@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::MemoryKills;
+use crate::system::OomKills;
 
 /// Starts that came to nothing before the suspects run one by one.
 pub(super) const STARTS: u32 = 2;
@@ -39,7 +39,7 @@ pub(super) struct Notes {
     pub(super) too_large: Vec<(u64, u64)>,
     /// What the kernel had counted when the last start began.
     #[serde(default)]
-    pub(super) kernel: Option<MemoryKills>,
+    pub(super) kernel: Option<OomKills>,
 }
 
 /// How a start ended without a word, as far as that is known.
@@ -56,7 +56,7 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    fn of(folder: &Path, before: Option<&MemoryKills>, now: Option<&MemoryKills>) -> Self {
+    fn of(folder: &Path, before: Option<&OomKills>, now: Option<&OomKills>) -> Self {
         if fs::metadata(folder.join("aborted")).is_ok_and(|file| file.len() > 0) {
             return Self::Aborted;
         }
@@ -86,7 +86,7 @@ impl fmt::Display for Ending {
 impl Notes {
     /// What the last start left behind in `folder`, put together with what was known before it, and how it ended where it
     /// did so without a word. `done`: source rows that the sinks have now; `kernel`: what the kernel has counted by now.
-    pub(super) fn learn(folder: &Path, done: u64, kernel: Option<MemoryKills>) -> (Self, Option<Ending>) {
+    pub(super) fn learn(folder: &Path, done: u64, kernel: Option<OomKills>) -> (Self, Option<Ending>) {
         let notes = fs::read(folder.join("notes.json")).ok();
         // Damaged notes are as good as none: they only help to find a culprit.
         let notes: Option<Self> = notes.and_then(|text| serde_json::from_slice(&text).ok());

@@ -79,12 +79,12 @@ fn nothing_is_in_flight_once_as_many_have_come_through_as_were_sent() {
 }
 
 /// What the kernel has counted in one boot.
-fn kernel(kills: u64) -> Option<MemoryKills> {
-    Some(MemoryKills { boot: "one".to_owned(), kills })
+fn kernel(kills: u64) -> Option<OomKills> {
+    Some(OomKills { boot: "one".to_owned(), kills })
 }
 
 /// A start that ends without a word while row 2 is alone; how that row is to be carried.
-fn killed_alone(state: &Path, kernel: Option<MemoryKills>) -> Care {
+fn killed_alone(state: &Path, kernel: Option<OomKills>) -> Care {
     let suspects = Suspects::open_by(Some(state), 7, 3, kernel).unwrap();
     let care = suspects.care(&rows(0..6), 2);
     suspects.begin(1, &rows(0..4));
@@ -110,7 +110,7 @@ fn kills_from_outside_and_restarts_of_the_machine_take_many_starts() {
     // The counter of another boot says nothing.
     let boots = (0..u64::from(OTHER_KILLS)).map(|kills| {
         let boot = if kills < 10 { "one".to_owned() } else { kills.to_string() };
-        MemoryKills { boot, kills: if kills < 10 { 0 } else { kills } }
+        OomKills { boot, kills: if kills < 10 { 0 } else { kills } }
     });
     for (number, kernel) in boots.enumerate() {
         assert_eq!(killed_alone(state.path(), Some(kernel)), Care::Alone, "after {number}");

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// How the windows of a square kernel lie on images of `[height, width, channels]`, with zeros around each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Windows {
     /// Writes `[windows, values]`, for `lines` of windows counted through all images; zeros where there is no image.
     pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
-        wide(
+        simd_dispatch(
             #[inline(always)]
             || {
                 self.each(lines, |Run { start, inside, from }| {
@@ -60,7 +60,7 @@ impl Windows {
 
     /// Adds `[windows, values]` to the images at the places that [`Windows::gather`] reads.
     pub fn scatter(&self, rows: &[f32], lines: Range<usize>, images: &mut [f32]) {
-        wide(
+        simd_dispatch(
             #[inline(always)]
             || {
                 self.each(lines, |Run { start, inside, from }| {

@@ -43,7 +43,7 @@ impl TransformPlan for Picky {
 }
 
 impl Transform for Instance {
-    fn apply(&mut self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         self.calls.fetch_add(1, Relaxed);
         if self.broken.load(Relaxed) {
             return Err(StageError::Other("it is broken".to_owned()));
@@ -75,10 +75,10 @@ fn picky(verdict: Verdict) -> Tried {
 impl Tried {
     /// The values that came through, and the rejects, one a line.
     fn apply(&mut self, values: &[f64]) -> Result<(Vec<f64>, String), String> {
-        let mut rejects = Rejects::default();
+        let mut rejects = RejectCollector::default();
         let output = self.isolated.apply(&batch([("x", floats(values))]), &mut rejects);
         let output = output.map_err(|error| error.to_string())?;
-        assert_eq!(output.records.num_rows(), output.origin.len());
+        assert_eq!(output.records.num_rows(), output.row_ordinals.len());
         let values = output.records.column(0).as_primitive::<Float64Type>().values().to_vec();
         Ok((values, reasons(&rejects.into_vec())))
     }
@@ -186,7 +186,7 @@ fn a_large_record_is_not_kept() {
     let mut isolated = Isolated::build(Arc::new(plan)).unwrap();
     let apply = |isolated: &mut Isolated, text: &str| {
         let columns = [("x", floats(&[1.0])), ("text", strings(&[text]))];
-        isolated.apply(&batch(columns), &mut Rejects::default()).unwrap();
+        isolated.apply(&batch(columns), &mut RejectCollector::default()).unwrap();
     };
     apply(&mut isolated, &large);
     assert!(isolated.good.is_none());

@@ -23,7 +23,7 @@ fn texts() -> Columns {
 
 /// Parses within 1 MiB a request and 8 MiB in all.
 fn parse(columns: &Columns, media: &Media, body: Vec<u8>) -> Result<Records, ErrorResponse> {
-    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
+    let limits = Limits { request: ByteSize(1 << 20), ..Limits::default() };
     columns.parse(media, body, Most::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()))
 }
 
@@ -66,7 +66,7 @@ fn many_bad_lines_are_counted_and_the_first_listed() {
 fn name_of_the_source_counts_for_each_record() {
     let body = || "{}\n".repeat(5000).into_bytes();
     assert_eq!(parse(&texts(), &Media::Ndjson, body()).unwrap().columns.num_rows(), 5000);
-    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
+    let limits = Limits { request: ByteSize(1 << 20), ..Limits::default() };
     let mut charge = MemoryPool::new(8 << 20).charge();
     let name = "n".repeat(256);
     let refusal = texts().parse(&Media::Ndjson, body(), Most::new(&limits, &name, &mut charge)).err().unwrap();

@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn open(folder: &Path, done: u64) -> Result<Journal, StageError> {
     let mut coverage = Coverage::default();
     coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
-    let progress = Progress { sinks: Arc::new(vec![coverage]), state: None };
+    let progress = ResumeState { sinks: Arc::new(vec![coverage]), state: None };
     Journal::open(folder, "s", HOUR, &progress)
 }
 
