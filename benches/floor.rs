@@ -20,7 +20,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use latentflow::image::jpeg_scaled::decode_scaled;
 use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, Scaling, runtime};
+use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_library};
 use latentflow::tensor::{fixed_column, vector_field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -53,7 +53,7 @@ fn main() {
 
 fn open(folder: &str) -> Model {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap();
+    ort_library::init(&spec).unwrap();
     let model = ModelSpec { path: Some(PathBuf::from(folder)), ..ModelSpec::default() };
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
@@ -89,7 +89,7 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
         vector_field("latent", code),
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
-    let mut encoder = model.chain(Pass::Encode).unwrap();
+    let mut encoder = model.chain(ModelPath::Encode).unwrap();
     let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
     let mut values = vec![0.0; IMAGES * len];
     for files in files.chunks(IMAGES) {
@@ -124,7 +124,7 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
         Field::new("reconstruction_error", DataType::Float32, false),
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
-    let (mut encoder, mut decoder) = (model.chain(Pass::Encode).unwrap(), model.chain(Pass::Decode).unwrap());
+    let (mut encoder, mut decoder) = (model.chain(ModelPath::Encode).unwrap(), model.chain(ModelPath::Decode).unwrap());
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
     let groups = reader.metadata().row_groups().iter().map(|group| group.num_rows() as u64);
     let groups: Vec<(usize, u64)> = groups.enumerate().collect();
@@ -185,7 +185,7 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
 fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
     let format = PixelFormat::default();
-    let mut denoiser = model.chain(Pass::Whole).unwrap();
+    let mut denoiser = model.chain(ModelPath::Whole).unwrap();
     for file in files {
         let pixels = decode(&std::fs::read(file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
         let (height, width) = (pixels.height, pixels.width);

@@ -19,7 +19,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use latentflow::image::ssim::ssim;
 use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Loss, Model, ModelSpec, Pass, RuntimeSpec, runtime};
+use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
 use latentflow::system;
 use latentflow::tensor::{fixed_column, vector_field};
 
@@ -83,7 +83,7 @@ fn pixels(criterion: &mut Criterion) {
 
 fn open(name: &str) -> Model {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap();
+    ort_library::init(&spec).unwrap();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     let model = ModelSpec { path: Some(folder), ..ModelSpec::default() };
     Model::open(name, &model, &spec, &Arc::new(Metrics::new())).unwrap()
@@ -93,7 +93,7 @@ fn inference(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     for name in ["photo-ae", "fashion-conv", "fashion-deep"] {
         let model = open(name);
-        let (mut chain, shape) = (model.chain(Pass::Encode).unwrap(), model.input_shape().unwrap());
+        let (mut chain, shape) = (model.chain(ModelPath::Encode).unwrap(), model.input_shape().unwrap());
         for rows in [1, 8, 32, 128, 1024] {
             let records = vec![0.5; rows * shape.iter().product::<usize>()];
             let mut codes = Vec::new();

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::server::{self, Access, HostCheck, Listener, Listeners, Options};
+use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
 use crate::spec::AdminSettings;
 use crate::topology::Stats;
 
@@ -95,8 +95,8 @@ impl Admin {
     ) -> Result<Option<String>, StageError> {
         let Some(address) = settings.listen else { return Ok(None) };
         let access = listeners.access(NAME, settings.token.as_ref(), &self.metrics)?;
-        let options = Options { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
-        let server = listeners.bind(&options, Listener::Admin, &self.metrics)?;
+        let options = ListenOptions { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
+        let server = listeners.bind(&options, ListenerRole::Admin, &self.metrics)?;
         let url = server.url();
         let router = self.router(access, settings.hosts.clone());
         tokio::spawn(async move {
@@ -107,7 +107,7 @@ impl Admin {
         Ok(Some(url))
     }
 
-    fn router(self: &Arc<Self>, access: Arc<Access>, hosts: Vec<String>) -> Router {
+    fn router(self: &Arc<Self>, access: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
         // Browsers send the password that they were given from every page, so that the token alone does not show who asks.
         let guard = HostCheck { host: !access.needs_token(), origin: true, hosts, refuse };
@@ -121,7 +121,7 @@ impl Admin {
             .route("/v1/reload", post(post_reload))
             .with_state(Arc::clone(self))
             .layer(from_fn_with_state(access, authorize::authorize))
-            .layer(from_fn_with_state(Arc::new(guard), server::guard))
+            .layer(from_fn_with_state(Arc::new(guard), server::require_allowed_host))
     }
 }
 

@@ -8,7 +8,7 @@ use super::{ExitCode, PipelineArgs, print, print_error, stage_error};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan;
-use crate::sink::Changes;
+use crate::sink::ChangePolicy;
 use crate::system;
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ impl CheckCommand {
         }
         let plan = plan::check(read, &Arc::new(Metrics::new()))?;
         plan.check_mounts().map_err(stage_error)?;
-        let admitted = plan.admit_outputs(Changes::allowed(self.allow_change, plan.is_endless()));
+        let admitted = plan.admit_outputs(ChangePolicy::allowed(self.allow_change, plan.is_unbounded()));
         if let Err((stage, error)) = admitted.and_then(|()| plan.admit_inputs()) {
             if matches!(error, StageError::Refused(_)) {
                 return Err(stage_error((stage, error)));

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::{ExitCode, print, print_error};
-use crate::sink::compact::{Compacted, Size, Target, compact};
+use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
 use crate::store::Location;
 use crate::units::ByteSize;
 
@@ -52,7 +52,7 @@ impl CompactCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut folders = Vec::new();
         for path in &self.folders {
-            let place = Location::of(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            let place = Location::from_path(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
             let Some(folder) = place.local() else {
                 bail!("{place}: only folders on a disk can be compacted, not buckets: there, raise `commit.age`");
             };
@@ -74,14 +74,14 @@ impl CompactCommand {
     /// Compacts one folder; says how many files of it cannot be read.
     fn compact(&self, folder: &Path) -> anyhow::Result<usize> {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let mut told = |so_far: &Compacted| {
+        let mut told = |so_far: &CompactionSummary| {
             bar.set_message(format!("{}: {} files looked at", folder.display(), so_far.before.files));
             bar.tick();
         };
-        let target = Target { bytes: self.target, records: self.records.map(NonZeroU64::get) };
+        let target = CompactionTarget { bytes: self.target, records: self.records.map(NonZeroU64::get) };
         let compacted = compact(folder, target, self.dry_run, &mut told);
         bar.finish_and_clear();
-        let Compacted { before, after, records, damaged } = compacted?;
+        let CompactionSummary { before, after, records, damaged } = compacted?;
         damaged.iter().for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
         let text = if before == after {
             format!("{}: nothing to put together in {}\n", folder.display(), format_size(before))
@@ -96,7 +96,7 @@ impl CompactCommand {
     }
 }
 
-fn format_size(size: Size) -> String {
+fn format_size(size: DatasetSize) -> String {
     let files = if size.files == 1 { "file" } else { "files" };
     format!("{} {files} ({})", size.files, ByteSize(size.bytes))
 }

@@ -16,7 +16,7 @@ use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
 use crate::error::ConfigError;
 use crate::evaluate::{self, EvaluateError, EvaluateOptions, Evaluation};
 use crate::metrics::Metrics;
-use crate::model::{self, Model, ModelSpec, Pass, RuntimeSpec};
+use crate::model::{self, Model, ModelPath, ModelSpec, RuntimeSpec};
 use crate::registry;
 use crate::spec::overlay;
 use crate::temp_dir::TempDir;
@@ -125,12 +125,12 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
         bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", folder.display());
     }
     let runtime = RuntimeSpec::default();
-    model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
+    model::ort_library::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
     let spec = ModelSpec { path: Some(folder.to_path_buf()), ..ModelSpec::default() };
     let name = folder.file_name().map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
-    if model.parts(Pass::Whole).is_none() && model.code_size().is_none() {
+    if model.parts(ModelPath::Whole).is_none() && model.code_size().is_none() {
         bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
     }
     Ok(model)

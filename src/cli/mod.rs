@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::spec::{self, Problems, Spec};
+use crate::spec::{self, Diagnostics, PipelineConfig};
 use crate::text_escape;
 
 pub use stderr::flush;
@@ -57,7 +57,7 @@ pub enum ExitCode {
 impl ExitCode {
     /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
     pub fn of(error: &anyhow::Error) -> Self {
-        let is_refused = match error.downcast_ref::<Problems>() {
+        let is_refused = match error.downcast_ref::<Diagnostics>() {
             Some(problems) => !problems.are_of_environment(),
             None => error.is::<FailedStage>(),
         };
@@ -188,11 +188,11 @@ pub fn report_failure(error: &anyhow::Error, exit: ExitCode) {
 }
 
 impl PipelineArgs {
-    fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+    fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
         plan::check(self.read(), metrics)
     }
 
-    fn read(&self) -> Result<Spec, Problems> {
+    fn read(&self) -> Result<PipelineConfig, Diagnostics> {
         spec::read(&self.file, &self.set)
     }
 }

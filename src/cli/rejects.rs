@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 
 use super::{ExitCode, PipelineArgs, confirmed, print, print_error};
 use crate::metrics::Metrics;
-use crate::sink::STATE;
-use crate::sink::purge::{Purged, Sources, Wanted, purge};
+use crate::sink::STATE_DIR;
+use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
 use crate::store::Location;
 use crate::units::ByteSize;
 
@@ -37,8 +37,8 @@ struct PurgeCommand {
     #[arg(long, value_name = "WHEN", value_parser = moment, required_unless_present = "source")]
     before: Option<SystemTime>,
     /// Only originals of records whose `source` is this, or is matched by this glob.
-    #[arg(long, value_name = "GLOB", value_parser = Sources::new)]
-    source: Option<Sources>,
+    #[arg(long, value_name = "GLOB", value_parser = SourcePattern::new)]
+    source: Option<SourcePattern>,
     /// Override a key of the pipeline: --set rejects.path=elsewhere.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -93,12 +93,12 @@ impl PurgeCommand {
         if !folder.is_dir() {
             bail!("{place}: there are no rejects");
         }
-        if folder.join(STATE).join("rejects").is_dir() {
-            bail!("{place}: this is an output; its rejects lie in {place}/{STATE}/rejects");
+        if folder.join(STATE_DIR).join("rejects").is_dir() {
+            bail!("{place}: this is an output; its rejects lie in {place}/{STATE_DIR}/rejects");
         }
-        let wanted = Wanted { before: self.before, source: self.source };
+        let wanted = PurgeFilter { before: self.before, source: self.source };
         let found = purge(folder, &wanted, true)?;
-        let Purged { rejects, originals, bytes, files, .. } = found;
+        let PurgeSummary { rejects, originals, bytes, files, .. } = found;
         let sized = format!("{originals} originals ({}) in {files} files", ByteSize(bytes));
         print(&format!("{place}: {sized}, of {rejects} rejects\n"))?;
         let question = "remove these originals? they cannot be replayed from here then";
@@ -107,7 +107,7 @@ impl PurgeCommand {
             return Ok(ExitCode::Done);
         }
         // Where there are none, unfinished files of a killed run are removed all the same.
-        let Purged { originals, bytes, .. } = purge(folder, &wanted, false)?;
+        let PurgeSummary { originals, bytes, .. } = purge(folder, &wanted, false)?;
         print(&format!("removed: {originals} originals ({})\n", ByteSize(bytes)))?;
         if !found.left.is_empty() {
             found.left.iter().for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
@@ -118,7 +118,7 @@ impl PurgeCommand {
 
     /// Where the rejects lie.
     fn place(&self) -> anyhow::Result<Location> {
-        let place = Location::of(&self.target).map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
+        let place = Location::from_path(&self.target).map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
         if place.local().is_none_or(std::path::Path::is_dir) {
             return Ok(place);
         }

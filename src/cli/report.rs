@@ -11,7 +11,7 @@ use super::{ExitCode, print};
 use crate::evaluate;
 use crate::fs_durable::write_atomically;
 use crate::model::card::CARD;
-use crate::report::{Evaluated, ModelReport, RunReport, examples, read_curve};
+use crate::report::{EvaluatedModel, ModelReport, RunReport, examples, read_curve};
 use crate::store::Location;
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ impl ReportCommand {
             evaluate::collect_examples(&model, &tried.prepared, &tried.options, &chosen).map_err(failure)
         });
         let shown = shown.transpose()?;
-        let evaluated = tried.as_ref().zip(shown.as_ref()).map(|(tried, shown)| Evaluated {
+        let evaluated = tried.as_ref().zip(shown.as_ref()).map(|(tried, shown)| EvaluatedModel {
             evaluation: &tried.evaluation,
             prepared: &tried.prepared,
             shown,
@@ -76,7 +76,7 @@ impl ReportCommand {
 
     fn dataset(&self) -> anyhow::Result<String> {
         let name = self.path.display();
-        let place = Location::of(&self.path).map_err(|error| anyhow!("{name}: {error}"))?;
+        let place = Location::from_path(&self.path).map_err(|error| anyhow!("{name}: {error}"))?;
         if place.local().is_some_and(|path: &Path| !path.exists()) {
             bail!("{name}: no such file or folder");
         }

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{ExitCode, PipelineArgs, confirmed, print};
 use crate::metrics::Metrics;
-use crate::plan::{Plan, Role};
-use crate::sink::{Sink, Written};
+use crate::plan::{Plan, StageRole};
+use crate::sink::{CommitStats, Sink};
 use crate::source;
 use crate::topology;
 use crate::units::ByteSize;
@@ -57,7 +57,7 @@ impl ResetCommand {
             return Ok(ExitCode::Done);
         }
         for (name, sink) in &chosen {
-            let Written { files, bytes, records } = forget(name, *sink, false)?;
+            let CommitStats { files, bytes, records } = forget(name, *sink, false)?;
             let folder = sink.folder().map(|folder| folder.to_string()).unwrap_or_default();
             print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", ByteSize(bytes)))?;
         }
@@ -69,7 +69,7 @@ impl ResetCommand {
             forget(name, *sink, true)?;
         }
         if let Some(state) = plan.state.as_ref().filter(|_| self.sink.is_empty()) {
-            for stage in plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..))) {
+            for stage in plan.stages.iter().filter(|stage| matches!(stage.role, StageRole::Source(..))) {
                 source::forget(&stage.name, state)?;
             }
             state.local().map_or(Ok(()), topology::forget)?;
@@ -79,14 +79,14 @@ impl ResetCommand {
     }
 }
 
-fn forget(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<Written> {
-    sink.forget(remove).map_err(|error| anyhow!("{name}: {error}"))
+fn forget(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<CommitStats> {
+    sink.reset(remove).map_err(|error| anyhow!("{name}: {error}"))
 }
 
 /// Every sink that keeps files, by its stage's name.
 fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
     let stages = plan.stages.iter().filter_map(|stage| match &stage.role {
-        Role::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
+        StageRole::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
         _ => None,
     });
     stages.chain(plan.rejects.as_ref().map(|(sink, _)| ("rejects", sink.as_ref()))).collect()

@@ -21,8 +21,8 @@ use crate::daemon::Daemon;
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::metrics::Metrics;
-use crate::plan::{Allowed, Plan};
-use crate::sink::Changes;
+use crate::plan::{Plan, RejectLimits};
+use crate::sink::ChangePolicy;
 use crate::store::outage;
 use crate::system;
 use crate::topology::{self, Outcome, Stats, Topology};
@@ -94,7 +94,7 @@ impl RunCommand {
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             tracing::warn!("{warning}");
         }
-        if plan.is_endless() {
+        if plan.is_unbounded() {
             file_descriptors::wait_for_free();
         }
         // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
@@ -124,10 +124,11 @@ impl RunCommand {
             tracing::info!("metrics at {url}/metrics");
         }
         tokio::spawn(listeners.watch());
-        let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
+        let (name, allowed, endless, grace) =
+            (plan.name.clone(), plan.allowed, plan.is_unbounded(), plan.shutdown_timeout);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
-        let changes = Changes::allowed(self.allow_change, endless);
+        let changes = ChangePolicy::allowed(self.allow_change, endless);
         if self.start_over {
             topology::start_over(&plan)?;
         }
@@ -186,7 +187,7 @@ impl RunCommand {
     }
 }
 
-fn exit_code(outcome: Outcome, endless: bool, allowed: &Allowed, stats: &Stats) -> anyhow::Result<ExitCode> {
+fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &Stats) -> anyhow::Result<ExitCode> {
     match outcome {
         // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
         Outcome::Failed { stage, error: StageError::OutputClosed } => {
@@ -208,7 +209,7 @@ fn exit_code(outcome: Outcome, endless: bool, allowed: &Allowed, stats: &Stats) 
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
+/// `meanwhile` says what is done then, `shutdown_timeout` how long that may take before the process ends all the same.
 pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Duration>) {
     let mut signals = match ShutdownSignals::new() {
         Ok(signals) => signals,

@@ -16,7 +16,7 @@ use crate::model::{ModelSpec, RuntimeSpec};
 use crate::plan_context::PipelineLimits;
 use crate::registry::ComponentKind;
 use crate::source::BatchSize;
-use crate::spec::Settings;
+use crate::spec::PipelineSettings;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     let with_inputs = || [("inputs", inputs.clone())];
     stages.extend(transform::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
     stages.extend(sink::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
-    let mut root = generator.subschema_for::<Settings>().to_value();
+    let mut root = generator.subschema_for::<PipelineSettings>().to_value();
     let limits = closed(generator.subschema_for::<PipelineLimits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
     let model = closed(generator.subschema_for::<ModelSpec>().to_value());

@@ -15,7 +15,7 @@ use crate::admin::Admin;
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
-use crate::spec::{self, AdminSettings, Places, Problems};
+use crate::spec::{self, AdminSettings, Diagnostics, KeySpans};
 use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
 
 #[derive(Debug, Args)]
@@ -69,10 +69,10 @@ impl TrainCommand {
         if let Some(data) = &self.data {
             self.set.push(format!("data.root={}", data.display()));
         }
-        let (written, places) = spec::layered(&self.file, &self.set)?;
+        let (written, places) = spec::load_with_overrides(&self.file, &self.set)?;
         let file = TrainingFile::read(written);
-        let file = file.and_then(TrainingFile::named).map_err(|faults| Problems::new(&places, faults))?;
-        let admin = self.admin().map_err(|fault| Problems::new(&places, vec![fault]))?;
+        let file = file.and_then(TrainingFile::named).map_err(|faults| Diagnostics::new(&places, faults))?;
+        let admin = self.admin().map_err(|fault| Diagnostics::new(&places, vec![fault]))?;
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension(""));
         self.use_threads()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -116,9 +116,9 @@ impl TrainCommand {
     }
 }
 
-fn into_cli_error(error: TrainError, places: &Places) -> anyhow::Error {
+fn into_cli_error(error: TrainError, places: &KeySpans) -> anyhow::Error {
     match error {
-        TrainError::Faults(faults) => Problems::new(places, faults).into(),
+        TrainError::Faults(faults) => Diagnostics::new(places, faults).into(),
         error => anyhow!("{error}"),
     }
 }

@@ -13,11 +13,11 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::server::Listeners;
-use crate::spec::Problems;
+use crate::spec::Diagnostics;
 use crate::topology::Topology;
 
 /// Reads the pipeline file anew and plans it.
-pub type LoadPlan = Box<dyn Fn() -> Result<Plan, Problems> + Send + Sync>;
+pub type LoadPlan = Box<dyn Fn() -> Result<Plan, Diagnostics> + Send + Sync>;
 
 /// Tasks beside a run; they end when it is dropped.
 pub struct Daemon {

@@ -12,7 +12,7 @@ use super::LoadPlan;
 use crate::admin::{ReloadRequest, ReloadResult};
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::server::{Listeners, Rotated};
+use crate::server::{Listeners, RotationReport};
 use crate::topology::{Exchange, Exchanged};
 
 /// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
@@ -81,7 +81,7 @@ impl Reloader {
     async fn reload_all(&mut self, why: &str) -> ReloadResult {
         let listeners = Arc::clone(&self.listeners);
         let rotated = tokio::task::spawn_blocking(move || listeners.rotate()).await;
-        let Rotated { exchanged, mut refused } = rotated.unwrap_or_default();
+        let RotationReport { exchanged, mut refused } = rotated.unwrap_or_default();
         let exchanged = (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
         match self.reload(why).await {
             Ok(done) if refused.is_empty() => {

@@ -7,7 +7,7 @@ use super::sampler::{MiniBatch, RecordRef, Subsample};
 use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
 use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
-use crate::model::{Card, Loss, ModelInput};
+use crate::model::{Loss, ModelCard, ModelInput};
 use crate::registry;
 
 /// Records that are corrupted at most, once for each corruption: denoisers of photographs take a second an image.
@@ -59,7 +59,7 @@ impl CorruptionLevel {
 ///
 /// # Errors
 /// Every fault of what the card keeps.
-pub(super) fn trained_with(card: &Card) -> Result<Vec<Vec<CorruptionSpec>>, Vec<ConfigError>> {
+pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>, Vec<ConfigError>> {
     let written = card.training.as_ref().and_then(|training| training.file.get("corruption"));
     let tables = match written {
         None => return Ok(Vec::new()),

@@ -3,9 +3,9 @@
 use super::sampler::MiniBatch;
 use crate::error::StageError;
 use crate::image::PixelFormat;
-use crate::model::port::values;
-use crate::model::session::Chain;
-use crate::model::{ImageInput, Model, Pass, same_layout};
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
+use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::transform::tile::{Cut, Placed, Tiling};
 
 /// Sessions of a model, on the thread that owns them.
@@ -17,9 +17,9 @@ pub(super) struct ModelRunner {
 
 enum RunMode {
     /// Records of one shape.
-    Records { first: Chain, shape: Vec<usize>, code: Option<usize>, decoder: Option<Chain> },
+    Records { first: SessionChain, shape: Vec<usize>, code: Option<usize>, decoder: Option<SessionChain> },
     /// Images of any size, in tiles where they are large.
-    AnySize { chain: Chain, format: PixelFormat, cut: Cut },
+    AnySize { chain: SessionChain, format: PixelFormat, cut: Cut },
 }
 
 /// What a model makes of a slice; of records that failed, zeros.
@@ -41,19 +41,22 @@ impl ModelRunner {
         let named = |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
         if let Some(ImageInput { format, size: None }) = model.image_input() {
             let cut = Cut::usual(model.multiple());
-            return Ok(Self { way: RunMode::AnySize { chain: model.chain(Pass::Whole)?, format, cut }, failure: None });
+            return Ok(Self {
+                way: RunMode::AnySize { chain: model.chain(ModelPath::Whole)?, format, cut },
+                failure: None,
+            });
         }
         let shape = model.input_shape();
         let shape =
             shape.ok_or_else(|| named("does not say what shape its records have; give `input` in its card".into()))?;
-        let given = model.output_shape(Pass::Encode, &shape).map_err(StageError::Model)?;
-        let first = model.chain(Pass::Encode)?;
-        let way = match model.parts(Pass::Decode) {
+        let given = model.output_shape(ModelPath::Encode, &shape).map_err(StageError::Model)?;
+        let first = model.chain(ModelPath::Encode)?;
+        let way = match model.parts(ModelPath::Decode) {
             Some(_) => {
-                RunMode::Records { first, shape, code: values(&given), decoder: Some(model.chain(Pass::Decode)?) }
+                RunMode::Records { first, shape, code: values(&given), decoder: Some(model.chain(ModelPath::Decode)?) }
             }
             // An encoder alone never reconstructs, whatever its shapes.
-            None if model.parts(Pass::Whole).is_some() && same_layout(&given, &shape) => {
+            None if model.parts(ModelPath::Whole).is_some() && same_layout(&given, &shape) => {
                 RunMode::Records { first, shape, code: None, decoder: None }
             }
             None => RunMode::Records { first, shape, code: values(&given), decoder: None },
@@ -90,7 +93,7 @@ impl ModelRunner {
             RunMode::Records { first, shape, code, decoder } => {
                 let len = values(shape).unwrap_or_default();
                 let mut failed = vec![false; slice.entries.len()];
-                let mut run = |chain: &mut Chain, records: &[f32], shape: &[usize], len: usize| {
+                let mut run = |chain: &mut SessionChain, records: &[f32], shape: &[usize], len: usize| {
                     let mut out = Vec::with_capacity(len * failed.len());
                     for failure in chain.run_rows(records, shape, len, &mut out) {
                         failed[failure.row] = true;
@@ -118,7 +121,7 @@ impl ModelRunner {
 
 /// One image after the other: few are of one size.
 fn run_images(
-    chain: &mut Chain,
+    chain: &mut SessionChain,
     format: &PixelFormat,
     cut: Cut,
     slice: &MiniBatch,

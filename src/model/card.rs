@@ -18,7 +18,7 @@ pub const CARD: &str = "model.toml";
 
 /// Everything that travels with a model beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Card {
+pub struct ModelCard {
     /// The model's own name.
     pub name: String,
     /// What sort of network it is, such as "convolutional autoencoder".
@@ -42,7 +42,7 @@ pub struct Card {
     pub reconstruction_error: Option<ErrorStats>,
     /// How it came to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub training: Option<Training>,
+    pub training: Option<TrainingSummary>,
     /// Named figures of quality.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
@@ -93,7 +93,7 @@ pub struct Quantiles {
 /// How a model came to be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Training {
+pub struct TrainingSummary {
     /// What it was trained on.
     pub data: String,
     /// Under which terms that data stands.
@@ -110,7 +110,7 @@ pub struct Training {
     pub file: Value,
 }
 
-impl Card {
+impl ModelCard {
     /// Reads and checks a card.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl Card {
     /// Checks the text of a card.
     ///
     /// # Errors
-    /// As [`Card::read`]; keys are the card's own.
+    /// As [`ModelCard::read`]; keys are the card's own.
     pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
         let written: Value = toml::from_str(text).map_err(|error| {
             let line = text[..error.span().map_or(0, |span| span.start)].lines().count().max(1);
@@ -253,18 +253,18 @@ mod tests {
     "#;
 
     fn check(text: &str, expected: Expect) {
-        let faults = Card::parse(text).err().unwrap_or_default();
+        let faults = ModelCard::parse(text).err().unwrap_or_default();
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
         expected.assert_eq(&lines.join("\n"));
     }
 
     #[test]
     fn a_whole_card_is_read_and_written_alike() {
-        let card = Card::parse(WHOLE).unwrap();
+        let card = ModelCard::parse(WHOLE).unwrap();
         assert_eq!(card.input.size, Some([64, 64]));
         assert_eq!(card.reconstruction_error.as_ref().unwrap().quantiles.p99, 0.012);
         assert_eq!(card.training.as_ref().unwrap().hyperparameters["epochs"], 6);
-        assert_eq!(Card::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
+        assert_eq!(ModelCard::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
     }
 
     #[test]
@@ -276,8 +276,8 @@ mod tests {
             format!("{input}features = {features}\n{rest}")
         };
         let columns = r#"columns = ["a", "b"]"#;
-        let written = Card::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
-        assert_eq!(Card::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
+        let written = ModelCard::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
+        assert_eq!(ModelCard::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
         check(
             &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
             expect![[r#"

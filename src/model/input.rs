@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
-use crate::model::port::{Dim, Element, Port};
+use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
 
 /// What a model takes, one record at a time.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,7 +141,7 @@ impl InputSpec {
     ///
     /// # Errors
     /// Every key that contradicts another or the file.
-    pub fn resolve(&self, port: &Port) -> Result<ModelInput, Vec<ConfigError>> {
+    pub fn resolve(&self, port: &TensorSpec) -> Result<ModelInput, Vec<ConfigError>> {
         let (image, features) = (self.image_keys(), self.feature_keys());
         let kind = self.told().map_err(|fault| vec![fault])?.or_else(|| guess(port));
         let stray = match kind {
@@ -178,11 +178,11 @@ impl InputSpec {
         }
     }
 
-    fn resolve_image(&self, port: &Port, faults: &mut Vec<ConfigError>) -> Option<ImageInput> {
+    fn resolve_image(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<ImageInput> {
         let shown = shown_image(port);
         let layout = self.layout.or(shown.map(|(layout, _)| layout)).unwrap_or_default();
         let channels = self.channels.or(shown.map(|(_, channels)| channels)).unwrap_or_default();
-        let range = if port.element == Element::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
+        let range = if port.element == ElementType::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
         let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
         let mut format = PixelFormat {
             channels,
@@ -215,7 +215,7 @@ impl InputSpec {
         Some(ImageInput { format, size })
     }
 
-    fn resolve_features(&self, port: &Port, faults: &mut Vec<ConfigError>) -> Option<FeatureInput> {
+    fn resolve_features(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<FeatureInput> {
         let columns = self.columns.clone().unwrap_or_default();
         let width = match (columns.len(), port.row_len()) {
             (0, Some(width)) => width,
@@ -311,7 +311,7 @@ fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {
 }
 
 /// Four dimensions with 1 or 3 channels are images, two are vectors; anything else is a tensor of its own shape.
-fn guess(port: &Port) -> Option<InputKind> {
+fn guess(port: &TensorSpec) -> Option<InputKind> {
     if shown_image(port).is_some() {
         return Some(InputKind::Image);
     }
@@ -319,7 +319,7 @@ fn guess(port: &Port) -> Option<InputKind> {
 }
 
 /// Layout and channels, where the file's dimensions tell them.
-fn shown_image(port: &Port) -> Option<(TensorLayout, Channels)> {
+fn shown_image(port: &TensorSpec) -> Option<(TensorLayout, Channels)> {
     let channels = |dim: &Dim| match dim {
         Dim::Fixed(1) => Some(Channels::Gray),
         Dim::Fixed(3) => Some(Channels::Rgb),
@@ -330,7 +330,7 @@ fn shown_image(port: &Port) -> Option<(TensorLayout, Channels)> {
     planes.or_else(|| channels(last).map(|channels| (TensorLayout::Nhwc, channels)))
 }
 
-fn fixed_size(layout: TensorLayout, port: &Port) -> Option<(usize, usize)> {
+fn fixed_size(layout: TensorLayout, port: &TensorSpec) -> Option<(usize, usize)> {
     match (layout, port.dims.as_slice()) {
         (TensorLayout::Nchw, &[_, _, Dim::Fixed(height), Dim::Fixed(width)])
         | (TensorLayout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => Some((height, width)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
-use crate::model::{Model, ModelSpec, RuntimeSpec, runtime};
+use crate::model::{Model, ModelSpec, RuntimeSpec, ort_library};
 use crate::registry::parse_options;
 
 /// A file under `tests/models`.
@@ -18,7 +18,7 @@ pub(crate) fn file(name: &str) -> PathBuf {
 /// Loads ONNX Runtime as the program does.
 pub(crate) fn init() -> RuntimeSpec {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap_or_else(|fault| panic!("{}: {}", fault.key, fault.message));
+    ort_library::init(&spec).unwrap_or_else(|fault| panic!("{}: {}", fault.key, fault.message));
     spec
 }
 

@@ -8,7 +8,7 @@ use crate::spec::StageTable;
 
 /// Stages by their place in the file, sorted so that inputs come first; `inputs` by place, as declared.
 #[derive(Debug)]
-pub(super) struct Graph {
+pub(super) struct StageGraph {
     /// Every stage that is in no cycle and behind none, inputs first, otherwise in the file's order.
     pub(super) order: Vec<usize>,
     /// Per stage, the places of its inputs.
@@ -18,7 +18,7 @@ pub(super) struct Graph {
 }
 
 /// Links stages by name and sorts them.
-pub(super) fn link(stages: &[StageTable]) -> Graph {
+pub(super) fn link(stages: &[StageTable]) -> StageGraph {
     let places: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(at, stage)| (stage.name.as_str(), at)).collect();
     let mut faults = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn link(stages: &[StageTable]) -> Graph {
         order.push(next);
     }
     faults.extend(cycles(stages, &inputs, &placed));
-    Graph { order, inputs, faults }
+    StageGraph { order, inputs, faults }
 }
 
 fn link_inputs(stage: &StageTable, places: &BTreeMap<&str, usize>, faults: &mut Vec<ConfigError>) -> Vec<usize> {

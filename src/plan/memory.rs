@@ -3,7 +3,7 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use super::{Role, Stage, slots};
+use super::{Stage, StageRole, max_in_flight_batches};
 use crate::batch::SourceBatch;
 use crate::error::ConfigError;
 use crate::image::DECODING;
@@ -54,7 +54,7 @@ fn width(data_type: &DataType) -> u64 {
 
 /// What a graph needs, whatever there is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Needs {
+pub(super) struct MemoryRequirements {
     /// What a batch costs.
     pub(super) footprint: Footprint,
     /// What a worker costs: its sessions, and what its transforms hold while they work.
@@ -65,8 +65,8 @@ pub(super) struct Needs {
 
 /// How the memory at hand is shared out.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Share {
-    pub(super) needs: Needs,
+pub(super) struct MemoryAllocation {
+    pub(super) needs: MemoryRequirements,
     /// Workers that there is room for.
     pub(super) workers: usize,
     /// Bytes that may be used in all.
@@ -75,12 +75,12 @@ pub(super) struct Share {
     budget: u64,
 }
 
-impl Needs {
+impl MemoryRequirements {
     pub(super) fn of(stages: &[Stage], context: &PlanContext) -> Self {
         let per_record = stages.iter().filter_map(Stage::schema).map(|schema| fixed_width(&schema)).sum();
         let transforms = || {
             stages.iter().filter_map(|stage| match &stage.role {
-                Role::Transform(transform) => Some(transform),
+                StageRole::Transform(transform) => Some(transform),
                 _ => None,
             })
         };
@@ -95,7 +95,7 @@ impl Needs {
     ///
     /// # Errors
     /// A fault at `memory_limit` where not even one worker finds room.
-    pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<Share, ConfigError> {
+    pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<MemoryAllocation, ConfigError> {
         let all = memory.unwrap_or_else(|| ByteSize(system::memory_limit() / 2)).0;
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
         // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
@@ -107,7 +107,7 @@ impl Needs {
         }
         let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
         let budget = budget.max(LEAST_BUDGET);
-        Ok(Share { needs: self, workers, all, budget })
+        Ok(MemoryAllocation { needs: self, workers, all, budget })
     }
 }
 
@@ -118,7 +118,7 @@ const LEAST_BUDGET: u64 = 16 << 20;
 /// workers: where batches end, and what is refused, must not.
 const ROOM_FOR: u64 = 16;
 
-impl Share {
+impl MemoryAllocation {
     /// The largest batch.
     pub(super) fn most(&self) -> Most {
         let each = self.all / ROOM_FOR;
@@ -132,7 +132,7 @@ impl Share {
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
         // What is left to batches however many workers there are. A record counts twice as it is stored.
-        let Needs { per_worker, shared, .. } = self.needs;
+        let MemoryRequirements { per_worker, shared, .. } = self.needs;
         let models = per_worker.saturating_add(shared);
         let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
         let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
@@ -145,13 +145,18 @@ impl Share {
 const FIXED: u64 = 96 << 20;
 
 /// What a run will take at most.
-pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: PipelineLimits) -> Memory {
-    let Share { needs, workers, budget, .. } = *share;
-    let held = |sink: &dyn Sink| sink.held_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
+pub(super) fn predict(
+    stages: &[Stage],
+    rejects: Option<&dyn Sink>,
+    share: &MemoryAllocation,
+    limits: PipelineLimits,
+) -> MemoryEstimate {
+    let MemoryAllocation { needs, workers, budget, .. } = *share;
+    let held = |sink: &dyn Sink| sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
         match &stage.role {
-            Role::Source(source, size) => {
+            StageRole::Source(source, size) => {
                 let images = source.schema().column_with_name(IMAGE).is_some();
                 let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
                 // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
@@ -165,23 +170,23 @@ pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Shar
                     false => reading = reading.max(source.reading_bytes()),
                 }
             }
-            Role::Transform(_) => {}
-            Role::Sink(sink, _) => sinks += held(sink.as_ref()),
+            StageRole::Transform(_) => {}
+            StageRole::Sink(sink, _) => sinks += held(sink.as_ref()),
         }
     }
     let workers_bytes = needs.per_worker * workers as u64;
-    Memory {
+    MemoryEstimate {
         fixed: FIXED + needs.shared + reading + endless + sinks,
         workers: workers_bytes,
         batch,
-        slots: slots(workers) as u64,
+        slots: max_in_flight_batches(workers) as u64,
         budget,
     }
 }
 
 /// What a run may take in all, predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// The program, ONNX Runtime and the sinks' open row groups.
     pub fixed: u64,
     /// Sessions and the scratch space of transforms, over all workers.
@@ -194,7 +199,7 @@ pub struct Memory {
     pub budget: u64,
 }
 
-impl Memory {
+impl MemoryEstimate {
     /// The bound on all batches in flight: a single batch above the budget travels alone.
     pub fn in_flight(&self) -> u64 {
         self.batch.saturating_mul(self.slots).min(self.budget.max(self.batch))
@@ -222,7 +227,7 @@ impl Memory {
     }
 }
 
-impl std::fmt::Display for Memory {
+impl std::fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
         write!(f, "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight")
@@ -235,8 +240,8 @@ mod tests {
 
     use super::*;
 
-    fn needs(per_worker: u64) -> Needs {
-        Needs { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
+    fn needs(per_worker: u64) -> MemoryRequirements {
+        MemoryRequirements { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
     }
 
     #[test]
@@ -258,12 +263,13 @@ mod tests {
     #[test]
     fn what_all_workers_share_is_taken_from_the_batches_once() {
         let budget = |shared, workers| {
-            let needs = Needs { shared, ..needs(10 << 20) };
+            let needs = MemoryRequirements { shared, ..needs(10 << 20) };
             needs.share(Some(ByteSize(1 << 30)), workers).unwrap().budget
         };
         assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
         assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
-        let none = Needs { shared: 60 << 20, ..needs(1 << 20) }.share(Some(ByteSize(64 << 20)), 1).unwrap_err();
+        let none =
+            MemoryRequirements { shared: 60 << 20, ..needs(1 << 20) }.share(Some(ByteSize(64 << 20)), 1).unwrap_err();
         assert_eq!(none.message, "64.0 MiB is too little: models and one batch take 77.0 MiB");
     }
 
@@ -278,7 +284,7 @@ mod tests {
 
     #[test]
     fn peak_beyond_the_control_group_is_warned_of() {
-        let memory = Memory { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
+        let memory = MemoryEstimate { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
         let warning = memory.warning(Some(384 << 20)).unwrap();
         assert!(warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"), "{warning}");
         assert!(warning.contains("limits.memory = \"284MiB\""), "{warning}");

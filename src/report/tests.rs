@@ -121,7 +121,7 @@ fn page(folder: &Path, model: &Model, spec: Value) -> String {
     let asked = EvaluateOptions { parts: Subset::ALL.to_vec(), corruptions: vec![] };
     let evaluation = evaluate(model, &prepared, &asked, &mut |_, _, _| {}).unwrap();
     let shown = collect_examples(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
-    let evaluated = Some(Evaluated { evaluation: &evaluation, prepared: &prepared, shown: &shown });
+    let evaluated = Some(EvaluatedModel { evaluation: &evaluation, prepared: &prepared, shown: &shown });
     let curve = read_curve(folder).unwrap();
     let page = ModelReport { model, curve: &curve, evaluated, notes: vec!["a <note>".to_owned()] }.page();
     check_page(&page);

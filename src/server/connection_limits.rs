@@ -56,7 +56,7 @@ const SOURCE: u64 = 1024;
 
 /// Who listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub enum ListenerRole {
     /// The listener for operators.
     Admin,
     /// One of so many sources.
@@ -66,12 +66,12 @@ pub enum Listener {
 /// How many connections a listener may have open: the number `written`, or the default, and at most the listener's share of the
 /// `descriptors` that the process may open. Half of those are kept for the pipeline; an eighth is for the admin listener, and
 /// the rest is divided among the sources.
-pub(super) fn connections(written: Option<NonZeroU32>, listener: Listener, descriptors: Option<u64>) -> usize {
+pub(super) fn connections(written: Option<NonZeroU32>, listener: ListenerRole, descriptors: Option<u64>) -> usize {
     let descriptors = descriptors.unwrap_or(u64::MAX);
     let admin = descriptors / 8;
     let (default, share) = match listener {
-        Listener::Admin => (ADMIN, admin),
-        Listener::Source(count) => (SOURCE, (descriptors / 2 - admin) / count.max(1) as u64),
+        ListenerRole::Admin => (ADMIN, admin),
+        ListenerRole::Source(count) => (SOURCE, (descriptors / 2 - admin) / count.max(1) as u64),
     };
     let wanted = written.map_or(default, |written| u64::from(written.get()));
     usize::try_from(wanted.min(share).max(1)).unwrap_or(usize::MAX)
@@ -84,12 +84,12 @@ mod tests {
     #[test]
     fn connections_stay_below_half_of_the_descriptors() {
         let of = |listener, limit| connections(None, listener, limit);
-        assert_eq!([of(Listener::Admin, None), of(Listener::Source(1), None)], [128, 1024]);
-        assert_eq!([of(Listener::Admin, Some(1024)), of(Listener::Source(1), Some(1024))], [128, 384]);
-        assert_eq!([of(Listener::Admin, Some(256)), of(Listener::Source(3), Some(256))], [32, 32]);
-        assert_eq!([of(Listener::Admin, Some(3)), of(Listener::Source(9), Some(3))], [1, 1]);
-        assert_eq!(connections(NonZeroU32::new(500), Listener::Source(1), Some(1024)), 384);
-        assert_eq!(connections(NonZeroU32::new(5), Listener::Source(1), Some(1024)), 5);
+        assert_eq!([of(ListenerRole::Admin, None), of(ListenerRole::Source(1), None)], [128, 1024]);
+        assert_eq!([of(ListenerRole::Admin, Some(1024)), of(ListenerRole::Source(1), Some(1024))], [128, 384]);
+        assert_eq!([of(ListenerRole::Admin, Some(256)), of(ListenerRole::Source(3), Some(256))], [32, 32]);
+        assert_eq!([of(ListenerRole::Admin, Some(3)), of(ListenerRole::Source(9), Some(3))], [1, 1]);
+        assert_eq!(connections(NonZeroU32::new(500), ListenerRole::Source(1), Some(1024)), 384);
+        assert_eq!(connections(NonZeroU32::new(5), ListenerRole::Source(1), Some(1024)), 5);
     }
 
     #[test]

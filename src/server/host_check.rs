@@ -24,7 +24,7 @@ pub struct HostCheck {
 }
 
 /// Admits a request that no other site can have made, and has no other site show the answer.
-pub async fn guard(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
+pub async fn require_allowed_host(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(request.headers()) {
         Err(reason) => (guard.refuse)(reason),
         Ok(()) => next.run(request).await,

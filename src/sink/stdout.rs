@@ -12,22 +12,22 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
-use crate::sink::columns::Columns;
-use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
+use crate::sink::column_selection::ColumnSelection;
+use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::store::Location;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct StdoutSinkConfig {
     /// The columns to print, in this order. Default: all of them.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
 }
 
-impl SinkConfig for Config {
+impl SinkConfig for StdoutSinkConfig {
     fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
-        let columns = Columns::choose(self.columns.as_deref(), input)?;
+        let columns = ColumnSelection::select(self.columns.as_deref(), input)?;
         check_types(columns.schema())?;
         self.columns = Some(columns.names());
         Ok(Box::new(StdoutSink { columns }))
@@ -46,7 +46,7 @@ fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
 }
 
 struct StdoutSink {
-    columns: Columns,
+    columns: ColumnSelection,
 }
 
 impl Sink for StdoutSink {
@@ -54,38 +54,38 @@ impl Sink for StdoutSink {
         None
     }
 
-    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let lines: Lines<BufWriter<Stdout>> = Lines::new(self.columns, BufWriter::new(io::stdout()));
+    fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
+        let lines: NdjsonWriter<BufWriter<Stdout>> = NdjsonWriter::new(self.columns, BufWriter::new(io::stdout()));
         Ok(Box::new(lines))
     }
 }
 
 /// Prints each batch as it comes.
-struct Lines<W: Write> {
-    columns: Columns,
+struct NdjsonWriter<W: Write> {
+    columns: ColumnSelection,
     json: JsonWriter<W, LineDelimited>,
 }
 
-impl<W: Write> Lines<W> {
-    fn new(columns: Columns, output: W) -> Self {
+impl<W: Write> NdjsonWriter<W> {
+    fn new(columns: ColumnSelection, output: W) -> Self {
         // Every line has every key, so that readers that guess types from the first lines guess right.
         Self { columns, json: WriterBuilder::new().with_explicit_nulls(true).build(output) }
     }
 }
 
-impl<W: Write + Send> Writer for Lines<W> {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.json.write(&self.columns.of(&batch.records)?).map_err(output_error)?;
+impl<W: Write + Send> SinkWriter for NdjsonWriter<W> {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        self.json.write(&self.columns.project(&batch.records)?).map_err(output_error)?;
         self.commit()?;
-        Ok(Durable::All)
+        Ok(CommitProgress::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
         self.json.get_mut().flush().map_err(|error| output_error(error.into()))
     }
 
-    fn written(&self) -> Written {
-        Written::default()
+    fn stats(&self) -> CommitStats {
+        CommitStats::default()
     }
 }
 
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn each_record_is_an_object_on_its_line_with_every_key() {
-        let columns = Columns::choose(None, &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new());
+        let columns = ColumnSelection::select(None, &records().schema()).unwrap();
+        let mut lines = NdjsonWriter::new(columns, Vec::new());
         lines.write(&batch()).unwrap();
         let expected = concat!(
             r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"pixels":{"data":[1.0,2.0],"shape":[1,2]},"#,
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn only_the_chosen_columns_are_printed() {
         let names = ["error".to_owned(), "source".to_owned()];
-        let columns = Columns::choose(Some(&names), &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new());
+        let columns = ColumnSelection::select(Some(&names), &records().schema()).unwrap();
+        let mut lines = NdjsonWriter::new(columns, Vec::new());
         lines.write(&batch()).unwrap();
         let text = String::from_utf8(lines.json.into_inner()).unwrap();
         assert_eq!(text.lines().last(), Some(r#"{"error":0.25,"source":"c"}"#));
@@ -168,7 +168,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = Lines::new(Columns::choose(None, &records().schema()).unwrap(), Closed);
+        let mut lines = NdjsonWriter::new(ColumnSelection::select(None, &records().schema()).unwrap(), Closed);
         assert!(matches!(lines.write(&batch()).unwrap_err(), StageError::OutputClosed));
     }
 

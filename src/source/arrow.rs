@@ -57,7 +57,7 @@ impl SourceConfig for Config {
 
 /// The columns of the first file that can be read.
 fn columns_of(files: &[InputFile], most: Bounds) -> Result<SchemaRef, StageError> {
-    let look = |file: &InputFile, input: store::Input| {
+    let look = |file: &InputFile, input: store::FileReader| {
         let mut input = open(input).map_err(file.stopped())?;
         let columns = guarded(|| Messages::bounded(&mut input.stream, most)).map(|messages| messages.schema().clone());
         file.check_available(&input.handle)?;
@@ -97,7 +97,7 @@ struct Ipc {
 impl RecordFormat for Ipc {
     const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
 
-    fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: store::FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let mut input = open(input).map_err(file.stopped())?;
         let mut messages = match guarded(|| Messages::bounded(&mut input.stream, self.most)) {
             Ok(messages) => messages,
@@ -173,9 +173,9 @@ impl Ipc {
 
 /// The stream of messages in a file of either format.
 struct Input {
-    stream: io::Take<BufReader<store::Input>>,
+    stream: io::Take<BufReader<store::FileReader>>,
     /// The same file, to be asked while messages are read.
-    handle: store::Input,
+    handle: store::FileReader,
     is_file: bool,
     has_footer: bool,
 }
@@ -185,7 +185,7 @@ const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
-fn open(mut input: store::Input) -> io::Result<Input> {
+fn open(mut input: store::FileReader) -> io::Result<Input> {
     let (len, handle) = (input.length()?, input.try_clone()?);
     let mut head = Vec::new();
     (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
@@ -200,7 +200,7 @@ fn open(mut input: store::Input) -> io::Result<Input> {
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
-fn footer_bytes(input: &mut store::Input, len: u64) -> io::Result<Option<u64>> {
+fn footer_bytes(input: &mut store::FileReader, len: u64) -> io::Result<Option<u64>> {
     const TAIL: u64 = 10;
     if len < 8 + TAIL {
         return Ok(None);

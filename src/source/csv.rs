@@ -24,7 +24,7 @@ use crate::source::schema_inference::first;
 use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Records of delimited text.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -262,7 +262,7 @@ impl RecordFormat for Csv {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let mut framer = self.reader.open(file, output.track(input))?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };

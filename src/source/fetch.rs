@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, Refusal};
-use crate::store::{Location, Remote, TOGETHER};
+use crate::store::{Location, MAX_CONCURRENT_REQUESTS, S3Path};
 
 /// Bytes of objects that are asked for together; a single larger one is asked for alone.
 const TOGETHER_BYTES: u64 = 32 << 20;
@@ -38,11 +38,11 @@ impl<'a> Fetch<'a> {
         self.fetched.pop_front().unwrap_or_else(|| file.read(self.root, self.limit))
     }
 
-    fn fetch(&mut self, root: &Remote) {
+    fn fetch(&mut self, root: &S3Path) {
         let (mut files, mut bytes) = (Vec::new(), 0);
         while let Some(&file) = self.waiting.front() {
             let size = if file.size > self.limit { 0 } else { file.size };
-            if files.len() == TOGETHER || (bytes > 0 && bytes + size > TOGETHER_BYTES) {
+            if files.len() == MAX_CONCURRENT_REQUESTS || (bytes > 0 && bytes + size > TOGETHER_BYTES) {
                 break;
             }
             bytes += size;
@@ -51,7 +51,7 @@ impl<'a> Fetch<'a> {
         let fits = |file: &&&ListedFile| file.size <= self.limit;
         let objects: Vec<_> =
             files.iter().filter(fits).map(|file| (root.join(&file.name), file.etag.clone())).collect();
-        let mut answers = Remote::read_all(&objects).into_iter();
+        let mut answers = S3Path::read_all(&objects).into_iter();
         for file in files {
             let image = match file.size > self.limit {
                 true => Err(Refusal::too_large(&file.name, file.size, self.limit).into()),

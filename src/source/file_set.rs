@@ -15,7 +15,7 @@ use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::{Listing, io_error};
 use crate::source::passed_over::{LastPassedOver, Omission};
 use crate::store::mounts::{FolderId, real_path};
-use crate::store::{Location, Objects, is_url, reading_bytes};
+use crate::store::{Location, ObjectListing, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl FileSet {
             Location::Local(path) => path.try_exists().map_err(StageError::io(&path)),
             Location::Remote(place) => {
                 let found = place.head().and_then(|object| Ok(object.is_some() || place.has_objects()?));
-                found.map_err(|error| Location::Remote(place.clone()).failed(error))
+                found.map_err(|error| Location::Remote(place.clone()).io_error(error))
             }
         };
         // A path that exists is no glob; what cannot be a key may still be one.
@@ -244,12 +244,12 @@ impl FileSet {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
         // What cannot be a key may still be a glob.
         if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
-            let failed = |error| Location::Remote(place.clone()).failed(error);
+            let failed = |error| Location::Remote(place.clone()).io_error(error);
             if let Some((folder, _)) = place.parent()
                 && let Some(object) = place.head().map_err(failed)?
             {
                 let below = place.list().map_err(failed)?.entries.len() as u64;
-                let object = Objects { entries: vec![object], ..Objects::default() };
+                let object = ObjectListing { entries: vec![object], ..ObjectListing::default() };
                 let mut listing = Listing::of_objects(folder, object, |_| Ok(()));
                 listing.passed_over.add_below_object(below);
                 return Ok(Some(listing));
@@ -263,7 +263,7 @@ impl FileSet {
         let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else { return Ok(None) };
         match parse(&root)? {
             Location::Remote(root) => {
-                let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
+                let objects = root.list().map_err(|error| Location::Remote(root.clone()).io_error(error))?;
                 Ok(Some(Listing::of_objects(root, objects, |name| matched(&matcher, name))))
             }
             Location::Local(_) => Ok(None),

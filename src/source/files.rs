@@ -9,7 +9,7 @@ use crate::source::file_set::FileSet;
 use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, Refusal};
 use crate::source::passed_over::LastPassedOver;
 use crate::source::record_files::Stop;
-use crate::store::{Ahead, Input, Location, Remote};
+use crate::store::{FileReader, Location, PrefetchedObject, S3Path};
 
 /// A file of input.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl InputFile {
     ///
     /// # Errors
     /// When requests cannot be made at all.
-    pub(super) fn ask(&self) -> Result<Option<Ahead>, StageError> {
+    pub(super) fn ask(&self) -> Result<Option<PrefetchedObject>, StageError> {
         match self.location() {
             Location::Remote(object) if self.listed.etag.is_some() => {
                 self.ahead(&object).map(Some).map_err(self.failed())
@@ -51,7 +51,7 @@ impl InputFile {
     ///
     /// # Errors
     /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
-    pub(super) fn open_listed(&self, asked: Option<Ahead>) -> Result<Input, ReadFailure> {
+    pub(super) fn open_listed(&self, asked: Option<PrefetchedObject>) -> Result<FileReader, ReadFailure> {
         let location = self.location();
         let Location::Remote(object) = &location else { return self.listed.open(&self.root) };
         let failed = |error| self.listed.failure(&location, error);
@@ -88,23 +88,23 @@ impl InputFile {
         self.listed.size
     }
 
-    fn ahead(&self, object: &Remote) -> io::Result<Ahead> {
+    fn ahead(&self, object: &S3Path) -> io::Result<PrefetchedObject> {
         let ListedFile { size, etag, .. } = &self.listed;
-        object.ahead(*size, etag.as_deref())
+        object.prefetch(*size, etag.as_deref())
     }
 
     /// Opens it, whether it is still the file that was listed or not.
     ///
     /// # Errors
     /// The error of the system.
-    pub(super) fn reopen(&self) -> io::Result<Input> {
+    pub(super) fn reopen(&self) -> io::Result<FileReader> {
         let ListedFile { size, etag, .. } = &self.listed;
         self.location().open(*size, etag.as_deref())
     }
 
     /// For `map_err`: an I/O error of the file.
     pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> StageError {
-        |error| self.location().failed(error)
+        |error| self.location().io_error(error)
     }
 
     /// Stops reading if an error of the environment made a read of `input` fail: then what a library reported is not a verdict on
@@ -112,7 +112,7 @@ impl InputFile {
     ///
     /// # Errors
     /// [`Stop::UnavailableInput`].
-    pub(super) fn check_available(&self, input: &Input) -> Result<(), Stop> {
+    pub(super) fn check_available(&self, input: &FileReader) -> Result<(), Stop> {
         match input.failure() {
             None => Ok(()),
             Some((class, error)) => Err(UnavailableInput { path: self.location().to_path(), class, error }.into()),

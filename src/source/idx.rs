@@ -88,7 +88,7 @@ fn open_labels(stage: &str, path: &str) -> Result<(InputFile, Header, Opened), S
 }
 
 /// A file behind its header.
-fn open(file: &InputFile, input: store::Input) -> Result<(Header, Opened), Stop> {
+fn open(file: &InputFile, input: store::FileReader) -> Result<(Header, Opened), Stop> {
     let mut opened = Opened::new(input).map_err(file.stopped())?;
     let header = opened.header();
     file.check_available(&opened.handle)?;
@@ -138,7 +138,7 @@ impl RecordFormat for Idx {
         Ok(file)
     }
 
-    fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: store::FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let mut records = Opened::new(input).map_err(file.stopped())?;
         let header = match records.header() {
             Ok(header) => header,
@@ -206,14 +206,14 @@ struct Opened {
     /// Its content, decompressed.
     stream: Box<dyn Read>,
     /// The same file, to be asked while it is read.
-    handle: store::Input,
+    handle: store::FileReader,
 }
 
 /// How a file begins that gzip has compressed.
 const GZIP: &[u8] = b"\x1f\x8b";
 
 impl Opened {
-    fn new(input: store::Input) -> io::Result<Self> {
+    fn new(input: store::FileReader) -> io::Result<Self> {
         let handle = input.try_clone()?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
         let is_gzip = plain.fill_buf()?.starts_with(GZIP);

@@ -253,7 +253,7 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
 }
 
 fn write(file: &Location, rows: &[Row]) -> Result<(), StageError> {
-    file.create(&to_json_lines(rows.iter().map(|row| &row.file))?)
+    file.put_if_absent(&to_json_lines(rows.iter().map(|row| &row.file))?)
 }
 
 #[cfg(test)]
@@ -364,7 +364,7 @@ mod tests {
     fn a_broken_journal_is_named_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = file_of("in", &Location::from(folder.path()), 0);
-        file.create(b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n").unwrap();
+        file.put_if_absent(b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n").unwrap();
         let error = read(&file).unwrap_err().to_string();
         assert!(error.contains("in-0.ndjson:2"), "{error}");
     }

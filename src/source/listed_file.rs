@@ -10,7 +10,7 @@ use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
 use crate::source::file_identity::{self, Verdict};
 use crate::source::folder::{self, size_and_time};
-use crate::store::{Entry, Input, Location};
+use crate::store::{FileReader, Location, StoreEntry};
 
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ impl ListedFile {
     ///
     /// # Errors
     /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
-    pub(super) fn open(&self, root: &Location) -> Result<Input, ReadFailure> {
+    pub(super) fn open(&self, root: &Location) -> Result<FileReader, ReadFailure> {
         let location = self.location(root);
         let failed = |error: io::Error| self.failure(&location, error);
         let Some(path) = location.local() else {
@@ -119,7 +119,7 @@ impl ListedFile {
         if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
             return Err(self.unreadable(CHANGED).into());
         }
-        Ok(Input::of_size(file, self.size))
+        Ok(FileReader::of_size(file, self.size))
     }
 
     /// The digest of the file's content; `None` if it is not the file that was listed any more.
@@ -169,8 +169,8 @@ impl ListedFile {
     }
 }
 
-impl From<Entry> for ListedFile {
-    fn from(Entry { name, size, mtime_ns, etag }: Entry) -> Self {
+impl From<StoreEntry> for ListedFile {
+    fn from(StoreEntry { name, size, mtime_ns, etag }: StoreEntry) -> Self {
         Self { name, size, mtime_ns, etag, digest: None, raw: None }
     }
 }

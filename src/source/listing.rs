@@ -8,7 +8,7 @@ use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::passed_over::{Omission, PassedOver};
 use crate::store::mounts::FolderId;
-use crate::store::{Location, Objects, Remote};
+use crate::store::{Location, ObjectListing, S3Path};
 
 /// The files of a set at some moment.
 #[derive(Debug)]
@@ -127,9 +127,13 @@ impl Listing {
     }
 
     /// The objects below `root` that count.
-    pub(super) fn of_objects(root: Remote, objects: Objects, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
+    pub(super) fn of_objects(
+        root: S3Path,
+        objects: ObjectListing,
+        choose: impl Fn(&Path) -> Result<(), Omission>,
+    ) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
-        let Objects { entries, unusable } = objects;
+        let ObjectListing { entries, unusable } = objects;
         listing.looked_at = entries.len() as u64 + unusable.count;
         listing.passed_over.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {

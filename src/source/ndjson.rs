@@ -25,7 +25,7 @@ use crate::source::schema_inference::first;
 use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.
@@ -186,7 +186,7 @@ impl RecordFormat for Ndjson {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
     }
 }

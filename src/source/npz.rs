@@ -23,7 +23,7 @@ use crate::source::npy;
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
 /// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
@@ -90,7 +90,7 @@ impl SourceConfig for Config {
 fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<ConfigError>> {
     // What is wrong with the wanted arrays in the first file that lacks one.
     let unknown = RefCell::new(None);
-    let look = |file: &InputFile, input: Input| {
+    let look = |file: &InputFile, input: FileReader| {
         let handle = input.try_clone().map_err(file.stopped())?;
         let found = guarded(|| Container::open(input).and_then(|container| container.find(wanted)));
         file.check_available(&handle)?;
@@ -131,7 +131,7 @@ struct Npz {
 impl RecordFormat for Npz {
     const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let handle = input.try_clone().map_err(file.stopped())?;
         let check = || file.check_available(&handle);
         let opened = guarded(|| {
@@ -250,7 +250,7 @@ enum Container {
 }
 
 impl Container {
-    fn open(input: Input) -> Result<Self, String> {
+    fn open(input: FileReader) -> Result<Self, String> {
         let length = input.length().map_err(|error| error.to_string())?;
         let file = At { input: RefCell::new(input), length };
         let mut start = [0; npy::MAGIC.len()];
@@ -351,7 +351,7 @@ impl Container {
 
 /// A file that is read at any place; the arrays of an archive take turns.
 struct At {
-    input: RefCell<Input>,
+    input: RefCell<FileReader>,
     length: u64,
 }
 

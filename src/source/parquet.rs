@@ -28,7 +28,7 @@ use crate::source::parquet_rows::{Group, Next, Rows};
 use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 use crate::system;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
@@ -107,7 +107,7 @@ impl Config {
         files: &[InputFile],
         unknown: &RefCell<Option<Vec<ConfigError>>>,
     ) -> Result<Vec<FieldRef>, StageError> {
-        let look = |file: &InputFile, input: Input| {
+        let look = |file: &InputFile, input: FileReader| {
             let found = guarded(|| metadata(&input).and_then(arrow_metadata));
             file.check_available(&input)?;
             let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
@@ -137,7 +137,7 @@ impl Config {
     }
 }
 
-fn metadata(input: &Input) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
+fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
     // Statistics are of no use here, and what is broken in them does no harm.
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
@@ -211,7 +211,7 @@ impl Parquet {
 impl RecordFormat for Parquet {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let footer = match guarded(|| metadata(&input)) {
             Ok(footer) => footer,
             Err((code, what)) => {
@@ -279,7 +279,7 @@ impl RecordFormat for Parquet {
 struct Opened<'a> {
     parquet: &'a Parquet,
     file: &'a InputFile,
-    input: Input,
+    input: FileReader,
     metadata: ArrowReaderMetadata,
     places: &'a [usize],
 }

@@ -8,10 +8,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Values of the longest record. The pages are unpacked one at a time.
-pub(super) fn longest_record(input: &Input, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
+pub(super) fn longest_record(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let width = u64::from(u16::BITS - column.column_descr().max_rep_level().cast_unsigned().leading_zeros());
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let mut records = Records::default();
@@ -127,7 +127,7 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
-        longest_record(&Input::from(file), metadata.row_group(0).column(0)).unwrap()
+        longest_record(&FileReader::from(file), metadata.row_group(0).column(0)).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use crate::source::parquet_levels::longest_record;
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// The pages of a column in a row group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ const HARMLESS: u64 = 1 << 20;
 impl Pages {
     /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are held, and the levels of lists
     /// that may take more than `most` bytes or unpack to suspiciously many.
-    pub(super) fn of(input: &Input, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
+    pub(super) fn of(input: &FileReader, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
         let (start, length) = column.byte_range();
         let mut walk = BufReader::new(input.try_clone()?);
         walk.seek(SeekFrom::Start(start))?;
@@ -111,7 +111,7 @@ fn value_bytes(column: &ColumnChunkMetaData) -> u64 {
 }
 
 /// The length of the longest word of a column's dictionary.
-fn longest_word(input: &Input, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
+fn longest_word(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else { return Ok(0) };
     let (mut longest, mut left) = (0, &buf[..]);
@@ -291,7 +291,7 @@ mod tests {
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
         let column = metadata.row_group(0).column(0);
-        (Pages::of(&Input::from(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
+        (Pages::of(&FileReader::from(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 
-use crate::store::Input;
+use crate::store::FileReader;
 use crate::system::simd_dispatch;
 
 /// Reads some columns of one row group.
@@ -41,7 +41,7 @@ pub(super) enum Next {
 /// A row group of an open file, and the places of the columns that are wanted of it.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
-    pub(super) input: &'a Input,
+    pub(super) input: &'a FileReader,
     pub(super) metadata: &'a ArrowReaderMetadata,
     pub(super) place: usize,
     pub(super) columns: &'a [usize],

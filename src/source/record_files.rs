@@ -23,7 +23,7 @@ use crate::source::file_set::FileSet;
 use crate::source::files::{self, InputFile, unusable};
 use crate::source::listed_file::{ReadFailure, Refusal};
 use crate::source::{LastPassedOver, Opened, Source, Total, WrittenFiles, read_blocking, with_origin};
-use crate::store::{self, Ahead, Input};
+use crate::store::{self, FileReader, PrefetchedObject};
 
 pub(super) use output::{Output, ROWS_PER_BYTE, Records};
 
@@ -36,7 +36,7 @@ pub(super) trait RecordFormat: Send + Sync + 'static {
     const IS_TEXT: bool = false;
 
     /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop>;
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop>;
 
     /// A file as it was listed, once what else decides its records is in its split.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
@@ -105,7 +105,7 @@ impl<F: RecordFormat> RecordFiles<F> {
     ) -> Result<(), StageError> {
         let (mut later, mut asked) = (files.iter(), VecDeque::new());
         for file in files {
-            while asked.len() < store::TOGETHER
+            while asked.len() < store::MAX_CONCURRENT_REQUESTS
                 && let Some(next) = later.next()
             {
                 asked.push_back(next.ask()?);
@@ -124,7 +124,7 @@ impl<F: RecordFormat> RecordFiles<F> {
 
     /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
     /// in a reader concerns the file alone.
-    fn read(&self, asked: Option<Ahead>, known: &FileCheckpoints, own: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, asked: Option<PrefetchedObject>, known: &FileCheckpoints, own: &Output<'_>) -> Result<(), Stop> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
         let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
             return Ok(());

@@ -23,7 +23,7 @@ use crate::source::file_reference::{FileReference, ReadError};
 use crate::source::files::{self, InputFile};
 use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -159,7 +159,11 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
 }
 
 /// Adds the sources whose rejects lie in a file.
-fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
+fn add_sources(
+    file: &InputFile,
+    input: FileReader,
+    sources: &mut BTreeMap<String, Option<SchemaRef>>,
+) -> Result<(), Stop> {
     let mut batches = Batches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
         let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
@@ -182,14 +186,14 @@ fn not_rejects() -> String {
 struct Batches<'a> {
     file: &'a InputFile,
     /// The same file, to be asked while it is read.
-    handle: Input,
+    handle: FileReader,
     reader: ParquetRecordBatchReader,
     /// Rows by the footer.
     rows: u64,
 }
 
 impl<'a> Batches<'a> {
-    fn open(file: &'a InputFile, input: Input, step: usize) -> Result<Self, Stop> {
+    fn open(file: &'a InputFile, input: FileReader, step: usize) -> Result<Self, Stop> {
         let handle = input.try_clone().map_err(file.stopped())?;
         let opened = guarded(|| {
             let reader = ParquetRecordBatchReaderBuilder::try_new(input)?;
@@ -347,7 +351,7 @@ struct Rejects {
 impl RecordFormat for Rejects {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         let mut start = 0;
         let mut batches = Batches::open(file, input, self.cut.records)?;
         loop {

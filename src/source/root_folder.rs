@@ -117,7 +117,7 @@ impl RootRecord {
             return Ok(());
         }
         if let Some(state) = state {
-            place(stage, state).replace(&to_json(&now)?)?;
+            place(stage, state).put(&to_json(&now)?)?;
         }
         *self = now;
         Ok(())

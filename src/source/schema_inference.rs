@@ -3,7 +3,7 @@
 use crate::error::{ErrorClass, StageError};
 use crate::source::files::InputFile;
 use crate::source::record_files::Stop;
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are unavailable or do not fit are
 /// passed over: when their turn comes, the run leaves them undone or rejects them.
@@ -13,7 +13,7 @@ use crate::store::Input;
 /// does not fit, else that all files are empty.
 pub(super) fn first<T>(
     files: &[InputFile],
-    look: impl Fn(&InputFile, Input) -> Result<Option<T>, Stop>,
+    look: impl Fn(&InputFile, FileReader) -> Result<Option<T>, Stop>,
 ) -> Result<T, StageError> {
     let (mut unavailable, mut unfit) = (None, None);
     for file in files {

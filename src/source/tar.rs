@@ -27,7 +27,7 @@ use crate::source::text_encoding::unpacked_by;
 use crate::source::{
     BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking,
 };
-use crate::store::{Input, Location};
+use crate::store::{FileReader, Location};
 
 use budget::{Budget, HEADER_BYTES, Metered};
 
@@ -141,7 +141,7 @@ impl Source for Tar {
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
-fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
+fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, Stop> {
     let mut input = BufReader::new(file.open(root)?);
     let start = input.fill_buf().map_err(|error| file.failure(&file.location(root), error))?;
     let Some(program) = unpacked_by(start) else { return Ok(input) };
@@ -336,7 +336,7 @@ fn end_of(entry: &ShardEntry<'_>) -> u64 {
 }
 
 /// Whether anything but zeros lies in a file from `start` on.
-fn has_rest(file: &Input, start: u64) -> io::Result<bool> {
+fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
     let mut rest = file.try_clone()?;
     rest.seek(SeekFrom::Start(start))?;
     let mut rest = BufReader::with_capacity(64 << 10, rest);

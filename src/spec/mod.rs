@@ -1,7 +1,7 @@
 //! A pipeline as written: the file, overlaid by the environment and by `--set`, split into its tables.
 
-mod layers;
-mod place;
+mod overrides;
+mod key_spans;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,14 +14,14 @@ use serde_json::{Map, Value};
 
 use crate::error::ConfigError;
 use crate::registry;
-use crate::server::{ConnectionLimits, Tls, TokenSource, check_access, check_hosts};
+use crate::server::{ConnectionLimits, TlsConfig, TokenSource, check_auth, check_hosts};
 use crate::units::HumanDuration;
 
-pub use place::{Places, Problems};
+pub use key_spans::{Diagnostics, KeySpans};
 
 /// What a pipeline file says, before any of it is resolved.
 #[derive(Debug)]
-pub struct Spec {
+pub struct PipelineConfig {
     /// The pipeline's name.
     pub name: String,
     /// `[models.*]`, in the file's order.
@@ -29,11 +29,11 @@ pub struct Spec {
     /// `[stages.*]`, in the file's order.
     pub stages: Vec<StageTable>,
     /// Everything beside models and stages.
-    pub settings: Settings,
+    pub settings: PipelineSettings,
     /// All of it as it was read, layers put together.
-    pub written: Value,
+    pub effective: Value,
     /// Where each key stands, for messages.
-    pub places: Places,
+    pub key_spans: KeySpans,
 }
 
 /// One `[models.NAME]`.
@@ -61,7 +61,7 @@ pub struct StageTable {
 /// The tables of a pipeline file that are neither models nor stages.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Settings {
+pub struct PipelineSettings {
     /// The pipeline's name: `[a-z0-9_-]+`. Default: the file's name without its ending.
     pub name: Option<String>,
     /// Workers that carry batches through the graph. Default: the cores that the process may use.
@@ -125,7 +125,7 @@ pub struct AdminSettings {
     /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost.
     pub hosts: Vec<String>,
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// Bounds on connections.
     pub limits: ConnectionLimits,
 }
@@ -134,7 +134,7 @@ impl AdminSettings {
     /// What is wrong with the listener; keys are relative to the table.
     pub fn faults(&self) -> Vec<ConfigError> {
         let open = ("allow_unauthenticated", self.allow_unauthenticated);
-        let access = self.listen.map(|listen| check_access(listen, self.token.as_ref(), open));
+        let access = self.listen.map(|listen| check_auth(listen, self.token.as_ref(), open));
         let limits = self.limits.faults().into_iter().map(|fault| fault.within("limits"));
         access.into_iter().flatten().chain(check_hosts(&self.hosts)).chain(limits).collect()
     }
@@ -170,10 +170,10 @@ const MAX_STAGES: usize = 256;
 ///
 /// # Errors
 /// When it cannot be read, every error of syntax, and what overrides no key.
-pub fn layered(path: &Path, sets: &[String]) -> Result<(Value, Places), Problems> {
-    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
-    let mut places = Places::of(path, &text)?;
-    let merged = layers::merge(path, &text, variables(), sets, &mut places)?;
+pub fn load_with_overrides(path: &Path, sets: &[String]) -> Result<(Value, KeySpans), Diagnostics> {
+    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
+    let mut places = KeySpans::of(path, &text)?;
+    let merged = overrides::apply_overrides(path, &text, variables(), sets, &mut places)?;
     Ok((merged, places))
 }
 
@@ -185,8 +185,8 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 ///
 /// # Errors
 /// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
-pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
-    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
+pub fn read(path: &Path, sets: &[String]) -> Result<PipelineConfig, Diagnostics> {
+    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
     parse(path, &text, variables(), sets)
 }
 
@@ -196,7 +196,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
 /// # Errors
 /// Pairs that are none.
 pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
-    layers::overlay(table, sets, example)
+    overrides::overlay(table, sets, example)
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
@@ -217,12 +217,12 @@ pub fn parse(
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
     sets: &[String],
-) -> Result<Spec, Problems> {
-    let mut places = Places::of(path, text)?;
-    let merged = layers::merge(path, text, variables, sets, &mut places)?;
+) -> Result<PipelineConfig, Diagnostics> {
+    let mut places = KeySpans::of(path, text)?;
+    let merged = overrides::apply_overrides(path, text, variables, sets, &mut places)?;
     let written = merged.clone();
     let (models, stages, rest) = tables(merged);
-    let (settings, mut faults) = registry::parse_options_lenient::<Settings>(rest);
+    let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
     let settings = settings.unwrap_or_default();
     let models = models.map_err(|fault| faults.push(fault)).unwrap_or_default();
     let mut models: Vec<ModelTable> = models.into_iter().map(|(name, options)| ModelTable { name, options }).collect();
@@ -241,7 +241,7 @@ pub fn parse(
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
         let text = format!("there are {} stages; a pipeline has at most {MAX_STAGES}", stages.len());
-        return Err(Problems::new(&places, vec![ConfigError::new("stages", text)]));
+        return Err(Diagnostics::new(&places, vec![ConfigError::new("stages", text)]));
     }
     if stages.is_empty() && faults.is_empty() {
         faults.push(ConfigError::new(
@@ -260,20 +260,20 @@ pub fn parse(
     faults.extend(settings.admin.faults().into_iter().map(|fault| fault.within("admin")));
     if !faults.is_empty() {
         // Stages that could be read are checked by the caller together with these.
-        return Err(Problems::partial(
+        return Err(Diagnostics::partial(
             &places,
             faults,
-            Spec { name, models, stages, settings, written, places: places.clone() },
+            PipelineConfig { name, models, stages, settings, effective: written, key_spans: places.clone() },
         ));
     }
-    Ok(Spec { name, models, stages, settings, written, places })
+    Ok(PipelineConfig { name, models, stages, settings, effective: written, key_spans: places })
 }
 
-type Tables = Result<Map<String, Value>, ConfigError>;
+type SplitTables = Result<Map<String, Value>, ConfigError>;
 
 /// Takes the tables of models and stages out of the file's; they are read one by one, so that a fault in one
 /// does not hide those of the others.
-fn tables(merged: Value) -> (Tables, Tables, Value) {
+fn tables(merged: Value) -> (SplitTables, SplitTables, Value) {
     let Value::Object(mut root) = merged else { return (Ok(Map::new()), Ok(Map::new()), merged) };
     let mut take = |name: &str, example: &str| match root.remove(name) {
         None => Ok(Map::new()),

@@ -19,7 +19,7 @@ use crate::batch::{SourceBatch, rejected_records};
 use crate::coverage::ResumeState;
 use crate::error::{StageError, UnreadInputs};
 use crate::metrics::{BlockingCaller, BlockingOperation};
-use crate::plan::{Allowed, Footprint};
+use crate::plan::{Footprint, RejectLimits};
 use crate::units::ByteSize;
 
 /// Why reading ended.
@@ -77,7 +77,7 @@ pub(super) struct Dispatcher {
     /// Says when it is in a call that may not return.
     pub(super) caller: Arc<BlockingCaller>,
     /// How many records may be rejected.
-    pub(super) allowed: Allowed,
+    pub(super) allowed: RejectLimits,
     /// Records that may still be read; `None`: all.
     pub(super) left: Option<u64>,
 }

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 use super::generation::{Generation, Graph};
 use super::stats::Stats;
 use crate::metrics::Metrics;
-use crate::plan::{Outline, Plan, Role, reasons_to_restart};
-use crate::sink::Identity;
+use crate::plan::{Plan, RunningConfig, StageRole, changes_requiring_restart};
+use crate::sink::OutputIdentity;
 
 /// The way to exchange models while they are at work.
 pub struct Exchange {
     current: watch::Sender<Arc<Generation>>,
-    outline: Mutex<Outline>,
+    outline: Mutex<RunningConfig>,
     workers: usize,
     stats: Arc<Stats>,
     metrics: Arc<Metrics>,
@@ -31,7 +31,7 @@ pub enum Exchanged {
 impl Exchange {
     pub(super) fn new(
         first: Generation,
-        outline: Outline,
+        outline: RunningConfig,
         workers: usize,
         stats: &Arc<Stats>,
         metrics: &Arc<Metrics>,
@@ -52,7 +52,7 @@ impl Exchange {
     pub fn exchange(&self, plan: &Plan) -> Result<Exchanged, Vec<String>> {
         // One at a time.
         let mut outline = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
-        let reasons = reasons_to_restart(&outline, plan);
+        let reasons = changes_requiring_restart(&outline, plan);
         if !reasons.is_empty() {
             return Err(reasons.into_iter().map(|reason| format!("{reason}: that needs a restart")).collect());
         }
@@ -61,7 +61,7 @@ impl Exchange {
         if identities.len() == running.identities.len()
             && identities.iter().zip(&running.identities).all(|(next, running)| next.means(running))
         {
-            *outline = Outline::of(plan);
+            *outline = RunningConfig::of(plan);
             return Ok(Exchanged::Unchanged);
         }
         let mut graph = Graph::new(&plan.stages, running.graph.keeps_rejects);
@@ -75,16 +75,16 @@ impl Exchange {
         let number = next.number;
         self.stats.refer_to(&plan.models);
         self.metrics.models.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
-        *outline = Outline::of(plan);
+        *outline = RunningConfig::of(plan);
         self.current.send_replace(Arc::new(next));
         Ok(Exchanged::Applied(number))
     }
 }
 
 /// Who the sinks of a plan write as, in the order of the outputs of a batch.
-fn identities(plan: &Plan) -> Vec<Identity> {
+fn identities(plan: &Plan) -> Vec<OutputIdentity> {
     let sinks = plan.stages.iter().filter_map(|stage| match &stage.role {
-        Role::Sink(_, identity) => Some(identity.clone()),
+        StageRole::Sink(_, identity) => Some(identity.clone()),
         _ => None,
     });
     sinks.chain(plan.rejects.iter().map(|(_, identity)| identity.clone())).collect()

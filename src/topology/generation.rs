@@ -8,8 +8,8 @@ use super::rejected::Originals;
 use crate::batch::{Batch, Provenance, RejectCollector};
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::plan::{Role, Stage};
-use crate::sink::{History, Identity, Prepare};
+use crate::plan::{Stage, StageRole};
+use crate::sink::{BatchEncoder, OutputHistory, OutputIdentity};
 use crate::transform::{Isolated, Transform, TransformPlan};
 
 /// One instance of every transform and of every preparation for a sink, by the place of its stage.
@@ -21,12 +21,12 @@ pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) graph: Graph,
     /// Of each sink, in order; the rejects come last, where they are kept.
-    pub(super) identities: Vec<Identity>,
+    pub(super) identities: Vec<OutputIdentity>,
     ready: Mutex<Vec<Transforms>>,
 }
 
 impl Generation {
-    pub(super) fn new(number: u64, graph: Graph, identities: Vec<Identity>) -> Self {
+    pub(super) fn new(number: u64, graph: Graph, identities: Vec<OutputIdentity>) -> Self {
         Self { number, graph, identities, ready: Mutex::default() }
     }
 
@@ -81,7 +81,7 @@ pub(super) enum Part {
 
 /// The preparation for a sink, as a transform.
 #[derive(Clone)]
-struct Preparation(Arc<dyn Prepare>);
+struct Preparation(Arc<dyn BatchEncoder>);
 
 impl TransformPlan for Preparation {
     fn schema(&self) -> SchemaRef {
@@ -95,7 +95,7 @@ impl TransformPlan for Preparation {
 
 impl Transform for Preparation {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        self.0.prepare(batch, rejects)
+        self.0.encode(batch, rejects)
     }
 }
 
@@ -118,11 +118,11 @@ impl Graph {
             .iter()
             .map(|stage| {
                 let part = match &stage.role {
-                    Role::Source(..) => Part::Source,
-                    Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
-                    Role::Sink(sink, _) => {
+                    StageRole::Source(..) => Part::Source,
+                    StageRole::Transform(plan) => Part::Transform(Arc::clone(plan)),
+                    StageRole::Sink(sink, _) => {
                         let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        let preparation = sink.preparation().map(|own| Arc::new(Preparation(own)) as _);
+                        let preparation = sink.batch_encoder().map(|own| Arc::new(Preparation(own)) as _);
                         Part::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), preparation)
                     }
                 };
@@ -159,7 +159,7 @@ impl Graph {
 
     /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns that, for each stage that
     /// can refuse records.
-    pub(super) fn rejected_before(&mut self, history: &History, mine: &Identity) -> Vec<Coverage> {
+    pub(super) fn rejected_before(&mut self, history: &OutputHistory, mine: &OutputIdentity) -> Vec<Coverage> {
         let mut all = Vec::new();
         for ((node, rejected), held) in self.nodes.iter().zip(&mut self.rejected).zip(&self.kept) {
             let name = &*node.name;

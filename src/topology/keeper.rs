@@ -11,7 +11,7 @@ use super::stats::Stats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::metrics::{BlockingCaller, BlockingOperation};
-use crate::sink::{Durable, Writer, Written};
+use crate::sink::{CommitProgress, CommitStats, SinkWriter};
 
 /// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
 /// when its rejects are, and a run that was killed would else begin at the start.
@@ -26,7 +26,7 @@ pub(super) struct Keeper {
     pub(super) stage: Option<usize>,
     /// Its place among the sinks.
     pub(super) place: usize,
-    pub(super) writer: Box<dyn Writer>,
+    pub(super) writer: Box<dyn SinkWriter>,
     /// What earlier runs committed: rows that all of these cover are dropped.
     pub(super) committed: Vec<Coverage>,
     pub(super) inbox: async_channel::Receiver<Keep>,
@@ -35,7 +35,7 @@ pub(super) struct Keeper {
     pub(super) generation: u64,
     pub(super) pending: Pending,
     /// What it has said to have committed.
-    pub(super) told: Written,
+    pub(super) told: CommitStats,
     /// Says when it is in a call that may not return.
     pub(super) caller: Arc<BlockingCaller>,
 }
@@ -116,13 +116,13 @@ impl Keeper {
     ) -> Result<(), StageError> {
         let started = Instant::now();
         let durable = self.writer.write(batch)?;
-        if durable != Durable::Nothing {
+        if durable != CommitProgress::Nothing {
             self.pending = Pending { next: number, ..Pending::default() };
             ledger.durable(self.place, number);
             self.committed_some(started.elapsed(), stats);
         }
         self.pending.next = number + 1;
-        if durable == Durable::All {
+        if durable == CommitProgress::All {
             ledger.durable(self.place, number + 1);
         } else {
             self.pending.batches += 1;
@@ -144,7 +144,7 @@ impl Keeper {
         self.commit(stats, ledger)?;
         self.generation = generation.number;
         match generation.identities.get(self.place) {
-            Some(identity) => self.writer.adopt(identity.clone()),
+            Some(identity) => self.writer.switch_identity(identity.clone()),
             None => Ok(()),
         }
     }
@@ -173,7 +173,7 @@ impl Keeper {
     }
 
     fn committed_some(&mut self, took: Duration, stats: &Stats) {
-        let written = self.writer.written();
+        let written = self.writer.stats();
         if self.rules.logged && written != self.told {
             let (files, records, bytes) =
                 (written.files - self.told.files, written.records - self.told.records, written.bytes - self.told.bytes);

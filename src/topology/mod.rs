@@ -32,8 +32,11 @@ use std::time::Duration;
 use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{Changes, History, Identity, Scope, Sink, Writer, Written, output_mounts::OutputMounts};
+use crate::plan::{Plan, RejectLimits, RunningConfig, StageRole, max_in_flight_batches};
+use crate::sink::{
+    ChangePolicy, CommitStats, IdentityScope, OutputHistory, OutputIdentity, Sink, SinkWriter,
+    output_mounts::OutputMounts,
+};
 use crate::source;
 use crate::store::Location;
 
@@ -85,7 +88,7 @@ pub struct Topology {
     budget: Budget,
     asking: Budget,
     footprint: crate::plan::Footprint,
-    allowed: Allowed,
+    allowed: RejectLimits,
     commit_age: Option<Duration>,
     workers: usize,
     stats: Arc<Stats>,
@@ -97,7 +100,7 @@ pub struct Topology {
 struct OpenSink {
     name: Arc<str>,
     stage: Option<usize>,
-    writer: Box<dyn Writer>,
+    writer: Box<dyn SinkWriter>,
     /// A batch that all of these cover is old to the sink.
     committed: Vec<Coverage>,
     durable: bool,
@@ -118,14 +121,14 @@ impl Topology {
     ///
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
-    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
-        let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), Outline::of(&plan));
+    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: ChangePolicy) -> Result<Self, (Arc<str>, StageError)> {
+        let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), RunningConfig::of(&plan));
         let mut graph = Graph::new(&plan.stages, Originals::of(&plan));
-        let endless = plan.is_endless();
+        let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
         let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
-        let budget = Budget::new(plan.memory.budget - asking, slots(plan.workers), &metrics);
-        let asking = Budget::new(asking, slots(plan.workers), &metrics);
+        let budget = Budget::new(plan.memory.budget - asking, max_in_flight_batches(plan.workers), &metrics);
+        let asking = Budget::new(asking, max_in_flight_batches(plan.workers), &metrics);
         metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
@@ -135,12 +138,13 @@ impl Topology {
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
-                Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
-                Role::Transform(_) => {}
-                Role::Sink(sink, mut identity) => {
+                StageRole::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
+                StageRole::Transform(_) => {}
+                StageRole::Sink(sink, mut identity) => {
                     let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
                     let named = |error| (Arc::clone(&stage.name), error);
-                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &mounts).map_err(named)?;
+                    let history =
+                        admit(sink.as_ref(), &mut identity, IdentityScope::Sink, changes, &mounts).map_err(named)?;
                     identities.push(identity.clone());
                     let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
@@ -153,7 +157,8 @@ impl Topology {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
             let is_local = is_local(sink.as_ref());
             let named = |error| (Arc::clone(&name), error);
-            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &mounts).map_err(named)?;
+            let history =
+                admit(sink.as_ref(), &mut identity, IdentityScope::Rejects, changes, &mounts).map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
@@ -207,7 +212,7 @@ impl Topology {
     /// Everything read is carried through and committed in each case, as far as what failed allows.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
         let stop = Stop::new();
-        let capacity = slots(self.workers);
+        let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
         let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
@@ -300,24 +305,24 @@ const ASKING_SHARE: u64 = 8;
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
 fn admit(
     sink: &dyn Sink,
-    identity: &mut Identity,
-    scope: Scope,
-    changes: Changes,
+    identity: &mut OutputIdentity,
+    scope: IdentityScope,
+    changes: ChangePolicy,
     mounts: &OutputMounts,
-) -> Result<History, StageError> {
+) -> Result<OutputHistory, StageError> {
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
     sink.local_folder().iter().try_for_each(|folder| mounts.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
-    let admitted = history.admit(&folder, identity, scope);
+    let admitted = history.check_compatible(&folder, identity, scope);
     match admitted {
         // Who is accepted under a former digest stays so under this one.
         Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
-            sink.accept(&identity.digests())?;
+            sink.allow_mixing(&identity.digests())?;
         }
         Ok(()) => {}
         Err(_) if history.allows(changes, identity) => {
-            sink.accept(&[history.digests(), identity.digests()].concat())?;
+            sink.allow_mixing(&[history.digests(), identity.digests()].concat())?;
         }
         Err(refused) => return Err(refused),
     }
@@ -325,7 +330,11 @@ fn admit(
 }
 
 /// Opens a sink, and records which disk its folder lies on.
-fn open_sink(sink: Box<dyn Sink>, identity: Identity, mounts: &OutputMounts) -> Result<Box<dyn Writer>, StageError> {
+fn open_sink(
+    sink: Box<dyn Sink>,
+    identity: OutputIdentity,
+    mounts: &OutputMounts,
+) -> Result<Box<dyn SinkWriter>, StageError> {
     let folder = sink.local_folder();
     let writer = sink.open(identity)?;
     folder.iter().for_each(|folder| mounts.record(folder));
@@ -342,7 +351,7 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
         folder.local().map_or(Ok(()), |folder| mounts.forget(folder))?;
     }
-    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..)));
+    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, StageRole::Source(..)));
     let state = plan.state.as_ref();
     sources.zip(state.into_iter().cycle()).try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
@@ -423,7 +432,7 @@ fn start_keepers(
             rules,
             generation: 0,
             pending,
-            told: Written::default(),
+            told: CommitStats::default(),
             caller,
         };
         (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)

@@ -13,7 +13,7 @@ use crate::batch::{Batch, Provenance, Reject, RejectCode};
 use crate::error::StageError;
 use crate::metrics::unix_seconds;
 use crate::plan::Plan;
-use crate::sink::rejects::{self, RejectEntry};
+use crate::sink::rejects_dataset::{self, RejectEntry};
 use crate::source::rejects::Format;
 use crate::source::{IMAGE, ROW, SOURCE};
 
@@ -100,10 +100,10 @@ impl Refused {
         let entries = self.list.iter().zip(&originals);
         let mut entries: Vec<_> =
             entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();
-        let records = rejects::records(&entries).or_else(|error| {
+        let records = rejects_dataset::records(&entries).or_else(|error| {
             tracing::warn!("{} rejects are kept without their records: {error}", entries.len());
             entries.iter_mut().for_each(|entry| entry.record = None);
-            rejects::records(&entries)
+            rejects_dataset::records(&entries)
         });
         let origin = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
         Ok(Batch { records: records?, row_ordinals: origin, provenance: Arc::clone(&batch.provenance) })

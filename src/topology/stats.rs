@@ -12,8 +12,8 @@ use super::sights::Sights;
 use crate::batch::{Reject, RejectCode, rejected_records};
 use crate::metrics::{BlockingCalls, Metrics, unix_seconds};
 use crate::model::Model;
-use crate::plan::{Allowed, Plan, Role};
-use crate::sink::Written;
+use crate::plan::{Plan, RejectLimits, StageRole};
+use crate::sink::CommitStats;
 use crate::source::{LastPassedOver, PassedOver, Total};
 
 /// Counters of one run; reading them disturbs nobody.
@@ -76,7 +76,7 @@ pub struct StageStats {
     /// Records that it will give in all.
     pub(super) total: Mutex<Total>,
     /// For a sink, what it has committed.
-    pub written: Mutex<Written>,
+    pub written: Mutex<CommitStats>,
     /// Where the stage computes one, the reconstruction error of its records.
     pub error: Option<ErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
@@ -88,15 +88,15 @@ impl Stats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
             let passed_over = match &stage.role {
-                Role::Source(source, _) => source.passed_over(),
-                Role::Transform(_) | Role::Sink(..) => None,
+                StageRole::Source(source, _) => source.passed_over(),
+                StageRole::Transform(_) | StageRole::Sink(..) => None,
             };
             let (role, error) = match &stage.role {
-                Role::Source(..) => ("source", None),
-                Role::Transform(transform) => {
+                StageRole::Source(..) => ("source", None),
+                StageRole::Transform(transform) => {
                     ("transform", transform.model().map(|model| ErrorStats::new(model, &plan.models)))
                 }
-                Role::Sink(..) => ("sink", None),
+                StageRole::Sink(..) => ("sink", None),
             };
             // What can be counted is there from the beginning, at 0: else its first event would be no increase.
             for code in RejectCode::ALL {
@@ -243,7 +243,7 @@ impl Stats {
 
     /// A sink, whose place is given where it is no dataset of rejects, has committed so much in all; the last commit took
     /// so long.
-    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: Written, took: Duration) {
+    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: CommitStats, took: Duration) {
         self.metrics.commits.seconds.with_label_values(&[name]).observe(took.as_secs_f64());
         self.metrics.commits.last.with_label_values(&[name]).set(unix_seconds());
         let Some(stats) = stage.map(|stage| &self.stages[stage]) else { return };
@@ -260,7 +260,7 @@ impl Stats {
     }
 
     /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they exceed none.
-    pub fn exceeded(&self, allowed: &Allowed, records: u64) -> Option<String> {
+    pub fn exceeded(&self, allowed: &RejectLimits, records: u64) -> Option<String> {
         let rejects = self.rejects();
         if let Some(number) = allowed.number.filter(|&number| rejects > number) {
             return Some(format!("{rejects} records were rejected, and rejects.max = {number}"));
@@ -315,7 +315,7 @@ impl StageStats {
     }
 
     /// What the sink has committed.
-    pub fn written(&self) -> Written {
+    pub fn written(&self) -> CommitStats {
         *self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

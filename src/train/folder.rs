@@ -17,10 +17,10 @@ use crate::data::RecordFile;
 use crate::error::{ConfigError, StageError};
 use crate::fs_durable::write_atomically;
 use crate::metrics::Metrics;
-use crate::model::card::{CARD, Card, ErrorStats, Training};
+use crate::model::card::{CARD, ErrorStats, ModelCard, TrainingSummary};
 use crate::model::feature_errors::FeatureErrors;
 use crate::model::input::InputSpec;
-use crate::model::{Model, ModelSpec, Pass, RuntimeSpec, runtime};
+use crate::model::{Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
 
 /// What a training has come to.
 pub struct Outcome<'a> {
@@ -95,10 +95,10 @@ pub fn write(out: &Path, outcome: &Outcome<'_>) -> Result<(Model, Failed), Train
 /// When the system refuses.
 pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainError> {
     let path = out.join(CARD);
-    let card = Card::read(&path).map_err(|faults| refused(&faults))?;
+    let card = ModelCard::read(&path).map_err(|faults| refused(&faults))?;
     let added = metrics.into_iter().map(|(name, value)| (name, round(value)));
     let metrics = card.metrics.into_iter().chain(added).collect();
-    write_card(out, &Card { metrics, ..card })
+    write_card(out, &ModelCard { metrics, ..card })
 }
 
 /// The files of a network, the names of their ends, and what they hold.
@@ -123,11 +123,11 @@ fn properties(outcome: &Outcome<'_>) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn card(outcome: &Outcome<'_>, files: BTreeMap<String, String>) -> Card {
+fn card(outcome: &Outcome<'_>, files: BTreeMap<String, String>) -> ModelCard {
     let (head, data) = (&outcome.file.head, &outcome.file.data);
     let architecture = outcome.declared.network.chains().into_iter().flat_map(Chain::describe).collect();
     let multiple = outcome.declared.network.multiple();
-    Card {
+    ModelCard {
         name: head.name.clone(),
         kind: head.kind.tell(),
         description: head.description.clone(),
@@ -136,7 +136,7 @@ fn card(outcome: &Outcome<'_>, files: BTreeMap<String, String>) -> Card {
         loss: outcome.declared.loss,
         input: outcome.input.clone(),
         reconstruction_error: None,
-        training: Some(Training {
+        training: Some(TrainingSummary {
             data: data.description.clone(),
             licence: data.licence.clone(),
             data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
@@ -194,7 +194,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn write_card(out: &Path, card: &Card) -> Result<(), TrainError> {
+fn write_card(out: &Path, card: &ModelCard) -> Result<(), TrainError> {
     let text =
         toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
@@ -208,7 +208,7 @@ fn refused(faults: &[ConfigError]) -> TrainError {
 /// The model as pipelines will see it.
 fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
     let settings = RuntimeSpec::default();
-    runtime::init(&settings).map_err(|fault| refused(&[fault]))?;
+    ort_library::init(&settings).map_err(|fault| refused(&[fault]))?;
     let spec = ModelSpec { path: Some(out.to_path_buf()), ..ModelSpec::default() };
     Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(|faults| refused(&faults))
 }
@@ -216,7 +216,7 @@ fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
 /// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without the records on which the
 /// model fails.
 fn measure(model: &Model, outcome: &Outcome<'_>) -> Result<(Option<ErrorStats>, Failed), TrainError> {
-    let mut chain = model.chain(Pass::Whole)?;
+    let mut chain = model.chain(ModelPath::Whole)?;
     let Data { validation, preparation, .. } = &outcome.data;
     let order = Order::validation(validation, preparation, outcome.file.training.batch_size);
     let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), Failed::default());

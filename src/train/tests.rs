@@ -12,7 +12,7 @@ use super::net::{Activation, Chain, Convolution, Shape, Step};
 use super::onnx;
 use super::spec::{Penalty, Sparsity};
 use crate::metrics::Metrics;
-use crate::model::{Loss, Model, ModelSpec, Pass, testing};
+use crate::model::{Loss, Model, ModelPath, ModelSpec, testing};
 
 const fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Convolution {
     Convolution { inputs, outputs, kernel, stride, padding }
@@ -115,7 +115,7 @@ fn onnx_runtime_gives_what_each_step_gives() {
         let model = Model::open("test", &spec, &runtime, &std::sync::Arc::new(Metrics::new()));
         let model = model.unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
         let mut output = Vec::new();
-        model.chain(Pass::Whole).unwrap().run(&input, &dims(chain.input()), &mut output).unwrap();
+        model.chain(ModelPath::Whole).unwrap().run(&input, &dims(chain.input()), &mut output).unwrap();
         let expected = run(&chain, &weights, &input, 3);
         assert_eq!(output.len(), expected.len(), "{name}");
         let off = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

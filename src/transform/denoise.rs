@@ -16,9 +16,9 @@ use super::{Look, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::image::pixel_format::PixelFormat;
-use crate::model::port::values;
-use crate::model::session::Chain;
-use crate::model::{ImageInput, Model, Pass, same_layout};
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
+use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
@@ -50,7 +50,7 @@ pub struct Config {
 impl TransformConfig for Config {
     fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
-        if model.parts(Pass::Whole).is_none() {
+        if model.parts(ModelPath::Whole).is_none() {
             let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
             return Err(vec![ConfigError::new("model", message)]);
         }
@@ -135,7 +135,7 @@ fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), St
         (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => {
             Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()))
         }
-        (TensorShape::Fixed(row), _) => model.output_shape(Pass::Whole, row).map(|_| ()),
+        (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Whole, row).map(|_| ()),
         (TensorShape::Variable(_), _) => {
             let name = model.name();
             Err(format!(
@@ -165,7 +165,7 @@ fn check_output(model: &Model, way: &Way, shape: &TensorShape) -> Result<(), Str
             format.shape(side, side)
         }
     };
-    let back = model.output_shape(Pass::Whole, &record)?;
+    let back = model.output_shape(ModelPath::Whole, &record)?;
     if same_layout(&back, &record) {
         return Ok(());
     }
@@ -193,7 +193,7 @@ impl TransformPlan for Denoise {
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
-        Ok(Box::new(Worker { plan: Arc::clone(&self.0), chain: self.0.model.chain(Pass::Whole)? }))
+        Ok(Box::new(Worker { plan: Arc::clone(&self.0), chain: self.0.model.chain(ModelPath::Whole)? }))
     }
 
     fn bytes_per_pixel(&self) -> u64 {
@@ -210,7 +210,7 @@ impl TransformPlan for Denoise {
             (Way::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
             (Way::Records, shape) => shape.len(),
         };
-        self.0.model.scratch_bytes(Pass::Whole, len.unwrap_or_default())
+        self.0.model.scratch_bytes(ModelPath::Whole, len.unwrap_or_default())
     }
 
     fn summary(&self) -> String {
@@ -226,7 +226,7 @@ impl TransformPlan for Denoise {
 
 struct Worker {
     plan: Arc<Plan>,
-    chain: Chain,
+    chain: SessionChain,
 }
 
 impl Transform for Worker {

@@ -13,9 +13,9 @@ use super::{Look, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
-use crate::model::port::values;
-use crate::model::session::Chain;
-use crate::model::{Model, Pass, same_layout};
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
+use crate::model::{Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 
@@ -130,7 +130,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
     {
         return Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()));
     }
-    let code = model.output_shape(Pass::Encode, row)?;
+    let code = model.output_shape(ModelPath::Encode, row)?;
     match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
         Some(size) => Ok((row.clone(), size)),
         None => Err(format!("the model gives {code:?} for a record, which is no code")),
@@ -138,7 +138,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
 }
 
 fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
-    let back = model.output_shape(Pass::Whole, row)?;
+    let back = model.output_shape(ModelPath::Whole, row)?;
     if same_layout(&back, row) {
         return Ok(());
     }
@@ -175,9 +175,9 @@ impl TransformPlan for Encode {
         let decoder = match plan.reconstruct {
             Reconstruct::No => None,
             // A network in one piece has no decoder: what it gives is the reconstruction.
-            _ => plan.model.parts(Pass::Decode).map(|_| plan.model.chain(Pass::Decode)).transpose()?,
+            _ => plan.model.parts(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
         };
-        let encoder = plan.model.chain(Pass::Encode)?;
+        let encoder = plan.model.chain(ModelPath::Encode)?;
         Ok(Box::new(Worker { plan: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
     }
 
@@ -186,7 +186,7 @@ impl TransformPlan for Encode {
     }
 
     fn scratch_bytes(&self) -> u64 {
-        let pass = if self.0.reconstruct == Reconstruct::No { Pass::Encode } else { Pass::Whole };
+        let pass = if self.0.reconstruct == Reconstruct::No { ModelPath::Encode } else { ModelPath::Whole };
         self.0.model.scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
     }
 
@@ -202,8 +202,8 @@ impl TransformPlan for Encode {
 
 struct Worker {
     plan: Arc<Plan>,
-    encoder: Chain,
-    decoder: Option<Chain>,
+    encoder: SessionChain,
+    decoder: Option<SessionChain>,
     /// The reconstructions of a slice.
     decoded: Vec<f32>,
 }

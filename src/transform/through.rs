@@ -8,8 +8,8 @@ use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::model::Model;
-use crate::model::port::values;
-use crate::model::session::Failure;
+use crate::model::session::RowFailure;
+use crate::model::tensor_spec::values;
 use crate::tensor::{TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field};
 
 /// The tensor column that an option names, or the only one that fits.
@@ -106,8 +106,8 @@ fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
 }
 
 /// Refuses the rows on which the model failed.
-pub(super) fn refuse_failures(failures: Vec<Failure>, first: usize, refused: &mut Refused) {
-    for Failure { row, reason } in failures {
+pub(super) fn refuse_failures(failures: Vec<RowFailure>, first: usize, refused: &mut Refused) {
+    for RowFailure { row, reason } in failures {
         refused.add(first + row, (RejectCode::Model, reason));
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::batch::RejectCode;
 use crate::image::pixel_format::{PixelFormat, TensorLayout};
-use crate::model::port::values;
-use crate::model::session::Chain;
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
 use crate::tensor::all_finite;
 
 /// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in pixels.
@@ -82,7 +82,7 @@ impl Tiling {
     /// zeros there. `refuse` is told the place among `images` of each that failed, and why.
     pub(crate) fn run(
         &self,
-        chain: &mut Chain,
+        chain: &mut SessionChain,
         format: &PixelFormat,
         images: &[Placed<'_>],
         out: &mut [f32],

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::fs_durable::{create_dir_all_synced, fsync_dir, temp_path};
-use crate::sink::{STATE, Written};
+use crate::sink::{CommitStats, STATE_DIR};
 
 /// The list at work: one name a line, relative to the folder, with `/`.
 pub(super) struct NameLog {
@@ -21,7 +21,7 @@ pub(super) struct NameLog {
 }
 
 fn place(root: &Path) -> PathBuf {
-    root.join(STATE).join("names")
+    root.join(STATE_DIR).join("names")
 }
 
 impl NameLog {
@@ -103,8 +103,8 @@ impl NameLog {
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn forget(root: &Path, remove: bool) -> Result<Written, StageError> {
-        let (place, mut found) = (place(root), Written::default());
+    pub(super) fn forget(root: &Path, remove: bool) -> Result<CommitStats, StageError> {
+        let (place, mut found) = (place(root), CommitStats::default());
         each(&place, 0, |name| {
             if let Some(file) = own_file(root, name)? {
                 let bytes = file.metadata().map_err(StageError::io(&file))?.len();
@@ -251,7 +251,7 @@ mod tests {
             let found = NameLog::forget(root.path(), remove).unwrap();
             assert_eq!((found.files, found.records, found.bytes), (1, 1, 3));
         }
-        assert_eq!(NameLog::forget(root.path(), false).unwrap(), Written::default());
+        assert_eq!(NameLog::forget(root.path(), false).unwrap(), CommitStats::default());
         assert!(!root.path().join("own.png").exists() && root.path().join("other.png").exists());
     }
 }

@@ -16,7 +16,7 @@ use crate::image::decode::decode;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::plan_context::PipelineLimits;
 use crate::registry::find;
-use crate::sink::{Durable, KINDS};
+use crate::sink::{CommitProgress, KINDS};
 use crate::source::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
 
@@ -34,24 +34,24 @@ fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<ConfigE
     (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
 }
 
-fn identity() -> Identity {
-    Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..Identity::default() }
+fn identity() -> OutputIdentity {
+    OutputIdentity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..OutputIdentity::default() }
 }
 
 /// The sink at work, and what workers do for it.
 struct Opened {
-    preparation: Arc<dyn Prepare>,
-    writer: Box<dyn Writer>,
+    preparation: Arc<dyn BatchEncoder>,
+    writer: Box<dyn SinkWriter>,
 }
 
 impl Opened {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.writer.write(&self.preparation.prepare(batch.clone(), &mut RejectCollector::default())?)
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        self.writer.write(&self.preparation.encode(batch.clone(), &mut RejectCollector::default())?)
     }
 }
 
 fn open_sink(sink: Box<dyn Sink>) -> Opened {
-    Opened { preparation: sink.preparation().unwrap(), writer: sink.open(identity()).unwrap() }
+    Opened { preparation: sink.batch_encoder().unwrap(), writer: sink.open(identity()).unwrap() }
 }
 
 fn open(folder: &Path) -> Opened {
@@ -94,7 +94,7 @@ fn records_become_files_with_their_pixels_once_committed() {
     let bytes = fs::read(folder.path().join("a/b.png")).unwrap();
     let image = decode(&bytes, Channels::Rgb, 100).unwrap();
     assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
-    let written = sink.writer.written();
+    let written = sink.writer.stats();
     assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
 }
 
@@ -171,7 +171,7 @@ fn many_files_are_made_durable_without_being_asked() {
     let mut sink = open(folder.path());
     let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
     sink.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
-    assert_eq!(sink.writer.written().files, COMMIT_FILES as u64);
+    assert_eq!(sink.writer.stats().files, COMMIT_FILES as u64);
     drop(sink);
     assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
 }
@@ -313,9 +313,9 @@ fn former_output(folder: &Path) {
     fs::write(folder.join("b.jpg.png"), kept(1, "b.jpg", 0.5)).unwrap();
     let mut done = crate::coverage::Coverage::default();
     done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
-    let mut marker = Marker::default();
+    let mut marker = CoverageSnapshot::default();
     marker.history.add(&identity(), &done);
-    marker.save(&marker::place(&folder.into(), None)).unwrap();
+    marker.save(&coverage_snapshot::place(&folder.into(), None)).unwrap();
 }
 
 #[test]
@@ -384,12 +384,12 @@ fn a_forgotten_output_is_made_again_under_the_same_names() {
     };
     let before = write(0.0);
     let sink = || plan(&schema(vec![pixels()]), json!({ "path": folder.path() })).unwrap();
-    let found = sink().forget(false).unwrap();
+    let found = sink().reset(false).unwrap();
     assert_eq!((found.files, found.records, files(folder.path()).len()), (3, 3, 4));
-    assert_eq!(sink().forget(true).unwrap(), found);
+    assert_eq!(sink().reset(true).unwrap(), found);
     assert_eq!(files(folder.path()), ["notes.txt"]);
     assert_eq!(write(1.0), before);
-    assert_eq!(sink().forget(false).unwrap().records, 3);
+    assert_eq!(sink().reset(false).unwrap().records, 3);
 }
 
 #[test]

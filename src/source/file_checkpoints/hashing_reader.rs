@@ -8,7 +8,7 @@ use super::store::{Ending, FileCheckpoint};
 use crate::error::StageError;
 use crate::source::content_digest::ContentHasher;
 use crate::source::files::InputFile;
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// What was read of a file.
 #[derive(Default)]
@@ -19,14 +19,14 @@ struct Content {
 
 /// A file that is read from its beginning, up to the length that was listed.
 pub(in crate::source) struct HashingReader {
-    input: Input,
+    input: FileReader,
     left: u64,
     content: Option<Arc<Mutex<Content>>>,
 }
 
 impl HashingReader {
     /// Reads at most `length` bytes that nothing has to recognize later.
-    pub(in crate::source) fn plain(input: Input, length: u64) -> Self {
+    pub(in crate::source) fn plain(input: FileReader, length: u64) -> Self {
         Self { input, left: length, content: None }
     }
 }
@@ -67,7 +67,7 @@ impl<'a> CheckpointTracker<'a> {
     }
 
     /// The file's text, hashed as it is read.
-    pub(in crate::source) fn read(&self, input: Input) -> HashingReader {
+    pub(in crate::source) fn read(&self, input: FileReader) -> HashingReader {
         HashingReader { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
     }
 

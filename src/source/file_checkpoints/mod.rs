@@ -244,7 +244,7 @@ fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Re
     Ok(found.map_or(Relation::Changed, |found| Relation::Continues(Box::new(found.clone()))))
 }
 
-fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
+fn open(file: &InputFile) -> Result<crate::store::FileReader, Stop> {
     file.open_listed(None).map_err(Stop::from)
 }
 

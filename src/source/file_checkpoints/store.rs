@@ -87,7 +87,7 @@ impl CheckpointStore {
         let location = records_of(stage, state);
         let is_stale = lines > STALE * kept.max(64);
         if is_stale {
-            location.replace(&text_of(&records)?)?;
+            location.put(&text_of(&records)?)?;
         }
         let reading = reading_of(stage, state);
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
@@ -159,7 +159,7 @@ impl CheckpointStore {
         match &self.place {
             Place::Local { records, path, .. } => records.sync_all().map_err(StageError::io(path.as_path())),
             Place::Remote { is_new: false, .. } => Ok(()),
-            Place::Remote { location, is_new: true } => location.replace(&text_of(&self.records)?),
+            Place::Remote { location, is_new: true } => location.put(&text_of(&self.records)?),
         }
     }
 }

@@ -43,7 +43,7 @@ use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::plan_context::PlanContext;
-use crate::server::{self, Access, HostCheck, Listeners, Server, Tls, TokenSource};
+use crate::server::{self, HostCheck, HttpServer, Listeners, TlsConfig, TokenAuth, TokenSource};
 use crate::source::cut::Cut;
 use crate::source::gather::Rules;
 use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
@@ -107,7 +107,7 @@ pub struct Config {
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    tls: Option<Tls>,
+    tls: Option<TlsConfig>,
     /// Bounds on what clients may ask.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
@@ -126,7 +126,7 @@ impl SourceConfig for Config {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let mut faults = server::check_access(self.listen, self.token.as_ref(), ("anybody", self.anybody));
+        let mut faults = server::check_auth(self.listen, self.token.as_ref(), ("anybody", self.anybody));
         faults.extend(server::check_hosts(&self.hosts));
         faults.extend(self.limits.bounds().faults().into_iter().map(|fault| fault.within("limits")));
         let record_bytes = context.limits.record_bytes.0;
@@ -244,10 +244,10 @@ fn listen(
     name: &str,
     listeners: &Listeners,
     metrics: &Arc<Metrics>,
-) -> Result<(Server, Arc<Access>), StageError> {
+) -> Result<(HttpServer, Arc<TokenAuth>), StageError> {
     let access = listeners.access(name, config.token.as_ref(), metrics)?;
     let (bounds, tls) = (config.limits.bounds(), config.tls.as_ref());
-    let options = server::Options { name, address: config.listen, bounds, tls };
+    let options = server::ListenOptions { name, address: config.listen, bounds, tls };
     let server = listeners.bind(&options, listeners.source(), metrics)?;
     tracing::info!(stage = name, "listening on {}", server.url());
     Ok((server, access))
@@ -262,7 +262,8 @@ fn places(requests: u32, connections: usize) -> usize {
 fn guarded(config: &Config, shared: &Arc<Shared>) -> Router {
     let open = config.token.is_none();
     let guard = HostCheck { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
-    routes::router(Arc::clone(shared)).layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::guard))
+    routes::router(Arc::clone(shared))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::require_allowed_host))
 }
 
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.

@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
-use crate::server::Access;
+use crate::server::TokenAuth;
 use crate::source::http::body::{self, Head, check_name};
 use crate::source::http::columns::Columns;
 use crate::source::http::commit::{Answer, Request};
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) split: Arc<Split>,
     pub(super) columns: Columns,
     pub(super) limits: Limits,
-    pub(super) access: Arc<Access>,
+    pub(super) access: Arc<TokenAuth>,
     pub(super) rate: Option<Rate>,
     pub(super) places: Arc<Semaphore>,
     pub(super) memory: MemoryPool,
@@ -135,7 +135,7 @@ impl Shared {
     /// Who asks, and how often.
     fn admit(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if !self.access.admits(authorization) {
+        if !self.access.is_authorized(authorization) {
             let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
             return Err(ErrorResponse::new(StatusCode::UNAUTHORIZED, message));
         }

@@ -246,7 +246,7 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     write(&path, vec![("n", numbers(0..300))], 100);
-    let footer = metadata(&Input::from(File::open(&path).unwrap())).unwrap();
+    let footer = metadata(&FileReader::from(File::open(&path).unwrap())).unwrap();
     let (start, length) = footer.row_group(1).column(0).byte_range();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[start as usize..(start + length) as usize].fill(0xff);

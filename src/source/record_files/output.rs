@@ -15,7 +15,7 @@ use crate::source::files::{InputFile, unusable};
 use crate::source::listed_file::Refusal;
 use crate::source::missing_values::reject_missing;
 use crate::source::{SOURCE, add_origin};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Records of a file on their way out.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl Output<'_> {
     }
 
     /// The text of the file, up to the length that was listed.
-    pub(in crate::source) fn track(&self, input: Input) -> HashingReader {
+    pub(in crate::source) fn track(&self, input: FileReader) -> HashingReader {
         match self.tracking {
             Some(tracking) => tracking.read(input),
             None => HashingReader::plain(input, self.file.size()),

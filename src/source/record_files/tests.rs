@@ -13,7 +13,7 @@ struct Fragile;
 impl RecordFormat for Fragile {
     const EXTENSIONS: &'static [&'static str] = &["x"];
 
-    fn read(&self, file: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, _: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         assert!(file.name != "b.x", "this one is odd");
         if output.done(&(0..1)) {
             return Ok(());
@@ -53,7 +53,7 @@ struct Broken {
 impl RecordFormat for Broken {
     const EXTENSIONS: &'static [&'static str] = &["broken"];
 
-    fn read(&self, _: &InputFile, _: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, _: &InputFile, _: FileReader, output: &Output<'_>) -> Result<(), Stop> {
         output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
     }
 }

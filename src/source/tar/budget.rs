@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few KiB.
 pub(super) const HEADER_BYTES: u64 = 1 << 20;
@@ -32,7 +32,7 @@ impl Budget {
 
 /// A shard that gives no more bytes than its budget allows.
 pub(super) struct Metered {
-    pub(super) file: BufReader<Input>,
+    pub(super) file: BufReader<FileReader>,
     pub(super) budget: Budget,
 }
 
