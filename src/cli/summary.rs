@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::source::PassedOver;
+use crate::source::SkippedFiles;
 use crate::topology::{ErrorSummary, Outcome, Stats};
 use crate::units::ByteSize;
 
@@ -45,8 +45,8 @@ struct StageSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<CommitSummary>,
     /// Files that the source left out of its last listing, by reason.
-    #[serde(skip_serializing_if = "PassedOver::is_empty")]
-    passed_over: PassedOver,
+    #[serde(skip_serializing_if = "SkippedFiles::is_empty")]
+    passed_over: SkippedFiles,
 }
 
 #[derive(Debug, Serialize)]

@@ -81,7 +81,7 @@ impl DatasetPlan {
         let mut sources = Vec::new();
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
-                Ok((source, _)) if source.is_endless() => {
+                Ok((source, _)) if source.is_unbounded() => {
                     let message = "has no end; name files, so that it is known when all of them are read";
                     faults.push(ConfigError::new(format!("sources[{at}]"), message));
                 }

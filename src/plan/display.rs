@@ -52,7 +52,7 @@ impl Plan {
         writeln!(f)?;
         match &stage.role {
             StageRole::Source(source, _) => {
-                let passed_over = source.passed_over().map(|counts| counts.get()).unwrap_or_default();
+                let passed_over = source.skipped_files().map(|counts| counts.get()).unwrap_or_default();
                 if !passed_over.is_empty() {
                     writeln!(f, "  passes over {passed_over}")?;
                 }

@@ -9,7 +9,7 @@ use crate::error::ConfigError;
 use crate::image::DECODING;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::sink::Sink;
-use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
+use crate::source::{BatchCap, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS};
 use crate::system;
 use crate::units::ByteSize;
 
@@ -120,13 +120,13 @@ const ROOM_FOR: u64 = 16;
 
 impl MemoryAllocation {
     /// The largest batch.
-    pub(super) fn most(&self) -> Most {
+    pub(super) fn most(&self) -> BatchCap {
         let each = self.all / ROOM_FOR;
         let Footprint { per_record, per_pixel } = self.needs.footprint;
         // Half for what is stored and decoded, half for the columns that the stages add.
         let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
         let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
-        Most { records, bytes }
+        BatchCap { records, bytes }
     }
 
     /// The limits under which one record, alone, stays within the memory.
@@ -165,7 +165,7 @@ pub(super) fn predict(
                 let stored = size.bytes().max(limits.record_bytes.0);
                 batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
                 // Sources that end are read one after another, those that do not side by side.
-                match source.is_endless() {
+                match source.is_unbounded() {
                     true => endless += source.reading_bytes(),
                     false => reading = reading.max(source.reading_bytes()),
                 }

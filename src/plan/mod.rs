@@ -143,7 +143,7 @@ impl Plan {
 }
 
 fn is_unbounded(stages: &[Stage]) -> bool {
-    stages.iter().any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_endless()))
+    stages.iter().any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_unbounded()))
 }
 
 /// The kind of source that reads a dataset of rejects.

@@ -13,7 +13,7 @@ use crate::error::ConfigError;
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, ResolvedStage};
 use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
-use crate::source::{self, BatchSize, Most, PlanSource, Source};
+use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
 use crate::spec::{PipelineConfig, StageTable};
 use crate::transform::{self, PlanTransform, TransformPlan};
 
@@ -41,7 +41,7 @@ struct UpstreamStages {
 pub(super) fn plan(
     spec: &PipelineConfig,
     context: &PlanContext,
-    most: Option<Most>,
+    most: Option<BatchCap>,
     faults: &mut Vec<ConfigError>,
 ) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
@@ -99,7 +99,7 @@ pub(super) fn taken_as_input<'a>(
     stages.into_iter().filter_map(move |stage| {
         let (StageRole::Source(source, _), Some(written)) = (&stage.role, sink.written_files()) else { return None };
         let (folder, name) = (written.folder, &stage.name);
-        source.takes(&written).then(|| {
+        source.would_read(&written).then(|| {
             format!(
                 "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
                  write to a folder outside of it"
@@ -114,7 +114,7 @@ fn plan_stage(
     table: &StageTable,
     inputs: &[&UpstreamStages],
     context: &Arc<PlanContext>,
-    most: Option<Most>,
+    most: Option<BatchCap>,
     pipeline: &str,
 ) -> StagePlanOutcome {
     let found = match find(table) {
@@ -201,7 +201,7 @@ fn plan_alone(
     table: &StageTable,
     input: Option<SchemaRef>,
     context: &Arc<PlanContext>,
-    most: Option<Most>,
+    most: Option<BatchCap>,
 ) -> Result<StandaloneStage, Vec<ConfigError>> {
     let mut written = table.options.as_object().cloned().unwrap_or_default();
     let shared = Arc::clone(context);

@@ -51,7 +51,7 @@ pub use writer_recognition::{StageInterpreter, StageReader};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE_DIR: &str = crate::source::file_set::STATE;
+pub const STATE_DIR: &str = crate::source::file_set::STATE_DIR;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {

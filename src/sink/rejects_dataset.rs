@@ -9,7 +9,7 @@ use crate::batch::RejectCode;
 use crate::error::{ConfigError, StageError};
 use crate::sink::Sink;
 use crate::sink::parquet::ParquetSinkConfig;
-use crate::source::rejects::{CODE, FORMAT, Format, RECORD, RECORDS, SPLIT, STAGE};
+use crate::source::rejects::{CODE, FORMAT, OriginalFormat, RECORD, RECORDS, SPLIT, STAGE};
 use crate::source::{ROW, SOURCE};
 use crate::store::Location;
 
@@ -31,7 +31,7 @@ pub struct RejectEntry<'a> {
     /// Why, for people.
     pub reason: &'a str,
     /// The record as its source gave it, and what its bytes are; `None` where there are none.
-    pub record: Option<(Format, &'a [u8])>,
+    pub record: Option<(OriginalFormat, &'a [u8])>,
     /// The number of records that it stands for.
     pub records: u64,
 }
@@ -115,7 +115,7 @@ mod tests {
             stage: "lines",
             code: RejectCode::Malformed,
             reason: "no JSON",
-            record: Some((Format::Line, b"{")),
+            record: Some((OriginalFormat::Line, b"{")),
             records: 1,
         };
         let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, records: 70, ..line };

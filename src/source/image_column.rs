@@ -64,7 +64,7 @@ impl ImageColumn {
         self,
         mut columns: Vec<ArrayRef>,
         file: &str,
-        images: &mut Images,
+        images: &mut ImageSizes,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
         let column = &columns[self.place];
         let bytes = if self.is_struct {
@@ -104,14 +104,14 @@ fn sources(paths: &ArrayRef, file: &str) -> StringArray {
 
 /// What is known of a batch's images before they are decoded.
 #[derive(Default)]
-pub(super) struct Images {
+pub(super) struct ImageSizes {
     /// Where each came from, if it has a path of its own.
     pub(super) sources: Option<ArrayRef>,
     /// For each, stored bytes and pixels by its header; 0 pixels where the header cannot be read.
     sizes: Vec<(u64, u64)>,
 }
 
-impl Images {
+impl ImageSizes {
     fn measure(&mut self, images: &BinaryArray) {
         let size = |bytes: Option<&[u8]>| {
             let bytes = bytes.unwrap_or_default();

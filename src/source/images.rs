@@ -15,15 +15,15 @@ use crate::metrics::Metrics;
 use crate::plan_context::PlanContext;
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
-use crate::source::fetch::Fetch;
 use crate::source::file_set::FileSet;
-use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::journal::{self, Journal, Recalled, Row, Standing};
-use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
+use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
+use crate::source::listing_journal::{self, JournalRow, JournaledListing, LoadedListings, RowState};
 use crate::source::missing_rows::MissingRows;
-use crate::source::root_folder::{Root, RootRecord};
+use crate::source::object_prefetch::ObjectPrefetcher;
+use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::{
-    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader, watch,
 };
 use crate::store::Location;
 use crate::units::HumanDuration;
@@ -46,7 +46,7 @@ const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ImagesSourceConfig {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
     /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
     /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
@@ -81,7 +81,7 @@ pub struct Config {
 /// The column of folders' names.
 const LABEL: &str = "label";
 
-impl SourceConfig for Config {
+impl SourceConfig for ImagesSourceConfig {
     fn plan(
         &mut self,
         name: &str,
@@ -90,7 +90,7 @@ impl SourceConfig for Config {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
-        let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
+        let rules = ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
             (false, Some(_)) => return Err(vec![ConfigError::new("rescan", "says how to watch; add watch = true")]),
             (false, None) => None,
@@ -105,15 +105,15 @@ impl SourceConfig for Config {
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
-        Ok(Box::new(Images { name: name.to_owned(), files, rules, rescan, delay, retry_timeout, metrics }))
+        Ok(Box::new(ImagesSource { name: name.to_owned(), files, rules, rescan, delay, retry_timeout, metrics }))
     }
 }
 
 /// The source as planned.
-struct Images {
+struct ImagesSource {
     name: String,
     files: FileSet,
-    rules: Rules,
+    rules: ImageBatchConfig,
     /// Where files are watched, how often all of them are looked at.
     rescan: Option<Duration>,
     /// How long files that come wait for more.
@@ -123,52 +123,52 @@ struct Images {
     metrics: Arc<Metrics>,
 }
 
-impl Source for Images {
+impl Source for ImagesSource {
     fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.rules.schema)
     }
 
     fn reading_bytes(&self) -> u64 {
-        let group = if self.is_endless() { watch::GROUP_BYTES } else { 0 };
+        let group = if self.is_unbounded() { watch::GROUP_BYTES } else { 0 };
         self.files.reading_bytes() + group
     }
 
-    fn passed_over(&self) -> Option<LastPassedOver> {
-        Some(self.files.passed_over())
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
+        Some(self.files.skipped_files())
     }
 
-    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        self.files.takes(written)
+    fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.would_read(written)
     }
 
-    fn is_endless(&self) -> bool {
+    fn is_unbounded(&self) -> bool {
         self.rescan.is_some()
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let listing = if self.is_endless() { self.files.list_inbox()? } else { self.files.list()? };
+        let listing = if self.is_unbounded() { self.files.list_inbox()? } else { self.files.list()? };
         listing.identities().map(Some)
     }
 
     fn find_inputs(&self) -> Result<(), StageError> {
-        if self.is_endless() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
+        if self.is_unbounded() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
         let Self { name, files, rules, .. } = *self;
         let state = progress.state.as_ref();
         if let Some(rescan) = self.rescan {
-            let pace = watch::Pace { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
+            let pace = watch::WatchConfig { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
             return watch::open(&name, files, rules, progress, pace, self.metrics);
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
         let mut notes = DigestLog::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
-        let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
+        let root = files.local_root().map(|path| SourceRoot::look(&path)).transpose().map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
         listing.unread.extend(unmounted.map(|name| (name, None)));
-        let mut recalled = journal::recall(&name, state, &mut listing, &mut notes)?;
+        let mut recalled = listing_journal::load(&name, state, &mut listing, &mut notes)?;
         if let Some(root) = &root {
             // Where known files are seen, they were moved to another disk.
             if let Some(missing) = record.missing(root).filter(|_| !recalled.has_present()) {
@@ -178,7 +178,7 @@ impl Source for Images {
             record.record(root, listing.mount_points(), &name, state)?;
         }
         recalled.add(&name, state, &mut listing)?;
-        let Recalled { journals, mut unread, gone } = recalled;
+        let LoadedListings { journals, mut unread, gone } = recalled;
         unread.extend(listing.take_failures());
         let total = journals.iter().map(|journal| pending(journal, progress)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
@@ -186,31 +186,31 @@ impl Source for Images {
             if let Some(unavailable) = unread.first() {
                 return Err(unavailable.to_stage_error());
             }
-            return Err(files.nothing_found(&listing));
+            return Err(files.no_matches(&listing));
         }
-        let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let batches = read_blocking(AHEAD, move |out| {
-            reader.read(&journals, Learned { notes, pending: Vec::new(), gone }, unread, out)
+        let reader = ListedImageReader { rules, root: listing.root, progress: progress.clone() };
+        let batches = spawn_reader(AHEAD, move |out| {
+            reader.read(&journals, ReadNotes { notes, pending: Vec::new(), gone }, unread, out)
         });
-        Ok(Opened::new(batches, Some(total)))
+        Ok(SourceHandle::new(batches, Some(total)))
     }
 }
 
 /// Rows that are not done.
-fn pending(journal: &Journal, progress: &ResumeState) -> u64 {
+fn pending(journal: &JournaledListing, progress: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
     rows.filter(|&row| !progress.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
 }
 
 /// What it takes to read the files of a listing.
-struct Reader {
-    rules: Rules,
+struct ListedImageReader {
+    rules: ImageBatchConfig,
     root: Location,
     progress: ResumeState,
 }
 
 /// What a run notes of the files that it reads, for those after it.
-struct Learned {
+struct ReadNotes {
     /// The digests of their contents.
     notes: DigestLog,
     /// Those of files whose batch is not handed over yet: a batch costs one write.
@@ -219,7 +219,7 @@ struct Learned {
     gone: MissingRows,
 }
 
-impl Learned {
+impl ReadNotes {
     /// Writes what is pending, before the batch is handed over that it belongs to.
     fn flush(&mut self) -> Result<(), StageError> {
         self.notes.append(&self.pending)?;
@@ -229,14 +229,14 @@ impl Learned {
 }
 
 /// The end of a read.
-enum ReadEnd {
+enum SendEnd {
     /// All rows were handed over or are among the unread ones.
     Complete,
     /// The receiver is gone.
     Closed,
 }
 
-impl Reader {
+impl ListedImageReader {
     /// Reads all rows that are not done. `unread`: what the listing has left out.
     ///
     /// # Errors
@@ -244,18 +244,18 @@ impl Reader {
     /// not be read, those of `unread` among them.
     fn read(
         &self,
-        journals: &[Journal],
-        mut learned: Learned,
+        journals: &[JournaledListing],
+        mut learned: ReadNotes,
         unread: Vec<UnavailableInput>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
         let mut inputs = UnreadInputs::default();
         unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-        for Journal { split, first, rows, .. } in journals {
+        for JournaledListing { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, &mut learned, out, &mut rows_unread)?;
             rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-            if matches!(end, ReadEnd::Closed) {
+            if matches!(end, SendEnd::Closed) {
                 return Ok(());
             }
         }
@@ -271,40 +271,40 @@ impl Reader {
         &self,
         split: &Arc<Split>,
         mut start: u64,
-        rows: &[Row],
-        learned: &mut Learned,
+        rows: &[JournalRow],
+        learned: &mut ReadNotes,
         out: &BatchSender,
         unread: &mut Vec<UnavailableInput>,
-    ) -> Result<ReadEnd, StageError> {
+    ) -> Result<SendEnd, StageError> {
         for rows in rows.chunks(self.rules.stretch()) {
-            let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
+            let stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, split, start);
             let length = rows.len() as u64;
             if !stretch.is_done(length) && !self.read_stretch(rows, stretch, learned, unread)? {
-                return Ok(ReadEnd::Closed);
+                return Ok(SendEnd::Closed);
             }
             if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
                 break;
             }
             start += length;
         }
-        Ok(ReadEnd::Complete)
+        Ok(SendEnd::Complete)
     }
 
     /// `false` when nobody wants more.
     fn read_stretch(
         &self,
-        rows: &[Row],
-        mut stretch: Stretch<'_>,
-        learned: &mut Learned,
+        rows: &[JournalRow],
+        mut stretch: ImageBatchBuilder<'_>,
+        learned: &mut ReadNotes,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
-        let there = rows.iter().filter(|row| row.standing == Standing::Present).map(|row| &row.file);
-        let mut images = Fetch::new(&self.root, self.rules.record_bytes, there);
+        let there = rows.iter().filter(|row| row.standing == RowState::Present).map(|row| &row.file);
+        let mut images = ObjectPrefetcher::new(&self.root, self.rules.record_bytes, there);
         for row in rows {
             let image = match row.standing {
-                Standing::Present => images.next(&row.file),
-                Standing::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
-                Standing::Changed | Standing::Gone | Standing::Rejected => {
+                RowState::Present => images.next(&row.file),
+                RowState::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
+                RowState::Changed | RowState::Gone | RowState::Rejected => {
                     if !stretch.is_done(1) {
                         tracing::warn!("{}: {GONE}", row.file.name);
                     }
@@ -354,15 +354,15 @@ impl Reader {
     }
 
     /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
-    fn note(&self, row: &Row, image: &[u8]) -> Option<DigestEntry> {
+    fn note(&self, row: &JournalRow, image: &[u8]) -> Option<DigestEntry> {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
         is_new.then(|| DigestEntry { digest: Some(ContentDigest::of(image)), ..DigestEntry::of(&row.file) })
     }
 }
 
 /// The record of a file, or why there is none.
-pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, Refusal>) -> Member<'a> {
-    Member { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
+pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, RecordError>) -> ImageRecord<'a> {
+    ImageRecord { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
 }
 
 /// That a file is not read, since it or its folder is not there now.
@@ -414,7 +414,7 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Result<Opened, StageError> {
+    fn open(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Result<SourceHandle, StageError> {
         let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(10_000), memory: None };
         let context = PlanContext::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::source::listed_file::{ListedFile, name_of};
-use crate::source::passed_over::{Omission, PassedOver};
+use crate::source::skipped_files::{SkipReason, SkippedFiles};
 use crate::store::mounts::FolderId;
 use crate::store::{Location, ObjectListing, S3Path};
 
@@ -18,9 +18,9 @@ pub(super) struct Listing {
     /// By name, bytewise.
     pub(super) files: BTreeMap<String, ListedFile>,
     /// Files that were looked at, those that did not match among them.
-    pub(super) looked_at: u64,
+    pub(super) files_scanned: u64,
     /// Files that were left out, by reason.
-    pub(super) passed_over: PassedOver,
+    pub(super) passed_over: SkippedFiles,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
     /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
@@ -36,8 +36,8 @@ impl Listing {
         Self {
             root,
             files: BTreeMap::new(),
-            looked_at: 0,
-            passed_over: PassedOver::default(),
+            files_scanned: 0,
+            passed_over: SkippedFiles::default(),
             is_folder: false,
             folders: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -130,11 +130,11 @@ impl Listing {
     pub(super) fn of_objects(
         root: S3Path,
         objects: ObjectListing,
-        choose: impl Fn(&Path) -> Result<(), Omission>,
+        choose: impl Fn(&Path) -> Result<(), SkipReason>,
     ) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
         let ObjectListing { entries, unusable } = objects;
-        listing.looked_at = entries.len() as u64 + unusable.count;
+        listing.files_scanned = entries.len() as u64 + unusable.count;
         listing.passed_over.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {
             tracing::debug!("{}: no file could have the key {key:?}; it is passed over", listing.root);

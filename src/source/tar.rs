@@ -16,20 +16,20 @@ use crate::batch::{RejectCode, Split};
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError, UnavailableInput, UnreadInputs};
 use crate::plan_context::PlanContext;
-use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
+use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::{FileSet, has_extension};
-use crate::source::files::{InputFile, unusable};
-use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::listed_file::{ListedFile, Refusal, encode_name};
+use crate::source::file_source::{ReadEnd, catch_panic, goes_on, panicked};
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
+use crate::source::input_file::{InputFile, unusable};
+use crate::source::listed_file::{ListedFile, RecordError, encode_name};
 use crate::source::listing::Listing;
-use crate::source::record_files::{Stop, goes_on, guarded, panicked};
 use crate::source::text_encoding::unpacked_by;
 use crate::source::{
-    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader,
 };
 use crate::store::{FileReader, Location};
 
-use budget::{Budget, HEADER_BYTES, Metered};
+use budget::{HEADER_BYTES, MeteredReader, ReadBudget};
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 2;
@@ -39,7 +39,7 @@ const KEY: &str = "key";
 
 /// Options of the source `tar`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct TarSourceConfig {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
@@ -55,7 +55,7 @@ pub struct Config {
     on_change: OnChange,
 }
 
-impl SourceConfig for Config {
+impl SourceConfig for TarSourceConfig {
     fn plan(
         &mut self,
         name: &str,
@@ -63,20 +63,20 @@ impl SourceConfig for Config {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
-        let rules = Rules::new(batch, context.limits, Some(KEY));
-        Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
+        let rules = ImageBatchConfig::new(batch, context.limits, Some(KEY));
+        Ok(Box::new(TarSource { name: name.to_owned(), files, on_change: self.on_change, rules }))
     }
 }
 
 /// The source as planned.
-struct Tar {
+struct TarSource {
     name: String,
     files: FileSet,
     on_change: OnChange,
-    rules: Rules,
+    rules: ImageBatchConfig,
 }
 
-impl Source for Tar {
+impl Source for TarSource {
     fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.rules.schema)
     }
@@ -93,12 +93,12 @@ impl Source for Tar {
         self.files.list()?.identities().map(Some)
     }
 
-    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        self.files.takes(written)
+    fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.would_read(written)
     }
 
-    fn passed_over(&self) -> Option<LastPassedOver> {
-        Some(self.files.passed_over())
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
+        Some(self.files.skipped_files())
     }
 
     fn refuses_changes(&self) -> bool {
@@ -114,10 +114,10 @@ impl Source for Tar {
         file_checkpoints::admit(&self.name, &files, progress)
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
         let mut listing = self.files.list()?;
         if listing.files.is_empty() {
-            return Err(self.files.nothing_found(&listing));
+            return Err(self.files.no_matches(&listing));
         }
         let failures = listing.take_failures();
         let Listing { root, files, .. } = listing;
@@ -127,13 +127,13 @@ impl Source for Tar {
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
         let known = FileCheckpoints::open(&self.name, progress.state.as_ref())?;
         let Self { rules, on_change, .. } = *self;
-        let reader = Reader { rules, root, progress: progress.clone(), known, on_change };
-        let batches = read_blocking(AHEAD, move |out| {
+        let reader = TarReader { rules, root, progress: progress.clone(), known, on_change };
+        let batches = spawn_reader(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
             reader.known.sync()?;
             read
         });
-        Ok(Opened::new(batches, None))
+        Ok(SourceHandle::new(batches, None))
     }
 }
 
@@ -141,13 +141,13 @@ impl Source for Tar {
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
-fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, Stop> {
+fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
     let mut input = BufReader::new(file.open(root)?);
     let start = input.fill_buf().map_err(|error| file.failure(&file.location(root), error))?;
     let Some(program) = unpacked_by(start) else { return Ok(input) };
     let name = &file.name;
     let reason = format!("{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)");
-    Err(Stop::Refused(Refusal::new(RejectCode::Unsupported, reason), 1))
+    Err(ReadEnd::Rejected(RecordError::new(RejectCode::Unsupported, reason), 1))
 }
 
 /// Refuses a set of shards that are all compressed.
@@ -158,7 +158,7 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
     let mut compressed = None;
     for file in files {
         match open(file, root) {
-            Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason, .. }, _)) => {
+            Err(ReadEnd::Rejected(RecordError { code: RejectCode::Unsupported, reason, .. }, _)) => {
                 compressed.get_or_insert(reason);
             }
             _ => return Ok(()),
@@ -168,27 +168,27 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
 }
 
 /// The next entry of a shard.
-enum Step {
+enum TarStep {
     /// Not an image.
     Other,
     /// An image that is done.
     Done,
-    Image(Member<'static>),
+    Image(ImageRecord<'static>),
     /// Nothing behind this place can be found.
-    Broken(Member<'static>),
+    Broken(ImageRecord<'static>),
     End,
 }
 
 /// What it takes to read shards.
-struct Reader {
-    rules: Rules,
+struct TarReader {
+    rules: ImageBatchConfig,
     root: Location,
     progress: ResumeState,
     known: FileCheckpoints,
     on_change: OnChange,
 }
 
-impl Reader {
+impl TarReader {
     /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
     fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
         for file in files {
@@ -200,43 +200,44 @@ impl Reader {
     }
 
     /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
-    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), ReadEnd> {
         let split = &file.split;
         let read = catch_unwind(AssertUnwindSafe(|| {
             match self.known.settle(file, &self.progress, false, self.on_change)? {
-                Some(Settled { file, .. }) => self.read_members(file.listed(), &file.split, out),
+                Some(SettledFile { file, .. }) => self.read_members(file.listed(), &file.split, out),
                 None => Ok(()),
             }
         }));
         let read = read.unwrap_or_else(|panic| {
             let reason = format!("{}: {}", file.name, panicked(&*panic));
-            Err(Stop::Refused(Refusal::new(RejectCode::Panicked, reason), 1))
+            Err(ReadEnd::Rejected(RecordError::new(RejectCode::Panicked, reason), 1))
         });
-        let Err(Stop::Refused(refusal, _)) = read else { return read };
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &unusable(split), 0);
+        let Err(ReadEnd::Rejected(refusal, _)) = read else { return read };
+        let mut stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, &unusable(split), 0);
         let source = file.name.as_str().into();
         if stretch.is_done(1) {
             return Ok(());
         }
-        let go_on = stretch.push(Member { source, row: 0, text: None, image: Err(refusal) })? && stretch.close()?;
-        if go_on { Ok(()) } else { Err(Stop::Closed) }
+        let go_on =
+            stretch.push(ImageRecord { source, row: 0, text: None, image: Err(refusal) })? && stretch.close()?;
+        if go_on { Ok(()) } else { Err(ReadEnd::Cancelled) }
     }
 
-    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, out: &BatchSender) -> Result<(), Stop> {
-        let budget = Budget::default();
+    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, out: &BatchSender) -> Result<(), ReadEnd> {
+        let budget = ReadBudget::default();
         let input = open(file, &self.root)?;
         let location = file.location(&self.root);
-        let stop = |error| Stop::from(file.failure(&location, error));
+        let stop = |error| ReadEnd::from(file.failure(&location, error));
         let handle = input.get_ref().try_clone().map_err(stop)?;
-        let mut archive = Archive::new(Metered { file: input, budget: budget.clone() });
+        let mut archive = Archive::new(MeteredReader { file: input, budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
         let length = self.rules.stretch() as u64;
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, split, 0);
+        let mut stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, split, 0);
         let mut done = stretch.is_done(length);
         let (mut row, mut end) = (0, 0);
         loop {
             budget.allow(HEADER_BYTES);
-            let next = guarded(|| {
+            let next = catch_panic(|| {
                 let entry = entries.next();
                 if let Some(Ok(entry)) = &entry {
                     end = end_of(entry);
@@ -246,34 +247,34 @@ impl Reader {
             let step = match next {
                 // POSIX demands blocks of zeros behind the last entry.
                 Ok(None) if budget.is_at_end() => {
-                    Step::Broken(broken(&file.name, row, RejectCode::Truncated, NO_END_MARK))
+                    TarStep::Broken(broken(&file.name, row, RejectCode::Truncated, NO_END_MARK))
                 }
                 Ok(None) => match has_rest(&handle, end) {
-                    Ok(false) => Step::End,
-                    Ok(true) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, MORE_BEHIND)),
-                    Err(error) => Step::Broken(broken(&file.name, row, RejectCode::Unreadable, &error.to_string())),
+                    Ok(false) => TarStep::End,
+                    Ok(true) => TarStep::Broken(broken(&file.name, row, RejectCode::Malformed, MORE_BEHIND)),
+                    Err(error) => TarStep::Broken(broken(&file.name, row, RejectCode::Unreadable, &error.to_string())),
                 },
-                Ok(Some(None)) => Step::Other,
-                Ok(Some(Some(_))) if done => Step::Done,
-                Ok(Some(Some(mut entry))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
-                Err((_, reason)) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
+                Ok(Some(None)) => TarStep::Other,
+                Ok(Some(Some(_))) if done => TarStep::Done,
+                Ok(Some(Some(mut entry))) => TarStep::Image(self.member(&file.name, row, &mut entry, &budget)),
+                Err((_, reason)) => TarStep::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
             };
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
                 let unavailable = UnavailableInput { path: location.to_path(), class, error };
-                return if stretch.close()? { Err(unavailable.into()) } else { Err(Stop::Closed) };
+                return if stretch.close()? { Err(unavailable.into()) } else { Err(ReadEnd::Cancelled) };
             }
-            let ends = matches!(step, Step::Broken(_) | Step::End);
-            row += u64::from(matches!(step, Step::Image(_) | Step::Done));
+            let ends = matches!(step, TarStep::Broken(_) | TarStep::End);
+            row += u64::from(matches!(step, TarStep::Image(_) | TarStep::Done));
             let go_on = match step {
-                Step::Image(member) | Step::Broken(member) => stretch.push(member)?,
-                Step::Done => stretch.skip(),
-                Step::Other => continue,
-                Step::End => true,
+                TarStep::Image(member) | TarStep::Broken(member) => stretch.push(member)?,
+                TarStep::Done => stretch.skip(),
+                TarStep::Other => continue,
+                TarStep::End => true,
             };
             let closes = ends || row % length == 0;
             if !go_on || (closes && !stretch.close()?) {
-                return Err(Stop::Closed);
+                return Err(ReadEnd::Cancelled);
             }
             if ends {
                 return Ok(());
@@ -284,11 +285,11 @@ impl Reader {
         }
     }
 
-    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &Budget) -> Member<'static> {
+    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &ReadBudget) -> ImageRecord<'static> {
         let name = encode_name(&entry.path_bytes());
         let source = format!("{shard}/{name}");
         let (size, limit) = (entry.size(), self.rules.record_bytes);
-        let image = if size > limit { Err(Refusal::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
+        let image = if size > limit { Err(RecordError::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
         let image = image.and_then(|mut image| {
             budget.allow(size);
             let read = entry.take(size).read_to_end(&mut image).map_err(|error| error.to_string());
@@ -297,13 +298,18 @@ impl Reader {
                 Ok(_) => Err("the shard was changed while it was read".to_owned()),
                 Err(error) => Err(error),
             }
-            .map_err(|reason| Refusal::new(RejectCode::Unreadable, format!("{source}: {reason}")))
+            .map_err(|reason| RecordError::new(RejectCode::Unreadable, format!("{source}: {reason}")))
         });
-        Member { source: source.into(), row, text: Some(key(&name).to_owned().into()), image: image.map(Into::into) }
+        ImageRecord {
+            source: source.into(),
+            row,
+            text: Some(key(&name).to_owned().into()),
+            image: image.map(Into::into),
+        }
     }
 }
 
-type ShardEntry<'a> = Entry<'a, Metered>;
+type ShardEntry<'a> = Entry<'a, MeteredReader>;
 
 /// The entry if it is an image that is stored as it is; links, sparse files and folders are passed over.
 /// An error says where the archive is broken: nothing behind that place can be found.
@@ -357,10 +363,10 @@ fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
 const BLOCK: u64 = 512;
 
 /// The row that stands for all that could not be found behind a broken place.
-fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> Member<'static> {
+fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
-    let image = Err(Refusal::new(code, reason));
-    Member { source: shard.to_owned().into(), row, text: None, image }
+    let image = Err(RecordError::new(code, reason));
+    ImageRecord { source: shard.to_owned().into(), row, text: None, image }
 }
 
 /// WebDataset's key of a member: its path up to the first dot of its name.

@@ -10,10 +10,10 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use rustix::io::Errno;
 
-#[cfg(not(feature = "object-store"))]
-use super::s3_disabled::BlockReader;
 #[cfg(feature = "object-store")]
 use super::block_reader::BlockReader;
+#[cfg(not(feature = "object-store"))]
+use super::s3_disabled::BlockReader;
 use crate::error::ErrorClass;
 
 /// A file of this machine. All handles to it share the first error of the environment that a read met: libraries that

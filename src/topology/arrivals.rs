@@ -11,7 +11,7 @@ use crate::batch::{BatchAck, SourceBatch};
 use crate::coverage::ResumeState;
 use crate::error::{StageError, UnreadInputs};
 use crate::metrics::{BlockingCaller, BlockingCalls, BlockingOperation};
-use crate::source::{Ask, Opened, Source, Total};
+use crate::source::{InferenceRequest, RecordCount, Source, SourceHandle};
 
 /// A source and its place in the plan.
 pub(super) struct Feed {
@@ -22,9 +22,9 @@ pub(super) struct Feed {
 
 /// What a source tells when it is open, beside its batches.
 pub(super) struct Opening {
-    pub(super) total: Total,
+    pub(super) total: RecordCount,
     pub(super) fates: Option<UnboundedSender<BatchAck>>,
-    pub(super) asks: Option<Receiver<Ask>>,
+    pub(super) asks: Option<Receiver<InferenceRequest>>,
     pub(super) closed: Option<oneshot::Receiver<()>>,
 }
 
@@ -63,7 +63,7 @@ impl Arrivals {
     pub(super) fn read(feeds: Vec<Feed>, progress: &ResumeState, calls: &BlockingCalls) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
-        let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_endless());
+        let (endless, ending): (Vec<Feed>, Vec<Feed>) = feeds.into_iter().partition(|feed| feed.source.is_unbounded());
         for queue in endless.into_iter().map(|feed| vec![feed]).chain([ending]).filter(|queue| !queue.is_empty()) {
             let (sender, progress) = (sender.clone(), progress.clone());
             let callers = queue.iter().map(|feed| calls.caller(&feed.name, true));
@@ -98,7 +98,7 @@ impl Arrivals {
 /// Reads one source to its end. `false`: nothing more is to be read.
 async fn read(feed: Feed, caller: &BlockingCaller, progress: &ResumeState, sender: &Sender<Arrival>) -> bool {
     let Feed { stage, name, source } = feed;
-    let (progress, is_endless) = (progress.clone(), source.is_endless());
+    let (progress, is_endless) = (progress.clone(), source.is_unbounded());
     caller.begin(BlockingOperation::Opens);
     // Opening lists folders and reads footers: not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
@@ -106,7 +106,8 @@ async fn read(feed: Feed, caller: &BlockingCaller, progress: &ResumeState, sende
     let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
     let mut batches = match opened {
         Ok(opened) => {
-            let Opened { batches, total, fates, asks, closed } = opened;
+            let SourceHandle { batches, total, acks: fates, inference_requests: asks, shutdown_complete: closed } =
+                opened;
             let arrival = Arrival::Opened { stage, opened: Opening { total, fates, asks, closed } };
             if sender.send(arrival).await.is_err() {
                 return false;

@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::messages::{Errand, Work};
 use super::suspects::Suspects;
 use crate::plan::Footprint;
-use crate::source::Ask;
+use crate::source::InferenceRequest;
 
 /// The way to the workers for what is asked.
 #[derive(Clone)]
@@ -25,10 +25,10 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Has workers answer what a source asks, until it asks no more or the workers are gone.
-    pub(super) fn serve(&self, source: usize, mut asks: mpsc::Receiver<Ask>) {
+    pub(super) fn serve(&self, source: usize, mut asks: mpsc::Receiver<InferenceRequest>) {
         let asking = self.clone();
         tokio::spawn(async move {
-            while let Some(Ask { batch, reply }) = asks.recv().await {
+            while let Some(InferenceRequest { batch, reply }) = asks.recv().await {
                 let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else { return };
                 let permit = permit.with_turn(asking.suspects.turn().await);
                 let generation = Arc::clone(&asking.generations.borrow());

@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::suspects::Guilt;
 use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
-use crate::source::Answered;
+use crate::source::InferenceResponse;
 
 /// From the dispatcher to a worker: carry this through the graph.
 pub(super) struct Work {
@@ -30,7 +30,7 @@ pub(super) enum Errand {
     /// For the sinks; the number is its place in every output.
     Sinks(u64),
     /// For somebody who waits for it, and for no sink.
-    Asked(oneshot::Sender<Result<Answered, String>>),
+    Asked(oneshot::Sender<Result<InferenceResponse, String>>),
 }
 
 /// From workers and the dispatcher to the reorder buffer.

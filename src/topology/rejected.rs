@@ -14,7 +14,7 @@ use crate::error::StageError;
 use crate::metrics::unix_seconds;
 use crate::plan::Plan;
 use crate::sink::rejects_dataset::{self, RejectEntry};
-use crate::source::rejects::Format;
+use crate::source::rejects::OriginalFormat;
 use crate::source::{IMAGE, ROW, SOURCE};
 
 /// Whether the original of a reject is kept beside where it came from and why it was refused.
@@ -114,7 +114,7 @@ fn entry<'a>(
     batch: &'a Batch,
     stage: &'a str,
     reject: &'a Reject,
-    record: Option<(Format, &'a [u8])>,
+    record: Option<(OriginalFormat, &'a [u8])>,
 ) -> RejectEntry<'a> {
     let (split, split_row) = match batch.provenance.row(reject.ordinal) {
         Some((split, row)) => (split.name(), row),
@@ -162,7 +162,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn borrowed<'a>(original: &'a Option<Original<'_>>) -> Option<(Format, &'a [u8])> {
+fn borrowed<'a>(original: &'a Option<Original<'_>>) -> Option<(OriginalFormat, &'a [u8])> {
     original.as_ref().map(|(format, bytes)| (*format, &**bytes))
 }
 
@@ -172,7 +172,7 @@ fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
 }
 
 /// What a record's bytes are, and the bytes.
-type Original<'a> = (Format, Cow<'a, [u8]>);
+type Original<'a> = (OriginalFormat, Cow<'a, [u8]>);
 
 /// As [`original`]; `None`, with a warning, where the record cannot be written: that does not end the run.
 fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Option<Original<'a>> {
@@ -190,10 +190,10 @@ fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Op
 /// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of its columns.
 fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {
     if let Some(record) = &reject.record {
-        return Ok(Some((Format::Line, Cow::Borrowed(record))));
+        return Ok(Some((OriginalFormat::Line, Cow::Borrowed(record))));
     }
     if let Some(reference) = &reject.reference {
-        return Ok(Some((Format::File, Cow::Borrowed(reference))));
+        return Ok(Some((OriginalFormat::File, Cow::Borrowed(reference))));
     }
     let Some(place) = place(batch, reject) else { return Ok(None) };
     let schema = batch.records.schema();
@@ -201,12 +201,12 @@ fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<
     match image {
         // An image that came with more, such as a caption, is kept together with it.
         Some(image) if schema.fields().len() == 3 && schema.field(0).name() == SOURCE && image.is_valid(place) => {
-            Ok(Some((Format::Image, Cow::Borrowed(image.value(place)))))
+            Ok(Some((OriginalFormat::Image, Cow::Borrowed(image.value(place)))))
         }
         _ => {
             let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
             writer.write(&batch.records.slice(place, 1))?;
-            Ok(Some((Format::Arrow, Cow::Owned(writer.into_inner()?))))
+            Ok(Some((OriginalFormat::Arrow, Cow::Owned(writer.into_inner()?))))
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::metrics::{BlockingCalls, Metrics, unix_seconds};
 use crate::model::Model;
 use crate::plan::{Plan, RejectLimits, StageRole};
 use crate::sink::CommitStats;
-use crate::source::{LastPassedOver, PassedOver, Total};
+use crate::source::{LastSkippedFiles, RecordCount, SkippedFiles};
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct Stats {
@@ -74,21 +74,21 @@ pub struct StageStats {
     /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
     pub prepared: AtomicU64,
     /// Records that it will give in all.
-    pub(super) total: Mutex<Total>,
+    pub(super) total: Mutex<RecordCount>,
     /// For a sink, what it has committed.
     pub written: Mutex<CommitStats>,
     /// Where the stage computes one, the reconstruction error of its records.
     pub error: Option<ErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
     /// For a source that lists files, what its last listing left out.
-    passed_over: Option<LastPassedOver>,
+    passed_over: Option<LastSkippedFiles>,
 }
 
 impl Stats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
             let passed_over = match &stage.role {
-                StageRole::Source(source, _) => source.passed_over(),
+                StageRole::Source(source, _) => source.skipped_files(),
                 StageRole::Transform(_) | StageRole::Sink(..) => None,
             };
             let (role, error) = match &stage.role {
@@ -301,7 +301,7 @@ impl StageStats {
     }
 
     fn is_counting(&self) -> bool {
-        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), Total::Counting(_))
+        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), RecordCount::Counting(_))
     }
 
     /// How often each reason to refuse was met.
@@ -310,8 +310,8 @@ impl StageStats {
     }
 
     /// What the last listing of the source left out.
-    pub fn passed_over(&self) -> PassedOver {
-        self.passed_over.as_ref().map(LastPassedOver::get).unwrap_or_default()
+    pub fn passed_over(&self) -> SkippedFiles {
+        self.passed_over.as_ref().map(LastSkippedFiles::get).unwrap_or_default()
     }
 
     /// What the sink has committed.

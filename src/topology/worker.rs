@@ -17,7 +17,7 @@ use super::stats::Stats;
 use super::suspects::{Guilt, Suspects};
 use crate::batch::{Batch, Reject, RejectCollector, SourceBatch};
 use crate::error::StageError;
-use crate::source::Answered;
+use crate::source::InferenceResponse;
 
 /// What all workers have in common.
 pub(super) struct Common {
@@ -138,7 +138,7 @@ impl<'a> Worker<'a> {
             Errand::Asked(reply) => {
                 let answer = match passed {
                     Ok(Passed { outputs, refused }) => match outputs.into_iter().next() {
-                        Some(batch) => Ok(Answered { batch, refused: refused.into_list() }),
+                        Some(batch) => Ok(InferenceResponse { batch, rejected: refused.into_list() }),
                         None => Err("the pipeline has no sink".to_owned()),
                     },
                     Err((name, error)) => {

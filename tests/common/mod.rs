@@ -16,7 +16,7 @@ use latentflow::error::StageError;
 use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageRole};
 use latentflow::plan_context::PipelineLimits;
 use latentflow::sink::{CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter};
-use latentflow::source::{BatchSize, Opened, Source, origin_fields};
+use latentflow::source::{BatchSize, Source, SourceHandle, origin_fields};
 use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
@@ -37,7 +37,7 @@ impl Source for Numbers {
         schema()
     }
 
-    fn open(self: Box<Self>, _: &ResumeState) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, _: &ResumeState) -> Result<SourceHandle, StageError> {
         let (name, rows, size) = (self.name, self.rows, self.batch);
         let split = Split::new(name);
         let batches = (0..rows.div_ceil(size)).map(move |n| {
@@ -51,7 +51,7 @@ impl Source for Numbers {
             let batch = Batch::new(records, Provenance::rows(Arc::clone(&split), range));
             Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
         });
-        Ok(Opened::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
+        Ok(SourceHandle::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
     }
 }
 

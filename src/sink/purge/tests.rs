@@ -12,7 +12,7 @@ use crate::coverage::Coverage;
 use crate::sink::data_files::data_files;
 use crate::sink::rejects_dataset::RejectEntry;
 use crate::sink::{OutputIdentity, STATE_DIR};
-use crate::source::rejects::Format;
+use crate::source::rejects::OriginalFormat;
 
 /// The original of a reject: no two are alike, and no compression makes them smaller.
 fn original(row: u64) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn dataset(folder: &Path) {
             code: RejectCode::Malformed,
             reason: "no image",
             records: 1,
-            record: (row < 3).then_some((Format::Image, original.as_slice())),
+            record: (row < 3).then_some((OriginalFormat::Image, original.as_slice())),
         });
         let records = rejects_dataset::records(&entries.collect::<Vec<_>>()).unwrap();
         let rows = file * 10..file * 10 + 10;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::batch::SourceBatch;
 use crate::coverage::{Coverage, ResumeState};
-use crate::source::record_files::testing::{drain, plan};
+use crate::source::file_source::testing::{drain, plan};
 use crate::source::{Source, csv, ndjson, npz};
 use crate::store::Location;
 
@@ -72,12 +72,12 @@ impl Runs {
 
     /// The values of column `n` that a run over the CSV files adds.
     fn csv(&mut self) -> Vec<i64> {
-        let source = plan::<csv::Config>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
+        let source = plan::<csv::CsvSourceConfig>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
         values(&self.run(source, usize::MAX))
     }
 
     fn ndjson(&mut self) -> Vec<i64> {
-        let source = plan::<ndjson::Config>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
+        let source = plan::<ndjson::NdjsonSourceConfig>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
         values(&self.run(source, usize::MAX))
     }
 
@@ -186,7 +186,7 @@ fn file_that_was_read_in_part_goes_on_after_it_grew() {
     runs.write("a.csv", &format!("n\n{text}"));
     let read = |runs: &mut Runs, most| {
         let options = json!({ "path": runs.path("*.csv"), "types": { "n": "string" } });
-        let batches = runs.run(plan::<csv::Config>(options, 4).unwrap(), most);
+        let batches = runs.run(plan::<csv::CsvSourceConfig>(options, 4).unwrap(), most);
         let of = |batch: &SourceBatch| {
             batch.batch.records["n"]
                 .as_string::<i32>()
@@ -244,7 +244,7 @@ fn refused_changes_are_named_and_growth_is_not_refused() {
     runs.append("a.csv", "3\n");
     runs.touch("c.csv");
     let source = |runs: &Runs, refuse: &str| {
-        plan::<csv::Config>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
+        plan::<csv::CsvSourceConfig>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
     };
     source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap();
     runs.write("b.csv", "n\n1\n3\n");
@@ -267,7 +267,7 @@ fn whole_files_are_recognized_by_content_and_not_continued() {
         bytes
     };
     let read = |runs: &mut Runs| {
-        let source = plan::<npz::Config>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
+        let source = plan::<npz::NpzSourceConfig>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
         runs.run(source, usize::MAX).iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>()
     };
     fs::write(runs.path("a.npy"), array(5)).unwrap();

@@ -8,13 +8,13 @@ use tokio_stream::StreamExt;
 use crate::source::http::columns::NAME;
 use crate::source::http::content_encoding::ContentEncoding;
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::limits::Limits;
-use crate::source::http::media_type::Media;
+use crate::source::http::limits::HttpLimits;
+use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
 
 /// What the headers of a request say about its body, and about the answer.
-pub(super) struct Head {
-    pub(super) media: Media,
+pub(super) struct RequestHead {
+    pub(super) media: MediaType,
     /// As the client wrote it.
     pub(super) content_type: String,
     pub(super) encoding: ContentEncoding,
@@ -25,7 +25,7 @@ pub(super) struct Head {
     length: Option<u64>,
 }
 
-impl Head {
+impl RequestHead {
     /// Reads the headers.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Head {
         }
         check_name("Idempotency-Key", key.as_deref())?;
         Ok(Self {
-            media: Media::of(&content_type)?,
+            media: MediaType::of(&content_type)?,
             encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
             content_type,
             key,
@@ -75,9 +75,9 @@ pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), ErrorResp
 /// # Errors
 /// 413 where it is too large, 429 where there is no memory for it, 408 where it takes too long.
 pub(super) async fn read(
-    head: &Head,
+    head: &RequestHead,
     body: Body,
-    limits: &Limits,
+    limits: &HttpLimits,
     memory: &MemoryPool,
 ) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
     let most = limits.request.0;

@@ -13,7 +13,7 @@ use crate::units::{ByteSize, HumanDuration};
 /// Bounds on what clients may ask.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Bytes of a request's body, of that body without its `Content-Encoding`, and of its records in their columns, with the name of
     /// their source. Default: 64 MiB.
     pub request: ByteSize,
@@ -46,7 +46,7 @@ pub struct Limits {
     pub backlog: ByteSize,
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         const REQUESTS: NonZeroU32 = NonZeroU32::new(256).expect("not zero");
         const RECORDS: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
@@ -68,7 +68,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl HttpLimits {
     /// The bounds on connections among them.
     pub(super) fn bounds(&self) -> ConnectionLimits {
         let Self { connections, head, idle, write, .. } = *self;
@@ -77,23 +77,23 @@ impl Limits {
 }
 
 /// Lets so many requests through per second, and as many at once after a while without any.
-pub(super) struct Rate {
+pub(super) struct TokenBucket {
     per_second: f64,
     state: Mutex<(f64, Instant)>,
 }
 
-impl Rate {
+impl TokenBucket {
     pub(super) fn new(per_second: NonZeroU32) -> Self {
         let per_second = f64::from(per_second.get());
         Self { per_second, state: Mutex::new((per_second, Instant::now())) }
     }
 
     /// Whether one more may pass now.
-    pub(super) fn passes(&self) -> bool {
-        self.passes_at(Instant::now())
+    pub(super) fn try_acquire(&self) -> bool {
+        self.try_acquire_at(Instant::now())
     }
 
-    fn passes_at(&self, now: Instant) -> bool {
+    fn try_acquire_at(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left =
             (state.0 + now.saturating_duration_since(state.1).as_secs_f64() * self.per_second).min(self.per_second);
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn a_burst_is_let_through_up_to_the_rate() {
-        let rate = Rate::new(NonZeroU32::new(5).unwrap());
+        let rate = TokenBucket::new(NonZeroU32::new(5).unwrap());
         let begun = Instant::now();
-        let passed = |at: u64| (0..20).filter(|_| rate.passes_at(begun + Duration::from_millis(at))).count();
+        let passed = |at: u64| (0..20).filter(|_| rate.try_acquire_at(begun + Duration::from_millis(at))).count();
         assert_eq!([passed(0), passed(400), passed(10_000)], [5, 2, 5]);
     }
 }

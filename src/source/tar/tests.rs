@@ -32,7 +32,7 @@ fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn open_shards(folder: &Path, records: u32, progress: &ResumeState) -> Result<Opened, StageError> {
+fn open_shards(folder: &Path, records: u32, progress: &ResumeState) -> Result<SourceHandle, StageError> {
     let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(1000), memory: None };
     let context = PlanContext::new(BTreeMap::new(), limits);
     let plan = find(KINDS, "tar", "source").unwrap().plan;

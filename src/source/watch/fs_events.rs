@@ -35,7 +35,7 @@ pub(super) enum FsEvent {
 pub(super) struct FsEvents {
     notices: Receiver<FsEvent>,
     sender: SyncSender<FsEvent>,
-    heard: Arc<Heard>,
+    heard: Arc<EventState>,
     /// FsEvents end when it is dropped; `None` where the system gives none.
     watcher: Option<RecommendedWatcher>,
     /// The folders that are watched, by their paths.
@@ -46,13 +46,13 @@ pub(super) struct FsEvents {
 
 /// What the thread of the system's events shares.
 #[derive(Default)]
-struct Heard {
+struct EventState {
     missed: AtomicBool,
     /// Files that were written to and not closed since.
     written: Mutex<HashSet<PathBuf>>,
 }
 
-impl Heard {
+impl EventState {
     fn written(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl FsEvents {
         let mut notices = Self::none();
         let (sender, heard) = (notices.sender.clone(), Arc::clone(&notices.heard));
         let mut listener = EventForwarder { sender, heard, created: None };
-        let watcher = notify::recommended_watcher(move |event| listener.hear(event));
+        let watcher = notify::recommended_watcher(move |event| listener.on_event(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {
                 watcher.watch(root, RecursiveMode::Recursive)?;
@@ -139,7 +139,7 @@ impl FsEvents {
     }
 
     /// Whether notices were lost since the last call.
-    pub(super) fn take_missed(&self) -> bool {
+    pub(super) fn take_overflow(&self) -> bool {
         let missed = self.heard.missed.swap(false, Relaxed);
         if missed {
             // The notice that a file was closed may be among them.
@@ -157,13 +157,13 @@ impl FsEvents {
 /// Where the system reports its events.
 struct EventForwarder {
     sender: SyncSender<FsEvent>,
-    heard: Arc<Heard>,
+    heard: Arc<EventState>,
     /// The file whose name was made last: if it is opened next, its maker has it open.
     created: Option<PathBuf>,
 }
 
 impl EventForwarder {
-    fn hear(&mut self, event: notify::Result<Event>) {
+    fn on_event(&mut self, event: notify::Result<Event>) {
         let event = match event {
             Ok(event) if event.need_rescan() => return self.miss(),
             Ok(event) => event,

@@ -6,40 +6,40 @@ use std::sync::Arc;
 use crate::batch::Split;
 use crate::error::{StageError, UnavailableInput};
 use crate::json::to_json_lines;
+use crate::source::arrival_log::{self, ArrivalSegment};
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
 use crate::source::missing_rows::MissingRows;
 use crate::source::root_folder::RootRecord;
-use crate::source::watched::{self, Segment};
 use crate::store::Location;
 
 /// Files that were first met together: rows of a split, in order.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct JournaledListing {
     /// `<stage>/listing-<n>`; of files that came while a folder was watched, `<stage>/watched`.
     pub(super) split: Arc<Split>,
     /// The row of the first.
     pub(super) first: u64,
     /// The others follow.
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<JournalRow>,
     /// Where it lies, if the files came while a folder was watched.
-    pub(super) segment: Option<Segment>,
+    pub(super) segment: Option<ArrivalSegment>,
 }
 
 /// A file that was listed, now or in an earlier run.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct JournalRow {
     /// As it is now where it is there, or else as it was when it was listed.
     pub(super) file: ListedFile,
     /// Whether it is still there.
-    pub(super) standing: Standing,
+    pub(super) standing: RowState,
 }
 
 /// What the listing of now says of a file that was listed earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum RowState {
     /// It is there.
     Present,
     /// Another file has its name.
@@ -54,19 +54,19 @@ pub(super) enum Standing {
 
 /// The files that earlier runs have journalled.
 #[derive(Debug, Default)]
-pub(super) struct Recalled {
+pub(super) struct LoadedListings {
     /// In the order in which they were journalled.
-    pub(super) journals: Vec<Journal>,
+    pub(super) journals: Vec<JournaledListing>,
     /// Files whose content could not be compared. They are neither new nor known.
     pub(super) unread: Vec<UnavailableInput>,
     /// The rows of listings that were rejected because their files were gone.
     pub(super) gone: MissingRows,
 }
 
-impl Recalled {
+impl LoadedListings {
     /// Whether any of the files is there.
     pub(super) fn has_present(&self) -> bool {
-        self.journals.iter().flat_map(|journal| &journal.rows).any(|row| row.standing == Standing::Present)
+        self.journals.iter().flat_map(|journal| &journal.rows).any(|row| row.standing == RowState::Present)
     }
 
     /// Journals the files of the listing as one more split, under `state` where there is one.
@@ -83,12 +83,13 @@ impl Recalled {
             return Ok(());
         }
         let files = std::mem::take(&mut listing.files);
-        let rows: Vec<Row> = files.into_values().map(|file| Row { file, standing: Standing::Present }).collect();
+        let rows: Vec<JournalRow> =
+            files.into_values().map(|file| JournalRow { file, standing: RowState::Present }).collect();
         let number = self.journals.iter().filter(|journal| journal.segment.is_none()).count();
         if let Some(state) = state {
             write(&file_of(stage, state, number), &rows)?;
         }
-        self.journals.push(Journal { split: split(stage, number), first: 0, rows, segment: None });
+        self.journals.push(JournaledListing { split: split(stage, number), first: 0, rows, segment: None });
         Ok(())
     }
 }
@@ -98,62 +99,62 @@ impl Recalled {
 ///
 /// # Errors
 /// When a journal cannot be read.
-pub(super) fn recall(
+pub(super) fn load(
     stage: &str,
     state: Option<&Location>,
     listing: &mut Listing,
     notes: &mut DigestLog,
-) -> Result<Recalled, StageError> {
-    let mut recalled = Recalled::default();
+) -> Result<LoadedListings, StageError> {
+    let mut recalled = LoadedListings::default();
     let Some(state) = state else { return Ok(recalled) };
     recalled.gone = MissingRows::load(stage, state)?;
-    let Recalled { journals, gone, .. } = &mut recalled;
+    let LoadedListings { journals, gone, .. } = &mut recalled;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
         let split = split(stage, journals.len());
         let rows = (0..).zip(recorded).map(|(row, file)| match gone.contains(split.name(), row) {
-            true => Row { file, standing: Standing::Rejected },
-            false => place(file, listing),
+            true => JournalRow { file, standing: RowState::Rejected },
+            false => assign_row(file, listing),
         });
         let rows = rows.collect();
-        journals.push(Journal { split, first: 0, rows, segment: None });
+        journals.push(JournaledListing { split, first: 0, rows, segment: None });
     }
-    for segment in watched::segments(stage, state)? {
-        let split = watched::split(stage);
+    for segment in arrival_log::segments(stage, state)? {
+        let split = arrival_log::split(stage);
         let rows = (segment.first..).zip(segment.read()?).map(|(row, file)| match gone.contains(split.name(), row) {
-            true => Row { file, standing: Standing::Rejected },
-            false => place(file, listing),
+            true => JournalRow { file, standing: RowState::Rejected },
+            false => assign_row(file, listing),
         });
         let rows = rows.collect();
-        journals.push(Journal { split, first: segment.first, rows, segment: Some(segment) });
+        journals.push(JournaledListing { split, first: segment.first, rows, segment: Some(segment) });
     }
-    compare_contents(&mut recalled, listing, notes)?;
+    reconcile(&mut recalled, listing, notes)?;
     Ok(recalled)
 }
 
 /// A file as it was journalled, beside the one of that name that is there now.
-fn place(file: ListedFile, listing: &mut Listing) -> Row {
+fn assign_row(file: ListedFile, listing: &mut Listing) -> JournalRow {
     match listing.files.remove(&file.name) {
         Some(found) if found.is_same(&file) => {
-            Row { file: ListedFile { digest: file.digest, ..found }, standing: Standing::Present }
+            JournalRow { file: ListedFile { digest: file.digest, ..found }, standing: RowState::Present }
         }
         Some(changed) => {
             listing.files.insert(changed.name.clone(), changed);
-            Row { file, standing: Standing::Changed }
+            JournalRow { file, standing: RowState::Changed }
         }
-        None if listing.has_seen(&file.name) => Row { file, standing: Standing::Gone },
-        None => Row { file, standing: Standing::Unseen },
+        None if listing.has_seen(&file.name) => JournalRow { file, standing: RowState::Gone },
+        None => JournalRow { file, standing: RowState::Unseen },
     }
 }
 
 /// Decides by their contents whether files that seem to have changed are those that were journalled.
-fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut DigestLog) -> Result<(), StageError> {
-    let Recalled { journals, unread, .. } = recalled;
+fn reconcile(recalled: &mut LoadedListings, listing: &mut Listing, notes: &mut DigestLog) -> Result<(), StageError> {
+    let LoadedListings { journals, unread, .. } = recalled;
     let mut unclear: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (at, journal) in journals.iter().enumerate() {
-        for (row, Row { file, standing }) in journal.rows.iter().enumerate() {
+        for (row, JournalRow { file, standing }) in journal.rows.iter().enumerate() {
             // A later version of a file may have been found under its name: then this one has changed.
             let found = listing.files.get(&file.name);
-            let may_be_same = *standing != Standing::Rejected
+            let may_be_same = *standing != RowState::Rejected
                 && found.is_some_and(|found| found.size == file.size && found.etag.is_none() && file.etag.is_none());
             if may_be_same {
                 unclear.entry(file.name.clone()).or_default().push((at, row));
@@ -186,7 +187,7 @@ fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut 
                 Err(unavailable) => {
                     unread.push(unavailable);
                     listing.files.remove(&name);
-                    rows.iter().for_each(|&(at, row)| journals[at].rows[row].standing = Standing::Unseen);
+                    rows.iter().for_each(|&(at, row)| journals[at].rows[row].standing = RowState::Unseen);
                     continue;
                 }
             },
@@ -195,7 +196,7 @@ fn compare_contents(recalled: &mut Recalled, listing: &mut Listing, notes: &mut 
         if let Some((&(at, row), _)) = same
             && let Some(found) = listing.files.remove(&name)
         {
-            journals[at].rows[row] = Row { file: ListedFile { digest, ..found }, standing: Standing::Present };
+            journals[at].rows[row] = JournalRow { file: ListedFile { digest, ..found }, standing: RowState::Present };
         }
     }
     notes.append(&learned)
@@ -214,7 +215,7 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
         }
         files.push(file);
     }
-    watched::segments(stage, state)?.iter().try_for_each(Segment::remove)?;
+    arrival_log::segments(stage, state)?.iter().try_for_each(ArrivalSegment::remove)?;
     DigestLog::new(stage, Some(state)).forget()?;
     RootRecord::forget(stage, state)?;
     MissingRows::forget(stage, state)?;
@@ -252,7 +253,7 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
     files.collect()
 }
 
-fn write(file: &Location, rows: &[Row]) -> Result<(), StageError> {
+fn write(file: &Location, rows: &[JournalRow]) -> Result<(), StageError> {
     file.put_if_absent(&to_json_lines(rows.iter().map(|row| &row.file))?)
 }
 
@@ -271,9 +272,10 @@ mod tests {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
         let (state, mut listing) = (state.map(Location::from), set.list().unwrap());
         let mut notes = DigestLog::new("in", state.as_ref());
-        let mut recalled = recall("in", state.as_ref(), &mut listing, &mut notes).unwrap();
+        let mut recalled = load("in", state.as_ref(), &mut listing, &mut notes).unwrap();
         recalled.add("in", state.as_ref(), &mut listing).unwrap();
-        let name = |row: &Row| format!("{}{}", if row.standing == Standing::Present { "" } else { "-" }, row.file.name);
+        let name =
+            |row: &JournalRow| format!("{}{}", if row.standing == RowState::Present { "" } else { "-" }, row.file.name);
         recalled.journals.iter().map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect())).collect()
     }
 
@@ -339,17 +341,16 @@ mod tests {
         fs::write(folder.path().join("sub/a.jpg"), "a").unwrap();
         let set = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
         let mut notes = DigestLog::new("in", Some(&state));
-        Recalled::default().add("in", Some(&state), &mut set.list().unwrap()).unwrap();
-        let mut standing = |listing: &mut Listing| {
-            recall("in", Some(&state), listing, &mut notes).unwrap().journals[0].rows[0].standing
-        };
-        assert_eq!(standing(&mut set.list().unwrap()), Standing::Present);
+        LoadedListings::default().add("in", Some(&state), &mut set.list().unwrap()).unwrap();
+        let mut standing =
+            |listing: &mut Listing| load("in", Some(&state), listing, &mut notes).unwrap().journals[0].rows[0].standing;
+        assert_eq!(standing(&mut set.list().unwrap()), RowState::Present);
         let root = Location::from(folder.path());
-        assert_eq!(standing(&mut Listing::unread(root.clone())), Standing::Unseen);
+        assert_eq!(standing(&mut Listing::unread(root.clone())), RowState::Unseen);
         let other = Listing { unread: BTreeMap::from([("su".to_owned(), None)]), ..Listing::unread(root.clone()) };
-        assert_eq!(standing(&mut { other }), Standing::Gone);
+        assert_eq!(standing(&mut { other }), RowState::Gone);
         let below = Listing { unread: BTreeMap::from([("sub".to_owned(), None)]), ..Listing::unread(root) };
-        assert_eq!(standing(&mut { below }), Standing::Unseen);
+        assert_eq!(standing(&mut { below }), RowState::Unseen);
     }
 
     #[test]

@@ -5,16 +5,16 @@ use std::io::{self, Read};
 use crate::source::text::Quoting;
 
 /// Gives the text of `inner` with one delimiter between values, as other text has it; what stands in quotes stays.
-pub(super) struct Aligned<R> {
+pub(super) struct DelimiterCollapser<R> {
     inner: R,
     /// `None`: the text stays as it is.
     quoting: Option<Quoting>,
-    place: Place,
+    place: CollapseState,
 }
 
 /// Where in a record the text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum CollapseState {
     /// No value has begun.
     Start,
     /// In a value.
@@ -27,29 +27,31 @@ enum Place {
     Closed,
 }
 
-impl<R: Read> Aligned<R> {
+impl<R: Read> DelimiterCollapser<R> {
     /// `quoting` says what the delimiter is, where the text is aligned.
     pub(super) fn new(inner: R, quoting: Option<Quoting>) -> Self {
-        Self { inner, quoting, place: Place::Start }
+        Self { inner, quoting, place: CollapseState::Start }
     }
 
     /// Where the next byte leads, and what of it is given: a delimiter before it, and itself.
-    fn step(place: Place, byte: u8, quoting: Quoting) -> (Place, bool, bool) {
-        let is_between = place == Place::Between;
+    fn step(place: CollapseState, byte: u8, quoting: Quoting) -> (CollapseState, bool, bool) {
+        let is_between = place == CollapseState::Between;
         match (place, byte) {
-            (Place::Quoted, byte) if byte == quoting.quote => (Place::Closed, false, true),
-            (Place::Quoted, _) => (Place::Quoted, false, true),
-            (Place::Closed, byte) if byte == quoting.quote => (Place::Quoted, false, true),
-            (_, b'\n' | b'\r') => (Place::Start, false, true),
-            (Place::Start, byte) if byte == quoting.delimiter => (Place::Start, false, false),
-            (_, byte) if byte == quoting.delimiter => (Place::Between, false, false),
-            (Place::Start | Place::Between, byte) if byte == quoting.quote => (Place::Quoted, is_between, true),
-            (_, _) => (Place::Value, is_between, true),
+            (CollapseState::Quoted, byte) if byte == quoting.quote => (CollapseState::Closed, false, true),
+            (CollapseState::Quoted, _) => (CollapseState::Quoted, false, true),
+            (CollapseState::Closed, byte) if byte == quoting.quote => (CollapseState::Quoted, false, true),
+            (_, b'\n' | b'\r') => (CollapseState::Start, false, true),
+            (CollapseState::Start, byte) if byte == quoting.delimiter => (CollapseState::Start, false, false),
+            (_, byte) if byte == quoting.delimiter => (CollapseState::Between, false, false),
+            (CollapseState::Start | CollapseState::Between, byte) if byte == quoting.quote => {
+                (CollapseState::Quoted, is_between, true)
+            }
+            (_, _) => (CollapseState::Value, is_between, true),
         }
     }
 }
 
-impl<R: Read> Read for Aligned<R> {
+impl<R: Read> Read for DelimiterCollapser<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some(quoting) = self.quoting else { return self.inner.read(into) };
         // A byte may come with the delimiter before it.
@@ -58,7 +60,7 @@ impl<R: Read> Read for Aligned<R> {
         }
         loop {
             // A delimiter that was met in an earlier part takes a place of its own; others have left theirs.
-            let owed = usize::from(self.place == Place::Between);
+            let owed = usize::from(self.place == CollapseState::Between);
             let read = self.inner.read(&mut into[owed..])?;
             let mut given = 0;
             for from in owed..owed + read {
@@ -100,7 +102,8 @@ mod tests {
                 self.0.read(&mut into[..step])
             }
         }
-        let mut text = io::BufReader::with_capacity(16, Aligned::new(Slow(text.as_bytes(), step), Some(SPACES)));
+        let mut text =
+            io::BufReader::with_capacity(16, DelimiterCollapser::new(Slow(text.as_bytes(), step), Some(SPACES)));
         let mut all = Vec::new();
         while !text.fill_buf().unwrap().is_empty() {
             all.extend_from_slice(text.buffer());

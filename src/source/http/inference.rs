@@ -8,40 +8,40 @@ use arrow::compute::concat_batches;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{SourceBatch, Split};
-use crate::source::cut::weight;
-use crate::source::gather::Rules;
+use crate::source::batch_limits::arrow_bytes;
+use crate::source::file_source::catch_panic;
+use crate::source::http::ack_waiters::RejectedRecord;
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::fates::Rejected;
 use crate::source::http::memory_reservation::MemoryReservation;
-use crate::source::http::pump::{Shape, feature_batches};
-use crate::source::http::response::Wanted;
-use crate::source::record_files::guarded;
-use crate::source::{Answered, Ask};
+use crate::source::http::response::ResponseOptions;
+use crate::source::http::wal_reader::{BatchShape, feature_batches};
+use crate::source::image_batcher::ImageBatchConfig;
+use crate::source::{InferenceRequest, InferenceResponse};
 
 /// Requests that wait to be put together.
 const WAITING: usize = 1024;
 
 /// Where requests hand in what is to be encoded.
 #[derive(Clone)]
-pub(super) struct Encoder {
-    wishes: mpsc::Sender<Wish>,
+pub(super) struct InferenceClient {
+    wishes: mpsc::Sender<PendingInference>,
 }
 
-struct Wish {
+struct PendingInference {
     records: RecordBatch,
-    sum: Encoded,
-    wanted: Arc<Wanted>,
-    reply: oneshot::Sender<Result<Encoded, ErrorResponse>>,
+    sum: InferenceResult,
+    wanted: Arc<ResponseOptions>,
+    reply: oneshot::Sender<Result<InferenceResult, ErrorResponse>>,
 }
 
 /// What came of the records of a request.
-pub(super) struct Encoded {
+pub(super) struct InferenceResult {
     /// Records that were handed in.
     pub(super) total: usize,
     /// The columns that are wanted of those that came through, and the place of each in the request.
     pub(super) parts: Vec<(RecordBatch, Vec<usize>)>,
     /// Those that were refused; `row` is the place in the request.
-    pub(super) rejected: Vec<Rejected>,
+    pub(super) rejected: Vec<RejectedRecord>,
     /// Bytes that all of this takes.
     pub(super) held: u64,
     pub(super) charge: MemoryReservation,
@@ -54,10 +54,10 @@ const PER_RECORD: u64 = 96;
 /// Bytes of a record that was refused, besides what is said of it.
 const PER_REJECT: u64 = 128;
 
-impl Encoder {
+impl InferenceClient {
     /// Puts requests together, and asks through `asks`.
-    pub(super) fn start(shape: Shape, stage: &str, asks: mpsc::Sender<Ask>) -> Self {
-        let (wishes, mut heard) = mpsc::channel::<Wish>(WAITING);
+    pub(super) fn start(shape: BatchShape, stage: &str, asks: mpsc::Sender<InferenceRequest>) -> Self {
+        let (wishes, mut heard) = mpsc::channel::<PendingInference>(WAITING);
         let split = Split::new(format!("{stage}/encode"));
         tokio::spawn(async move {
             while let Some(first) = heard.recv().await {
@@ -87,21 +87,29 @@ impl Encoder {
         records: RecordBatch,
         held: u64,
         mut charge: MemoryReservation,
-        wanted: Arc<Wanted>,
-    ) -> Result<Encoded, ErrorResponse> {
+        wanted: Arc<ResponseOptions>,
+    ) -> Result<InferenceResult, ErrorResponse> {
         let total = records.num_rows();
         let held = held.saturating_mul(COPIES).saturating_add(PER_RECORD * total as u64);
         charge.set(held)?;
         let (reply, encoded) = oneshot::channel();
-        let sum = Encoded { total, parts: Vec::new(), rejected: Vec::new(), held, charge };
-        self.wishes.send(Wish { records, sum, wanted, reply }).await.map_err(|_| ErrorResponse::ending())?;
+        let sum = InferenceResult { total, parts: Vec::new(), rejected: Vec::new(), held, charge };
+        self.wishes
+            .send(PendingInference { records, sum, wanted, reply })
+            .await
+            .map_err(|_| ErrorResponse::ending())?;
         encoded.await.unwrap_or_else(|_| Err(ErrorResponse::ending()))
     }
 }
 
 /// Sends what was put together on its way; each request hears of its own in the background.
-async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks: &mpsc::Sender<Ask>) {
-    let batches = match guarded(|| batches(shape, split, &group)) {
+async fn encode_group(
+    shape: &BatchShape,
+    split: &Arc<Split>,
+    group: Vec<PendingInference>,
+    asks: &mpsc::Sender<InferenceRequest>,
+) {
+    let batches = match catch_panic(|| batches(shape, split, &group)) {
         Ok(batches) => batches,
         // The records of one request must not fail the others.
         Err(_) if group.len() > 1 => {
@@ -123,7 +131,7 @@ async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks:
     for batch in batches {
         let len = usize::try_from(batch.batch.provenance.len()).unwrap_or(usize::MAX);
         let (reply, answer) = oneshot::channel();
-        if asks.send(Ask { batch, reply }).await.is_err() || sender.send((start, answer)).is_err() {
+        if asks.send(InferenceRequest { batch, reply }).await.is_err() || sender.send((start, answer)).is_err() {
             return;
         }
         start += len;
@@ -131,10 +139,10 @@ async fn encode_group(shape: &Shape, split: &Arc<Split>, group: Vec<Wish>, asks:
 }
 
 /// The answer for a batch, which begins at a record of all.
-type Coming = (usize, oneshot::Receiver<Result<Answered, String>>);
+type PendingReply = (usize, oneshot::Receiver<Result<InferenceResponse, String>>);
 
 /// Takes the answers for a group, and hands each request its own.
-async fn gather(mut group: Vec<Wish>, mut answers: mpsc::UnboundedReceiver<Coming>) {
+async fn gather(mut group: Vec<PendingInference>, mut answers: mpsc::UnboundedReceiver<PendingReply>) {
     let records: usize = group.iter().map(|wish| wish.sum.total).sum();
     let (mut refused, mut ends): (Vec<Option<ErrorResponse>>, usize) = (group.iter().map(|_| None).collect(), 0);
     let mut failed: Option<fn(&str) -> ErrorResponse> = None;
@@ -163,19 +171,19 @@ async fn gather(mut group: Vec<Wish>, mut answers: mpsc::UnboundedReceiver<Comin
 }
 
 /// The records of all requests, in batches of the size that the source's may have.
-fn batches(shape: &Shape, split: &Arc<Split>, group: &[Wish]) -> Result<Vec<SourceBatch>, String> {
+fn batches(shape: &BatchShape, split: &Arc<Split>, group: &[PendingInference]) -> Result<Vec<SourceBatch>, String> {
     let Some(first) = group.first() else { return Ok(Vec::new()) };
     let all = concat_batches(&first.records.schema(), group.iter().map(|wish| &wish.records));
     let all = all.map_err(|error| error.to_string())?;
     match shape {
-        Shape::Images(rules) => image_batches(rules, split, &all),
-        Shape::Features { schema, cut } => {
+        BatchShape::Images(rules) => image_batches(rules, split, &all),
+        BatchShape::Features { schema, cut } => {
             feature_batches(schema, *cut, split, &[(0, all)]).map_err(|error| error.to_string())
         }
     }
 }
 
-fn image_batches(rules: &Rules, split: &Arc<Split>, all: &RecordBatch) -> Result<Vec<SourceBatch>, String> {
+fn image_batches(rules: &ImageBatchConfig, split: &Arc<Split>, all: &RecordBatch) -> Result<Vec<SourceBatch>, String> {
     let wrong = || "the records have other columns than the source".to_owned();
     let source = all.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
     let image = all.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
@@ -184,7 +192,12 @@ fn image_batches(rules: &Rules, split: &Arc<Split>, all: &RecordBatch) -> Result
 }
 
 /// What came of a batch that begins at the record `start` of all, handed to each request by its own records.
-fn share(group: &mut [Wish], refused: &mut [Option<ErrorResponse>], start: usize, answered: &Answered) {
+fn share(
+    group: &mut [PendingInference],
+    refused: &mut [Option<ErrorResponse>],
+    start: usize,
+    answered: &InferenceResponse,
+) {
     let mut from = 0;
     for (wish, refused) in group.iter_mut().zip(refused) {
         let to = from + wish.sum.total;
@@ -200,28 +213,28 @@ fn share(group: &mut [Wish], refused: &mut [Option<ErrorResponse>], start: usize
     }
 }
 
-impl Wish {
+impl PendingInference {
     /// Takes what came of its own records, those of `own` among all.
-    fn take(&mut self, own: Range<usize>, start: usize, answered: &Answered) -> Result<(), ErrorResponse> {
-        let Encoded { parts, rejected, held, charge, .. } = &mut self.sum;
+    fn take(&mut self, own: Range<usize>, start: usize, answered: &InferenceResponse) -> Result<(), ErrorResponse> {
+        let InferenceResult { parts, rejected, held, charge, .. } = &mut self.sum;
         let origin = &answered.batch.row_ordinals;
         let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.start);
         let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.end);
         if first < last {
             let records = answered.batch.records.project(&self.wanted.places(answered.batch.records.schema_ref())?);
             let records = records.map_err(ErrorResponse::failed)?.slice(first, last - first);
-            *held = held.saturating_add(weight(&records, 0..records.num_rows()));
+            *held = held.saturating_add(arrow_bytes(&records, 0..records.num_rows()));
             charge.set(*held)?;
             let places = origin[first..last].iter().map(|&ordinal| start + ordinal as usize - own.start).collect();
             parts.push((records, places));
         }
-        for (stage, reject) in &answered.refused {
+        for (stage, reject) in &answered.rejected {
             let at = start + reject.ordinal as usize;
             if own.contains(&at) {
                 *held += PER_REJECT + (stage.len() + reject.reason.len()) as u64;
                 charge.set(*held)?;
                 let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
-                rejected.push(Rejected { row: (at - own.start) as u64, stage, code, reason });
+                rejected.push(RejectedRecord { row: (at - own.start) as u64, stage, code, reason });
             }
         }
         Ok(())
@@ -236,25 +249,26 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::source::cut::Cut;
+    use crate::source::batch_limits::BatchLimits;
     use crate::source::http::memory_reservation::MemoryPool;
     use crate::source::origin_fields;
 
     /// A request with one record of a column.
-    fn wish(column: ArrayRef) -> (Wish, oneshot::Receiver<Result<Encoded, ErrorResponse>>) {
+    fn wish(column: ArrayRef) -> (PendingInference, oneshot::Receiver<Result<InferenceResult, ErrorResponse>>) {
         let source: ArrayRef = Arc::new(StringArray::from(vec!["me"]));
         let records = RecordBatch::try_from_iter([("source", source), ("x", column)]).unwrap();
         let (reply, answer) = oneshot::channel();
         let charge = MemoryPool::new(1 << 20).charge();
-        let sum = Encoded { total: 1, parts: Vec::new(), rejected: Vec::new(), held: 0, charge };
-        (Wish { records, sum, wanted: Arc::new(Wanted::new(None, "")), reply }, answer)
+        let sum = InferenceResult { total: 1, parts: Vec::new(), rejected: Vec::new(), held: 0, charge };
+        (PendingInference { records, sum, wanted: Arc::new(ResponseOptions::new(None, "")), reply }, answer)
     }
 
     #[tokio::test]
     async fn a_request_that_cannot_be_put_together_fails_alone() {
         let fields = origin_fields().into_iter().chain([Field::new("x", DataType::Float64, false)]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let shape = Shape::Features { schema, cut: Cut { records: 8, bytes: 1 << 20, enough: 8 } };
+        let shape =
+            BatchShape::Features { schema, cut: BatchLimits { records: 8, bytes: 1 << 20, soft_max_records: 8 } };
         let (asks, mut asked) = mpsc::channel(8);
         let (sound, bad) =
             (|| wish(Arc::new(Float64Array::from(vec![1.0]))), wish(Arc::new(StringArray::from(vec!["no number"]))));

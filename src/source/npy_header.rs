@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Read};
 
 use crate::batch::RejectCode;
-use crate::source::arrays::{Element, Header, Refusal};
-use crate::source::record_files::shorten;
+use crate::source::arrays::{ArrayHeader, RejectReason, ScalarType};
+use crate::source::file_source::shorten;
 
 /// What a .npy file begins with.
 pub(super) const MAGIC: [u8; 6] = *b"\x93NUMPY";
@@ -17,7 +17,7 @@ const MAX_HEADER: u64 = 10_000;
 ///
 /// # Errors
 /// When it is none, or of an array without rows of numbers; the sentence goes on after the array's name.
-pub(super) fn header(stream: &mut impl Read) -> Result<Header, Refusal> {
+pub(super) fn header(stream: &mut impl Read) -> Result<ArrayHeader, RejectReason> {
     let malformed = |what: String| (RejectCode::Malformed, what);
     let mut start = [0; 8];
     read(stream, &mut start)?;
@@ -43,22 +43,22 @@ pub(super) fn header(stream: &mut impl Read) -> Result<Header, Refusal> {
     parse(&text).map_err(malformed)
 }
 
-fn read(stream: &mut impl Read, into: &mut [u8]) -> Result<(), Refusal> {
+fn read(stream: &mut impl Read, into: &mut [u8]) -> Result<(), RejectReason> {
     stream
         .read_exact(into)
         .map_err(|error| if error.kind() == ErrorKind::UnexpectedEof { truncated() } else { of_io(error) })
 }
 
-fn truncated() -> Refusal {
+fn truncated() -> RejectReason {
     (RejectCode::Truncated, "ends in its header".to_owned())
 }
 
-fn of_io(error: std::io::Error) -> Refusal {
+fn of_io(error: std::io::Error) -> RejectReason {
     (RejectCode::Malformed, format!("cannot be read: {}", shorten(&error.to_string())))
 }
 
 /// `{'descr': '<f8', 'fortran_order': False, 'shape': (7200, 6), }`
-fn parse(text: &str) -> Result<Header, String> {
+fn parse(text: &str) -> Result<ArrayHeader, String> {
     let strange = || format!("has a header that is not understood: {}", shorten(text.trim()));
     let value = |key: &str| {
         let after = ['\'', '"'].into_iter().find_map(|quote| text.split_once(&format!("{quote}{key}{quote}")));
@@ -79,28 +79,28 @@ fn parse(text: &str) -> Result<Header, String> {
     let shape = value("shape")?.strip_prefix('(').and_then(|shape| shape.split_once(')')).ok_or_else(strange)?.0;
     let sides = shape.split(',').map(|side| side.trim().trim_end_matches('L')).filter(|side| !side.is_empty());
     let shape: Vec<u64> = sides.map(|side| side.parse().map_err(|_| strange())).collect::<Result<_, _>>()?;
-    Header::new(element, big_endian, column_major, &shape)
+    ArrayHeader::new(element, big_endian, column_major, &shape)
 }
 
 /// The type behind a word such as `<f8`, and whether its bytes have the highest first.
-fn element(descr: &str) -> Result<(Element, bool), String> {
+fn element(descr: &str) -> Result<(ScalarType, bool), String> {
     let (big_endian, kind) = match descr.split_at_checked(1) {
         Some(("<" | "|" | "=", kind)) => (false, kind),
         Some((">", kind)) => (true, kind),
         _ => (false, descr),
     };
     let element = match kind {
-        "b1" => Element::Bool,
-        "i1" => Element::Int8,
-        "u1" => Element::UInt8,
-        "i2" => Element::Int16,
-        "u2" => Element::UInt16,
-        "i4" => Element::Int32,
-        "u4" => Element::UInt32,
-        "i8" => Element::Int64,
-        "u8" => Element::UInt64,
-        "f4" => Element::Float32,
-        "f8" => Element::Float64,
+        "b1" => ScalarType::Bool,
+        "i1" => ScalarType::Int8,
+        "u1" => ScalarType::UInt8,
+        "i2" => ScalarType::Int16,
+        "u2" => ScalarType::UInt16,
+        "i4" => ScalarType::Int32,
+        "u4" => ScalarType::UInt32,
+        "i8" => ScalarType::Int64,
+        "u8" => ScalarType::UInt64,
+        "f4" => ScalarType::Float32,
+        "f8" => ScalarType::Float64,
         _ => {
             return Err(format!(
                 "holds values of type `{}`; truth values, whole numbers of 8 to 64 bits and floats of 32 or 64 are read",

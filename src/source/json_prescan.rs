@@ -5,7 +5,7 @@ pub(super) const MAX_DEPTH: usize = 128;
 
 /// What a line holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum LineClass {
     /// Nothing but space.
     Blank,
     /// One object whose brackets match in number; the parser sees to the rest.
@@ -14,29 +14,29 @@ pub(super) enum Shape {
         values: u64,
     },
     /// It ends before the object does.
-    Unclosed,
+    Incomplete,
     /// Something follows the object.
     Trailing,
     /// It begins with something else.
-    NoObject,
+    NotAnObject,
     /// Nested beyond [`MAX_DEPTH`].
     TooDeep,
 }
 
-impl Shape {
+impl LineClass {
     /// Looks at a line.
     pub(super) fn of(line: &[u8]) -> Self {
         let line = line.trim_ascii();
         match line.first() {
             None => return Self::Blank,
             Some(b'{') => {}
-            Some(_) => return Self::NoObject,
+            Some(_) => return Self::NotAnObject,
         }
         let (mut depth, mut values) = (0, 0);
         let mut bytes = line.iter().enumerate();
         while let Some((place, byte)) = bytes.next() {
             if *byte == b'"' && !skip_string(&mut bytes) {
-                return Self::Unclosed;
+                return Self::Incomplete;
             }
             match byte {
                 b'{' | b'[' => {
@@ -57,7 +57,7 @@ impl Shape {
                 _ => {}
             }
         }
-        Self::Unclosed
+        Self::Incomplete
     }
 }
 
@@ -83,17 +83,17 @@ mod tests {
     fn a_line_is_one_object_or_why_not() {
         let deep = "[".repeat(128);
         for (line, expected) in [
-            (" \r", Shape::Blank),
-            (r#" {"a": [1, 2], "b": "x}\",["} "#, Shape::Object { values: 4 }),
-            ("{}", Shape::Object { values: 1 }),
-            ("[1]", Shape::NoObject),
-            ("hello", Shape::NoObject),
-            (r#"{"a": 1"#, Shape::Unclosed),
-            (r#"{"a": "1}"#, Shape::Unclosed),
-            (r#"{"a": 1} {"#, Shape::Trailing),
-            (&format!(r#"{{"a": {deep}"#), Shape::TooDeep),
+            (" \r", LineClass::Blank),
+            (r#" {"a": [1, 2], "b": "x}\",["} "#, LineClass::Object { values: 4 }),
+            ("{}", LineClass::Object { values: 1 }),
+            ("[1]", LineClass::NotAnObject),
+            ("hello", LineClass::NotAnObject),
+            (r#"{"a": 1"#, LineClass::Incomplete),
+            (r#"{"a": "1}"#, LineClass::Incomplete),
+            (r#"{"a": 1} {"#, LineClass::Trailing),
+            (&format!(r#"{{"a": {deep}"#), LineClass::TooDeep),
         ] {
-            assert_eq!(Shape::of(line.as_bytes()), expected, "{line}");
+            assert_eq!(LineClass::of(line.as_bytes()), expected, "{line}");
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, UnavailableInput};
 use crate::source::file_set::FileSet;
-use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, Refusal};
-use crate::source::passed_over::LastPassedOver;
-use crate::source::record_files::Stop;
+use crate::source::file_source::ReadEnd;
+use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, RecordError};
+use crate::source::skipped_files::LastSkippedFiles;
 use crate::store::{FileReader, Location, PrefetchedObject, S3Path};
 
 /// A file of input.
@@ -38,7 +38,7 @@ impl InputFile {
     ///
     /// # Errors
     /// When requests cannot be made at all.
-    pub(super) fn ask(&self) -> Result<Option<PrefetchedObject>, StageError> {
+    pub(super) fn prefetch(&self) -> Result<Option<PrefetchedObject>, StageError> {
         match self.location() {
             Location::Remote(object) if self.listed.etag.is_some() => {
                 self.ahead(&object).map(Some).map_err(self.failed())
@@ -111,8 +111,8 @@ impl InputFile {
     /// the file.
     ///
     /// # Errors
-    /// [`Stop::UnavailableInput`].
-    pub(super) fn check_available(&self, input: &FileReader) -> Result<(), Stop> {
+    /// [`ReadEnd::UnavailableInput`].
+    pub(super) fn check_available(&self, input: &FileReader) -> Result<(), ReadEnd> {
         match input.failure() {
             None => Ok(()),
             Some((class, error)) => Err(UnavailableInput { path: self.location().to_path(), class, error }.into()),
@@ -120,16 +120,16 @@ impl InputFile {
     }
 
     /// For `map_err`: why reading stops at an I/O error of the file.
-    pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> Stop {
+    pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> ReadEnd {
         |error| match self.unavailable(error) {
             Ok(unavailable) => unavailable.into(),
-            Err(error) => Stop::Refused(self.listed.unreadable(&error.to_string()), 1),
+            Err(error) => ReadEnd::Rejected(self.listed.unreadable(&error.to_string()), 1),
         }
     }
 
     /// That the file does not fit the plan, with the number of records that it holds, 1 where that is not known.
-    pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> Stop {
-        Stop::Refused(Refusal::new(code, format!("{}: {what}", self.name)), records)
+    pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> ReadEnd {
+        ReadEnd::Rejected(RecordError::new(code, format!("{}: {what}", self.name)), records)
     }
 
     /// Separates errors of the environment from verdicts on the file.
@@ -151,7 +151,7 @@ impl InputFile {
 /// # Errors
 /// When there is none, or the folder cannot be read.
 pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
-    list_all(stage, path, extensions, &LastPassedOver::default()).map(|(files, _)| files)
+    list_all(stage, path, extensions, &LastSkippedFiles::default()).map(|(files, _)| files)
 }
 
 /// As [`list`], with the files and folders that an error of the environment kept from being looked at; what was left out is
@@ -163,13 +163,13 @@ pub(super) fn list_all(
     stage: &str,
     path: &str,
     extensions: &'static [&'static str],
-    passed_over: &LastPassedOver,
+    passed_over: &LastSkippedFiles,
 ) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
     let set = set.reporting_to(passed_over.clone());
     let mut listing = set.list()?;
     if listing.files.is_empty() {
-        return Err(set.nothing_found(&listing));
+        return Err(set.no_matches(&listing));
     }
     let unread = listing.take_failures();
     let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));

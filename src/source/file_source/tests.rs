@@ -10,16 +10,16 @@ use super::*;
 /// Gives one record of each file, and panics on some.
 struct Fragile;
 
-impl RecordFormat for Fragile {
+impl FileFormat for Fragile {
     const EXTENSIONS: &'static [&'static str] = &["x"];
 
-    fn read(&self, file: &InputFile, _: FileReader, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, _: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         assert!(file.name != "b.x", "this one is odd");
         if output.done(&(0..1)) {
             return Ok(());
         }
         let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![7]))];
-        output.send(0..1, Records { columns, origin: vec![0], ..Records::default() })
+        output.send(0..1, FileRecords { columns, origin: vec![0], ..FileRecords::default() })
     }
 }
 
@@ -32,7 +32,7 @@ fn a_file_that_a_reader_panics_on_is_one_reject() {
     let source = || {
         let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
         let path = folder.path().to_str().unwrap().to_owned();
-        Box::new(RecordFiles::new("in", &path, &schema, Fragile, Policy::default()))
+        Box::new(FileSource::new("in", &path, &schema, Fragile, ReadPolicy::default()))
     };
     let batches = drain(source(), &ResumeState::default()).unwrap();
     assert_eq!(records(&batches).num_rows(), 2);
@@ -50,11 +50,11 @@ struct Broken {
     declared: u64,
 }
 
-impl RecordFormat for Broken {
+impl FileFormat for Broken {
     const EXTENSIONS: &'static [&'static str] = &["broken"];
 
-    fn read(&self, _: &InputFile, _: FileReader, output: &Output<'_>) -> Result<(), Stop> {
-        output.refuse(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
+    fn read(&self, _: &InputFile, _: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+        output.reject_rows(5..5 + self.declared, RejectCode::Malformed, "damaged".to_owned())
     }
 }
 
@@ -63,7 +63,7 @@ fn reject_of(declared: u64) -> (u64, u64, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.broken"), "0123456789").unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
-    let source = RecordFiles::new("in", &path, &Schema::empty(), Broken { declared }, Policy::default());
+    let source = FileSource::new("in", &path, &Schema::empty(), Broken { declared }, ReadPolicy::default());
     let batch = drain(Box::new(source), &ResumeState::default()).unwrap().remove(0);
     let reject = &batch.rejects[0];
     assert_eq!(batch.batch.provenance.len(), reject.rows);

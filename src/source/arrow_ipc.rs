@@ -10,30 +10,32 @@ use serde::{Deserialize, Serialize};
 use crate::batch::RejectCode;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
-use crate::source::arrow_messages::{Bounds, Messages, Refusal};
-use crate::source::cut::{Cut, too_large, weight};
+use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
+use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds, RejectReason};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names, places,
+};
+use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ArrowSourceConfig {
     /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
+    /// the rows that it gave before stay in the output; `reject_rows` refuses to run. A file of at most 32 MiB whose content is the
     /// same has not changed, whatever its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 
-impl SourceConfig for Config {
+impl SourceConfig for ArrowSourceConfig {
     fn plan(
         &mut self,
         name: &str,
@@ -41,25 +43,27 @@ impl SourceConfig for Config {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
-        let files = files::list(name, &self.path, Ipc::EXTENSIONS).map_err(path)?;
+        let files = input_file::list(name, &self.path, ArrowIpcFormat::EXTENSIONS).map_err(path)?;
         let limits = context.limits;
         let stored = limits.memory.map_or(STORED, |memory| STORED.min(memory.0 / 2));
-        let most = Bounds::of_file(stored, limits.buffer_bytes());
+        let most = IpcBounds::of_file(stored, limits.buffer_bytes());
         let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![ConfigError::new("path", what)])?;
-        let cut = Cut::features(batch);
+        let cut = BatchLimits::features(batch);
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
-        let format = Ipc { columns: columns.clone(), cut, most, record_bytes: limits.record_bytes.0, largest_file };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &columns, format, self.on_change.into())))
+        let format =
+            ArrowIpcFormat { columns: columns.clone(), cut, most, record_bytes: limits.record_bytes.0, largest_file };
+        Ok(Box::new(FileSource::new(name, &self.path, &columns, format, self.on_change.into())))
     }
 }
 
 /// The columns of the first file that can be read.
-fn columns_of(files: &[InputFile], most: Bounds) -> Result<SchemaRef, StageError> {
+fn columns_of(files: &[InputFile], most: IpcBounds) -> Result<SchemaRef, StageError> {
     let look = |file: &InputFile, input: store::FileReader| {
         let mut input = open(input).map_err(file.stopped())?;
-        let columns = guarded(|| Messages::bounded(&mut input.stream, most)).map(|messages| messages.schema().clone());
+        let columns = catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, most))
+            .map(|messages| messages.schema().clone());
         file.check_available(&input.handle)?;
         columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
     };
@@ -67,7 +71,7 @@ fn columns_of(files: &[InputFile], most: Bounds) -> Result<SchemaRef, StageError
 }
 
 /// The records of a stream, as far as they can be read.
-fn count(messages: &mut Messages<impl Read>) -> u64 {
+fn count(messages: &mut BoundedIpcReader<impl Read>) -> u64 {
     let mut records = 0;
     while let Ok(Some(batch)) = next(messages) {
         records += batch.num_rows() as u64;
@@ -76,34 +80,34 @@ fn count(messages: &mut Messages<impl Read>) -> u64 {
 }
 
 /// The next record batch; a panic of the library is a refusal, too.
-fn next(messages: &mut Messages<impl Read>) -> Result<Option<RecordBatch>, Refusal> {
-    guarded(|| Ok::<_, String>(messages.next_batch())).flatten()
+fn next(messages: &mut BoundedIpcReader<impl Read>) -> Result<Option<RecordBatch>, RejectReason> {
+    catch_panic(|| Ok::<_, String>(messages.next_batch())).flatten()
 }
 
 /// Bytes of a record batch as it is stored. Writers make far smaller ones.
 const STORED: u64 = 1 << 30;
 
 /// How planned IPC files are read.
-struct Ipc {
+struct ArrowIpcFormat {
     columns: SchemaRef,
-    cut: Cut,
-    most: Bounds,
+    cut: BatchLimits,
+    most: IpcBounds,
     /// Bytes that a record may take.
     record_bytes: u64,
     /// Bytes of the largest file that was listed.
     largest_file: u64,
 }
 
-impl RecordFormat for Ipc {
+impl FileFormat for ArrowIpcFormat {
     const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
 
-    fn read(&self, file: &InputFile, input: store::FileReader, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: store::FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let mut input = open(input).map_err(file.stopped())?;
-        let mut messages = match guarded(|| Messages::bounded(&mut input.stream, self.most)) {
+        let mut messages = match catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, self.most)) {
             Ok(messages) => messages,
             Err((code, what)) => {
                 file.check_available(&input.handle)?;
-                return output.refuse_rest(0, code, &what);
+                return output.reject_rest(0, code, &what);
             }
         };
         let places = match places(self.columns.fields(), messages.schema()) {
@@ -124,7 +128,7 @@ impl RecordFormat for Ipc {
                 Ok(None) => break,
                 Err((code, what)) => {
                     file.check_available(&input.handle)?;
-                    return output.refuse_rest(row, code, &format!("the rest is lost: {what}"));
+                    return output.reject_rest(row, code, &format!("the rest is lost: {what}"));
                 }
             }
         }
@@ -134,45 +138,45 @@ impl RecordFormat for Ipc {
             Ok(false) => {}
             Ok(true) => {
                 let what = "the rest is lost: more bytes follow the end mark of the stream";
-                return output.refuse_rest(row, RejectCode::Malformed, what);
+                return output.reject_rest(row, RejectCode::Malformed, what);
             }
-            Err((code, what)) => return output.refuse_rest(row, code, &format!("the rest is lost: {what}")),
+            Err((code, what)) => return output.reject_rest(row, code, &format!("the rest is lost: {what}")),
         }
         if input.is_file && !input.has_footer {
             let what = "the rest is lost: the file ends without its footer";
-            return output.refuse_rest(row, RejectCode::Truncated, what);
+            return output.reject_rest(row, RejectCode::Truncated, what);
         }
         Ok(())
     }
 
-    fn held_bytes(&self) -> u64 {
+    fn buffer_bytes(&self) -> u64 {
         self.largest_file.min(self.most.stored).saturating_add(self.most.unpacked)
     }
 }
 
-impl Ipc {
+impl ArrowIpcFormat {
     /// Sends the records of a batch, and refuses those that take more than a record may.
-    fn send(&self, records: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
-        for part in self.cut.parts(records.num_rows(), &|rows| weight(records, rows)) {
+    fn send(&self, records: &RecordBatch, first: u64, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+        for part in self.cut.split(records.num_rows(), &|rows| arrow_bytes(records, rows)) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
                 continue;
             }
-            let bytes = if part.len() == 1 { weight(records, part.clone()) } else { 0 };
+            let bytes = if part.len() == 1 { arrow_bytes(records, part.clone()) } else { 0 };
             if bytes > self.record_bytes {
-                output.refuse(rows, RejectCode::TooLarge, too_large(bytes, self.record_bytes))?;
+                output.reject_rows(rows, RejectCode::TooLarge, too_large(bytes, self.record_bytes))?;
                 continue;
             }
             let columns = records.slice(part.start, part.len()).columns().to_vec();
             let origin = (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect();
-            output.send(rows, Records { columns, origin, ..Records::default() })?;
+            output.send(rows, FileRecords { columns, origin, ..FileRecords::default() })?;
         }
         Ok(())
     }
 }
 
 /// The stream of messages in a file of either format.
-struct Input {
+struct IpcInput {
     stream: io::Take<BufReader<store::FileReader>>,
     /// The same file, to be asked while messages are read.
     handle: store::FileReader,
@@ -185,7 +189,7 @@ const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
-fn open(mut input: store::FileReader) -> io::Result<Input> {
+fn open(mut input: store::FileReader) -> io::Result<IpcInput> {
     let (len, handle) = (input.length()?, input.try_clone()?);
     let mut head = Vec::new();
     (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
@@ -196,7 +200,7 @@ fn open(mut input: store::FileReader) -> io::Result<Input> {
     input.seek(SeekFrom::Start(start))?;
     let end = len - footer.unwrap_or(0);
     let stream = BufReader::new(input).take(end.saturating_sub(start));
-    Ok(Input { stream, handle, is_file, has_footer: footer.is_some() })
+    Ok(IpcInput { stream, handle, is_file, has_footer: footer.is_some() })
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
@@ -229,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::coverage::ResumeState;
-    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+    use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn sample(rows: std::ops::Range<i32>) -> RecordBatch {
         let words: DictionaryArray<Int32Type> =
@@ -260,7 +264,7 @@ mod tests {
         write_file(&folder.path().join("b.feather"), Some(CompressionType::LZ4_FRAME));
         write_file(&folder.path().join("c.ipc"), Some(CompressionType::ZSTD));
         std::fs::write(folder.path().join("d.arrows"), stream()).unwrap();
-        let batches = read::<Config>(json!({ "path": folder.path() }), 20);
+        let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20);
         let counts: Vec<_> = batches.iter().map(|batch| batch.batch.records.num_rows()).collect();
         assert_eq!(counts, [20, 10, 5].repeat(4));
         assert!(rejects(&batches).is_empty());
@@ -286,7 +290,7 @@ mod tests {
         zeroed[last..last + 8].fill(0);
         std::fs::write(folder.path().join("b.arrow"), zeroed).unwrap();
         std::fs::write(folder.path().join("c.arrows"), [stream(), stream()].concat()).unwrap();
-        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100);
         assert_eq!(records(&batches).num_rows(), 35 + 30 + 35);
         assert_eq!(rejects(&batches), [(30, "malformed", None), (35, "malformed", None)]);
     }
@@ -299,7 +303,7 @@ mod tests {
         let bytes = std::fs::read(&whole).unwrap();
         for end in (0..bytes.len()).step_by(7) {
             std::fs::write(folder.path().join("b.arrow"), &bytes[..end]).unwrap();
-            let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+            let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100);
             let rows = records(&batches).num_rows() - 35;
             assert!([0, 30, 35].contains(&rows), "{end}: {rows}");
             assert_eq!(rejects(&batches).len(), 1, "{end}");
@@ -315,7 +319,7 @@ mod tests {
             let mut bytes = bytes.clone();
             bytes[place] ^= 0xff;
             std::fs::write(folder.path().join("b.arrow"), bytes).unwrap();
-            let source = plan::<Config>(json!({ "path": folder.path() }), 100).unwrap();
+            let source = plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100).unwrap();
             match drain(source, &ResumeState::default()) {
                 Ok(batches) => assert!(records(&batches).num_rows() >= 35),
                 Err(error) => assert!(error.to_string().starts_with("b.arrow: "), "{error}"),
@@ -333,7 +337,7 @@ mod tests {
         writer.as_mut().unwrap().write(&other).unwrap();
         writer.unwrap().finish().unwrap();
         write_file(&folder.path().join("c.arrow"), None);
-        let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+        let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100);
         assert_eq!((records(&batches).num_rows(), rejects(&batches)), (70, vec![(0, "mismatch", None)]));
         let rejected = batches.iter().find(|batch| !batch.rejects.is_empty()).unwrap();
         assert_eq!(rejected.batch.provenance.len(), 7);
@@ -343,9 +347,10 @@ mod tests {
     fn a_later_run_sends_the_batches_that_are_not_done() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.arrows"), stream()).unwrap();
-        let all = read::<Config>(json!({ "path": folder.path() }), 20);
+        let all = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20);
         let rest =
-            drain(plan::<Config>(json!({ "path": folder.path() }), 20).unwrap(), &progress_of(&all[..1])).unwrap();
+            drain(plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20).unwrap(), &progress_of(&all[..1]))
+                .unwrap();
         assert_eq!(rest.len(), 2);
         assert_eq!(rest[0].batch.records, all[1].batch.records);
     }
@@ -356,7 +361,7 @@ mod tests {
         bytes.extend(i32::MAX.to_le_bytes());
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.arrows"), bytes).unwrap();
-        let faults = plan::<Config>(json!({ "path": folder.path() }), 20).err().unwrap();
+        let faults = plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20).err().unwrap();
         assert!(faults[0].message.contains("declares a description of 2147483647 bytes"), "{faults:?}");
     }
 

@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::fs_durable::failpoint;
 use crate::metrics::{BlockingCaller, BlockingOperation};
-use crate::source::http::frame::{Fingerprint, Head};
-use crate::source::http::idempotency::Attempt;
-use crate::source::http::journal::{Journal, now};
+use crate::source::http::idempotency::RequestAttempt;
 use crate::source::http::memory_reservation::MemoryReservation;
+use crate::source::http::wal::{WriteAheadLog, now};
+use crate::source::http::wal_record::{Fingerprint, RecordHeader};
 
 /// Bytes that are synced together at most; a single larger request goes alone.
 const GROUP_BYTES: usize = 8 << 20;
@@ -20,37 +20,42 @@ const GROUP_BYTES: usize = 8 << 20;
 const GROUP: usize = 256;
 
 /// A request that is to be taken.
-pub(super) struct Request {
+pub(super) struct CommitRequest {
     /// Its records, as the bytes of a frame; sealed where it has a key.
     pub(super) payload: Vec<u8>,
     /// How many there are.
     pub(super) rows: u32,
     /// By what it is known again, if it has a key.
-    pub(super) attempt: Option<Attempt>,
+    pub(super) attempt: Option<RequestAttempt>,
     /// Where to tell what came of it.
-    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) reply: oneshot::Sender<CommitOutcome>,
     /// The memory of its payload.
     pub(super) charge: MemoryReservation,
 }
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CommitOutcome {
     /// Its records are durable, from this row on; they were before, if it has come again.
-    Taken { first: u64, rows: u32, again: bool },
+    Accepted { first: u64, rows: u32, again: bool },
     /// Another request had this key.
-    OtherBody,
+    KeyReused,
     /// So much is pending that no more is taken.
-    Full,
+    BacklogFull,
     /// It cannot be written: the disk is full, or fails.
     Failed,
 }
 
 /// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
 /// `caller` says when it is in a call that may not return.
-pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiver<Request>, caller: &BlockingCaller) {
-    let mut committer = Committer { journal: Arc::clone(journal), limit, file: None };
-    let mut held: Vec<Request> = Vec::new();
+pub(super) fn run(
+    journal: &Arc<WriteAheadLog>,
+    limit: u64,
+    mut requests: mpsc::Receiver<CommitRequest>,
+    caller: &BlockingCaller,
+) {
+    let mut committer = GroupCommitter { journal: Arc::clone(journal), limit, file: None };
+    let mut held: Vec<CommitRequest> = Vec::new();
     loop {
         let mut group = std::mem::take(&mut held);
         if group.is_empty() {
@@ -69,23 +74,23 @@ pub(super) fn run(journal: &Arc<Journal>, limit: u64, mut requests: mpsc::Receiv
     }
 }
 
-struct Committer {
-    journal: Arc<Journal>,
+struct GroupCommitter {
+    journal: Arc<WriteAheadLog>,
     limit: u64,
     /// The last segment, and its length.
     file: Option<(File, u64)>,
 }
 
 /// A request that is being written.
-struct Written {
-    head: Head,
-    request: Request,
+struct EncodedRequest {
+    head: RecordHeader,
+    request: CommitRequest,
 }
 
-impl Committer {
+impl GroupCommitter {
     /// Takes a group of requests; of several with one key, those behind the first are held for the next group.
-    fn commit(&mut self, group: Vec<Request>, held: &mut Vec<Request>) {
-        let (mut written, mut bytes): (Vec<Written>, u64) = (Vec::new(), 0);
+    fn commit(&mut self, group: Vec<CommitRequest>, held: &mut Vec<CommitRequest>) {
+        let (mut written, mut bytes): (Vec<EncodedRequest>, u64) = (Vec::new(), 0);
         let mut keys = BTreeSet::new();
         let (first, pending) = {
             let state = self.journal.state();
@@ -104,7 +109,7 @@ impl Committer {
             match self.admit(&request, next, pending + bytes) {
                 Ok(head) => {
                     bytes += head.bytes();
-                    written.push(Written { head: head.in_group(first), request });
+                    written.push(EncodedRequest { head: head.in_group(first), request });
                 }
                 // Who asked may have gone; here and below.
                 Err(answer) => drop(request.reply.send(answer)),
@@ -114,37 +119,37 @@ impl Committer {
             return;
         }
         let durable = self.write(&written, bytes);
-        let heads: Vec<Head> = written.iter().map(|written| written.head).collect();
+        let heads: Vec<RecordHeader> = written.iter().map(|written| written.head).collect();
         match &durable {
             Ok(()) => self.journal.written(&heads),
             Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.journal.folder.display()),
         }
-        for Written { head, request: Request { reply, charge, payload, .. } } in written {
+        for EncodedRequest { head, request: CommitRequest { reply, charge, payload, .. } } in written {
             drop((payload, charge));
-            let taken = Answer::Taken { first: head.first, rows: head.rows, again: false };
-            let _ = reply.send(if durable.is_ok() { taken } else { Answer::Failed });
+            let taken = CommitOutcome::Accepted { first: head.first, rows: head.rows, again: false };
+            let _ = reply.send(if durable.is_ok() { taken } else { CommitOutcome::Failed });
         }
     }
 
-    fn admit(&self, request: &Request, first: u64, pending: u64) -> Result<Head, Answer> {
+    fn admit(&self, request: &CommitRequest, first: u64, pending: u64) -> Result<RecordHeader, CommitOutcome> {
         let taken = request.attempt.and_then(|attempt| {
             let keys = &self.journal.state().keys;
             let former = || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, Fingerprint::Crc32(_)));
             keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
         });
         if let Some((taken, same)) = taken {
-            let again = Answer::Taken { first: taken.first, rows: taken.rows, again: true };
-            return Err(if same { again } else { Answer::OtherBody });
+            let again = CommitOutcome::Accepted { first: taken.first, rows: taken.rows, again: true };
+            return Err(if same { again } else { CommitOutcome::KeyReused });
         }
         let key = request.attempt.map(|attempt| attempt.key);
-        let head = Head::new(first, request.rows, now(), key, &request.payload);
-        let head = head.ok_or(Answer::Failed)?;
+        let head = RecordHeader::new(first, request.rows, now(), key, &request.payload);
+        let head = head.ok_or(CommitOutcome::Failed)?;
         // One request is always let in, however large, so that none waits for ever.
-        if pending > 0 && pending + head.bytes() > self.limit { Err(Answer::Full) } else { Ok(head) }
+        if pending > 0 && pending + head.bytes() > self.limit { Err(CommitOutcome::BacklogFull) } else { Ok(head) }
     }
 
     /// Appends frames to the last segment and syncs it; what could not be is cut off again.
-    fn write(&mut self, frames: &[Written], bytes: u64) -> Result<(), String> {
+    fn write(&mut self, frames: &[EncodedRequest], bytes: u64) -> Result<(), String> {
         if self.file.is_none() || self.journal.is_full() {
             let file = self.journal.begin().map_err(|error| error.to_string())?;
             self.file = Some((file, 0));
@@ -173,9 +178,9 @@ impl Committer {
 /// Bytes that are written together; a larger frame is not copied.
 const BUFFER: usize = 256 << 10;
 
-fn append(file: &File, frames: &[Written]) -> io::Result<()> {
+fn append(file: &File, frames: &[EncodedRequest]) -> io::Result<()> {
     let mut output = BufWriter::with_capacity(BUFFER, file);
-    let written = frames.iter().try_for_each(|Written { head, request }| {
+    let written = frames.iter().try_for_each(|EncodedRequest { head, request }| {
         output.write_all(&head.to_bytes())?;
         output.write_all(&request.payload)
     });

@@ -15,13 +15,13 @@ use crate::store::FileReader;
 
 /// The pages of a column in a row group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Pages {
+pub(super) struct DecodedSizes {
     /// Bytes that all values take, unpacked and decoded, but for words that a dictionary repeats.
     pub(super) bytes: u64,
     /// Bytes that must be held at the same time while one page is decoded.
-    pub(super) held: u64,
+    pub(super) peak: u64,
     /// Bytes that one value may take, of which the pages hold but a reference.
-    pub(super) word: u64,
+    pub(super) max_value: u64,
     /// Bytes of a value, on average, in the page where that is most; of lists 0.
     pub(super) dense: u64,
     /// Bytes that the longest record takes, where it is a list and that was looked for.
@@ -34,12 +34,12 @@ pub(super) struct Pages {
 const LEVEL_BYTES: u64 = 4;
 
 /// A column of lists that unpacks to so many times its size may have all of its values in one record.
-const SUSPECT: u64 = 100;
+const EXPANSION_LIMIT: u64 = 100;
 
 /// Bytes of such a column that are not worth a look.
 const HARMLESS: u64 = 1 << 20;
 
-impl Pages {
+impl DecodedSizes {
     /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are held, and the levels of lists
     /// that may take more than `most` bytes or unpack to suspiciously many.
     pub(super) fn of(input: &FileReader, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
@@ -53,7 +53,7 @@ impl Pages {
         // Values of their own length may all stand in one part of a page: they are held as a batch, too.
         let copies = if width == 4 && column.column_type() == Type::BYTE_ARRAY { 2 } else { 1 };
         while at < start.saturating_add(length) {
-            let mut header = Header { input: &mut walk, read: 0 };
+            let mut header = ThriftReader { input: &mut walk, read: 0 };
             let page = header.page().map_err(|error| ParquetError::General(error.to_string()))?;
             at = at.saturating_add(header.read).saturating_add(page.packed);
             walk.seek_relative(i64::try_from(page.packed).unwrap_or(i64::MAX))?;
@@ -70,19 +70,19 @@ impl Pages {
             longest_page = longest_page.max(decoded);
             repeats_words |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
         }
-        pages.held = largest.saturating_add(dictionary);
+        pages.peak = largest.saturating_add(dictionary);
         if repeats_words {
-            pages.word = longest_page;
+            pages.max_value = longest_page;
         }
-        if dictionary > 0 && column.column_type() == Type::BYTE_ARRAY && pages.held <= most {
-            pages.word = pages.word.max(longest_word(input, column)?);
+        if dictionary > 0 && column.column_type() == Type::BYTE_ARRAY && pages.peak <= most {
+            pages.max_value = pages.max_value.max(longest_value(input, column)?);
         }
         if levels > 0 {
             pages.dense = 0;
-            pages.lists = pages.bytes.saturating_add(values.saturating_mul(pages.word));
-            let is_suspect = pages.lists > length.saturating_mul(SUSPECT).max(HARMLESS);
-            if (pages.lists > most || is_suspect) && pages.held <= most {
-                let value = (width + levels).saturating_add(pages.word).max(pages.bytes / values.max(1));
+            pages.lists = pages.bytes.saturating_add(values.saturating_mul(pages.max_value));
+            let is_suspect = pages.lists > length.saturating_mul(EXPANSION_LIMIT).max(HARMLESS);
+            if (pages.lists > most || is_suspect) && pages.peak <= most {
+                let value = (width + levels).saturating_add(pages.max_value).max(pages.bytes / values.max(1));
                 pages.longest = longest_record(input, column)?.saturating_mul(value);
                 pages.lists = pages.longest;
             }
@@ -92,8 +92,9 @@ impl Pages {
 
     /// Adds what another column comes to.
     pub(super) fn add(&mut self, other: Self) {
-        let Self { bytes, held, word, dense, longest, lists } = other;
-        let sums = [(&mut self.bytes, bytes), (&mut self.held, held), (&mut self.word, word), (&mut self.dense, dense)];
+        let Self { bytes, peak: held, max_value: word, dense, longest, lists } = other;
+        let sums =
+            [(&mut self.bytes, bytes), (&mut self.peak, held), (&mut self.max_value, word), (&mut self.dense, dense)];
         let sums = sums.into_iter().chain([(&mut self.longest, longest), (&mut self.lists, lists)]);
         sums.for_each(|(sum, part)| *sum = sum.saturating_add(part));
     }
@@ -111,7 +112,7 @@ fn value_bytes(column: &ColumnChunkMetaData) -> u64 {
 }
 
 /// The length of the longest word of a column's dictionary.
-fn longest_word(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
+fn longest_value(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else { return Ok(0) };
     let (mut longest, mut left) = (0, &buf[..]);
@@ -134,7 +135,7 @@ struct PageHeader {
 }
 
 /// Reads Thrift's compact protocol, as far as the headers of pages need it.
-struct Header<'a, R> {
+struct ThriftReader<'a, R> {
     input: &'a mut R,
     read: u64,
 }
@@ -151,7 +152,7 @@ const DATA: i64 = 5;
 const DICTIONARY: i64 = 7;
 const DATA_V2: i64 = 8;
 
-impl<R: Read> Header<'_, R> {
+impl<R: Read> ThriftReader<'_, R> {
     fn page(&mut self) -> io::Result<PageHeader> {
         let mut page = PageHeader::default();
         let (mut id, mut sizes) = (0, 0);
@@ -281,7 +282,7 @@ mod tests {
 
     use super::*;
 
-    fn pages(column: ArrayRef, version: WriterVersion) -> (Pages, u64) {
+    fn pages(column: ArrayRef, version: WriterVersion) -> (DecodedSizes, u64) {
         let batch = RecordBatch::try_from_iter([("c", column)]).unwrap();
         let file = tempfile::tempfile().unwrap();
         let properties = WriterProperties::builder().set_writer_version(version).set_data_page_row_count_limit(100);
@@ -291,7 +292,10 @@ mod tests {
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
         let column = metadata.row_group(0).column(0);
-        (Pages::of(&FileReader::from(file), column, u64::MAX).unwrap(), column.uncompressed_size().cast_unsigned())
+        (
+            DecodedSizes::of(&FileReader::from(file), column, u64::MAX).unwrap(),
+            column.uncompressed_size().cast_unsigned(),
+        )
     }
 
     #[test]
@@ -299,11 +303,11 @@ mod tests {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             let (numbers, _) = pages(Arc::new(Int64Array::from_iter_values(0..1000)), version);
             assert_eq!(numbers.bytes, 8000, "each page takes at least what its values do");
-            assert!(numbers.held >= 8000 && numbers.held < 40_000, "a dictionary and a page: {numbers:?}");
-            assert_eq!(numbers.word, 0);
+            assert!(numbers.peak >= 8000 && numbers.peak < 40_000, "a dictionary and a page: {numbers:?}");
+            assert_eq!(numbers.max_value, 0);
             let words = ["a", "four", "the longest of them"].repeat(300);
             let (words, declared) = pages(Arc::new(StringArray::from(words)), version);
-            assert_eq!(words.word, 19);
+            assert_eq!(words.max_value, 19);
             assert!(words.bytes >= 3600 && declared < 3600, "{words:?}, {declared} declared");
         }
     }
@@ -321,7 +325,7 @@ mod tests {
         #[test]
         fn no_bytes_make_reading_a_header_panic_or_go_on_beyond_them(bytes: Vec<u8>) {
             let mut input = bytes.as_slice();
-            let mut header = Header { input: &mut input, read: 0 };
+            let mut header = ThriftReader { input: &mut input, read: 0 };
             let _ = header.page();
             prop_assert!(header.read <= bytes.len() as u64);
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Why a listing leaves a file out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Omission {
+pub(super) enum SkipReason {
     /// The source takes no files with this extension.
     Extension,
     /// The glob does not match it.
@@ -28,7 +28,7 @@ pub(super) enum Omission {
 
 /// The numbers of files that a listing left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct PassedOver {
+pub struct SkippedFiles {
     /// By extension in lower case, with its dot; empty for files without one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     extensions: BTreeMap<String, u64>,
@@ -65,17 +65,17 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-impl PassedOver {
+impl SkippedFiles {
     /// Counts a file.
-    pub(super) fn add(&mut self, file: &Path, omission: Omission) {
+    pub(super) fn add(&mut self, file: &Path, omission: SkipReason) {
         let count = match omission {
-            Omission::Extension => return self.add_extension(file),
-            Omission::Unmatched => &mut self.unmatched,
-            Omission::Hidden => &mut self.hidden,
-            Omission::Underscore => &mut self.underscore,
-            Omission::Link => &mut self.links,
-            Omission::Own => &mut self.own,
-            Omission::Unasked => return,
+            SkipReason::Extension => return self.add_extension(file),
+            SkipReason::Unmatched => &mut self.unmatched,
+            SkipReason::Hidden => &mut self.hidden,
+            SkipReason::Underscore => &mut self.underscore,
+            SkipReason::Link => &mut self.links,
+            SkipReason::Own => &mut self.own,
+            SkipReason::Unasked => return,
         };
         *count += 1;
     }
@@ -128,7 +128,7 @@ impl PassedOver {
     }
 }
 
-impl fmt::Display for PassedOver {
+impl fmt::Display for SkippedFiles {
     /// The most frequent extensions first, then the other reasons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut extensions: Vec<(&String, u64)> = self.extensions.iter().map(|(name, &count)| (name, count)).collect();
@@ -156,16 +156,16 @@ impl fmt::Display for PassedOver {
 
 /// What the last listing of a source left out, shared by the source and those who report on it.
 #[derive(Debug, Clone, Default)]
-pub struct LastPassedOver(Arc<Mutex<PassedOver>>);
+pub struct LastSkippedFiles(Arc<Mutex<SkippedFiles>>);
 
-impl LastPassedOver {
+impl LastSkippedFiles {
     /// The counts of the last listing; empty before the first one.
     #[must_use]
-    pub fn get(&self) -> PassedOver {
+    pub fn get(&self) -> SkippedFiles {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set(&self, counts: PassedOver) {
+    pub(super) fn set(&self, counts: SkippedFiles) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 }
@@ -176,32 +176,32 @@ mod tests {
 
     use super::*;
 
-    fn counted(files: &[(&str, Omission)]) -> PassedOver {
-        let mut counts = PassedOver::default();
+    fn counted(files: &[(&str, SkipReason)]) -> SkippedFiles {
+        let mut counts = SkippedFiles::default();
         files.iter().for_each(|&(file, omission)| counts.add(Path::new(file), omission));
         counts
     }
 
     #[test]
     fn extensions_are_counted_whatever_their_case_and_named_by_number() {
-        let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"].map(|file| (file, Omission::Extension));
+        let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"].map(|file| (file, SkipReason::Extension));
         assert_eq!(counted(&files).to_string(), "3 .heic, 1 without an extension, 1 .txt");
     }
 
     #[test]
     fn other_reasons_are_named_after_the_extensions() {
-        use Omission::{Extension, Hidden, Link, Own, Unasked, Underscore};
+        use SkipReason::{Extension, Hidden, Link, Own, Unasked, Underscore};
         let files = [("l", Link), (".x", Hidden), ("a.b", Extension), ("_S", Underscore), ("t", Own), ("u", Unasked)];
         let text = counted(&files).to_string();
         let expected = "1 .b, 1 hidden (`.` begins a name), 1 not data by custom (`_` begins a name), \
              1 symbolic links (follow_links = true takes what they lead to), 1 of latentflow itself";
         assert_eq!(text, expected);
-        assert!(PassedOver::default().is_empty() && PassedOver::default().to_string().is_empty());
+        assert!(SkippedFiles::default().is_empty() && SkippedFiles::default().to_string().is_empty());
     }
 
     #[test]
     fn objects_that_no_glob_leaves_out_are_named() {
-        let mut counts = PassedOver::default();
+        let mut counts = SkippedFiles::default();
         counts.add_unusable_keys(2);
         counts.add_below_object(30);
         let text = counts.to_string();
@@ -215,16 +215,16 @@ mod tests {
     #[test]
     fn many_or_long_extensions_are_counted_together() {
         let names: Vec<String> = (0..100).map(|number| format!("a.{number}")).collect();
-        let mut counts = PassedOver::default();
-        names.iter().for_each(|name| counts.add(Path::new(name), Omission::Extension));
-        counts.add(Path::new("a.an-extension-that-is-long"), Omission::Extension);
+        let mut counts = SkippedFiles::default();
+        names.iter().for_each(|name| counts.add(Path::new(name), SkipReason::Extension));
+        counts.add(Path::new("a.an-extension-that-is-long"), SkipReason::Extension);
         assert_eq!((counts.extensions.len(), counts.other_extensions), (64, 37));
         assert!(counts.to_string().ends_with("93 with other extensions"), "{counts}");
     }
 
     #[test]
     fn counts_in_json_name_only_what_was_met() {
-        let counts = counted(&[("a.heic", Omission::Extension), ("l", Omission::Link)]);
+        let counts = counted(&[("a.heic", SkipReason::Extension), ("l", SkipReason::Link)]);
         assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"extensions":{".heic":1},"links":1}"#);
     }
 }

@@ -6,7 +6,7 @@ use rand_distr::StandardNormal;
 
 /// Factor analysis turned round: `x = W z + noise`, with unit variance of each value up to the noise;
 /// an outlier is moved by a fixed vector that no factors explain.
-pub(super) struct Factors {
+pub(super) struct FactorModel {
     /// Values of a record.
     pub(super) width: usize,
     /// Hidden factors.
@@ -24,7 +24,7 @@ const NOISE: f32 = 0.1;
 /// How far outliers lie off, in standard deviations of a value.
 const SHIFT: f32 = 3.0;
 
-impl Factors {
+impl FactorModel {
     /// Draws the parameters.
     pub(super) fn draw(rng: &mut ChaCha8Rng, width: usize, rank: usize, outliers: f64) -> Self {
         let scale = (rank as f32).sqrt().recip();
@@ -56,7 +56,7 @@ mod tests {
 
     fn records(outliers: f64, count: usize) -> (Vec<f32>, Vec<bool>) {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let factors = Factors::draw(&mut rng, 6, 2, outliers);
+        let factors = FactorModel::draw(&mut rng, 6, 2, outliers);
         let mut values = Vec::new();
         let labels = (0..count).map(|_| factors.record(&mut rng, &mut values)).collect();
         (values, labels)

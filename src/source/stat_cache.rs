@@ -11,16 +11,16 @@ use crate::store::mtime_ns;
 /// The folder of the file that was looked at last: from there, the system need not find its way anew for each file, which
 /// takes as long as the look.
 #[derive(Default)]
-pub(super) struct Folder {
+pub(super) struct DirHandle {
     #[cfg(unix)]
     open: Option<(std::path::PathBuf, std::os::fd::OwnedFd)>,
 }
 
-impl Folder {
+impl DirHandle {
     /// Length and modification time of a file, as [`size_and_time`]; of the file that a link leads to, since only who follows
     /// links is told of that one.
     #[cfg(unix)]
-    pub(super) fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
+    pub(super) fn stat(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
         use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
         let parent = file.path().parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let known = match self.open.take().filter(|(path, _)| path.as_os_str() == parent.as_os_str()) {
@@ -39,7 +39,7 @@ impl Folder {
 
     /// Length and modification time of a file, as [`size_and_time`].
     #[cfg(not(unix))]
-    pub(super) fn look(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
+    pub(super) fn stat(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
         Ok(size_and_time(&file.metadata()?))
     }
 }
@@ -85,10 +85,10 @@ mod tests {
             fs::write(&path, name).unwrap();
             File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         }
-        let mut folder = Folder::default();
+        let mut folder = DirHandle::default();
         let files = WalkDir::new(root.path()).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
         let looked: Vec<_> =
-            files.map(|file| (folder.look(&file).unwrap(), fs::metadata(file.path()).unwrap())).collect();
+            files.map(|file| (folder.stat(&file).unwrap(), fs::metadata(file.path()).unwrap())).collect();
         assert_eq!(looked.len(), 3);
         for (found, metadata) in looked {
             assert_eq!(found, size_and_time(&metadata));

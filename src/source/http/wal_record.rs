@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
 
 use crate::error::StageError;
-use crate::source::arrow_messages::Messages;
-use crate::source::cut::weight;
+use crate::source::batch_limits::arrow_bytes;
+use crate::source::bounded_ipc_reader::BoundedIpcReader;
 
 /// What every frame begins with.
 const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
@@ -49,7 +49,7 @@ pub(super) fn seal(payload: &mut Vec<u8>, request: &Digest) {
 
 /// What stands before the records of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct RecordHeader {
     /// The row of its first record.
     pub(super) first: u64,
     /// The first row of those that were made durable together with it.
@@ -68,7 +68,7 @@ pub(super) struct Head {
     payload: u32,
 }
 
-impl Head {
+impl RecordHeader {
     /// For a payload, which [`seal`] has seen where there is a key.
     pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<Key>, payload: &[u8]) -> Option<Self> {
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
@@ -129,9 +129,9 @@ impl Head {
 }
 
 /// What was met where a frame should be.
-pub(super) enum Met {
+pub(super) enum WalReadResult {
     /// A frame whose checksums are right, and its records as bytes.
-    Frame(Head, Vec<u8>),
+    Frame(RecordHeader, Vec<u8>),
     /// The end of the file.
     End,
     /// Something else: the rest of a frame that was cut short, or damage.
@@ -142,21 +142,21 @@ pub(super) enum Met {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn read(input: &mut impl Read) -> io::Result<Met> {
+pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
     let mut head = [0; HEAD];
     match fill(input, &mut head)? {
-        0 => return Ok(Met::End),
+        0 => return Ok(WalReadResult::End),
         HEAD => {}
-        _ => return Ok(Met::Broken),
+        _ => return Ok(WalReadResult::Broken),
     }
-    let Some(mut head) = Head::parse(&head) else { return Ok(Met::Broken) };
+    let Some(mut head) = RecordHeader::parse(&head) else { return Ok(WalReadResult::Broken) };
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
     let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
     if let Fingerprint::Crc32(body) = head.request {
         head.request = Fingerprint::of(&payload, body);
     }
-    Ok(if whole { Met::Frame(head, payload) } else { Met::Broken })
+    Ok(if whole { WalReadResult::Frame(head, payload) } else { WalReadResult::Broken })
 }
 
 /// Reads until the buffer is full or the file ends; says how much it read.
@@ -181,7 +181,7 @@ const ENVELOPE: usize = 4 << 10;
 /// # Errors
 /// When Arrow cannot write them.
 pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
-    let capacity = usize::try_from(weight(records, 0..records.num_rows())).unwrap_or(0);
+    let capacity = usize::try_from(arrow_bytes(records, 0..records.num_rows())).unwrap_or(0);
     let mut writer = StreamWriter::try_new(Vec::with_capacity(capacity + ENVELOPE), &records.schema())?;
     writer.write(records)?;
     Ok(writer.into_inner()?)
@@ -192,7 +192,7 @@ pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
 /// # Errors
 /// When the bytes are those of something else.
 pub(super) fn decode(payload: &[u8]) -> Result<RecordBatch, String> {
-    Messages::start(payload)?.next()?.ok_or_else(|| "it has no records".to_owned())
+    BoundedIpcReader::start(payload)?.next()?.ok_or_else(|| "it has no records".to_owned())
 }
 
 #[cfg(test)]
@@ -209,13 +209,13 @@ mod tests {
         RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap()
     }
 
-    fn frame(key: Option<(Key, Digest)>) -> (Head, Vec<u8>) {
+    fn frame(key: Option<(Key, Digest)>) -> (RecordHeader, Vec<u8>) {
         let mut payload = encode(&records()).unwrap();
         if let Some((_, request)) = &key {
             seal(&mut payload, request);
         }
         let key = key.map(|(key, _)| key);
-        let head = Head::new(7, 2, 1_700_000_000, key, &payload).unwrap().in_group(5);
+        let head = RecordHeader::new(7, 2, 1_700_000_000, key, &payload).unwrap().in_group(5);
         (head, [head.to_bytes().as_slice(), &payload].concat())
     }
 
@@ -225,9 +225,9 @@ mod tests {
             let (head, bytes) = frame(key);
             assert_eq!((head.end(), head.bytes()), (9, bytes.len() as u64));
             let mut input = bytes.as_slice();
-            let Met::Frame(met, payload) = read(&mut input).unwrap() else { panic!("no frame") };
+            let WalReadResult::Frame(met, payload) = read(&mut input).unwrap() else { panic!("no frame") };
             assert_eq!((met, decode(&payload).unwrap()), (head, records()));
-            assert!(matches!(read(&mut input).unwrap(), Met::End));
+            assert!(matches!(read(&mut input).unwrap(), WalReadResult::End));
         }
     }
 
@@ -235,12 +235,12 @@ mod tests {
     fn a_frame_that_was_cut_or_changed_anywhere_is_broken() {
         let (_, bytes) = frame(Some(([3; 16], [9; 16])));
         for len in 1..bytes.len() {
-            assert!(matches!(read(&mut &bytes[..len]).unwrap(), Met::Broken), "cut to {len}");
+            assert!(matches!(read(&mut &bytes[..len]).unwrap(), WalReadResult::Broken), "cut to {len}");
         }
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 0x40;
-            assert!(matches!(read(&mut changed.as_slice()).unwrap(), Met::Broken), "changed at {at}");
+            assert!(matches!(read(&mut changed.as_slice()).unwrap(), WalReadResult::Broken), "changed at {at}");
         }
     }
 
@@ -261,10 +261,10 @@ mod tests {
         // A frame of this version follows in the same segment.
         bytes.extend(frame(Some(([3; 16], [9; 16]))).1);
         let mut input = bytes.as_slice();
-        let Met::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
+        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
         assert_eq!((head.first, head.end(), head.group, head.bytes()), (5, 7, 4, length));
         assert_eq!((head.key, head.request, met), (Some(key), Fingerprint::Crc32(3), payload));
-        let Met::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
+        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
         assert_eq!((head.request, decode(&met).unwrap()), (Fingerprint::Sha256([9; 16]), records()));
     }
 }

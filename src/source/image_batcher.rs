@@ -14,8 +14,8 @@ use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::image::probe;
 use crate::plan_context::PipelineLimits;
-use crate::source::cut::Cut;
-use crate::source::listed_file::Refusal;
+use crate::source::batch_limits::BatchLimits;
+use crate::source::listed_file::RecordError;
 use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
@@ -23,11 +23,11 @@ use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 /// A batch ends at the latest where the row is a multiple of the limit in records. So where batches end depends on
 /// the input alone, and a *stretch* of rows between two such places can be left out unread when it is done.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub(super) struct ImageBatchConfig {
     /// `source`, `row`, `image` and perhaps a text column.
     pub(super) schema: SchemaRef,
     /// What makes a batch full.
-    cut: Cut,
+    cut: BatchLimits,
     /// Bytes above which an image is not read.
     pub(super) record_bytes: u64,
     /// Pixels above which an image will not be decoded.
@@ -37,7 +37,7 @@ pub(super) struct Rules {
 /// Arrow counts the bytes of a binary column with an `i32`.
 const COLUMN_BYTES: u64 = i32::MAX as u64;
 
-impl Rules {
+impl ImageBatchConfig {
     /// `text` is the name of a text column after the image.
     pub(super) fn new(batch: BatchSize, limits: PipelineLimits, text: Option<&str>) -> Self {
         let image = Field::new(IMAGE, DataType::Binary, false);
@@ -45,14 +45,14 @@ impl Rules {
         let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
         Self {
             schema: Arc::new(Schema::new(fields)),
-            cut: Cut { bytes: batch.bytes().min(COLUMN_BYTES), ..Cut::images(batch) },
+            cut: BatchLimits { bytes: batch.bytes().min(COLUMN_BYTES), ..BatchLimits::images(batch) },
             record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
             pixels: limits.pixels,
         }
     }
 }
 
-impl Rules {
+impl ImageBatchConfig {
     /// Rows of a stretch: the limit in records.
     pub(super) fn stretch(&self) -> usize {
         self.cut.records
@@ -60,7 +60,7 @@ impl Rules {
 
     /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no image, or has too many pixels,
     /// goes on as it is: it is refused, with its reason, before it would be decoded.
-    fn weigh(&self, image: &[u8]) -> (u64, u64) {
+    fn decoded_size(&self, image: &[u8]) -> (u64, u64) {
         let header = probe(image).ok().filter(|header| header.fits(self.pixels));
         let pixels = header.map_or(0, |header| header.charged_pixels());
         ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
@@ -71,8 +71,8 @@ impl Rules {
     /// # Errors
     /// When Arrow cannot hold a batch.
     pub(super) fn batches(&self, split: &Arc<Split>, images: &[(&str, &[u8])]) -> Result<Vec<SourceBatch>, StageError> {
-        let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.weigh(image)).collect();
-        let parts = self.cut.parts(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
+        let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.decoded_size(image)).collect();
+        let parts = self.cut.split(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
         let batch = |rows: Range<usize>| {
             let part = &images[rows.clone()];
             let columns: Vec<ArrayRef> = vec![
@@ -90,7 +90,7 @@ impl Rules {
 }
 
 /// A record before it has its place in a batch.
-pub(super) struct Member<'a> {
+pub(super) struct ImageRecord<'a> {
     /// Where it came from.
     pub(super) source: Cow<'a, str>,
     /// Which record in there.
@@ -98,12 +98,12 @@ pub(super) struct Member<'a> {
     /// The value of the text column, where the rules have one.
     pub(super) text: Option<Cow<'a, str>>,
     /// The encoded image, or why there is none.
-    pub(super) image: Result<Cow<'a, [u8]>, Refusal>,
+    pub(super) image: Result<Cow<'a, [u8]>, RecordError>,
 }
 
 /// The rows of a stretch as they are gathered into batches, which go to `out`.
-pub(super) struct Stretch<'a> {
-    rules: &'a Rules,
+pub(super) struct ImageBatchBuilder<'a> {
+    rules: &'a ImageBatchConfig,
     progress: &'a ResumeState,
     out: &'a BatchSender,
     split: Arc<Split>,
@@ -118,10 +118,10 @@ pub(super) struct Stretch<'a> {
     texts: StringBuilder,
 }
 
-impl<'a> Stretch<'a> {
+impl<'a> ImageBatchBuilder<'a> {
     /// A stretch that begins at `row`.
     pub(super) fn new(
-        rules: &'a Rules,
+        rules: &'a ImageBatchConfig,
         progress: &'a ResumeState,
         out: &'a BatchSender,
         split: &Arc<Split>,
@@ -170,7 +170,7 @@ impl<'a> Stretch<'a> {
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
-    pub(super) fn push(&mut self, member: Member<'_>) -> Result<bool, StageError> {
+    pub(super) fn push(&mut self, member: ImageRecord<'_>) -> Result<bool, StageError> {
         let Some(member) = self.try_push(member) else { return Ok(true) };
         let goes_on = self.close()?;
         // An empty batch takes any row.
@@ -179,9 +179,9 @@ impl<'a> Stretch<'a> {
     }
 
     /// Adds the next row, or returns it if the batch is full and must be closed before.
-    pub(super) fn try_push<'m>(&mut self, member: Member<'m>) -> Option<Member<'m>> {
+    pub(super) fn try_push<'m>(&mut self, member: ImageRecord<'m>) -> Option<ImageRecord<'m>> {
         let (bytes, pixels) = match &member.image {
-            Ok(image) => self.rules.weigh(image),
+            Ok(image) => self.rules.decoded_size(image),
             Err(_) => (0, 0),
         };
         let rows = usize::try_from(self.rows.end - self.rows.start).unwrap_or(usize::MAX);
@@ -200,7 +200,7 @@ impl<'a> Stretch<'a> {
                 self.images.append_value(image);
                 self.texts.append_value(member.text.unwrap_or_default());
             }
-            Err(Refusal { code, reason, reference }) => {
+            Err(RecordError { code, reason, reference }) => {
                 let source = Some((member.source.into_owned(), member.row));
                 self.rejects.push(Reject { source, reference, ..Reject::new(ordinal, code, reason) });
             }

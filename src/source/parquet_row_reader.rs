@@ -22,47 +22,47 @@ use crate::store::FileReader;
 use crate::system::simd_dispatch;
 
 /// Reads some columns of one row group.
-pub(super) struct Rows {
+pub(super) struct RowReader {
     /// The columns that are no vectors, where there are any.
     rest: Option<ParquetRecordBatchReader>,
-    vectors: Vec<Vectors>,
+    vectors: Vec<VectorReader>,
 }
 
 /// What comes next.
-pub(super) enum Next {
+pub(super) enum NextRows {
     /// Rows, as many as were asked for but at the end. They stand in an order of their own.
     Rows(RecordBatch),
     /// Nothing more.
     End,
-    /// Vectors that are not all there, or not all of one length: [`Rows::plain`] reads them from here on.
+    /// Vectors that are not all there, or not all of one length: [`RowReader::plain`] reads them from here on.
     Irregular,
 }
 
 /// A row group of an open file, and the places of the columns that are wanted of it.
 #[derive(Clone, Copy)]
-pub(super) struct Group<'a> {
+pub(super) struct RowGroupRef<'a> {
     pub(super) input: &'a FileReader,
     pub(super) metadata: &'a ArrowReaderMetadata,
     pub(super) place: usize,
     pub(super) columns: &'a [usize],
 }
 
-impl Rows {
+impl RowReader {
     /// The rows `part`, `step` at a time.
     ///
     /// # Errors
     /// What the library has against the row group.
-    pub(super) fn open(group: Group<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
+    pub(super) fn open(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
         let (mut vectors, mut rest) = (Vec::new(), Vec::new());
         for &column in group.columns {
-            match Vectors::open(group, column, part.start)? {
+            match VectorReader::open(group, column, part.start)? {
                 Some(found) => vectors.push(found),
                 None => rest.push(column),
             }
         }
         let rest = match rest.as_slice() {
             [] if !vectors.is_empty() => None,
-            columns => Some(plain_reader(Group { columns, ..group }, part, step)?),
+            columns => Some(plain_reader(RowGroupRef { columns, ..group }, part, step)?),
         };
         Ok(Self { rest, vectors })
     }
@@ -71,7 +71,7 @@ impl Rows {
     ///
     /// # Errors
     /// What the library has against the row group.
-    pub(super) fn plain(group: Group<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
+    pub(super) fn plain(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
         Ok(Self { rest: Some(plain_reader(group, part, step)?), vectors: Vec::new() })
     }
 
@@ -79,26 +79,26 @@ impl Rows {
     ///
     /// # Errors
     /// What the library has against the pages. Nothing that follows is reliable then.
-    pub(super) fn next(&mut self, most: u64) -> Result<Next, ParquetError> {
+    pub(super) fn next(&mut self, most: u64) -> Result<NextRows, ParquetError> {
         let rest = self.rest.as_mut().map(|rest| rest.next().transpose());
         let rest = match rest.transpose()? {
             None => None,
             Some(Some(batch)) if batch.num_rows() > 0 => Some(batch),
-            Some(_) => return Ok(Next::End),
+            Some(_) => return Ok(NextRows::End),
         };
         if self.vectors.is_empty() {
-            return Ok(rest.map_or(Next::End, Next::Rows));
+            return Ok(rest.map_or(NextRows::End, NextRows::Rows));
         }
         let rows = rest.as_ref().map_or(size(most), RecordBatch::num_rows);
         let schema = rest.as_ref().map(|batch| Arc::clone(batch.schema_ref()));
         let mut fields: Vec<FieldRef> = schema.map(|schema| schema.fields().to_vec()).unwrap_or_default();
         let mut columns = rest.map(|batch| batch.columns().to_vec()).unwrap_or_default();
         for vectors in &mut self.vectors {
-            let Some(column) = vectors.next(rows)? else { return Ok(Next::Irregular) };
+            let Some(column) = vectors.next(rows)? else { return Ok(NextRows::Irregular) };
             fields.push(Arc::clone(&vectors.field));
             columns.push(column);
         }
-        Ok(Next::Rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?))
+        Ok(NextRows::Rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?))
     }
 }
 
@@ -106,7 +106,7 @@ fn size(rows: u64) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
-fn plain_reader(group: Group<'_>, part: Range<u64>, step: u64) -> Result<ParquetRecordBatchReader, ParquetError> {
+fn plain_reader(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<ParquetRecordBatchReader, ParquetError> {
     let input = group.input.try_clone()?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, group.metadata.clone());
     let mask = ProjectionMask::roots(builder.parquet_schema(), group.columns.iter().copied());
@@ -119,10 +119,10 @@ fn plain_reader(group: Group<'_>, part: Range<u64>, step: u64) -> Result<Parquet
 }
 
 /// Values that room is made for before any is there: a file may declare vectors of any length. 64 MiB.
-const MOST_AHEAD: usize = 1 << 24;
+const MAX_AHEAD: usize = 1 << 24;
 
 /// A column of vectors of float32.
-struct Vectors {
+struct VectorReader {
     field: FieldRef,
     item: FieldRef,
     len: usize,
@@ -133,9 +133,9 @@ struct Vectors {
     repetitions: Vec<i16>,
 }
 
-impl Vectors {
+impl VectorReader {
     /// From row `start` on; `None`: the column holds something else, or ends before.
-    fn open(group: Group<'_>, column: usize, start: u64) -> Result<Option<Self>, ParquetError> {
+    fn open(group: RowGroupRef<'_>, column: usize, start: u64) -> Result<Option<Self>, ParquetError> {
         let field = &group.metadata.schema().fields()[column];
         let DataType::FixedSizeList(item, len) = field.data_type() else { return Ok(None) };
         let metadata = group.metadata.metadata();
@@ -171,7 +171,7 @@ impl Vectors {
         self.definitions.clear();
         self.repetitions.clear();
         let expected = rows.saturating_mul(self.len);
-        let mut values = Vec::with_capacity(expected.min(MOST_AHEAD));
+        let mut values = Vec::with_capacity(expected.min(MAX_AHEAD));
         let levels = (Some(&mut self.definitions), Some(&mut self.repetitions));
         let (read, _, _) = self.column.read_records(rows, levels.0, levels.1, &mut values)?;
         if read != rows || values.len() != expected || !self.is_regular() {

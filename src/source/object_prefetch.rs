@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, Refusal};
+use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, RecordError};
 use crate::store::{Location, MAX_CONCURRENT_REQUESTS, S3Path};
 
 /// Bytes of objects that are asked for together; a single larger one is asked for alone.
 const TOGETHER_BYTES: u64 = 32 << 20;
 
 /// The bytes of files, in the order in which they were given.
-pub(super) struct Fetch<'a> {
+pub(super) struct ObjectPrefetcher<'a> {
     root: &'a Location,
     limit: u64,
     /// Objects that have not been asked for.
@@ -18,7 +18,7 @@ pub(super) struct Fetch<'a> {
     fetched: VecDeque<Result<Vec<u8>, ReadFailure>>,
 }
 
-impl<'a> Fetch<'a> {
+impl<'a> ObjectPrefetcher<'a> {
     /// Will read `files` below `root`, none of more than `limit` bytes.
     pub(super) fn new(root: &'a Location, limit: u64, files: impl Iterator<Item = &'a ListedFile>) -> Self {
         let waiting = if root.local().is_some() { VecDeque::new() } else { files.collect() };
@@ -54,7 +54,7 @@ impl<'a> Fetch<'a> {
         let mut answers = S3Path::read_all(&objects).into_iter();
         for file in files {
             let image = match file.size > self.limit {
-                true => Err(Refusal::too_large(&file.name, file.size, self.limit).into()),
+                true => Err(RecordError::too_large(&file.name, file.size, self.limit).into()),
                 false => match answers.next() {
                     Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
                     Some(Err(error)) => Err(file.failure(&file.location(self.root), error)),

@@ -10,20 +10,20 @@ use crate::coverage::Coverage;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn open(folder: &Path, done: u64) -> Result<Journal, StageError> {
+fn open(folder: &Path, done: u64) -> Result<WriteAheadLog, StageError> {
     let mut coverage = Coverage::default();
     coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
     let progress = ResumeState { sinks: Arc::new(vec![coverage]), state: None };
-    Journal::open(folder, "s", HOUR, &progress)
+    WriteAheadLog::open(folder, "s", HOUR, &progress)
 }
 
 /// Appends frames of two rows each, as one group.
-fn append(journal: &Journal, file: &mut File, payloads: &[&[u8]]) {
+fn append(journal: &WriteAheadLog, file: &mut File, payloads: &[&[u8]]) {
     let group = journal.state().next;
     let firsts = (0..).map(|n| group + 2 * n);
-    let heads: Vec<Head> = firsts
+    let heads: Vec<RecordHeader> = firsts
         .zip(payloads)
-        .map(|(first, p)| Head::new(first, 2, now(), Some([first as u8 + 1; 16]), p).unwrap().in_group(group))
+        .map(|(first, p)| RecordHeader::new(first, 2, now(), Some([first as u8 + 1; 16]), p).unwrap().in_group(group))
         .collect();
     for (head, payload) in heads.iter().zip(payloads) {
         file.write_all(&head.to_bytes()).unwrap();
@@ -32,16 +32,16 @@ fn append(journal: &Journal, file: &mut File, payloads: &[&[u8]]) {
     journal.written(&heads);
 }
 
-fn done(journal: &Journal, end: u64) {
+fn done(journal: &WriteAheadLog, end: u64) {
     journal.done(end);
     journal.retire().unwrap();
 }
 
-fn given_out(journal: &Journal) -> u64 {
+fn given_out(journal: &WriteAheadLog) -> u64 {
     journal.state().next
 }
 
-fn rows(journal: &Journal) -> Vec<u64> {
+fn rows(journal: &WriteAheadLog) -> Vec<u64> {
     let mut reader = journal.read_from(0).unwrap().unwrap();
     std::iter::from_fn(|| reader.next().unwrap()).map(|(head, _)| head.first).collect()
 }

@@ -12,7 +12,7 @@ use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::{Message, MessageHeader, root_as_message};
 
 use crate::batch::RejectCode;
-use crate::source::record_files::{ROWS_PER_BYTE, shorten};
+use crate::source::file_source::{ROWS_PER_BYTE, shorten};
 
 /// Columns without values (nulls, lists of nothing) could declare any number of rows for no bytes.
 const MAX_BATCH_ROWS: u64 = i32::MAX as u64;
@@ -27,7 +27,7 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// Bounds on one message. A record batch is held as a whole: stored, decompressed and cut.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct IpcBounds {
     /// Bytes of its description, and of the text that a schema makes of it.
     pub(super) header: usize,
     /// Rows of a record batch.
@@ -40,7 +40,7 @@ pub(super) struct Bounds {
     pub(super) unpacked: u64,
 }
 
-impl Bounds {
+impl IpcBounds {
     /// The bounds of a file, of which so many bytes may be held.
     pub(super) const fn of_file(stored: u64, unpacked: u64) -> Self {
         Self { header: MAX_HEADER_BYTES, rows: MAX_BATCH_ROWS, rows_per_byte: ROWS_PER_BYTE, stored, unpacked }
@@ -51,9 +51,9 @@ impl Bounds {
 type Reserve = fn(u64) -> Result<(), String>;
 
 /// A stream after its schema.
-pub(super) struct Messages<R, F = Reserve> {
+pub(super) struct BoundedIpcReader<R, F = Reserve> {
     input: R,
-    bounds: Bounds,
+    bounds: IpcBounds,
     reserve: F,
     schema: SchemaRef,
     /// The types that columns are read in.
@@ -63,21 +63,21 @@ pub(super) struct Messages<R, F = Reserve> {
     kept: HashMap<i64, u64>,
 }
 
-impl<R: Read> Messages<R> {
+impl<R: Read> BoundedIpcReader<R> {
     /// Reads the schema of a stream whose bytes are at hand.
     pub(super) fn start(input: R) -> Result<Self, String> {
-        Self::bounded(input, Bounds::of_file(1 << 30, 1 << 30))
+        Self::bounded(input, IpcBounds::of_file(1 << 30, 1 << 30))
     }
 
     /// Reads the schema; no more than `bounds` is held.
-    pub(super) fn bounded(input: R, bounds: Bounds) -> Result<Self, String> {
-        Self::within(input, bounds, |_| Ok(()))
+    pub(super) fn bounded(input: R, bounds: IpcBounds) -> Result<Self, String> {
+        Self::with_reservation(input, bounds, |_| Ok(()))
     }
 }
 
-impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
-    /// As [`Messages::bounded`]; `reserve` is called before each allocation with its bytes.
-    pub(super) fn within(mut input: R, bounds: Bounds, reserve: F) -> Result<Self, String> {
+impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
+    /// As [`BoundedIpcReader::bounded`]; `reserve` is called before each allocation with its bytes.
+    pub(super) fn with_reservation(mut input: R, bounds: IpcBounds, reserve: F) -> Result<Self, String> {
         let header = read_header(&mut input, bounds.header)?;
         let header = header.ok_or("there is no schema; expected an Arrow IPC file or stream")?;
         let message = parse(&header)?;
@@ -110,7 +110,7 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
     }
 
     /// As [`Self::next`]; an error says whether the stream is malformed or too large.
-    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, Refusal> {
+    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, RejectReason> {
         while let Some(header) = read_header(&mut self.input, self.bounds.header).map_err(malformed)? {
             let message = parse(&header).map_err(malformed)?;
             let body = self.read_body(message.bodyLength())?;
@@ -148,13 +148,13 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
     }
 
     /// Whether bytes follow the end mark, beyond what pads it.
-    pub(super) fn has_rest(&mut self) -> Result<bool, Refusal> {
+    pub(super) fn has_rest(&mut self) -> Result<bool, RejectReason> {
         let mut rest = Vec::new();
         (&mut self.input).take(PADDING + 1).read_to_end(&mut rest).map_err(malformed)?;
         Ok(rest.len() as u64 > PADDING)
     }
 
-    fn read_body(&mut self, len: i64) -> Result<Buffer, Refusal> {
+    fn read_body(&mut self, len: i64) -> Result<Buffer, RejectReason> {
         let len = u64::try_from(len).map_err(|_| malformed(format!("a message declares a body of {len} bytes")))?;
         let most = self.bounds.stored;
         if len > most {
@@ -172,7 +172,12 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> Messages<R, F> {
 
     /// Refuses what would take more memory than a batch may, before any of it is allocated. Returns the bytes that its buffers
     /// take once they are decompressed, or copied because several show the same bytes.
-    fn check_batch(&self, batch: &arrow::ipc::RecordBatch<'_>, body: &Buffer, header: usize) -> Result<u64, Refusal> {
+    fn check_batch(
+        &self,
+        batch: &arrow::ipc::RecordBatch<'_>,
+        body: &Buffer,
+        header: usize,
+    ) -> Result<u64, RejectReason> {
         let mut total: u64 = 0;
         for buffer in batch.buffers().into_iter().flatten() {
             let stored = stored(body, buffer.offset(), buffer.length())
@@ -232,13 +237,13 @@ fn text_views_as_bytes(field: &FieldRef) -> FieldRef {
 }
 
 /// Why a stream is not read on.
-pub(super) type Refusal = (RejectCode, String);
+pub(super) type RejectReason = (RejectCode, String);
 
-fn malformed(error: impl std::fmt::Display) -> Refusal {
+fn malformed(error: impl std::fmt::Display) -> RejectReason {
     (RejectCode::Malformed, shorten(&error.to_string()))
 }
 
-fn too_large(what: String) -> Refusal {
+fn too_large(what: String) -> RejectReason {
     (RejectCode::TooLarge, what)
 }
 
@@ -309,8 +314,8 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds =
-        Bounds { header: 1 << 20, rows: 1000, rows_per_byte: ROWS_PER_BYTE, stored: 1 << 20, unpacked: 1 << 20 };
+    const BOUNDS: IpcBounds =
+        IpcBounds { header: 1 << 20, rows: 1000, rows_per_byte: ROWS_PER_BYTE, stored: 1 << 20, unpacked: 1 << 20 };
 
     /// A stream whose schema names one column so many times, in 4 bytes each.
     fn repeated(count: usize) -> Vec<u8> {
@@ -339,7 +344,8 @@ mod tests {
 
     #[test]
     fn schema_that_repeats_one_column_is_refused_before_it_is_read() {
-        let start = |count| Messages::within(repeated(count).as_slice(), BOUNDS, |_| Ok(())).map(|_| ());
+        let start =
+            |count| BoundedIpcReader::with_reservation(repeated(count).as_slice(), BOUNDS, |_| Ok(())).map(|_| ());
         assert_eq!(start(100), Ok(()));
         let error = start(100_000).unwrap_err();
         assert!(error.contains("more columns, or more text"), "{error}");
@@ -356,16 +362,23 @@ mod tests {
         writer.write(&batch).unwrap();
         let body = writer.into_inner().unwrap();
         let mut announced = 0;
-        let mut messages = Messages::within(body.as_slice(), BOUNDS, |bytes| {
+        let mut messages = BoundedIpcReader::with_reservation(body.as_slice(), BOUNDS, |bytes| {
             announced += bytes;
             Ok(())
         });
         assert_eq!(messages.as_mut().unwrap().next().unwrap().unwrap(), batch);
         drop(messages);
         assert!(announced >= 4000, "{announced}");
-        let mut refused = Messages::within(body.as_slice(), BOUNDS, |_| Err("no memory".to_owned())).unwrap();
+        let mut refused =
+            BoundedIpcReader::with_reservation(body.as_slice(), BOUNDS, |_| Err("no memory".to_owned())).unwrap();
         assert_eq!(refused.next().unwrap_err(), "no memory");
-        let few = Bounds { rows: 499, ..BOUNDS };
-        assert!(Messages::within(body.as_slice(), few, |_| Ok(())).unwrap().next().unwrap_err().contains("500 rows"));
+        let few = IpcBounds { rows: 499, ..BOUNDS };
+        assert!(
+            BoundedIpcReader::with_reservation(body.as_slice(), few, |_| Ok(()))
+                .unwrap()
+                .next()
+                .unwrap_err()
+                .contains("500 rows")
+        );
     }
 }

@@ -9,13 +9,13 @@ use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE_RECORDS};
 
 /// How many records, and how many bytes of Arrow memory, travel together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cut {
+pub(super) struct BatchLimits {
     /// At most so many records.
     pub(super) records: usize,
     /// At most so many bytes; a single larger record travels alone.
     pub(super) bytes: u64,
     /// At most so many records, unless they are small.
-    pub(super) enough: usize,
+    pub(super) soft_max_records: usize,
 }
 
 /// Bytes up to which more records than enough travel together: a batch of so few is done before it has paid for its way
@@ -25,34 +25,34 @@ const SMALL: u64 = 1 << 20;
 /// Images of a batch where the pipeline does not say, unless they are small.
 const ENOUGH_IMAGES: usize = 32;
 
-impl Cut {
+impl BatchLimits {
     /// For images, as the pipeline says it or by default.
     pub(super) fn images(batch: BatchSize) -> Self {
         let records = batch.records_or(IMAGE_RECORDS);
         let enough = if batch.records.is_some() { records } else { records.min(ENOUGH_IMAGES) };
-        Self { records, bytes: batch.bytes(), enough }
+        Self { records, bytes: batch.bytes(), soft_max_records: enough }
     }
 
     /// For feature records, likewise.
     pub(super) fn features(batch: BatchSize) -> Self {
         let records = batch.records_or(FEATURE_RECORDS);
-        Self { records, bytes: batch.bytes(), enough: records }
+        Self { records, bytes: batch.bytes(), soft_max_records: records }
     }
 
     /// Whether so many records of so many bytes in all may travel together.
     pub(super) fn fits(self, records: usize, bytes: u64) -> bool {
-        records <= self.records && bytes <= self.bytes && (records <= self.enough || bytes <= SMALL)
+        records <= self.records && bytes <= self.bytes && (records <= self.soft_max_records || bytes <= SMALL)
     }
 
     /// Records of so many bytes each that travel together; one at least.
     pub(super) fn records_of(self, bytes: u64) -> u64 {
         let fitting = |all: u64| all / bytes.max(1);
-        let enough = fitting(SMALL).max(self.enough as u64);
+        let enough = fitting(SMALL).max(self.soft_max_records as u64);
         fitting(self.bytes).min(self.records as u64).min(enough).max(1)
     }
 
     /// The parts of `rows` rows, in order: `records` at a time, halved until each fits.
-    pub(super) fn parts(self, rows: usize, weigh: &dyn Fn(Range<usize>) -> u64) -> Vec<Range<usize>> {
+    pub(super) fn split(self, rows: usize, weigh: &dyn Fn(Range<usize>) -> u64) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
         for start in (0..rows).step_by(self.records.max(1)) {
             self.halve(start..rows.min(start + self.records), weigh, &mut parts);
@@ -77,7 +77,7 @@ pub(super) fn too_large(bytes: u64, most: u64) -> String {
 
 /// Bytes of Arrow memory that these rows take, each with the values of its own: what dictionaries, runs and views share counts
 /// as often as it is shown, since stages write it out.
-pub(super) fn weight(records: &RecordBatch, rows: Range<usize>) -> u64 {
+pub(super) fn arrow_bytes(records: &RecordBatch, rows: Range<usize>) -> u64 {
     records.columns().iter().map(|column| column_weight(column.as_ref(), rows.clone())).sum()
 }
 
@@ -205,14 +205,14 @@ mod tests {
     #[test]
     fn parts_keep_both_limits_and_a_large_record_travels_alone() {
         let texts = batch(Arc::new(StringArray::from(vec!["a", "b", "cccccccccccccccccccc", "d", "e", "f"])));
-        let cut = Cut { records: 4, bytes: 11, enough: 4 };
-        assert_eq!(cut.parts(6, &|rows| weight(&texts, rows)), [0..2, 2..3, 3..4, 4..6]);
+        let cut = BatchLimits { records: 4, bytes: 11, soft_max_records: 4 };
+        assert_eq!(cut.split(6, &|rows| arrow_bytes(&texts, rows)), [0..2, 2..3, 3..4, 4..6]);
     }
 
     #[test]
     fn more_than_enough_travel_together_where_they_are_small() {
-        let cut = Cut { records: 8, bytes: 4 * SMALL, enough: 2 };
-        let parts = |each: u64| cut.parts(8, &move |rows| each * rows.len() as u64);
+        let cut = BatchLimits { records: 8, bytes: 4 * SMALL, soft_max_records: 2 };
+        let parts = |each: u64| cut.split(8, &move |rows| each * rows.len() as u64);
         let lengths = |each: u64| parts(each).iter().map(Range::len).collect::<Vec<_>>();
         for (each, expected) in [(1, vec![8]), (SMALL / 4, vec![4, 4]), (SMALL, vec![2; 4]), (3 * SMALL, vec![1; 8])] {
             assert_eq!(lengths(each), expected);
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_the_pipeline_says_is_enough_whatever_it_weighs() {
         let said = BatchSize { records: std::num::NonZeroU32::new(100), ..BatchSize::default() };
-        let lengths = |batch| [1 << 10, 1 << 18].map(|bytes| Cut::images(batch).records_of(bytes));
+        let lengths = |batch| [1 << 10, 1 << 18].map(|bytes| BatchLimits::images(batch).records_of(bytes));
         assert_eq!(lengths(said), [100, 100]);
         assert_eq!(lengths(BatchSize::default()), [u64::from(IMAGE_RECORDS), 32]);
     }
@@ -233,14 +233,18 @@ mod tests {
         let word = "a word of twenty chars".to_owned();
         let words: DictionaryArray<Int32Type> =
             vec![Some(word.as_str()), None, Some(word.as_str())].into_iter().collect();
-        assert_eq!(weight(&batch(Arc::new(words)), 0..3), 3 * 4 + 3 * (4 + 22), "a key, an offset and the word");
+        assert_eq!(arrow_bytes(&batch(Arc::new(words)), 0..3), 3 * 4 + 3 * (4 + 22), "a key, an offset and the word");
         let values = StringArray::from(vec!["abc", "defghij"]);
         let runs = RunArray::try_new(&Int32Array::from(vec![10, 30]), &values).unwrap();
         let runs = batch(Arc::new(runs));
-        assert_eq!(weight(&runs, 0..30), 10 * (4 + 3) + 20 * (4 + 7));
-        assert_eq!(weight(&runs, 8..12), 2 * (4 + 3) + 2 * (4 + 7));
-        assert_eq!(weight(&runs.slice(5, 10), 0..10), 5 * (4 + 3) + 5 * (4 + 7));
-        assert_eq!(weight(&batch(Arc::new(NullArray::new(100))), 0..100), 400, "what is missing becomes a float32");
+        assert_eq!(arrow_bytes(&runs, 0..30), 10 * (4 + 3) + 20 * (4 + 7));
+        assert_eq!(arrow_bytes(&runs, 8..12), 2 * (4 + 3) + 2 * (4 + 7));
+        assert_eq!(arrow_bytes(&runs.slice(5, 10), 0..10), 5 * (4 + 3) + 5 * (4 + 7));
+        assert_eq!(
+            arrow_bytes(&batch(Arc::new(NullArray::new(100))), 0..100),
+            400,
+            "what is missing becomes a float32"
+        );
     }
 
     #[test]
@@ -249,8 +253,8 @@ mod tests {
             [1, 5, 2].map(|len| Some((0..len).map(|_| Some(0.0)).collect::<Vec<_>>())),
         );
         let lists = batch(Arc::new(lists));
-        assert_eq!(weight(&lists, 1..2), 4 + 20);
-        assert_eq!(weight(&lists.slice(1, 2), 1..2), 4 + 8);
-        assert_eq!(weight(&batch(Arc::new(Float32Array::from(vec![0.0; 9]))), 2..4), 8);
+        assert_eq!(arrow_bytes(&lists, 1..2), 4 + 20);
+        assert_eq!(arrow_bytes(&lists.slice(1, 2), 1..2), 4 + 8);
+        assert_eq!(arrow_bytes(&batch(Arc::new(Float32Array::from(vec![0.0; 9]))), 2..4), 8);
     }
 }

@@ -15,24 +15,24 @@ use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::source::BatchSender;
-use crate::source::cut::{Cut, weight};
-use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::http::frame;
-use crate::source::http::journal::{Journal, Reader};
+use crate::source::batch_limits::{BatchLimits, arrow_bytes};
+use crate::source::http::wal::{SegmentReader, WriteAheadLog};
+use crate::source::http::wal_record;
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
 
 /// How often a source that has nothing to do looks whether it is still wanted.
 const IDLE: Duration = Duration::from_millis(100);
 
 /// What records are, and how they are put together.
 #[derive(Clone)]
-pub(super) enum Shape {
+pub(super) enum BatchShape {
     /// Encoded images.
-    Images(Rules),
+    Images(ImageBatchConfig),
     /// Rows of columns; the schema is the source's.
-    Features { schema: SchemaRef, cut: Cut },
+    Features { schema: SchemaRef, cut: BatchLimits },
 }
 
-impl Shape {
+impl BatchShape {
     /// Records that travel together at most.
     pub(super) fn most(&self) -> usize {
         match self {
@@ -43,10 +43,10 @@ impl Shape {
 }
 
 /// A source that reads its journal.
-pub(super) struct Pump {
-    pub(super) journal: Arc<Journal>,
+pub(super) struct WalReader {
+    pub(super) journal: Arc<WriteAheadLog>,
     pub(super) split: Arc<Split>,
-    pub(super) shape: Shape,
+    pub(super) shape: BatchShape,
     pub(super) progress: ResumeState,
     /// How long records wait for more.
     pub(super) delay: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Pump {
     pub(super) caller: Arc<BlockingCaller>,
 }
 
-impl Pump {
+impl WalReader {
     /// Runs until nobody wants more.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Pump {
         let out = &out.outside_of(Arc::clone(&self.caller));
         let mut tail = self.journal.tail();
         let mut row = self.journal.state().done;
-        let mut reader: Option<Reader> = None;
+        let mut reader: Option<SegmentReader> = None;
         while self.wait(&mut tail, row, out) {
             self.caller.begin(BlockingOperation::Reads);
             let mut gathered = Vec::new();
@@ -72,7 +72,7 @@ impl Pump {
             let begun = Instant::now();
             loop {
                 let available = *tail.borrow_and_update();
-                while row < available && records < self.shape.most() && bytes < MOST_BYTES {
+                while row < available && records < self.shape.most() && bytes < MAX_BYTES {
                     let Some((first, batch, size)) = self.next(&mut reader, row)? else { break };
                     row = first + batch.num_rows() as u64;
                     records += batch.num_rows();
@@ -111,16 +111,20 @@ impl Pump {
     }
 
     /// The records of the frame that holds `row`, from there on, and the row of the first.
-    fn next(&self, reader: &mut Option<Reader>, row: u64) -> Result<Option<(u64, RecordBatch, usize)>, StageError> {
+    fn next(
+        &self,
+        reader: &mut Option<SegmentReader>,
+        row: u64,
+    ) -> Result<Option<(u64, RecordBatch, usize)>, StageError> {
         for _ in 0..2 {
             if reader.is_none() {
                 *reader = self.journal.read_from(row)?;
             }
-            while let Some((head, payload)) = reader.as_mut().map(Reader::next).transpose()?.flatten() {
+            while let Some((head, payload)) = reader.as_mut().map(SegmentReader::next).transpose()?.flatten() {
                 if head.end() <= row {
                     continue;
                 }
-                let records = frame::decode(&payload).map_err(|reason| {
+                let records = wal_record::decode(&payload).map_err(|reason| {
                     StageError::Other(format!("{}: row {}: {reason}", self.journal.folder.display(), head.first))
                 })?;
                 let skip =
@@ -136,9 +140,9 @@ impl Pump {
 
     fn send(&self, gathered: &[(u64, RecordBatch)], out: &BatchSender) -> Result<bool, StageError> {
         match &self.shape {
-            Shape::Images(rules) => {
+            BatchShape::Images(rules) => {
                 let Some((first, _)) = gathered.first() else { return Ok(true) };
-                let mut stretch = Stretch::new(rules, &self.progress, out, &self.split, *first);
+                let mut stretch = ImageBatchBuilder::new(rules, &self.progress, out, &self.split, *first);
                 for (first, records) in gathered {
                     if !push_images(&mut stretch, *first, records)? {
                         return Ok(false);
@@ -146,7 +150,7 @@ impl Pump {
                 }
                 stretch.close()
             }
-            Shape::Features { schema, cut } => {
+            BatchShape::Features { schema, cut } => {
                 let batches = feature_batches(schema, *cut, &self.split, gathered)?;
                 Ok(batches.into_iter().all(|batch| out.send(batch)))
             }
@@ -155,16 +159,16 @@ impl Pump {
 }
 
 /// Bytes of frames that are gathered at most; batches of images are cut by what they are once decoded.
-pub(super) const MOST_BYTES: usize = 32 << 20;
+pub(super) const MAX_BYTES: usize = 32 << 20;
 
 /// Records of a frame: the text of `source`, then the columns.
-fn push_images(stretch: &mut Stretch<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
+fn push_images(stretch: &mut ImageBatchBuilder<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
     let wrong = || StageError::Other("the journal holds other columns than this source has".to_owned());
     let source = records.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
     let image = records.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
     for (row, at) in (first..).zip(0..records.num_rows()) {
         let (source, image) = (source.value(at).into(), Ok(image.value(at).into()));
-        if !stretch.push(Member { source, row, text: None, image })? {
+        if !stretch.push(ImageRecord { source, row, text: None, image })? {
             return Ok(false);
         }
     }
@@ -174,7 +178,7 @@ fn push_images(stretch: &mut Stretch<'_>, first: u64, records: &RecordBatch) -> 
 /// Frames put together, and cut where they are too many for one batch.
 pub(super) fn feature_batches(
     schema: &SchemaRef,
-    cut: Cut,
+    cut: BatchLimits,
     split: &Arc<Split>,
     gathered: &[(u64, RecordBatch)],
 ) -> Result<Vec<SourceBatch>, StageError> {
@@ -190,5 +194,5 @@ pub(super) fn feature_batches(
         let batch = Batch::new(records, Provenance::rows(Arc::clone(split), rows));
         Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
     };
-    cut.parts(all.num_rows(), &|rows| weight(&all, rows)).into_iter().map(batch).collect()
+    cut.split(all.num_rows(), &|rows| arrow_bytes(&all, rows)).into_iter().map(batch).collect()
 }

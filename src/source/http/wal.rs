@@ -13,8 +13,8 @@ use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::file_descriptors;
 use crate::fs_durable::{create_private_dir, fsync_dir, private_options};
-use crate::source::http::frame::{self, Head, Key, Met};
-use crate::source::http::keys::{KeyLog, Keys};
+use crate::source::http::idempotency_keys::{IdempotencyKeyLog, IdempotencyKeys};
+use crate::source::http::wal_record::{self, Key, RecordHeader, WalReadResult};
 
 /// Bytes after which a segment is followed by the next: so much more than what is pending may lie on the disk.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
@@ -23,29 +23,29 @@ pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 pub(super) const BYTES_PER_ENTRY_BYTE: u64 = 16;
 
 /// What lies on the disk, and how far it is of use.
-pub(super) struct Journal {
+pub(super) struct WriteAheadLog {
     pub(super) folder: PathBuf,
     /// Held for moments, and never while a file is touched: a disk that hangs must not hang those who look.
-    state: Mutex<State>,
+    state: Mutex<WalState>,
     /// Held by the thread that removes what is of no more use.
-    log: Mutex<KeyLog>,
+    log: Mutex<IdempotencyKeyLog>,
     /// Rows below this are durable, and can be read.
     tail: watch::Sender<u64>,
 }
 
-pub(super) struct State {
-    segments: VecDeque<Segment>,
+pub(super) struct WalState {
+    segments: VecDeque<WalSegment>,
     /// Frames whose rows are not all done: the row after the last, and bytes.
     pending: VecDeque<(u64, u64)>,
     pub(super) pending_bytes: u64,
-    pub(super) keys: Keys,
+    pub(super) keys: IdempotencyKeys,
     /// Every sink has the rows below this.
     pub(super) done: u64,
     /// The row of the next record.
     pub(super) next: u64,
 }
 
-struct Segment {
+struct WalSegment {
     first: u64,
     /// The keys of its frames, which are to be remembered.
     keyed: Vec<Key>,
@@ -58,7 +58,7 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-impl Journal {
+impl WriteAheadLog {
     /// Reads what is there; what a crash cut short at the end is cut off, since nobody was told of it.
     ///
     /// # Errors
@@ -70,9 +70,9 @@ impl Journal {
         progress: &ResumeState,
     ) -> Result<Self, StageError> {
         create_private_dir(folder)?;
-        let (keys, log) = Keys::open(folder, window, now())?;
+        let (keys, log) = IdempotencyKeys::open(folder, window, now())?;
         let mut state =
-            State { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
+            WalState { segments: VecDeque::new(), pending: VecDeque::new(), pending_bytes: 0, keys, done: 0, next: 0 };
         let firsts = firsts(folder)?;
         for (place, &first) in firsts.iter().enumerate() {
             let segment = read_segment(folder, first, firsts.get(place + 1).copied(), |head| {
@@ -94,7 +94,7 @@ impl Journal {
         Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), log: Mutex::new(log), tail })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, WalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,14 +113,14 @@ impl Journal {
         fsync_dir(&self.folder)?;
         let mut state = self.state();
         state.segments.retain(|segment| segment.first != first);
-        state.segments.push_back(Segment { first, keyed: Vec::new(), end: first, bytes: 0 });
+        state.segments.push_back(WalSegment { first, keyed: Vec::new(), end: first, bytes: 0 });
         drop(state);
         self.retire()?;
         Ok(file)
     }
 
     /// Frames are durable in the last segment.
-    pub(super) fn written(&self, heads: &[Head]) {
+    pub(super) fn written(&self, heads: &[RecordHeader]) {
         let mut state = self.state();
         let state = &mut *state;
         for head in heads {
@@ -142,7 +142,7 @@ impl Journal {
         self.state().segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES)
     }
 
-    /// Every sink has the rows below this; [`Journal::retire`] removes them.
+    /// Every sink has the rows below this; [`WriteAheadLog::retire`] removes them.
     pub(super) fn done(&self, end: u64) {
         let mut state = self.state();
         state.done = state.done.max(end);
@@ -169,8 +169,8 @@ impl Journal {
         while state.segments.len() > 1 && state.segments.front().is_some_and(|segment| segment.end <= state.done) {
             gone.extend(state.segments.pop_front());
         }
-        let keys: Vec<Key> = gone.iter().flat_map(|segment: &Segment| segment.keyed.iter().copied()).collect();
-        let entries = (!keys.is_empty()).then(|| state.keys.outlive(&keys, &log, now()));
+        let keys: Vec<Key> = gone.iter().flat_map(|segment: &WalSegment| segment.keyed.iter().copied()).collect();
+        let entries = (!keys.is_empty()).then(|| state.keys.persist_before_truncate(&keys, &log, now()));
         drop(state);
         let mut removed = entries.map_or(Ok(()), |entries| log.write(&entries));
         while removed.is_ok()
@@ -198,7 +198,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the segment cannot be read.
-    pub(super) fn read_from(&self, row: u64) -> Result<Option<Reader>, StageError> {
+    pub(super) fn read_from(&self, row: u64) -> Result<Option<SegmentReader>, StageError> {
         let state = self.state();
         let first = state.segments.iter().rev().map(|segment| segment.first).find(|&first| first <= row);
         let first = first.or_else(|| state.segments.front().map(|segment| segment.first));
@@ -206,26 +206,26 @@ impl Journal {
         let Some(first) = first else { return Ok(None) };
         let path = self.folder.join(name(first));
         let file = file_descriptors::open(|| File::open(&path)).map_err(StageError::io(&path))?;
-        Ok(Some(Reader { path, input: BufReader::new(file) }))
+        Ok(Some(SegmentReader { path, input: BufReader::new(file) }))
     }
 }
 
 /// Frames of a segment, in order.
-pub(super) struct Reader {
+pub(super) struct SegmentReader {
     path: PathBuf,
     input: BufReader<File>,
 }
 
-impl Reader {
+impl SegmentReader {
     /// The next frame; `None` at the end of the segment. Only frames that are durable may be asked for.
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub(super) fn next(&mut self) -> Result<Option<(Head, Vec<u8>)>, StageError> {
-        match frame::read(&mut self.input).map_err(StageError::io(&self.path))? {
-            Met::Frame(head, payload) => Ok(Some((head, payload))),
-            Met::End => Ok(None),
-            Met::Broken => Err(damaged(&self.path)),
+    pub(super) fn next(&mut self) -> Result<Option<(RecordHeader, Vec<u8>)>, StageError> {
+        match wal_record::read(&mut self.input).map_err(StageError::io(&self.path))? {
+            WalReadResult::Frame(head, payload) => Ok(Some((head, payload))),
+            WalReadResult::End => Ok(None),
+            WalReadResult::Broken => Err(damaged(&self.path)),
         }
     }
 }
@@ -258,45 +258,45 @@ fn read_segment(
     folder: &Path,
     first: u64,
     next: Option<u64>,
-    mut each: impl FnMut(&Head),
-) -> Result<Segment, StageError> {
+    mut each: impl FnMut(&RecordHeader),
+) -> Result<WalSegment, StageError> {
     let path = folder.join(name(first));
     let failed = || StageError::io(&path);
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed())?;
     let length = file.metadata().map_err(failed())?.len();
-    let mut segment = Segment { first, keyed: Vec::new(), end: first, bytes: 0 };
+    let mut segment = WalSegment { first, keyed: Vec::new(), end: first, bytes: 0 };
     let mut input = BufReader::new(&file);
     loop {
-        match frame::read(&mut input).map_err(failed())? {
-            Met::Frame(head, _) if head.first == segment.end => {
+        match wal_record::read(&mut input).map_err(failed())? {
+            WalReadResult::Frame(head, _) if head.first == segment.end => {
                 each(&head);
                 segment.end = head.end();
                 segment.bytes += head.bytes();
                 segment.keyed.extend(head.key);
             }
-            Met::End => return Ok(segment),
+            WalReadResult::End => return Ok(segment),
             // All that was acknowledged is there; the rest could not be cut off at the time.
-            Met::Broken if next == Some(segment.end) => return Ok(segment),
-            Met::Broken if next.is_none() && is_torn(&file, &segment, length).map_err(failed())? => {
+            WalReadResult::Broken if next == Some(segment.end) => return Ok(segment),
+            WalReadResult::Broken if next.is_none() && is_torn(&file, &segment, length).map_err(failed())? => {
                 file.set_len(segment.bytes).and_then(|()| file.sync_all()).map_err(failed())?;
                 return Ok(segment);
             }
-            Met::Frame(..) | Met::Broken => return Err(damaged(&path)),
+            WalReadResult::Frame(..) | WalReadResult::Broken => return Err(damaged(&path)),
         }
     }
 }
 
 /// Whether what is broken behind the frames of a segment was never acknowledged: no frame behind it was written after it
 /// had been made durable.
-fn is_torn(mut file: &File, segment: &Segment, length: u64) -> io::Result<bool> {
+fn is_torn(mut file: &File, segment: &WalSegment, length: u64) -> io::Result<bool> {
     let mut rest = Vec::new();
     file.seek(SeekFrom::Start(segment.bytes))?;
     file.take(length - segment.bytes).read_to_end(&mut rest)?;
-    let later = |start: usize| match frame::read(&mut &rest[start..]) {
-        Ok(Met::Frame(head, _)) => head.group > segment.end,
+    let later = |start: usize| match wal_record::read(&mut &rest[start..]) {
+        Ok(WalReadResult::Frame(head, _)) => head.group > segment.end,
         _ => false,
     };
-    Ok(!(1..rest.len().saturating_sub(frame::HEAD)).any(later))
+    Ok(!(1..rest.len().saturating_sub(wal_record::HEAD)).any(later))
 }
 
 #[cfg(test)]

@@ -7,79 +7,84 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::batch::{BatchAck, Split};
-use crate::source::http::journal::Journal;
-use crate::source::http::rejected_lines::Listed;
+use crate::source::http::rejected_lines::TruncatedList;
+use crate::source::http::wal::WriteAheadLog;
 
 /// What became of the records of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct RequestOutcome {
     /// Those that were refused.
-    pub(super) rejected: Listed<Rejected>,
+    pub(super) rejected: TruncatedList<RejectedRecord>,
     /// Rows that a filter let through to no sink.
-    pub(super) dropped: Listed<u64>,
+    pub(super) filtered: TruncatedList<u64>,
 }
 
 /// A record that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Rejected {
+pub(super) struct RejectedRecord {
     pub(super) row: u64,
     pub(super) stage: String,
     pub(super) code: &'static str,
     pub(super) reason: String,
 }
 
-struct Waiter {
+struct AckWaiter {
     end: u64,
-    outcome: Outcome,
-    reply: oneshot::Sender<Outcome>,
+    outcome: RequestOutcome,
+    reply: oneshot::Sender<RequestOutcome>,
 }
 
 /// Those who wait, by the first row of their request.
 #[derive(Default)]
-pub(super) struct Waiters {
-    waiters: Mutex<BTreeMap<u64, Vec<Waiter>>>,
+pub(super) struct AckWaiters {
+    waiters: Mutex<BTreeMap<u64, Vec<AckWaiter>>>,
 }
 
-impl Waiters {
-    fn waiters(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Waiter>>> {
+impl AckWaiters {
+    fn waiters(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<AckWaiter>>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the rows from `first` up to `end`; `None` where they are done already.
-    pub(super) fn wait(&self, journal: &Journal, first: u64, end: u64) -> Option<oneshot::Receiver<Outcome>> {
+    pub(super) fn wait(
+        &self,
+        journal: &WriteAheadLog,
+        first: u64,
+        end: u64,
+    ) -> Option<oneshot::Receiver<RequestOutcome>> {
         let mut waiters = self.waiters();
         // Looked at under the lock, so that what is done from now on finds the waiter.
         if journal.state().done >= end {
             return None;
         }
         let (reply, outcome) = oneshot::channel();
-        waiters.entry(first).or_default().push(Waiter { end, outcome: Outcome::default(), reply });
+        waiters.entry(first).or_default().push(AckWaiter { end, outcome: RequestOutcome::default(), reply });
         Some(outcome)
     }
 
     /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
-    pub(super) fn hear(&self, journal: &Journal, split: &Split, fate: &BatchAck) {
+    pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, fate: &BatchAck) {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
         for (stage, reject) in &fate.rejected {
             let Some(row) = row_of(reject.ordinal) else { continue };
             let rejected = || {
                 let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
-                Rejected { row, stage, code, reason }
+                RejectedRecord { row, stage, code, reason }
             };
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
         }
         for row in fate.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
-            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.dropped.push(|| row));
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.filtered.push(|| row));
         }
         let ranges = fate.provenance.ranges().iter().filter(|range| *range.split == *split);
         let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
         journal.done(done);
         waiters.retain(|_, of_request| {
             let (ready, waiting) =
-                std::mem::take(of_request).into_iter().partition(|waiter: &Waiter| waiter.end <= done);
+                std::mem::take(of_request).into_iter().partition(|waiter: &AckWaiter| waiter.end <= done);
             *of_request = waiting;
-            for Waiter { outcome, reply, .. } in ready {
+            for AckWaiter { outcome, reply, .. } in ready {
                 // Who asked may have gone.
                 let _ = reply.send(outcome);
             }
@@ -89,7 +94,7 @@ impl Waiters {
 }
 
 /// Those who wait for a request that holds this row.
-fn of_row(waiters: &mut BTreeMap<u64, Vec<Waiter>>, row: u64) -> impl Iterator<Item = &mut Waiter> {
+fn of_row(waiters: &mut BTreeMap<u64, Vec<AckWaiter>>, row: u64) -> impl Iterator<Item = &mut AckWaiter> {
     let request = waiters.range_mut(..=row).next_back().map(|(_, waiters)| waiters);
     request.into_iter().flatten().filter(move |waiter| row < waiter.end)
 }

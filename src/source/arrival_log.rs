@@ -9,8 +9,8 @@ use crate::batch::Split;
 use crate::error::StageError;
 use crate::fs_durable::{create_dir_all_synced, fsync_dir};
 use crate::json::to_json_lines;
-use crate::source::journal::parse;
 use crate::source::listed_file::ListedFile;
+use crate::source::listing_journal::parse;
 use crate::store::Location;
 
 /// Rows of a segment; then the next one begins.
@@ -23,7 +23,7 @@ pub(super) fn split(stage: &str) -> Arc<Split> {
 
 /// A file of the journal.
 #[derive(Debug, Clone)]
-pub(super) struct Segment {
+pub(super) struct ArrivalSegment {
     /// The row of its first line.
     pub(super) first: u64,
     path: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Segment {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<Segment>, StageError> {
+pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<ArrivalSegment>, StageError> {
     let Some(folder) = state.local().map(|state| folder(state, stage)) else { return Ok(Vec::new()) };
     let entries = match fs::read_dir(&folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -43,7 +43,7 @@ pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<Segment>, St
     for entry in entries {
         let path = entry.map_err(StageError::io(&folder))?.path();
         let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".ndjson")?.parse().ok());
-        segments.extend(first.map(|first| Segment { first, path }));
+        segments.extend(first.map(|first| ArrivalSegment { first, path }));
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
@@ -53,7 +53,7 @@ fn folder(state: &Path, stage: &str) -> PathBuf {
     state.join("watched").join(stage)
 }
 
-impl Segment {
+impl ArrivalSegment {
     /// The files that it names. A line that a crash cut short was never acted upon: it does not count.
     ///
     /// # Errors
@@ -77,16 +77,16 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 }
 
 /// Appends to the journal.
-pub(super) struct Appender {
+pub(super) struct SegmentWriter {
     folder: PathBuf,
     file: Option<File>,
     /// The segment that is appended to.
-    pub(super) segment: Segment,
+    pub(super) segment: ArrivalSegment,
     /// The row of the next file.
     pub(super) next: u64,
 }
 
-impl Appender {
+impl SegmentWriter {
     /// Goes on where the segments of `stage` end; `next` is the row after their last.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Appender {
     pub(super) fn open(stage: &str, state: &Path, next: u64) -> Result<Self, StageError> {
         let folder = folder(state, stage);
         create_dir_all_synced(&folder)?;
-        let segment = Segment { first: next, path: folder.join(name(next)) };
+        let segment = ArrivalSegment { first: next, path: folder.join(name(next)) };
         Ok(Self { folder, file: None, segment, next })
     }
 
@@ -133,7 +133,7 @@ impl Appender {
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(StageError::io(&path))?;
         fsync_dir(&self.folder)?;
-        self.segment = Segment { first: self.next, path };
+        self.segment = ArrivalSegment { first: self.next, path };
         Ok(file)
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     /// Per segment, its first row and the files that it names.
     fn journalled(state: &Path) -> Vec<(u64, Vec<String>)> {
         let segments = segments("in", &state.into()).unwrap();
-        let names = |segment: &Segment| segment.read().unwrap().into_iter().map(|file| file.name).collect();
+        let names = |segment: &ArrivalSegment| segment.read().unwrap().into_iter().map(|file| file.name).collect();
         segments.iter().map(|segment| (segment.first, names(segment))).collect()
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn what_was_appended_is_found_again_and_a_line_that_was_cut_short_does_not_count() {
         let state = tempfile::tempdir().unwrap();
         assert!(journalled(state.path()).is_empty());
-        let mut appender = Appender::open("in", state.path(), 0).unwrap();
+        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
         appender.append(&[file("a"), file("b")]).unwrap();
         appender.append(&[file("c")]).unwrap();
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
@@ -174,14 +174,14 @@ mod tests {
         text.truncate(text.len() - 5);
         fs::write(&path, text).unwrap();
         assert_eq!(journalled(state.path()), [(0, names(&["a", "b"]))]);
-        Appender::open("in", state.path(), 2).unwrap().append(&[file("d")]).unwrap();
+        SegmentWriter::open("in", state.path(), 2).unwrap().append(&[file("d")]).unwrap();
         assert_eq!(journalled(state.path()), [(0, names(&["a", "b"])), (2, names(&["d"]))]);
     }
 
     #[test]
     fn a_segment_that_is_full_is_followed_by_the_next() {
         let state = tempfile::tempdir().unwrap();
-        let mut appender = Appender::open("in", state.path(), 0).unwrap();
+        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
         let many: Vec<ListedFile> = (0..SEGMENT_ROWS).map(|number| file(&number.to_string())).collect();
         appender.append(&many).unwrap();
         appender.append(&[file("last")]).unwrap();

@@ -1,6 +1,6 @@
 //! A source over files of records: lists them, reads them one after the other, hands batches over.
 
-mod output;
+mod batch_output;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
@@ -18,17 +18,17 @@ use tokio::sync::oneshot;
 use crate::batch::{Provenance, RejectCode, SourceBatch};
 use crate::coverage::ResumeState;
 use crate::error::{StageError, UnavailableInput, UnreadInputs};
-use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
+use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::FileSet;
-use crate::source::files::{self, InputFile, unusable};
-use crate::source::listed_file::{ReadFailure, Refusal};
-use crate::source::{LastPassedOver, Opened, Source, Total, WrittenFiles, read_blocking, with_origin};
+use crate::source::input_file::{self, InputFile, unusable};
+use crate::source::listed_file::{ReadFailure, RecordError};
+use crate::source::{LastSkippedFiles, RecordCount, Source, SourceHandle, WrittenFiles, spawn_reader, with_origin};
 use crate::store::{self, FileReader, PrefetchedObject};
 
-pub(super) use output::{Output, ROWS_PER_BYTE, Records};
+pub(super) use batch_output::{BatchOutput, FileRecords, ROWS_PER_BYTE};
 
 /// How the files of some kind are read.
-pub(super) trait RecordFormat: Send + Sync + 'static {
+pub(super) trait FileFormat: Send + Sync + 'static {
     /// What a folder is searched for.
     const EXTENSIONS: &'static [&'static str];
 
@@ -36,7 +36,7 @@ pub(super) trait RecordFormat: Send + Sync + 'static {
     const IS_TEXT: bool = false;
 
     /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
-    fn read(&self, file: &InputFile, input: FileReader, output: &Output<'_>) -> Result<(), Stop>;
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd>;
 
     /// A file as it was listed, once what else decides its records is in its split.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
@@ -44,18 +44,18 @@ pub(super) trait RecordFormat: Send + Sync + 'static {
     }
 
     /// Bytes that are held at most while a file is read, beside its batches.
-    fn held_bytes(&self) -> u64 {
+    fn buffer_bytes(&self) -> u64 {
         0
     }
 
     /// How many rows a file has, where that is cheap to know; one of which they cannot be known is one row.
-    fn rows(&self, _file: &InputFile) -> Option<u64> {
+    fn count_rows(&self, _file: &InputFile) -> Option<u64> {
         None
     }
 }
 
 /// A planned source over files.
-pub(super) struct RecordFiles<F> {
+pub(super) struct FileSource<F> {
     /// The stage's name.
     stage: String,
     /// A file, a folder or a glob.
@@ -65,31 +65,31 @@ pub(super) struct RecordFiles<F> {
     /// How a file is read.
     format: F,
     /// What happens to its files beside being read.
-    policy: Policy,
+    policy: ReadPolicy,
 }
 
 /// What a source does about its files beside reading them.
 #[derive(Debug, Default)]
-pub(super) struct Policy {
+pub(super) struct ReadPolicy {
     on_change: OnChange,
     /// What the last listing left out.
-    passed_over: LastPassedOver,
+    passed_over: LastSkippedFiles,
 }
 
-impl From<OnChange> for Policy {
+impl From<OnChange> for ReadPolicy {
     fn from(on_change: OnChange) -> Self {
         Self { on_change, ..Self::default() }
     }
 }
 
-impl<F: RecordFormat> RecordFiles<F> {
+impl<F: FileFormat> FileSource<F> {
     /// The files at `path` for `stage`, whose records have `columns` beside their origin.
-    pub(super) fn new(stage: &str, path: &str, columns: &Schema, format: F, policy: Policy) -> Self {
+    pub(super) fn new(stage: &str, path: &str, columns: &Schema, format: F, policy: ReadPolicy) -> Self {
         Self { stage: stage.to_owned(), path: path.to_owned(), schema: with_origin(columns), format, policy }
     }
 
     fn files(&self) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
-        let (files, unseen) = files::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
+        let (files, unseen) = input_file::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
         let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
         Ok((files?, unseen))
     }
@@ -108,11 +108,11 @@ impl<F: RecordFormat> RecordFiles<F> {
             while asked.len() < store::MAX_CONCURRENT_REQUESTS
                 && let Some(next) = later.next()
             {
-                asked.push_back(next.ask()?);
+                asked.push_back(next.prefetch()?);
             }
-            let output = Output { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
+            let output = BatchOutput { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
             let read = match self.read(asked.pop_front().flatten(), known, &output) {
-                Err(Stop::Refused(refusal, records)) => output.reject_file(refusal, records),
+                Err(ReadEnd::Rejected(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
             };
             if !goes_on(read, &mut unread)? {
@@ -124,13 +124,18 @@ impl<F: RecordFormat> RecordFiles<F> {
 
     /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
     /// in a reader concerns the file alone.
-    fn read(&self, asked: Option<PrefetchedObject>, known: &FileCheckpoints, own: &Output<'_>) -> Result<(), Stop> {
+    fn read(
+        &self,
+        asked: Option<PrefetchedObject>,
+        known: &FileCheckpoints,
+        own: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
-        let Some(Settled { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
+        let Some(SettledFile { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
             return Ok(());
         };
         let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
-        let output = Output { file: &file, tracking: tracking.as_ref(), ..*own };
+        let output = BatchOutput { file: &file, tracking: tracking.as_ref(), ..*own };
         // Others may remove or replace files while those before them are read.
         let input = file.open_listed(asked)?;
         let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
@@ -138,13 +143,13 @@ impl<F: RecordFormat> RecordFiles<F> {
     }
 }
 
-impl<F: RecordFormat> Source for RecordFiles<F> {
+impl<F: FileFormat> Source for FileSource<F> {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
     fn reading_bytes(&self) -> u64 {
-        store::reading_bytes(&self.path).saturating_add(self.format.held_bytes())
+        store::reading_bytes(&self.path).saturating_add(self.format.buffer_bytes())
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
@@ -155,12 +160,12 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
     }
 
-    fn passed_over(&self) -> Option<LastPassedOver> {
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
         Some(self.policy.passed_over.clone())
     }
 
-    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        FileSet::new(self.path.clone(), true, F::EXTENSIONS).is_ok_and(|files| files.takes(written))
+    fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        FileSet::new(self.path.clone(), true, F::EXTENSIONS).is_ok_and(|files| files.would_read(written))
     }
 
     fn refuses_changes(&self) -> bool {
@@ -171,7 +176,7 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
         let (files, unseen) = self.files()?;
         let mut unread = UnreadInputs::default();
         unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
@@ -180,12 +185,12 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
         let recognized = files.iter().map(|file| known.recognized(file)).collect();
         let total = count(&source, &recognized, progress);
         let progress = progress.clone();
-        let batches = read_blocking(2, move |sender| {
+        let batches = spawn_reader(2, move |sender| {
             let read = source.read_all(&files, &known, unread, &progress, &|batch| sender.send(batch));
             known.sync()?;
             read
         });
-        Ok(Opened::new(batches, total))
+        Ok(SourceHandle::new(batches, total))
     }
 }
 
@@ -193,9 +198,9 @@ impl<F: RecordFormat> Source for RecordFiles<F> {
 const COUNTED_OBJECTS: usize = 256;
 
 /// Counts what is to be read, aside: of many files it takes longer than the first records may.
-fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>, progress: &ResumeState) -> Total {
+fn count<F: FileFormat>(source: &Arc<FileSource<F>>, files: &Arc<[InputFile]>, progress: &ResumeState) -> RecordCount {
     if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
-        return Total::Unknown;
+        return RecordCount::Unknown;
     }
     let (source, files, progress) = (Arc::clone(source), Arc::clone(files), progress.clone());
     let (sender, total) = oneshot::channel();
@@ -203,7 +208,7 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
     let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
-            let rows = if sender.is_closed() { None } else { source.format.rows(file) }?;
+            let rows = if sender.is_closed() { None } else { source.format.count_rows(file) }?;
             if progress.is_committed(unusable(&file.split).name(), &(0..1)) {
                 return Some(0);
             }
@@ -213,17 +218,17 @@ fn count<F: RecordFormat>(source: &Arc<RecordFiles<F>>, files: &Arc<[InputFile]>
         let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));
         total.map(|total| sender.send(total))
     });
-    spawned.map_or(Total::Unknown, |_| Total::Counting(total))
+    spawned.map_or(RecordCount::Unknown, |_| RecordCount::Counting(total))
 }
 
 /// Why reading ends early.
-pub(super) enum Stop {
+pub(super) enum ReadEnd {
     /// Nobody wants more.
-    Closed,
+    Cancelled,
     /// The file cannot be read now. What was not handed over is left undone.
     Unavailable(UnavailableInput),
     /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
-    Refused(Refusal, u64),
+    Rejected(RecordError, u64),
     /// The run cannot go on.
     Failed(StageError),
 }
@@ -232,46 +237,46 @@ pub(super) enum Stop {
 ///
 /// # Errors
 /// Why the source ends.
-pub(super) fn goes_on(read: Result<(), Stop>, unread: &mut UnreadInputs) -> Result<bool, StageError> {
+pub(super) fn goes_on(read: Result<(), ReadEnd>, unread: &mut UnreadInputs) -> Result<bool, StageError> {
     match read {
         Ok(()) => Ok(true),
-        Err(Stop::Unavailable(unavailable)) => unread.leave(unavailable).map(|()| true),
-        Err(Stop::Closed) => Ok(false),
+        Err(ReadEnd::Unavailable(unavailable)) => unread.leave(unavailable).map(|()| true),
+        Err(ReadEnd::Cancelled) => Ok(false),
         // Whoever can hand over a reject has done so.
-        Err(Stop::Refused(Refusal { reason, .. }, _)) => Err(StageError::Other(reason)),
-        Err(Stop::Failed(error)) => Err(error),
+        Err(ReadEnd::Rejected(RecordError { reason, .. }, _)) => Err(StageError::Other(reason)),
+        Err(ReadEnd::Failed(error)) => Err(error),
     }
 }
 
-impl From<UnavailableInput> for Stop {
+impl From<UnavailableInput> for ReadEnd {
     fn from(unavailable: UnavailableInput) -> Self {
         Self::Unavailable(unavailable)
     }
 }
 
-impl From<ReadFailure> for Stop {
+impl From<ReadFailure> for ReadEnd {
     fn from(failure: ReadFailure) -> Self {
         match failure {
-            ReadFailure::Rejected(refusal) => Self::Refused(refusal, 1),
+            ReadFailure::Rejected(refusal) => Self::Rejected(refusal, 1),
             ReadFailure::Unavailable(unavailable) => unavailable.into(),
         }
     }
 }
 
-impl From<StageError> for Stop {
+impl From<StageError> for ReadEnd {
     fn from(error: StageError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<ArrowError> for Stop {
+impl From<ArrowError> for ReadEnd {
     fn from(error: ArrowError) -> Self {
         Self::Failed(error.into())
     }
 }
 
 /// What a library said of bytes that it could not read, or that it panicked on them.
-pub(super) fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
+pub(super) fn catch_panic<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
         Err(panic) => Err((RejectCode::Panicked, panicked(&*panic))),
@@ -297,7 +302,7 @@ pub(super) fn shorten(message: &str) -> String {
 }
 
 /// That a file lacks a planned column, or has it with another type.
-pub(super) fn differs(field: &Field, met: Option<&DataType>) -> String {
+pub(super) fn schema_mismatch(field: &Field, met: Option<&DataType>) -> String {
     let (name, expected) = (field.name(), field.data_type());
     let what = match met {
         Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
@@ -316,7 +321,7 @@ pub(super) fn places<'a>(
 ) -> Result<Vec<usize>, String> {
     let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
         Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
-        other => Err(differs(planned, other.map(|(_, field)| field.data_type()))),
+        other => Err(schema_mismatch(planned, other.map(|(_, field)| field.data_type()))),
     };
     planned.into_iter().map(place).collect()
 }
