@@ -16,7 +16,7 @@ use latentflow::plan::{Plan, StageRole};
 use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
 use latentflow::source::BatchSize;
 use latentflow::store::Location;
-use latentflow::topology::{Outcome, Stats, Topology};
+use latentflow::topology::{Outcome, RunStats, Topology};
 
 fn run(plan: Plan) -> Outcome {
     run_some(plan, None)
@@ -162,7 +162,7 @@ impl BatchEncoder for Rows {
     }
 }
 
-fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<Stats>, Outcome) {
+fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<RunStats>, Outcome) {
     let memo = Memo::new();
     let preparing = StageRole::Sink(Box::new(Preparing(memo.clone(), fails)), common::identity());
     let stages = vec![source("a", 64, 16), stage("s", vec![0], preparing)];

@@ -45,14 +45,14 @@ pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
     let Some(run) = admin.run.get() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [NO_STORE], "starting\n").into_response();
     };
-    run.stats.sights.look();
+    run.stats.tap.keep_sampling();
     let status = RunStatus::of(&run.stats, &admin.metrics, admin.state());
     ([NO_STORE], Json(status)).into_response()
 }
 
 /// An image as a model was given it (`before.png`), or as it made it (`after.png`); 404 once it is forgotten.
 pub(super) async fn get_image(State(admin): State<Arc<Admin>>, Path((number, file)): Path<(u64, String)>) -> Response {
-    let images = admin.run.get().map(|run| run.stats.sights.images()).unwrap_or_default();
+    let images = admin.run.get().map(|run| run.stats.tap.images()).unwrap_or_default();
     let image = images.into_iter().find(|image| image.number == number);
     let place = ["before.png", "after.png"].iter().position(|name| *name == file);
     match (image, place) {

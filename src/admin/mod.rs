@@ -20,7 +20,7 @@ use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
 use crate::spec::AdminSettings;
-use crate::topology::Stats;
+use crate::topology::RunStats;
 
 /// What the listener tells, and what it may ask for.
 pub struct Admin {
@@ -31,7 +31,7 @@ pub struct Admin {
 
 /// A run that has begun.
 struct AttachedRun {
-    stats: Arc<Stats>,
+    stats: Arc<RunStats>,
     /// Where to wish for a reload; `None` where the run ends by itself.
     reload: Option<mpsc::Sender<ReloadRequest>>,
 }
@@ -49,7 +49,7 @@ impl Admin {
     }
 
     /// A run has begun; only the first counts.
-    pub fn attach_run(&self, stats: Arc<Stats>, reload: Option<mpsc::Sender<ReloadRequest>>) {
+    pub fn attach_run(&self, stats: Arc<RunStats>, reload: Option<mpsc::Sender<ReloadRequest>>) {
         let _ = self.run.set(AttachedRun { stats, reload });
     }
 

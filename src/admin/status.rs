@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::metrics::{Metrics, unix_seconds};
 use crate::model::Model;
 use crate::model::card::Quantiles;
-use crate::topology::{ErrorSpan, ErrorStats, SeenImage, SeenReject, StageStats, Stats};
+use crate::topology::{ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats};
 
 /// A run at a moment. Names and units are kept; more may be added.
 #[derive(Serialize)]
@@ -31,9 +31,9 @@ pub(super) struct RunStatus {
     stages: Vec<StageStatus>,
     errors: Vec<ErrorStatus>,
     /// The latest first.
-    rejects: Vec<SeenReject>,
+    rejects: Vec<RecentReject>,
     /// The latest first; their files lie at `/v1/images/NUMBER/before.png` and `after.png`.
-    images: Vec<Arc<SeenImage>>,
+    images: Vec<Arc<SampledImage>>,
     models: Vec<ModelStatus>,
 }
 
@@ -91,7 +91,7 @@ struct ModelStatus {
 }
 
 impl RunStatus {
-    pub(super) fn of(stats: &Stats, metrics: &Metrics, state: &'static str) -> Self {
+    pub(super) fn of(stats: &RunStats, metrics: &Metrics, state: &'static str) -> Self {
         let load = &metrics.utilization;
         let queue = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values(&["work"]).get();
         Self {
@@ -110,8 +110,8 @@ impl RunStatus {
             resident_bytes: metrics.resident_bytes(),
             stages: stats.stages.iter().map(|stage| StageStatus::of(stage, metrics)).collect(),
             errors: stats.stages.iter().filter_map(|stage| Some(errors(stage, stage.error.as_ref()?))).collect(),
-            rejects: stats.sights.rejects(),
-            images: stats.sights.images(),
+            rejects: stats.tap.rejects(),
+            images: stats.tap.images(),
             models: stats.models().iter().map(|model| ModelStatus::of(model)).collect(),
         }
     }
@@ -143,8 +143,8 @@ impl StageStatus {
     }
 }
 
-fn errors(stage: &StageStats, errors: &ErrorStats) -> ErrorStatus {
-    let now = errors.now();
+fn errors(stage: &StageStats, errors: &ReconstructionErrorStats) -> ErrorStatus {
+    let now = errors.snapshot();
     ErrorStatus {
         stage: Arc::clone(&stage.name),
         model: errors.model().to_owned(),

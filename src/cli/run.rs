@@ -25,7 +25,7 @@ use crate::plan::{Plan, RejectLimits};
 use crate::sink::ChangePolicy;
 use crate::store::outage;
 use crate::system;
-use crate::topology::{self, Outcome, Stats, Topology};
+use crate::topology::{self, Outcome, RunStats, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -187,7 +187,7 @@ impl RunCommand {
     }
 }
 
-fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &Stats) -> anyhow::Result<ExitCode> {
+fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &RunStats) -> anyhow::Result<ExitCode> {
     match outcome {
         // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
         Outcome::Failed { stage, error: StageError::OutputClosed } => {

@@ -73,8 +73,8 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
 /// Training files: each table as its own code reads it.
 #[cfg(feature = "train")]
 fn training(generator: &mut SchemaGenerator) -> Value {
-    use crate::train::spec::{Head, NetworkSpec, Sparsity, TrainingSpec};
-    let mut root = generator.subschema_for::<Head>().to_value();
+    use crate::train::config::{ModelHeader, NetworkSpec, Sparsity, TrainingSpec};
+    let mut root = generator.subschema_for::<ModelHeader>().to_value();
     let corruption = closed(generator.subschema_for::<CorruptionSpec>().to_value());
     let mut data = closed(generator.subschema_for::<DataSpec>().to_value());
     data["properties"]["sources"]["items"] = json!({ "oneOf": sources(generator) });

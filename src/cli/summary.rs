@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::source::SkippedFiles;
-use crate::topology::{ErrorSummary, Outcome, Stats};
+use crate::topology::{ErrorSummary, Outcome, RunStats};
 use crate::units::ByteSize;
 
 /// The summary of a run.
@@ -68,7 +68,7 @@ impl RunSummary {
     /// `folders`: per stage of the plan, where it writes.
     pub(super) fn new(
         pipeline: String,
-        stats: &Stats,
+        stats: &RunStats,
         outcome: &Outcome,
         done_before: u64,
         folders: Vec<Option<PathBuf>>,
@@ -87,7 +87,7 @@ impl RunSummary {
                 .error
                 .as_ref()
                 .and_then(|error| Some(ModelErrorSummary { model: error.model().to_owned(), error: error.summary()? })),
-            passed_over: stage.passed_over(),
+            passed_over: stage.skipped_files(),
             written: folder.map(|folder| {
                 let written = stage.written();
                 CommitSummary { folder, files: written.files, bytes: written.bytes, records: written.records }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::topology::{StageStats, Stats};
+use crate::topology::{RunStats, StageStats};
 
 /// Shares of the time between the start of the first worker and the end.
 #[derive(Debug, Serialize)]
@@ -42,11 +42,11 @@ struct StageProfile {
 }
 
 impl TimeProfile {
-    pub(super) fn of(stats: &Stats) -> Self {
+    pub(super) fn of(stats: &RunStats) -> Self {
         let seconds = stats.started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         let share = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed)).as_secs_f64() / seconds;
         let workers = stats.workers.len();
-        let waited_for_room = share(&stats.waited_for_room);
+        let waited_for_room = share(&stats.backpressure_nanos);
         let profile = |stage: &StageStats, kind, role, busy| {
             let name = stage.name.to_string();
             StageProfile { name, kind, role, busy }
@@ -69,7 +69,7 @@ impl TimeProfile {
         Self {
             seconds,
             workers,
-            waited_for_sources: share(&stats.waited_for_sources),
+            waited_for_sources: share(&stats.source_wait_nanos),
             waited_for_room,
             workers_busy: stats.workers.iter().map(share).sum::<f64>() / workers.max(1) as f64,
             stages: stages.collect(),

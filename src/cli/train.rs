@@ -16,7 +16,7 @@ use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
 use crate::spec::{self, AdminSettings, Diagnostics, KeySpans};
-use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
+use crate::train::{self, EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainingFile};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -83,7 +83,7 @@ impl TrainCommand {
             super::run::shutdown_signal("keeping the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
-        let options = Options { restart: self.restart, stop };
+        let options = TrainOptions { restart: self.restart, stop };
         let metrics = admin.map(|settings| serve(&runtime, &settings)).transpose()?;
         let mut watch = TrainingProgress::new(self.log_format, file.head.name.clone(), metrics);
         let trained = train::train(&file, &out, &options, &mut |event| watch.on_event(&event));
@@ -152,13 +152,13 @@ impl TrainingProgress {
         Self { bar, metrics, model, epochs: 0, batches: 0, records: 0 }
     }
 
-    fn on_event(&mut self, event: &Event<'_>) {
+    fn on_event(&mut self, event: &TrainEvent<'_>) {
         match event {
-            Event::Reading(records) => {
+            TrainEvent::Reading(records) => {
                 self.bar.set_style(style("reading  {spinner} {human_pos} records"));
                 self.bar.set_position(*records);
             }
-            Event::Prepared(prepared) => {
+            TrainEvent::Prepared(prepared) => {
                 let (training, validation, test) =
                     (prepared.training.len(), prepared.validation.len(), prepared.test.len());
                 tracing::info!(training, validation, test, rejects = prepared.rejects, "data is ready");
@@ -166,8 +166,8 @@ impl TrainingProgress {
                     tracing::warn!("rejected: {reason}");
                 }
             }
-            Event::Started(started) => self.start(started),
-            Event::Stepped(stepped) => {
+            TrainEvent::Started(started) => self.start(started),
+            TrainEvent::Stepped(stepped) => {
                 let done = u64::from(stepped.epoch - 1) * self.batches + stepped.batch;
                 self.bar.set_position(done);
                 self.bar.set_message(format!("epoch {}/{}  loss {:.6}", stepped.epoch, self.epochs, stepped.loss));
@@ -175,9 +175,9 @@ impl TrainingProgress {
                     metrics.training.step(&self.model, done, stepped.loss, stepped.learning_rate);
                 }
             }
-            Event::Epoch(point, better) => self.epoch(point, *better),
-            Event::Finishing => self.bar.set_message("writing and measuring the model"),
-            Event::Measured(failed) => {
+            TrainEvent::Epoch(point, better) => self.epoch(point, *better),
+            TrainEvent::Finishing => self.bar.set_message("writing and measuring the model"),
+            TrainEvent::Measured(failed) => {
                 if let Some(reason) = &failed.reason {
                     let records = failed.records;
                     tracing::warn!(records, "the model failed on records, which are not measured; the first: {reason}");
@@ -186,9 +186,9 @@ impl TrainingProgress {
         }
     }
 
-    fn start(&mut self, started: &Started) {
+    fn start(&mut self, started: &TrainStarted) {
         (self.epochs, self.batches, self.records) = (started.epochs, started.batches, started.records);
-        let Started { parameters, records, batches, epochs, resumed } = *started;
+        let TrainStarted { parameters, records, batches, epochs, resumed } = *started;
         let going = if resumed > 0 { "going on" } else { "training" };
         tracing::info!(parameters, records, batches, epochs, resumed, "{going}");
         self.bar.set_length(batches * u64::from(epochs));
@@ -197,7 +197,7 @@ impl TrainingProgress {
         self.bar.set_style(style("{bar:30} {percent}%  {msg}  {per_sec}  {eta} left"));
     }
 
-    fn epoch(&self, point: &Point, better: bool) {
+    fn epoch(&self, point: &EpochRecord, better: bool) {
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
         let validation = point.validation_loss.map_or("-".to_owned(), |loss| format!("{loss:.6}"));
@@ -227,7 +227,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
+fn report(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
     let best = trained.best_epoch.and_then(|epoch| trained.curve.iter().find(|point| point.epoch == epoch));
     let best = best.map_or("no epoch was finished".to_owned(), |point| {
         let loss = point.validation_loss.unwrap_or(point.loss);

@@ -41,7 +41,7 @@ impl Daemon {
         let (wishes, heard) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
         admin.attach_run(Arc::clone(&stats), Some(wishes));
-        let reloader = reload::Reloader::new(read, listeners, topology.exchange(), models, metrics);
+        let reloader = reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
         tasks.spawn(reloader.run(heard));
         let systemd = systemd::SystemdNotifier::of_environment();
         if let Some(notifier) = systemd.clone() {

@@ -13,7 +13,7 @@ use crate::admin::{ReloadRequest, ReloadResult};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::server::{Listeners, RotationReport};
-use crate::topology::{Exchange, Exchanged};
+use crate::topology::{ReloadHandle, ReloadOutcome};
 
 /// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ type FileSnapshot = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
 pub(super) struct Reloader {
     read: Arc<LoadPlan>,
     listeners: Arc<Listeners>,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ReloadHandle>,
     metrics: Arc<Metrics>,
     folders: BTreeSet<PathBuf>,
     /// The files that were taken, or refused, last.
@@ -38,7 +38,7 @@ impl Reloader {
     pub(super) fn new(
         read: LoadPlan,
         listeners: Arc<Listeners>,
-        exchange: Arc<Exchange>,
+        exchange: Arc<ReloadHandle>,
         models: &[Arc<Model>],
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -106,7 +106,7 @@ impl Reloader {
         let done = tokio::task::spawn_blocking(move || {
             let plan =
                 read().map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-            let exchanged = exchange.exchange(&plan)?;
+            let exchanged = exchange.reload(&plan)?;
             Ok((exchanged, folders(&plan.models)))
         });
         let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
@@ -119,12 +119,12 @@ impl Reloader {
                     self.last_seen = self.poll_files().await;
                 }
                 match exchanged {
-                    Exchanged::Applied(number) => {
+                    ReloadOutcome::Applied(number) => {
                         count("applied");
                         tracing::info!(generation = number, "{why}: the next batch goes through the new models");
                         Ok(format!("applied: generation {number}"))
                     }
-                    Exchanged::Unchanged => {
+                    ReloadOutcome::Unchanged => {
                         count("unchanged");
                         tracing::info!("{why}: models and pipeline are unchanged");
                         Ok(UNCHANGED.to_owned())

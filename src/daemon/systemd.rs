@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::topology::Stats;
+use crate::topology::RunStats;
 
 /// How often the line is told, where no watchdog asks for more.
 const EVERY: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ fn watchdog() -> Option<Duration> {
 }
 
 /// Says when the run is ready, and from then on that it is alive.
-pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<Stats>) {
+pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<RunStats>) {
     while !stats.is_ready() {
         tokio::time::sleep(READY_EVERY).await;
     }

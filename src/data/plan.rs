@@ -18,7 +18,7 @@ use crate::registry::{self, canonical, did_you_mean};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
 use crate::store::{is_url, tidy};
 use crate::tensor::TensorShape;
-use crate::transform::{self, Isolated, TransformConfig, TransformPlan};
+use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan};
 
 /// A table that cannot be wrong.
 pub(super) struct DatasetPlan {
@@ -47,10 +47,10 @@ pub(super) struct PlannedSource {
 
 /// What is done with the batches of a source.
 pub(super) struct SourceSteps {
-    pub(super) keep: Vec<Isolated>,
+    pub(super) keep: Vec<IsolatedTransform>,
     /// Features: appends the vector as the last column.
-    pub(super) features: Option<Isolated>,
-    pub(super) normal: Option<Isolated>,
+    pub(super) features: Option<IsolatedTransform>,
+    pub(super) normal: Option<IsolatedTransform>,
     pub(super) label: Option<usize>,
     /// Images: the column of encoded images.
     pub(super) image: Option<usize>,
@@ -332,8 +332,12 @@ impl SourcePlanner<'_> {
         ((self.faults.len() == before).then_some(steps), width)
     }
 
-    fn built(&mut self, planned: Result<Box<dyn TransformPlan>, Vec<ConfigError>>, key: &str) -> Option<Isolated> {
-        let build = |plan: Box<dyn TransformPlan>| Isolated::build(Arc::from(plan));
+    fn built(
+        &mut self,
+        planned: Result<Box<dyn TransformPlan>, Vec<ConfigError>>,
+        key: &str,
+    ) -> Option<IsolatedTransform> {
+        let build = |plan: Box<dyn TransformPlan>| IsolatedTransform::build(Arc::from(plan));
         let built = planned.and_then(|plan| build(plan).map_err(|error| vec![ConfigError::new("", error.to_string())]));
         let faults = &mut *self.faults;
         built.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
@@ -365,7 +369,7 @@ impl SourcePlanner<'_> {
         found
     }
 
-    fn features(&mut self, columns: &[String], named: bool) -> (Option<Isolated>, Option<usize>) {
+    fn features(&mut self, columns: &[String], named: bool) -> (Option<IsolatedTransform>, Option<usize>) {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
         let planned = registry::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));

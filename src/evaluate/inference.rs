@@ -6,7 +6,7 @@ use crate::image::PixelFormat;
 use crate::model::session::SessionChain;
 use crate::model::tensor_spec::values;
 use crate::model::{ImageInput, Model, ModelPath, same_layout};
-use crate::transform::tile::{Cut, Placed, Tiling};
+use crate::transform::tile::{PlacedImage, TileCut, Tiling};
 
 /// Sessions of a model, on the thread that owns them.
 pub(super) struct ModelRunner {
@@ -19,7 +19,7 @@ enum RunMode {
     /// Records of one shape.
     Records { first: SessionChain, shape: Vec<usize>, code: Option<usize>, decoder: Option<SessionChain> },
     /// Images of any size, in tiles where they are large.
-    AnySize { chain: SessionChain, format: PixelFormat, cut: Cut },
+    AnySize { chain: SessionChain, format: PixelFormat, cut: TileCut },
 }
 
 /// What a model makes of a slice; of records that failed, zeros.
@@ -40,7 +40,7 @@ impl ModelRunner {
     pub(super) fn new(model: &Model) -> Result<Self, StageError> {
         let named = |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
         if let Some(ImageInput { format, size: None }) = model.image_input() {
-            let cut = Cut::usual(model.multiple());
+            let cut = TileCut::usual(model.multiple());
             return Ok(Self {
                 way: RunMode::AnySize { chain: model.chain(ModelPath::Whole)?, format, cut },
                 failure: None,
@@ -123,7 +123,7 @@ impl ModelRunner {
 fn run_images(
     chain: &mut SessionChain,
     format: &PixelFormat,
-    cut: Cut,
+    cut: TileCut,
     slice: &MiniBatch,
     first_reason: &mut Option<String>,
 ) -> ModelOutput {
@@ -131,7 +131,7 @@ fn run_images(
     let mut failed = vec![false; slice.entries.len()];
     for (entry, failed) in slice.entries.iter().zip(&mut failed) {
         let Some(size) = format.size(&entry.shape) else { continue };
-        let image = [Placed { values: slice.of(entry), at: entry.at.start }];
+        let image = [PlacedImage { values: slice.of(entry), at: entry.at.start }];
         let mut refuse = |_, _, reason| {
             *failed = true;
             first_reason.get_or_insert(reason);

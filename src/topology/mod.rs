@@ -5,24 +5,24 @@
 //!            numbers, permits                                                in order    commit
 //! ```
 
-mod arrivals;
-mod asking;
+mod source_readers;
+mod inference;
 mod budget;
-mod dispatch;
+mod dispatcher;
 mod drift;
-mod errors;
-mod exchange;
-mod gauges;
+mod reconstruction_error;
+mod hot_reload;
+mod gauge_sampler;
 mod generation;
-mod history;
-mod keeper;
-mod ledger;
+mod error_history;
+mod sink_runner;
+mod ack_tracker;
 mod messages;
-mod rejected;
+mod reject_records;
 mod reorder;
-mod sights;
+mod tap;
 mod stats;
-mod suspects;
+mod poison_records;
 mod worker;
 
 use std::path::PathBuf;
@@ -40,26 +40,26 @@ use crate::sink::{
 use crate::source;
 use crate::store::Location;
 
-use arrivals::Feed;
-use asking::Asking;
+use ack_tracker::AckTracker;
 use budget::Budget;
-use dispatch::{Dispatcher, Ended};
-use gauges::Gauges;
-use generation::{Generation, Graph};
-use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
-use ledger::Ledger;
-use messages::{Keep, Stop, Work};
-use rejected::Originals;
-use suspects::Suspects;
-use worker::{Common, Queues};
+use dispatcher::{DispatchEnd, Dispatcher};
+use gauge_sampler::Gauges;
+use generation::{Generation, TransformGraph};
+use inference::InferenceQueue;
+use messages::{FailureSignal, SinkMessage, WorkItem};
+use poison_records::PoisonRecordTracker;
+use reject_records::OriginalsPolicy;
+use sink_runner::{CommitPolicy, REJECTS_EVERY, SINKS_EVERY, SinkRunner, Uncommitted};
+use source_readers::SourceSlot;
+use worker::{WorkQueues, WorkerShared};
 
-pub use exchange::{Exchange, Exchanged};
-pub use suspects::forget;
+pub use hot_reload::{ReloadHandle, ReloadOutcome};
+pub use poison_records::forget;
 
-pub use errors::{ErrorStats, RECONSTRUCTION_ERROR};
-pub use history::{ErrorSpan, ErrorSummary};
-pub use sights::{SeenImage, SeenReject};
-pub use stats::{StageStats, Stats};
+pub use error_history::{ErrorSpan, ErrorSummary};
+pub use reconstruction_error::{RECONSTRUCTION_ERROR, ReconstructionErrorStats};
+pub use stats::{RunStats, StageStats};
+pub use tap::{RecentReject, SampledImage};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -81,17 +81,17 @@ pub enum Outcome {
 
 /// A plan whose sinks are open and whose earlier output is known: ready to go.
 pub struct Topology {
-    feeds: Vec<Feed>,
-    exchange: Arc<Exchange>,
+    sources: Vec<SourceSlot>,
+    reload_handle: Arc<ReloadHandle>,
     sinks: Vec<OpenSink>,
     progress: ResumeState,
     budget: Budget,
-    asking: Budget,
+    inference_budget: Budget,
     footprint: crate::plan::Footprint,
     allowed: RejectLimits,
     commit_age: Option<Duration>,
     workers: usize,
-    stats: Arc<Stats>,
+    stats: Arc<RunStats>,
     metrics: Arc<Metrics>,
     /// Sinks that write to disks of this machine, and where.
     folders: Vec<(Arc<str>, PathBuf)>,
@@ -122,11 +122,11 @@ impl Topology {
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
     pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: ChangePolicy) -> Result<Self, (Arc<str>, StageError)> {
-        let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), RunningConfig::of(&plan));
-        let mut graph = Graph::new(&plan.stages, Originals::of(&plan));
+        let (stats, outline) = (Arc::new(RunStats::new(&plan, Arc::clone(&metrics))), RunningConfig::of(&plan));
+        let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
         let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
-        let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
+        let asking = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
         let budget = Budget::new(plan.memory.budget - asking, max_in_flight_batches(plan.workers), &metrics);
         let asking = Budget::new(asking, max_in_flight_batches(plan.workers), &metrics);
         metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
@@ -138,7 +138,7 @@ impl Topology {
         let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
-                StageRole::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
+                StageRole::Source(source, _) => feeds.push(SourceSlot { stage: at, name: stage.name, source }),
                 StageRole::Transform(_) => {}
                 StageRole::Sink(sink, mut identity) => {
                     let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
@@ -148,7 +148,7 @@ impl Topology {
                     identities.push(identity.clone());
                     let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
-                    graph.kept[at] = history.coverage();
+                    graph.already_committed[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable, is_local });
                 }
             }
@@ -164,19 +164,19 @@ impl Topology {
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
         }
-        let progress = ResumeState { sinks: Arc::new(remembered(&sinks)), state: plan.state };
+        let progress = ResumeState { sinks: Arc::new(durable_coverage(&sinks)), state: plan.state };
         for feed in &feeds {
             feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
         }
         let Plan { footprint, allowed, commit_age, workers, .. } = plan;
-        let exchange = Exchange::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
+        let exchange = ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
-            feeds,
-            exchange: Arc::new(exchange),
+            sources: feeds,
+            reload_handle: Arc::new(exchange),
             sinks,
             progress,
             budget,
-            asking,
+            inference_budget: asking,
             footprint,
             allowed,
             commit_age,
@@ -188,13 +188,13 @@ impl Topology {
     }
 
     /// The counters, to be read while it runs.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<RunStats> {
         Arc::clone(&self.stats)
     }
 
     /// By which models are exchanged while it runs.
-    pub fn exchange(&self) -> Arc<Exchange> {
-        Arc::clone(&self.exchange)
+    pub fn reload_handle(&self) -> Arc<ReloadHandle> {
+        Arc::clone(&self.reload_handle)
     }
 
     /// Records that earlier runs have committed to every sink.
@@ -211,35 +211,41 @@ impl Topology {
     /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
     /// Everything read is carried through and committed in each case, as far as what failed allows.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
-        let stop = Stop::new();
+        let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
         let done = self.progress.sinks.iter().map(Coverage::len).sum();
-        let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
-            Ok(suspects) => suspects,
-            Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
-        };
-        let (work_sender, work) = async_channel::bounded::<Work>(capacity);
-        let (asked_sender, asked) = async_channel::bounded::<Work>(capacity);
+        let suspects =
+            match PoisonRecordTracker::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
+                Ok(suspects) => suspects,
+                Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
+            };
+        let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
+        let (asked_sender, asked) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
-        let ledger = Arc::new(Ledger::new(self.sinks.len()));
+        let ledger = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
-        let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
+        let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
         let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
-        let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
-        let queues = Queues { asked, work: work.clone() };
-        threads.extend(start_workers(self.workers, common, &self.exchange, &queues, &done_sender));
+        let common = WorkerShared {
+            stats,
+            poison_records: Arc::clone(&suspects),
+            acks: Arc::clone(&ledger),
+            stop: stop.clone(),
+        };
+        let queues = WorkQueues { inference: asked, work: work.clone() };
+        threads.extend(start_workers(self.workers, common, &self.reload_handle, &queues, &done_sender));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
         let gauges = Gauges::start(&self.metrics, &self.stats, &ledger, &work, self.folders);
         drop(work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
-        let asking = Asking {
-            asked: asked_sender,
-            budget: Arc::new(self.asking),
+        let asking = InferenceQueue {
+            requests: asked_sender,
+            budget: Arc::new(self.inference_budget),
             footprint: self.footprint,
-            generations: self.exchange.generations(),
-            suspects: Arc::clone(&suspects),
+            generations: self.reload_handle.generations(),
+            poison_records: Arc::clone(&suspects),
         };
         let dispatcher = Dispatcher {
             caller: self.metrics.calls.caller("state", true),
@@ -249,16 +255,16 @@ impl Topology {
             work: work_sender,
             done: done_sender,
             stats: self.stats,
-            suspects: Arc::clone(&suspects),
-            asking,
+            poison_records: Arc::clone(&suspects),
+            inference: asking,
             closing: Vec::new(),
-            ledger: Arc::clone(&ledger),
-            generations: self.exchange.generations(),
+            acks: Arc::clone(&ledger),
+            generations: self.reload_handle.generations(),
             stop: stop.clone(),
             allowed: self.allowed,
             left: limit,
         };
-        let (ended, closing) = dispatcher.run(self.feeds, shutdown).await;
+        let (ended, closing) = dispatcher.run(self.sources, shutdown).await;
         ended.log(limit);
         if reorder.await.is_err() {
             stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
@@ -275,19 +281,19 @@ impl Topology {
         drop(ledger);
         end_sources(closing).await;
         let failed = stop.take();
-        suspects.close(failed.is_none() && ended == Ended::Exhausted);
+        suspects.close(failed.is_none() && ended == DispatchEnd::Exhausted);
         Outcome::of(failed, ended)
     }
 }
 
 impl Outcome {
-    fn of(failed: Option<(Arc<str>, StageError)>, ended: Ended) -> Self {
+    fn of(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
-            (None, Ended::Asked) => Self::Drained,
-            (None, Ended::Rejected(_)) => Self::Rejected,
-            (None, Ended::Exhausted | Ended::Limited) => Self::Finished,
-            (None, Ended::Failed) => {
+            (None, DispatchEnd::Asked) => Self::Drained,
+            (None, DispatchEnd::Rejected(_)) => Self::Rejected,
+            (None, DispatchEnd::Exhausted | DispatchEnd::Limited) => Self::Finished,
+            (None, DispatchEnd::Failed) => {
                 let error = StageError::Other("all of them ended".to_owned());
                 Self::Failed { stage: Arc::from("workers"), error }
             }
@@ -300,7 +306,7 @@ fn is_local(sink: &dyn Sink) -> bool {
 }
 
 /// The memory for batches in flight is shared with what is asked at once: one part in so many.
-const ASKING_SHARE: u64 = 8;
+const INFERENCE_SHARE: u64 = 8;
 
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
 fn admit(
@@ -358,7 +364,7 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything
 /// again; where no other sink is there, rejects alone must not make it skip anything.
-fn remembered(sinks: &[OpenSink]) -> Vec<Coverage> {
+fn durable_coverage(sinks: &[OpenSink]) -> Vec<Coverage> {
     let durable = sinks.iter().filter(|sink| sink.durable);
     if durable.clone().all(|sink| sink.stage.is_none()) {
         return Vec::new();
@@ -389,10 +395,10 @@ fn join(threads: Vec<Thread>) {
 /// Starts the threads of so many workers.
 fn start_workers(
     count: usize,
-    common: Common,
-    exchange: &Exchange,
-    queues: &Queues,
-    done: &async_channel::Sender<messages::Done>,
+    common: WorkerShared,
+    exchange: &ReloadHandle,
+    queues: &WorkQueues,
+    done: &async_channel::Sender<messages::WorkerMessage>,
 ) -> Vec<Thread> {
     let common = Arc::new(common);
     let worker = |number| {
@@ -405,13 +411,13 @@ fn start_workers(
 }
 
 /// Starts a thread for each sink; returns them, and where each takes its messages.
-fn start_keepers(
+fn start_sink_runners(
     sinks: Vec<OpenSink>,
     age: Option<Duration>,
-    stats: &Arc<Stats>,
-    ledger: &Arc<Ledger>,
-    stop: &Stop,
-) -> (Vec<Thread>, Vec<async_channel::Sender<Keep>>) {
+    stats: &Arc<RunStats>,
+    ledger: &Arc<AckTracker>,
+    stop: &FailureSignal,
+) -> (Vec<Thread>, Vec<async_channel::Sender<SinkMessage>>) {
     let keepers = sinks.into_iter().enumerate().map(|(place, sink)| {
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
@@ -420,9 +426,9 @@ fn start_keepers(
         let caller = stats.calls().caller(&name, is_local);
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
         let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
-        let rules = Rules { batches, age: own_age, logged: age.is_some() };
-        let (pending, thread) = (Pending::default(), format!("sink-{name}"));
-        let keeper = Keeper {
+        let rules = CommitPolicy { batches, age: own_age, logged: age.is_some() };
+        let (pending, thread) = (Uncommitted::default(), format!("sink-{name}"));
+        let keeper = SinkRunner {
             name,
             stage,
             place,
@@ -432,7 +438,7 @@ fn start_keepers(
             rules,
             generation: 0,
             pending,
-            told: CommitStats::default(),
+            reported: CommitStats::default(),
             caller,
         };
         (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
@@ -454,12 +460,12 @@ const CLOSING: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(250);
 
 /// Tells the sinks that time goes by; those that are busy see it by themselves.
-async fn tick(outboxes: Vec<async_channel::Sender<Keep>>) {
+async fn tick(outboxes: Vec<async_channel::Sender<SinkMessage>>) {
     loop {
         tokio::time::sleep(TICK).await;
         for outbox in outboxes.iter().filter(|outbox| outbox.is_empty()) {
             // A sink that has ended needs no ticks.
-            let _ = outbox.send(Keep::Tick).await;
+            let _ = outbox.send(SinkMessage::Tick).await;
         }
     }
 }

@@ -1,20 +1,20 @@
 //! What the network takes: the declared input, completed by what the training part shows.
 
-use super::batches::Preparing;
-use super::net::Shape;
+use super::epoch_sampler::InputValues;
+use super::sequential::RecordShape;
 use crate::data::{DatasetStatistics, PreparedDataset};
 use crate::error::{ConfigError, StageError};
 use crate::image::{PixelFormat, TensorLayout};
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
 
 /// The input as the card will say it, and what follows from it.
-pub struct Input {
+pub struct NetworkInput {
     /// For the card: names and scaling filled in.
     pub spec: InputSpec,
     /// How raw values become a tensor's.
-    pub preparing: Preparing,
+    pub preparing: InputValues,
     /// Shape of a record.
-    pub shape: Shape,
+    pub shape: RecordShape,
     /// Mean and deviation of the tensor's values over the training part.
     pub moments: (f64, f64),
 }
@@ -53,7 +53,7 @@ fn format(spec: &InputSpec) -> PixelFormat {
     }
 }
 
-impl Input {
+impl NetworkInput {
     /// Reads the training part once.
     ///
     /// # Errors
@@ -69,13 +69,13 @@ impl Input {
                 spec.layout = Some(TensorLayout::Nchw);
                 spec.range = Some(format.range);
                 let size = declared.size.map(|[height, width]| (height, width));
-                let shape = Shape::Planes { channels: format.channels.count(), size };
+                let shape = RecordShape::Planes { channels: format.channels.count(), size };
                 let affine = |channel| {
                     let (scale, offset) = format.affine(channel);
                     (f64::from(scale), f64::from(offset))
                 };
                 let moments = moments(&statistics, affine);
-                Ok(Self { spec, preparing: Preparing::Pixels(format), shape, moments })
+                Ok(Self { spec, preparing: InputValues::Pixels(format), shape, moments })
             }
             InputKind::Features => {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
@@ -93,8 +93,8 @@ impl Input {
                     }
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
-                let shape = Shape::Flat(statistics.mean.len());
-                Ok(Self { spec, preparing: Preparing::Features(scaling), shape, moments })
+                let shape = RecordShape::Flat(statistics.mean.len());
+                Ok(Self { spec, preparing: InputValues::Features(scaling), shape, moments })
             }
         }
     }

@@ -7,7 +7,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
+use super::rows::{RejectReason, RejectedRows, TensorRows, append, find_tensor, with_columns};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
@@ -19,7 +19,7 @@ use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, 
 /// The options. The same record gets the same noise in every run.
 // Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of its faults.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct CorruptConfig {
     /// What is done to the values.
     #[schemars(extend("x-changes-rows" = true))]
     pub noise: CorruptionKind,
@@ -56,7 +56,7 @@ pub struct Config {
     pub to: Option<String>,
 }
 
-impl TransformConfig for Config {
+impl TransformConfig for CorruptConfig {
     fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let spec = self.corruption();
         let mut faults = spec.faults();
@@ -72,11 +72,11 @@ impl TransformConfig for Config {
         let CorruptionSpec { text, opacity, .. } = spec.with_defaults();
         (self.column, self.text, self.opacity) = (Some(field.name().clone()), text, opacity);
         let replaces = self.to.is_none();
-        Ok(Box::new(Corrupt { corruption, seed: self.seed, index, shape, format, replaces, schema }))
+        Ok(Box::new(CorruptTransform { corruption, seed: self.seed, index, shape, format, replaces, schema }))
     }
 }
 
-impl Config {
+impl CorruptConfig {
     fn corruption(&self) -> CorruptionSpec {
         let Self { noise, sigma, rate, opacity, .. } = *self;
         CorruptionSpec { noise, sigma, rate, opacity, text: self.text.clone() }
@@ -120,7 +120,7 @@ fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat
 }
 
 #[derive(Clone)]
-struct Corrupt {
+struct CorruptTransform {
     corruption: Corruption,
     seed: u64,
     index: usize,
@@ -130,7 +130,7 @@ struct Corrupt {
     schema: SchemaRef,
 }
 
-impl TransformPlan for Corrupt {
+impl TransformPlan for CorruptTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -152,10 +152,10 @@ impl TransformPlan for Corrupt {
     }
 }
 
-impl Transform for Corrupt {
+impl Transform for CorruptTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = TensorRows::new(&batch, self.index, &self.shape);
-        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), Refused::default());
+        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), RejectedRows::default());
         for (row, &origin) in batch.row_ordinals.iter().enumerate() {
             let read = rows.get(row).and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
             match read {
@@ -169,7 +169,7 @@ impl Transform for Corrupt {
                 }
             }
         }
-        let batch = refused.leave_out(batch, rejects)?;
+        let batch = refused.remove_from(batch, rejects)?;
         let column: ArrayRef = match &self.shape {
             TensorShape::Fixed(shape) => fixed_column(shape.iter().product(), values)?,
             TensorShape::Variable(dims) => variable_column(*dims, values, &shapes)?,
@@ -184,9 +184,9 @@ impl Transform for Corrupt {
     }
 }
 
-impl Corrupt {
+impl CorruptTransform {
     /// Height and width of an image; a row of values that are no pixels is an image of height 1.
-    fn size(&self, shape: &[usize]) -> Result<(usize, usize), Refusal> {
+    fn size(&self, shape: &[usize]) -> Result<(usize, usize), RejectReason> {
         let Some(format) = &self.format else { return Ok((1, shape.iter().product())) };
         format.size(shape).ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn out(options: &str, batch: Batch) -> Vec<f32> {
-        let (out, rejects) = run::<Config>(options, batch);
+        let (out, rejects) = run::<CorruptConfig>(options, batch);
         assert!(rejects.is_empty());
         fixed_values(out.records.column(out.records.num_columns() - 1)).unwrap().to_vec()
     }
@@ -304,7 +304,7 @@ mod tests {
         let shapes = [vec![1, 2, 3], vec![2, 2, 2], vec![1, 1, 1]];
         let column = variable_column(3, vec![0.5; 15], &shapes).unwrap();
         let input = of([(gray.annotate(variable_field("pixels", 3).unwrap()), column)]);
-        let (out, rejects) = run::<Config>(r#"{"noise": "masking", "rate": 1}"#, input);
+        let (out, rejects) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1}"#, input);
         assert_eq!(out.row_ordinals, [0, 2]);
         assert_eq!(variable_row(out.records.column(0), 0), Some((&[0.0; 6][..], vec![1, 2, 3])));
         assert_eq!(variable_row(out.records.column(0), 1), Some((&[0.0][..], vec![1, 1, 1])));
@@ -317,10 +317,10 @@ mod tests {
         let variable =
             of([(variable_field("pixels", 3).unwrap(), variable_column(3, vec![0.5], &[vec![1, 1, 1]]).unwrap())]);
         for input in [pixels(&gray, 2, 2, 1, 0.5), variable] {
-            let (out, _) = run::<Config>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
+            let (out, _) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
             assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
         }
-        let planned = plan::<Config>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
+        let planned = plan::<CorruptConfig>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
         assert_eq!(PixelFormat::of(planned.schema().field(0)), Some(gray));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     fn every_fault_is_named() {
         let column = || fixed_column(2, vec![0.0; 2]).unwrap();
         let two = of([(vector_field("a", 2), column()), (vector_field("b", 2), column())]);
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &two));
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<CorruptConfig>(options, &two));
         check(
             r#"{"noise": "masking", "sigma": 1, "rate": 2, "text": "x", "opacity": 1}"#,
             expect![[r#"
@@ -358,9 +358,9 @@ mod tests {
         );
         let text = batch([("source", strings(&["a"]))]);
         expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]
-            .assert_eq(&faults::<Config>(GAUSSIAN, &text));
+            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &text));
         let lie = PixelFormat::default().annotate(vector_field("a", 2));
         expect!["column: column `a` is [2], which its pixel format contradicts"]
-            .assert_eq(&faults::<Config>(GAUSSIAN, &of([(lie, column())])));
+            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &of([(lie, column())])));
     }
 }

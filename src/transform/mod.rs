@@ -1,28 +1,28 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
-mod columns;
+mod rows;
 mod corrupt;
 mod denoise;
 mod encode;
 mod features;
 mod filter;
 mod isolation;
-mod look;
+mod preview;
 mod pixels;
 mod score;
 mod select;
 #[cfg(test)]
 mod testing;
-mod through;
+mod model_columns;
 pub(crate) mod tile;
-mod unusual;
-mod vector;
+mod anomaly;
+mod feature_column;
 mod zero_record;
 
 pub use encode::RECONSTRUCTION_ERROR;
-pub use filter::Config as Comparison;
-pub use isolation::Isolated;
-pub use look::Look;
+pub use filter::FilterConfig as Comparison;
+pub use isolation::IsolatedTransform;
+pub use preview::ImagePreview;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -79,13 +79,13 @@ pub trait Transform: Send {
     /// in the planned schema.
     ///
     /// # Errors
-    /// An error that it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the
+    /// An error that it does not expect of a record: [`IsolatedTransform`] finds the record that causes it. An error of the
     /// environment, or on every record, ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 
     /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what
     /// [`Transform::apply`] gave for them. `None` where it makes no images.
-    fn look(&mut self, _input: &Batch, _output: &Batch) -> Option<Look> {
+    fn preview(&mut self, _input: &Batch, _output: &Batch) -> Option<ImagePreview> {
         None
     }
 
@@ -114,14 +114,17 @@ pub type PlanTransform =
 
 /// Every kind of transform.
 pub const KINDS: &[ComponentKind<PlanTransform>] = &[
-    kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
-    kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
-    kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
-    kind::<encode::Config>("encode", "runs the encoder: a tensor column becomes a latent"),
-    kind::<denoise::Config>("denoise", "runs the whole autoencoder, or a denoiser"),
-    kind::<score::Config>("score", "measures the reconstruction error between two tensor columns"),
-    kind::<filter::Config>("filter", "keeps the records for which a comparison on a column holds"),
-    kind::<select::Config>("select", "chooses, renames and drops columns"),
+    kind::<pixels::PixelsConfig>("pixels", "decode, orient, resize and normalise images into a tensor column"),
+    kind::<features::FeaturesConfig>(
+        "features",
+        "chooses numeric columns, scales them, puts them into one vector column",
+    ),
+    kind::<corrupt::CorruptConfig>("corrupt", "adds noise or a watermark, to test or train denoisers"),
+    kind::<encode::EncodeConfig>("encode", "runs the encoder: a tensor column becomes a latent"),
+    kind::<denoise::DenoiseConfig>("denoise", "runs the whole autoencoder, or a denoiser"),
+    kind::<score::ScoreConfig>("score", "measures the reconstruction error between two tensor columns"),
+    kind::<filter::FilterConfig>("filter", "keeps the records for which a comparison on a column holds"),
+    kind::<select::SelectConfig>("select", "chooses, renames and drops columns"),
 ];
 
 const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanTransform> {

@@ -22,7 +22,7 @@ use crate::transform::{Transform, TransformConfig, TransformPlan};
 /// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs from the defaults.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Config {
+pub struct PixelsConfig {
     /// The model that the pixels are for: size, channels, layout, range, mean and std are then as it was trained.
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
@@ -63,7 +63,7 @@ pub struct Config {
     pub keep: bool,
 }
 
-impl TransformConfig for Config {
+impl TransformConfig for PixelsConfig {
     fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let (name, to) = (self.column.get_or_insert_with(|| IMAGE.to_owned()).clone(), self.to().to_owned());
         let mut faults = Vec::new();
@@ -79,18 +79,18 @@ impl TransformConfig for Config {
         let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         self.fill(&target);
-        Ok(Box::new(Plan { schema, column, kept, target }))
+        Ok(Box::new(PixelsPlan { schema, column, kept, target }))
     }
 }
 
-impl Config {
+impl PixelsConfig {
     /// The name of the column of tensors.
     fn to(&mut self) -> &str {
         self.to.get_or_insert_with(|| "pixels".to_owned())
     }
 
     /// Has the options say what images become.
-    fn fill(&mut self, Target { format, size, fit, .. }: &Target) {
+    fn fill(&mut self, PixelsTarget { format, size, fit, .. }: &PixelsTarget) {
         let PixelFormat { channels, layout, range, mean, std } = format.clone();
         (self.channels, self.layout, self.range) = (Some(channels), Some(layout), Some(range));
         (self.mean, self.std, self.size) = (Some(mean), Some(std), Some(*size));
@@ -100,7 +100,7 @@ impl Config {
     }
 
     /// What the images become, by the model where there is one.
-    fn target(&self, context: &PlanContext) -> Result<Target, Vec<ConfigError>> {
+    fn target(&self, context: &PlanContext) -> Result<PixelsTarget, Vec<ConfigError>> {
         let (format, size) = match &self.model {
             Some(name) => {
                 let input = context.model(name)?.image_input();
@@ -134,7 +134,7 @@ impl Config {
             faults.push(ConfigError::new("draft", format!("this build has no decoder that can; {advice}")));
         }
         let (fit, draft) = (self.fit.unwrap_or_default(), self.draft);
-        if faults.is_empty() { Ok(Target { format, size, fit, draft, max_pixels }) } else { Err(faults) }
+        if faults.is_empty() { Ok(PixelsTarget { format, size, fit, draft, max_pixels }) } else { Err(faults) }
     }
 
     /// The model's format and size; the options may repeat them, not contradict them.
@@ -200,7 +200,7 @@ fn max_pixels(limits: &PipelineLimits, channels: Channels) -> u64 {
 
 /// What images become.
 #[derive(Debug, Clone)]
-struct Target {
+struct PixelsTarget {
     format: PixelFormat,
     size: TargetSize,
     fit: ResizeMode,
@@ -208,7 +208,7 @@ struct Target {
     max_pixels: u64,
 }
 
-impl Target {
+impl PixelsTarget {
     fn field(&self, name: &str) -> Result<Field, arrow::error::ArrowError> {
         let field = match self.size {
             TargetSize::Fixed(height, width) => tensor::tensor_field(name, &self.format.shape(height, width))?,
@@ -218,15 +218,15 @@ impl Target {
     }
 }
 
-struct Plan {
+struct PixelsPlan {
     schema: SchemaRef,
     column: usize,
     /// The columns of the input that stay.
     kept: Vec<usize>,
-    target: Target,
+    target: PixelsTarget,
 }
 
-impl TransformPlan for Plan {
+impl TransformPlan for PixelsPlan {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -236,7 +236,7 @@ impl TransformPlan for Plan {
             TargetSize::Fixed(height, width) => Some(Resizer::new(height, width, self.target.fit)),
             TargetSize::Original => None,
         };
-        Ok(Box::new(Pixels {
+        Ok(Box::new(PixelsTransform {
             schema: Arc::clone(&self.schema),
             column: self.column,
             kept: self.kept.clone(),
@@ -255,7 +255,7 @@ impl TransformPlan for Plan {
     // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the batch's pixels.
 
     fn summary(&self) -> String {
-        let Target { format, size, draft, .. } = &self.target;
+        let PixelsTarget { format, size, draft, .. } = &self.target;
         let [low, high] = format.range;
         let drafted = if *draft { ", from drafts" } else { "" };
         let normalised = if format.mean.is_empty() && format.std.is_empty() { "" } else { ", standardised" };
@@ -263,19 +263,19 @@ impl TransformPlan for Plan {
     }
 }
 
-struct Pixels {
+struct PixelsTransform {
     schema: SchemaRef,
     column: usize,
     kept: Vec<usize>,
-    target: Target,
+    target: PixelsTarget,
     /// For a fixed size.
     resizer: Option<Resizer>,
 }
 
-impl Transform for Pixels {
+impl Transform for PixelsTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let images = Arc::clone(batch.records.column(self.column));
-        let mut tensors = Tensors { values: Vec::new(), shapes: Vec::new() };
+        let mut tensors = TensorBuilder { values: Vec::new(), shapes: Vec::new() };
         if let TargetSize::Fixed(height, width) = self.target.size {
             let rows = images.len() - images.null_count();
             tensors.reserve(rows.saturating_mul(height * width * self.target.format.channels.count()))?;
@@ -285,7 +285,7 @@ impl Transform for Pixels {
             let read = read(bytes(&images, row), &self.target, self.resizer.as_mut());
             usable.push(read.is_ok());
             match read {
-                Ok(Row { pixels, shape }) => {
+                Ok(DecodedRow { pixels, shape }) => {
                     self.target.format.normalize(&pixels, tensors.grow(shape, pixels.len())?);
                 }
                 Err((code, reason)) => rejects.push(ordinal, code, reason),
@@ -300,7 +300,7 @@ impl Transform for Pixels {
 }
 
 /// What becomes a row of the column of tensors.
-struct Row<'a> {
+struct DecodedRow<'a> {
     /// Interleaved.
     pixels: Cow<'a, [u8]>,
     /// Where the column's is not fixed.
@@ -310,9 +310,9 @@ struct Row<'a> {
 /// Decodes and resizes an image, or says why it cannot be used.
 fn read<'a>(
     image: Option<&[u8]>,
-    target: &Target,
+    target: &PixelsTarget,
     resizer: Option<&'a mut Resizer>,
-) -> Result<Row<'a>, (RejectCode, String)> {
+) -> Result<DecodedRow<'a>, (RejectCode, String)> {
     let refuse = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
     let drafted = match target.size {
@@ -330,22 +330,24 @@ fn read<'a>(
         }
     };
     Ok(match resizer {
-        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?), shape: None },
+        Some(resizer) => {
+            DecodedRow { pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?), shape: None }
+        }
         None => {
             let shape = target.format.shape(image.height, image.width);
-            Row { pixels: Cow::Owned(image.data), shape: Some(shape) }
+            DecodedRow { pixels: Cow::Owned(image.data), shape: Some(shape) }
         }
     })
 }
 
 /// The column of tensors while it is filled.
-struct Tensors {
+struct TensorBuilder {
     values: Vec<f32>,
     /// Of each row, where the column's is not fixed.
     shapes: Vec<Vec<usize>>,
 }
 
-impl Tensors {
+impl TensorBuilder {
     fn reserve(&mut self, more: usize) -> Result<(), StageError> {
         self.values.try_reserve(more).map_err(|_| {
             StageError::Memory(format!(
@@ -370,7 +372,7 @@ impl Tensors {
         Ok(&mut self.values[start..])
     }
 
-    fn column(self, target: &Target) -> Result<ArrayRef, StageError> {
+    fn column(self, target: &PixelsTarget) -> Result<ArrayRef, StageError> {
         Ok(match target.size {
             TargetSize::Fixed(height, width) => {
                 tensor::fixed_column(height * width * target.format.channels.count(), self.values)?
@@ -494,7 +496,7 @@ mod tests {
 
     #[test]
     fn large_binary_columns_are_read_as_well() {
-        let mut config = Config { size: Some(TargetSize::Fixed(1, 1)), ..Config::default() };
+        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
         let plan = config.plan(&input(DataType::LargeBinary), &context()).unwrap();
         let (batch, _) =
             applied(plan.as_ref(), batch(Arc::new(LargeBinaryArray::from(vec![png(1, 1, 255).as_slice()]))));
@@ -505,7 +507,7 @@ mod tests {
     fn an_image_beyond_the_limit_is_rejected_by_its_header() {
         let mut context = context();
         context.limits.pixels = 5;
-        let mut config = Config { size: Some(TargetSize::Fixed(1, 1)), ..Config::default() };
+        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
         let plan = config.plan(&input(DataType::Binary), &context).unwrap();
         let images = BinaryArray::from(vec![png(3, 2, 0).as_slice(), png(5, 1, 0).as_slice()]);
         let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
@@ -545,7 +547,7 @@ mod tests {
     fn options_may_repeat_what_the_model_wants_but_not_contradict_it() {
         let wants = |size| ImageInput { format: PixelFormat::default(), size };
         let keys = |options: Value, size| {
-            let config: Config = serde_json::from_value(options).unwrap();
+            let config: PixelsConfig = serde_json::from_value(options).unwrap();
             let outcome = config.as_trained("photo", wants(size));
             outcome.map(|(_, size)| size).map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
         };

@@ -52,13 +52,13 @@ impl Transform for Instance {
         Ok(batch)
     }
 
-    fn look(&mut self, _: &Batch, _: &Batch) -> Option<Look> {
+    fn preview(&mut self, _: &Batch, _: &Batch) -> Option<ImagePreview> {
         panic!("made to panic")
     }
 }
 
 struct Tried {
-    isolated: Isolated,
+    isolated: IsolatedTransform,
     broken: Arc<AtomicBool>,
     built: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ fn picky(verdict: Verdict) -> Tried {
     let (broken, built, calls) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
     let plan =
         Picky { schema, verdict, broken: Arc::clone(&broken), built: Arc::clone(&built), calls: Arc::clone(&calls) };
-    Tried { isolated: Isolated::build(Arc::new(plan)).unwrap(), broken, built, calls }
+    Tried { isolated: IsolatedTransform::build(Arc::new(plan)).unwrap(), broken, built, calls }
 }
 
 impl Tried {
@@ -183,8 +183,8 @@ fn a_large_record_is_not_kept() {
     let large = "x".repeat(KEPT_BYTES + 1);
     let schema = batch([("x", floats(&[])), ("text", strings(&[]))]).records.schema();
     let plan = Picky { schema, verdict: not_13, broken: Arc::default(), built: Arc::default(), calls: Arc::default() };
-    let mut isolated = Isolated::build(Arc::new(plan)).unwrap();
-    let apply = |isolated: &mut Isolated, text: &str| {
+    let mut isolated = IsolatedTransform::build(Arc::new(plan)).unwrap();
+    let apply = |isolated: &mut IsolatedTransform, text: &str| {
         let columns = [("x", floats(&[1.0])), ("text", strings(&[text]))];
         isolated.apply(&batch(columns), &mut RejectCollector::default()).unwrap();
     };
@@ -198,7 +198,7 @@ fn a_large_record_is_not_kept() {
 fn a_panic_while_looking_costs_the_image_alone() {
     let mut tried = picky(not_13);
     let batch = batch([("x", floats(&[1.0]))]);
-    assert!(tried.isolated.look(&batch, &batch).unwrap().is_none());
+    assert!(tried.isolated.preview(&batch, &batch).unwrap().is_none());
     assert_eq!(tried.built.load(Relaxed), 2);
     assert_eq!(tried.apply(&[1.0]).unwrap().0, [1.0]);
 }
