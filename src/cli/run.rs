@@ -209,7 +209,7 @@ fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &Ru
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-/// `meanwhile` says what is done then, `shutdown_timeout` how long that may take before the process ends all the same.
+/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
 pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Duration>) {
     let mut signals = match ShutdownSignals::new() {
         Ok(signals) => signals,

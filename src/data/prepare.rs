@@ -97,7 +97,7 @@ fn nothing(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
     ))
 }
 
-/// Gives every batch of a source to `add_batch`.
+/// Gives every batch of a source to `take`.
 fn each_batch(
     source: Box<dyn Source>,
     mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,

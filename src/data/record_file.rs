@@ -247,7 +247,7 @@ pub struct Record {
     pub shape: [usize; 3],
     /// `height * width * channels` values.
     pub values: RecordValues,
-    /// Its class, a place in [`super::Prepared::labels`]; `None` where the spec names no label, or it is null.
+    /// Its class, a place in [`super::PreparedDataset::labels`]; `None` where the spec names no label, or it is null.
     pub label: Option<u32>,
     /// Whether it is one that the spec does not call normal.
     pub anomaly: bool,

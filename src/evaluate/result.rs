@@ -49,7 +49,7 @@ pub struct LabeledLatents {
     pub size: usize,
     /// Codes, one after the other.
     pub values: Vec<f32>,
-    /// The label of each, a place in [`crate::data::Prepared::labels`].
+    /// The label of each, a place in [`crate::data::PreparedDataset::labels`].
     pub labels: Vec<Option<u32>>,
     /// Whether each is that of an anomaly.
     pub anomalies: Vec<bool>,
@@ -293,7 +293,7 @@ pub struct RecordScore {
     pub part: crate::data::Subset,
     /// Its place there, counted from 0.
     pub index: usize,
-    /// Its label, a place in [`crate::data::Prepared::labels`].
+    /// Its label, a place in [`crate::data::PreparedDataset::labels`].
     pub label: Option<u32>,
     /// Whether it is an anomaly.
     pub anomaly: bool,

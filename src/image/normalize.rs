@@ -14,7 +14,7 @@ impl PixelFormat {
     }
 
     /// The bytes of one image, interleaved, from values in the format's layout: the inverse of
-    /// [`normalize`](Self::normalise), rounded and clamped to 0..255; what is no number becomes 0.
+    /// [`normalize`](Self::normalize), rounded and clamped to 0..255; what is no number becomes 0.
     pub fn denormalize(&self, values: &[f32]) -> Vec<u8> {
         match self.channels {
             Channels::Rgb => simd_dispatch(|| denormalize::<3>(self, values)),

@@ -14,7 +14,7 @@ use crate::model::tensor_spec::TensorSpec;
 use crate::model::{Model, ModelInput, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
 
-/// Describes a model folder or a bare ONNX file. [`crate::model::runtime::init`] must have found ONNX Runtime before.
+/// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have found ONNX Runtime before.
 ///
 /// # Errors
 /// When there is nothing to describe: no such file, or a folder without a card or ONNX files.

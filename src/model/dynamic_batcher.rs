@@ -82,7 +82,7 @@ impl<E: RunBatch> DynamicBatcher<E> {
         Self { state: Mutex::new(state), changed: Condvar::new(), limits, batch }
     }
 
-    /// As [`RunBatch::call`]; waits for its turn, and goes together with what others ask for meanwhile.
+    /// As [`RunBatch::run_batch`]; waits for its turn, and goes together with what others ask for meanwhile.
     ///
     /// # Errors
     /// When the model fails on these records. What it fails on for others is theirs: a call that fails is made again for

@@ -102,7 +102,7 @@ pub enum ModelPath {
 
 impl Model {
     /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are relative to the
-    /// model's table. [`runtime::init`] must have found ONNX Runtime before.
+    /// model's table. [`ort_library::init`] must have found ONNX Runtime before.
     ///
     /// # Errors
     /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes that don't match.

@@ -94,7 +94,7 @@ impl MemoryRequirements {
     /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to batches.
     ///
     /// # Errors
-    /// A fault at `memory_limit` where not even one worker finds room.
+    /// A fault at `memory` where not even one worker finds room.
     pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<MemoryAllocation, ConfigError> {
         let all = memory.unwrap_or_else(|| ByteSize(system::memory_limit() / 2)).0;
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
@@ -215,7 +215,7 @@ impl MemoryEstimate {
     pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
         let limit = group_limit.filter(|&limit| limit < self.peak())?;
         let (peak, allowed) = (ByteSize(self.peak()), ByteSize(limit));
-        // What is fixed comes on top of `limits.memory_limit`.
+        // What is fixed comes on top of `limits.memory`.
         let advice = match limit.saturating_sub(self.fixed) >> 20 {
             little if little < LEAST_BUDGET >> 20 => String::new(),
             mib => format!("write limits.memory = \"{mib}MiB\", or "),

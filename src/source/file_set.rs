@@ -62,7 +62,7 @@ impl FileSet {
         Self { underscore_files: true, ..self }
     }
 
-    /// The same, whose listings report what they left out to `skipped_files`.
+    /// The same, whose listings report what they left out to `passed_over`.
     pub(super) fn reporting_to(self, passed_over: LastSkippedFiles) -> Self {
         Self { skipped_files: passed_over, ..self }
     }

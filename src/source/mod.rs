@@ -149,7 +149,7 @@ pub trait Source: Send {
 
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
-    /// A source may leave out rows for which [`ResumeState::done`] holds; the caller cuts out what is left of them.
+    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller cuts out what is left of them.
     ///
     /// # Errors
     /// When the input cannot be found or listed.

@@ -40,7 +40,7 @@ pub struct NpzSourceConfig {
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub arrays: Option<Vec<String>>,
     /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `reject_rows` refuses to run. A file of at most 32 MiB whose content is the
+    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
     /// same has not changed, whatever its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]

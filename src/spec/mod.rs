@@ -208,10 +208,10 @@ fn text_of(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// [`parse_options_lenient`] without the file system: the file's text, and the environment as pairs.
+/// [`read`] without the file system: the file's text, and the environment as pairs.
 ///
 /// # Errors
-/// As [`parse_options_lenient`].
+/// As [`read`].
 pub fn parse(
     path: &Path,
     text: &str,

@@ -222,7 +222,7 @@ impl S3Path {
         }
     }
 
-    /// Begins to write an object, which is there once it is finished; what it takes to give it up stands in `read_upload_record` until
+    /// Begins to write an object, which is there once it is finished; what it takes to give it up stands in `note` until
     /// then.
     ///
     /// # Errors
