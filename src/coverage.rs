@@ -72,7 +72,7 @@ impl RangeSet {
     }
 
     /// The edges of the set that lie strictly inside `rows`, ascending.
-    pub fn edges<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
+    pub fn boundaries<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
         let from = self.ranges.partition_point(|range| range.end <= rows.start);
         let inside = self.ranges[from..].iter().take_while(|range| range.start < rows.end);
         inside.flat_map(|range| [range.start, range.end]).filter(|&edge| rows.start < edge && edge < rows.end)
@@ -145,8 +145,8 @@ impl Coverage {
     }
 
     /// The edges of the coverage strictly inside these rows, ascending.
-    pub fn edges(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
-        self.splits.get(split).map(|intervals| intervals.edges(rows).collect()).unwrap_or_default()
+    pub fn boundaries(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
+        self.splits.get(split).map(|intervals| intervals.boundaries(rows).collect()).unwrap_or_default()
     }
 
     /// How many rows are covered.
@@ -193,7 +193,7 @@ impl ResumeState {
         let mut parts = Vec::new();
         let mut start = 0;
         for SplitRows { split, rows } in provenance.ranges() {
-            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.edges(split.name(), rows)).collect();
+            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.boundaries(split.name(), rows)).collect();
             cuts.sort_unstable();
             cuts.dedup();
             let mut from = rows.start;
@@ -246,7 +246,7 @@ mod tests {
             prop_assert_eq!(intervals.len(), set.len() as u64);
             prop_assert_eq!(intervals.contains(&probe), probe.clone().all(|row| set.contains(&row)));
             let edges: Vec<u64> = (probe.start + 1..probe.end).filter(|row| set.contains(row) != set.contains(&(row - 1))).collect();
-            prop_assert_eq!(intervals.edges(&probe).collect::<Vec<_>>(), edges);
+            prop_assert_eq!(intervals.boundaries(&probe).collect::<Vec<_>>(), edges);
             prop_assert!(intervals.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
         }
 

@@ -154,11 +154,11 @@ async fn post_reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     if let Some(reason) = admin.not_started() {
         return unavailable(reason);
     }
-    let Some(wishes) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
+    let Some(reload_requests) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
         return unavailable("models are exchanged only where a source has no end");
     };
     let (sender, reloaded) = oneshot::channel();
-    if wishes.send(ReloadRequest(sender)).await.is_err() {
+    if reload_requests.send(ReloadRequest(sender)).await.is_err() {
         return unavailable("draining");
     }
     match reloaded.await {

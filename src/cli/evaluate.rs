@@ -28,7 +28,7 @@ pub(super) struct EvaluateCommand {
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]
-    scoring: EvaluateArgs,
+    args: EvaluateArgs,
     /// Write everything as JSON: to a file, or with - to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl EvaluateCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(LogFormat::Auto);
         let model = open(&self.model)?;
-        let EvaluationRun { evaluation, .. } = self.scoring.evaluate(&model, &self.model)?;
+        let EvaluationRun { evaluation, .. } = self.args.evaluate(&model, &self.model)?;
         let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
         match &self.json {
             Some(path) if path == Path::new("-") => print_json(&as_json()?)?,

@@ -23,7 +23,7 @@ pub(super) struct ReportCommand {
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     #[command(flatten)]
-    scoring: EvaluateArgs,
+    evaluate: EvaluateArgs,
     /// Of a model: show what its card and its training tell, without trying it with data.
     #[arg(long, conflicts_with_all = ["data", "source", "set", "part", "corrupt", "prepared"])]
     no_data: bool,
@@ -50,9 +50,9 @@ impl ReportCommand {
         let model = open(&self.path)?;
         let curve = read_curve(&self.path)?;
         let mut notes = Vec::new();
-        let tried = match (self.no_data, self.scoring.has_data(&model)) {
+        let tried = match (self.no_data, self.evaluate.has_data(&model)) {
             (true, _) => None,
-            (false, true) => Some(self.scoring.evaluate(&model, &self.path)?),
+            (false, true) => Some(self.evaluate.evaluate(&model, &self.path)?),
             (false, false) => {
                 tracing::warn!("the model's card does not say which data it was trained with; name some with --source");
                 notes.push(
@@ -80,7 +80,7 @@ impl ReportCommand {
         if place.local().is_some_and(|path: &Path| !path.exists()) {
             bail!("{name}: no such file or folder");
         }
-        if self.scoring.is_set() {
+        if self.evaluate.is_set() {
             bail!("{name}: is no model's folder, which has a `{CARD}`; --data, --source and the like are for models");
         }
         Ok(RunReport::read(&place).with_context(|| name.to_string())?.page())

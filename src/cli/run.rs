@@ -125,7 +125,7 @@ impl RunCommand {
         }
         tokio::spawn(listeners.watch());
         let (name, allowed, endless, grace) =
-            (plan.name.clone(), plan.allowed, plan.is_unbounded(), plan.shutdown_timeout);
+            (plan.name.clone(), plan.reject_limits, plan.is_unbounded(), plan.shutdown_timeout);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
         let changes = ChangePolicy::allowed(self.allow_change, endless);

@@ -209,7 +209,7 @@ impl Corruption {
                 let mark = RandomWatermark::draw(size.0, size.1, &mut rng);
                 mark.paint(size.0, size.1, |pixel, share| canvas.blend(pixel, mark.shade(), opacity * share));
             }
-            CorruptionOp::Gray => canvas.to_gray(),
+            CorruptionOp::Gray => canvas.grayscale(),
         }
     }
 

@@ -68,7 +68,7 @@ impl<'a> PixelTensorMut<'a> {
     }
 
     /// Sets the three channels of each pixel to its luma.
-    pub(super) fn to_gray(&mut self) {
+    pub(super) fn grayscale(&mut self) {
         if self.channels != LUMA.len() {
             return;
         }

@@ -38,9 +38,9 @@ impl Daemon {
         operators: &Handle,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let (wishes, heard) = tokio::sync::mpsc::channel(1);
+        let (reload_requests, heard) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
-        admin.attach_run(Arc::clone(&stats), Some(wishes));
+        admin.attach_run(Arc::clone(&stats), Some(reload_requests));
         let reloader = reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
         tasks.spawn(reloader.run(heard));
         let systemd = systemd::SystemdNotifier::of_environment();

@@ -48,13 +48,13 @@ impl Reloader {
     }
 
     /// Reloads whenever there is reason to, until it is aborted.
-    pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<ReloadRequest>) {
+    pub(super) async fn run(mut self, mut reload_requests: mpsc::Receiver<ReloadRequest>) {
         let mut hangups = SighupStream::new();
         let mut looks = tokio::time::interval(POLL_INTERVAL);
         let mut seen = self.last_seen.clone();
         loop {
             tokio::select! {
-                Some(ReloadRequest(reply)) = wishes.recv() => {
+                Some(ReloadRequest(reply)) = reload_requests.recv() => {
                     let reloaded = self.reload_all("asked for").await;
                     // Who asked may have gone.
                     let _ = reply.send(reloaded);

@@ -118,7 +118,15 @@ impl Manifest {
             InputKind::Image => ElementType::U8,
             InputKind::Features => ElementType::F32,
         };
-        Ok(RecordFile { path, file, len, places, element, channels: self.channels, classes: Arc::clone(classes) })
+        Ok(RecordFile {
+            path,
+            file,
+            len,
+            offsets: places,
+            element,
+            channels: self.channels,
+            classes: Arc::clone(classes),
+        })
     }
 }
 

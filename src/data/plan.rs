@@ -54,7 +54,7 @@ pub(super) struct SourceSteps {
     pub(super) label: Option<usize>,
     /// Images: the column of encoded images.
     pub(super) image: Option<usize>,
-    pub(super) origins: RecordIdResolver,
+    pub(super) record_ids: RecordIdResolver,
 }
 
 /// Options of sources that are paths.
@@ -328,7 +328,7 @@ impl SourcePlanner<'_> {
             None => {}
         }
         let origins = RecordIdResolver::new(&self.schema);
-        let steps = SourceSteps { keep, features, normal, label, image, origins };
+        let steps = SourceSteps { keep, features, normal, label, image, record_ids: origins };
         ((self.faults.len() == before).then_some(steps), width)
     }
 

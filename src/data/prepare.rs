@@ -60,7 +60,7 @@ pub(super) fn build_dataset(
             Ok(())
         })?;
     }
-    let DatasetBuilder { writers, labels, digest, rejects, reasons, left_out, anomalies, .. } = filling;
+    let DatasetBuilder { writers, classes: labels, digest, rejects, reasons, left_out, anomalies, .. } = filling;
     let [training, validation, test] = writers.map(RecordWriter::finish);
     let parts = [training?, validation?, test?];
     if parts.iter().all(|part| part.records == 0) {
@@ -114,9 +114,9 @@ fn each_batch(
 /// The files while they are filled.
 struct DatasetBuilder<'a> {
     spec: &'a DataSpec,
-    images: Option<ParallelDecoder>,
+    decoder: Option<ParallelDecoder>,
     writers: [RecordWriter; 3],
-    labels: ClassIndex,
+    classes: ClassIndex,
     digest: Sha256,
     rejects: u64,
     reasons: Vec<String>,
@@ -131,9 +131,9 @@ impl<'a> DatasetBuilder<'a> {
         let writer = |part| RecordWriter::new(folder, part);
         Ok(Self {
             spec,
-            images: ParallelDecoder::new(target),
+            decoder: ParallelDecoder::new(target),
             writers: [writer(Subset::Training)?, writer(Subset::Validation)?, writer(Subset::Test)?],
-            labels: ClassIndex::default(),
+            classes: ClassIndex::default(),
             digest: Sha256::new(),
             rejects: 0,
             reasons: vec![],
@@ -152,14 +152,14 @@ impl<'a> DatasetBuilder<'a> {
         for keep in &mut steps.keep {
             let mut rejects = RejectCollector::default();
             let kept = keep.apply(&batch, &mut rejects)?;
-            failed += self.reject_failures(&steps.origins, &batch, rejects).len();
+            failed += self.reject_failures(&steps.record_ids, &batch, rejects).len();
             batch = kept;
         }
         self.left_out += (all - batch.records.num_rows() - failed) as u64;
         if let Some(features) = &mut steps.features {
             let mut rejects = RejectCollector::default();
             let taken = features.apply(&batch, &mut rejects)?;
-            self.reject_rows(&steps.origins, &batch, &rejects.into_vec());
+            self.reject_rows(&steps.record_ids, &batch, &rejects.into_vec());
             batch = taken;
         }
         let mut normal = None;
@@ -167,14 +167,14 @@ impl<'a> DatasetBuilder<'a> {
             let mut rejects = RejectCollector::default();
             normal = Some(step.apply(&batch, &mut rejects)?.row_ordinals);
             // Whether these are normal is not known.
-            let failed = self.reject_failures(&steps.origins, &batch, rejects);
+            let failed = self.reject_failures(&steps.record_ids, &batch, rejects);
             if !failed.is_empty() {
                 let known = batch.row_ordinals.iter().map(|ordinal| Some(!failed.contains(ordinal))).collect();
                 batch = batch.filter(&known)?;
             }
         }
         let labels = steps.label.map(|place| class_names(batch.records.column(place))).transpose()?;
-        let mut known = RecordContext { source, origins: &mut steps.origins, normal, labels };
+        let mut known = RecordContext { source, record_ids: &mut steps.record_ids, normal, labels };
         match steps.image {
             Some(image) => self.add_images(&batch, image, pixels, &mut known),
             None => self.add_features(&batch, &mut known),
@@ -201,7 +201,7 @@ impl<'a> DatasetBuilder<'a> {
         pixels: u64,
         known: &mut RecordContext<'_>,
     ) -> Result<(), StageError> {
-        let Some(decoder) = &mut self.images else { return Ok(()) };
+        let Some(decoder) = &mut self.decoder else { return Ok(()) };
         let images: ArrayRef = cast(batch.records.column(column), &DataType::Binary)?;
         let images = images.as_binary::<i32>();
         for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
@@ -211,13 +211,13 @@ impl<'a> DatasetBuilder<'a> {
                     self.add(batch, place, known, [image.height, image.width], &image.data)?;
                 }
                 Ok(image) => {
-                    let (name, row) = known.origins.name(batch, place);
+                    let (name, row) = known.record_ids.name(batch, place);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
                     let reason = format!("{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels");
                     self.reject(&reason, 1);
                 }
                 Err(reason) => {
-                    let (name, row) = known.origins.name(batch, place);
+                    let (name, row) = known.record_ids.name(batch, place);
                     self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
@@ -234,11 +234,11 @@ impl<'a> DatasetBuilder<'a> {
         size: [usize; 2],
         values: &[u8],
     ) -> Result<(), StageError> {
-        let origin = known.origins.of(batch, place, known.source);
+        let origin = known.record_ids.of(batch, place, known.source);
         let anomaly = known.is_anomaly(batch, place);
         let part = if anomaly { Subset::Test } else { origin.subset(self.spec.validation, self.spec.test) };
         let label = known.labels.as_ref().filter(|labels| labels.is_valid(place)).map(|labels| labels.value(place));
-        let number = label.map(|label| self.labels.number(label)).transpose()?;
+        let number = label.map(|label| self.classes.number(label)).transpose()?;
         // An image's sides are 32 bits in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
         let tail = RecordTrailer {
@@ -287,7 +287,7 @@ impl<'a> DatasetBuilder<'a> {
 /// What is known of a batch's records beside their values.
 struct RecordContext<'a> {
     source: usize,
-    origins: &'a mut RecordIdResolver,
+    record_ids: &'a mut RecordIdResolver,
     /// The ordinals of those that are normal, ascending; `None`: all are.
     normal: Option<Vec<u32>>,
     labels: Option<StringArray>,

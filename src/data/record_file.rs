@@ -13,7 +13,7 @@ pub struct RecordFile {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) len: usize,
-    pub(super) places: OffsetIndex,
+    pub(super) offsets: OffsetIndex,
     pub(super) element: ElementType,
     pub(super) channels: usize,
     /// For each class as it is stored, its place among the sorted ones.
@@ -59,7 +59,7 @@ impl RecordFile {
     /// Height, width and channels where all records have the same (feature records: `[1, 1, values]`);
     /// `None` where they differ, or there is no record.
     pub fn shape(&self) -> Option<[usize; 3]> {
-        match self.places {
+        match self.offsets {
             OffsetIndex::Same([height, width]) if self.len > 0 => Some([height, width, self.channels]),
             _ => None,
         }
@@ -104,7 +104,7 @@ impl RecordFile {
     /// When the file cannot be read.
     pub(super) fn are_whole(&self) -> Result<bool, StageError> {
         let failed = StageError::io(&self.path);
-        let whole = || match &self.places {
+        let whole = || match &self.offsets {
             OffsetIndex::Same([height, width]) => {
                 let stride = height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES;
                 Ok(self.file.metadata()?.len() == (stride * self.len) as u64)
@@ -131,7 +131,7 @@ impl RecordFile {
         if index >= self.len {
             return None;
         }
-        let (start, end) = match &self.places {
+        let (start, end) = match &self.offsets {
             OffsetIndex::Same([height, width]) => {
                 let stride = (height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES) as u64;
                 (stride * index as u64, stride * (index as u64 + 1))

@@ -39,7 +39,7 @@ pub(super) struct RecordWriter {
     file: BufWriter<File>,
     records: u64,
     bytes: u64,
-    ends: OffsetIndexWriter,
+    offsets: OffsetIndexWriter,
 }
 
 /// Where the records written so far end.
@@ -61,7 +61,7 @@ impl RecordWriter {
         let (records_path, ends_path) = (records_path(folder, part), ends_path(folder, part));
         let file = create_temp(&temp_path(&records_path)).map_err(StageError::io(&records_path))?;
         let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { records_path, ends_path, file, records: 0, bytes: 0, ends: OffsetIndexWriter::Unknown })
+        Ok(Self { records_path, ends_path, file, records: 0, bytes: 0, offsets: OffsetIndexWriter::Unknown })
     }
 
     /// Appends a record: its values as they stand in the file, and what belongs to them.
@@ -72,13 +72,13 @@ impl RecordWriter {
         let written = self.file.write_all(values).and_then(|()| self.file.write_all(&tail.bytes()));
         written.map_err(StageError::io(&self.records_path))?;
         let (length, size) = ((values.len() + RecordTrailer::BYTES) as u64, [tail.height, tail.width]);
-        match &mut self.ends {
-            OffsetIndexWriter::Unknown => self.ends = OffsetIndexWriter::Same(size, length),
+        match &mut self.offsets {
+            OffsetIndexWriter::Unknown => self.offsets = OffsetIndexWriter::Same(size, length),
             OffsetIndexWriter::Same(first, _) if *first == size => {}
             OffsetIndexWriter::Same(_, each) => {
                 let each = *each;
                 let before = (1..=self.records).map(|records| records * each);
-                self.ends = OffsetIndexWriter::Listed(before.chain([self.bytes + length]).collect());
+                self.offsets = OffsetIndexWriter::Listed(before.chain([self.bytes + length]).collect());
             }
             OffsetIndexWriter::Listed(ends) => ends.push(self.bytes + length),
         }
@@ -94,7 +94,7 @@ impl RecordWriter {
     pub(super) fn finish(self) -> Result<SubsetSummary, StageError> {
         let file = self.file.into_inner().map_err(|error| StageError::io(&self.records_path)(error.into_error()))?;
         put(&file, &self.records_path)?;
-        let size = match &self.ends {
+        let size = match &self.offsets {
             OffsetIndexWriter::Unknown => Some([0, 0]),
             OffsetIndexWriter::Same(size, _) => Some(size.map(|side| side as usize)),
             OffsetIndexWriter::Listed(ends) => {

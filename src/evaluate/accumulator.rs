@@ -47,15 +47,15 @@ impl<'a> ScoreAccumulator<'a> {
     pub(super) fn add(&mut self, slice: &MiniBatch, given: &ModelOutput) {
         let pca_codes = self.pca.map(|pca| pca.encode(&slice.values));
         let pca_outputs = self.pca.zip(pca_codes.as_ref()).map(|(pca, codes)| pca.decode(codes));
-        for (row, entry) in slice.entries.iter().enumerate() {
+        for (row, entry) in slice.records.iter().enumerate() {
             if given.failed[row] {
                 self.failed += 1;
                 continue;
             }
             let target = slice.of(entry);
             if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
-                let codes = row_of(codes, row, slice.entries.len());
-                let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.entries.len()));
+                let codes = row_of(codes, row, slice.records.len());
+                let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.records.len()));
                 kept.add(entry, codes, pca);
             }
             let Some(outputs) = &given.outputs else { continue };

@@ -106,16 +106,16 @@ pub(super) fn measure(
     let mut after = DenoisingComparison::new(format, sample.len());
     sample.read(input, &mut |clean| {
         let mut noisy = clean.clone();
-        for entry in &clean.entries {
+        for entry in &clean.records {
             level.apply(&mut noisy.values[entry.at.clone()], entry, format);
         }
         let given = runner.run(&noisy, false);
         let Some(outputs) = given.outputs else { return Ok(()) };
-        for (entry, _) in clean.entries.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
+        for (entry, _) in clean.records.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
             before.add(clean, entry, &noisy.values[entry.at.clone()]);
             after.add(clean, entry, &outputs[entry.at.clone()]);
         }
-        progress(clean.entries.last().map_or(0, |entry| entry.place + 1));
+        progress(clean.records.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
     let corruption = level.text.clone();

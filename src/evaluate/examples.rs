@@ -52,7 +52,7 @@ pub fn collect_examples(
         prepared.subset(part).read(index, &mut record)?;
         let mut slice = MiniBatch::default();
         slice.add(model.input(), &record, (part, index, 0));
-        let Some(entry) = slice.entries.first().cloned() else { continue };
+        let Some(entry) = slice.records.first().cloned() else { continue };
         let clean = slice.values.clone();
         level.iter().for_each(|level| level.apply(&mut slice.values, &entry, format.as_ref()));
         let given = runner.run(&slice, false);

@@ -10,7 +10,7 @@ use crate::transform::tile::{PlacedImage, TileCut, Tiling};
 
 /// Sessions of a model, on the thread that owns them.
 pub(super) struct ModelRunner {
-    way: RunMode,
+    mode: RunMode,
     /// Why the model failed on a record, the first time that it did.
     failure: Option<String>,
 }
@@ -42,7 +42,7 @@ impl ModelRunner {
         if let Some(ImageInput { format, size: None }) = model.image_input() {
             let cut = TileCut::usual(model.multiple());
             return Ok(Self {
-                way: RunMode::AnySize { chain: model.chain(ModelPath::Whole)?, format, cut },
+                mode: RunMode::AnySize { chain: model.chain(ModelPath::Whole)?, format, cut },
                 failure: None,
             });
         }
@@ -61,7 +61,7 @@ impl ModelRunner {
             }
             None => RunMode::Records { first, shape, code: values(&given), decoder: None },
         };
-        Ok(Self { way, failure: None })
+        Ok(Self { mode: way, failure: None })
     }
 
     /// Why the model failed on a record, the first time that it did.
@@ -71,7 +71,7 @@ impl ModelRunner {
 
     /// Values of a code, where the model has codes.
     pub(super) fn code_size(&self) -> Option<usize> {
-        match &self.way {
+        match &self.mode {
             RunMode::Records { code, .. } => code.filter(|&size| size > 0),
             RunMode::AnySize { .. } => None,
         }
@@ -79,7 +79,7 @@ impl ModelRunner {
 
     /// Values of a record, where all have the same.
     pub(super) fn record_len(&self) -> Option<usize> {
-        match &self.way {
+        match &self.mode {
             RunMode::Records { shape, .. } => values(shape),
             RunMode::AnySize { .. } => None,
         }
@@ -88,11 +88,11 @@ impl ModelRunner {
     /// Encodes, and decodes unless `only_codes`.
     pub(super) fn run(&mut self, slice: &MiniBatch, only_codes: bool) -> ModelOutput {
         let reason = &mut self.failure;
-        match &mut self.way {
+        match &mut self.mode {
             RunMode::AnySize { chain, format, cut } => run_images(chain, format, *cut, slice, reason),
             RunMode::Records { first, shape, code, decoder } => {
                 let len = values(shape).unwrap_or_default();
-                let mut failed = vec![false; slice.entries.len()];
+                let mut failed = vec![false; slice.records.len()];
                 let mut run = |chain: &mut SessionChain, records: &[f32], shape: &[usize], len: usize| {
                     let mut out = Vec::with_capacity(len * failed.len());
                     for failure in chain.run_rows(records, shape, len, &mut out) {
@@ -128,8 +128,8 @@ fn run_images(
     first_reason: &mut Option<String>,
 ) -> ModelOutput {
     let mut outputs = vec![0.0; slice.values.len()];
-    let mut failed = vec![false; slice.entries.len()];
-    for (entry, failed) in slice.entries.iter().zip(&mut failed) {
+    let mut failed = vec![false; slice.records.len()];
+    for (entry, failed) in slice.records.iter().zip(&mut failed) {
         let Some(size) = format.size(&entry.shape) else { continue };
         let image = [PlacedImage { values: slice.of(entry), at: entry.at.start }];
         let mut refuse = |_, _, reason| {

@@ -61,16 +61,16 @@ fn encode(
     let mut known = LabeledCodes { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
     fitted.read(input, &mut |slice| {
         let given = runner.run(slice, true);
-        let (rows, codes) = (slice.entries.len(), given.codes.unwrap_or_default());
+        let (rows, codes) = (slice.records.len(), given.codes.unwrap_or_default());
         let pca = pca.map(|pca| pca.encode(&slice.values)).unwrap_or_default();
-        for (row, entry) in slice.entries.iter().enumerate() {
+        for (row, entry) in slice.records.iter().enumerate() {
             if let (Some(label), false) = (entry.label, given.failed[row]) {
                 known.labels.push(label);
                 known.codes.extend_from_slice(row_of(&codes, row, rows));
                 known.pca.extend_from_slice(row_of(&pca, row, rows));
             }
         }
-        progress(slice.entries.last().map_or(0, |entry| entry.place + 1));
+        progress(slice.records.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
     Ok(known)

@@ -164,7 +164,7 @@ fn fit_pca(
     let pca = Pca::fit(len, size, |work| {
         seen = 0;
         fitted.read(input, &mut |slice| {
-            seen += slice.entries.len();
+            seen += slice.records.len();
             work(&slice.values);
             progress("fitting principal components", seen, fitted.len());
             Ok(())
@@ -188,8 +188,8 @@ fn score<'a>(
     scored.read(model.input(), &mut |slice| {
         let given = runner.run(slice, false);
         tally.add(slice, &given);
-        seen += slice.entries.len();
-        progress("scoring", slice.entries.last().map_or(0, |entry| entry.place + 1), scored.len());
+        seen += slice.records.len();
+        progress("scoring", slice.records.last().map_or(0, |entry| entry.place + 1), scored.len());
         Ok(())
     })?;
     if let (true, Some(reason)) = (seen > 0 && tally.failed == seen, runner.failure()) {

@@ -60,12 +60,12 @@ impl<'a> Subsample<'a> {
             let Some((part, records, index)) = self.at(place) else { break };
             records.read(index, &mut record)?;
             slice.add(input, &record, (part, index, place));
-            if slice.values.len() >= BATCH_VALUES || slice.entries.len() >= BATCH_RECORDS {
+            if slice.values.len() >= BATCH_VALUES || slice.records.len() >= BATCH_RECORDS {
                 work(&slice)?;
                 slice.clear();
             }
         }
-        if slice.entries.is_empty() { Ok(()) } else { work(&slice) }
+        if slice.records.is_empty() { Ok(()) } else { work(&slice) }
     }
 
     fn at(&self, place: usize) -> Option<(Subset, &'a RecordFile, usize)> {
@@ -94,7 +94,7 @@ pub(super) fn is_selected(n: usize, few: usize, many: usize) -> bool {
 /// Some records, one after the other.
 #[derive(Clone, Default)]
 pub(super) struct MiniBatch {
-    pub(super) entries: Vec<RecordRef>,
+    pub(super) records: Vec<RecordRef>,
     pub(super) values: Vec<f32>,
 }
 
@@ -124,7 +124,7 @@ impl MiniBatch {
         let shape = tensor(input, record, &mut self.values);
         match shape.filter(|_| self.values[start..].iter().all(|value| value.is_finite())) {
             None => self.values.truncate(start),
-            Some(shape) => self.entries.push(RecordRef {
+            Some(shape) => self.records.push(RecordRef {
                 part,
                 index,
                 place,
@@ -138,7 +138,7 @@ impl MiniBatch {
     }
 
     fn clear(&mut self) {
-        self.entries.clear();
+        self.records.clear();
         self.values.clear();
     }
 

@@ -68,7 +68,7 @@ pub struct BlockingCaller {
 
 #[derive(Debug, Clone, Copy)]
 struct PendingCall {
-    doing: BlockingOperation,
+    operation: BlockingOperation,
     since: Instant,
     began: SystemTime,
 }
@@ -80,7 +80,7 @@ impl BlockingCaller {
 
     /// A call begins, or the one before has returned and the next begins.
     pub fn begin(&self, doing: BlockingOperation) {
-        *self.call() = Some(PendingCall { doing, since: Instant::now(), began: SystemTime::now() });
+        *self.call() = Some(PendingCall { operation: doing, since: Instant::now(), began: SystemTime::now() });
     }
 
     /// The thread waits for something to do, or for others.
@@ -90,7 +90,7 @@ impl BlockingCaller {
 
     /// Does `work`, during which the thread is in a call; what it did before goes on then, anew.
     pub fn during<T>(&self, doing: BlockingOperation, work: impl FnOnce() -> T) -> T {
-        let before = self.call().map(|call| call.doing);
+        let before = self.call().map(|call| call.operation);
         self.begin(doing);
         let done = work();
         match before {
@@ -102,7 +102,7 @@ impl BlockingCaller {
 
     /// Waits for others, during which the thread is in no call.
     pub fn outside<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let before = self.call().take().map(|call| call.doing);
+        let before = self.call().take().map(|call| call.operation);
         let done = wait();
         if let Some(doing) = before {
             self.begin(doing);
@@ -111,10 +111,10 @@ impl BlockingCaller {
     }
 
     fn blocked(&self, now: Instant) -> Option<BlockedCall> {
-        let PendingCall { doing, since, began } = (*self.call())?;
+        let PendingCall { operation: doing, since, began } = (*self.call())?;
         let age = now.saturating_duration_since(since);
         let patience = if doing.is_long() { LONG } else { self.patience };
-        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), doing, age, began })
+        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), operation: doing, age, began })
     }
 }
 
@@ -123,7 +123,7 @@ impl BlockingCaller {
 pub struct BlockedCall {
     /// The stage.
     pub stage: Arc<str>,
-    doing: BlockingOperation,
+    operation: BlockingOperation,
     age: Duration,
     began: SystemTime,
 }
@@ -131,7 +131,7 @@ pub struct BlockedCall {
 impl fmt::Display for BlockedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, began) = (self.age.as_secs(), humantime::format_rfc3339_seconds(self.began));
-        write!(f, "{}: blocked for {seconds} s, since {began}, while {}", self.stage, self.doing.clause())
+        write!(f, "{}: blocked for {seconds} s, since {began}, while {}", self.stage, self.operation.clause())
     }
 }
 
@@ -168,7 +168,7 @@ impl BlockingCalls {
     /// For how long the records have waited that a thread holds in a call; `None` where none waits.
     pub fn oldest_record(&self) -> Option<Duration> {
         let callers = self.callers();
-        let held = |caller: &Arc<BlockingCaller>| (*caller.call()).filter(|call| call.doing.holds_records());
+        let held = |caller: &Arc<BlockingCaller>| (*caller.call()).filter(|call| call.operation.holds_records());
         callers.iter().filter_map(held).map(|call| call.since.elapsed()).max()
     }
 

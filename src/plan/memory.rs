@@ -66,7 +66,7 @@ pub(super) struct MemoryRequirements {
 /// How the memory at hand is shared out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryAllocation {
-    pub(super) needs: MemoryRequirements,
+    pub(super) requirements: MemoryRequirements,
     /// Workers that there is room for.
     pub(super) workers: usize,
     /// Bytes that may be used in all.
@@ -107,7 +107,7 @@ impl MemoryRequirements {
         }
         let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
         let budget = budget.max(LEAST_BUDGET);
-        Ok(MemoryAllocation { needs: self, workers, all, budget })
+        Ok(MemoryAllocation { requirements: self, workers, all, budget })
     }
 }
 
@@ -122,7 +122,7 @@ impl MemoryAllocation {
     /// The largest batch.
     pub(super) fn most(&self) -> BatchCap {
         let each = self.all / ROOM_FOR;
-        let Footprint { per_record, per_pixel } = self.needs.footprint;
+        let Footprint { per_record, per_pixel } = self.requirements.footprint;
         // Half for what is stored and decoded, half for the columns that the stages add.
         let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
         let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
@@ -132,10 +132,10 @@ impl MemoryAllocation {
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
         // What is left to batches however many workers there are. A record counts twice as it is stored.
-        let MemoryRequirements { per_worker, shared, .. } = self.needs;
+        let MemoryRequirements { per_worker, shared, .. } = self.requirements;
         let models = per_worker.saturating_add(shared);
         let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
-        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
+        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING));
         let record_bytes = ByteSize(limits.record_bytes.0.min(stored));
         PipelineLimits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
     }
@@ -151,7 +151,7 @@ pub(super) fn predict(
     share: &MemoryAllocation,
     limits: PipelineLimits,
 ) -> MemoryEstimate {
-    let MemoryAllocation { needs, workers, budget, .. } = *share;
+    let MemoryAllocation { requirements: needs, workers, budget, .. } = *share;
     let held = |sink: &dyn Sink| sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
@@ -295,7 +295,7 @@ mod tests {
     fn a_full_batch_and_the_largest_image_find_room() {
         for mib in [64, 256, 1024] {
             let share = needs(1 << 20).share(Some(ByteSize(mib << 20)), 2).unwrap();
-            let (most, footprint) = (share.most(), share.needs.footprint);
+            let (most, footprint) = (share.most(), share.requirements.footprint);
             let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
             assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
             let limits =

@@ -61,7 +61,7 @@ pub struct Plan {
     /// Whether the original of each reject is kept.
     pub keeps_originals: bool,
     /// How many records may be rejected.
-    pub allowed: RejectLimits,
+    pub reject_limits: RejectLimits,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
     /// How metrics and health are served.
@@ -295,12 +295,12 @@ fn assemble(
         models,
         limits: context.limits,
         workers: share.workers,
-        footprint: share.needs.footprint,
+        footprint: share.requirements.footprint,
         memory,
         state,
         rejects,
         keeps_originals: spec.settings.rejects.record,
-        allowed: RejectLimits { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
+        reject_limits: RejectLimits { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
         shutdown_timeout: grace,
         admin: spec.settings.admin,

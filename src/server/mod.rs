@@ -132,7 +132,7 @@ impl Listeners {
             );
         }
         let connections = Connections::new(limit, name, metrics);
-        Ok(HttpServer { listener: socket, address, bounds, connections, secure })
+        Ok(HttpServer { listener: socket, address, bounds, connections, tls: secure })
     }
 
     /// Takes certificates, keys and tokens that have changed now, without waiting for a second look.
@@ -162,13 +162,13 @@ pub struct HttpServer {
     address: SocketAddr,
     bounds: ConnectionLimits,
     connections: Arc<Connections>,
-    secure: Option<Arc<ReloadingTls>>,
+    tls: Option<Arc<ReloadingTls>>,
 }
 
 impl HttpServer {
     /// Where it listens, as clients write it: `https://127.0.0.1:8080`.
     pub fn url(&self) -> String {
-        let scheme = if self.secure.is_some() { "https" } else { "http" };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -194,7 +194,7 @@ impl HttpServer {
             };
             let activity = Arc::clone(&connection.activity);
             let stream = TimeoutStream::new(stream, Arc::clone(&activity), self.bounds);
-            let (router, ends, secure) = (router.clone(), ends.clone(), self.secure.clone());
+            let (router, ends, secure) = (router.clone(), ends.clone(), self.tls.clone());
             let idle = self.bounds.idle.0.max(self.bounds.head.0);
             open.spawn(async move {
                 let _connection = connection;

@@ -44,12 +44,12 @@ impl CoverageSnapshot {
             for place in places(folder)? {
                 // Another run has put it into its own since it was listed.
                 let Some(text) = place.read()? else { continue 'anew };
-                let marker = Self::parse(&text).map_err(|error| {
+                let snapshot = Self::parse(&text).map_err(|error| {
                     StageError::Other(format!("{place}: this is no marker of ours: {error}; restore or remove it"))
                 })?;
-                all.history.union(&marker.history);
-                all.folded = all.folded.max(marker.folded);
-                all.naming = all.naming.or(marker.naming);
+                all.history.union(&snapshot.history);
+                all.folded = all.folded.max(snapshot.folded);
+                all.naming = all.naming.or(snapshot.naming);
             }
             return Ok(all);
         }
@@ -107,10 +107,10 @@ mod tests {
         let mut coverage = Coverage::default();
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
-        let mut marker = CoverageSnapshot { folded: 7, ..CoverageSnapshot::default() };
-        marker.history.add(&OutputIdentity { digest: "a".into(), ..OutputIdentity::default() }, &coverage);
-        marker.save(&place).unwrap();
-        assert_eq!(CoverageSnapshot::load(&folder.path().into()).unwrap(), marker);
+        let mut snapshot = CoverageSnapshot { folded: 7, ..CoverageSnapshot::default() };
+        snapshot.history.add(&OutputIdentity { digest: "a".into(), ..OutputIdentity::default() }, &coverage);
+        snapshot.save(&place).unwrap();
+        assert_eq!(CoverageSnapshot::load(&folder.path().into()).unwrap(), snapshot);
         let text = std::fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
         assert!(text.contains(r#"{"photos/listing-0":[[0,32],[64,96]]}"#), "{text}");
     }
@@ -134,9 +134,9 @@ mod tests {
             coverage
         };
         for (epoch, done) in [(2, 0..4), (11, 4..9)] {
-            let mut marker = CoverageSnapshot { folded: epoch, ..CoverageSnapshot::default() };
-            marker.history.add(&OutputIdentity::default(), &rows(done));
-            marker.save(&place(&folder, Some(epoch))).unwrap();
+            let mut snapshot = CoverageSnapshot { folded: epoch, ..CoverageSnapshot::default() };
+            snapshot.history.add(&OutputIdentity::default(), &rows(done));
+            snapshot.save(&place(&folder, Some(epoch))).unwrap();
         }
         let all = CoverageSnapshot::load(&folder).unwrap();
         assert_eq!((all.folded, all.history.coverage()), (11, rows(0..9)));

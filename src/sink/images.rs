@@ -117,7 +117,7 @@ impl SinkConfig for ImagesSinkConfig {
                 let encoder = ImageEncoder { column, pixels, output };
                 let (path, folder) = (self.path.clone(), Location::Local(self.path.clone()));
                 let extension = self.format.extension();
-                Ok(Box::new(ImagesSink { path, folder, name, extension, encoder, found: RefCell::default() }))
+                Ok(Box::new(ImagesSink { path, folder, name, extension, encoder, claimed: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(message) => {
@@ -139,13 +139,13 @@ struct ImagesSink {
     extension: &'static str,
     encoder: ImageEncoder,
     /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
-    found: RefCell<Option<(FileLock, CoverageSnapshot)>>,
+    claimed: RefCell<Option<(FileLock, CoverageSnapshot)>>,
 }
 
 impl ImagesSink {
-    fn found(&self) -> Result<(FileLock, CoverageSnapshot), StageError> {
+    fn claimed(&self) -> Result<(FileLock, CoverageSnapshot), StageError> {
         let look = || Ok((FileLock::take(&self.path)?, CoverageSnapshot::load(&self.folder)?));
-        self.found.take().map_or_else(look, Ok)
+        self.claimed.take().map_or_else(look, Ok)
     }
 }
 
@@ -159,9 +159,9 @@ impl Sink for ImagesSink {
     }
 
     fn history(&self) -> Result<OutputHistory, StageError> {
-        let found = self.found()?;
+        let found = self.claimed()?;
         let history = found.1.history.clone();
-        self.found.replace(Some(found));
+        self.claimed.replace(Some(found));
         Ok(history)
     }
 
@@ -170,10 +170,10 @@ impl Sink for ImagesSink {
     }
 
     fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
-        let (lock, mut marker) = self.found()?;
-        marker.history.allow_mixing(digests);
-        marker.save(&coverage_snapshot::place(&self.folder, None))?;
-        self.found.replace(Some((lock, marker)));
+        let (lock, mut snapshot) = self.claimed()?;
+        snapshot.history.allow_mixing(digests);
+        snapshot.save(&coverage_snapshot::place(&self.folder, None))?;
+        self.claimed.replace(Some((lock, snapshot)));
         Ok(())
     }
 
@@ -181,8 +181,8 @@ impl Sink for ImagesSink {
         let _lock = FileLock::take(&self.path)?;
         let place = coverage_snapshot::place(&self.folder, None);
         if remove {
-            let marker = CoverageSnapshot::load(&self.folder)?;
-            if marker.naming.is_none_or(|naming| naming.former) && !marker.history.writers.is_empty() {
+            let snapshot = CoverageSnapshot::load(&self.folder)?;
+            if snapshot.naming.is_none_or(|naming| naming.former) && !snapshot.history.writers.is_empty() {
                 let folder = self.path.display();
                 tracing::warn!(
                     "{folder}: image files of an earlier version stay, and are not replaced: move them away"
@@ -204,10 +204,10 @@ impl Sink for ImagesSink {
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        let (lock, marker) = self.found()?;
+        let (lock, snapshot) = self.claimed()?;
         let Self { path, folder, name, extension, .. } = *self;
-        let marker_file = coverage_snapshot::place(&folder, None);
-        let found = ClaimedImageFolder { path, lock, marker, marker_file };
+        let snapshot_file = coverage_snapshot::place(&folder, None);
+        let found = ClaimedImageFolder { path, lock, snapshot, snapshot_file };
         // Names that are given before anything is noted are those that the program gave before it noted anything.
         let scheme = match name {
             Some(pattern) => NamingScheme::Pattern(pattern),

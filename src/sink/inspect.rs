@@ -77,11 +77,11 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
         description.add_file(file)?;
         read_errors(file, &mut errors)?;
     }
-    let marker = if is_folder { CoverageSnapshot::load(place)? } else { CoverageSnapshot::default() };
-    if files.is_empty() && marker == CoverageSnapshot::default() {
+    let snapshot = if is_folder { CoverageSnapshot::load(place)? } else { CoverageSnapshot::default() };
+    if files.is_empty() && snapshot == CoverageSnapshot::default() {
         return Err(StageError::Other("there are no Parquet files directly in this folder".to_owned()));
     }
-    for (identity, coverage) in marker.history.writers {
+    for (identity, coverage) in snapshot.history.writers {
         description.add_writer(identity, None);
         description.coverage.union(&coverage);
     }

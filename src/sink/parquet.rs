@@ -115,7 +115,7 @@ impl ParquetSinkConfig {
             (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
                 let file = self.file;
                 let is_private = self.is_private;
-                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, found: RefCell::default() }))
+                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, claimed: RefCell::default() }))
             }
             (Ok(_), _) => Err(faults),
             (Err(more), _) => Err(faults.into_iter().chain(more).collect()),
@@ -131,20 +131,20 @@ struct ParquetSink {
     /// Whether its folder, where it has to be made, is for the user alone.
     is_private: bool,
     /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
-    found: RefCell<Option<ClaimedFolder>>,
+    claimed: RefCell<Option<ClaimedFolder>>,
 }
 
 /// A folder that this process writes, and what it holds.
 struct ClaimedFolder {
-    claim: WriterLease,
+    lease: WriterLease,
     contents: FolderContents,
 }
 
 /// What a folder holds.
 struct FolderContents {
-    marker: CoverageSnapshot,
+    snapshot: CoverageSnapshot,
     /// Where that was read.
-    markers: Vec<Location>,
+    snapshots: Vec<Location>,
     /// What the footers say of files that the marker does not account for.
     files: OutputHistory,
     /// The number of the next file.
@@ -152,20 +152,20 @@ struct FolderContents {
 }
 
 impl ClaimedFolder {
-    fn look(folder: &Location) -> Result<Self, StageError> {
-        let claim = WriterLease::take(folder)?;
+    fn claim(folder: &Location) -> Result<Self, StageError> {
+        let lease = WriterLease::take(folder)?;
         // Files that are being put together must not be met half way.
         let _calm = folder.local().map(RewriteCommit::begin).transpose()?;
-        Ok(Self { claim, contents: FolderContents::read(folder)? })
+        Ok(Self { lease, contents: FolderContents::read(folder)? })
     }
 
     /// Makes the marker durable, and removes those that it was made of.
-    fn save_marker(&mut self, folder: &Location) -> Result<(), StageError> {
-        let FolderContents { marker, markers, .. } = &mut self.contents;
-        let place = self.claim.snapshot_location(folder);
-        self.claim.check()?;
-        marker.save(&place)?;
-        for old in markers.drain(..).filter(|old| *old != place) {
+    fn save_snapshot(&mut self, folder: &Location) -> Result<(), StageError> {
+        let FolderContents { snapshot, snapshots, .. } = &mut self.contents;
+        let place = self.lease.snapshot_location(folder);
+        self.lease.check()?;
+        snapshot.save(&place)?;
+        for old in snapshots.drain(..).filter(|old| *old != place) {
             if let Err(error) = old.remove() {
                 tracing::debug!("an old marker stays: {error}");
             }
@@ -177,9 +177,10 @@ impl ClaimedFolder {
 impl FolderContents {
     fn read(folder: &Location) -> Result<Self, StageError> {
         // What is listed here is all in the marker, which is read later.
-        let markers = coverage_snapshot::places(folder)?;
-        let marker = CoverageSnapshot::load(folder)?;
-        let mut contents = Self { next: marker.folded, files: OutputHistory::default(), marker, markers };
+        let snapshots = coverage_snapshot::places(folder)?;
+        let snapshot = CoverageSnapshot::load(folder)?;
+        let mut contents =
+            Self { next: snapshot.folded, files: OutputHistory::default(), snapshot, snapshots };
         for file in data_files(folder)? {
             contents.add(folder, &file)?;
         }
@@ -187,20 +188,20 @@ impl FolderContents {
     }
 
     fn history(&self) -> OutputHistory {
-        let mut history = self.marker.history.clone();
+        let mut history = self.snapshot.history.clone();
         history.union(&self.files);
         history
     }
 
     fn add(&mut self, folder: &Location, file: &DataFile) -> Result<(), StageError> {
         let number = part_number(&file.entry.name);
-        if number.is_some_and(|number| number < self.marker.folded) {
+        if number.is_some_and(|number| number < self.snapshot.folded) {
             return Ok(());
         }
         match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
             // Who puts folded files together may leave the result here: what it stands for is known.
-            None if self.marker.folded > 0 => {}
+            None if self.snapshot.folded > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
                     "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
@@ -218,11 +219,11 @@ impl FolderContents {
 }
 
 impl ParquetSink {
-    fn found(&self) -> Result<ClaimedFolder, StageError> {
+    fn claimed(&self) -> Result<ClaimedFolder, StageError> {
         if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
             create_private_dir(folder)?;
         }
-        self.found.take().map_or_else(|| ClaimedFolder::look(&self.folder), Ok)
+        self.claimed.take().map_or_else(|| ClaimedFolder::claim(&self.folder), Ok)
     }
 }
 
@@ -236,9 +237,9 @@ impl Sink for ParquetSink {
     }
 
     fn history(&self) -> Result<OutputHistory, StageError> {
-        let found = self.found()?;
+        let found = self.claimed()?;
         let history = found.contents.history();
-        self.found.replace(Some(found));
+        self.claimed.replace(Some(found));
         Ok(history)
     }
 
@@ -249,10 +250,10 @@ impl Sink for ParquetSink {
     }
 
     fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
-        let mut found = self.found()?;
-        found.contents.marker.history.allow_mixing(digests);
-        found.save_marker(&self.folder)?;
-        self.found.replace(Some(found));
+        let mut found = self.claimed()?;
+        found.contents.snapshot.history.allow_mixing(digests);
+        found.save_snapshot(&self.folder)?;
+        self.claimed.replace(Some(found));
         Ok(())
     }
 
@@ -288,7 +289,7 @@ impl Sink for ParquetSink {
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        let found = self.found()?;
+        let found = self.claimed()?;
         if let Some(path) = self.folder.local() {
             // Folders below it may be those of others, who are writing.
             remove_stale_temp_files(path, 1)?;
@@ -296,7 +297,8 @@ impl Sink for ParquetSink {
         }
         let Self { folder, columns, format, file, .. } = *self;
         let (part, taken, written) = (None, Coverage::default(), CommitStats::default());
-        let mut writer = ParquetWriter { folder, columns, format, file, identity, found, part, taken, written };
+        let mut writer =
+            ParquetWriter { folder, columns, format, file, identity, claimed: found, open_file: part, taken, written };
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }
@@ -312,8 +314,8 @@ struct ParquetWriter {
     file: FileSize,
     identity: OutputIdentity,
     /// What lies in the folder, kept up to date.
-    found: ClaimedFolder,
-    part: Option<ParquetFileWriter>,
+    claimed: ClaimedFolder,
+    open_file: Option<ParquetFileWriter>,
     /// The source rows of all batches since the last file.
     taken: Coverage,
     written: CommitStats,
@@ -323,7 +325,7 @@ impl SinkWriter for ParquetWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         let (mut durable, mut rest) = (CommitProgress::Nothing, Cow::Borrowed(batch));
         while let Some(room) = self.too_small_room(&rest) {
-            let is_new = self.part.is_none();
+            let is_new = self.open_file.is_none();
             let (first, others) = rest.split_at_records(room, is_new)?;
             if first.records.num_rows() == 0 && !is_new {
                 self.finish_part()?;
@@ -337,21 +339,25 @@ impl SinkWriter for ParquetWriter {
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        if self.part.is_some() {
+        if self.open_file.is_some() {
             return self.finish_part();
         }
         if self.taken.is_empty() {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.found.contents.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-        self.found.save_marker(&self.folder)
+        self.claimed.contents.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.claimed.save_snapshot(&self.folder)
     }
 
     fn switch_identity(&mut self, identity: OutputIdentity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.found.contents.marker.history.allow_mixing(&[self.identity.digests(), identity.digests()].concat());
-            self.found.save_marker(&self.folder)?;
+            self.claimed
+                .contents
+                .snapshot
+                .history
+                .allow_mixing(&[self.identity.digests(), identity.digests()].concat());
+            self.claimed.save_snapshot(&self.folder)?;
         }
         self.identity = identity;
         Ok(())
@@ -366,7 +372,7 @@ impl ParquetWriter {
     /// The records that the open file still takes, where these are more.
     fn too_small_room(&self, batch: &Batch) -> Option<usize> {
         let limit = self.file.records?.get();
-        let room = limit.saturating_sub(self.part.as_ref().map_or(0, ParquetFileWriter::records));
+        let room = limit.saturating_sub(self.open_file.as_ref().map_or(0, ParquetFileWriter::records));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         (batch.records.num_rows() > room).then_some(room)
     }
@@ -376,7 +382,7 @@ impl ParquetWriter {
         let records = self.columns.project(&batch.records)?;
         let mut durable = CommitProgress::Nothing;
         if records.num_rows() > 0 {
-            if self.part.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
+            if self.open_file.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
                 self.finish_part()?;
                 durable = CommitProgress::Before;
             }
@@ -387,26 +393,26 @@ impl ParquetWriter {
     }
 
     fn append(&mut self, records: &RecordBatch) -> Result<(), StageError> {
-        let mut part = match self.part.take() {
+        let mut part = match self.open_file.take() {
             Some(part) => part,
             None => {
-                let name = self.found.claim.part_name(self.found.contents.next);
-                ParquetFileWriter::begin(self.folder.join(&name), self.found.claim.upload_record(), &self.format)?
+                let name = self.claimed.lease.part_name(self.claimed.contents.next);
+                ParquetFileWriter::begin(self.folder.join(&name), self.claimed.lease.upload_record(), &self.format)?
             }
         };
         // A file that fails is lost, and what it stood for is not done.
         let taken = std::mem::take(&mut self.taken);
         part.write(records)?;
         self.taken = taken;
-        self.part = Some(part);
+        self.open_file = Some(part);
         Ok(())
     }
 
     fn finish_part(&mut self) -> Result<(), StageError> {
-        let Some(part) = self.part.take() else { return Ok(()) };
+        let Some(part) = self.open_file.take() else { return Ok(()) };
         let footer = ProvenanceFooter::new(self.identity.clone(), std::mem::take(&mut self.taken));
-        let file = part.finish(&footer, || self.found.claim.check())?;
-        let FolderContents { files, next, .. } = &mut self.found.contents;
+        let file = part.finish(&footer, || self.claimed.lease.check())?;
+        let FolderContents { files, next, .. } = &mut self.claimed.contents;
         files.add(&footer.identity, &footer.coverage);
         *next = next.saturating_add(1);
         self.written.files += file.files;
@@ -417,13 +423,13 @@ impl ParquetWriter {
 
     /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
-        let FolderContents { marker, files, next, .. } = &mut self.found.contents;
-        if *next - marker.folded < FOLD_FILES {
+        let FolderContents { snapshot, files, next, .. } = &mut self.claimed.contents;
+        if *next - snapshot.folded < FOLD_FILES {
             return Ok(());
         }
-        marker.history.union(&std::mem::take(files));
-        marker.folded = *next;
-        self.found.save_marker(&self.folder)
+        snapshot.history.union(&std::mem::take(files));
+        snapshot.folded = *next;
+        self.claimed.save_snapshot(&self.folder)
     }
 }
 

@@ -52,8 +52,13 @@ impl SourceConfig for ArrowSourceConfig {
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         let cut = BatchLimits::features(batch);
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
-        let format =
-            ArrowIpcFormat { columns: columns.clone(), cut, most, record_bytes: limits.record_bytes.0, largest_file };
+        let format = ArrowIpcFormat {
+            columns: columns.clone(),
+            batch_limits: cut,
+            most,
+            record_bytes: limits.record_bytes.0,
+            largest_file,
+        };
         Ok(Box::new(FileSource::new(name, &self.path, &columns, format, self.on_change.into())))
     }
 }
@@ -90,7 +95,7 @@ const STORED: u64 = 1 << 30;
 /// How planned IPC files are read.
 struct ArrowIpcFormat {
     columns: SchemaRef,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
     most: IpcBounds,
     /// Bytes that a record may take.
     record_bytes: u64,
@@ -157,7 +162,7 @@ impl FileFormat for ArrowIpcFormat {
 impl ArrowIpcFormat {
     /// Sends the records of a batch, and refuses those that take more than a record may.
     fn send(&self, records: &RecordBatch, first: u64, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
-        for part in self.cut.split(records.num_rows(), &|rows| arrow_bytes(records, rows)) {
+        for part in self.batch_limits.split(records.num_rows(), &|rows| arrow_bytes(records, rows)) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
                 continue;

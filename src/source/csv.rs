@@ -94,7 +94,7 @@ impl SourceConfig for CsvSourceConfig {
             quoting,
             aligned: self.aligned,
             record_bytes: context.limits.record_bytes.0,
-            cut: BatchLimits::features(batch),
+            batch_limits: BatchLimits::features(batch),
         };
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, CsvFormat::EXTENSIONS).map_err(path)?;
@@ -167,7 +167,7 @@ struct CsvReader {
     quoting: Quoting,
     aligned: bool,
     record_bytes: u64,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
 }
 
 impl CsvReader {
@@ -288,7 +288,7 @@ impl FileFormat for CsvFormat {
             return Err(file.unfit(RejectCode::Mismatch, &what, records));
         }
         let parser = CsvParser::new(&self.reader, &names, self.schema.clone());
-        read_all(framer, &parser, self.reader.cut, output)
+        read_all(framer, &parser, self.reader.batch_limits, output)
     }
 }
 

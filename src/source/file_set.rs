@@ -62,7 +62,7 @@ impl FileSet {
         Self { underscore_files: true, ..self }
     }
 
-    /// The same, whose listings report what they left out to `passed_over`.
+    /// The same, whose listings report what they left out to `skipped_files`.
     pub(super) fn reporting_to(self, passed_over: LastSkippedFiles) -> Self {
         Self { skipped_files: passed_over, ..self }
     }
@@ -101,7 +101,7 @@ impl FileSet {
                 Listing { is_folder: true, ..Listing::empty(root) }
             }
         };
-        self.skipped_files.set(listing.passed_over.clone());
+        self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
 
@@ -133,7 +133,7 @@ impl FileSet {
     /// Those of [`Self::list`].
     pub(super) fn list_visiting(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
         let listing = self.scan(visit)?;
-        self.skipped_files.set(listing.passed_over.clone());
+        self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
 
@@ -252,7 +252,7 @@ impl FileSet {
                 let below = place.list().map_err(failed)?.entries.len() as u64;
                 let object = ObjectListing { entries: vec![object], ..ObjectListing::default() };
                 let mut listing = Listing::of_objects(folder, object, |_| Ok(()));
-                listing.passed_over.add_below_object(below);
+                listing.skipped_files.add_below_object(below);
                 return Ok(Some(listing));
             }
             let objects = place.list().map_err(failed)?;
@@ -316,13 +316,13 @@ impl FileSet {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
-        let links = match listing.passed_over.links() {
+        let links = match listing.skipped_files.links() {
             0 => String::new(),
             links => {
                 format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
             }
         };
-        let passed_over = match &listing.passed_over {
+        let passed_over = match &listing.skipped_files {
             none if none.is_empty() => String::new(),
             some => format!("passes over {some}; "),
         };
@@ -372,13 +372,13 @@ impl FileSet {
                 match chosen {
                     Ok(()) => folder.stat(&entry).map(|found| files.add(ListedFile::new(relative, found))),
                     Err(omission) => {
-                        files.passed_over.add(relative, omission);
+                        files.skipped_files.add(relative, omission);
                         Ok(())
                     }
                 }
             } else {
                 if entry.file_type().is_symlink() {
-                    files.passed_over.add(relative, SkipReason::Link);
+                    files.skipped_files.add(relative, SkipReason::Link);
                 }
                 Ok(())
             };

@@ -73,7 +73,7 @@ pub(super) struct FileSource<F> {
 pub(super) struct ReadPolicy {
     on_change: OnChange,
     /// What the last listing left out.
-    passed_over: LastSkippedFiles,
+    skipped_files: LastSkippedFiles,
 }
 
 impl From<OnChange> for ReadPolicy {
@@ -89,7 +89,7 @@ impl<F: FileFormat> FileSource<F> {
     }
 
     fn files(&self) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
-        let (files, unseen) = input_file::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.passed_over)?;
+        let (files, unseen) = input_file::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.skipped_files)?;
         let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
         Ok((files?, unseen))
     }
@@ -100,7 +100,7 @@ impl<F: FileFormat> FileSource<F> {
         files: &[InputFile],
         known: &FileCheckpoints,
         mut unread: UnreadInputs,
-        progress: &ResumeState,
+        resume: &ResumeState,
         take: &(dyn Fn(SourceBatch) -> bool + Sync),
     ) -> Result<(), StageError> {
         let (mut later, mut asked) = (files.iter(), VecDeque::new());
@@ -110,7 +110,7 @@ impl<F: FileFormat> FileSource<F> {
             {
                 asked.push_back(next.prefetch()?);
             }
-            let output = BatchOutput { schema: &self.schema, file, progress, tracking: None, take, wait: &|| () };
+            let output = BatchOutput { schema: &self.schema, file, resume, tracking: None, take, wait: &|| () };
             let read = match self.read(asked.pop_front().flatten(), known, &output) {
                 Err(ReadEnd::Rejected(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
@@ -131,7 +131,7 @@ impl<F: FileFormat> FileSource<F> {
         own: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
-        let Some(SettledFile { file, before }) = known.settle(own.file, own.progress, is_text, on_change)? else {
+        let Some(SettledFile { file, before }) = known.settle(own.file, own.resume, is_text, on_change)? else {
             return Ok(());
         };
         let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
@@ -161,7 +161,7 @@ impl<F: FileFormat> Source for FileSource<F> {
     }
 
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
-        Some(self.policy.passed_over.clone())
+        Some(self.policy.skipped_files.clone())
     }
 
     fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
@@ -172,21 +172,21 @@ impl<F: FileFormat> Source for FileSource<F> {
         self.policy.on_change == OnChange::Refuse
     }
 
-    fn admit_inputs(&self, progress: &ResumeState) -> Result<(), StageError> {
-        if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, progress) } else { Ok(()) }
+    fn admit_inputs(&self, resume: &ResumeState) -> Result<(), StageError> {
+        if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, resume) } else { Ok(()) }
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
         let (files, unseen) = self.files()?;
         let mut unread = UnreadInputs::default();
         unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let source = Arc::new(*self);
-        let known = FileCheckpoints::open(&source.stage, progress.state.as_ref())?;
+        let known = FileCheckpoints::open(&source.stage, resume.state.as_ref())?;
         let recognized = files.iter().map(|file| known.recognized(file)).collect();
-        let total = count(&source, &recognized, progress);
-        let progress = progress.clone();
+        let total = count(&source, &recognized, resume);
+        let resume = resume.clone();
         let batches = spawn_reader(2, move |sender| {
-            let read = source.read_all(&files, &known, unread, &progress, &|batch| sender.send(batch));
+            let read = source.read_all(&files, &known, unread, &resume, &|batch| sender.send(batch));
             known.sync()?;
             read
         });
@@ -198,21 +198,21 @@ impl<F: FileFormat> Source for FileSource<F> {
 const COUNTED_OBJECTS: usize = 256;
 
 /// Counts what is to be read, aside: of many files it takes longer than the first records may.
-fn count<F: FileFormat>(source: &Arc<FileSource<F>>, files: &Arc<[InputFile]>, progress: &ResumeState) -> RecordCount {
+fn count<F: FileFormat>(source: &Arc<FileSource<F>>, files: &Arc<[InputFile]>, resume: &ResumeState) -> RecordCount {
     if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
         return RecordCount::Unknown;
     }
-    let (source, files, progress) = (Arc::clone(source), Arc::clone(files), progress.clone());
+    let (source, files, resume) = (Arc::clone(source), Arc::clone(files), resume.clone());
     let (sender, total) = oneshot::channel();
     let counting = std::thread::Builder::new().name("count".to_owned());
     let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
             let rows = if sender.is_closed() { None } else { source.format.count_rows(file) }?;
-            if progress.is_committed(unusable(&file.split).name(), &(0..1)) {
+            if resume.is_committed(unusable(&file.split).name(), &(0..1)) {
                 return Some(0);
             }
-            let parts = progress.uncommitted_ranges(&Provenance::rows(file.split.clone(), 0..rows));
+            let parts = resume.uncommitted_ranges(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
         let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));

@@ -434,7 +434,7 @@ mod tests {
         let folder = folder(&[("i.gz", &gzip(&images(25))), ("l", &idx(8, &[25], &[1; 25]))]);
         let options = || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
         let all = read::<IdxSourceConfig>(options(), 10);
-        let rest = |progress: &ResumeState| drain(plan::<IdxSourceConfig>(options(), 10).unwrap(), progress).unwrap();
+        let rest = |resume: &ResumeState| drain(plan::<IdxSourceConfig>(options(), 10).unwrap(), resume).unwrap();
         let later = rest(&progress_of(&all[..1]));
         assert_eq!(later.len(), 2);
         assert_eq!(later[0].batch.records, all[1].batch.records);

@@ -27,7 +27,7 @@ pub(super) struct ImageBatchConfig {
     /// `source`, `row`, `image` and perhaps a text column.
     pub(super) schema: SchemaRef,
     /// What makes a batch full.
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
     /// Bytes above which an image is not read.
     pub(super) record_bytes: u64,
     /// Pixels above which an image will not be decoded.
@@ -45,7 +45,7 @@ impl ImageBatchConfig {
         let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
         Self {
             schema: Arc::new(Schema::new(fields)),
-            cut: BatchLimits { bytes: batch.bytes().min(COLUMN_BYTES), ..BatchLimits::images(batch) },
+            batch_limits: BatchLimits { bytes: batch.bytes().min(COLUMN_BYTES), ..BatchLimits::images(batch) },
             record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
             pixels: limits.pixels,
         }
@@ -54,8 +54,8 @@ impl ImageBatchConfig {
 
 impl ImageBatchConfig {
     /// Rows of a stretch: the limit in records.
-    pub(super) fn stretch(&self) -> usize {
-        self.cut.records
+    pub(super) fn max_records(&self) -> usize {
+        self.batch_limits.records
     }
 
     /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no image, or has too many pixels,
@@ -72,7 +72,7 @@ impl ImageBatchConfig {
     /// When Arrow cannot hold a batch.
     pub(super) fn batches(&self, split: &Arc<Split>, images: &[(&str, &[u8])]) -> Result<Vec<SourceBatch>, StageError> {
         let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.decoded_size(image)).collect();
-        let parts = self.cut.split(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
+        let parts = self.batch_limits.split(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
         let batch = |rows: Range<usize>| {
             let part = &images[rows.clone()];
             let columns: Vec<ArrayRef> = vec![
@@ -103,8 +103,8 @@ pub(super) struct ImageRecord<'a> {
 
 /// The rows of a stretch as they are gathered into batches, which go to `out`.
 pub(super) struct ImageBatchBuilder<'a> {
-    rules: &'a ImageBatchConfig,
-    progress: &'a ResumeState,
+    config: &'a ImageBatchConfig,
+    resume: &'a ResumeState,
     out: &'a BatchSender,
     split: Arc<Split>,
     rows: Range<u64>,
@@ -121,15 +121,15 @@ pub(super) struct ImageBatchBuilder<'a> {
 impl<'a> ImageBatchBuilder<'a> {
     /// A stretch that begins at `row`.
     pub(super) fn new(
-        rules: &'a ImageBatchConfig,
-        progress: &'a ResumeState,
+        batch_config: &'a ImageBatchConfig,
+        resume: &'a ResumeState,
         out: &'a BatchSender,
         split: &Arc<Split>,
         row: u64,
     ) -> Self {
         Self {
-            rules,
-            progress,
+            config: batch_config,
+            resume,
             out,
             split: Arc::clone(split),
             rows: row..row,
@@ -146,7 +146,7 @@ impl<'a> ImageBatchBuilder<'a> {
 
     /// Whether every sink has the next `rows`.
     pub(super) fn is_done(&self, rows: u64) -> bool {
-        self.progress.is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
+        self.resume.is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
     }
 
     /// The split, and the row that is next.
@@ -181,11 +181,11 @@ impl<'a> ImageBatchBuilder<'a> {
     /// Adds the next row, or returns it if the batch is full and must be closed before.
     pub(super) fn try_push<'m>(&mut self, member: ImageRecord<'m>) -> Option<ImageRecord<'m>> {
         let (bytes, pixels) = match &member.image {
-            Ok(image) => self.rules.decoded_size(image),
+            Ok(image) => self.config.decoded_size(image),
             Err(_) => (0, 0),
         };
         let rows = usize::try_from(self.rows.end - self.rows.start).unwrap_or(usize::MAX);
-        if self.bytes > 0 && !self.rules.cut.fits(rows + 1, self.bytes + bytes) {
+        if self.bytes > 0 && !self.config.batch_limits.fits(rows + 1, self.bytes + bytes) {
             return Some(member);
         }
         self.bytes += bytes;
@@ -215,9 +215,9 @@ impl<'a> ImageBatchBuilder<'a> {
     /// When Arrow cannot hold a batch.
     pub(super) fn close(&mut self) -> Result<bool, StageError> {
         let rows = self.rows.clone();
-        let next = Self::new(self.rules, self.progress, self.out, &self.split, rows.end);
+        let next = Self::new(self.config, self.resume, self.out, &self.split, rows.end);
         let mut full = std::mem::replace(self, next);
-        if rows.is_empty() || self.progress.is_committed(self.split.name(), &rows) {
+        if rows.is_empty() || self.resume.is_committed(self.split.name(), &rows) {
             return Ok(true);
         }
         let columns: [ArrayRef; 4] = [
@@ -226,8 +226,8 @@ impl<'a> ImageBatchBuilder<'a> {
             Arc::new(full.images.finish()),
             Arc::new(full.texts.finish()),
         ];
-        let columns = columns.into_iter().take(self.rules.schema.fields().len()).collect();
-        let records = RecordBatch::try_new(Arc::clone(&self.rules.schema), columns)?;
+        let columns = columns.into_iter().take(self.config.schema.fields().len()).collect();
+        let records = RecordBatch::try_new(Arc::clone(&self.config.schema), columns)?;
         let provenance = Arc::new(Provenance::new(vec![SplitRows { split: full.split, rows }]));
         let batch = Batch { records, row_ordinals: full.origin, provenance };
         Ok(self.out.send(SourceBatch { batch, rejects: full.rejects, pixels: full.pixels }))

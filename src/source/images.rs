@@ -90,7 +90,7 @@ impl SourceConfig for ImagesSourceConfig {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
-        let rules = ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
+        let batch_config = ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
             (false, Some(_)) => return Err(vec![ConfigError::new("rescan", "says how to watch; add watch = true")]),
             (false, None) => None,
@@ -105,7 +105,15 @@ impl SourceConfig for ImagesSourceConfig {
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
-        Ok(Box::new(ImagesSource { name: name.to_owned(), files, rules, rescan, delay, retry_timeout, metrics }))
+        Ok(Box::new(ImagesSource {
+            name: name.to_owned(),
+            files,
+            batch_config,
+            rescan,
+            delay,
+            retry_timeout,
+            metrics,
+        }))
     }
 }
 
@@ -113,7 +121,7 @@ impl SourceConfig for ImagesSourceConfig {
 struct ImagesSource {
     name: String,
     files: FileSet,
-    rules: ImageBatchConfig,
+    batch_config: ImageBatchConfig,
     /// Where files are watched, how often all of them are looked at.
     rescan: Option<Duration>,
     /// How long files that come wait for more.
@@ -125,7 +133,7 @@ struct ImagesSource {
 
 impl Source for ImagesSource {
     fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.rules.schema)
+        SchemaRef::clone(&self.batch_config.schema)
     }
 
     fn reading_bytes(&self) -> u64 {
@@ -154,12 +162,12 @@ impl Source for ImagesSource {
         if self.is_unbounded() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
-        let Self { name, files, rules, .. } = *self;
-        let state = progress.state.as_ref();
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let Self { name, files, batch_config, .. } = *self;
+        let state = resume.state.as_ref();
         if let Some(rescan) = self.rescan {
             let pace = watch::WatchConfig { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
-            return watch::open(&name, files, rules, progress, pace, self.metrics);
+            return watch::open(&name, files, batch_config, resume, pace, self.metrics);
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
@@ -180,7 +188,7 @@ impl Source for ImagesSource {
         recalled.add(&name, state, &mut listing)?;
         let LoadedListings { journals, mut unread, gone } = recalled;
         unread.extend(listing.take_failures());
-        let total = journals.iter().map(|journal| pending(journal, progress)).sum();
+        let total = journals.iter().map(|journal| pending(journal, resume)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             if let Some(unavailable) = unread.first() {
@@ -188,7 +196,7 @@ impl Source for ImagesSource {
             }
             return Err(files.no_matches(&listing));
         }
-        let reader = ListedImageReader { rules, root: listing.root, progress: progress.clone() };
+        let reader = ListedImageReader { batch_config, root: listing.root, resume: resume.clone() };
         let batches = spawn_reader(AHEAD, move |out| {
             reader.read(&journals, ReadNotes { notes, pending: Vec::new(), gone }, unread, out)
         });
@@ -197,16 +205,16 @@ impl Source for ImagesSource {
 }
 
 /// Rows that are not done.
-fn pending(journal: &JournaledListing, progress: &ResumeState) -> u64 {
+fn pending(journal: &JournaledListing, resume: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
-    rows.filter(|&row| !progress.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
+    rows.filter(|&row| !resume.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
 }
 
 /// What it takes to read the files of a listing.
 struct ListedImageReader {
-    rules: ImageBatchConfig,
+    batch_config: ImageBatchConfig,
     root: Location,
-    progress: ResumeState,
+    resume: ResumeState,
 }
 
 /// What a run notes of the files that it reads, for those after it.
@@ -276,10 +284,10 @@ impl ListedImageReader {
         out: &BatchSender,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<SendEnd, StageError> {
-        for rows in rows.chunks(self.rules.stretch()) {
-            let stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, split, start);
+        for rows in rows.chunks(self.batch_config.max_records()) {
+            let builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
             let length = rows.len() as u64;
-            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, learned, unread)? {
+            if !builder.is_done(length) && !self.read_stretch(rows, builder, learned, unread)? {
                 return Ok(SendEnd::Closed);
             }
             if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
@@ -294,18 +302,18 @@ impl ListedImageReader {
     fn read_stretch(
         &self,
         rows: &[JournalRow],
-        mut stretch: ImageBatchBuilder<'_>,
+        mut builder: ImageBatchBuilder<'_>,
         learned: &mut ReadNotes,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
         let there = rows.iter().filter(|row| row.standing == RowState::Present).map(|row| &row.file);
-        let mut images = ObjectPrefetcher::new(&self.root, self.rules.record_bytes, there);
+        let mut images = ObjectPrefetcher::new(&self.root, self.batch_config.record_bytes, there);
         for row in rows {
             let image = match row.standing {
                 RowState::Present => images.next(&row.file),
                 RowState::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
                 RowState::Changed | RowState::Gone | RowState::Rejected => {
-                    if !stretch.is_done(1) {
+                    if !builder.is_done(1) {
                         tracing::warn!("{}: {GONE}", row.file.name);
                     }
                     Err(row.file.unreadable(GONE).into())
@@ -315,42 +323,42 @@ impl ListedImageReader {
                 Ok(image) => Ok(Cow::from(image)),
                 Err(ReadFailure::Rejected(refusal)) => {
                     // If the same file comes back, it is to be read.
-                    if refusal.code == RejectCode::Unreadable && !stretch.is_done(1) {
-                        let (split, number) = stretch.next();
+                    if refusal.code == RejectCode::Unreadable && !builder.is_done(1) {
+                        let (split, number) = builder.next();
                         learned.gone.add(split, number)?;
                     }
                     Err(refusal)
                 }
                 Err(ReadFailure::Unavailable(unavailable)) => {
                     let stops = unavailable.class == ErrorClass::Process;
-                    let is_done = stretch.is_done(1);
+                    let is_done = builder.is_done(1);
                     if !is_done {
                         unread.push(unavailable);
                     }
                     learned.flush()?;
-                    if !stretch.close()? {
+                    if !builder.close()? {
                         return Ok(false);
                     }
                     if stops && !is_done {
                         return Ok(true);
                     }
-                    stretch.skip();
+                    builder.skip();
                     continue;
                 }
             };
             let note = image.as_ref().ok().and_then(|image| self.note(row, image));
-            if let Some(member) = stretch.try_push(member(&row.file, image)) {
+            if let Some(member) = builder.try_push(member(&row.file, image)) {
                 learned.flush()?;
-                if !stretch.close()? {
+                if !builder.close()? {
                     return Ok(false);
                 }
                 // An empty batch takes any row.
-                stretch.try_push(member);
+                builder.try_push(member);
             }
             learned.pending.extend(note);
         }
         learned.flush()?;
-        stretch.close()
+        builder.close()
     }
 
     /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
@@ -414,22 +422,22 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Result<SourceHandle, StageError> {
+    fn open(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Result<SourceHandle, StageError> {
         let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(10_000), memory: None };
         let context = PlanContext::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(resume)
     }
 
-    fn read(folder: &Path, batch: serde_json::Value, progress: &ResumeState) -> Vec<SourceBatch> {
-        let mut opened = open(folder, batch, progress).unwrap();
+    fn read(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Vec<SourceBatch> {
+        let mut opened = open(folder, batch, resume).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
         let batches = batches.unwrap();
         let rows: u64 = batches
             .iter()
-            .flat_map(|batch| progress.uncommitted_ranges(&batch.batch.provenance))
+            .flat_map(|batch| resume.uncommitted_ranges(&batch.batch.provenance))
             .map(|p| p.end - p.start)
             .sum();
         assert_eq!(opened.total.known(), Some(rows), "the total is what is pending");
@@ -440,7 +448,7 @@ mod tests {
         batch.batch.records.column(0).as_string::<i32>().iter().flatten().collect()
     }
 
-    fn progress(state: &Path, done: &[&SourceBatch]) -> ResumeState {
+    fn resume(state: &Path, done: &[&SourceBatch]) -> ResumeState {
         let mut coverage = Coverage::default();
         done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
         ResumeState { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
@@ -512,13 +520,13 @@ mod tests {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "d.pnm", "e.pnm"]);
         let size = || json!({ "records": 2 });
-        let first = read(folder.path(), size(), &progress(state.path(), &[]));
-        let second = read(folder.path(), size(), &progress(state.path(), &[&first[0]]));
+        let first = read(folder.path(), size(), &resume(state.path(), &[]));
+        let second = read(folder.path(), size(), &resume(state.path(), &[&first[0]]));
         assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec!["c.pnm", "d.pnm"], vec!["e.pnm"]]);
         assert_eq!(second[0].batch.provenance, first[1].batch.provenance);
-        assert!(read(folder.path(), size(), &progress(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
+        assert!(read(folder.path(), size(), &resume(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
         let half = first[1].slice(0..1);
-        let rest = read(folder.path(), size(), &progress(state.path(), &[&first[0], &half]));
+        let rest = read(folder.path(), size(), &resume(state.path(), &[&first[0], &half]));
         assert_eq!(sources(&rest[0]), ["c.pnm", "d.pnm"], "the caller cuts out what is done");
     }
 
@@ -526,11 +534,11 @@ mod tests {
     fn new_files_are_read_and_old_ones_that_are_gone_are_refused_unless_they_are_done() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm"]);
-        let first = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[]));
+        let first = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         fs::remove_file(folder.path().join("b.pnm")).unwrap();
         fill(folder.path(), &["0.pnm"]);
-        let second = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[&first[0]]));
+        let second = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[&first[0]]));
         assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec![], vec!["c.pnm"], vec!["0.pnm"]]);
         assert_eq!(second[0].rejects[0].code, RejectCode::Unreadable);
         assert!(second[0].rejects[0].reason.starts_with("b.pnm: was listed, but is gone"));
@@ -540,8 +548,7 @@ mod tests {
     #[test]
     fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let error =
-            |progress: &ResumeState| open(folder.path(), json!({}), progress).err().map(|error| error.to_string());
+        let error = |resume: &ResumeState| open(folder.path(), json!({}), resume).err().map(|error| error.to_string());
         fs::write(folder.path().join("notes.txt"), "x").unwrap();
         assert!(
             error(&ResumeState::default())
@@ -549,10 +556,10 @@ mod tests {
                 .contains("of 1 files that were looked at, none has the extension jpg")
         );
         fill(folder.path(), &["a.pnm"]);
-        let first = read(folder.path(), json!({}), &progress(state.path(), &[]));
+        let first = read(folder.path(), json!({}), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
-        assert!(error(&progress(state.path(), &[])).is_some());
-        assert_eq!(error(&progress(state.path(), &[&first[0]])), None, "all is done: they may be removed");
+        assert!(error(&resume(state.path(), &[])).is_some());
+        assert_eq!(error(&resume(state.path(), &[&first[0]])), None, "all is done: they may be removed");
     }
 
     #[test]

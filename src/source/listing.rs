@@ -20,7 +20,7 @@ pub(super) struct Listing {
     /// Files that were looked at, those that did not match among them.
     pub(super) files_scanned: u64,
     /// Files that were left out, by reason.
-    pub(super) passed_over: SkippedFiles,
+    pub(super) skipped_files: SkippedFiles,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
     /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
@@ -37,7 +37,7 @@ impl Listing {
             root,
             files: BTreeMap::new(),
             files_scanned: 0,
-            passed_over: SkippedFiles::default(),
+            skipped_files: SkippedFiles::default(),
             is_folder: false,
             folders: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Listing {
         let mut listing = Self::empty(Location::Remote(root));
         let ObjectListing { entries, unusable } = objects;
         listing.files_scanned = entries.len() as u64 + unusable.count;
-        listing.passed_over.add_unusable_keys(unusable.count);
+        listing.skipped_files.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {
             tracing::debug!("{}: no file could have the key {key:?}; it is passed over", listing.root);
         }
@@ -144,7 +144,7 @@ impl Listing {
                 Ok(()) => listing.add(ListedFile::from(object)),
                 // An empty object stands for a folder; its name comes without the slash at its end.
                 Err(_) if object.size == 0 && Path::new(&object.name).extension().is_none() => {}
-                Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
+                Err(omission) => listing.skipped_files.add(Path::new(&object.name), omission),
             }
         }
         listing

@@ -153,7 +153,7 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// When the input cannot be found or listed.
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError>;
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError>;
 }
 
 /// A source that is being read.

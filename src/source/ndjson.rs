@@ -63,7 +63,8 @@ impl SourceConfig for NdjsonSourceConfig {
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         self.types = ColumnType::all(&schema);
         let cut = BatchLimits::features(batch);
-        let format = NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, cut };
+        let format =
+            NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, batch_limits: cut };
         Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
@@ -179,7 +180,7 @@ fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
 struct NdjsonFormat {
     parser: NdjsonParser,
     record_bytes: u64,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
 }
 
 impl FileFormat for NdjsonFormat {
@@ -187,7 +188,7 @@ impl FileFormat for NdjsonFormat {
     const IS_TEXT: bool = true;
 
     fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
-        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
+        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.batch_limits, output)
     }
 }
 

@@ -97,7 +97,15 @@ impl SourceConfig for ParquetSourceConfig {
         let lanes = ParallelRead { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let record_bytes = context.limits.record_bytes.0;
-        let format = ParquetFormat { columns, image, cut, limits: context.limits, record_bytes, largest_file, lanes };
+        let format = ParquetFormat {
+            columns,
+            image,
+            batch_limits: cut,
+            limits: context.limits,
+            record_bytes,
+            largest_file,
+            parallel_read: lanes,
+        };
         Ok(Box::new(FileSource::new(name, &self.path, &given, format, self.on_change.into())))
     }
 }
@@ -182,7 +190,7 @@ fn group_rows(group: &RowGroupMetaData) -> u64 {
 struct ParquetFormat {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
     /// They bound what may be held to decode a row group. What is refused for that does not depend on how many are decoded at a
     /// time; but ahead of its turn none takes more than its share.
     limits: PipelineLimits,
@@ -191,7 +199,7 @@ struct ParquetFormat {
     /// Bytes of the largest file that was listed.
     largest_file: u64,
     /// Row groups that are decoded at a time.
-    lanes: ParallelRead,
+    parallel_read: ParallelRead,
 }
 
 /// How far a row group is decoded before its turn: most of one that latentflow writes.
@@ -249,7 +257,7 @@ impl FileFormat for ParquetFormat {
             let opened = OpenParquetFile { parquet: self, file, input, metadata, places: &places };
             opened.read_group(*place, group, rows.clone(), output)
         };
-        read_ahead(&groups, self.lanes, output, |group, output| match read(group, output) {
+        read_ahead(&groups, self.parallel_read, output, |group, output| match read(group, output) {
             Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Environment => {
                 *unavailable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Ok(())
@@ -262,11 +270,11 @@ impl FileFormat for ParquetFormat {
 
     fn buffer_bytes(&self) -> u64 {
         // Beside the one that hands over, each is ahead by so much, and decodes with no more than its share.
-        let ahead = self.lanes.count.saturating_sub(1) as u64;
+        let ahead = self.parallel_read.count.saturating_sub(1) as u64;
         let held = self.held_by(self.largest_file);
-        let batch = self.cut.bytes.saturating_mul(WORDS);
-        let shares = held / self.lanes.count as u64 * ahead;
-        self.lanes.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
+        let batch = self.batch_limits.bytes.saturating_mul(WORDS);
+        let shares = held / self.parallel_read.count as u64 * ahead;
+        self.parallel_read.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
     }
 
     fn count_rows(&self, file: &InputFile) -> Option<u64> {
@@ -321,7 +329,7 @@ impl OpenParquetFile<'_> {
             );
             return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
-        let share = limit / self.parquet.lanes.count as u64;
+        let share = limit / self.parquet.parallel_read.count as u64;
         if pages.peak > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
             output.wait_until_head();
         }
@@ -357,7 +365,7 @@ impl OpenParquetFile<'_> {
 
     /// How many rows to decode at once, by their average bytes and by what a repeated word may add to each.
     fn step(&self, average: u64, word: u64) -> u64 {
-        let BatchLimits { records, bytes, .. } = self.parquet.cut;
+        let BatchLimits { records, bytes, .. } = self.parquet.batch_limits;
         let fitting = bytes / average.max(1);
         let repeated = bytes.saturating_mul(WORDS) / word.max(1);
         fitting.min(repeated).clamp(1, records as u64)
@@ -417,7 +425,7 @@ impl OpenParquetFile<'_> {
             None => columns,
         };
         let weigh = |rows: Range<usize>| arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows);
-        for part in self.parquet.cut.split(batch.num_rows(), &weigh) {
+        for part in self.parquet.batch_limits.split(batch.num_rows(), &weigh) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
                 continue;

@@ -114,7 +114,7 @@ impl SourceConfig for RejectsSourceConfig {
         let images = schema.column_with_name(IMAGE).is_some();
         let cut = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
         let record_bytes = context.limits.record_bytes.0;
-        let format = RejectsFormat { wanted, schema: schema.clone(), cut, record_bytes };
+        let format = RejectsFormat { wanted, schema: schema.clone(), batch_limits: cut, record_bytes };
         Ok(Box::new(FileSource::new(name, &self.path, &schema, format, ReadPolicy::default())))
     }
 }
@@ -343,7 +343,7 @@ struct RejectsFormat {
     wanted: RejectFilter,
     /// The columns of the records.
     schema: SchemaRef,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
     /// Bytes above which a file that is referred to is not read.
     record_bytes: u64,
 }
@@ -353,7 +353,7 @@ impl FileFormat for RejectsFormat {
 
     fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let mut start = 0;
-        let mut batches = RejectBatches::open(file, input, self.cut.records)?;
+        let mut batches = RejectBatches::open(file, input, self.batch_limits.records)?;
         loop {
             let batch = match batches.next() {
                 Ok(Some(batch)) => batch,
@@ -368,7 +368,7 @@ impl FileFormat for RejectsFormat {
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
             let weigh =
                 |rows: Range<usize>| sizes[rows].iter().map(|&(bytes, pixels)| bytes.max(pixels * PIXEL_BYTES)).sum();
-            for part in self.cut.split(batch.num_rows(), &weigh) {
+            for part in self.batch_limits.split(batch.num_rows(), &weigh) {
                 let rows = start + part.start as u64..start + part.end as u64;
                 if !output.done(&rows) {
                     let pixels = sizes[part.clone()].iter().map(|(_, pixels)| pixels).sum();

@@ -263,8 +263,8 @@ impl Source for SyntheticSource {
         Ok(Some(vec![self.split.name().to_owned()]))
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
-        let pending = progress.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let pending = resume.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();
         let batches = spawn_reader(2, move |sender| {
             let mut next = 0;
@@ -396,9 +396,9 @@ mod tests {
         parse_options::<SyntheticSourceConfig>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
     }
 
-    fn batches(written: &str, records: Option<u32>, progress: &ResumeState) -> (Vec<SourceBatch>, Option<u64>) {
+    fn batches(written: &str, records: Option<u32>, resume: &ResumeState) -> (Vec<SourceBatch>, Option<u64>) {
         let source = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let mut opened = source.open(progress).unwrap();
+        let mut opened = source.open(resume).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches = runtime.block_on(opened.batches.collect::<Vec<_>>());
         (batches.into_iter().map(Result::unwrap).collect(), opened.total.known())
@@ -463,8 +463,8 @@ mod tests {
         let mut done = Coverage::default();
         done.insert(&made[0].batch.provenance);
         done.insert(&made[1].batch.provenance.slice(0..1));
-        let progress = ResumeState { sinks: Arc::new(vec![done]), ..ResumeState::default() };
-        let (made, total) = batches(IMAGES, Some(2), &progress);
+        let resume = ResumeState { sinks: Arc::new(vec![done]), ..ResumeState::default() };
+        let (made, total) = batches(IMAGES, Some(2), &resume);
         assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
     }
 

@@ -63,8 +63,8 @@ impl SourceConfig for TarSourceConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
-        let rules = ImageBatchConfig::new(batch, context.limits, Some(KEY));
-        Ok(Box::new(TarSource { name: name.to_owned(), files, on_change: self.on_change, rules }))
+        let batch_config = ImageBatchConfig::new(batch, context.limits, Some(KEY));
+        Ok(Box::new(TarSource { name: name.to_owned(), files, on_change: self.on_change, batch_config }))
     }
 }
 
@@ -73,12 +73,12 @@ struct TarSource {
     name: String,
     files: FileSet,
     on_change: OnChange,
-    rules: ImageBatchConfig,
+    batch_config: ImageBatchConfig,
 }
 
 impl Source for TarSource {
     fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.rules.schema)
+        SchemaRef::clone(&self.batch_config.schema)
     }
 
     fn reading_bytes(&self) -> u64 {
@@ -105,16 +105,16 @@ impl Source for TarSource {
         self.on_change == OnChange::Refuse
     }
 
-    fn admit_inputs(&self, progress: &ResumeState) -> Result<(), StageError> {
+    fn admit_inputs(&self, resume: &ResumeState) -> Result<(), StageError> {
         if !self.refuses_changes() {
             return Ok(());
         }
         let Listing { root, files, .. } = self.files.list()?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        file_checkpoints::admit(&self.name, &files, progress)
+        file_checkpoints::admit(&self.name, &files, resume)
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
         let mut listing = self.files.list()?;
         if listing.files.is_empty() {
             return Err(self.files.no_matches(&listing));
@@ -125,9 +125,9 @@ impl Source for TarSource {
         let mut unread = UnreadInputs::default();
         failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        let known = FileCheckpoints::open(&self.name, progress.state.as_ref())?;
-        let Self { rules, on_change, .. } = *self;
-        let reader = TarReader { rules, root, progress: progress.clone(), known, on_change };
+        let known = FileCheckpoints::open(&self.name, resume.state.as_ref())?;
+        let Self { batch_config, on_change, .. } = *self;
+        let reader = TarReader { batch_config, root, resume: resume.clone(), known, on_change };
         let batches = spawn_reader(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
             reader.known.sync()?;
@@ -181,9 +181,9 @@ enum TarStep {
 
 /// What it takes to read shards.
 struct TarReader {
-    rules: ImageBatchConfig,
+    batch_config: ImageBatchConfig,
     root: Location,
-    progress: ResumeState,
+    resume: ResumeState,
     known: FileCheckpoints,
     on_change: OnChange,
 }
@@ -202,24 +202,23 @@ impl TarReader {
     /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
     fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), ReadEnd> {
         let split = &file.split;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            match self.known.settle(file, &self.progress, false, self.on_change)? {
+        let read =
+            catch_unwind(AssertUnwindSafe(|| match self.known.settle(file, &self.resume, false, self.on_change)? {
                 Some(SettledFile { file, .. }) => self.read_members(file.listed(), &file.split, out),
                 None => Ok(()),
-            }
-        }));
+            }));
         let read = read.unwrap_or_else(|panic| {
             let reason = format!("{}: {}", file.name, panicked(&*panic));
             Err(ReadEnd::Rejected(RecordError::new(RejectCode::Panicked, reason), 1))
         });
         let Err(ReadEnd::Rejected(refusal, _)) = read else { return read };
-        let mut stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, &unusable(split), 0);
+        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &unusable(split), 0);
         let source = file.name.as_str().into();
-        if stretch.is_done(1) {
+        if builder.is_done(1) {
             return Ok(());
         }
         let go_on =
-            stretch.push(ImageRecord { source, row: 0, text: None, image: Err(refusal) })? && stretch.close()?;
+            builder.push(ImageRecord { source, row: 0, text: None, image: Err(refusal) })? && builder.close()?;
         if go_on { Ok(()) } else { Err(ReadEnd::Cancelled) }
     }
 
@@ -231,9 +230,9 @@ impl TarReader {
         let handle = input.get_ref().try_clone().map_err(stop)?;
         let mut archive = Archive::new(MeteredReader { file: input, budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
-        let length = self.rules.stretch() as u64;
-        let mut stretch = ImageBatchBuilder::new(&self.rules, &self.progress, out, split, 0);
-        let mut done = stretch.is_done(length);
+        let length = self.batch_config.max_records() as u64;
+        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, 0);
+        let mut done = builder.is_done(length);
         let (mut row, mut end) = (0, 0);
         loop {
             budget.allow(HEADER_BYTES);
@@ -262,25 +261,25 @@ impl TarReader {
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
                 let unavailable = UnavailableInput { path: location.to_path(), class, error };
-                return if stretch.close()? { Err(unavailable.into()) } else { Err(ReadEnd::Cancelled) };
+                return if builder.close()? { Err(unavailable.into()) } else { Err(ReadEnd::Cancelled) };
             }
             let ends = matches!(step, TarStep::Broken(_) | TarStep::End);
             row += u64::from(matches!(step, TarStep::Image(_) | TarStep::Done));
             let go_on = match step {
-                TarStep::Image(member) | TarStep::Broken(member) => stretch.push(member)?,
-                TarStep::Done => stretch.skip(),
+                TarStep::Image(member) | TarStep::Broken(member) => builder.push(member)?,
+                TarStep::Done => builder.skip(),
                 TarStep::Other => continue,
                 TarStep::End => true,
             };
             let closes = ends || row % length == 0;
-            if !go_on || (closes && !stretch.close()?) {
+            if !go_on || (closes && !builder.close()?) {
                 return Err(ReadEnd::Cancelled);
             }
             if ends {
                 return Ok(());
             }
             if closes {
-                done = stretch.is_done(length);
+                done = builder.is_done(length);
             }
         }
     }
@@ -288,7 +287,7 @@ impl TarReader {
     fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &ReadBudget) -> ImageRecord<'static> {
         let name = encode_name(&entry.path_bytes());
         let source = format!("{shard}/{name}");
-        let (size, limit) = (entry.size(), self.rules.record_bytes);
+        let (size, limit) = (entry.size(), self.batch_config.record_bytes);
         let image = if size > limit { Err(RecordError::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
         let image = image.and_then(|mut image| {
             budget.allow(size);

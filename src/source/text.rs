@@ -280,7 +280,7 @@ pub(super) struct ParsedText {
 /// A file's records in blocks.
 pub(super) struct TextBatches<R> {
     framer: Framer<R>,
-    cut: BatchLimits,
+    batch_limits: BatchLimits,
     held: Option<(Frame, Vec<u8>)>,
     /// The error behind the last block.
     failed: Option<io::Error>,
@@ -289,9 +289,9 @@ pub(super) struct TextBatches<R> {
 }
 
 impl<R: Read> TextBatches<R> {
-    /// Blocks of what `framer` finds, within `cut`.
+    /// Blocks of what `framer` finds, within `batch_limits`.
     pub(super) fn new(framer: Framer<R>, cut: BatchLimits) -> Self {
-        Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
+        Self { framer, batch_limits: cut, held: None, failed: None, ends_in_quotes: false }
     }
 
     /// The first block.
@@ -310,7 +310,7 @@ impl<R: Read> TextBatches<R> {
         }
         let mut block = TextBatch::default();
         let mut weight = 0;
-        while (block.rows as usize) < self.cut.records {
+        while (block.rows as usize) < self.batch_limits.records {
             let start = block.text.len();
             let frame = match self.held.take() {
                 Some((frame, text)) => {
@@ -343,7 +343,7 @@ impl<R: Read> TextBatches<R> {
                 LineAction::Parse(size) => size,
                 _ => (block.text.len() - start) as u64,
             };
-            if block.rows > 0 && weight + size > self.cut.bytes {
+            if block.rows > 0 && weight + size > self.batch_limits.bytes {
                 self.held = Some((frame, block.text.split_off(start)));
                 break;
             }

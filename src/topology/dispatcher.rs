@@ -59,7 +59,7 @@ async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
 }
 
 pub(super) struct Dispatcher {
-    pub(super) progress: ResumeState,
+    pub(super) resume: ResumeState,
     pub(super) footprint: Footprint,
     pub(super) budget: Budget,
     pub(super) work: async_channel::Sender<WorkItem>,
@@ -77,7 +77,7 @@ pub(super) struct Dispatcher {
     /// Says when it is in a call that may not return.
     pub(super) caller: Arc<BlockingCaller>,
     /// How many records may be rejected.
-    pub(super) allowed: RejectLimits,
+    pub(super) reject_limits: RejectLimits,
     /// Records that may still be read; `None`: all.
     pub(super) left: Option<u64>,
 }
@@ -87,7 +87,7 @@ impl Dispatcher {
     /// to the reorder buffer in every case; only then the workers' channel closes.
     pub(super) async fn run(
         mut self,
-        feeds: Vec<SourceSlot>,
+        sources: Vec<SourceSlot>,
         shutdown: impl Future<Output = ()>,
     ) -> (DispatchEnd, Vec<oneshot::Receiver<()>>) {
         let mut numbers = 0;
@@ -96,21 +96,21 @@ impl Dispatcher {
             biased;
             () = stop.failed() => DispatchEnd::Failed,
             () = shutdown => DispatchEnd::Asked,
-            ended = self.read_all(feeds, &mut numbers) => ended,
+            ended = self.read_all(sources, &mut numbers) => ended,
         };
         // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has failed already.
         let _ = self.done.send(WorkerMessage::End { numbers }).await;
         (ended, self.closing)
     }
 
-    async fn read_all(&mut self, feeds: Vec<SourceSlot>, numbers: &mut u64) -> DispatchEnd {
+    async fn read_all(&mut self, sources: Vec<SourceSlot>, numbers: &mut u64) -> DispatchEnd {
         let (mut arrivals, stats) =
-            (SourceReaders::read(feeds, &self.progress, self.stats.calls()), Arc::clone(&self.stats));
+            (SourceReaders::read(sources, &self.resume, self.stats.calls()), Arc::clone(&self.stats));
         let mut incomplete: Option<(Arc<str>, UnreadInputs)> = None;
         while let Some(arrival) = timed(&stats.source_wait_nanos, arrivals.next()).await {
             match arrival {
                 SourceEvent::Opened { stage, opened } => {
-                    let OpenedSource { total, acks: fates, inference_requests: asks, shutdown_complete: closed } =
+                    let OpenedSource { total, acks, inference_requests: asks, shutdown_complete: closed } =
                         opened;
                     let opened = &self.stats.stages[stage];
                     let passed_over = opened.skipped_files();
@@ -118,8 +118,8 @@ impl Dispatcher {
                         tracing::info!("{} passes over {passed_over}", opened.name);
                     }
                     *opened.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
-                    if let Some(fates) = fates {
-                        self.acks.subscribe(stage, fates);
+                    if let Some(acks) = acks {
+                        self.acks.subscribe(stage, acks);
                     }
                     if let Some(asks) = asks {
                         self.inference.serve(stage, asks);
@@ -155,7 +155,7 @@ impl Dispatcher {
 
     /// Sends what is new in a batch on its way; says why there should be no more, if so.
     async fn dispatch(&mut self, source: usize, batch: SourceBatch, numbers: &mut u64) -> Option<DispatchEnd> {
-        for mut part in self.progress.uncommitted_ranges(&batch.batch.provenance) {
+        for mut part in self.resume.uncommitted_ranges(&batch.batch.provenance) {
             if let Some(left) = &mut self.left {
                 part.end = part.end.min(part.start + *left);
                 *left -= part.end - part.start;
@@ -230,6 +230,6 @@ impl Dispatcher {
             self.poison_records.alone(None);
             drop(whole);
         }
-        self.stats.exceeded(&self.allowed, self.stats.expected_total()).map(DispatchEnd::Rejected)
+        self.stats.exceeded(&self.reject_limits, self.stats.expected_total()).map(DispatchEnd::Rejected)
     }
 }

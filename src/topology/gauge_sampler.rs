@@ -62,7 +62,7 @@ impl Gauges {
     pub(super) fn start(
         metrics: &Arc<Metrics>,
         stats: &Arc<RunStats>,
-        ledger: &Arc<AckTracker>,
+        acks: &Arc<AckTracker>,
         queue: &async_channel::Receiver<WorkItem>,
         folders: Vec<(Arc<str>, PathBuf)>,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Gauges {
         let measured = GaugeSampler {
             metrics: Arc::clone(metrics),
             stats: Arc::clone(stats),
-            acks: Arc::clone(ledger),
+            acks: Arc::clone(acks),
             queue: queue.downgrade(),
         };
         let metrics = Arc::clone(metrics);
@@ -112,7 +112,7 @@ impl GaugeSampler {
         let mut past = VecDeque::from([StatsSample::of(stats)]);
         let (mut round, mut blocked) = (0_u64, Vec::new());
         loop {
-            self.set_waiting();
+            self.sample_queues();
             blocked = log_blocked(&blocked, metrics.calls.blocked_stages());
             round += 1;
             if round.is_multiple_of(ERROR_SPANS) {
@@ -130,11 +130,11 @@ impl GaugeSampler {
         }
     }
 
-    fn set_waiting(&self) {
-        let Self { metrics, acks: ledger, queue, .. } = self;
+    fn sample_queues(&self) {
+        let Self { metrics, acks, queue, .. } = self;
         let waiting = queue.upgrade().map_or(0, |queue| queue.len());
         metrics.utilization.queue_batches.with_label_values(&["work"]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        let oldest = ledger.oldest_unacked().into_iter().chain(metrics.calls.oldest_record()).max();
+        let oldest = acks.oldest_unacked().into_iter().chain(metrics.calls.oldest_record()).max();
         metrics.commits.oldest_uncommitted.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
         metrics.calls.measure();
     }

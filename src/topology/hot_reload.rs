@@ -13,7 +13,7 @@ use crate::sink::OutputIdentity;
 /// The way to exchange models while they are at work.
 pub struct ReloadHandle {
     current: watch::Sender<Arc<Generation>>,
-    outline: Mutex<RunningConfig>,
+    running: Mutex<RunningConfig>,
     workers: usize,
     stats: Arc<RunStats>,
     metrics: Arc<Metrics>,
@@ -37,7 +37,7 @@ impl ReloadHandle {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let (stats, metrics) = (Arc::clone(stats), Arc::clone(metrics));
-        Self { current: watch::Sender::new(Arc::new(first)), outline: Mutex::new(outline), workers, stats, metrics }
+        Self { current: watch::Sender::new(Arc::new(first)), running: Mutex::new(outline), workers, stats, metrics }
     }
 
     pub(super) fn generations(&self) -> watch::Receiver<Arc<Generation>> {
@@ -51,7 +51,7 @@ impl ReloadHandle {
     /// In sentences: what cannot be changed while it runs, or why a model cannot be used.
     pub fn reload(&self, plan: &Plan) -> Result<ReloadOutcome, Vec<String>> {
         // One at a time.
-        let mut outline = self.outline.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outline = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let reasons = changes_requiring_restart(&outline, plan);
         if !reasons.is_empty() {
             return Err(reasons.into_iter().map(|reason| format!("{reason}: that needs a restart")).collect());

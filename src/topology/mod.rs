@@ -84,11 +84,11 @@ pub struct Topology {
     sources: Vec<SourceSlot>,
     reload_handle: Arc<ReloadHandle>,
     sinks: Vec<OpenSink>,
-    progress: ResumeState,
+    resume: ResumeState,
     budget: Budget,
     inference_budget: Budget,
     footprint: crate::plan::Footprint,
-    allowed: RejectLimits,
+    reject_limits: RejectLimits,
     commit_age: Option<Duration>,
     workers: usize,
     stats: Arc<RunStats>,
@@ -135,10 +135,10 @@ impl Topology {
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
         let mounts = plan.output_mounts();
-        let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sources, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
-                StageRole::Source(source, _) => feeds.push(SourceSlot { stage: at, name: stage.name, source }),
+                StageRole::Source(source, _) => sources.push(SourceSlot { stage: at, name: stage.name, source }),
                 StageRole::Transform(_) => {}
                 StageRole::Sink(sink, mut identity) => {
                     let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
@@ -164,21 +164,21 @@ impl Topology {
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
         }
-        let progress = ResumeState { sinks: Arc::new(durable_coverage(&sinks)), state: plan.state };
-        for feed in &feeds {
-            feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
+        let resume = ResumeState { sinks: Arc::new(durable_coverage(&sinks)), state: plan.state };
+        for source in &sources {
+            source.source.admit_inputs(&resume).map_err(|error| (Arc::clone(&source.name), error))?;
         }
-        let Plan { footprint, allowed, commit_age, workers, .. } = plan;
+        let Plan { footprint, reject_limits: allowed, commit_age, workers, .. } = plan;
         let exchange = ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
-            sources: feeds,
+            sources,
             reload_handle: Arc::new(exchange),
             sinks,
-            progress,
+            resume,
             budget,
             inference_budget: asking,
             footprint,
-            allowed,
+            reject_limits: allowed,
             commit_age,
             workers,
             stats,
@@ -199,7 +199,7 @@ impl Topology {
 
     /// Records that earlier runs have committed to every sink.
     pub fn committed(&self) -> u64 {
-        self.progress.sinks.iter().map(Coverage::len).min().unwrap_or(0)
+        self.resume.sinks.iter().map(Coverage::len).min().unwrap_or(0)
     }
 
     fn set_limits(&self, capacity: usize) {
@@ -214,30 +214,30 @@ impl Topology {
         let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
-        let done = self.progress.sinks.iter().map(Coverage::len).sum();
-        let suspects =
-            match PoisonRecordTracker::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
-                Ok(suspects) => suspects,
+        let done = self.resume.sinks.iter().map(Coverage::len).sum();
+        let poison_records =
+            match PoisonRecordTracker::open(self.resume.state.as_ref().and_then(Location::local), done, capacity) {
+                Ok(poison_records) => poison_records,
                 Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
             };
         let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
         let (asked_sender, asked) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
-        let ledger = Arc::new(AckTracker::new(self.sinks.len()));
+        let acks = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
-        let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
-        let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
+        let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
+        let (stats, poison_records) = (Arc::clone(&self.stats), Arc::new(poison_records));
         let common = WorkerShared {
             stats,
-            poison_records: Arc::clone(&suspects),
-            acks: Arc::clone(&ledger),
+            poison_records: Arc::clone(&poison_records),
+            acks: Arc::clone(&acks),
             stop: stop.clone(),
         };
         let queues = WorkQueues { inference: asked, work: work.clone() };
         threads.extend(start_workers(self.workers, common, &self.reload_handle, &queues, &done_sender));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
-        let gauges = Gauges::start(&self.metrics, &self.stats, &ledger, &work, self.folders);
+        let gauges = Gauges::start(&self.metrics, &self.stats, &acks, &work, self.folders);
         drop(work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
         let asking = InferenceQueue {
@@ -245,23 +245,23 @@ impl Topology {
             budget: Arc::new(self.inference_budget),
             footprint: self.footprint,
             generations: self.reload_handle.generations(),
-            poison_records: Arc::clone(&suspects),
+            poison_records: Arc::clone(&poison_records),
         };
         let dispatcher = Dispatcher {
             caller: self.metrics.calls.caller("state", true),
-            progress: self.progress,
+            resume: self.resume,
             footprint: self.footprint,
             budget: self.budget,
             work: work_sender,
             done: done_sender,
             stats: self.stats,
-            poison_records: Arc::clone(&suspects),
+            poison_records: Arc::clone(&poison_records),
             inference: asking,
             closing: Vec::new(),
-            acks: Arc::clone(&ledger),
+            acks: Arc::clone(&acks),
             generations: self.reload_handle.generations(),
             stop: stop.clone(),
-            allowed: self.allowed,
+            reject_limits: self.reject_limits,
             left: limit,
         };
         let (ended, closing) = dispatcher.run(self.sources, shutdown).await;
@@ -278,10 +278,10 @@ impl Topology {
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
-        drop(ledger);
+        drop(acks);
         end_sources(closing).await;
         let failed = stop.take();
-        suspects.close(failed.is_none() && ended == DispatchEnd::Exhausted);
+        poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
         Outcome::of(failed, ended)
     }
 }
@@ -415,35 +415,35 @@ fn start_sink_runners(
     sinks: Vec<OpenSink>,
     age: Option<Duration>,
     stats: &Arc<RunStats>,
-    ledger: &Arc<AckTracker>,
+    acks: &Arc<AckTracker>,
     stop: &FailureSignal,
 ) -> (Vec<Thread>, Vec<async_channel::Sender<SinkMessage>>) {
-    let keepers = sinks.into_iter().enumerate().map(|(place, sink)| {
+    let sink_runners = sinks.into_iter().enumerate().map(|(place, sink)| {
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
         let own_age = sink.commit_age(age);
         let OpenSink { name, stage, writer, committed, is_local, .. } = sink;
         let caller = stats.calls().caller(&name, is_local);
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
-        let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
+        let (stats, acks, stop) = (Arc::clone(stats), Arc::clone(acks), stop.clone());
         let rules = CommitPolicy { batches, age: own_age, logged: age.is_some() };
         let (pending, thread) = (Uncommitted::default(), format!("sink-{name}"));
-        let keeper = SinkRunner {
+        let sink_runner = SinkRunner {
             name,
             stage,
             place,
             writer,
             committed,
             inbox,
-            rules,
+            policy: rules,
             generation: 0,
-            pending,
+            uncommitted: pending,
             reported: CommitStats::default(),
             caller,
         };
-        (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
+        (spawn(thread, move || sink_runner.run(&stats, &acks, &stop)), outbox)
     });
-    keepers.unzip()
+    sink_runners.unzip()
 }
 
 /// Sources hear that there is nothing more to come, and say the rest to their clients.

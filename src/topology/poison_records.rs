@@ -74,7 +74,7 @@ impl QuarantineReason {
 /// The notes of a running pipeline; does nothing where there is no place for them.
 pub(super) struct PoisonRecordTracker {
     folder: Option<PathBuf>,
-    notes: CrashState,
+    state: CrashState,
     places: u64,
     file: Option<Mutex<File>>,
     carried: watch::Sender<u64>,
@@ -96,7 +96,7 @@ impl PoisonRecordTracker {
     fn open_by(state: Option<&Path>, done: u64, places: usize, kernel: Option<OomKills>) -> Result<Self, StageError> {
         let (places, carried, turns) = (places.max(1) as u64, watch::Sender::new(0), Arc::default());
         let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
-            return Ok(Self { folder: None, notes: CrashState::default(), places, file: None, carried, turns });
+            return Ok(Self { folder: None, state: CrashState::default(), places, file: None, carried, turns });
         };
         create_dir_all_synced(&folder)?;
         let (notes, ending) = CrashState::load(&folder, done, kernel);
@@ -105,7 +105,8 @@ impl PoisonRecordTracker {
         remove(&folder.join("aborted"))?;
         let path = folder.join("in-flight");
         let file = File::create(&path).map_err(StageError::io(&path))?;
-        let suspects = Self { folder: Some(folder), notes, places, file: Some(Mutex::new(file)), carried, turns };
+        let suspects =
+            Self { folder: Some(folder), state: notes, places, file: Some(Mutex::new(file)), carried, turns };
         suspects.install_abort_marker();
         if let Some(ending) = ending {
             suspects.log(&ending);
@@ -122,7 +123,7 @@ impl PoisonRecordTracker {
             "{} starts in a row ended without a word and without progress (the last one: {ending}): the records that were \
              being worked on run one by one now. One becomes a reject after an abort, {MEMORY_KILLS} kills for lack of \
              memory, or {OTHER_KILLS} other kills while nothing else was worked on",
-            self.notes.starts
+            self.state.starts
         );
     }
 
@@ -137,7 +138,7 @@ impl PoisonRecordTracker {
     }
 
     fn is_careful(&self) -> bool {
-        self.notes.starts >= STARTS
+        self.state.starts >= STARTS
     }
 
     /// Has an abort leave a byte behind. A kill leaves nothing.
@@ -155,7 +156,7 @@ impl PoisonRecordTracker {
 
     /// The parts of a batch, as ranges of its ordinals, and how each is to be carried.
     pub(super) fn parts(&self, provenance: &Provenance, part: Range<u64>) -> Vec<(Range<u64>, Isolation)> {
-        if !self.is_careful() && self.notes.condemned.is_empty() {
+        if !self.is_careful() && self.state.condemned.is_empty() {
             return vec![(part, Isolation::None)];
         }
         let mut parts: Vec<(Range<u64>, Isolation)> = Vec::new();
@@ -174,8 +175,8 @@ impl PoisonRecordTracker {
             return Isolation::None;
         };
         let split = split.id();
-        if self.notes.condemned.contains(&(split, row)) {
-            let is_too_large = self.notes.too_large.contains(&(split, row));
+        if self.state.condemned.contains(&(split, row)) {
+            let is_too_large = self.state.too_large.contains(&(split, row));
             return Isolation::Quarantined(if is_too_large {
                 QuarantineReason::TooLarge
             } else {
@@ -183,7 +184,7 @@ impl PoisonRecordTracker {
             });
         }
         let suspected = |&(of, start, end): &(u64, u64, u64)| of == split && (start..end).contains(&row);
-        if self.is_careful() && self.notes.suspects.iter().any(suspected) { Isolation::Single } else { Isolation::None }
+        if self.is_careful() && self.state.suspects.iter().any(suspected) { Isolation::Single } else { Isolation::None }
     }
 
     /// Notes that a batch is on its way.
@@ -237,7 +238,7 @@ impl PoisonRecordTracker {
     /// out is kept until it has.
     pub(super) fn close(&self, finished: bool) {
         let Some(folder) = &self.folder else { return };
-        let cleared = if finished || self.notes.condemned.is_empty() {
+        let cleared = if finished || self.state.condemned.is_empty() {
             fs::remove_dir_all(folder)
         } else {
             fs::remove_file(folder.join("in-flight"))

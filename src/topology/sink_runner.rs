@@ -30,10 +30,10 @@ pub(super) struct SinkRunner {
     /// What earlier runs committed: rows that all of these cover are dropped.
     pub(super) committed: Vec<Coverage>,
     pub(super) inbox: async_channel::Receiver<SinkMessage>,
-    pub(super) rules: CommitPolicy,
+    pub(super) policy: CommitPolicy,
     /// The number of the models that it writes for.
     pub(super) generation: u64,
-    pub(super) pending: Uncommitted,
+    pub(super) uncommitted: Uncommitted,
     /// What it has said to have committed.
     pub(super) reported: CommitStats,
     /// Says when it is in a call that may not return.
@@ -63,7 +63,7 @@ pub(super) struct Uncommitted {
 impl SinkRunner {
     /// Works until the end is said. After a failure it only lets batches go, so that their permits return;
     /// what it had committed before stays.
-    pub(super) fn run(mut self, stats: &RunStats, ledger: &AckTracker, stop: &FailureSignal) {
+    pub(super) fn run(mut self, stats: &RunStats, acks: &AckTracker, stop: &FailureSignal) {
         let mut sound = true;
         while let Ok(message) = self.inbox.recv_blocking() {
             let end = matches!(message, SinkMessage::End);
@@ -71,7 +71,7 @@ impl SinkRunner {
                 // A panicking sink must not leave the run waiting for its permits.
                 let caller = Arc::clone(&self.caller);
                 let outcome = caller.during(BlockingOperation::Writes, || {
-                    catch_unwind(AssertUnwindSafe(|| self.handle(message, stats, ledger)))
+                    catch_unwind(AssertUnwindSafe(|| self.handle(message, stats, acks)))
                 });
                 let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
@@ -85,25 +85,25 @@ impl SinkRunner {
         }
     }
 
-    fn handle(&mut self, message: SinkMessage, stats: &RunStats, ledger: &AckTracker) -> Result<(), StageError> {
+    fn handle(&mut self, message: SinkMessage, stats: &RunStats, acks: &AckTracker) -> Result<(), StageError> {
         match message {
             SinkMessage::Batch { number, batch, generation, permit } => {
-                self.switch_generation(&generation, stats, ledger)?;
-                self.pending.next = number + 1;
+                self.switch_generation(&generation, stats, acks)?;
+                self.uncommitted.next = number + 1;
                 if self.committed.iter().all(|committed| committed.contains_all(&batch.provenance)) {
-                    self.report_durable(ledger);
+                    self.report_durable(acks);
                 } else {
-                    self.write(number, &batch, stats, ledger)?;
+                    self.write(number, &batch, stats, acks)?;
                 }
                 drop(permit);
-                if self.pending.batches >= self.rules.batches || self.is_old() {
-                    self.commit(stats, ledger)?;
+                if self.uncommitted.batches >= self.policy.batches || self.is_old() {
+                    self.commit(stats, acks)?;
                 }
                 Ok(())
             }
-            SinkMessage::Tick if self.is_old() => self.commit(stats, ledger),
+            SinkMessage::Tick if self.is_old() => self.commit(stats, acks),
             SinkMessage::Tick => Ok(()),
-            SinkMessage::End => self.commit(stats, ledger),
+            SinkMessage::End => self.commit(stats, acks),
         }
     }
 
@@ -112,21 +112,21 @@ impl SinkRunner {
         number: u64,
         batch: &crate::batch::Batch,
         stats: &RunStats,
-        ledger: &AckTracker,
+        acks: &AckTracker,
     ) -> Result<(), StageError> {
         let started = Instant::now();
         let durable = self.writer.write(batch)?;
         if durable != CommitProgress::Nothing {
-            self.pending = Uncommitted { next: number, ..Uncommitted::default() };
-            ledger.durable(self.place, number);
+            self.uncommitted = Uncommitted { next: number, ..Uncommitted::default() };
+            acks.durable(self.place, number);
             self.committed_some(started.elapsed(), stats);
         }
-        self.pending.next = number + 1;
+        self.uncommitted.next = number + 1;
         if durable == CommitProgress::All {
-            ledger.durable(self.place, number + 1);
+            acks.durable(self.place, number + 1);
         } else {
-            self.pending.batches += 1;
-            self.pending.since.get_or_insert(started);
+            self.uncommitted.batches += 1;
+            self.uncommitted.since.get_or_insert(started);
         }
         if let Some(stage) = self.stage {
             let size = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
@@ -141,12 +141,12 @@ impl SinkRunner {
         &mut self,
         generation: &Generation,
         stats: &RunStats,
-        ledger: &AckTracker,
+        acks: &AckTracker,
     ) -> Result<(), StageError> {
         if generation.number == self.generation {
             return Ok(());
         }
-        self.commit(stats, ledger)?;
+        self.commit(stats, acks)?;
         self.generation = generation.number;
         match generation.identities.get(self.place) {
             Some(identity) => self.writer.switch_identity(identity.clone()),
@@ -155,31 +155,31 @@ impl SinkRunner {
     }
 
     fn is_old(&self) -> bool {
-        self.rules.age.zip(self.pending.since).is_some_and(|(age, since)| since.elapsed() >= age)
+        self.policy.age.zip(self.uncommitted.since).is_some_and(|(age, since)| since.elapsed() >= age)
     }
 
-    fn commit(&mut self, stats: &RunStats, ledger: &AckTracker) -> Result<(), StageError> {
+    fn commit(&mut self, stats: &RunStats, acks: &AckTracker) -> Result<(), StageError> {
         let started = Instant::now();
         self.writer.commit()?;
-        if self.pending.batches > 0 {
+        if self.uncommitted.batches > 0 {
             self.committed_some(started.elapsed(), stats);
             self.stage.into_iter().for_each(|stage| stats.add_busy(stage, started.elapsed()));
         }
-        self.pending = Uncommitted { next: self.pending.next, ..Uncommitted::default() };
-        ledger.durable(self.place, self.pending.next);
+        self.uncommitted = Uncommitted { next: self.uncommitted.next, ..Uncommitted::default() };
+        acks.durable(self.place, self.uncommitted.next);
         Ok(())
     }
 
     /// What came before a batch that was old is durable, where nothing waits.
-    fn report_durable(&self, ledger: &AckTracker) {
-        if self.pending.batches == 0 {
-            ledger.durable(self.place, self.pending.next);
+    fn report_durable(&self, acks: &AckTracker) {
+        if self.uncommitted.batches == 0 {
+            acks.durable(self.place, self.uncommitted.next);
         }
     }
 
     fn committed_some(&mut self, took: Duration, stats: &RunStats) {
         let written = self.writer.stats();
-        if self.rules.logged && written != self.reported {
+        if self.policy.logged && written != self.reported {
             let (files, records, bytes) = (
                 written.files - self.reported.files,
                 written.records - self.reported.records,

@@ -60,18 +60,18 @@ pub(super) struct SourceReaders {
 }
 
 impl SourceReaders {
-    pub(super) fn read(feeds: Vec<SourceSlot>, progress: &ResumeState, calls: &BlockingCalls) -> Self {
+    pub(super) fn read(sources: Vec<SourceSlot>, resume: &ResumeState, calls: &BlockingCalls) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
         let (endless, ending): (Vec<SourceSlot>, Vec<SourceSlot>) =
-            feeds.into_iter().partition(|feed| feed.source.is_unbounded());
-        for queue in endless.into_iter().map(|feed| vec![feed]).chain([ending]).filter(|queue| !queue.is_empty()) {
-            let (sender, progress) = (sender.clone(), progress.clone());
-            let callers = queue.iter().map(|feed| calls.caller(&feed.name, true));
+            sources.into_iter().partition(|source| source.source.is_unbounded());
+        for queue in endless.into_iter().map(|source| vec![source]).chain([ending]).filter(|queue| !queue.is_empty()) {
+            let (sender, resume) = (sender.clone(), resume.clone());
+            let callers = queue.iter().map(|source| calls.caller(&source.name, true));
             let queue: Vec<_> = callers.collect::<Vec<_>>().into_iter().zip(queue).collect();
             readers.spawn(async move {
-                for (caller, feed) in queue {
-                    if !read(feed, &caller, &progress, &sender).await {
+                for (caller, source) in queue {
+                    if !read(source, &caller, &resume, &sender).await {
                         return;
                     }
                 }
@@ -97,21 +97,21 @@ impl SourceReaders {
 }
 
 /// Reads one source to its end. `false`: nothing more is to be read.
-async fn read(feed: SourceSlot, caller: &BlockingCaller, progress: &ResumeState, sender: &Sender<SourceEvent>) -> bool {
-    let SourceSlot { stage, name, source } = feed;
-    let (progress, is_endless) = (progress.clone(), source.is_unbounded());
+async fn read(source: SourceSlot, caller: &BlockingCaller, resume: &ResumeState, sender: &Sender<SourceEvent>) -> bool {
+    let SourceSlot { stage, name, source } = source;
+    let (resume, is_endless) = (resume.clone(), source.is_unbounded());
     caller.begin(BlockingOperation::Opens);
     // Opening lists folders and reads footers: not on a thread that others wait for.
-    let opened = tokio::task::spawn_blocking(move || source.open(&progress)).await;
+    let opened = tokio::task::spawn_blocking(move || source.open(&resume)).await;
     caller.end();
     let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
     let mut batches = match opened {
         Ok(opened) => {
-            let SourceHandle { batches, total, acks: fates, inference_requests: asks, shutdown_complete: closed } =
+            let SourceHandle { batches, total, acks, inference_requests: asks, shutdown_complete: closed } =
                 opened;
             let arrival = SourceEvent::Opened {
                 stage,
-                opened: OpenedSource { total, acks: fates, inference_requests: asks, shutdown_complete: closed },
+                opened: OpenedSource { total, acks, inference_requests: asks, shutdown_complete: closed },
             };
             if sender.send(arrival).await.is_err() {
                 return false;

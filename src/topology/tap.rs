@@ -141,24 +141,24 @@ mod tests {
 
     #[test]
     fn images_are_taken_while_somebody_looks_and_seldom() {
-        let sights = Tap::new(2);
+        let tap = Tap::new(2);
         let pixel = || Pixels { width: 1, height: 1, channels: Channels::Gray, data: vec![7] };
         let stage: Arc<str> = Arc::from("codes");
-        assert!(!sights.should_sample(1));
-        sights.keep_sampling();
-        assert!(sights.should_sample(1));
-        sights.add_image(1, &stage, "a.png".to_owned(), &[pixel(), pixel()]);
-        assert!(!sights.should_sample(1), "a moment later");
-        assert!(sights.should_sample(0), "of another stage");
-        sights.add_image(1, &stage, "b.png".to_owned(), &[pixel(), pixel()]);
-        let images = sights.images();
+        assert!(!tap.should_sample(1));
+        tap.keep_sampling();
+        assert!(tap.should_sample(1));
+        tap.add_image(1, &stage, "a.png".to_owned(), &[pixel(), pixel()]);
+        assert!(!tap.should_sample(1), "a moment later");
+        assert!(tap.should_sample(0), "of another stage");
+        tap.add_image(1, &stage, "b.png".to_owned(), &[pixel(), pixel()]);
+        let images = tap.images();
         assert_eq!(images.len(), 1);
         assert!(images[0].source == "a.png" && images[0].files.iter().all(|file| file.starts_with(b"\x89PNG")));
     }
 
     #[test]
     fn the_last_rejects_are_kept() {
-        let sights = Tap::new(1);
+        let tap = Tap::new(1);
         let reject = |row| RecentReject {
             unix_seconds: 0.0,
             stage: Arc::from("pixels"),
@@ -168,8 +168,8 @@ mod tests {
             row,
             records: 1,
         };
-        (0..50).for_each(|row| sights.add_rejects(vec![reject(row)]));
-        let rows: Vec<u64> = sights.rejects().iter().map(|reject| reject.row).collect();
+        (0..50).for_each(|row| tap.add_rejects(vec![reject(row)]));
+        let rows: Vec<u64> = tap.rejects().iter().map(|reject| reject.row).collect();
         assert_eq!(rows, (30..50).rev().collect::<Vec<_>>());
     }
 }

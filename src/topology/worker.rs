@@ -137,7 +137,7 @@ impl<'a> Worker<'a> {
             }
             Destination::Caller(reply) => {
                 let answer = match passed {
-                    Ok(GraphOutput { outputs, refused }) => match outputs.into_iter().next() {
+                    Ok(GraphOutput { outputs, rejects: refused }) => match outputs.into_iter().next() {
                         Some(batch) => Ok(InferenceResponse { batch, rejected: refused.into_list() }),
                         None => Err("the pipeline has no sink".to_owned()),
                     },
@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
                 })),
             }
         }
-        Ok(GraphOutput { outputs, refused })
+        Ok(GraphOutput { outputs, rejects: refused })
     }
 
     /// Does what sinks leave to the workers.
@@ -220,14 +220,14 @@ impl<'a> Worker<'a> {
             let prepared = preparation.apply(output, &mut rejects);
             *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;
             self.stats.prepared(at, started.elapsed());
-            self.refuse(at, rejects.into_vec(), &mut passed.refused);
+            self.refuse(at, rejects.into_vec(), &mut passed.rejects);
         }
         Ok(passed)
     }
 
     /// Puts the rejects behind the outputs, where they are kept.
     fn finish(&self, passed: GraphOutput) -> Result<ProcessedBatch, (Arc<str>, StageError)> {
-        let GraphOutput { mut outputs, mut refused } = passed;
+        let GraphOutput { mut outputs, rejects: mut refused } = passed;
         if !refused.is_empty() {
             self.stats.tap.add_rejects(refused.seen(REJECTS));
         }
@@ -243,13 +243,13 @@ impl<'a> Worker<'a> {
         let (started, mut rejects) = (Instant::now(), RejectCollector::default());
         // A node that is a transform has been built, or this worker would not run.
         let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
-        let sights = &self.stats.tap;
-        let is_looked_at = sights.should_sample(at);
+        let tap = &self.stats.tap;
+        let is_looked_at = tap.should_sample(at);
         let output = transform.apply(&batch, &mut rejects)?;
         debug_assert_eq!(output.records.schema(), transform.schema(), "a transform left its plan");
         self.stats.batch(at, input, Some(&output.records), started.elapsed());
         if is_looked_at && let Some(look) = transform.preview(&batch, &output)? {
-            sights.add_image(at, &self.stats.stages[at].name, source_of(&batch, look.ordinal), &look.images);
+            tap.add_image(at, &self.stats.stages[at].name, source_of(&batch, look.ordinal), &look.images);
         }
         self.refuse(at, rejects.into_vec(), refused);
         Ok(output)
@@ -272,7 +272,7 @@ impl<'a> Worker<'a> {
 /// A batch that went through all transforms: the records for each sink, and the rejects.
 struct GraphOutput {
     outputs: Vec<Batch>,
-    refused: BatchRejects,
+    rejects: BatchRejects,
 }
 
 /// Every record of a batch as a reject: they took the process down before.

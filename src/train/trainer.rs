@@ -21,7 +21,7 @@ pub struct Trainer {
     weights: Vec<Vec<f32>>,
     gradients: Vec<Vec<f32>>,
     ema: Vec<Vec<f32>>,
-    optimiser: OptimizerState,
+    optimizer: OptimizerState,
 }
 
 impl Trainer {
@@ -47,7 +47,7 @@ impl Trainer {
             backprop: Backprop::new(encoder, decoder, declared.loss, sparsity),
             clip_grad_norm: training.clip,
             average: training.average,
-            optimiser: OptimizerState::new(training.optimiser, training.weight_decay, &parameters),
+            optimizer: OptimizerState::new(training.optimiser, training.weight_decay, &parameters),
             ema: if training.average.is_some() { weights.clone() } else { Vec::new() },
             gradients: weights.iter().map(|weight| vec![0.0; weight.len()]).collect(),
             weights,
@@ -70,7 +70,7 @@ impl Trainer {
     /// Changes the weights by their gradients.
     fn update(&mut self, step: u64, rate: f64) {
         self.clip_grad_norm();
-        self.optimiser.step(step, rate as f32, &mut self.weights, &self.gradients);
+        self.optimizer.step(step, rate as f32, &mut self.weights, &self.gradients);
         if let Some(share) = self.average {
             // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
             let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
@@ -105,7 +105,7 @@ impl Trainer {
 
     /// Everything that the next step depends on: weights, running means, moments.
     pub fn state(&self) -> Vec<Vec<f32>> {
-        self.weights.iter().chain(&self.ema).chain(self.optimiser.state()).cloned().collect()
+        self.weights.iter().chain(&self.ema).chain(self.optimizer.state()).cloned().collect()
     }
 
     /// Goes on from what [`Trainer::state`] gave.
@@ -114,7 +114,7 @@ impl Trainer {
     /// When it is of another network.
     pub fn restore(&mut self, state: &[Vec<f32>]) -> Result<(), String> {
         let own: Vec<&mut Vec<f32>> =
-            self.weights.iter_mut().chain(&mut self.ema).chain(self.optimiser.state_mut()).collect();
+            self.weights.iter_mut().chain(&mut self.ema).chain(self.optimizer.state_mut()).collect();
         let fits = own.len() == state.len() && own.iter().zip(state).all(|(own, other)| own.len() == other.len());
         if !fits {
             return Err("it is of another network".to_owned());

@@ -195,7 +195,7 @@ impl TransformPlan for DenoisePlan {
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
-        Ok(Box::new(DenoiseTransform { plan: Arc::clone(&self.0), chain: self.0.model.chain(ModelPath::Whole)? }))
+        Ok(Box::new(DenoiseTransform { params: Arc::clone(&self.0), chain: self.0.model.chain(ModelPath::Whole)? }))
     }
 
     fn bytes_per_pixel(&self) -> u64 {
@@ -227,13 +227,13 @@ impl TransformPlan for DenoisePlan {
 }
 
 struct DenoiseTransform {
-    plan: Arc<DenoiseParams>,
+    params: Arc<DenoiseParams>,
     chain: SessionChain,
 }
 
 impl Transform for DenoiseTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        let plan = Arc::clone(&self.plan);
+        let plan = Arc::clone(&self.params);
         let is_image = |shape: &[usize]| match &plan.mode {
             DenoiseMode::Tiles { format, .. }
                 if format.size(shape).is_none_or(|(height, width)| height * width == 0) =>
@@ -256,7 +256,7 @@ impl Transform for DenoiseTransform {
     }
 
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
-        let plan = &self.plan;
+        let plan = &self.params;
         let ordinal = *output.row_ordinals.first()?;
         let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
@@ -266,13 +266,13 @@ impl Transform for DenoiseTransform {
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {
-        let shape = match (&self.plan.mode, &self.plan.shape) {
+        let shape = match (&self.params.mode, &self.params.shape) {
             (DenoiseMode::Records, TensorShape::Fixed(row)) => row.clone(),
             // What it is worth depends on the size of the images to come.
             _ => return Ok(()),
         };
         let zeros = vec![0.0; values(&shape).unwrap_or_default()];
-        let name = self.plan.model.name();
+        let name = self.params.model.name();
         let run = self.chain.run(&zeros, &shape, &mut Vec::new());
         run.map(|_| ()).map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
     }
@@ -280,7 +280,7 @@ impl Transform for DenoiseTransform {
 
 impl DenoiseTransform {
     fn run_records(&mut self, batch: &Batch, len: usize, refused: &mut RejectedRows) -> Result<ArrayRef, StageError> {
-        let plan = &self.plan;
+        let plan = &self.params;
         let records = fixed_values(batch.records.column(plan.column));
         let (TensorShape::Fixed(shape), Some(records)) = (&plan.shape, records) else {
             return Err(StageError::Other("the column holds no tensors, against the plan".to_owned()));
@@ -300,7 +300,7 @@ impl DenoiseTransform {
         cut: TileCut,
         refused: &mut RejectedRows,
     ) -> Result<ArrayRef, StageError> {
-        let rows = TensorRows::new(batch, self.plan.column, &self.plan.shape);
+        let rows = TensorRows::new(batch, self.params.column, &self.params.shape);
         let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
         for row in 0..batch.records.num_rows() {
             let (values, shape) = rows.get(row).map_err(|(_, reason)| StageError::Other(reason))?;
@@ -319,7 +319,7 @@ impl DenoiseTransform {
             let mut refuse = |image: usize, code, reason| refused.add(rows[image], (code, reason));
             Tiling::new(format, size, cut).run(&mut self.chain, format, &images, &mut out, &mut refuse);
         }
-        match &self.plan.shape {
+        match &self.params.shape {
             TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
             TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
         }

@@ -180,7 +180,7 @@ impl TransformPlan for EncodePlan {
             _ => plan.model.parts(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
         };
         let encoder = plan.model.chain(ModelPath::Encode)?;
-        Ok(Box::new(EncodeTransform { plan: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
+        Ok(Box::new(EncodeTransform { params: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
     }
 
     fn model(&self) -> Option<&str> {
@@ -203,7 +203,7 @@ impl TransformPlan for EncodePlan {
 }
 
 struct EncodeTransform {
-    plan: Arc<EncodeParams>,
+    params: Arc<EncodeParams>,
     encoder: SessionChain,
     decoder: Option<SessionChain>,
     /// The reconstructions of a slice.
@@ -212,7 +212,7 @@ struct EncodeTransform {
 
 impl Transform for EncodeTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        let plan = Arc::clone(&self.plan);
+        let plan = Arc::clone(&self.params);
         let shape = TensorShape::Fixed(plan.row.clone());
         let batch = reject_unusable_rows(batch, plan.column, &shape, rejects, |_| Ok(()))?;
         let records = fixed_values(batch.records.column(plan.column))
@@ -233,7 +233,7 @@ impl Transform for EncodeTransform {
     }
 
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
-        let plan = Arc::clone(&self.plan);
+        let plan = Arc::clone(&self.params);
         if plan.reconstruct == ReconstructionMode::No {
             return None;
         }
@@ -253,17 +253,17 @@ impl Transform for EncodeTransform {
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {
-        let name = self.plan.model.name().to_owned();
+        let name = self.params.model.name().to_owned();
         self.run_zeros().map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
     }
 }
 
 impl EncodeTransform {
     fn run_zeros(&mut self) -> Result<(), String> {
-        let (row, mut codes) = (&self.plan.row, Vec::new());
+        let (row, mut codes) = (&self.params.row, Vec::new());
         self.encoder.run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
         match &mut self.decoder {
-            Some(decoder) => decoder.run(&codes, &[self.plan.code], &mut Vec::new()).map(|_| ()),
+            Some(decoder) => decoder.run(&codes, &[self.params.code], &mut Vec::new()).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -271,7 +271,7 @@ impl EncodeTransform {
     /// Carries records through the model slice after slice, so that each is in the cache from its code to its error, and
     /// that reconstructions which are not kept take little memory.
     fn run(&mut self, records: &[f32], rows: usize, refused: &mut RejectedRows) -> EncodedRows {
-        let plan = Arc::clone(&self.plan);
+        let plan = Arc::clone(&self.params);
         let len = values(&plan.row).unwrap_or_default().max(1);
         let slice_rows = self.encoder.slice_rows(len);
         let mut results = EncodedRows { codes: Vec::with_capacity(rows * plan.code), ..EncodedRows::default() };
@@ -294,12 +294,12 @@ impl EncodeTransform {
 
     /// Decodes a slice into `self.decoded`.
     fn decode(&mut self, codes: &[f32], records: &[f32], first: usize, refused: &mut RejectedRows) {
-        let len = values(&self.plan.row).unwrap_or_default().max(1);
+        let len = values(&self.params.row).unwrap_or_default().max(1);
         self.decoded.clear();
         self.decoded.reserve(records.len());
         match &mut self.decoder {
             Some(decoder) => {
-                let failures = decoder.run_rows(codes, &[self.plan.code], len, &mut self.decoded);
+                let failures = decoder.run_rows(codes, &[self.params.code], len, &mut self.decoded);
                 reject_model_failures(failures, first, refused);
             }
             None => self.decoded.extend_from_slice(codes),
@@ -308,7 +308,7 @@ impl EncodeTransform {
 
     /// Adds the error of each record of a slice that is decoded.
     fn compare(&self, records: &[f32], first: usize, errors: &mut Vec<f32>, refused: &mut RejectedRows) {
-        let (loss, len) = (self.plan.model.loss(), values(&self.plan.row).unwrap_or_default().max(1));
+        let (loss, len) = (self.params.model.loss(), values(&self.params.row).unwrap_or_default().max(1));
         for (row, (target, output)) in records.chunks_exact(len).zip(self.decoded.chunks_exact(len)).enumerate() {
             let error = loss.error(target, output) as f32;
             if !error.is_finite() {

@@ -200,7 +200,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         state: None,
         rejects: None,
         keeps_originals: true,
-        allowed: RejectLimits { share: None, number: None },
+        reject_limits: RejectLimits { share: None, number: None },
         commit_age: None,
         admin: Default::default(),
         listeners: Default::default(),

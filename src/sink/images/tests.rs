@@ -313,9 +313,9 @@ fn former_output(folder: &Path) {
     fs::write(folder.join("b.jpg.png"), kept(1, "b.jpg", 0.5)).unwrap();
     let mut done = crate::coverage::Coverage::default();
     done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
-    let mut marker = CoverageSnapshot::default();
-    marker.history.add(&identity(), &done);
-    marker.save(&coverage_snapshot::place(&folder.into(), None)).unwrap();
+    let mut snapshot = CoverageSnapshot::default();
+    snapshot.history.add(&identity(), &done);
+    snapshot.save(&coverage_snapshot::place(&folder.into(), None)).unwrap();
 }
 
 #[test]

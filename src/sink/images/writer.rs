@@ -40,14 +40,14 @@ const SUFFIXES: [usize; 3] = [8, 16, 32];
 pub(super) struct ClaimedImageFolder {
     pub(super) path: PathBuf,
     pub(super) lock: FileLock,
-    pub(super) marker: CoverageSnapshot,
-    pub(super) marker_file: Location,
+    pub(super) snapshot: CoverageSnapshot,
+    pub(super) snapshot_file: Location,
 }
 
 impl ClaimedImageFolder {
     /// Whether it was begun before the names of files were noted.
     pub(super) fn is_former(&self) -> bool {
-        self.marker.naming.map_or(!self.marker.history.writers.is_empty(), |naming| naming.former)
+        self.snapshot.naming.map_or(!self.snapshot.history.writers.is_empty(), |naming| naming.former)
     }
 }
 
@@ -58,8 +58,8 @@ pub(super) struct ImageWriter {
     extension: &'static str,
     identity: OutputIdentity,
     lock: FileLock,
-    marker: CoverageSnapshot,
-    marker_file: Location,
+    snapshot: CoverageSnapshot,
+    snapshot_file: Location,
     naming: NamingState,
     listed: NameLog,
     /// The source rows since the marker was written.
@@ -92,14 +92,14 @@ impl ImageWriter {
         identity: OutputIdentity,
     ) -> Result<Self, StageError> {
         let former = found.is_former();
-        let ClaimedImageFolder { path: root, lock, marker, marker_file } = found;
-        let listed = match marker.naming {
+        let ClaimedImageFolder { path: root, lock, snapshot, snapshot_file } = found;
+        let listed = match snapshot.naming {
             Some(naming) => NameLog::open(&root, naming.listed)?,
             // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
             None => NameLog::start_over(&root)?,
         };
         remove_stale_temp_files(&root, usize::MAX)?;
-        let adopts = match marker.naming {
+        let adopts = match snapshot.naming {
             Some(naming) => naming.adopts,
             None => holds_files(&root)?,
         };
@@ -109,8 +109,8 @@ impl ImageWriter {
             extension,
             identity,
             lock,
-            marker,
-            marker_file,
+            snapshot,
+            snapshot_file,
             naming: NamingState { former, adopts, listed: listed.bytes() },
             listed,
             taken: Coverage::default(),
@@ -186,9 +186,9 @@ impl ImageWriter {
                 .map_err(StageError::io(&unfinished))?;
         }
         failpoint("pictures-synced");
-        if self.marker.naming.is_none() {
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+        if self.snapshot.naming.is_none() {
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.listed.append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
         failpoint("pictures-listed");
@@ -240,9 +240,9 @@ impl SinkWriter for ImageWriter {
             self.give_names()?;
         }
         if !self.taken.is_empty() {
-            self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+            self.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.written.files += self.unnamed.len() as u64;
         self.written.records += self.unnamed.len() as u64;
@@ -254,9 +254,9 @@ impl SinkWriter for ImageWriter {
 
     fn switch_identity(&mut self, identity: OutputIdentity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.marker.history.allow_mixing(&[self.identity.digests(), identity.digests()].concat());
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+            self.snapshot.history.allow_mixing(&[self.identity.digests(), identity.digests()].concat());
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.identity = identity;
         Ok(())

@@ -274,12 +274,12 @@ fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
     drop(writer);
     fs::write(&mine, "keep").unwrap();
     let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
-    let marker = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
-    fs::write(&marker, "{").unwrap();
+    let snapshot = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
+    fs::write(&snapshot, "{").unwrap();
     assert!(unfinished.exists());
     assert_eq!(committed(folder.path()).unwrap(), "{}");
     drop(sink(folder.path()).open(identity()).unwrap());
-    assert!(!unfinished.exists() && !marker.exists() && mine.exists());
+    assert!(!unfinished.exists() && !snapshot.exists() && mine.exists());
 }
 
 #[test]
@@ -330,9 +330,9 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
     let rows = u16::try_from(FOLD_FILES).unwrap() + 10;
     let batches: Vec<Batch> = (0..rows).map(|row| batch(row..row + 1)).collect();
     run(sink_with(folder.path(), one), &batches);
-    let marker = CoverageSnapshot::load(&folder.path().into()).unwrap();
-    assert_eq!(marker.folded, FOLD_FILES);
-    assert_eq!(marker.history.coverage().len(), u64::from(FOLD_FILES));
+    let snapshot = CoverageSnapshot::load(&folder.path().into()).unwrap();
+    assert_eq!(snapshot.folded, FOLD_FILES);
+    assert_eq!(snapshot.history.coverage().len(), u64::from(FOLD_FILES));
     for number in 0..FOLD_FILES {
         fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();
     }

@@ -107,11 +107,11 @@ impl FileCheckpoints {
     pub(super) fn settle(
         &self,
         file: &InputFile,
-        progress: &ResumeState,
+        resume: &ResumeState,
         is_text: bool,
         on_change: OnChange,
     ) -> Result<Option<SettledFile>, ReadEnd> {
-        let before = match self.relate(file, progress)? {
+        let before = match self.relate(file, resume)? {
             FileRelation::Own => None,
             FileRelation::Continues(before) => Some(*before),
             FileRelation::Changed => {
@@ -125,9 +125,7 @@ impl FileCheckpoints {
         };
         let is_all =
             |before: &FileCheckpoint| before.length == file.size() && before.ending != CheckpointEnding::Within;
-        if before
-            .as_ref()
-            .is_some_and(|before| is_all(before) && progress.is_committed(&before.split, &(0..before.rows)))
+        if before.as_ref().is_some_and(|before| is_all(before) && resume.is_committed(&before.split, &(0..before.rows)))
         {
             return Ok(None);
         }
@@ -145,9 +143,9 @@ impl FileCheckpoints {
     ///
     /// # Errors
     /// Why reading stops at the file.
-    fn relate(&self, file: &InputFile, progress: &ResumeState) -> Result<FileRelation, ReadEnd> {
+    fn relate(&self, file: &InputFile, resume: &ResumeState) -> Result<FileRelation, ReadEnd> {
         let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(FileRelation::Own) };
-        let relation = relate(&known, file, &self.stage, progress)?;
+        let relation = relate(&known, file, &self.stage, resume)?;
         if let (FileRelation::Continues(record), Some(mut store)) = (&relation, self.store()) {
             store.add(FileCheckpoint { file: file.listed().clone(), ..(**record).clone() })?;
         }
@@ -200,12 +198,12 @@ const WHOLE_BYTES: u64 = 32 << 20;
 ///
 /// # Errors
 /// [`StageError::Rejected`] names those that did; others when a file, or what was recorded, cannot be read.
-pub(super) fn admit(stage: &str, files: &[InputFile], progress: &ResumeState) -> Result<(), StageError> {
-    let records = progress.state.as_ref().map(|state| store::read(stage, state));
+pub(super) fn admit(stage: &str, files: &[InputFile], resume: &ResumeState) -> Result<(), StageError> {
+    let records = resume.state.as_ref().map(|state| store::read(stage, state));
     let records: CheckpointMap = records.transpose()?.unwrap_or_default();
     let mut changed = Vec::new();
     for file in files {
-        match relate(store::of(&records, &file.name), file, stage, progress) {
+        match relate(store::of(&records, &file.name), file, stage, resume) {
             Ok(FileRelation::Changed) => changed.push(file.name.clone()),
             Ok(FileRelation::Own | FileRelation::Continues(_)) | Err(ReadEnd::Rejected(..) | ReadEnd::Cancelled) => {}
             Err(ReadEnd::Unavailable(unavailable)) => return Err(unavailable.into()),
@@ -225,13 +223,13 @@ fn relate(
     known: &[FileCheckpoint],
     file: &InputFile,
     stage: &str,
-    progress: &ResumeState,
+    resume: &ResumeState,
 ) -> Result<FileRelation, ReadEnd> {
     if let Some(same) = same(known, file, stage) {
         return Ok(FileRelation::Continues(Box::new(same.clone())));
     }
-    let has_rows = |split: &str| progress.max_row_end(split) > 0;
-    if has_rows(file.split.name()) || !is_in_output(known, file, stage, progress) {
+    let has_rows = |split: &str| resume.max_row_end(split) > 0;
+    if has_rows(file.split.name()) || !is_in_output(known, file, stage, resume) {
         return Ok(FileRelation::Own);
     }
     let (size, companion) = (file.size(), file.companion(stage));
@@ -241,7 +239,7 @@ fn relate(
         CheckpointEnding::Within | CheckpointEnding::Line | CheckpointEnding::Text => known.length <= size,
     });
     // Rows beyond those that the record speaks of came of content that is not known.
-    candidates.retain(|known| progress.max_row_end(&known.split) <= known.rows);
+    candidates.retain(|known| resume.max_row_end(&known.split) <= known.rows);
     candidates.sort_by_key(|known| known.length);
     if candidates.is_empty() {
         return Ok(FileRelation::Changed);
@@ -255,7 +253,7 @@ fn open(file: &InputFile) -> Result<crate::store::FileReader, ReadEnd> {
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
-fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &ResumeState) -> bool {
+fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, resume: &ResumeState) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
         // A name may hold colons: then another file's begins like this one.
@@ -266,7 +264,7 @@ fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progres
         let versions = sink.splits().range(prefix.clone()..).map(|(split, _)| split.strip_prefix(&prefix));
         versions.map_while(|rest| rest).any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
     };
-    known.iter().any(|known| progress.max_row_end(&known.split) > 0) || progress.sinks.iter().any(by_name)
+    known.iter().any(|known| resume.max_row_end(&known.split) > 0) || resume.sinks.iter().any(by_name)
 }
 
 /// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.

@@ -52,17 +52,17 @@ impl Runs {
         File::options().write(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
     }
 
-    fn progress(&self) -> ResumeState {
+    fn resume(&self) -> ResumeState {
         let state = Some(Location::from(self.path("state").as_path()));
         ResumeState { sinks: Arc::new(vec![self.coverage.clone()]), state }
     }
 
     /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the new batches.
     fn run(&mut self, source: Box<dyn Source>, most: usize) -> Vec<SourceBatch> {
-        let progress = self.progress();
+        let resume = self.resume();
         let mut new = Vec::new();
-        for batch in drain(source, &progress).unwrap().into_iter().take(most) {
-            for part in progress.uncommitted_ranges(&batch.batch.provenance) {
+        for batch in drain(source, &resume).unwrap().into_iter().take(most) {
+            for part in resume.uncommitted_ranges(&batch.batch.provenance) {
                 new.push(batch.slice(part));
             }
         }
@@ -246,12 +246,12 @@ fn refused_changes_are_named_and_growth_is_not_refused() {
     let source = |runs: &Runs, refuse: &str| {
         plan::<csv::CsvSourceConfig>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
     };
-    source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap();
+    source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap();
     runs.write("b.csv", "n\n1\n3\n");
-    source(&runs, "new").admit_inputs(&runs.progress()).unwrap();
-    let error = source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap_err().to_string();
+    source(&runs, "new").admit_inputs(&runs.resume()).unwrap();
+    let error = source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap_err().to_string();
     assert!(error.starts_with("b.csv: has changed since an earlier run read it"), "{error}");
-    let error = drain(source(&runs, "refuse"), &runs.progress()).unwrap_err().to_string();
+    let error = drain(source(&runs, "refuse"), &runs.resume()).unwrap_err().to_string();
     assert!(error.starts_with("b.csv: has changed"), "{error}");
 }
 

@@ -43,7 +43,7 @@ const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as 
 pub(in crate::source) struct BatchOutput<'a> {
     pub(super) schema: &'a SchemaRef,
     pub(super) file: &'a InputFile,
-    pub(super) progress: &'a ResumeState,
+    pub(super) resume: &'a ResumeState,
     /// Records what is read of a file of text, where that is remembered.
     pub(super) tracking: Option<&'a CheckpointTracker<'a>>,
     /// Takes a batch; `false`: nobody wants more.
@@ -93,7 +93,7 @@ impl BatchOutput<'_> {
 
     /// Whether every sink has these rows of the file.
     pub(in crate::source) fn done(&self, rows: &Range<u64>) -> bool {
-        self.progress.is_committed(self.file.split.name(), rows)
+        self.resume.is_committed(self.file.split.name(), rows)
     }
 
     /// Hands over what became of these rows.
@@ -117,7 +117,7 @@ impl BatchOutput<'_> {
         records: u64,
     ) -> Result<(), ReadEnd> {
         let split = unusable(&self.file.split);
-        if self.progress.is_committed(split.name(), &(0..1)) {
+        if self.resume.is_committed(split.name(), &(0..1)) {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));

@@ -19,8 +19,8 @@ pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<
     crate::registry::parse_options::<C>(options)?.plan("in", size, &context)
 }
 
-pub(crate) fn drain(source: Box<dyn Source>, progress: &ResumeState) -> Result<Vec<SourceBatch>, StageError> {
-    let mut batches = source.open(progress)?.batches;
+pub(crate) fn drain(source: Box<dyn Source>, resume: &ResumeState) -> Result<Vec<SourceBatch>, StageError> {
+    let mut batches = source.open(resume)?.batches;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async move {
         let mut all = Vec::new();

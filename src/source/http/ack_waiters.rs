@@ -63,10 +63,10 @@ impl AckWaiters {
     }
 
     /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
-    pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, fate: &BatchAck) {
+    pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, ack: &BatchAck) {
         let mut waiters = self.waiters();
-        let row_of = |ordinal: u32| fate.provenance.row(ordinal).map(|(_, row)| row);
-        for (stage, reject) in &fate.rejected {
+        let row_of = |ordinal: u32| ack.provenance.row(ordinal).map(|(_, row)| row);
+        for (stage, reject) in &ack.rejected {
             let Some(row) = row_of(reject.ordinal) else { continue };
             let rejected = || {
                 let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
@@ -74,10 +74,10 @@ impl AckWaiters {
             };
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
         }
-        for row in fate.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
+        for row in ack.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.filtered.push(|| row));
         }
-        let ranges = fate.provenance.ranges().iter().filter(|range| *range.split == *split);
+        let ranges = ack.provenance.ranges().iter().filter(|range| *range.split == *split);
         let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
         journal.done(done);
         waiters.retain(|_, of_request| {

@@ -54,7 +54,7 @@ pub(super) fn run(
     mut requests: mpsc::Receiver<CommitRequest>,
     caller: &BlockingCaller,
 ) {
-    let mut committer = GroupCommitter { journal: Arc::clone(journal), limit, file: None };
+    let mut committer = GroupCommitter { wal: Arc::clone(journal), limit, file: None };
     let mut held: Vec<CommitRequest> = Vec::new();
     loop {
         let mut group = std::mem::take(&mut held);
@@ -75,7 +75,7 @@ pub(super) fn run(
 }
 
 struct GroupCommitter {
-    journal: Arc<WriteAheadLog>,
+    wal: Arc<WriteAheadLog>,
     limit: u64,
     /// The last segment, and its length.
     file: Option<(File, u64)>,
@@ -93,7 +93,7 @@ impl GroupCommitter {
         let (mut written, mut bytes): (Vec<EncodedRequest>, u64) = (Vec::new(), 0);
         let mut keys = BTreeSet::new();
         let (first, pending) = {
-            let state = self.journal.state();
+            let state = self.wal.state();
             (state.next, state.pending_bytes)
         };
         for request in group {
@@ -121,8 +121,8 @@ impl GroupCommitter {
         let durable = self.write(&written, bytes);
         let heads: Vec<RecordHeader> = written.iter().map(|written| written.head).collect();
         match &durable {
-            Ok(()) => self.journal.written(&heads),
-            Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.journal.folder.display()),
+            Ok(()) => self.wal.written(&heads),
+            Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.wal.folder.display()),
         }
         for EncodedRequest { head, request: CommitRequest { reply, charge, payload, .. } } in written {
             drop((payload, charge));
@@ -133,7 +133,7 @@ impl GroupCommitter {
 
     fn admit(&self, request: &CommitRequest, first: u64, pending: u64) -> Result<RecordHeader, CommitOutcome> {
         let taken = request.attempt.and_then(|attempt| {
-            let keys = &self.journal.state().keys;
+            let keys = &self.wal.state().keys;
             let former = || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, Fingerprint::Crc32(_)));
             keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
         });
@@ -150,8 +150,8 @@ impl GroupCommitter {
 
     /// Appends frames to the last segment and syncs it; what could not be is cut off again.
     fn write(&mut self, frames: &[EncodedRequest], bytes: u64) -> Result<(), String> {
-        if self.file.is_none() || self.journal.is_full() {
-            let file = self.journal.begin().map_err(|error| error.to_string())?;
+        if self.file.is_none() || self.wal.is_full() {
+            let file = self.wal.begin().map_err(|error| error.to_string())?;
             self.file = Some((file, 0));
         }
         let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };

@@ -176,19 +176,23 @@ fn batches(shape: &BatchShape, split: &Arc<Split>, group: &[PendingInference]) -
     let all = concat_batches(&first.records.schema(), group.iter().map(|wish| &wish.records));
     let all = all.map_err(|error| error.to_string())?;
     match shape {
-        BatchShape::Images(rules) => image_batches(rules, split, &all),
+        BatchShape::Images(batch_config) => image_batches(batch_config, split, &all),
         BatchShape::Features { schema, cut } => {
             feature_batches(schema, *cut, split, &[(0, all)]).map_err(|error| error.to_string())
         }
     }
 }
 
-fn image_batches(rules: &ImageBatchConfig, split: &Arc<Split>, all: &RecordBatch) -> Result<Vec<SourceBatch>, String> {
+fn image_batches(
+    batch_config: &ImageBatchConfig,
+    split: &Arc<Split>,
+    all: &RecordBatch,
+) -> Result<Vec<SourceBatch>, String> {
     let wrong = || "the records have other columns than the source".to_owned();
     let source = all.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
     let image = all.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
     let images: Vec<(&str, &[u8])> = (0..all.num_rows()).map(|at| (source.value(at), image.value(at))).collect();
-    rules.batches(split, &images).map_err(|error| error.to_string())
+    batch_config.batches(split, &images).map_err(|error| error.to_string())
 }
 
 /// What came of a batch that begins at the record `start` of all, handed to each request by its own records.

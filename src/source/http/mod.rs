@@ -189,8 +189,8 @@ impl Source for HttpSource {
         true
     }
 
-    fn open(self: Box<Self>, progress: &ResumeState) -> Result<SourceHandle, StageError> {
-        let state = progress.state.as_ref().and_then(Location::local).ok_or_else(|| {
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let state = resume.state.as_ref().and_then(Location::local).ok_or_else(|| {
             StageError::Other(
                 "requests are journalled on a disk of this machine: write `state = \"some/folder\"` at the top of the \
                  pipeline"
@@ -201,10 +201,10 @@ impl Source for HttpSource {
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
         let window = config.window.map_or(WINDOW, |window| window.0);
-        let journal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, progress)?);
+        let journal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
         let (requests, heard) = mpsc::channel(WAITING);
         let (asks, asked) = mpsc::channel(1);
-        let (fates_sender, fates) = mpsc::unbounded_channel();
+        let (fates_sender, acks) = mpsc::unbounded_channel();
         let (end, ends) = watch::channel(false);
         let (closed_sender, closed) = oneshot::channel();
         let (server, access) = listen(&config, &name, &listeners, &metrics)?;
@@ -212,16 +212,16 @@ impl Source for HttpSource {
         let shared = Arc::new(HttpState {
             split: Arc::clone(&split),
             columns,
-            access,
-            rate: config.limits.rate.map(TokenBucket::new),
-            places: Arc::new(Semaphore::new(places)),
+            auth: access,
+            rate_limit: config.limits.rate.map(TokenBucket::new),
+            slots: Arc::new(Semaphore::new(places)),
             memory: MemoryPool::new(config.limits.in_flight.0),
             owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
-            journal: Arc::clone(&journal),
-            waiters: AckWaiters::default(),
-            encoder: InferenceClient::start(shape.clone(), &name, asks),
+            wal: Arc::clone(&journal),
+            ack_waiters: AckWaiters::default(),
+            inference: InferenceClient::start(shape.clone(), &name, asks),
             ends: ends.clone(),
             metrics,
             stage: name,
@@ -235,8 +235,8 @@ impl Source for HttpSource {
         let committer = committer.spawn(move || group_commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
-        runtime.spawn(forward_acks(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
-        let pump = WalReader { journal, split, shape, progress: progress.clone(), delay, runtime, caller: pumping };
+        runtime.spawn(forward_acks(Arc::clone(&shared), acks, end.clone(), until, closed_sender));
+        let pump = WalReader { wal: journal, split, shape, resume: resume.clone(), delay, runtime, caller: pumping };
         let batches = spawn_reader(AHEAD, move |out| {
             let pumped = pump.run(out);
             // Nobody wants more: the clients are told.
@@ -283,7 +283,7 @@ fn guarded(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.
 async fn forward_acks(
     shared: Arc<HttpState>,
-    mut fates: mpsc::UnboundedReceiver<BatchAck>,
+    mut acks: mpsc::UnboundedReceiver<BatchAck>,
     end: watch::Sender<bool>,
     server: impl Future<Output = ()> + Send + 'static,
     closed: oneshot::Sender<()>,
@@ -294,17 +294,17 @@ async fn forward_acks(
     gauges.backlog_limit_bytes.with_label_values(&labels).set(limit);
     let set = || {
         let set = |gauge: prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(gauges.backlog_records.with_label_values(&labels), shared.journal.pending_rows());
-        set(gauges.backlog_bytes.with_label_values(&labels), shared.journal.state().pending_bytes);
+        set(gauges.backlog_records.with_label_values(&labels), shared.wal.pending_rows());
+        set(gauges.backlog_bytes.with_label_values(&labels), shared.wal.state().pending_bytes);
     };
     let serving = tokio::spawn(server);
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
-            fate = fates.recv() => match fate {
-                Some(fate) => {
-                    shared.waiters.on_ack(&shared.journal, &shared.split, &fate);
-                    let journal = Arc::clone(&shared.journal);
+            ack = acks.recv() => match ack {
+                Some(ack) => {
+                    shared.ack_waiters.on_ack(&shared.wal, &shared.split, &ack);
+                    let journal = Arc::clone(&shared.wal);
                     // Files are removed aside: a disk that hangs must not keep clients from their answers.
                     drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }

@@ -39,16 +39,16 @@ pub(super) struct HttpState {
     pub(super) split: Arc<Split>,
     pub(super) columns: RequestColumns,
     pub(super) limits: HttpLimits,
-    pub(super) access: Arc<TokenAuth>,
-    pub(super) rate: Option<TokenBucket>,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) auth: Arc<TokenAuth>,
+    pub(super) rate_limit: Option<TokenBucket>,
+    pub(super) slots: Arc<Semaphore>,
     pub(super) memory: MemoryPool,
     /// Who sends requests, as far as that is known: keys of one are not those of another.
     pub(super) owner: &'static str,
     pub(super) requests: mpsc::Sender<CommitRequest>,
-    pub(super) journal: Arc<WriteAheadLog>,
-    pub(super) waiters: AckWaiters,
-    pub(super) encoder: InferenceClient,
+    pub(super) wal: Arc<WriteAheadLog>,
+    pub(super) ack_waiters: AckWaiters,
+    pub(super) inference: InferenceClient,
     pub(super) ends: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -135,14 +135,14 @@ impl HttpState {
     /// Who asks, and how often.
     fn check_admission(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if !self.access.is_authorized(authorization) {
+        if !self.auth.is_authorized(authorization) {
             let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
             return Err(ErrorResponse::new(StatusCode::UNAUTHORIZED, message));
         }
         if *self.ends.borrow() {
             return Err(ErrorResponse::ending());
         }
-        if self.rate.as_ref().is_some_and(|rate| !rate.try_acquire()) {
+        if self.rate_limit.as_ref().is_some_and(|rate| !rate.try_acquire()) {
             return Err(ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "more requests per second than limits.rate",
@@ -155,7 +155,7 @@ impl HttpState {
     /// A place among the requests that are answered. Those whose bodies arrive have none, or clients that send slowly would take
     /// all: connections and memory bound them.
     fn place(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "as many requests as limits.requests are being answered",
@@ -253,7 +253,7 @@ async fn ingest(
     if !committed {
         return Ok((StatusCode::ACCEPTED, Json(told)).into_response());
     }
-    if let Some(outcome) = shared.waiters.wait(&shared.journal, first, first + u64::from(rows)) {
+    if let Some(outcome) = shared.ack_waiters.wait(&shared.wal, first, first + u64::from(rows)) {
         match tokio::time::timeout(shared.limits.wait.0, outcome).await {
             Ok(Ok(outcome)) => {
                 list(&mut told, "rejected", &outcome.rejected);
@@ -327,7 +327,7 @@ async fn infer(
     let ParsedRequest { records, rejected: refused, held, charge, .. } = parsed.await?;
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
-    let answered = shared.encoder.encode(records, held, charge, Arc::clone(&wanted));
+    let answered = shared.inference.encode(records, held, charge, Arc::clone(&wanted));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
         ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
     })??;

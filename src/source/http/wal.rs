@@ -63,12 +63,7 @@ impl WriteAheadLog {
     ///
     /// # Errors
     /// When the folder cannot be read or written, or a segment is damaged before its end.
-    pub(super) fn open(
-        folder: &Path,
-        split: &str,
-        window: Duration,
-        progress: &ResumeState,
-    ) -> Result<Self, StageError> {
+    pub(super) fn open(folder: &Path, split: &str, window: Duration, resume: &ResumeState) -> Result<Self, StageError> {
         create_private_dir(folder)?;
         let (keys, log) = IdempotencyKeys::open(folder, window, now())?;
         let mut state =
@@ -77,7 +72,7 @@ impl WriteAheadLog {
         for (place, &first) in firsts.iter().enumerate() {
             let segment = read_segment(folder, first, firsts.get(place + 1).copied(), |head| {
                 state.keys.add(head);
-                let is_done = progress.is_committed(split, &(head.first..head.end()));
+                let is_done = resume.is_committed(split, &(head.first..head.end()));
                 if is_done && state.pending.is_empty() {
                     state.done = head.end();
                 } else {
@@ -88,7 +83,7 @@ impl WriteAheadLog {
             state.next = segment.end;
             state.segments.push_back(segment);
         }
-        state.next = state.next.max(progress.max_row_end(split));
+        state.next = state.next.max(resume.max_row_end(split));
         state.done = if state.pending.is_empty() { state.next } else { state.done };
         let tail = watch::Sender::new(state.next);
         Ok(Self { folder: folder.to_path_buf(), state: Mutex::new(state), log: Mutex::new(log), tail })

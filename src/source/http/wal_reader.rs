@@ -36,7 +36,7 @@ impl BatchShape {
     /// Records that travel together at most.
     pub(super) fn most(&self) -> usize {
         match self {
-            Self::Images(rules) => rules.stretch(),
+            Self::Images(batch_config) => batch_config.max_records(),
             Self::Features { cut, .. } => cut.records,
         }
     }
@@ -44,10 +44,10 @@ impl BatchShape {
 
 /// A source that reads its journal.
 pub(super) struct WalReader {
-    pub(super) journal: Arc<WriteAheadLog>,
+    pub(super) wal: Arc<WriteAheadLog>,
     pub(super) split: Arc<Split>,
     pub(super) shape: BatchShape,
-    pub(super) progress: ResumeState,
+    pub(super) resume: ResumeState,
     /// How long records wait for more.
     pub(super) delay: Duration,
     pub(super) runtime: Handle,
@@ -62,8 +62,8 @@ impl WalReader {
     /// When the journal cannot be read.
     pub(super) fn run(self, out: &BatchSender) -> Result<(), StageError> {
         let out = &out.outside_of(Arc::clone(&self.caller));
-        let mut tail = self.journal.tail();
-        let mut row = self.journal.state().done;
+        let mut tail = self.wal.tail();
+        let mut row = self.wal.state().done;
         let mut reader: Option<SegmentReader> = None;
         while self.wait(&mut tail, row, out) {
             self.caller.begin(BlockingOperation::Reads);
@@ -118,14 +118,14 @@ impl WalReader {
     ) -> Result<Option<(u64, RecordBatch, usize)>, StageError> {
         for _ in 0..2 {
             if reader.is_none() {
-                *reader = self.journal.read_from(row)?;
+                *reader = self.wal.read_from(row)?;
             }
             while let Some((head, payload)) = reader.as_mut().map(SegmentReader::next).transpose()?.flatten() {
                 if head.end() <= row {
                     continue;
                 }
                 let records = wal_record::decode(&payload).map_err(|reason| {
-                    StageError::Other(format!("{}: row {}: {reason}", self.journal.folder.display(), head.first))
+                    StageError::Other(format!("{}: row {}: {reason}", self.wal.folder.display(), head.first))
                 })?;
                 let skip =
                     usize::try_from(row.saturating_sub(head.first)).unwrap_or(usize::MAX).min(records.num_rows());
@@ -140,15 +140,15 @@ impl WalReader {
 
     fn send(&self, gathered: &[(u64, RecordBatch)], out: &BatchSender) -> Result<bool, StageError> {
         match &self.shape {
-            BatchShape::Images(rules) => {
+            BatchShape::Images(batch_config) => {
                 let Some((first, _)) = gathered.first() else { return Ok(true) };
-                let mut stretch = ImageBatchBuilder::new(rules, &self.progress, out, &self.split, *first);
+                let mut builder = ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *first);
                 for (first, records) in gathered {
-                    if !push_images(&mut stretch, *first, records)? {
+                    if !push_images(&mut builder, *first, records)? {
                         return Ok(false);
                     }
                 }
-                stretch.close()
+                builder.close()
             }
             BatchShape::Features { schema, cut } => {
                 let batches = feature_batches(schema, *cut, &self.split, gathered)?;
@@ -162,13 +162,13 @@ impl WalReader {
 pub(super) const MAX_BYTES: usize = 32 << 20;
 
 /// Records of a frame: the text of `source`, then the columns.
-fn push_images(stretch: &mut ImageBatchBuilder<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
+fn push_images(builder: &mut ImageBatchBuilder<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
     let wrong = || StageError::Other("the journal holds other columns than this source has".to_owned());
     let source = records.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
     let image = records.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
     for (row, at) in (first..).zip(0..records.num_rows()) {
         let (source, image) = (source.value(at).into(), Ok(image.value(at).into()));
-        if !stretch.push(ImageRecord { source, row, text: None, image })? {
+        if !builder.push(ImageRecord { source, row, text: None, image })? {
             return Ok(false);
         }
     }

@@ -60,7 +60,7 @@ fn what_is_to_be_read_is_counted() {
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..30))], 100);
     std::fs::write(folder.path().join("c.parquet"), "no Parquet").unwrap();
     let plan = || plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 60).unwrap();
-    let counted = |progress: &ResumeState| match plan().open(progress).unwrap().total {
+    let counted = |resume: &ResumeState| match plan().open(resume).unwrap().total {
         RecordCount::Counting(total) => total.blocking_recv().unwrap(),
         other => panic!("{other:?}"),
     };
@@ -107,8 +107,8 @@ fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
         assert_eq!(vectors.values().as_primitive::<Float32Type>().values(), &values[..]);
         assert_eq!(whole["row"].as_primitive::<UInt64Type>().values(), &(0..250).collect::<Vec<u64>>()[..]);
         for done in [1, 4, 6] {
-            let progress = progress_of(&all[..done]);
-            let rest = drain(plan::<ParquetSourceConfig>(options.clone(), 30).unwrap(), &progress).unwrap();
+            let resume = progress_of(&all[..done]);
+            let rest = drain(plan::<ParquetSourceConfig>(options.clone(), 30).unwrap(), &resume).unwrap();
             assert_eq!(records(&rest), records(&all[done..]), "{done}");
         }
     }

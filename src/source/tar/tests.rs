@@ -32,16 +32,16 @@ fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn open_shards(folder: &Path, records: u32, progress: &ResumeState) -> Result<SourceHandle, StageError> {
+fn open_shards(folder: &Path, records: u32, resume: &ResumeState) -> Result<SourceHandle, StageError> {
     let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(1000), memory: None };
     let context = PlanContext::new(BTreeMap::new(), limits);
     let plan = find(KINDS, "tar", "source").unwrap().plan;
     let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
+    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(resume)
 }
 
-fn read(folder: &Path, records: u32, progress: &ResumeState) -> Vec<SourceBatch> {
-    let opened = open_shards(folder, records, progress).unwrap();
+fn read(folder: &Path, records: u32, resume: &ResumeState) -> Vec<SourceBatch> {
+    let opened = open_shards(folder, records, resume).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
     batches.unwrap()

@@ -45,19 +45,19 @@ struct IngestedFile {
 impl FolderWatcher {
     /// Reads files that are complete, journals those that are new, and hands them over. `false` when no more is wanted.
     pub(super) fn ingest(&mut self, out: &BatchSender) -> Result<bool, StageError> {
-        if self.is_paused() || self.place.trouble().is_some() || self.arrivals.is_empty() {
+        if self.is_paused() || self.folder.trouble().is_some() || self.pending.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.caller.during(BlockingOperation::Journals, || self.appender.prepare()) {
+        if let Err(error) = self.caller.during(BlockingOperation::Journals, || self.segment_writer.prepare()) {
             return self.pause_for(error).map(|()| true);
         }
         let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
         if files.is_empty() {
             return Ok(true);
         }
-        let first = self.appender.next;
-        self.caller.during(BlockingOperation::Journals, || self.appender.append(&files))?;
-        self.known.add(&files, &self.appender.segment);
+        let first = self.segment_writer.next;
+        self.caller.during(BlockingOperation::Journals, || self.segment_writer.append(&files))?;
+        self.tracked.add(&files, &self.segment_writer.segment);
         let items = (first..).zip(files.into_iter().zip(outcomes));
         let items: Vec<IngestedFile> =
             items.map(|(row, (file, outcome))| IngestedFile { row, file, outcome }).collect();
@@ -66,13 +66,13 @@ impl FolderWatcher {
 
     /// The new ones among files that are complete, as far as they can be read, each with what its record will be.
     fn gather(&mut self) -> Result<Vec<(ListedFile, ReadOutcome)>, StageError> {
-        let files = self.arrivals.take(GROUP);
-        let (root, limit) = (self.root.clone(), self.rules.record_bytes);
+        let files = self.pending.take(GROUP);
+        let (root, limit) = (self.root.clone(), self.batch_config.record_bytes);
         let mut fetch = ObjectPrefetcher::new(&root, limit, files.iter());
         let (mut group, mut bytes) = (Vec::new(), 0);
         let mut files = files.iter();
         for file in files.by_ref() {
-            let attempt = match self.place.is_bucket() {
+            let attempt = match self.folder.is_bucket() {
                 true => fetched(file, limit, fetch.next(file)),
                 false => read_local(file, &root, limit),
             };
@@ -81,7 +81,7 @@ impl FolderWatcher {
                 ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _)
                     if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) =>
                 {
-                    self.arrivals.add_unstable(now, Instant::now());
+                    self.pending.add_unstable(now, Instant::now());
                 }
                 ReadAttempt::Content(now, content) if self.is_new(&now)? => {
                     bytes += content.len() as u64;
@@ -92,12 +92,12 @@ impl FolderWatcher {
                 }
                 ReadAttempt::Content(..) | ReadAttempt::Refused(..) | ReadAttempt::Gone => {}
                 ReadAttempt::Changing => {
-                    self.arrivals.add_unstable(file.clone(), Instant::now());
+                    self.pending.add_unstable(file.clone(), Instant::now());
                     continue;
                 }
                 ReadAttempt::Unavailable(unavailable) => {
                     if self.pauses(&unavailable) {
-                        self.arrivals.add_ready(file.clone());
+                        self.pending.add_ready(file.clone());
                         break;
                     }
                     if let Some(refusal) = self.postpone(file, None, &unavailable) {
@@ -111,21 +111,21 @@ impl FolderWatcher {
                 break;
             }
         }
-        files.for_each(|file| self.arrivals.add_ready(file.clone()));
+        files.for_each(|file| self.pending.add_ready(file.clone()));
         Ok(group)
     }
 
     /// Whether a file that was just read was not taken before, and is not being written again.
     fn is_new(&mut self, now: &ListedFile) -> Result<bool, StageError> {
         if self.is_written(now) {
-            self.arrivals.add_unstable(now.clone(), Instant::now());
+            self.pending.add_unstable(now.clone(), Instant::now());
             return Ok(false);
         }
-        if self.known.verdict(now) != Some(FileMatch::Same) {
+        if self.tracked.verdict(now) != Some(FileMatch::Same) {
             return Ok(true);
         }
-        let note = self.known.met(now, None);
-        self.notes.append(note.as_slice())?;
+        let note = self.tracked.met(now, None);
+        self.digest_log.append(note.as_slice())?;
         Ok(false)
     }
 
@@ -143,7 +143,7 @@ impl FolderWatcher {
         let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> = BTreeMap::new();
         for FileRetry { file, row, .. } in self.retries.due(Instant::now()) {
             let Some((split, row)) = row else {
-                self.arrivals.add_ready(file);
+                self.pending.add_ready(file);
                 continue;
             };
             let (_, rows) = journalled.entry(split.name().to_owned()).or_insert_with(|| (split, BTreeMap::new()));
@@ -166,7 +166,7 @@ impl FolderWatcher {
     ) -> Result<bool, StageError> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for (row, JournalRow { file, standing }) in rows {
-            if self.progress.is_committed(split.name(), &(row..row + 1)) {
+            if self.resume.is_committed(split.name(), &(row..row + 1)) {
                 continue;
             }
             let outcome = match standing {
@@ -194,8 +194,8 @@ impl FolderWatcher {
     /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out later.
     fn attempt_row(&mut self, file: &ListedFile, split: &Arc<Split>, row: u64) -> Option<ReadOutcome> {
         let key: JournaledRow = Some((Arc::clone(split), row));
-        let limit = self.rules.record_bytes;
-        let attempt = match self.place.is_bucket() {
+        let limit = self.batch_config.record_bytes;
+        let attempt = match self.folder.is_bucket() {
             true => fetched(file, limit, ObjectPrefetcher::new(&self.root, limit, std::iter::once(file)).next(file)),
             false => read_local(file, &self.root, limit),
         };
@@ -204,16 +204,18 @@ impl FolderWatcher {
             ReadAttempt::Content(now, content) if is_same(&now) => ReadOutcome::Image(content),
             ReadAttempt::Refused(now, refusal) if is_same(&now) => ReadOutcome::Refused(self.referring(file, refusal)),
             ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _) => {
-                self.arrivals.add_unstable(now, Instant::now());
+                self.pending.add_unstable(now, Instant::now());
                 ReadOutcome::Superseded
             }
             // Where it was moved away with its folder, it may come back.
-            ReadAttempt::Gone if self.place.is_bucket() || self.place.lacks_file(&file.name, &file.relative_path()) => {
+            ReadAttempt::Gone
+                if self.folder.is_bucket() || self.folder.lacks_file(&file.name, &file.relative_path()) =>
+            {
                 tracing::warn!("{}: {GONE}", file.name);
-                if let Err(error) = self.gone.add(split.name(), row) {
+                if let Err(error) = self.missing_rows.add(split.name(), row) {
                     tracing::warn!("{}: if the same file comes back, it is not read: {error}", file.name);
                 }
-                self.known.forget(&file.name);
+                self.tracked.forget(&file.name);
                 ReadOutcome::Refused(self.referring(file, file.unreadable(GONE)))
             }
             ReadAttempt::Gone | ReadAttempt::Changing => {
@@ -238,7 +240,7 @@ impl FolderWatcher {
         let error = unavailable.to_string();
         let waited = self.retries.failed(file, row.clone(), error.clone(), Instant::now());
         // The folder is waited for, however long that takes.
-        if waited < self.pace.retry_timeout || self.place.trouble().is_some() || self.paused.is_some() {
+        if waited < self.config.retry_timeout || self.folder.trouble().is_some() || self.paused.is_some() {
             return None;
         }
         self.retries.remove(&file.name, &row);
@@ -284,10 +286,10 @@ impl FolderWatcher {
         }
         let superseded = items.iter().filter(|item| matches!(item.outcome, ReadOutcome::Superseded)).count();
         self.metrics.watch.superseded.with_label_values(&[&self.stage]).inc_by(superseded as u64);
-        let (mut stretch, mut next, mut count) = (None, 0, 0);
+        let (mut builder, mut next, mut count) = (None, 0, 0);
         for IngestedFile { row, file, outcome } in items {
-            let mut open: ImageBatchBuilder<'_> = match stretch.take() {
-                Some(open) if row == next && count < self.rules.stretch() => open,
+            let mut open: ImageBatchBuilder<'_> = match builder.take() {
+                Some(open) if row == next && count < self.batch_config.max_records() => open,
                 ended => {
                     if let Some(mut ended) = ended
                         && !ImageBatchBuilder::close(&mut ended)?
@@ -295,7 +297,7 @@ impl FolderWatcher {
                         return Ok(false);
                     }
                     count = 0;
-                    ImageBatchBuilder::new(&self.rules, &self.progress, out, split, row)
+                    ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, row)
                 }
             };
             let goes_on = match outcome {
@@ -307,8 +309,8 @@ impl FolderWatcher {
                 return Ok(false);
             }
             (next, count) = (row + 1, count + 1);
-            stretch = Some(open);
+            builder = Some(open);
         }
-        stretch.map_or(Ok(true), |mut stretch| stretch.close())
+        builder.map_or(Ok(true), |mut builder| builder.close())
     }
 }

@@ -60,7 +60,7 @@ impl TrackedFiles {
     /// What the journals say. Files that their folders lack are away since the time that is noted, or since `now`.
     pub(super) fn of(
         journals: &[JournaledListing],
-        progress: &ResumeState,
+        resume: &ResumeState,
         away: &BTreeMap<&str, u64>,
         now: u64,
     ) -> Self {
@@ -68,7 +68,7 @@ impl TrackedFiles {
         let mut matched = BTreeSet::new();
         for JournaledListing { split, first, rows, segment } in journals {
             let all = rows.len() as u64;
-            let done = |&row: &u64| progress.is_committed(split.name(), &(row..row + 1));
+            let done = |&row: &u64| resume.is_committed(split.name(), &(row..row + 1));
             if let Some(segment) = segment {
                 let pending = all - (*first..*first + all).filter(done).count() as u64;
                 known.segments.insert(*first, SegmentUsage { segment: segment.clone(), rows: all, pending, files: 0 });
@@ -158,8 +158,8 @@ impl TrackedFiles {
     }
 
     /// Rows are durable. `open` is the segment that is written to.
-    pub(super) fn done(&mut self, split: &Split, fate: &BatchAck, open: &ArrivalSegment) {
-        for range in fate.provenance.ranges().iter().filter(|range| *range.split == *split) {
+    pub(super) fn done(&mut self, split: &Split, ack: &BatchAck, open: &ArrivalSegment) {
+        for range in ack.provenance.ranges().iter().filter(|range| *range.split == *split) {
             let mut rows = range.rows.clone();
             while rows.start < rows.end {
                 let Some((&first, used)) = self.segments.range_mut(..=rows.start).next_back() else { break };

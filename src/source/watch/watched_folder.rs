@@ -26,7 +26,7 @@ pub(super) struct WatchedFolder {
     unmounted: BTreeSet<String>,
     /// Why files are not taken at present: a clause.
     trouble: Option<String>,
-    pub(super) notices: FsEvents,
+    pub(super) events: FsEvents,
 }
 
 impl WatchedFolder {
@@ -47,7 +47,7 @@ impl WatchedFolder {
             last_listed: None,
             unmounted: BTreeSet::new(),
             trouble: None,
-            notices: FsEvents::none(),
+            events: FsEvents::none(),
         })
     }
 
@@ -82,15 +82,15 @@ impl WatchedFolder {
             Ok(root) => root,
             Err(why) => {
                 self.root = None;
-                self.notices = FsEvents::none();
+                self.events = FsEvents::none();
                 return Err(why);
             }
         };
         if self.root.as_ref() != Some(&root) {
-            self.notices = FsEvents::begin(&root.path);
+            self.events = FsEvents::begin(&root.path);
         }
         self.log_changes(&root);
-        let (notices, path) = (&mut self.notices, root.path.clone());
+        let (notices, path) = (&mut self.events, root.path.clone());
         self.root = Some(root);
         let listing = self.files.list_visiting(&mut |below, id| notices.cover(path.join(below), id));
         let mut listing = listing.map_err(|error| error.to_string())?;
@@ -165,7 +165,7 @@ impl WatchedFolder {
             Ok(_) => true,
             Err(why) => {
                 self.root = None;
-                self.notices = FsEvents::none();
+                self.events = FsEvents::none();
                 self.wait(why);
                 false
             }
@@ -195,7 +195,7 @@ impl WatchedFolder {
     /// nothing can be read there.
     pub(super) fn scan(&mut self, below: &Path) -> Option<Listing> {
         let (folder, root) = (self.folder.as_ref()?, self.root.as_ref()?);
-        let (notices, path) = (&mut self.notices, &root.path);
+        let (notices, path) = (&mut self.events, &root.path);
         folder.scan(below, &mut |below, id| notices.cover(path.join(below), id)).ok()
     }
 

@@ -141,7 +141,7 @@ fn notes_of_an_earlier_version_are_read() {
     fs::write(folder.join("in-flight"), format!("{split} 0 4\n")).unwrap();
     fs::write(folder.join("alone"), format!("{split} 2 3\n")).unwrap();
     let suspects = PoisonRecordTracker::open(Some(state.path()), 7, 3).unwrap();
-    assert_eq!(suspects.notes.kills, [(split, 2, 3)]);
+    assert_eq!(suspects.state.kills, [(split, 2, 3)]);
     let care = |ordinal| suspects.isolation(&rows(0..6), ordinal);
     assert_eq!(
         [care(0), care(1), care(2)],

@@ -13,8 +13,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn open(folder: &Path, done: u64) -> Result<WriteAheadLog, StageError> {
     let mut coverage = Coverage::default();
     coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
-    let progress = ResumeState { sinks: Arc::new(vec![coverage]), state: None };
-    WriteAheadLog::open(folder, "s", HOUR, &progress)
+    let resume = ResumeState { sinks: Arc::new(vec![coverage]), state: None };
+    WriteAheadLog::open(folder, "s", HOUR, &resume)
 }
 
 /// Appends frames of two rows each, as one group.
