@@ -128,8 +128,8 @@ pub struct Batch {
 impl Batch {
     /// A batch whose records are its source rows, one to one.
     pub fn new(records: RecordBatch, provenance: Provenance) -> Self {
-        let origin = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
-        Self { records, row_ordinals: origin, provenance: Arc::new(provenance) }
+        let row_ordinals = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
+        Self { records, row_ordinals, provenance: Arc::new(provenance) }
     }
 
     /// The same rows with other columns; `records` must have as many rows as before.
@@ -146,8 +146,9 @@ impl Batch {
     pub fn filter(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
         let records = filter_record_batch(&self.records, mask)?;
         let kept = |place: usize| mask.is_valid(place) && mask.value(place);
-        let origin = self.row_ordinals.iter().enumerate().filter(|(place, _)| kept(*place)).map(|(_, &o)| o).collect();
-        Ok(Self { records, row_ordinals: origin, provenance: self.provenance })
+        let row_ordinals =
+            self.row_ordinals.iter().enumerate().filter(|(place, _)| kept(*place)).map(|(_, &o)| o).collect();
+        Ok(Self { records, row_ordinals, provenance: self.provenance })
     }
 
     /// The records at these places; they still stand for all of the batch's source rows.
@@ -178,10 +179,10 @@ impl Batch {
             let is_inside = |ordinal: &u32| rows.contains(&u64::from(*ordinal));
             let mask: BooleanArray = self.row_ordinals.iter().map(|ordinal| Some(is_inside(ordinal))).collect();
             let shift = u32::try_from(rows.start).unwrap_or(u32::MAX);
-            let origin =
+            let row_ordinals =
                 self.row_ordinals.iter().filter(|ordinal| is_inside(ordinal)).map(|ordinal| ordinal - shift).collect();
             let provenance = Arc::new(self.provenance.slice(rows.clone()));
-            Ok(Self { records: filter_record_batch(&self.records, &mask)?, row_ordinals: origin, provenance })
+            Ok(Self { records: filter_record_batch(&self.records, &mask)?, row_ordinals, provenance })
         };
         Ok((part(0..end)?, part(end..all)?))
     }
@@ -196,8 +197,8 @@ impl Batch {
             return Ok(Some(first.clone()));
         }
         let records = concat_batches(&first.records.schema(), arms.iter().map(|arm| &arm.records))?;
-        let origin = arms.iter().flat_map(|arm| arm.row_ordinals.iter().copied()).collect();
-        Ok(Some(Self { records, row_ordinals: origin, provenance: Arc::clone(&first.provenance) }))
+        let row_ordinals = arms.iter().flat_map(|arm| arm.row_ordinals.iter().copied()).collect();
+        Ok(Some(Self { records, row_ordinals, provenance: Arc::clone(&first.provenance) }))
     }
 }
 
@@ -228,12 +229,12 @@ impl SourceBatch {
     #[must_use]
     pub fn slice(&self, part: Range<u64>) -> Self {
         let shift = |ordinal: u32| ordinal - u32::try_from(part.start).unwrap_or(u32::MAX);
-        let origin = &self.batch.row_ordinals;
-        let from = origin.partition_point(|&o| u64::from(o) < part.start);
-        let to = origin.partition_point(|&o| u64::from(o) < part.end);
+        let row_ordinals = &self.batch.row_ordinals;
+        let from = row_ordinals.partition_point(|&o| u64::from(o) < part.start);
+        let to = row_ordinals.partition_point(|&o| u64::from(o) < part.end);
         let batch = Batch {
             records: self.batch.records.slice(from, to - from),
-            row_ordinals: origin[from..to].iter().map(|&o| shift(o)).collect(),
+            row_ordinals: row_ordinals[from..to].iter().map(|&o| shift(o)).collect(),
             provenance: Arc::new(self.batch.provenance.slice(part.clone())),
         };
         let rejects = self.rejects.iter().filter_map(|reject| reject.slice(&part)).collect();

@@ -92,10 +92,10 @@ impl CorruptionSpec {
     /// Every fault of [`CorruptionSpec::faults`], and one at `noise` where it does not fit such tensors.
     pub fn plan(&self, format: Option<&PixelFormat>) -> Result<Corruption, Vec<ConfigError>> {
         let mut faults = self.unused();
-        let change = self.op().map_err(|found| faults.extend(found));
+        let op = self.op().map_err(|found| faults.extend(found));
         faults.extend(self.unfit(format).map(|what| ConfigError::new("noise", format!("the input holds {what}"))));
-        match change {
-            Ok(change) if faults.is_empty() => Ok(Corruption { op: change, pixels: format.is_some() }),
+        match op {
+            Ok(op) if faults.is_empty() => Ok(Corruption { op, pixels: format.is_some() }),
             _ => Err(faults),
         }
     }

@@ -43,8 +43,8 @@ impl Reloader {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let folders = folders(models);
-        let taken = files(&folders);
-        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, last_seen: taken }
+        let last_seen = files(&folders);
+        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, last_seen }
     }
 
     /// Reloads whenever there is reason to, until it is aborted.

@@ -110,7 +110,7 @@ impl Manifest {
             return Err(StageError::Other(message));
         }
         let len = usize::try_from(written.records).unwrap_or(usize::MAX);
-        let places = match written.size {
+        let offsets = match written.size {
             Some(size) => OffsetIndex::Same(size),
             None => OffsetIndex::Ends(read_ends(&ends_path(folder, part), len)?),
         };
@@ -118,15 +118,7 @@ impl Manifest {
             InputKind::Image => ElementType::U8,
             InputKind::Features => ElementType::F32,
         };
-        Ok(RecordFile {
-            path,
-            file,
-            len,
-            offsets: places,
-            element,
-            channels: self.channels,
-            classes: Arc::clone(classes),
-        })
+        Ok(RecordFile { path, file, len, offsets, element, channels: self.channels, classes: Arc::clone(classes) })
     }
 }
 

@@ -327,8 +327,8 @@ impl SourcePlanner<'_> {
             Some(RecordKind::Features { columns }) => (features, width) = self.features(columns, named),
             None => {}
         }
-        let origins = RecordIdResolver::new(&self.schema);
-        let steps = SourceSteps { keep, features, normal, label, image, record_ids: origins };
+        let record_ids = RecordIdResolver::new(&self.schema);
+        let steps = SourceSteps { keep, features, normal, label, image, record_ids };
         ((self.faults.len() == before).then_some(steps), width)
     }
 

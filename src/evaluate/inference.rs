@@ -51,7 +51,7 @@ impl ModelRunner {
             shape.ok_or_else(|| named("does not say what shape its records have; give `input` in its card".into()))?;
         let given = model.output_shape(ModelPath::Encode, &shape).map_err(StageError::Model)?;
         let first = model.chain(ModelPath::Encode)?;
-        let way = match model.parts(ModelPath::Decode) {
+        let mode = match model.parts(ModelPath::Decode) {
             Some(_) => {
                 RunMode::Records { first, shape, code: values(&given), decoder: Some(model.chain(ModelPath::Decode)?) }
             }
@@ -61,7 +61,7 @@ impl ModelRunner {
             }
             None => RunMode::Records { first, shape, code: values(&given), decoder: None },
         };
-        Ok(Self { mode: way, failure: None })
+        Ok(Self { mode, failure: None })
     }
 
     /// Why the model failed on a record, the first time that it did.

@@ -79,8 +79,8 @@ impl BlockingCaller {
     }
 
     /// A call begins, or the one before has returned and the next begins.
-    pub fn begin(&self, doing: BlockingOperation) {
-        *self.call() = Some(PendingCall { operation: doing, since: Instant::now(), began: SystemTime::now() });
+    pub fn begin(&self, operation: BlockingOperation) {
+        *self.call() = Some(PendingCall { operation, since: Instant::now(), began: SystemTime::now() });
     }
 
     /// The thread waits for something to do, or for others.
@@ -111,10 +111,10 @@ impl BlockingCaller {
     }
 
     fn blocked(&self, now: Instant) -> Option<BlockedCall> {
-        let PendingCall { operation: doing, since, began } = (*self.call())?;
+        let PendingCall { operation, since, began } = (*self.call())?;
         let age = now.saturating_duration_since(since);
-        let patience = if doing.is_long() { LONG } else { self.patience };
-        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), operation: doing, age, began })
+        let patience = if operation.is_long() { LONG } else { self.patience };
+        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), operation, age, began })
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) fn predict(
     share: &MemoryAllocation,
     limits: PipelineLimits,
 ) -> MemoryEstimate {
-    let MemoryAllocation { requirements: needs, workers, budget, .. } = *share;
+    let MemoryAllocation { requirements, workers, budget, .. } = *share;
     let held = |sink: &dyn Sink| sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
@@ -163,7 +163,7 @@ pub(super) fn predict(
                 let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
                 // So does a record above them, of whatever kind.
                 let stored = size.bytes().max(limits.record_bytes.0);
-                batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
+                batch = batch.max(requirements.footprint.cost(records as u64, stored, pixels));
                 // Sources that end are read one after another, those that do not side by side.
                 match source.is_unbounded() {
                     true => endless += source.reading_bytes(),
@@ -174,9 +174,9 @@ pub(super) fn predict(
             StageRole::Sink(sink, _) => sinks += held(sink.as_ref()),
         }
     }
-    let workers_bytes = needs.per_worker * workers as u64;
+    let workers_bytes = requirements.per_worker * workers as u64;
     MemoryEstimate {
-        fixed: FIXED + needs.shared + reading + endless + sinks,
+        fixed: FIXED + requirements.shared + reading + endless + sinks,
         workers: workers_bytes,
         batch,
         slots: max_in_flight_batches(workers) as u64,

@@ -287,7 +287,7 @@ fn assemble(
     let or_endless =
         |written: Option<HumanDuration>, default| written.map(|span| span.0).or(endless.then_some(default));
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
-    let grace = or_endless(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
+    let shutdown_timeout = or_endless(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
     let memory = memory::predict(&stages, kept, &share, context.limits);
     Ok(Plan {
         name: spec.name,
@@ -302,7 +302,7 @@ fn assemble(
         keeps_originals: spec.settings.rejects.record,
         reject_limits: RejectLimits { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
-        shutdown_timeout: grace,
+        shutdown_timeout,
         admin: spec.settings.admin,
         listeners: context.listeners,
         effective: spec.effective,

@@ -56,12 +56,12 @@ impl BatchEncoder for ImageEncoder {
                 Err(error) => rejects.push(batch.row_ordinals[record], error.code(), error.to_string()),
             }
         }
-        let origin =
+        let row_ordinals =
             batch.row_ordinals.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
         let kept = BooleanArray::from(kept);
         let columns = vec![filter(sources, &kept)?, filter(rows, &kept)?, Arc::new(files.finish())];
         let records = RecordBatch::try_new(self.schema(), columns)?;
-        Ok(Batch { records, row_ordinals: origin, provenance: batch.provenance })
+        Ok(Batch { records, row_ordinals, provenance: batch.provenance })
     }
 }
 

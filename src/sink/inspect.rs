@@ -293,8 +293,8 @@ mod tests {
         for (place, errors) in (0_u64..).zip(batches) {
             let start = from + place * 10;
             let provenance = Arc::new(Provenance::rows(Arc::clone(&split), start..start + 10));
-            let origin = (0..u32::try_from(errors.len()).unwrap()).collect();
-            writer.write(&Batch { records: records(errors), row_ordinals: origin, provenance }).unwrap();
+            let row_ordinals = (0..u32::try_from(errors.len()).unwrap()).collect();
+            writer.write(&Batch { records: records(errors), row_ordinals, provenance }).unwrap();
             writer.commit().unwrap();
         }
     }

@@ -179,8 +179,7 @@ impl FolderContents {
         // What is listed here is all in the marker, which is read later.
         let snapshots = coverage_snapshot::places(folder)?;
         let snapshot = CoverageSnapshot::load(folder)?;
-        let mut contents =
-            Self { next: snapshot.folded, files: OutputHistory::default(), snapshot, snapshots };
+        let mut contents = Self { next: snapshot.folded, files: OutputHistory::default(), snapshot, snapshots };
         for file in data_files(folder)? {
             contents.add(folder, &file)?;
         }
@@ -289,16 +288,15 @@ impl Sink for ParquetSink {
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        let found = self.claimed()?;
+        let claimed = self.claimed()?;
         if let Some(path) = self.folder.local() {
             // Folders below it may be those of others, who are writing.
             remove_stale_temp_files(path, 1)?;
             remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
         let Self { folder, columns, format, file, .. } = *self;
-        let (part, taken, written) = (None, Coverage::default(), CommitStats::default());
-        let mut writer =
-            ParquetWriter { folder, columns, format, file, identity, claimed: found, open_file: part, taken, written };
+        let (open_file, taken, written) = (None, Coverage::default(), CommitStats::default());
+        let mut writer = ParquetWriter { folder, columns, format, file, identity, claimed, open_file, taken, written };
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }

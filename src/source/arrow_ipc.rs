@@ -50,11 +50,11 @@ impl SourceConfig for ArrowSourceConfig {
         let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![ConfigError::new("path", what)])?;
-        let cut = BatchLimits::features(batch);
+        let batch_limits = BatchLimits::features(batch);
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let format = ArrowIpcFormat {
             columns: columns.clone(),
-            batch_limits: cut,
+            batch_limits,
             most,
             record_bytes: limits.record_bytes.0,
             largest_file,

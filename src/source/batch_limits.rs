@@ -29,8 +29,8 @@ impl BatchLimits {
     /// For images, as the pipeline says it or by default.
     pub(super) fn images(batch: BatchSize) -> Self {
         let records = batch.records_or(IMAGE_RECORDS);
-        let enough = if batch.records.is_some() { records } else { records.min(ENOUGH_IMAGES) };
-        Self { records, bytes: batch.bytes(), soft_max_records: enough }
+        let soft_max_records = if batch.records.is_some() { records } else { records.min(ENOUGH_IMAGES) };
+        Self { records, bytes: batch.bytes(), soft_max_records }
     }
 
     /// For feature records, likewise.

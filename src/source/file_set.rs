@@ -41,8 +41,8 @@ impl FileSet {
         follow_links: bool,
         extensions: &'static [&'static str],
     ) -> Result<Self, ConfigError> {
-        let passed_over = LastSkippedFiles::default();
-        let set = Self { path, follow_links, extensions, underscore_files: false, skipped_files: passed_over };
+        let skipped_files = LastSkippedFiles::default();
+        let set = Self { path, follow_links, extensions, underscore_files: false, skipped_files };
         if set.path.is_empty() {
             return Err(ConfigError::new(
                 "path",
@@ -63,8 +63,8 @@ impl FileSet {
     }
 
     /// The same, whose listings report what they left out to `skipped_files`.
-    pub(super) fn reporting_to(self, passed_over: LastSkippedFiles) -> Self {
-        Self { skipped_files: passed_over, ..self }
+    pub(super) fn reporting_to(self, skipped_files: LastSkippedFiles) -> Self {
+        Self { skipped_files, ..self }
     }
 
     /// What the last listing left out.

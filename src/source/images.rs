@@ -105,15 +105,7 @@ impl SourceConfig for ImagesSourceConfig {
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
-        Ok(Box::new(ImagesSource {
-            name: name.to_owned(),
-            files,
-            batch_config,
-            rescan,
-            delay,
-            retry_timeout,
-            metrics,
-        }))
+        Ok(Box::new(ImagesSource { name: name.to_owned(), files, batch_config, rescan, delay, retry_timeout, metrics }))
     }
 }
 

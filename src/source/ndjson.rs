@@ -62,9 +62,9 @@ impl SourceConfig for NdjsonSourceConfig {
         check_names(schema.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         self.types = ColumnType::all(&schema);
-        let cut = BatchLimits::features(batch);
+        let batch_limits = BatchLimits::features(batch);
         let format =
-            NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, batch_limits: cut };
+            NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, batch_limits };
         Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }

@@ -90,21 +90,21 @@ impl SourceConfig for ParquetSourceConfig {
         check_names(given.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
-        let cut = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
+        let batch_limits = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
         let count = self.readers.map_or_else(|| system::available_cores() / 4, usize::from).max(1);
         let bytes =
             context.limits.memory.map_or(READ_TASK_BYTES, |memory| READ_TASK_BYTES.min(memory.0 / 16 / count as u64));
-        let lanes = ParallelRead { count, bytes };
+        let parallel_read = ParallelRead { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let record_bytes = context.limits.record_bytes.0;
         let format = ParquetFormat {
             columns,
             image,
-            batch_limits: cut,
+            batch_limits,
             limits: context.limits,
             record_bytes,
             largest_file,
-            parallel_read: lanes,
+            parallel_read,
         };
         Ok(Box::new(FileSource::new(name, &self.path, &given, format, self.on_change.into())))
     }

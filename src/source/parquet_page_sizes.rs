@@ -92,9 +92,13 @@ impl DecodedSizes {
 
     /// Adds what another column comes to.
     pub(super) fn add(&mut self, other: Self) {
-        let Self { bytes, peak: held, max_value: word, dense, longest, lists } = other;
-        let sums =
-            [(&mut self.bytes, bytes), (&mut self.peak, held), (&mut self.max_value, word), (&mut self.dense, dense)];
+        let Self { bytes, peak, max_value, dense, longest, lists } = other;
+        let sums = [
+            (&mut self.bytes, bytes),
+            (&mut self.peak, peak),
+            (&mut self.max_value, max_value),
+            (&mut self.dense, dense),
+        ];
         let sums = sums.into_iter().chain([(&mut self.longest, longest), (&mut self.lists, lists)]);
         sums.for_each(|(sum, part)| *sum = sum.saturating_add(part));
     }

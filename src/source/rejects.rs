@@ -112,9 +112,9 @@ impl SourceConfig for RejectsSourceConfig {
             return Err(vec![ConfigError::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();
-        let cut = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
+        let batch_limits = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
         let record_bytes = context.limits.record_bytes.0;
-        let format = RejectsFormat { wanted, schema: schema.clone(), batch_limits: cut, record_bytes };
+        let format = RejectsFormat { wanted, schema: schema.clone(), batch_limits, record_bytes };
         Ok(Box::new(FileSource::new(name, &self.path, &schema, format, ReadPolicy::default())))
     }
 }

@@ -290,8 +290,8 @@ pub(super) struct TextBatches<R> {
 
 impl<R: Read> TextBatches<R> {
     /// Blocks of what `framer` finds, within `batch_limits`.
-    pub(super) fn new(framer: Framer<R>, cut: BatchLimits) -> Self {
-        Self { framer, batch_limits: cut, held: None, failed: None, ends_in_quotes: false }
+    pub(super) fn new(framer: Framer<R>, batch_limits: BatchLimits) -> Self {
+        Self { framer, batch_limits, held: None, failed: None, ends_in_quotes: false }
     }
 
     /// The first block.

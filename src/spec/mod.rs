@@ -218,15 +218,15 @@ pub fn parse(
     variables: impl Iterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<PipelineConfig, Diagnostics> {
-    let mut places = KeySpans::of(path, text)?;
-    let merged = overrides::apply_overrides(path, text, variables, sets, &mut places)?;
-    let written = merged.clone();
+    let mut key_spans = KeySpans::of(path, text)?;
+    let merged = overrides::apply_overrides(path, text, variables, sets, &mut key_spans)?;
+    let effective = merged.clone();
     let (models, stages, rest) = tables(merged);
     let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
     let settings = settings.unwrap_or_default();
     let models = models.map_err(|fault| faults.push(fault)).unwrap_or_default();
     let mut models: Vec<ModelTable> = models.into_iter().map(|(name, options)| ModelTable { name, options }).collect();
-    models.sort_by_key(|model| places.order(&format!("models.{}", model.name)));
+    models.sort_by_key(|model| key_spans.order(&format!("models.{}", model.name)));
     let mut stages_read = Vec::new();
     for (name, table) in stages.map_err(|fault| faults.push(fault)).unwrap_or_default() {
         let key = format!("stages.{name}");
@@ -235,13 +235,13 @@ pub fn parse(
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
     }
     let mut stages = stages_read;
-    stages.sort_by_key(|stage| places.order(&format!("stages.{}", stage.name)));
+    stages.sort_by_key(|stage| key_spans.order(&format!("stages.{}", stage.name)));
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase().replace([' ', '.'], "-"));
     let name = settings.name.clone().or(stem).unwrap_or_default();
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
         let text = format!("there are {} stages; a pipeline has at most {MAX_STAGES}", stages.len());
-        return Err(Diagnostics::new(&places, vec![ConfigError::new("stages", text)]));
+        return Err(Diagnostics::new(&key_spans, vec![ConfigError::new("stages", text)]));
     }
     if stages.is_empty() && faults.is_empty() {
         faults.push(ConfigError::new(
@@ -261,12 +261,12 @@ pub fn parse(
     if !faults.is_empty() {
         // Stages that could be read are checked by the caller together with these.
         return Err(Diagnostics::partial(
-            &places,
+            &key_spans,
             faults,
-            PipelineConfig { name, models, stages, settings, effective: written, key_spans: places.clone() },
+            PipelineConfig { name, models, stages, settings, effective, key_spans: key_spans.clone() },
         ));
     }
-    Ok(PipelineConfig { name, models, stages, settings, effective: written, key_spans: places })
+    Ok(PipelineConfig { name, models, stages, settings, effective, key_spans })
 }
 
 type SplitTables = Result<Map<String, Value>, ConfigError>;

@@ -44,8 +44,8 @@ impl MultipartUpload {
             block_on(async move { store.create_multipart(&path).await })?.map_err(|error| to_io_error(&error))
         })?;
         let text = remote.read_upload_record(&id)?;
-        let (part, sending, sent) = (BytesMut::new(), None, Vec::new());
-        let upload = Self { remote, note, id, part, in_flight_part: sending, sent, bytes: 0, completing: false };
+        let (part, in_flight_part, sent) = (BytesMut::new(), None, Vec::new());
+        let upload = Self { remote, note, id, part, in_flight_part, sent, bytes: 0, completing: false };
         upload.note.as_ref().map_or(Ok(()), |note| note.put(&text))?;
         Ok(upload)
     }

@@ -110,8 +110,7 @@ impl Dispatcher {
         while let Some(arrival) = timed(&stats.source_wait_nanos, arrivals.next()).await {
             match arrival {
                 SourceEvent::Opened { stage, opened } => {
-                    let OpenedSource { total, acks, inference_requests: asks, shutdown_complete: closed } =
-                        opened;
+                    let OpenedSource { total, acks, inference_requests, shutdown_complete } = opened;
                     let opened = &self.stats.stages[stage];
                     let passed_over = opened.skipped_files();
                     if !passed_over.is_empty() {
@@ -121,10 +120,10 @@ impl Dispatcher {
                     if let Some(acks) = acks {
                         self.acks.subscribe(stage, acks);
                     }
-                    if let Some(asks) = asks {
-                        self.inference.serve(stage, asks);
+                    if let Some(inference_requests) = inference_requests {
+                        self.inference.serve(stage, inference_requests);
                     }
-                    self.closing.extend(closed);
+                    self.closing.extend(shutdown_complete);
                 }
                 SourceEvent::Batch { stage, batch } => {
                     if let Some(ended) = self.dispatch(stage, batch, numbers).await {
@@ -191,11 +190,11 @@ impl Dispatcher {
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         let records = batch.batch.records.num_rows() as u64 + rejected_records(&batch.rejects);
-        let condemned = match care {
+        let quarantined = match care {
             Isolation::Quarantined(guilt) => Some(guilt),
             Isolation::None | Isolation::Single => None,
         };
-        let given = if condemned.is_some() { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
+        let given = if quarantined.is_some() { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
         self.stats.batch(source, (records, bytes), Some(&given), Duration::ZERO);
         self.stats.rejected(source, &batch.rejects);
         self.acks.begin(source, &provenance);
@@ -213,14 +212,8 @@ impl Dispatcher {
         };
         self.caller.during(BlockingOperation::Notes, || self.poison_records.begin(*numbers, &provenance));
         let generation = Arc::clone(&self.generations.borrow());
-        let work = WorkItem {
-            destination: Destination::Sinks(*numbers),
-            source,
-            batch,
-            quarantined: condemned,
-            generation,
-            permit,
-        };
+        let work =
+            WorkItem { destination: Destination::Sinks(*numbers), source, batch, quarantined, generation, permit };
         if self.work.send(work).await.is_err() {
             return Some(DispatchEnd::Failed);
         }

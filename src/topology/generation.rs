@@ -131,8 +131,8 @@ impl TransformGraph {
             .collect();
         let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
         let consumers = (0..nodes.len()).map(uses).collect();
-        let kept = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, rejected: kept.clone(), already_committed: kept }
+        let already_committed = vec![Coverage::default(); nodes.len()];
+        Self { nodes, consumers, keeps_rejects, rejected: already_committed.clone(), already_committed }
     }
 
     /// An instance of every transform, warmed up.
@@ -216,13 +216,13 @@ mod tests {
     fn generation(number: u64) -> Arc<Generation> {
         let part = NodeKind::Transform(Arc::new(Once::default()));
         let nodes = vec![GraphNode { name: Arc::from("codes"), inputs: vec![], part }];
-        let kept = vec![Coverage::default()];
+        let already_committed = vec![Coverage::default()];
         let graph = TransformGraph {
             nodes,
             consumers: vec![0],
             keeps_rejects: None,
-            rejected: kept.clone(),
-            already_committed: kept,
+            rejected: already_committed.clone(),
+            already_committed,
         };
         Arc::new(Generation::new(number, graph, vec![]))
     }

@@ -32,8 +32,8 @@ impl InferenceQueue {
                 let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else { return };
                 let permit = permit.with_turn(asking.poison_records.turn().await);
                 let generation = Arc::clone(&asking.generations.borrow());
-                let errand = Destination::Caller(reply);
-                let work = WorkItem { destination: errand, source, batch, quarantined: None, generation, permit };
+                let destination = Destination::Caller(reply);
+                let work = WorkItem { destination, source, batch, quarantined: None, generation, permit };
                 if asking.requests.send(work).await.is_err() {
                     return;
                 }

@@ -126,9 +126,9 @@ impl Topology {
         let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
         let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
-        let asking = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
-        let budget = Budget::new(plan.memory.budget - asking, max_in_flight_batches(plan.workers), &metrics);
-        let asking = Budget::new(asking, max_in_flight_batches(plan.workers), &metrics);
+        let inference_budget = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
+        let budget = Budget::new(plan.memory.budget - inference_budget, max_in_flight_batches(plan.workers), &metrics);
+        let inference_budget = Budget::new(inference_budget, max_in_flight_batches(plan.workers), &metrics);
         metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
@@ -168,7 +168,7 @@ impl Topology {
         for source in &sources {
             source.source.admit_inputs(&resume).map_err(|error| (Arc::clone(&source.name), error))?;
         }
-        let Plan { footprint, reject_limits: allowed, commit_age, workers, .. } = plan;
+        let Plan { footprint, reject_limits, commit_age, workers, .. } = plan;
         let exchange = ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
             sources,
@@ -176,9 +176,9 @@ impl Topology {
             sinks,
             resume,
             budget,
-            inference_budget: asking,
+            inference_budget,
             footprint,
-            reject_limits: allowed,
+            reject_limits,
             commit_age,
             workers,
             stats,
@@ -221,7 +221,7 @@ impl Topology {
                 Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
             };
         let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
-        let (asked_sender, asked) = async_channel::bounded::<WorkItem>(capacity);
+        let (asked_sender, inference) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let acks = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
@@ -233,7 +233,7 @@ impl Topology {
             acks: Arc::clone(&acks),
             stop: stop.clone(),
         };
-        let queues = WorkQueues { inference: asked, work: work.clone() };
+        let queues = WorkQueues { inference, work: work.clone() };
         threads.extend(start_workers(self.workers, common, &self.reload_handle, &queues, &done_sender));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
@@ -426,8 +426,8 @@ fn start_sink_runners(
         let caller = stats.calls().caller(&name, is_local);
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
         let (stats, acks, stop) = (Arc::clone(stats), Arc::clone(acks), stop.clone());
-        let rules = CommitPolicy { batches, age: own_age, logged: age.is_some() };
-        let (pending, thread) = (Uncommitted::default(), format!("sink-{name}"));
+        let policy = CommitPolicy { batches, age: own_age, logged: age.is_some() };
+        let (uncommitted, thread) = (Uncommitted::default(), format!("sink-{name}"));
         let sink_runner = SinkRunner {
             name,
             stage,
@@ -435,9 +435,9 @@ fn start_sink_runners(
             writer,
             committed,
             inbox,
-            policy: rules,
+            policy,
             generation: 0,
-            uncommitted: pending,
+            uncommitted,
             reported: CommitStats::default(),
             caller,
         };

@@ -105,8 +105,8 @@ impl BatchRejects {
             entries.iter_mut().for_each(|entry| entry.record = None);
             rejects_dataset::records(&entries)
         });
-        let origin = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
-        Ok(Batch { records: records?, row_ordinals: origin, provenance: Arc::clone(&batch.provenance) })
+        let row_ordinals = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
+        Ok(Batch { records: records?, row_ordinals, provenance: Arc::clone(&batch.provenance) })
     }
 }
 

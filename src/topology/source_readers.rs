@@ -107,11 +107,10 @@ async fn read(source: SourceSlot, caller: &BlockingCaller, resume: &ResumeState,
     let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
     let mut batches = match opened {
         Ok(opened) => {
-            let SourceHandle { batches, total, acks, inference_requests: asks, shutdown_complete: closed } =
-                opened;
+            let SourceHandle { batches, total, acks, inference_requests, shutdown_complete } = opened;
             let arrival = SourceEvent::Opened {
                 stage,
-                opened: OpenedSource { total, acks, inference_requests: asks, shutdown_complete: closed },
+                opened: OpenedSource { total, acks, inference_requests, shutdown_complete },
             };
             if sender.send(arrival).await.is_err() {
                 return false;

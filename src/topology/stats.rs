@@ -87,7 +87,7 @@ pub struct StageStats {
 impl RunStats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
-            let passed_over = match &stage.role {
+            let skipped_files = match &stage.role {
                 StageRole::Source(source, _) => source.skipped_files(),
                 StageRole::Transform(_) | StageRole::Sink(..) => None,
             };
@@ -124,7 +124,7 @@ impl RunStats {
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
-                skipped_files: passed_over,
+                skipped_files,
             }
         });
         report_models(&metrics, &plan.models);

@@ -115,11 +115,11 @@ impl<'a> Worker<'a> {
 
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
     fn process(&mut self, work: WorkItem, common: &WorkerShared, done: &async_channel::Sender<WorkerMessage>) -> bool {
-        let WorkItem { destination: errand, source, batch, quarantined: condemned, generation, permit } = work;
+        let WorkItem { destination, source, batch, quarantined, generation, permit } = work;
         // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its limits.
-        self.counts_rejects = matches!(errand, Destination::Sinks(_));
-        let passed = self.held.change(&generation).and_then(|()| self.run_graph(source, batch, condemned));
-        match errand {
+        self.counts_rejects = matches!(destination, Destination::Sinks(_));
+        let passed = self.held.change(&generation).and_then(|()| self.run_graph(source, batch, quarantined));
+        match destination {
             Destination::Sinks(number) => {
                 let carried = passed.and_then(|passed| self.prepare(passed)).and_then(|passed| self.finish(passed));
                 common.poison_records.end(number);
@@ -137,8 +137,8 @@ impl<'a> Worker<'a> {
             }
             Destination::Caller(reply) => {
                 let answer = match passed {
-                    Ok(GraphOutput { outputs, rejects: refused }) => match outputs.into_iter().next() {
-                        Some(batch) => Ok(InferenceResponse { batch, rejected: refused.into_list() }),
+                    Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
+                        Some(batch) => Ok(InferenceResponse { batch, rejected: rejects.into_list() }),
                         None => Err("the pipeline has no sink".to_owned()),
                     },
                     Err((name, error)) => {
@@ -166,7 +166,7 @@ impl<'a> Worker<'a> {
         let generation = Arc::clone(&self.held.generation);
         let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
-        let mut refused = BatchRejects::new(input.batch.clone());
+        let mut rejects = BatchRejects::new(input.batch.clone());
         if let Some(guilt) = condemned {
             let condemned = all_rejected(&input.batch, guilt);
             self.stats.rejected(source, &condemned);
@@ -174,7 +174,7 @@ impl<'a> Worker<'a> {
             input.batch = input.batch.rows(0..0);
         }
         if !graph.rejected[source].contains_all(&provenance) {
-            refused.add(&graph.nodes[source].name, input.rejects);
+            rejects.add(&graph.nodes[source].name, input.rejects);
         }
         let mut left = graph.consumers.clone();
         let mut edges: Vec<Option<Batch>> = vec![None; graph.nodes.len()];
@@ -193,7 +193,7 @@ impl<'a> Worker<'a> {
                 // What another source feeds alone has nothing to do with this batch.
                 NodeKind::Transform(_) => {
                     let Some(arrived) = arrived else { continue };
-                    edges[at] = Some(self.apply(at, arrived, &mut refused).map_err(fail)?);
+                    edges[at] = Some(self.apply(at, arrived, &mut rejects).map_err(fail)?);
                 }
                 NodeKind::Sink(schema, _) => outputs.push(arrived.unwrap_or_else(|| Batch {
                     records: RecordBatch::new_empty(Arc::clone(schema)),
@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
                 })),
             }
         }
-        Ok(GraphOutput { outputs, rejects: refused })
+        Ok(GraphOutput { outputs, rejects })
     }
 
     /// Does what sinks leave to the workers.
@@ -227,15 +227,15 @@ impl<'a> Worker<'a> {
 
     /// Puts the rejects behind the outputs, where they are kept.
     fn finish(&self, passed: GraphOutput) -> Result<ProcessedBatch, (Arc<str>, StageError)> {
-        let GraphOutput { mut outputs, rejects: mut refused } = passed;
-        if !refused.is_empty() {
-            self.stats.tap.add_rejects(refused.seen(REJECTS));
+        let GraphOutput { mut outputs, rejects: mut rejected } = passed;
+        if !rejected.is_empty() {
+            self.stats.tap.add_rejects(rejected.seen(REJECTS));
         }
         if let Some(originals) = self.held.generation.graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
-            outputs.push(refused.batch(originals).map_err(|error| (name, error))?);
+            outputs.push(rejected.batch(originals).map_err(|error| (name, error))?);
         }
-        Ok(ProcessedBatch { outputs, rejected: refused.into_list() })
+        Ok(ProcessedBatch { outputs, rejected: rejected.into_list() })
     }
 
     fn apply(&mut self, at: usize, batch: Batch, refused: &mut BatchRejects) -> Result<Batch, StageError> {

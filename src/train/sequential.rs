@@ -166,16 +166,16 @@ impl Sequential {
     ///
     /// # Errors
     /// The first step that does not fit, in a sentence.
-    pub fn new(input: RecordShape, steps: Vec<LayerSpec>) -> Result<Self, String> {
+    pub fn new(input: RecordShape, layers: Vec<LayerSpec>) -> Result<Self, String> {
         let (mut shape, mut kept) = (input, Vec::new());
-        for (place, step) in steps.iter().enumerate() {
+        for (place, step) in layers.iter().enumerate() {
             let next = step.after(shape, &mut kept);
             shape = next.map_err(|reason| format!("step {place} ({step}) after {shape}: {reason}"))?;
         }
         if !kept.is_empty() {
             return Err(format!("{} values are kept and never added", kept.len()));
         }
-        Ok(Self { layers: steps, input, output: shape })
+        Ok(Self { layers, input, output: shape })
     }
 
     /// The steps.

@@ -57,14 +57,14 @@ impl TransformConfig for DenoiseConfig {
             return Err(vec![ConfigError::new("model", message)]);
         }
         let mut faults = Vec::new();
-        let way = self.mode(&model).map_err(|found| faults.extend(found)).ok();
+        let mode = self.mode(&model).map_err(|found| faults.extend(found)).ok();
         let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
             Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
-        let (Some(way), Some((column, field, shape))) = (way, found) else { return Err(faults) };
-        if let Err(reason) = check_output(&model, &way, &shape) {
+        let (Some(mode), Some((column, field, shape))) = (mode, found) else { return Err(faults) };
+        if let Err(reason) = check_output(&model, &mode, &shape) {
             faults.push(ConfigError::new("model", reason));
         }
         let name = self.to.as_ref().unwrap_or(field.name());
@@ -75,14 +75,14 @@ impl TransformConfig for DenoiseConfig {
         let output = field_like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
         let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
         self.column = Some(field.name().clone());
-        if let DenoiseMode::Tiles { cut, .. } = &way {
+        if let DenoiseMode::Tiles { cut, .. } = &mode {
             (self.tile, self.overlap) = (NonZeroUsize::new(cut.tile), Some(cut.overlap));
         }
         let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
         fields.truncate(fields.len().max(place));
         fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
-        Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams { model, schema, column, place, shape, mode: way }))))
+        Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams { model, schema, column, place, shape, mode }))))
     }
 }
 

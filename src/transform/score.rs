@@ -110,10 +110,10 @@ impl TransformConfig for ScoreConfig {
         let (original, reconstruction) =
             (find("original", &self.original), find("reconstruction", &self.reconstruction));
         let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let unusual =
+        let anomaly =
             shape.map(|shape| AnomalyScorer::plan(self, shape, context).map_err(|found| faults.extend(found)));
-        let unusual = unusual.and_then(Result::ok);
-        let schema = self.schema(input, unusual.as_ref(), &mut faults);
+        let anomaly = anomaly.and_then(Result::ok);
+        let schema = self.schema(input, anomaly.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
@@ -126,13 +126,13 @@ impl TransformConfig for ScoreConfig {
         }
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
-        let (Some(unusual), true) = (unusual, faults.is_empty()) else { return Err(faults) };
+        let (Some(anomaly), true) = (anomaly, faults.is_empty()) else { return Err(faults) };
         if format.is_none() && self.metrics.contains(&ScoreMetric::Psnr) {
             self.peak.get_or_insert(1.0);
         }
         let measure = ErrorMeasure { format, peak: self.peak.unwrap_or(1.0) };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(ScoreTransform { columns, metrics: self.metrics.clone(), measure, anomaly: unusual, schema }))
+        Ok(Box::new(ScoreTransform { columns, metrics: self.metrics.clone(), measure, anomaly, schema }))
     }
 }
 

@@ -199,12 +199,8 @@ impl RequestColumns {
         mut most: BodyBudget<'_>,
     ) -> Result<RequestRecords, ErrorResponse> {
         let most = &mut most;
-        let whole = |(DecodedBody { columns, held }, refused)| RequestRecords {
-            columns,
-            sources: None,
-            rejected: refused,
-            held,
-        };
+        let whole =
+            |(DecodedBody { columns, held }, rejected)| RequestRecords { columns, sources: None, rejected, held };
         let records = match (media, &self.objects) {
             (MediaType::Image, None) => whole((self.parse_image(body, most)?, TruncatedList::default())),
             (MediaType::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
@@ -247,7 +243,7 @@ impl RequestColumns {
         // Content and names are copied; both are in the body.
         most.hold(3 * body.len() as u64)?;
         let (mut images, mut names) = (BinaryBuilder::new(), StringBuilder::new());
-        let (mut refused, mut record) = (TruncatedList::default(), 0);
+        let (mut rejected, mut record) = (TruncatedList::default(), 0);
         let mut parts = FormParts::new(body, boundary)?;
         while let Some(part) = parts.next()? {
             most.count(1)?;
@@ -257,7 +253,7 @@ impl RequestColumns {
                     images.append_value(content);
                     names.append_value(name);
                 }
-                Err(what) => refused.push(|| {
+                Err(what) => rejected.push(|| {
                     let reason = shorten(&format!("the part `{}` {what}", part.field));
                     RejectedLine { record, code: RejectCode::Malformed.as_str(), reason }
                 }),
@@ -267,12 +263,7 @@ impl RequestColumns {
         let (images, names) = (images.finish(), names.finish());
         let held = (images.get_array_memory_size() + names.get_array_memory_size()) as u64;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(images)]);
-        Ok(RequestRecords {
-            columns: columns.map_err(ErrorResponse::failed)?,
-            sources: Some(names),
-            rejected: refused,
-            held,
-        })
+        Ok(RequestRecords { columns: columns.map_err(ErrorResponse::failed)?, sources: Some(names), rejected, held })
     }
 }
 

@@ -201,25 +201,25 @@ impl Source for HttpSource {
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
         let window = config.window.map_or(WINDOW, |window| window.0);
-        let journal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
+        let wal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
         let (requests, heard) = mpsc::channel(WAITING);
         let (asks, asked) = mpsc::channel(1);
         let (fates_sender, acks) = mpsc::unbounded_channel();
         let (end, ends) = watch::channel(false);
         let (closed_sender, closed) = oneshot::channel();
-        let (server, access) = listen(&config, &name, &listeners, &metrics)?;
+        let (server, auth) = listen(&config, &name, &listeners, &metrics)?;
         let places = places(config.limits.requests.get(), server.connections());
         let shared = Arc::new(HttpState {
             split: Arc::clone(&split),
             columns,
-            auth: access,
+            auth,
             rate_limit: config.limits.rate.map(TokenBucket::new),
             slots: Arc::new(Semaphore::new(places)),
             memory: MemoryPool::new(config.limits.in_flight.0),
             owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
-            wal: Arc::clone(&journal),
+            wal: Arc::clone(&wal),
             ack_waiters: AckWaiters::default(),
             inference: InferenceClient::start(shape.clone(), &name, asks),
             ends: ends.clone(),
@@ -228,7 +228,7 @@ impl Source for HttpSource {
         });
         let router = guarded(&config, &shared);
         let backlog = config.limits.backlog.0;
-        let committed = Arc::clone(&journal);
+        let committed = Arc::clone(&wal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
         let caller = || shared.metrics.calls.caller(&shared.stage, true);
         let (committing, pumping) = (caller(), caller());
@@ -236,7 +236,7 @@ impl Source for HttpSource {
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
         runtime.spawn(forward_acks(Arc::clone(&shared), acks, end.clone(), until, closed_sender));
-        let pump = WalReader { wal: journal, split, shape, resume: resume.clone(), delay, runtime, caller: pumping };
+        let pump = WalReader { wal, split, shape, resume: resume.clone(), delay, runtime, caller: pumping };
         let batches = spawn_reader(AHEAD, move |out| {
             let pumped = pump.run(out);
             // Nobody wants more: the clients are told.

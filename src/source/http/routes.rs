@@ -227,7 +227,7 @@ async fn ingest(
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || {
         let HttpState { columns, limits, owner, .. } = &*parsing;
-        let ParsedRequest { records, attempt, rejected: refused, held, mut charge } =
+        let ParsedRequest { records, attempt, rejected, held, mut charge } =
             parse_body(columns, limits, owner, arrived)?;
         let rows = u32::try_from(records.num_rows()).map_err(ErrorResponse::failed)?;
         let mut payload = encoded(&records, held, &mut charge)?;
@@ -236,17 +236,17 @@ async fn ingest(
             wal_record::seal(&mut payload, &attempt.request);
         }
         charge.set(payload.capacity() as u64)?;
-        Ok((payload, rows, attempt, refused, charge))
+        Ok((payload, rows, attempt, rejected, charge))
     });
-    let (payload, rows, attempt, refused, charge) = parsed.await?;
+    let (payload, rows, attempt, rejected, charge) = parsed.await?;
     if rows == 0 {
         let mut answer = json!({ "error": "none of its records can be taken" });
-        list(&mut answer, "refused", &refused);
+        list(&mut answer, "refused", &rejected);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
     let (first, rows, again) = shared.journalled(payload, rows, attempt, charge).await?;
     let mut told = json!({ "first": first, "records": rows });
-    list(&mut told, "refused", &refused);
+    list(&mut told, "refused", &rejected);
     if again {
         told["again"] = json!(true);
     }
@@ -324,12 +324,12 @@ async fn infer(
     let wanted = Arc::new(ResponseOptions::new(asked.columns.as_deref(), &arrived.head.accept));
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
-    let ParsedRequest { records, rejected: refused, held, charge, .. } = parsed.await?;
+    let ParsedRequest { records, rejected, held, charge, .. } = parsed.await?;
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
     let answered = shared.inference.encode(records, held, charge, Arc::clone(&wanted));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
         ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
     })??;
-    aside(move || wanted.write(encoded, &refused)).await.map(IntoResponse::into_response)
+    aside(move || wanted.write(encoded, &rejected)).await.map(IntoResponse::into_response)
 }

@@ -61,16 +61,16 @@ impl EventState {
 impl FsEvents {
     /// FsEvents of no folder.
     pub(super) fn none() -> Self {
-        let (sender, notices) = sync_channel(WAITING);
+        let (sender, events) = sync_channel(WAITING);
         let (covered, uncovered) = (BTreeMap::new(), HashSet::new());
-        Self { events: notices, sender, state: Arc::default(), watcher: None, covered, uncovered }
+        Self { events, sender, state: Arc::default(), watcher: None, covered, uncovered }
     }
 
     /// FsEvents of the folders that will be covered. Where the system gives none, that is logged.
     pub(super) fn begin(root: &Path) -> Self {
         let mut notices = Self::none();
-        let (sender, heard) = (notices.sender.clone(), Arc::clone(&notices.state));
-        let mut listener = EventForwarder { sender, state: heard, created: None };
+        let (sender, state) = (notices.sender.clone(), Arc::clone(&notices.state));
+        let mut listener = EventForwarder { sender, state, created: None };
         let watcher = notify::recommended_watcher(move |event| listener.on_event(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {

@@ -86,7 +86,7 @@ pub(super) fn open(
     files: FileSet,
     batch_config: ImageBatchConfig,
     resume: &ResumeState,
-    pace: WatchConfig,
+    config: WatchConfig,
     metrics: Arc<Metrics>,
 ) -> Result<SourceHandle, StageError> {
     let state = resume.state.clone().filter(|state| state.local().is_some());
@@ -97,29 +97,29 @@ pub(super) fn open(
                 .to_owned(),
         ));
     };
-    let mut place = WatchedFolder::new(stage, files, &state)?;
-    let mut notes = DigestLog::new(stage, Some(&state));
-    let (listing, journals, known, gone) = first_scan(stage, &state, &mut place, resume, &mut notes)?;
+    let mut folder = WatchedFolder::new(stage, files, &state)?;
+    let mut digest_log = DigestLog::new(stage, Some(&state));
+    let (listing, journals, tracked, missing_rows) = first_scan(stage, &state, &mut folder, resume, &mut digest_log)?;
     let split = arrival_log::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
     let next = next.unwrap_or(0).max(resume.max_row_end(split.name()));
-    let appender = SegmentWriter::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
+    let segment_writer = SegmentWriter::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
     let (sender, acks) = unbounded_channel();
     let root = listing.root.clone();
     let caller = metrics.calls.caller(stage, root.local().is_some());
     let out_caller = Arc::clone(&caller);
     let watch = FolderWatcher {
         stage: stage.to_owned(),
-        folder: place,
+        folder,
         root,
         split,
         batch_config,
         resume: resume.clone(),
-        config: pace,
-        tracked: known,
-        missing_rows: gone,
-        digest_log: notes,
-        segment_writer: appender,
+        config,
+        tracked,
+        missing_rows,
+        digest_log,
+        segment_writer,
         acks,
         pending: PendingFiles::default(),
         retries: Retries::default(),

@@ -42,11 +42,11 @@ fn refusal(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> (u16, 
 #[test]
 fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
     let body = b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
-    let RequestRecords { columns, rejected: refused, .. } = parse(&columns(), &MediaType::Ndjson, body).unwrap();
+    let RequestRecords { columns, rejected, .. } = parse(&columns(), &MediaType::Ndjson, body).unwrap();
     let (n, x) = (columns.column_by_name("n").unwrap(), columns.column_by_name("x").unwrap());
     assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
     assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
-    let told: Vec<_> = refused.first.iter().map(|refused| (refused.record, refused.code)).collect();
+    let told: Vec<_> = rejected.first.iter().map(|rejected| (rejected.record, rejected.code)).collect();
     assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
 }
 
