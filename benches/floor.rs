@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use latentflow::image::draft::draft;
-use latentflow::image::{Channels, Fit, OutputFormat, PixelFormat, Pixels, Resizer, decode, encode};
+use latentflow::image::jpeg_scaled::decode_scaled;
+use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, Scaling, runtime};
+use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_library};
 use latentflow::tensor::{fixed_column, vector_field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -31,7 +31,7 @@ const RECORDS: usize = 8192;
 
 fn main() {
     // What the allocator keeps is kept here as well.
-    latentflow::machine::keep_memory();
+    latentflow::system::tune_allocator();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
@@ -53,7 +53,7 @@ fn main() {
 
 fn open(folder: &str) -> Model {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap();
+    ort_library::init(&spec).unwrap();
     let model = ModelSpec { path: Some(PathBuf::from(folder)), ..ModelSpec::default() };
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
@@ -89,18 +89,18 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
         vector_field("latent", code),
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
-    let mut encoder = model.chain(Pass::Encode).unwrap();
-    let mut resizer = Resizer::new(side, side, Fit::Stretch);
+    let mut encoder = model.chain(ModelPath::Encode).unwrap();
+    let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
     let mut values = vec![0.0; IMAGES * len];
     for files in files.chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
             // Where this build can, JPEGs far larger than the target are decoded at a fraction, as the pipeline has them.
-            let pixels = match draft(&bytes, channels, u64::MAX, (side, side)) {
-                Some((pixels, area)) => resizer.resize_area(&pixels, area),
+            let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
+                Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
             };
-            format.normalise(pixels.unwrap(), values);
+            format.normalize(pixels.unwrap(), values);
         }
         let mut codes = Vec::with_capacity(files.len() * code);
         encoder.run(&values[..files.len() * len], &shape, &mut codes).unwrap();
@@ -124,7 +124,7 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
         Field::new("reconstruction_error", DataType::Float32, false),
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
-    let (mut encoder, mut decoder) = (model.chain(Pass::Encode).unwrap(), model.chain(Pass::Decode).unwrap());
+    let (mut encoder, mut decoder) = (model.chain(ModelPath::Encode).unwrap(), model.chain(ModelPath::Decode).unwrap());
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
     let groups = reader.metadata().row_groups().iter().map(|group| group.num_rows() as u64);
     let groups: Vec<(usize, u64)> = groups.enumerate().collect();
@@ -185,13 +185,13 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
 fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
     let format = PixelFormat::default();
-    let mut denoiser = model.chain(Pass::Whole).unwrap();
+    let mut denoiser = model.chain(ModelPath::Whole).unwrap();
     for file in files {
         let pixels = decode(&std::fs::read(file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
         let (height, width) = (pixels.height, pixels.width);
         let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
         let mut values = vec![0.0; 3 * height * width];
-        format.normalise(&pixels.data, &mut values);
+        format.normalize(&pixels.data, &mut values);
         let mut even = Vec::with_capacity(3 * even_height * even_width);
         for plane in values.chunks_exact(height * width) {
             for y in 0..even_height {
@@ -205,7 +205,7 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
         values.clear();
         let rows = clean.chunks_exact(even_width).enumerate().filter(|(row, _)| row % even_height < height);
         rows.for_each(|(_, row)| values.extend_from_slice(&row[..width]));
-        let data = format.denormalise(&values);
+        let data = format.denormalize(&values);
         let png = encode(&Pixels { width, height, channels: Channels::Rgb, data }, OutputFormat::Png).unwrap();
         let name = format!("{}.png", file.file_name().unwrap().to_str().unwrap());
         std::fs::write(out.join(name), png).unwrap();

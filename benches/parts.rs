@@ -17,10 +17,10 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use latentflow::image::ssim::ssim;
-use latentflow::image::{Channels, Fit, OutputFormat, PixelFormat, Pixels, Resizer, decode, encode};
-use latentflow::machine;
+use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Loss, Model, ModelSpec, Pass, RuntimeSpec, runtime};
+use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
+use latentflow::system;
 use latentflow::tensor::{fixed_column, vector_field};
 
 /// Smooth colours with some grain: as large as a photograph once it is encoded.
@@ -58,7 +58,7 @@ fn pixels(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pixels");
     for (width, height, side) in [(481, 321, 64), (1920, 1280, 64), (1920, 1280, 224)] {
         let image = photograph(width, height, Channels::Rgb);
-        let mut resizer = Resizer::new(side, side, Fit::Stretch);
+        let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
         group.bench_function(BenchmarkId::new("resize", format!("{width}x{height} to {side}x{side}")), |bencher| {
             bencher.iter(|| resizer.resize(black_box(&image)).unwrap().len());
         });
@@ -67,7 +67,7 @@ fn pixels(criterion: &mut Criterion) {
         let image = photograph(side, side, Channels::Rgb);
         let mut values = vec![0.0; image.data.len()];
         group.bench_function(BenchmarkId::new("normalise", format!("{side}x{side}")), |bencher| {
-            bencher.iter(|| PixelFormat::default().normalise(black_box(&image.data), &mut values));
+            bencher.iter(|| PixelFormat::default().normalize(black_box(&image.data), &mut values));
         });
     }
     group.bench_function("encode png/481x321", |bencher| {
@@ -83,7 +83,7 @@ fn pixels(criterion: &mut Criterion) {
 
 fn open(name: &str) -> Model {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap();
+    ort_library::init(&spec).unwrap();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     let model = ModelSpec { path: Some(folder), ..ModelSpec::default() };
     Model::open(name, &model, &spec, &Arc::new(Metrics::new())).unwrap()
@@ -93,7 +93,7 @@ fn inference(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     for name in ["photo-ae", "fashion-conv", "fashion-deep"] {
         let model = open(name);
-        let (mut chain, shape) = (model.chain(Pass::Encode).unwrap(), model.input_shape().unwrap());
+        let (mut chain, shape) = (model.chain(ModelPath::Encode).unwrap(), model.input_shape().unwrap());
         for rows in [1, 8, 32, 128, 1024] {
             let records = vec![0.5; rows * shape.iter().product::<usize>()];
             let mut codes = Vec::new();
@@ -166,7 +166,7 @@ fn handover(criterion: &mut Criterion) {
 criterion_group!(parts, decoding, pixels, inference, errors, parquet, handover);
 
 fn main() {
-    machine::keep_memory();
+    system::tune_allocator();
     parts();
     Criterion::default().configure_from_args().final_summary();
 }

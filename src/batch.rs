@@ -92,7 +92,7 @@ impl Provenance {
     /// A seed for random numbers that depends on the row's identity and `salt` alone, so a replay draws the same.
     pub fn seed(&self, ordinal: u32, salt: u64) -> u64 {
         let (split, row) = self.row(ordinal).map_or((0, u64::from(ordinal)), |(split, row)| (split.seed, row));
-        mix(mix(split ^ mix(salt)) ^ row)
+        splitmix64(splitmix64(split ^ splitmix64(salt)) ^ row)
     }
 
     /// The rows at the ordinals `part`.
@@ -120,7 +120,7 @@ pub struct Batch {
     /// Arrow columns; the schema is that of the batch's edge, fixed when planned.
     pub records: RecordBatch,
     /// For each record, the ordinal of its source row in `provenance`.
-    pub origin: Vec<u32>,
+    pub row_ordinals: Vec<u32>,
     /// Every source row that the batch stands for, those that were dropped too.
     pub provenance: Arc<Provenance>,
 }
@@ -128,14 +128,14 @@ pub struct Batch {
 impl Batch {
     /// A batch whose records are its source rows, one to one.
     pub fn new(records: RecordBatch, provenance: Provenance) -> Self {
-        let origin = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
-        Self { records, origin, provenance: Arc::new(provenance) }
+        let row_ordinals = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
+        Self { records, row_ordinals, provenance: Arc::new(provenance) }
     }
 
     /// The same rows with other columns; `records` must have as many rows as before.
     #[must_use]
     pub fn with_records(self, records: RecordBatch) -> Self {
-        debug_assert_eq!(records.num_rows(), self.origin.len(), "a transform changed the number of rows");
+        debug_assert_eq!(records.num_rows(), self.row_ordinals.len(), "a transform changed the number of rows");
         Self { records, ..self }
     }
 
@@ -146,8 +146,9 @@ impl Batch {
     pub fn filter(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
         let records = filter_record_batch(&self.records, mask)?;
         let kept = |place: usize| mask.is_valid(place) && mask.value(place);
-        let origin = self.origin.iter().enumerate().filter(|(place, _)| kept(*place)).map(|(_, &o)| o).collect();
-        Ok(Self { records, origin, provenance: self.provenance })
+        let row_ordinals =
+            self.row_ordinals.iter().enumerate().filter(|(place, _)| kept(*place)).map(|(_, &o)| o).collect();
+        Ok(Self { records, row_ordinals, provenance: self.provenance })
     }
 
     /// The records at these places; they still stand for all of the batch's source rows.
@@ -155,7 +156,7 @@ impl Batch {
     pub fn rows(&self, part: Range<usize>) -> Self {
         Self {
             records: self.records.slice(part.start, part.end - part.start),
-            origin: self.origin[part].to_vec(),
+            row_ordinals: self.row_ordinals[part].to_vec(),
             provenance: Arc::clone(&self.provenance),
         }
     }
@@ -166,7 +167,7 @@ impl Batch {
     /// # Errors
     /// When the records cannot be separated.
     pub fn split_at_records(&self, records: usize, at_least_one: bool) -> Result<(Self, Self), ArrowError> {
-        let mut ordinals = self.origin.clone();
+        let mut ordinals = self.row_ordinals.clone();
         ordinals.sort_unstable();
         let all = self.provenance.len();
         let end = match (ordinals.first(), ordinals.get(records)) {
@@ -176,12 +177,12 @@ impl Batch {
         };
         let part = |rows: Range<u64>| -> Result<Self, ArrowError> {
             let is_inside = |ordinal: &u32| rows.contains(&u64::from(*ordinal));
-            let mask: BooleanArray = self.origin.iter().map(|ordinal| Some(is_inside(ordinal))).collect();
+            let mask: BooleanArray = self.row_ordinals.iter().map(|ordinal| Some(is_inside(ordinal))).collect();
             let shift = u32::try_from(rows.start).unwrap_or(u32::MAX);
-            let origin =
-                self.origin.iter().filter(|ordinal| is_inside(ordinal)).map(|ordinal| ordinal - shift).collect();
+            let row_ordinals =
+                self.row_ordinals.iter().filter(|ordinal| is_inside(ordinal)).map(|ordinal| ordinal - shift).collect();
             let provenance = Arc::new(self.provenance.slice(rows.clone()));
-            Ok(Self { records: filter_record_batch(&self.records, &mask)?, origin, provenance })
+            Ok(Self { records: filter_record_batch(&self.records, &mask)?, row_ordinals, provenance })
         };
         Ok((part(0..end)?, part(end..all)?))
     }
@@ -196,20 +197,20 @@ impl Batch {
             return Ok(Some(first.clone()));
         }
         let records = concat_batches(&first.records.schema(), arms.iter().map(|arm| &arm.records))?;
-        let origin = arms.iter().flat_map(|arm| arm.origin.iter().copied()).collect();
-        Ok(Some(Self { records, origin, provenance: Arc::clone(&first.provenance) }))
+        let row_ordinals = arms.iter().flat_map(|arm| arm.row_ordinals.iter().copied()).collect();
+        Ok(Some(Self { records, row_ordinals, provenance: Arc::clone(&first.provenance) }))
     }
 }
 
 /// What became of the source rows of a batch, once that is durable in every sink.
 #[derive(Debug, Clone)]
-pub struct Fate {
+pub struct BatchAck {
     /// The rows.
     pub provenance: Arc<Provenance>,
     /// Those that were refused, and by which stage.
-    pub refused: Vec<(Arc<str>, Reject)>,
+    pub rejected: Vec<(Arc<str>, Reject)>,
     /// The ordinals of those that reached no sink, without having been refused: a filter dropped them.
-    pub dropped: Vec<u32>,
+    pub filtered: Vec<u32>,
 }
 
 /// What a source hands over: a batch, the rows it could not read, and what it weighs.
@@ -228,12 +229,12 @@ impl SourceBatch {
     #[must_use]
     pub fn slice(&self, part: Range<u64>) -> Self {
         let shift = |ordinal: u32| ordinal - u32::try_from(part.start).unwrap_or(u32::MAX);
-        let origin = &self.batch.origin;
-        let from = origin.partition_point(|&o| u64::from(o) < part.start);
-        let to = origin.partition_point(|&o| u64::from(o) < part.end);
+        let row_ordinals = &self.batch.row_ordinals;
+        let from = row_ordinals.partition_point(|&o| u64::from(o) < part.start);
+        let to = row_ordinals.partition_point(|&o| u64::from(o) < part.end);
         let batch = Batch {
             records: self.batch.records.slice(from, to - from),
-            origin: origin[from..to].iter().map(|&o| shift(o)).collect(),
+            row_ordinals: row_ordinals[from..to].iter().map(|&o| shift(o)).collect(),
             provenance: Arc::new(self.batch.provenance.slice(part.clone())),
         };
         let rejects = self.rejects.iter().filter_map(|reject| reject.slice(&part)).collect();
@@ -356,11 +357,11 @@ pub fn rejected_records(rejects: &[Reject]) -> u64 {
 
 /// Collects what a transform refuses.
 #[derive(Debug, Default)]
-pub struct Rejects {
+pub struct RejectCollector {
     list: Vec<Reject>,
 }
 
-impl Rejects {
+impl RejectCollector {
     /// Refuses the record whose origin is `ordinal`. The transform must drop it from its output.
     pub fn push(&mut self, ordinal: u32, code: RejectCode, reason: impl Into<String>) {
         self.list.push(Reject::new(ordinal, code, reason));
@@ -383,7 +384,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
-pub fn mix(value: u64) -> u64 {
+pub fn splitmix64(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -408,20 +409,20 @@ mod tests {
     fn a_record_keeps_its_identity_through_a_filter() {
         let mask = BooleanArray::from(vec![Some(false), Some(true), None, Some(true)]);
         let kept = batch(10..14).filter(&mask).unwrap();
-        assert_eq!(kept.origin, [1, 3]);
-        assert_eq!(kept.provenance.row(kept.origin[1]).map(|(_, row)| row), Some(13));
+        assert_eq!(kept.row_ordinals, [1, 3]);
+        assert_eq!(kept.provenance.row(kept.row_ordinals[1]).map(|(_, row)| row), Some(13));
         assert_eq!(kept.provenance.len(), 4);
     }
 
     #[test]
     fn batch_is_split_between_source_rows() {
         // Two records of row 0, none of rows 1 and 4, and row 2 in the arm behind again.
-        let whole = Batch { origin: vec![0, 0, 2, 3, 5, 2], ..batch(10..16) };
+        let whole = Batch { row_ordinals: vec![0, 0, 2, 3, 5, 2], ..batch(10..16) };
         let split = |records, at_least_one| {
             let (first, rest) = whole.split_at_records(records, at_least_one).unwrap();
             let rows = |batch: &Batch| batch.provenance.ranges().first().map(|range| range.rows.clone());
             assert_eq!(first.provenance.len() + rest.provenance.len(), 6);
-            (first.origin.clone(), rows(&first), rest.origin.clone(), rows(&rest))
+            (first.row_ordinals.clone(), rows(&first), rest.row_ordinals.clone(), rows(&rest))
         };
         assert_eq!(split(3, false), (vec![0, 0], Some(10..12), vec![0, 1, 3, 0], Some(12..16)));
         assert_eq!(split(4, false), (vec![0, 0, 2, 2], Some(10..13), vec![0, 2], Some(13..16)));
@@ -445,10 +446,10 @@ mod tests {
         let mut whole = SourceBatch { batch: batch(0..6), rejects: Vec::new(), pixels: 600 };
         // Row 2 could not be read: five records stand for six rows.
         whole.batch.records = whole.batch.records.slice(0, 5);
-        whole.batch.origin = vec![0, 1, 3, 4, 5];
+        whole.batch.row_ordinals = vec![0, 1, 3, 4, 5];
         whole.rejects.push(Reject::new(2, RejectCode::Malformed, "bad"));
         let part = whole.slice(2..4);
-        assert_eq!(part.batch.origin, [1]);
+        assert_eq!(part.batch.row_ordinals, [1]);
         assert_eq!(part.batch.records.num_rows(), 1);
         assert_eq!(part.rejects.iter().map(|reject| reject.ordinal).collect::<Vec<_>>(), [0]);
         assert_eq!((part.batch.provenance.len(), part.pixels), (2, 200));
@@ -461,7 +462,7 @@ mod tests {
         let source = Some(("a.parquet".to_owned(), 100));
         let reject = Reject { rows: 1000, records: 1000, source, ..Reject::new(0, RejectCode::Malformed, "bad") };
         let whole = SourceBatch {
-            batch: Batch { records: empty, origin: Vec::new(), provenance },
+            batch: Batch { records: empty, row_ordinals: Vec::new(), provenance },
             rejects: vec![reject],
             pixels: 0,
         };

@@ -12,11 +12,11 @@ use crate::store::Location;
 /// A set of integers, kept as ascending, disjoint, non-touching half-open ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
-pub struct Intervals {
+pub struct RangeSet {
     ranges: Vec<Range<u64>>,
 }
 
-impl From<Vec<(u64, u64)>> for Intervals {
+impl From<Vec<(u64, u64)>> for RangeSet {
     fn from(pairs: Vec<(u64, u64)>) -> Self {
         let mut intervals = Self::default();
         for (start, end) in pairs {
@@ -26,13 +26,13 @@ impl From<Vec<(u64, u64)>> for Intervals {
     }
 }
 
-impl From<Intervals> for Vec<(u64, u64)> {
-    fn from(intervals: Intervals) -> Self {
+impl From<RangeSet> for Vec<(u64, u64)> {
+    fn from(intervals: RangeSet) -> Self {
         intervals.ranges.into_iter().map(|range| (range.start, range.end)).collect()
     }
 }
 
-impl Intervals {
+impl RangeSet {
     /// Adds the integers of `new`; an empty range adds nothing.
     pub fn insert(&mut self, new: Range<u64>) {
         if new.start >= new.end {
@@ -65,14 +65,14 @@ impl Intervals {
     }
 
     /// Whether every integer of `rows` is in the set.
-    pub fn covers(&self, rows: &Range<u64>) -> bool {
+    pub fn contains(&self, rows: &Range<u64>) -> bool {
         let place = self.ranges.partition_point(|range| range.end <= rows.start);
         rows.start >= rows.end
             || self.ranges.get(place).is_some_and(|range| range.start <= rows.start && rows.end <= range.end)
     }
 
     /// The edges of the set that lie strictly inside `rows`, ascending.
-    pub fn edges<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
+    pub fn boundaries<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
         let from = self.ranges.partition_point(|range| range.end <= rows.start);
         let inside = self.ranges[from..].iter().take_while(|range| range.start < rows.end);
         inside.flat_map(|range| [range.start, range.end]).filter(|&edge| rows.start < edge && edge < rows.end)
@@ -98,7 +98,7 @@ impl Intervals {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Coverage {
-    splits: BTreeMap<String, Intervals>,
+    splits: BTreeMap<String, RangeSet>,
 }
 
 impl Coverage {
@@ -108,7 +108,7 @@ impl Coverage {
             match self.splits.get_mut(split.name()) {
                 Some(intervals) => intervals.insert(rows.clone()),
                 None => {
-                    let mut intervals = Intervals::default();
+                    let mut intervals = RangeSet::default();
                     intervals.insert(rows.clone());
                     self.splits.insert(split.name().to_owned(), intervals);
                 }
@@ -135,23 +135,23 @@ impl Coverage {
     }
 
     /// Whether every one of these rows is covered.
-    pub fn covers(&self, split: &str, rows: &Range<u64>) -> bool {
-        rows.start >= rows.end || self.splits.get(split).is_some_and(|intervals| intervals.covers(rows))
+    pub fn contains(&self, split: &str, rows: &Range<u64>) -> bool {
+        rows.start >= rows.end || self.splits.get(split).is_some_and(|intervals| intervals.contains(rows))
     }
 
     /// Whether every row of the batch is covered.
-    pub fn covers_all(&self, provenance: &Provenance) -> bool {
-        provenance.ranges().iter().all(|range| self.covers(range.split.name(), &range.rows))
+    pub fn contains_all(&self, provenance: &Provenance) -> bool {
+        provenance.ranges().iter().all(|range| self.contains(range.split.name(), &range.rows))
     }
 
     /// The edges of the coverage strictly inside these rows, ascending.
-    pub fn edges(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
-        self.splits.get(split).map(|intervals| intervals.edges(rows).collect()).unwrap_or_default()
+    pub fn boundaries(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
+        self.splits.get(split).map(|intervals| intervals.boundaries(rows).collect()).unwrap_or_default()
     }
 
     /// How many rows are covered.
     pub fn len(&self) -> u64 {
-        self.splits.values().map(Intervals::len).sum()
+        self.splits.values().map(RangeSet::len).sum()
     }
 
     /// Whether no row is.
@@ -160,45 +160,45 @@ impl Coverage {
     }
 
     /// Splits and their rows, by name.
-    pub fn splits(&self) -> &BTreeMap<String, Intervals> {
+    pub fn splits(&self) -> &BTreeMap<String, RangeSet> {
         &self.splits
     }
 }
 
 /// What earlier runs left behind, as far as a source needs it.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
+pub struct ResumeState {
     /// What each sink has.
     pub sinks: Arc<Vec<Coverage>>,
     /// Where journals are kept; `None` where no sink is durable.
     pub state: Option<Location>,
 }
 
-impl Progress {
+impl ResumeState {
     /// Whether every sink has all of these rows, so that the source may skip them unread.
-    pub fn done(&self, split: &str, rows: &Range<u64>) -> bool {
-        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.covers(split, rows))
+    pub fn is_committed(&self, split: &str, rows: &Range<u64>) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.contains(split, rows))
     }
 
     /// The row after the last one of a split that any sink has. Where a journal was lost, or has forgotten what is done, its
     /// rows must not be given out again: sinks would take them for old.
-    pub fn end_of(&self, split: &str) -> u64 {
+    pub fn max_row_end(&self, split: &str) -> u64 {
         let last = self.sinks.iter().filter_map(|sink| sink.splits().get(split)?.ranges().last());
         last.map(|range| range.end).max().unwrap_or(0)
     }
 
     /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new for every sink,
     /// without those that are old for all.
-    pub fn pending(&self, provenance: &Provenance) -> Vec<Range<u64>> {
+    pub fn uncommitted_ranges(&self, provenance: &Provenance) -> Vec<Range<u64>> {
         let mut parts = Vec::new();
         let mut start = 0;
         for SplitRows { split, rows } in provenance.ranges() {
-            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.edges(split.name(), rows)).collect();
+            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.boundaries(split.name(), rows)).collect();
             cuts.sort_unstable();
             cuts.dedup();
             let mut from = rows.start;
             for to in cuts.into_iter().chain([rows.end]) {
-                if from < to && !self.done(split.name(), &(from..to)) {
+                if from < to && !self.is_committed(split.name(), &(from..to)) {
                     parts.push((from, to, start + (from - rows.start)));
                 }
                 from = to;
@@ -236,7 +236,7 @@ mod tests {
     proptest! {
         #[test]
         fn intervals_behave_as_a_set_of_integers(ranges in prop::collection::vec((0_u64..60, 0_u64..12), 0..24), probe in (0_u64..70, 0_u64..9)) {
-            let mut intervals = Intervals::default();
+            let mut intervals = RangeSet::default();
             let mut set = BTreeSet::new();
             for (start, len) in ranges {
                 intervals.insert(start..start + len);
@@ -244,9 +244,9 @@ mod tests {
             }
             let probe = probe.0..probe.0 + probe.1;
             prop_assert_eq!(intervals.len(), set.len() as u64);
-            prop_assert_eq!(intervals.covers(&probe), probe.clone().all(|row| set.contains(&row)));
+            prop_assert_eq!(intervals.contains(&probe), probe.clone().all(|row| set.contains(&row)));
             let edges: Vec<u64> = (probe.start + 1..probe.end).filter(|row| set.contains(row) != set.contains(&(row - 1))).collect();
-            prop_assert_eq!(intervals.edges(&probe).collect::<Vec<_>>(), edges);
+            prop_assert_eq!(intervals.boundaries(&probe).collect::<Vec<_>>(), edges);
             prop_assert!(intervals.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
         }
 
@@ -254,10 +254,10 @@ mod tests {
         fn an_intersection_holds_what_both_sets_hold(
             sets in [prop::collection::vec((0_u64..60, 0_u64..12), 0..12), prop::collection::vec((0_u64..60, 0_u64..12), 0..12)],
         ) {
-            let [one, two] = sets.map(|pairs| Intervals::from(pairs.into_iter().map(|(from, len)| (from, from + len)).collect::<Vec<_>>()));
+            let [one, two] = sets.map(|pairs| RangeSet::from(pairs.into_iter().map(|(from, len)| (from, from + len)).collect::<Vec<_>>()));
             let both = one.intersection(&two);
             for row in 0..80 {
-                let is_in = |set: &Intervals| set.covers(&(row..row + 1));
+                let is_in = |set: &RangeSet| set.contains(&(row..row + 1));
                 prop_assert_eq!(is_in(&both), is_in(&one) && is_in(&two));
             }
             prop_assert!(both.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
@@ -276,20 +276,20 @@ mod tests {
                 }
                 coverage
             }).collect();
-            let progress = Progress { sinks: Arc::new(sinks.clone()), state: None };
+            let progress = ResumeState { sinks: Arc::new(sinks.clone()), state: None };
             let provenance = Provenance::rows(Arc::clone(&split), rows.0..rows.0 + rows.1);
             let mut seen = BTreeSet::new();
-            for part in progress.pending(&provenance) {
+            for part in progress.uncommitted_ranges(&provenance) {
                 let part = provenance.slice(part);
                 for sink in &sinks {
-                    let old = part.ranges().iter().flat_map(|range| range.rows.clone()).map(|row| sink.covers("s", &(row..row + 1)));
+                    let old = part.ranges().iter().flat_map(|range| range.rows.clone()).map(|row| sink.contains("s", &(row..row + 1)));
                     let old: BTreeSet<bool> = old.collect();
                     prop_assert!(old.len() <= 1, "a part is partly old");
                 }
                 seen.extend(part.ranges().iter().flat_map(|range| range.rows.clone()));
             }
             for row in rows.0..rows.0 + rows.1 {
-                let done = !sinks.is_empty() && sinks.iter().all(|sink| sink.covers("s", &(row..row + 1)));
+                let done = !sinks.is_empty() && sinks.iter().all(|sink| sink.contains("s", &(row..row + 1)));
                 prop_assert_eq!(seen.contains(&row), !done);
             }
         }
@@ -302,8 +302,8 @@ mod tests {
             coverage.insert(&Provenance::rows(Split::new("a"), rows));
             coverage
         };
-        let progress = Progress { sinks: Arc::new(vec![covered(3..9), covered(0..7)]), state: None };
-        assert_eq!([progress.end_of("a"), progress.end_of("b")], [9, 0]);
+        let progress = ResumeState { sinks: Arc::new(vec![covered(3..9), covered(0..7)]), state: None };
+        assert_eq!([progress.max_row_end("a"), progress.max_row_end("b")], [9, 0]);
     }
 
     #[test]

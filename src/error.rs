@@ -10,10 +10,10 @@ use thiserror::Error;
 /// One thing wrong with a pipeline, found before anything starts.
 ///
 /// `key` is a dotted path, relative to the table that the finder was given (`""` for the table itself);
-/// callers put their own prefix before it with [`Fault::within`], so that it ends as the full path
+/// callers put their own prefix before it with [`ConfigError::within`], so that it ends as the full path
 /// from the top of the file, where its line is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigError {
     /// Dotted path of the key that is wrong.
     pub key: String,
     /// What was met, what was expected, what to do; lower-case, no full stop.
@@ -22,7 +22,7 @@ pub struct Fault {
     pub is_of_environment: bool,
 }
 
-impl Fault {
+impl ConfigError {
     /// A fault at `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into(), is_of_environment: false }
@@ -109,7 +109,7 @@ impl ErrorClass {
 
 /// An input that cannot be read now, for a reason that is not a verdict on it.
 #[derive(Debug)]
-pub struct Unavailable {
+pub struct UnavailableInput {
     /// The location that was read.
     pub path: PathBuf,
     /// [`ErrorClass::Process`] or [`ErrorClass::Environment`].
@@ -118,7 +118,7 @@ pub struct Unavailable {
     pub error: io::Error,
 }
 
-impl Unavailable {
+impl UnavailableInput {
     /// Separates errors of the environment from verdicts on the file.
     ///
     /// # Errors
@@ -128,13 +128,13 @@ impl Unavailable {
     }
 }
 
-impl fmt::Display for Unavailable {
+impl fmt::Display for UnavailableInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}{}", self.path.display(), self.error, advice(&self.error))
+        write!(f, "{}: {}{}", self.path.display(), self.error, hint(&self.error))
     }
 }
 
-impl Unavailable {
+impl UnavailableInput {
     /// The error of a source that has nothing else to read.
     #[must_use]
     pub fn to_stage_error(&self) -> StageError {
@@ -146,8 +146,8 @@ impl Unavailable {
     }
 }
 
-impl From<Unavailable> for StageError {
-    fn from(Unavailable { path, error, .. }: Unavailable) -> Self {
+impl From<UnavailableInput> for StageError {
+    fn from(UnavailableInput { path, error, .. }: UnavailableInput) -> Self {
         Self::Io { path, source: error }
     }
 }
@@ -168,7 +168,7 @@ impl UnreadInputs {
     ///
     /// # Errors
     /// What concerns the whole process: then no other input is read either.
-    pub fn leave(&mut self, unavailable: Unavailable) -> Result<(), StageError> {
+    pub fn leave(&mut self, unavailable: UnavailableInput) -> Result<(), StageError> {
         if unavailable.class == ErrorClass::Process {
             return Err(unavailable.into());
         }
@@ -177,7 +177,7 @@ impl UnreadInputs {
         Ok(())
     }
 
-    fn add(&mut self, unavailable: &Unavailable) {
+    fn add(&mut self, unavailable: &UnavailableInput) {
         self.count += 1;
         if self.examples.len() < NAMED {
             self.examples.push(unavailable.to_string());
@@ -228,7 +228,7 @@ impl fmt::Display for UnreadInputs {
 #[derive(Debug, Error)]
 pub enum StageError {
     /// The operating system refused something.
-    #[error("{}: {source}{}", path.display(), advice(source))]
+    #[error("{}: {source}{}", path.display(), hint(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -262,7 +262,7 @@ pub enum StageError {
 }
 
 /// What to do about an I/O error, where that is known.
-fn advice(error: &std::io::Error) -> &'static str {
+fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "; make room or write to another path, then run again: what was committed stays"

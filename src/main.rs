@@ -1,16 +1,16 @@
 //! Parses the command line, calls, and maps what came of it to an exit code.
 
 use clap::Parser;
-use latentflow::cli::{self, Cli, Exit};
+use latentflow::cli::{self, Cli, ExitCode};
 
 fn main() -> std::process::ExitCode {
-    keep_use_private();
-    latentflow::machine::keep_memory();
+    disable_ort_telemetry();
+    latentflow::system::tune_allocator();
     latentflow::file_descriptors::raise_limit();
     let exit = match Cli::parse().run() {
         Ok(exit) => exit,
         Err(error) => {
-            let exit = Exit::of(&error);
+            let exit = ExitCode::of(&error);
             cli::report_failure(&error, exit);
             exit
         }
@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
 /// Tells ONNX Runtime, before it is loaded, to report nothing: from 1.29 on it sends word of its use to its maker, unless
 /// this variable says otherwise. Who has set it, has decided.
 #[expect(unsafe_code, reason = "there is no other way to tell a library that reads the environment")]
-fn keep_use_private() {
+fn disable_ort_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
     if std::env::var_os(VARIABLE).is_none() {
         // SAFETY: this is the first that the process does. No other thread is there to read the environment meanwhile.

@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use arrow_schema::extension::{EXTENSION_TYPE_METADATA_KEY, EXTENSION_TYPE_NAME_KEY};
 use serde_json::{Value, json};
 
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 // arrow-schema 60 writes absent metadata as null, which itself and others then refuse to read: so it is written here.
 const FIXED: &str = "arrow.fixed_shape_tensor";
@@ -128,7 +128,7 @@ pub fn fixed_values(column: &dyn Array) -> Option<&[f32]> {
 /// Whether no value is NaN or infinite.
 pub fn all_finite(values: &[f32]) -> bool {
     // Without a branch per value, so that it runs at the speed of memory.
-    wide(|| values.iter().fold(true, |all, value| all & value.is_finite()))
+    simd_dispatch(|| values.iter().fold(true, |all, value| all & value.is_finite()))
 }
 
 /// One row of a variable-shape tensor column: its values and its shape, without a copy of the values.

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::runs::{errors, latentflow, run};
-use latentflow::sink::claim::Claim;
+use latentflow::sink::writer_lease::WriterLease;
 use serde_json::Value;
 
 /// Made-up records, those with a small first value kept, into `out`.
@@ -74,7 +74,7 @@ fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
     assert!(!folder.path().join("out").exists(), "a check writes nothing");
     assert_eq!(code(folder.path(), &pipeline("0.0"), &[]).0, Some(0));
     // Another process writes there meanwhile.
-    let _claim = Claim::take(&folder.path().join("out").as_path().into()).unwrap();
+    let _claim = WriterLease::take(&folder.path().join("out").as_path().into()).unwrap();
     assert_eq!(check(&pipeline("0.0"), &[]), (Some(0), String::new()));
     let (exit, text) = check(&pipeline("1.0"), &[]);
     assert_eq!(exit, Some(2));

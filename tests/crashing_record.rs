@@ -13,11 +13,11 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use common::{Map, plan, schema, source, stage, transform};
-use latentflow::context::{Context, Limits};
-use latentflow::kind::find;
 use latentflow::metrics::Metrics;
-use latentflow::plan::Role;
-use latentflow::sink::{self, Changes, Identity, StageIdentity};
+use latentflow::plan::StageRole;
+use latentflow::plan_context::{PipelineLimits, PlanContext};
+use latentflow::registry::find;
+use latentflow::sink::{self, ChangePolicy, OutputIdentity, StageIdentity};
 use latentflow::store::Location;
 use latentflow::topology::{Outcome, Topology};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -46,16 +46,17 @@ fn the_process_that_dies() {
         }
         Ok(batch)
     });
-    let context = Context::new(BTreeMap::new(), Limits::default());
+    let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
     let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
     let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap().stage;
-    let out = stage("out", vec![1], Role::Sink(out, Identity::default()));
+    let out = stage("out", vec![1], StageRole::Sink(out, OutputIdentity::default()));
     let mut plan = plan(vec![source("a", RECORDS, 16), transform("dies", vec![0], dies), out], 2);
     let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));
-    let identity = Identity { stages: BTreeMap::from(stages), ..Identity::default() };
-    plan.rejects = Some((sink::rejects::plan(&Location::from(folder).join("rejects")).unwrap(), identity));
+    let identity = OutputIdentity { stages: BTreeMap::from(stages), ..OutputIdentity::default() };
+    plan.rejects = Some((sink::rejects_dataset::plan(&Location::from(folder).join("rejects")).unwrap(), identity));
     plan.state = Some(Location::from(folder).join("state"));
-    let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology =
+        Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error).unwrap();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
 }
@@ -69,7 +70,7 @@ fn start(folder: &Path, death: &str) -> ExitStatus {
 /// Rows of a dataset, ascending, and the words in a column of it.
 fn read(folder: &Path, words: &str) -> (Vec<u64>, Vec<String>) {
     let (mut rows, mut found) = (Vec::new(), Vec::new());
-    let files = sink::files::data_files(&Location::from(folder)).unwrap();
+    let files = sink::data_files::data_files(&Location::from(folder)).unwrap();
     for file in files {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.open().unwrap()).unwrap();
         for batch in reader.build().unwrap().map(Result::unwrap) {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
-use latentflow::data::{DataSpec, Part, Prepared, Record, Statistics, Values, prepare};
+use latentflow::data::{DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare};
 use latentflow::model::input::InputSpec;
 use serde::Deserialize;
 
@@ -33,8 +33,8 @@ fn check(declared: &str, expected: Expect) {
     expected.assert_eq(&tell(&first));
 }
 
-fn tell(prepared: &Prepared) -> String {
-    let lens = Part::ALL.map(|part| prepared.part(part).len());
+fn tell(prepared: &PreparedDataset) -> String {
+    let lens = Subset::ALL.map(|part| prepared.subset(part).len());
     let mut text = format!("{lens:?} shape {:?} labels {}\n", prepared.shape, prepared.labels.join(" "));
     if !prepared.columns.is_empty() {
         text += &format!("columns {:.60} values {}\n", prepared.columns.join(" "), prepared.columns_are_values);
@@ -45,12 +45,12 @@ fn tell(prepared: &Prepared) -> String {
     let mut record = Record::default();
     prepared.training.read(0, &mut record).unwrap();
     let values: Vec<f64> = match record.values {
-        Values::U8(values) => values.into_iter().map(f64::from).collect(),
-        Values::F32(values) => values.into_iter().map(f64::from).collect(),
+        RecordValues::U8(values) => values.into_iter().map(f64::from).collect(),
+        RecordValues::F32(values) => values.into_iter().map(f64::from).collect(),
     };
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     text += &format!("first {:?} mean {mean:.4} label {:?}\n", record.shape, record.label);
-    let statistics = Statistics::of(&prepared.training).unwrap();
+    let statistics = DatasetStatistics::of(&prepared.training).unwrap();
     text += &format!("mean {:.4} std {:.4} of the first column\n", statistics.mean[0], statistics.std[0]);
     text
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use latentflow::coverage::Coverage;
-use latentflow::kind::{Declared, declared};
 use latentflow::metrics::Metrics;
-use latentflow::plan::{self, Role};
-use latentflow::sink::{self, History, Identity, Scope};
+use latentflow::plan::{self, StageRole};
+use latentflow::registry::{OptionAttributes, option_attributes};
+use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
 use latentflow::store::Location;
 use latentflow::{source, spec, transform};
 use parquet::arrow::ArrowWriter;
@@ -76,7 +76,7 @@ impl Case {
     }
 
     /// Who the only sink writes as, where the stage has these options beside its own.
-    fn identity(&self, more: &Value) -> Result<Identity, String> {
+    fn identity(&self, more: &Value) -> Result<OutputIdentity, String> {
         let mut stages = self.before.as_object().cloned().unwrap_or_default();
         let mut stage = self.options.as_object().cloned().unwrap();
         stage.insert("kind".into(), self.kind.into());
@@ -114,23 +114,23 @@ fn models() -> Value {
 }
 
 /// Who the only sink of a pipeline writes as.
-fn identity(pipeline: &Value) -> Result<Identity, String> {
+fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     let text = toml::to_string(&without_nulls(pipeline)).unwrap();
     let read = spec::parse(Path::new("p.toml"), &text, std::iter::empty(), &[]).map_err(|faults| faults.to_string())?;
     let plan = plan::resolve(read, &Arc::new(Metrics::new())).map_err(|faults| faults.to_string())?;
     let mut sinks = plan.stages.into_iter().filter_map(|stage| match stage.role {
-        Role::Sink(_, identity) => Some(identity),
+        StageRole::Sink(_, identity) => Some(identity),
         _ => None,
     });
     Ok(sinks.next().unwrap())
 }
 
 /// Whether `now` goes on with what `before` wrote.
-fn goes_on(before: &Identity, now: &Identity) -> bool {
-    let (mut history, mut now) = (History::default(), now.clone());
+fn goes_on(before: &OutputIdentity, now: &OutputIdentity) -> bool {
+    let (mut history, mut now) = (OutputHistory::default(), now.clone());
     history.add(before, &Coverage::default());
     history.recognize(&mut now);
-    history.admit(&Location::Local("out".into()), &now, Scope::Sink).is_ok()
+    history.check_compatible(&Location::Local("out".into()), &now, IdentityScope::Sink).is_ok()
 }
 
 fn without_nulls(value: &Value) -> Value {
@@ -144,13 +144,13 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 /// What each kind declares of its options.
-fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, Declared>> {
+fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
     let sources = source::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let transforms = transform::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
     // `parquet` and `images` are names of a source and of a sink.
     let sinks = sinks.map(|(name, schema)| (in_role(name), schema));
-    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, declared(schema))).collect()
+    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, option_attributes(schema))).collect()
 }
 
 /// The name of a sink here.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelSpec, Pass, RuntimeSpec, describe, runtime};
+use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, describe, ort_library};
 
 fn init() -> RuntimeSpec {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap_or_else(|fault| panic!("{}", fault.message));
+    ort_library::init(&spec).unwrap_or_else(|fault| panic!("{}", fault.message));
     spec
 }
 
@@ -35,10 +35,10 @@ fn the_models_that_ship_are_what_their_cards_say() {
         assert!(!card.training.as_ref().unwrap().licence.is_empty(), "{name}");
         let any_size = || model.image_input().unwrap().format.shape(48, 80);
         let shape = model.input_shape().unwrap_or_else(any_size);
-        assert_eq!(model.output_shape(Pass::Whole, &shape).unwrap(), shape);
+        assert_eq!(model.output_shape(ModelPath::Whole, &shape).unwrap(), shape);
         let mut output = Vec::new();
         let records = vec![0.5; 3 * shape.iter().product::<usize>()];
-        model.chain(Pass::Encode).unwrap().run(&records, &shape, &mut output).unwrap();
+        model.chain(ModelPath::Encode).unwrap().run(&records, &shape, &mut output).unwrap();
         assert_eq!(output.len(), model.code_size().map_or(records.len(), |code| 3 * code), "{name}");
         assert!(output.iter().all(|value| value.is_finite()), "{name}");
     }
@@ -161,10 +161,10 @@ fn models_by_others_run_on_batches_longer_than_they_fix() {
         let model = Model::open("other", &spec, &runtime, &Arc::new(Metrics::new())).unwrap();
         let mut out = Vec::new();
         let records = vec![0.0; 3 * shape.iter().product::<usize>()];
-        let given = model.chain(Pass::Whole).unwrap().run(&records, shape, &mut out).unwrap();
+        let given = model.chain(ModelPath::Whole).unwrap().run(&records, shape, &mut out).unwrap();
         assert_eq!(out.len(), 3 * given.iter().product::<usize>());
         assert!(out.iter().all(|value| value.is_finite()));
-        assert_eq!(model.output_shape(Pass::Whole, shape).unwrap(), given);
+        assert_eq!(model.output_shape(ModelPath::Whole, shape).unwrap(), given);
         given
     };
     assert_eq!(run("sehtasham__edge-ai-inference/autoencoder.onnx", &[10]), [10]);

@@ -15,8 +15,10 @@ use latentflow::batch::{Batch, RejectCode};
 use latentflow::coverage::Coverage;
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
-use latentflow::plan::Role;
-use latentflow::sink::{Changes, Durable, History, Identity, Sink, StageIdentity, Writer, Written};
+use latentflow::plan::StageRole;
+use latentflow::sink::{
+    ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter, StageIdentity,
+};
 use latentflow::store::Location;
 use latentflow::topology::{Outcome, Topology};
 use proptest::prelude::*;
@@ -43,7 +45,7 @@ impl Life {
 type Kept = (String, String, u64);
 
 /// Who wrote a file, which source rows it stands for, and its records.
-type File = (Identity, Coverage, Vec<Kept>);
+type File = (OutputIdentity, Coverage, Vec<Kept>);
 
 /// A sink's files, which outlive the process.
 #[derive(Clone, Default)]
@@ -63,13 +65,13 @@ impl Sink for DiskSink {
         Some(Location::Local("disk".into()))
     }
 
-    fn history(&self) -> Result<History, StageError> {
-        let mut history = History::default();
+    fn history(&self) -> Result<OutputHistory, StageError> {
+        let mut history = OutputHistory::default();
         self.disk.files.lock().unwrap().iter().for_each(|(identity, coverage, _)| history.add(identity, coverage));
         Ok(history)
     }
 
-    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         let (coverage, rows) = (Coverage::default(), Vec::new());
         Ok(Box::new(DiskWriter { sink: *self, identity, coverage, rows, batches: 0 }))
     }
@@ -77,23 +79,23 @@ impl Sink for DiskSink {
 
 struct DiskWriter {
     sink: DiskSink,
-    identity: Identity,
+    identity: OutputIdentity,
     coverage: Coverage,
     rows: Vec<Kept>,
     batches: usize,
 }
 
-impl Writer for DiskWriter {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+impl SinkWriter for DiskWriter {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         self.sink.life.lock().unwrap().step()?;
         self.rows.extend(kept(&batch.records));
         self.coverage.insert(&batch.provenance);
         self.batches += 1;
         if !self.batches.is_multiple_of(self.sink.pace) {
-            return Ok(Durable::Nothing);
+            return Ok(CommitProgress::Nothing);
         }
         self.commit()?;
-        Ok(Durable::All)
+        Ok(CommitProgress::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -105,8 +107,8 @@ impl Writer for DiskWriter {
         life.step()
     }
 
-    fn written(&self) -> Written {
-        Written::default()
+    fn stats(&self) -> CommitStats {
+        CommitStats::default()
     }
 }
 
@@ -137,7 +139,7 @@ impl Sieve {
     fn map(self) -> Map {
         Map::new(move |batch, rejects| {
             let rows: Vec<u64> = batch.records.column(1).as_primitive::<UInt64Type>().values().to_vec();
-            for (&row, &ordinal) in rows.iter().zip(&batch.origin).filter(|(row, _)| self.refuses(**row)) {
+            for (&row, &ordinal) in rows.iter().zip(&batch.row_ordinals).filter(|(row, _)| self.refuses(**row)) {
                 rejects.push(ordinal, RejectCode::Model, format!("refused {row}"));
             }
             let keep: BooleanArray = rows.iter().map(|&row| Some(!self.refuses(row) && !self.drops(row))).collect();
@@ -220,19 +222,19 @@ impl Shape {
                 stages.push(transform(&format!("t{at}"), inputs, sieve.map()));
             }
         }
-        let mut rejects = Identity { digest: format!("{start}"), ..Identity::default() };
+        let mut rejects = OutputIdentity { digest: format!("{start}"), ..OutputIdentity::default() };
         for made in &stages {
             let identity = StageIdentity { digest: made.name.to_string(), ..StageIdentity::default() };
             rejects.stages.insert(made.name.to_string(), identity);
         }
         for (at, (inputs, pace, _)) in self.sinks.iter().enumerate().filter(|(_, (_, _, from))| *from <= start) {
             let inputs = choose(inputs, alive.len()).into_iter().map(|place| places[&place]).collect();
-            let role = Role::Sink(Box::new(sink(&disks[at], *pace)), Identity::default());
+            let role = StageRole::Sink(Box::new(sink(&disks[at], *pace)), OutputIdentity::default());
             stages.push(stage(&format!("sink{at}"), inputs, role));
         }
         let mut plan = plan(stages, workers);
         plan.rejects = Some((Box::new(sink(&disks[self.sinks.len()], self.rejects_pace)), rejects));
-        let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error);
+        let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         matches!(runtime.block_on(topology.unwrap().run(None, pending())), Outcome::Finished)
     }

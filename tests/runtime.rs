@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use latentflow::model::spec::Provider;
-use latentflow::model::{RuntimeSpec, runtime};
+use latentflow::model::config::ExecutionProvider;
+use latentflow::model::{RuntimeSpec, ort_library};
 
 #[test]
 fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_follow() {
@@ -17,7 +17,7 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
     };
     let refuse = |name: &str, expected: &str| {
         let spec = RuntimeSpec { library: Some(folder.path().join(name)), ..RuntimeSpec::default() };
-        let fault = runtime::init(&spec).unwrap_err();
+        let fault = ort_library::init(&spec).unwrap_err();
         assert_eq!(fault.key, "library");
         assert!(fault.message.starts_with("no ONNX Runtime: correct `runtime.library`"), "{}", fault.message);
         assert!(fault.message.contains(expected), "{}", fault.message);
@@ -34,15 +34,16 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
         plain("alien.so");
         refuse("alien.so", "alien.so is a library, but not ONNX Runtime");
     }
-    runtime::init(&RuntimeSpec::default()).unwrap_or_else(|fault| panic!("{}", fault.message));
+    ort_library::init(&RuntimeSpec::default()).unwrap_or_else(|fault| panic!("{}", fault.message));
     let spec = RuntimeSpec { library: Some(folder.path().join("text.so")), ..RuntimeSpec::default() };
-    assert!(runtime::init(&spec).unwrap_err().message.contains("is loaded already"));
+    assert!(ort_library::init(&spec).unwrap_err().message.contains("is loaded already"));
     let spec = RuntimeSpec { providers: vec![], ..RuntimeSpec::default() };
-    assert_eq!(runtime::init(&spec).unwrap_err().key, "providers");
-    let spec = RuntimeSpec { providers: vec![Provider::Cpu, Provider::Tensorrt], ..RuntimeSpec::default() };
+    assert_eq!(ort_library::init(&spec).unwrap_err().key, "providers");
+    let spec =
+        RuntimeSpec { providers: vec![ExecutionProvider::Cpu, ExecutionProvider::Tensorrt], ..RuntimeSpec::default() };
     // The pinned library has no TensorRT; one that a developer set by ORT_DYLIB_PATH may.
     if std::env::var_os("ORT_DYLIB_PATH").is_none() {
-        let fault = runtime::init(&spec).unwrap_err();
+        let fault = ort_library::init(&spec).unwrap_err();
         assert!(fault.message.starts_with("`tensorrt` is not in this build of ONNX Runtime"), "{}", fault.message);
     }
 }

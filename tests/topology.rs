@@ -9,14 +9,14 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use common::{Map, Memo, Numbers, plan, sink, source, stage, transform};
-use latentflow::batch::{Batch, Provenance, RejectCode, Rejects, Split};
+use latentflow::batch::{Batch, Provenance, RejectCode, RejectCollector, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
-use latentflow::plan::{Plan, Role};
-use latentflow::sink::{Changes, Identity, Prepare, Sink, Writer};
+use latentflow::plan::{Plan, StageRole};
+use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
 use latentflow::source::BatchSize;
 use latentflow::store::Location;
-use latentflow::topology::{Outcome, Stats, Topology};
+use latentflow::topology::{Outcome, RunStats, Topology};
 
 fn run(plan: Plan) -> Outcome {
     run_some(plan, None)
@@ -24,7 +24,8 @@ fn run(plan: Plan) -> Outcome {
 
 fn run_some(plan: Plan, limit: Option<u64>) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let topology = Topology::open(plan, Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology =
+        Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error).unwrap();
     runtime.block_on(topology.run(limit, pending()))
 }
 
@@ -92,8 +93,9 @@ fn a_panic_costs_the_record_that_caused_it_and_no_other() {
         Ok(batch)
     });
     let stages = vec![source("a", 64, 16), transform("t", vec![0], panics), sink("s", vec![1], &memo)];
-    let topology =
-        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new()), ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     assert!(matches!(outcome, Outcome::Finished));
@@ -118,8 +120,9 @@ fn an_error_costs_the_record_that_caused_it_and_no_other() {
         transform("t", vec![1], fails),
         sink("s", vec![2], &memo),
     ];
-    let topology =
-        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new()), ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     assert!(matches!(outcome, Outcome::Finished));
@@ -136,35 +139,36 @@ impl Sink for Preparing {
         self.0.folder()
     }
 
-    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
         Some(Arc::new(Rows(self.1)))
     }
 
-    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         Box::new(self.0).open(identity)
     }
 }
 
 struct Rows(fn(u64) -> Result<(), StageError>);
 
-impl Prepare for Rows {
+impl BatchEncoder for Rows {
     fn schema(&self) -> SchemaRef {
         common::schema()
     }
 
-    fn prepare(&self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+    fn encode(&self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = batch.records.column(1).as_primitive::<UInt64Type>();
         rows.values().iter().try_for_each(|&row| (self.0)(row))?;
         Ok(batch)
     }
 }
 
-fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<Stats>, Outcome) {
+fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<RunStats>, Outcome) {
     let memo = Memo::new();
-    let preparing = Role::Sink(Box::new(Preparing(memo.clone(), fails)), common::identity());
+    let preparing = StageRole::Sink(Box::new(Preparing(memo.clone(), fails)), common::identity());
     let stages = vec![source("a", 64, 16), stage("s", vec![0], preparing)];
-    let topology =
-        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new()), ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
     (memo, stats, outcome)
@@ -233,7 +237,7 @@ fn a_broken_stage_ends_the_run_and_what_came_before_is_committed() {
 fn a_failing_source_ends_the_run_and_what_came_before_is_committed() {
     let memo = Memo::new();
     let broken = Numbers { name: "a", rows: 100, batch: 10, fails_after: Some(3) };
-    let broken = stage("a", vec![], Role::Source(Box::new(broken), BatchSize::default()));
+    let broken = stage("a", vec![], StageRole::Source(Box::new(broken), BatchSize::default()));
     let Outcome::Failed { stage, error } = run(plan(vec![broken, sink("s", vec![0], &memo)], 2)) else {
         panic!("it must fail")
     };
@@ -278,8 +282,9 @@ fn a_limit_takes_so_many_new_records_and_the_next_run_the_rest() {
 fn a_request_to_stop_commits_what_was_read() {
     let memo = Memo { slow: true, ..Memo::new() };
     let stages = vec![source("a", 1_000_000, 10), sink("s", vec![0], &memo)];
-    let topology =
-        Topology::open(plan(stages, 2), Arc::new(Metrics::new()), Changes::Refuse).map_err(|(_, error)| error).unwrap();
+    let topology = Topology::open(plan(stages, 2), Arc::new(Metrics::new()), ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
     let kept = Arc::clone(&memo.kept);
     let asked = async move {
         while kept.lock().unwrap().batches < 5 {
@@ -309,6 +314,6 @@ fn a_slow_sink_holds_the_source_back() {
     });
     let stages = vec![source("a", 300, 1), transform("t", vec![0], counts), sink("s", vec![1], &memo)];
     assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
-    let slots = latentflow::plan::slots(2) as u64;
+    let slots = latentflow::plan::max_in_flight_batches(2) as u64;
     assert!(gap.load(std::sync::atomic::Ordering::SeqCst) <= slots, "more batches in flight than permits");
 }

@@ -1,11 +1,11 @@
 //! Any text as a model's card: faults, or a card that can be written.
 #![no_main]
 
-use latentflow::model::Card;
+use latentflow::model::ModelCard;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    match Card::parse(text) {
+    match ModelCard::parse(text) {
         Ok(card) => {
             let written = serde_json::to_string(&card).expect("a card has a JSON form");
             assert!(!written.is_empty());

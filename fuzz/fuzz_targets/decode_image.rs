@@ -1,7 +1,7 @@
 //! Any bytes as an image: no panic, bounded memory, and pixels that are complete.
 #![no_main]
 
-use latentflow::image::{Channels, decode, read_header};
+use latentflow::image::{Channels, decode, probe};
 use libfuzzer_sys::fuzz_target;
 
 const MAX_PIXELS: u64 = 1 << 20;
@@ -11,7 +11,7 @@ fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
         match decode(bytes, channels, MAX_PIXELS) {
             Ok(pixels) => {
                 assert_eq!(pixels.data.len(), pixels.width * pixels.height * channels.count());
-                let header = read_header(bytes).expect("what was decoded has a header");
+                let header = probe(bytes).expect("what was decoded has a header");
                 assert_eq!(header.pixels(), (pixels.width * pixels.height) as u64);
                 assert!(header.pixels() <= MAX_PIXELS);
             }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use latentflow::sink::{footer::Footer, marker::Marker};
+use latentflow::sink::{coverage_snapshot::CoverageSnapshot, provenance_footer::ProvenanceFooter};
 use libfuzzer_sys::fuzz_target;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type};
@@ -17,19 +17,19 @@ fuzz_target!(|text: &str| {
         .iter()
         .zip(text.split('\n'))
         .map(|(key, value)| KeyValue::new(format!("latentflow.{key}"), (!value.is_empty()).then(|| value.to_owned())));
-    if let Ok(Some(found)) = Footer::of(Path::new("part.parquet"), &metadata(entries.collect())) {
+    if let Ok(Some(found)) = ProvenanceFooter::of(Path::new("part.parquet"), &metadata(entries.collect())) {
         let written = metadata(found.to_metadata());
-        let again = Footer::of(Path::new("part.parquet"), &written).expect("what was written can be read");
+        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written).expect("what was written can be read");
         let again = again.expect("what was written is ours");
         assert_eq!((again.coverage, again.version), (found.coverage, found.version));
         assert_eq!((again.identity.digest, again.identity.models), (found.identity.digest, found.identity.models));
     }
 
-    if let Ok(found) = Marker::parse(text.as_bytes()) {
+    if let Ok(found) = CoverageSnapshot::parse(text.as_bytes()) {
         let written = serde_json::to_vec(&found).expect("a marker has a JSON form");
-        let again = Marker::parse(&written).expect("what was written can be read");
+        let again = CoverageSnapshot::parse(&written).expect("what was written can be read");
         let coverage =
-            |marker: Marker| marker.history.writers.into_iter().map(|(_, coverage)| coverage).collect::<Vec<_>>();
+            |marker: CoverageSnapshot| marker.history.writers.into_iter().map(|(_, coverage)| coverage).collect::<Vec<_>>();
         assert_eq!(again.folded, found.folded);
         assert_eq!(coverage(again), coverage(found));
     }

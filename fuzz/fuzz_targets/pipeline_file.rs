@@ -29,7 +29,7 @@ fuzz_target!(|text: &str| {
 });
 
 /// Planning looks for files, and opens models: it may find ours alone, and no model.
-fn tame(spec: &mut spec::Spec) {
+fn tame(spec: &mut spec::PipelineConfig) {
     spec.models.clear();
     spec.settings.runtime = serde_json::Value::Null;
     let input = file("in.csv", b"a,b\n1,x\n");

@@ -3,32 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use latentflow::context::{Context, Limits};
-use latentflow::coverage::Progress;
-use latentflow::kind::find;
+use latentflow::plan_context::{PipelineLimits, PlanContext};
+use latentflow::coverage::ResumeState;
+use latentflow::registry::find;
 use latentflow::source::KINDS;
-use latentflow::units::Bytes;
+use latentflow::units::ByteSize;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
 /// Small enough that inputs of a few KiB can exceed them.
-const LIMITS: Limits = Limits { pixels: 1 << 16, record_bytes: Bytes(1 << 10), memory: None };
+const LIMITS: PipelineLimits = PipelineLimits { pixels: 1 << 16, record_bytes: ByteSize(1 << 10), memory: None };
 
 /// Reads the file to its end. Every row must come as a record or a reject, none as both; an input that cannot be
 /// planned, or not be read, must say so in a sentence.
 pub fn read(kind: &str, file: &Path) {
-    let context = Context { models: BTreeMap::new(), limits: LIMITS };
+    let context = PlanContext::new(BTreeMap::new(), LIMITS);
     let batch = serde_json::from_value(json!({ "records": 7, "bytes": "2KiB" })).expect("a batch size");
     let plan = find(KINDS, kind, "source").expect("a kind of source").plan;
     let source = match plan("in", json!({ "path": file }), batch, &context) {
-        Ok(source) => source,
+        Ok(planned) => planned.stage,
         Err(faults) => {
             assert!(!faults.is_empty() && faults.iter().all(|fault| !fault.message.is_empty()));
             return;
         }
     };
     let schema = source.schema();
-    let Ok(opened) = source.open(&Progress::default()) else { return };
+    let Ok(opened) = source.open(&ResumeState::default()) else { return };
     let mut batches = opened.batches;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {

@@ -8,12 +8,12 @@ use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::server::Access;
+use crate::server::TokenAuth;
 
 /// Admits requests with the token. Probes of a cluster have none: `/healthz` answers them, and `/readyz` without its reasons.
-pub(super) async fn authorize(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+pub(super) async fn authorize(State(access): State<Arc<TokenAuth>>, request: Request, next: Next) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if access.admits_browser(header) {
+    if access.is_browser_authorized(header) {
         return next.run(request).await;
     }
     match request.uri().path() {

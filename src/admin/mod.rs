@@ -1,7 +1,7 @@
 //! The listener for operators: metrics, health, a live page, and a wish to take models anew.
 
 mod authorize;
-mod page;
+mod dashboard;
 mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,29 +18,29 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::server::{self, Access, HostCheck, Listener, Listeners, Options};
+use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
 use crate::spec::AdminSettings;
-use crate::topology::Stats;
+use crate::topology::RunStats;
 
 /// What the listener tells, and what it may ask for.
 pub struct Admin {
     metrics: Arc<Metrics>,
-    run: OnceLock<Run>,
+    run: OnceLock<AttachedRun>,
     draining: AtomicBool,
 }
 
 /// A run that has begun.
-struct Run {
-    stats: Arc<Stats>,
+struct AttachedRun {
+    stats: Arc<RunStats>,
     /// Where to wish for a reload; `None` where the run ends by itself.
-    reload: Option<mpsc::Sender<Wish>>,
+    reload: Option<mpsc::Sender<ReloadRequest>>,
 }
 
 /// A wish to take models and the pipeline file anew, and where to tell what came of it.
-pub struct Wish(pub oneshot::Sender<Reloaded>);
+pub struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
 
 /// What came of a wish: what was done, or why it was refused.
-pub type Reloaded = Result<String, Vec<String>>;
+pub type ReloadResult = Result<String, Vec<String>>;
 
 impl Admin {
     /// Tells of these metrics; nothing runs yet.
@@ -49,12 +49,12 @@ impl Admin {
     }
 
     /// A run has begun; only the first counts.
-    pub fn begun(&self, stats: Arc<Stats>, reload: Option<mpsc::Sender<Wish>>) {
-        let _ = self.run.set(Run { stats, reload });
+    pub fn attach_run(&self, stats: Arc<RunStats>, reload: Option<mpsc::Sender<ReloadRequest>>) {
+        let _ = self.run.set(AttachedRun { stats, reload });
     }
 
     /// The run takes no more records.
-    pub fn drains(&self) {
+    pub fn set_draining(&self) {
         self.draining.store(true, Relaxed);
         self.metrics.ready.set(0);
     }
@@ -69,7 +69,7 @@ impl Admin {
     }
 
     /// Why the run takes no records, if so.
-    fn not_ready(&self) -> Option<String> {
+    fn unready_reason(&self) -> Option<String> {
         self.not_started().map(str::to_owned).or_else(|| self.metrics.trouble())
     }
 
@@ -95,8 +95,8 @@ impl Admin {
     ) -> Result<Option<String>, StageError> {
         let Some(address) = settings.listen else { return Ok(None) };
         let access = listeners.access(NAME, settings.token.as_ref(), &self.metrics)?;
-        let options = Options { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
-        let server = listeners.bind(&options, Listener::Admin, &self.metrics)?;
+        let options = ListenOptions { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
+        let server = listeners.bind(&options, ListenerRole::Admin, &self.metrics)?;
         let url = server.url();
         let router = self.router(access, settings.hosts.clone());
         tokio::spawn(async move {
@@ -107,39 +107,39 @@ impl Admin {
         Ok(Some(url))
     }
 
-    fn router(self: &Arc<Self>, access: Arc<Access>, hosts: Vec<String>) -> Router {
+    fn router(self: &Arc<Self>, access: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
         // Browsers send the password that they were given from every page, so that the token alone does not show who asks.
         let guard = HostCheck { host: !access.needs_token(), origin: true, hosts, refuse };
         Router::new()
-            .route("/metrics", get(text))
-            .route("/healthz", get(alive))
-            .route("/readyz", get(ready))
-            .route("/", get(page::page))
-            .route("/v1/status", get(page::status))
-            .route("/v1/images/{number}/{file}", get(page::image))
-            .route("/v1/reload", post(reload))
+            .route("/metrics", get(get_metrics))
+            .route("/healthz", get(get_healthz))
+            .route("/readyz", get(get_readyz))
+            .route("/", get(dashboard::get_dashboard))
+            .route("/v1/status", get(dashboard::get_status))
+            .route("/v1/images/{number}/{file}", get(dashboard::get_image))
+            .route("/v1/reload", post(post_reload))
             .with_state(Arc::clone(self))
             .layer(from_fn_with_state(access, authorize::authorize))
-            .layer(from_fn_with_state(Arc::new(guard), server::guard))
+            .layer(from_fn_with_state(Arc::new(guard), server::require_allowed_host))
     }
 }
 
 /// What the listener is called in metrics and in the log.
 const NAME: &str = "admin";
 
-async fn text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    admin.metrics.ready.set(i64::from(admin.not_ready().is_none()));
+async fn get_metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    admin.metrics.ready.set(i64::from(admin.unready_reason().is_none()));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.text())
 }
 
 /// The process answers: it is alive. Whether it gets on with its work is for `/readyz` and the metrics to tell.
-async fn alive() -> &'static str {
+async fn get_healthz() -> &'static str {
     "ok\n"
 }
 
-async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    match admin.not_ready() {
+async fn get_readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match admin.unready_reason() {
         None => {
             let remarks = admin.metrics.watch.remarks();
             (StatusCode::OK, format!("ready\n{}", remarks.iter().map(|line| format!("{line}\n")).collect::<String>()))
@@ -149,16 +149,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 /// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
-async fn reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+async fn post_reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if let Some(reason) = admin.not_started() {
         return unavailable(reason);
     }
-    let Some(wishes) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
+    let Some(reload_requests) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
         return unavailable("models are exchanged only where a source has no end");
     };
     let (sender, reloaded) = oneshot::channel();
-    if wishes.send(Wish(sender)).await.is_err() {
+    if reload_requests.send(ReloadRequest(sender)).await.is_err() {
         return unavailable("draining");
     }
     match reloaded.await {

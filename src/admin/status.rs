@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::metrics::{Metrics, unix_seconds};
 use crate::model::Model;
 use crate::model::card::Quantiles;
-use crate::topology::{ErrorSpan, ErrorStats, SeenImage, SeenReject, StageStats, Stats};
+use crate::topology::{ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats};
 
 /// A run at a moment. Names and units are kept; more may be added.
 #[derive(Serialize)]
-pub(super) struct Status {
+pub(super) struct RunStatus {
     pipeline: String,
     version: &'static str,
     /// `starting`, `running` or `draining`.
@@ -31,9 +31,9 @@ pub(super) struct Status {
     stages: Vec<StageStatus>,
     errors: Vec<ErrorStatus>,
     /// The latest first.
-    rejects: Vec<SeenReject>,
+    rejects: Vec<RecentReject>,
     /// The latest first; their files lie at `/v1/images/NUMBER/before.png` and `after.png`.
-    images: Vec<Arc<SeenImage>>,
+    images: Vec<Arc<SampledImage>>,
     models: Vec<ModelStatus>,
 }
 
@@ -52,11 +52,11 @@ struct StageStatus {
     utilization: Option<f64>,
     /// Of a sink: what it has made durable, and when it last did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    committed: Option<Committed>,
+    committed: Option<CommitStatus>,
 }
 
 #[derive(Serialize)]
-struct Committed {
+struct CommitStatus {
     files: u64,
     records: u64,
     bytes: u64,
@@ -90,9 +90,9 @@ struct ModelStatus {
     metrics: std::collections::BTreeMap<String, f64>,
 }
 
-impl Status {
-    pub(super) fn of(stats: &Stats, metrics: &Metrics, state: &'static str) -> Self {
-        let load = &metrics.load;
+impl RunStatus {
+    pub(super) fn of(stats: &RunStats, metrics: &Metrics, state: &'static str) -> Self {
+        let load = &metrics.utilization;
         let queue = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values(&["work"]).get();
         Self {
             pipeline: stats.pipeline.clone(),
@@ -110,8 +110,8 @@ impl Status {
             resident_bytes: metrics.resident_bytes(),
             stages: stats.stages.iter().map(|stage| StageStatus::of(stage, metrics)).collect(),
             errors: stats.stages.iter().filter_map(|stage| Some(errors(stage, stage.error.as_ref()?))).collect(),
-            rejects: stats.sights.rejects(),
-            images: stats.sights.images(),
+            rejects: stats.tap.rejects(),
+            images: stats.tap.images(),
             models: stats.models().iter().map(|model| ModelStatus::of(model)).collect(),
         }
     }
@@ -121,13 +121,13 @@ impl StageStatus {
     fn of(stage: &StageStats, metrics: &Metrics) -> Self {
         let labels = [&*stage.name, stage.kind];
         let written = stage.written();
-        let committed = (stage.role == "sink").then(|| Committed {
+        let committed = (stage.role == "sink").then(|| CommitStatus {
             files: written.files,
             records: written.records,
             bytes: written.bytes,
             last_unix_seconds: metrics.commits.last.with_label_values(&[&stage.name]).get(),
         });
-        let busy = || metrics.load.stage_utilization.with_label_values(&labels).get();
+        let busy = || metrics.utilization.stage_utilization.with_label_values(&labels).get();
         Self {
             name: Arc::clone(&stage.name),
             kind: stage.kind,
@@ -136,15 +136,15 @@ impl StageStatus {
             records_in: stage.records_in.load(Relaxed),
             records_out: stage.records_out.load(Relaxed),
             rejects: stage.rejects.load(Relaxed),
-            records_per_second: metrics.load.records_per_second.with_label_values(&labels).get(),
+            records_per_second: metrics.utilization.records_per_second.with_label_values(&labels).get(),
             utilization: (stage.role != "source").then(busy),
             committed,
         }
     }
 }
 
-fn errors(stage: &StageStats, errors: &ErrorStats) -> ErrorStatus {
-    let now = errors.now();
+fn errors(stage: &StageStats, errors: &ReconstructionErrorStats) -> ErrorStatus {
+    let now = errors.snapshot();
     ErrorStatus {
         stage: Arc::clone(&stage.name),
         model: errors.model().to_owned(),

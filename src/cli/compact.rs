@@ -8,19 +8,19 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{Exit, complain, print};
-use crate::sink::compact::{Compacted, Size, Target, compact};
+use super::{ExitCode, print, print_error};
+use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
 use crate::store::Location;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Compact {
+pub(super) struct CompactCommand {
     /// Folders that `parquet` sinks have written, or the rejects of a pipeline.
     #[arg(required = true, value_name = "FOLDER")]
     folders: Vec<PathBuf>,
     /// The size that files are to have, about; those above half of it are left as they are.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     target: u64,
     /// The most records that a file is to have, where its readers need a bound: as `file.records` of the sink. Default: any number.
     #[arg(long, value_name = "N")]
@@ -43,16 +43,16 @@ next run, ends what was begun.
 Another pipeline that reads the folder takes the new file for new input, and does its rows again: compact before it reads,
 or not at all. So rejects are compacted only where their folder is named.";
 
-fn size(text: &str) -> Result<u64, String> {
-    let Bytes(bytes) = serde_json::from_value(text.into()).map_err(|error| error.to_string())?;
+fn parse_size(text: &str) -> Result<u64, String> {
+    let ByteSize(bytes) = serde_json::from_value(text.into()).map_err(|error| error.to_string())?;
     if bytes == 0 { Err("0 is no size for a file".to_owned()) } else { Ok(bytes) }
 }
 
-impl Compact {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl CompactCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut folders = Vec::new();
         for path in &self.folders {
-            let place = Location::of(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            let place = Location::from_path(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
             let Some(folder) = place.local() else {
                 bail!("{place}: only folders on a disk can be compacted, not buckets: there, raise `commit.age`");
             };
@@ -68,27 +68,27 @@ impl Compact {
         if damaged > 0 {
             bail!("{damaged} files cannot be read and were left alone; restore them, or move them away");
         }
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 
     /// Compacts one folder; says how many files of it cannot be read.
     fn compact(&self, folder: &Path) -> anyhow::Result<usize> {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let mut told = |so_far: &Compacted| {
+        let mut told = |so_far: &CompactionSummary| {
             bar.set_message(format!("{}: {} files looked at", folder.display(), so_far.before.files));
             bar.tick();
         };
-        let target = Target { bytes: self.target, records: self.records.map(NonZeroU64::get) };
+        let target = CompactionTarget { bytes: self.target, records: self.records.map(NonZeroU64::get) };
         let compacted = compact(folder, target, self.dry_run, &mut told);
         bar.finish_and_clear();
-        let Compacted { before, after, records, damaged } = compacted?;
-        damaged.iter().for_each(|reason| complain(&format!("latentflow: {reason}\n")));
+        let CompactionSummary { before, after, records, damaged } = compacted?;
+        damaged.iter().for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
         let text = if before == after {
-            format!("{}: nothing to put together in {}\n", folder.display(), told_of(before))
+            format!("{}: nothing to put together in {}\n", folder.display(), format_size(before))
         } else {
             let became = if self.dry_run { "would become" } else { "became" };
             let copied = if self.dry_run { "would be copied" } else { "were copied" };
-            let (before, after) = (told_of(before), told_of(after));
+            let (before, after) = (format_size(before), format_size(after));
             format!("{}: {before} {became} {after}; {records} records {copied}\n", folder.display())
         };
         print(&text)?;
@@ -96,7 +96,7 @@ impl Compact {
     }
 }
 
-fn told_of(size: Size) -> String {
+fn format_size(size: DatasetSize) -> String {
     let files = if size.files == 1 { "file" } else { "files" };
-    format!("{} {files} ({})", size.files, Bytes(size.bytes))
+    format!("{} {files} ({})", size.files, ByteSize(size.bytes))
 }

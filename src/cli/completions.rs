@@ -3,20 +3,20 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, print_as_is};
+use super::{Cli, ExitCode, print_as_is};
 
 #[derive(Debug, Args)]
-pub(super) struct Completions {
+pub(super) struct CompletionsCommand {
     /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-impl Completions {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl CompletionsCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "latentflow", &mut script);
         print_as_is(&String::from_utf8_lossy(&script))?;
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 }

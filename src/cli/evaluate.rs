@@ -10,25 +10,25 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
-use super::{Exit, print, print_json};
-use crate::corruption::{Amount, CorruptionSpec, Noise};
-use crate::data::{self, DataError, DataSpec, Part, Prepared};
-use crate::error::Fault;
-use crate::evaluate::{self, EvaluateError, Evaluation, Options};
-use crate::kind;
+use super::{ExitCode, print, print_json};
+use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
+use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
+use crate::error::ConfigError;
+use crate::evaluate::{self, EvaluateError, EvaluateOptions, Evaluation};
 use crate::metrics::Metrics;
-use crate::model::{self, Model, ModelSpec, Pass, RuntimeSpec};
+use crate::model::{self, Model, ModelPath, ModelSpec, RuntimeSpec};
+use crate::registry;
 use crate::spec::overlay;
-use crate::temporary::Temporary;
+use crate::temp_dir::TempDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Evaluate {
+pub(super) struct EvaluateCommand {
     /// The model's folder, with `model.toml` and its ONNX files.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]
-    scoring: Scoring,
+    args: EvaluateArgs,
     /// Write everything as JSON: to a file, or with - to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(super) struct Evaluate {
 
 /// Which records a model is tried with, and how.
 #[derive(Debug, Args)]
-pub(super) struct Scoring {
+pub(super) struct EvaluateArgs {
     /// The folder that holds the data the model was trained with, where that is not where it was then.
     #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
     data: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub(super) struct Scoring {
     set: Vec<String>,
     /// The records to score. Default: the test part; where the training kept none, the validation part, and all anomalies.
     #[arg(long, value_enum)]
-    part: Option<Parts>,
+    part: Option<SubsetArg>,
     /// Try to undo this corruption: gaussian:25, masking:0.3, salt_and_pepper:0.1, watermark_text:0.5, watermark_grid:0.5,
     /// watermark:0.5, gray. May be repeated. Default: what the model was trained with.
     #[arg(long, value_name = "NOISE:AMOUNT")]
@@ -75,7 +75,7 @@ for denoisers, corrupted input and output against the clean record."#;
 
 /// Parts of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Parts {
+enum SubsetArg {
     /// Kept aside for the end.
     Test,
     /// Kept aside to tell when to stop.
@@ -86,22 +86,22 @@ enum Parts {
     All,
 }
 
-impl Parts {
-    fn parts(self) -> Vec<Part> {
+impl SubsetArg {
+    fn subsets(self) -> Vec<Subset> {
         match self {
-            Self::Test => vec![Part::Test],
-            Self::Validation => vec![Part::Validation],
-            Self::Training => vec![Part::Training],
-            Self::All => Part::ALL.to_vec(),
+            Self::Test => vec![Subset::Test],
+            Self::Validation => vec![Subset::Validation],
+            Self::Training => vec![Subset::Training],
+            Self::All => Subset::ALL.to_vec(),
         }
     }
 }
 
-impl Evaluate {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl EvaluateCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(LogFormat::Auto);
         let model = open(&self.model)?;
-        let Tried { evaluation, .. } = self.scoring.evaluate(&model, &self.model)?;
+        let EvaluationRun { evaluation, .. } = self.args.evaluate(&model, &self.model)?;
         let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
         match &self.json {
             Some(path) if path == Path::new("-") => print_json(&as_json()?)?,
@@ -111,7 +111,7 @@ impl Evaluate {
             }
             None => print(&evaluation.to_string())?,
         }
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 }
 
@@ -125,27 +125,27 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
         bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", folder.display());
     }
     let runtime = RuntimeSpec::default();
-    model::runtime::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
+    model::ort_library::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
     let spec = ModelSpec { path: Some(folder.to_path_buf()), ..ModelSpec::default() };
     let name = folder.file_name().map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
-    if model.parts(Pass::Whole).is_none() && model.code_size().is_none() {
+    if model.parts(ModelPath::Whole).is_none() && model.code_size().is_none() {
         bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
     }
     Ok(model)
 }
 
 /// A model that was tried with data.
-pub(super) struct Tried {
+pub(super) struct EvaluationRun {
     pub(super) evaluation: Evaluation,
-    pub(super) prepared: Prepared,
-    pub(super) options: Options,
+    pub(super) prepared: PreparedDataset,
+    pub(super) options: EvaluateOptions,
     /// Where the records are, unless a folder was named for them.
-    _temporary: Temporary,
+    _temporary: TempDir,
 }
 
-impl Scoring {
+impl EvaluateArgs {
     /// Whether data is named, or the model's card names some.
     pub(super) fn has_data(&self, model: &Model) -> bool {
         !self.source.is_empty() || trained_with(model).is_some()
@@ -164,28 +164,28 @@ impl Scoring {
     ///
     /// # Errors
     /// What is wrong with what was asked for, or went wrong.
-    pub(super) fn evaluate(&self, model: &Model, folder: &Path) -> anyhow::Result<Tried> {
+    pub(super) fn evaluate(&self, model: &Model, folder: &Path) -> anyhow::Result<EvaluationRun> {
         let corruptions = self.corrupt.iter().map(|text| corruption(text)).collect::<Result<Vec<_>, _>>()?;
         let spec = self.data_spec(model, folder)?;
         // A denoiser needs nothing that is fitted beside it.
         let all = !self.source.is_empty() && model.code_size().is_none();
-        let parts = self.part.or(all.then_some(Parts::All)).map(Parts::parts).unwrap_or_default();
-        let bar = Bar::new();
-        let temporary = Temporary::new("evaluate").context("cannot make a temporary folder")?;
+        let parts = self.part.or(all.then_some(SubsetArg::All)).map(SubsetArg::subsets).unwrap_or_default();
+        let bar = ProgressReporter::new();
+        let temporary = TempDir::new("evaluate").context("cannot make a temporary folder")?;
         let prepared = self.prepare(model, &spec, self.prepared.as_deref().unwrap_or(temporary.path()), &bar)?;
-        let options = Options { parts, corruptions };
+        let options = EvaluateOptions { parts, corruptions };
         let evaluation =
-            evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| bar.tell(what, done, all));
+            evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| bar.update(what, done, all));
         bar.finish();
         let evaluation = evaluation.map_err(failure)?;
-        Ok(Tried { evaluation, prepared, options, _temporary: temporary })
+        Ok(EvaluationRun { evaluation, prepared, options, _temporary: temporary })
     }
 
     /// The table of the data: that of the training, or one of the given sources.
     fn data_spec(&self, model: &Model, folder: &Path) -> anyhow::Result<DataSpec> {
         let base = if self.source.is_empty() { self.trained_with(model, folder)? } else { self.other_data()? };
         let written = overlay(&base, &self.set, "label=species").map_err(|faults| anyhow!(lines(&faults, "")))?;
-        kind::options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
+        registry::parse_options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
     }
 
     fn trained_with(&self, model: &Model, folder: &Path) -> anyhow::Result<Value> {
@@ -209,7 +209,13 @@ impl Scoring {
         Ok(json!({ "sources": sources, "validation": 0.0, "test": 0.5 }))
     }
 
-    fn prepare(&self, model: &Model, spec: &DataSpec, folder: &Path, bar: &Bar) -> anyhow::Result<Prepared> {
+    fn prepare(
+        &self,
+        model: &Model,
+        spec: &DataSpec,
+        folder: &Path,
+        bar: &ProgressReporter,
+    ) -> anyhow::Result<PreparedDataset> {
         let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| bar.read(records));
         let prepared = prepared.map_err(|error| match error {
             DataError::Faults(faults) if self.source.is_empty() => {
@@ -239,9 +245,9 @@ pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
 }
 
 /// Faults, one a line, with the table that their keys are in.
-fn lines(faults: &[Fault], table: &str) -> String {
-    let line = |fault: &Fault| {
-        let Fault { key, message, .. } = fault.clone().within(table);
+fn lines(faults: &[ConfigError], table: &str) -> String {
+    let line = |fault: &ConfigError| {
+        let ConfigError { key, message, .. } = fault.clone().within(table);
         if key.is_empty() { message } else { format!("{key}: {message}") }
     };
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -288,17 +294,20 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
     let (noise, amount) = text.split_once(':').map_or((text, None), |(noise, amount)| (noise, Some(amount)));
     let amount = amount.map(|amount| {
         let number = amount.parse::<f64>();
-        number.map(Amount::Fixed).map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
+        number.map(Strength::Fixed).map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
     });
     let amount = amount.transpose()?;
-    let noise: Noise = serde_json::from_value(json!(noise)).map_err(|error| anyhow!("--corrupt {text}: {error}"))?;
+    let noise: CorruptionKind =
+        serde_json::from_value(json!(noise)).map_err(|error| anyhow!("--corrupt {text}: {error}"))?;
     let mut spec = CorruptionSpec { noise, sigma: None, rate: None, text: None, opacity: None };
     match noise {
-        Noise::Gaussian => spec.sigma = amount,
-        Noise::Masking | Noise::SaltAndPepper => spec.rate = amount,
-        Noise::WatermarkText | Noise::WatermarkGrid | Noise::Watermark => spec.opacity = amount,
-        Noise::Gray if amount.is_some() => bail!("--corrupt {text}: gray has no amount; write gray"),
-        Noise::Gray => {}
+        CorruptionKind::Gaussian => spec.sigma = amount,
+        CorruptionKind::Masking | CorruptionKind::SaltAndPepper => spec.rate = amount,
+        CorruptionKind::WatermarkText | CorruptionKind::WatermarkGrid | CorruptionKind::Watermark => {
+            spec.opacity = amount
+        }
+        CorruptionKind::Gray if amount.is_some() => bail!("--corrupt {text}: gray has no amount; write gray"),
+        CorruptionKind::Gray => {}
     }
     match spec.faults().into_iter().next() {
         Some(fault) => bail!("--corrupt {text}: {} {}", fault.key, fault.message),
@@ -307,9 +316,9 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
 }
 
 /// What is being done, on a terminal.
-struct Bar(ProgressBar);
+struct ProgressReporter(ProgressBar);
 
-impl Bar {
+impl ProgressReporter {
     fn new() -> Self {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         // A constant; one that does not parse would show as the plain default.
@@ -322,7 +331,7 @@ impl Bar {
         self.0.set_message(format!("reading the data: {records} records"));
     }
 
-    fn tell(&self, what: &str, done: usize, all: usize) {
+    fn update(&self, what: &str, done: usize, all: usize) {
         self.0.set_message(what.to_owned());
         self.0.set_length(all as u64);
         self.0.set_position(done as u64);

@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Exit, Pipeline, print};
+use super::{ExitCode, PipelineArgs, print};
 use crate::metrics::Metrics;
 use crate::plan::GraphFormat;
 
 #[derive(Debug, Args)]
-pub(super) struct Graph {
+pub(super) struct GraphCommand {
     #[command(flatten)]
-    pipeline: Pipeline,
+    pipeline: PipelineArgs,
     /// How to draw it.
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     format: GraphFormat,
 }
 
-impl Graph {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl GraphCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
         print(&plan.draw(self.format))?;
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 }

@@ -2,17 +2,17 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, print};
+use super::{ExitCode, print};
 
 #[derive(Debug, Args)]
-pub(super) struct Init {
+pub(super) struct InitCommand {
     /// What flows.
-    #[arg(value_enum, default_value_t = Starter::Images)]
-    of: Starter,
+    #[arg(value_enum, default_value_t = Template::Images)]
+    of: Template,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Starter {
+enum Template {
     /// Image files to latents.
     Images,
     /// Feature records to latents, outliers to a dataset of their own.
@@ -22,14 +22,14 @@ enum Starter {
     Training,
 }
 
-impl Init {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl InitCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         print(match self.of {
-            Starter::Images => include_str!("init/images.toml"),
-            Starter::Features => include_str!("init/features.toml"),
+            Template::Images => include_str!("init/images.toml"),
+            Template::Features => include_str!("init/features.toml"),
             #[cfg(feature = "train")]
-            Starter::Training => include_str!("init/training.toml"),
+            Template::Training => include_str!("init/training.toml"),
         })?;
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 }

@@ -5,31 +5,31 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::{Exit, print};
+use super::{ExitCode, print};
 use crate::model::{self, RuntimeSpec};
-use crate::sink::dataset;
+use crate::sink::inspect;
 use crate::store::Location;
 
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(super) struct InspectCommand {
     /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://` included.
     path: PathBuf,
 }
 
-impl Inspect {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl InspectCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let path = &self.path;
         let name = path.display();
         let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
         let is_model = ["model.toml", "encoder.onnx", "model.onnx"].iter().any(|file| path.join(file).exists());
-        let place = Location::of(path).map_err(|error| anyhow!("{name}: {error}"))?;
+        let place = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
         if place.local().is_some_and(|path| !path.exists()) {
             bail!("{name}: no such file or folder");
         }
         let mut usable = true;
         let text = if is_onnx || is_model {
             let runtime = RuntimeSpec::default();
-            if let Err(fault) = model::runtime::init(&runtime) {
+            if let Err(fault) = model::ort_library::init(&runtime) {
                 bail!("{}", fault.message);
             }
             let description = model::describe(path, &runtime).map_err(|faults| {
@@ -39,9 +39,9 @@ impl Inspect {
             usable = description.usable();
             description.to_string()
         } else {
-            dataset::describe(&place).with_context(|| name.to_string())?.to_string()
+            inspect::describe(&place).with_context(|| name.to_string())?.to_string()
         };
         print(&format!("{}\n", text.trim_end()))?;
-        Ok(if usable { Exit::Done } else { Exit::Failed })
+        Ok(if usable { ExitCode::Done } else { ExitCode::Failed })
     }
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::log_escaping::EscapedFormat;
-use super::log_limit::Limited;
+use super::log_rate_limit::RateLimited;
 use super::stderr::{self, Stderr};
 use crate::text_escape;
 
@@ -39,10 +39,10 @@ pub(super) fn start(format: LogFormat) {
     let _ = match format {
         LogFormat::Json => log
             .fmt_fields(JsonFields::new())
-            .event_format(Limited::new(EscapedFormat::new(lines.json(), true), true))
+            .event_format(RateLimited::new(EscapedFormat::new(lines.json(), true), true))
             .try_init(),
         LogFormat::Auto | LogFormat::Text => {
-            log.with_ansi(false).event_format(Limited::new(EscapedFormat::new(lines, false), false)).try_init()
+            log.with_ansi(false).event_format(RateLimited::new(EscapedFormat::new(lines, false), false)).try_init()
         }
     };
     std::panic::set_hook(Box::new(|panic| {

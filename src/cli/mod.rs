@@ -8,9 +8,9 @@ mod graph;
 mod init;
 mod inspect;
 mod log;
-mod log_limit;
+mod log_rate_limit;
 mod log_escaping;
-mod profile;
+mod time_profile;
 mod progress;
 mod report;
 mod rejects;
@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::spec::{self, Problems, Spec};
+use crate::spec::{self, Diagnostics, PipelineConfig};
 use crate::text_escape;
 
 pub use stderr::flush;
@@ -38,7 +38,7 @@ pub use stderr::flush;
 /// How the program ended, as other programs see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub enum ExitCode {
     /// All done; or, for a source without an end, drained on request.
     Done = 0,
     /// A stage failed, or the machine did.
@@ -54,12 +54,12 @@ pub enum Exit {
     Killed = 130,
 }
 
-impl Exit {
+impl ExitCode {
     /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
     pub fn of(error: &anyhow::Error) -> Self {
-        let is_refused = match error.downcast_ref::<Problems>() {
+        let is_refused = match error.downcast_ref::<Diagnostics>() {
             Some(problems) => !problems.are_of_environment(),
-            None => error.is::<Refusal>(),
+            None => error.is::<FailedStage>(),
         };
         if is_refused { Self::Usage } else { Self::Failed }
     }
@@ -93,40 +93,40 @@ Exit codes: 0 done, 1 failed, 2 usage, invalid pipeline, or refused output or in
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a pipeline until its sources end, or until it is told to stop.
-    Run(run::Run),
+    Run(run::RunCommand),
     /// Check a pipeline and print its plan: schemas, shapes, workers, predicted memory.
-    Check(check::Check),
+    Check(check::CheckCommand),
     /// Draw a pipeline's graph.
-    Graph(graph::Graph),
+    Graph(graph::GraphCommand),
     /// Train the autoencoder that a file declares, and write its model folder.
     #[cfg(feature = "train")]
-    Train(train::Train),
+    Train(train::TrainCommand),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
-    Inspect(inspect::Inspect),
+    Inspect(inspect::InspectCommand),
     /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against PCA.
-    Evaluate(evaluate::Evaluate),
+    Evaluate(evaluate::EvaluateCommand),
     /// Write a page about a model, or about what a run has written: charts, examples, figures in one HTML file.
-    Report(report::Report),
+    Report(report::ReportCommand),
     /// Put the small Parquet files of a dataset together, also while a run goes on writing there.
-    Compact(compact::Compact),
+    Compact(compact::CompactCommand),
     /// Work on the rejects of a pipeline: remove the originals that they hold.
     Rejects(rejects::RejectsCommand),
     /// Forget what a pipeline has done, so that its next run begins anew; asks first.
-    Reset(reset::Reset),
+    Reset(reset::ResetCommand),
     /// Print the JSON Schema of pipeline files, or of training files, for editors.
-    Schema(schema::Schema),
+    Schema(schema::SchemaCommand),
     /// Print a commented pipeline, or training file, to start from.
-    Init(init::Init),
+    Init(init::InitCommand),
     /// Print completions for a shell.
-    Completions(completions::Completions),
+    Completions(completions::CompletionsCommand),
 }
 
 impl Cli {
     /// Does what was asked.
     ///
     /// # Errors
-    /// What went wrong; [`Exit::of`] says with which code to end.
-    pub fn run(self) -> anyhow::Result<Exit> {
+    /// What went wrong; [`ExitCode::of`] says with which code to end.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(command) => command.run(),
             Command::Check(command) => command.run(),
@@ -149,7 +149,7 @@ impl Cli {
 /// An output or an input that does not admit the pipeline; nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[error("{stage}: {error}")]
-struct Refusal {
+struct FailedStage {
     stage: Arc<str>,
     error: StageError,
 }
@@ -157,14 +157,14 @@ struct Refusal {
 /// The error of a stage that could not be made ready.
 fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
     match error {
-        StageError::Refused(_) => Refusal { stage, error }.into(),
+        StageError::Refused(_) => FailedStage { stage, error }.into(),
         error => anyhow::anyhow!("{stage}: {error}"),
     }
 }
 
 /// A pipeline file, and what overrides it.
 #[derive(Debug, Clone, Args)]
-struct Pipeline {
+struct PipelineArgs {
     /// The pipeline file (TOML).
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
@@ -174,25 +174,25 @@ struct Pipeline {
 }
 
 /// Writes to standard error, with an escape for each character that a terminal would obey.
-pub fn complain(text: &str) {
+pub fn print_error(text: &str) {
     stderr::write(&text_escape::text(text));
 }
 
 /// Reports the error that ends the program, in the format of its log.
-pub fn report_failure(error: &anyhow::Error, exit: Exit) {
+pub fn report_failure(error: &anyhow::Error, exit: ExitCode) {
     match exit {
         // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
-        Exit::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
+        ExitCode::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
         _ => log::fatal(&format!("latentflow: {error:#}")),
     }
 }
 
-impl Pipeline {
-    fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+impl PipelineArgs {
+    fn plan(&self, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
         plan::check(self.read(), metrics)
     }
 
-    fn read(&self) -> Result<Spec, Problems> {
+    fn read(&self) -> Result<PipelineConfig, Diagnostics> {
         spec::read(&self.file, &self.set)
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::log::LogFormat;
-use crate::topology::{StageStats, Stats};
+use crate::topology::{RunStats, StageStats};
 
 /// How often bars are drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
@@ -17,13 +17,13 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows a run until it is finished, on a thread of its own: a terminal that stands still holds nobody else.
-pub(super) struct Progress {
+pub(super) struct ProgressDisplay {
     end: Sender<()>,
     bars: Vec<ProgressBar>,
 }
 
-impl Progress {
-    pub(super) fn start(format: LogFormat, stats: Arc<Stats>) -> Self {
+impl ProgressDisplay {
+    pub(super) fn start(format: LogFormat, stats: Arc<RunStats>) -> Self {
         if format == LogFormat::Auto && std::io::stderr().is_terminal() {
             let all = MultiProgress::new();
             let sources: Vec<usize> = (0..stats.stages.len()).filter(|&at| stats.stages[at].role == "source").collect();
@@ -71,7 +71,7 @@ fn bar(stage: &StageStats) -> ProgressBar {
     bar
 }
 
-fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
+fn draw(stats: &RunStats, stage: &StageStats, bar: &ProgressBar) {
     if let (None, Some(total)) = (bar.length(), stage.total()) {
         bar.set_length(total);
         bar.set_style(style("{prefix}  {bar:30} {human_pos}/{human_len}  {rate}  {eta} left{msg}"));
@@ -85,7 +85,7 @@ fn draw(stats: &Stats, stage: &StageStats, bar: &ProgressBar) {
 }
 
 /// How long it takes still, at the pace since the beginning; nothing where a source does not know its records.
-fn left(stats: &Stats, elapsed: Duration) -> Option<Duration> {
+fn left(stats: &RunStats, elapsed: Duration) -> Option<Duration> {
     let (mut taken, mut total) = (0u64, 0u64);
     for source in stats.stages.iter().filter(|stage| stage.role == "source") {
         taken += source.records_in.load(Relaxed);
@@ -95,7 +95,7 @@ fn left(stats: &Stats, elapsed: Duration) -> Option<Duration> {
     Duration::try_from_secs_f64(elapsed.as_secs_f64() * total.saturating_sub(taken) as f64 / taken as f64).ok()
 }
 
-fn error_text(stats: &Stats) -> String {
+fn error_text(stats: &RunStats) -> String {
     let errors = stats.stages.iter().filter_map(|stage| stage.error.as_ref()?.summary());
     errors.map(|error| format!("  error {:.4}", error.mean)).collect()
 }

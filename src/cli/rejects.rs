@@ -7,28 +7,28 @@ use std::time::SystemTime;
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
-use super::{Exit, Pipeline, complain, confirmed, print};
+use super::{ExitCode, PipelineArgs, confirmed, print, print_error};
 use crate::metrics::Metrics;
-use crate::sink::STATE;
-use crate::sink::purge::{Purged, Sources, Wanted, purge};
+use crate::sink::STATE_DIR;
+use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
 use crate::store::Location;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 #[derive(Debug, Args)]
 pub(super) struct RejectsCommand {
     #[command(subcommand)]
-    action: Action,
+    action: RejectsAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum RejectsAction {
     /// Remove the originals of rejects, while it stays known where they came from and why they were rejected; asks first.
-    Purge(Purge),
+    Purge(PurgeCommand),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-struct Purge {
+struct PurgeCommand {
     /// The pipeline whose rejects are meant, or the folder of a rejects dataset.
     #[arg(value_name = "PIPELINE|FOLDER")]
     target: PathBuf,
@@ -37,8 +37,8 @@ struct Purge {
     #[arg(long, value_name = "WHEN", value_parser = moment, required_unless_present = "source")]
     before: Option<SystemTime>,
     /// Only originals of records whose `source` is this, or is matched by this glob.
-    #[arg(long, value_name = "GLOB", value_parser = Sources::new)]
-    source: Option<Sources>,
+    #[arg(long, value_name = "GLOB", value_parser = SourcePattern::new)]
+    source: Option<SourcePattern>,
     /// Override a key of the pipeline: --set rejects.path=elsewhere.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -75,15 +75,15 @@ fn moment(text: &str) -> Result<SystemTime, String> {
 }
 
 impl RejectsCommand {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
-            Action::Purge(command) => command.run(),
+            RejectsAction::Purge(command) => command.run(),
         }
     }
 }
 
-impl Purge {
-    fn run(self) -> anyhow::Result<Exit> {
+impl PurgeCommand {
+    fn run(self) -> anyhow::Result<ExitCode> {
         let place = self.place()?;
         let Some(folder) = place.local() else {
             bail!(
@@ -93,36 +93,36 @@ impl Purge {
         if !folder.is_dir() {
             bail!("{place}: there are no rejects");
         }
-        if folder.join(STATE).join("rejects").is_dir() {
-            bail!("{place}: this is an output; its rejects lie in {place}/{STATE}/rejects");
+        if folder.join(STATE_DIR).join("rejects").is_dir() {
+            bail!("{place}: this is an output; its rejects lie in {place}/{STATE_DIR}/rejects");
         }
-        let wanted = Wanted { before: self.before, source: self.source };
+        let wanted = PurgeFilter { before: self.before, source: self.source };
         let found = purge(folder, &wanted, true)?;
-        let Purged { rejects, originals, bytes, files, .. } = found;
-        let sized = format!("{originals} originals ({}) in {files} files", Bytes(bytes));
+        let PurgeSummary { rejects, originals, bytes, files, .. } = found;
+        let sized = format!("{originals} originals ({}) in {files} files", ByteSize(bytes));
         print(&format!("{place}: {sized}, of {rejects} rejects\n"))?;
         let question = "remove these originals? they cannot be replayed from here then";
         if originals > 0 && !self.yes && !confirmed(question)? {
             print("nothing was removed\n")?;
-            return Ok(Exit::Done);
+            return Ok(ExitCode::Done);
         }
         // Where there are none, unfinished files of a killed run are removed all the same.
-        let Purged { originals, bytes, .. } = purge(folder, &wanted, false)?;
-        print(&format!("removed: {originals} originals ({})\n", Bytes(bytes)))?;
+        let PurgeSummary { originals, bytes, .. } = purge(folder, &wanted, false)?;
+        print(&format!("removed: {originals} originals ({})\n", ByteSize(bytes)))?;
         if !found.left.is_empty() {
-            found.left.iter().for_each(|reason| complain(&format!("latentflow: {reason}\n")));
+            found.left.iter().for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
             bail!("{} files were left as they are, with their originals; restore or remove them", found.left.len());
         }
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 
     /// Where the rejects lie.
     fn place(&self) -> anyhow::Result<Location> {
-        let place = Location::of(&self.target).map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
+        let place = Location::from_path(&self.target).map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
         if place.local().is_none_or(std::path::Path::is_dir) {
             return Ok(place);
         }
-        let pipeline = Pipeline { file: self.target.clone(), set: self.set.clone() };
+        let pipeline = PipelineArgs { file: self.target.clone(), set: self.set.clone() };
         let plan = pipeline.plan(&Arc::new(Metrics::new()))?;
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
         folder.ok_or_else(|| anyhow!("{}: this pipeline keeps no rejects", self.target.display()))

@@ -11,27 +11,27 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::log::{self, LogFormat};
-use super::profile::Profile;
-use super::progress::Progress;
+use super::progress::ProgressDisplay;
 use super::stderr;
-use super::summary::Summary;
-use super::{Exit, Pipeline, complain, print_json, stage_error};
+use super::summary::RunSummary;
+use super::time_profile::TimeProfile;
+use super::{ExitCode, PipelineArgs, print_error, print_json, stage_error};
 use crate::admin::Admin;
 use crate::daemon::Daemon;
 use crate::error::StageError;
 use crate::file_descriptors;
-use crate::machine;
 use crate::metrics::Metrics;
-use crate::plan::{Allowed, Plan};
-use crate::sink::Changes;
+use crate::plan::{Plan, RejectLimits};
+use crate::sink::ChangePolicy;
 use crate::store::outage;
-use crate::topology::{self, Outcome, Stats, Topology};
+use crate::system;
+use crate::topology::{self, Outcome, RunStats, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Run {
+pub(super) struct RunCommand {
     #[command(flatten)]
-    pipeline: Pipeline,
+    pipeline: PipelineArgs,
     /// Workers, each with its own ONNX sessions. Default: as the pipeline says, or the cores at hand.
     #[arg(long, value_name = "N")]
     workers: Option<std::num::NonZeroU16>,
@@ -79,8 +79,8 @@ enum SummaryFormat {
     None,
 }
 
-impl Run {
-    pub(super) fn run(mut self) -> anyhow::Result<Exit> {
+impl RunCommand {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
         if let Some(workers) = self.workers {
             self.pipeline.set.push(format!("workers={workers}"));
@@ -91,28 +91,29 @@ impl Run {
         let metrics = Arc::new(Metrics::new());
         stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
-        if let Some(warning) = plan.memory.warning(machine::group_limit()) {
+        if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             tracing::warn!("{warning}");
         }
-        if plan.is_endless() {
+        if plan.is_unbounded() {
             file_descriptors::wait_for_free();
         }
         // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
         // threads, which a busy machine would else have by the hundred, each with memory that it does not give back.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).max_blocking_threads(8 + 2 * machine::cores()).enable_all().build();
+        let runtime =
+            runtime.worker_threads(2).max_blocking_threads(8 + 2 * system::available_cores()).enable_all().build();
         let runtime = runtime.context("cannot start the runtime")?;
         // Operators and signals are answered while a disk holds all threads of the run.
         let operators = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let operators = operators.context("cannot start the runtime")?;
-        let exit = runtime.block_on(self.carry_out(plan, metrics, operators.handle()));
+        let exit = runtime.block_on(self.execute(plan, metrics, operators.handle()));
         // A reader that blocks (a network file system) must not keep the process from ending.
         runtime.shutdown_background();
         operators.shutdown_background();
         exit
     }
 
-    async fn carry_out(self, plan: Plan, metrics: Arc<Metrics>, operators: &Handle) -> anyhow::Result<Exit> {
+    async fn execute(self, plan: Plan, metrics: Arc<Metrics>, operators: &Handle) -> anyhow::Result<ExitCode> {
         let admin = Admin::new(Arc::clone(&metrics));
         let listeners = Arc::clone(&plan.listeners);
         let url = {
@@ -123,10 +124,11 @@ impl Run {
             tracing::info!("metrics at {url}/metrics");
         }
         tokio::spawn(listeners.watch());
-        let (name, allowed, endless, grace) = (plan.name.clone(), plan.allowed, plan.is_endless(), plan.grace);
+        let (name, allowed, endless, grace) =
+            (plan.name.clone(), plan.reject_limits, plan.is_unbounded(), plan.shutdown_timeout);
         let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
         let models = plan.models.clone();
-        let changes = Changes::allowed(self.allow_change, endless);
+        let changes = ChangePolicy::allowed(self.allow_change, endless);
         if self.start_over {
             topology::start_over(&plan)?;
         }
@@ -141,40 +143,40 @@ impl Run {
         if endless {
             outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
-        let progress = Progress::start(self.log_format, Arc::clone(&stats));
+        let progress = ProgressDisplay::start(self.log_format, Arc::clone(&stats));
         let mut daemon = if endless {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
             Some(Daemon::start(&topology, &models, read, listeners, &admin, &metrics, operators))
         } else {
-            admin.begun(Arc::clone(&stats), None);
+            admin.attach_run(Arc::clone(&stats), None);
             None
         };
         drop(models);
-        let asked = operators.spawn(asked_to_stop("finishing and committing what was read", grace));
+        let asked = operators.spawn(shutdown_signal("finishing and committing what was read", grace));
         let stop = async {
             if asked.await.is_err() {
                 // Without signals the run goes on to its end.
                 std::future::pending::<()>().await;
             }
             outage::stop_waiting();
-            admin.drains();
+            admin.set_draining();
             daemon.iter_mut().for_each(Daemon::stopping);
         };
         let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
         drop(daemon);
         progress.finish();
-        self.show(&Summary::new(name, &stats, &outcome, before, folders), &Profile::of(&stats))?;
-        exit_of(outcome, endless, &allowed, &stats)
+        self.show(&RunSummary::new(name, &stats, &outcome, before, folders), &TimeProfile::of(&stats))?;
+        exit_code(outcome, endless, &allowed, &stats)
     }
 
     /// Shows what came of the run.
-    fn show(&self, summary: &Summary, profile: &Profile) -> anyhow::Result<()> {
+    fn show(&self, summary: &RunSummary, profile: &TimeProfile) -> anyhow::Result<()> {
         match self.summary {
             SummaryFormat::Table if log::is_json() => {
                 stderr::write(&log::json_line("INFO", &json!({ "message": "summary", "summary": summary })));
             }
-            SummaryFormat::Table => complain(&summary.to_string()),
+            SummaryFormat::Table => print_error(&summary.to_string()),
             SummaryFormat::Json => print_json(&format!("{}\n", serde_json::to_string_pretty(summary)?))?,
             SummaryFormat::None => {}
         }
@@ -185,31 +187,31 @@ impl Run {
     }
 }
 
-fn exit_of(outcome: Outcome, endless: bool, allowed: &Allowed, stats: &Stats) -> anyhow::Result<Exit> {
+fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &RunStats) -> anyhow::Result<ExitCode> {
     match outcome {
         // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
         Outcome::Failed { stage, error: StageError::OutputClosed } => {
             tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
-            Ok(Exit::Drained)
+            Ok(ExitCode::Drained)
         }
         Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
-        Outcome::Drained if endless => Ok(Exit::Done),
-        Outcome::Drained => Ok(Exit::Drained),
-        Outcome::Rejected => Ok(Exit::Rejects),
+        Outcome::Drained if endless => Ok(ExitCode::Done),
+        Outcome::Drained => Ok(ExitCode::Drained),
+        Outcome::Rejected => Ok(ExitCode::Rejects),
         Outcome::Finished => Ok(match stats.exceeded(allowed, stats.records()) {
             Some(why) => {
                 tracing::error!("{why}");
-                Exit::Rejects
+                ExitCode::Rejects
             }
-            None => Exit::Done,
+            None => ExitCode::Done,
         }),
     }
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
 /// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
-pub(super) async fn asked_to_stop(meanwhile: &'static str, grace: Option<Duration>) {
-    let mut signals = match Signals::new() {
+pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Duration>) {
+    let mut signals = match ShutdownSignals::new() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::warn!(%error, "signals cannot be heard: the run goes on to its end");
@@ -232,19 +234,19 @@ pub(super) async fn asked_to_stop(meanwhile: &'static str, grace: Option<Duratio
             () = late => tracing::error!("not done within shutdown.grace: what is not committed is left to the next run"),
         }
         stderr::flush();
-        std::process::exit(Exit::Killed as i32);
+        std::process::exit(ExitCode::Killed as i32);
     });
 }
 
 /// What asks a process to stop.
-struct Signals {
+struct ShutdownSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
 }
 
-impl Signals {
+impl ShutdownSignals {
     #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};

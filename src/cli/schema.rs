@@ -5,29 +5,29 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{Exit, print_json};
-use crate::context::Limits;
+use super::{ExitCode, print_json};
 #[cfg(feature = "train")]
 use crate::corruption::CorruptionSpec;
 #[cfg(feature = "train")]
 use crate::data::DataSpec;
-use crate::kind::Kind;
 #[cfg(feature = "train")]
 use crate::model::input::InputSpec;
 use crate::model::{ModelSpec, RuntimeSpec};
+use crate::plan_context::PipelineLimits;
+use crate::registry::ComponentKind;
 use crate::source::BatchSize;
-use crate::spec::Settings;
+use crate::spec::PipelineSettings;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]
-pub(super) struct Schema {
+pub(super) struct SchemaCommand {
     /// The files that it is of.
-    #[arg(value_enum, default_value_t = Files::Pipeline)]
-    of: Files,
+    #[arg(value_enum, default_value_t = SchemaTarget::Pipeline)]
+    of: SchemaTarget,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Files {
+enum SchemaTarget {
     /// What `run` takes.
     Pipeline,
     /// What `train` takes.
@@ -35,18 +35,18 @@ enum Files {
     Training,
 }
 
-impl Schema {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+impl SchemaCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut settings = SchemaSettings::draft07();
         settings.inline_subschemas = true;
         let mut generator = settings.into_generator();
         let document = match self.of {
-            Files::Pipeline => pipeline(&mut generator),
+            SchemaTarget::Pipeline => pipeline(&mut generator),
             #[cfg(feature = "train")]
-            Files::Training => training(&mut generator),
+            SchemaTarget::Training => training(&mut generator),
         };
         print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
-        Ok(Exit::Done)
+        Ok(ExitCode::Done)
     }
 }
 
@@ -58,8 +58,8 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     let with_inputs = || [("inputs", inputs.clone())];
     stages.extend(transform::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
     stages.extend(sink::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
-    let mut root = generator.subschema_for::<Settings>().to_value();
-    let limits = closed(generator.subschema_for::<Limits>().to_value());
+    let mut root = generator.subschema_for::<PipelineSettings>().to_value();
+    let limits = closed(generator.subschema_for::<PipelineLimits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
     let model = closed(generator.subschema_for::<ModelSpec>().to_value());
     let named = |of: Value| json!({ "type": "object", "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" }, "additionalProperties": of });
@@ -73,8 +73,8 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
 /// Training files: each table as its own code reads it.
 #[cfg(feature = "train")]
 fn training(generator: &mut SchemaGenerator) -> Value {
-    use crate::train::spec::{Head, NetworkSpec, Sparsity, TrainingSpec};
-    let mut root = generator.subschema_for::<Head>().to_value();
+    use crate::train::config::{ModelHeader, NetworkSpec, Sparsity, TrainingSpec};
+    let mut root = generator.subschema_for::<ModelHeader>().to_value();
     let corruption = closed(generator.subschema_for::<CorruptionSpec>().to_value());
     let mut data = closed(generator.subschema_for::<DataSpec>().to_value());
     data["properties"]["sources"]["items"] = json!({ "oneOf": sources(generator) });
@@ -109,7 +109,7 @@ fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
 
 /// A kind's options, with what every stage of its role has beside them.
 fn stage<P, const N: usize>(
-    kind: &Kind<P>,
+    kind: &ComponentKind<P>,
     generator: &mut SchemaGenerator,
     common: [(&str, Value); N],
     required: &[&str],

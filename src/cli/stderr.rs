@@ -12,14 +12,14 @@ use prometheus::IntCounter;
 use super::log;
 
 /// Bytes that may wait to be written.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// How long the end of the process waits for a text to be written, and for all of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(10);
 /// How long a descriptor that does not block is left alone before the next attempt.
 const PAUSE: Duration = Duration::from_millis(10);
 
-static QUEUE: Queue = Queue::new();
+static QUEUE: StderrQueue = StderrQueue::new();
 /// Whether a thread writes what is queued.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
@@ -71,13 +71,13 @@ impl Write for Stderr {
 }
 
 /// Texts that wait to be written. Where too many wait, the oldest are lost.
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct StderrQueue {
+    waiting: Mutex<QueueState>,
     changed: Condvar,
     counter: OnceLock<IntCounter>,
 }
 
-struct Waiting {
+struct QueueState {
     texts: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Whether a text was taken and is not written yet.
@@ -90,13 +90,14 @@ struct Waiting {
     unmentioned: u64,
 }
 
-impl Queue {
+impl StderrQueue {
     const fn new() -> Self {
-        let waiting = Waiting { texts: VecDeque::new(), bytes: 0, is_writing: false, done: 0, lost: 0, unmentioned: 0 };
+        let waiting =
+            QueueState { texts: VecDeque::new(), bytes: 0, is_writing: false, done: 0, lost: 0, unmentioned: 0 };
         Self { waiting: Mutex::new(waiting), changed: Condvar::new(), counter: OnceLock::new() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, QueueState> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +108,7 @@ impl Queue {
         }
     }
 
-    fn lose(&self, waiting: &mut Waiting, text: &[u8]) {
+    fn lose(&self, waiting: &mut QueueState, text: &[u8]) {
         let lines = lines(text);
         waiting.lost += lines;
         waiting.unmentioned += lines;
@@ -118,7 +119,7 @@ impl Queue {
 
     fn add(&self, text: &[u8]) {
         let mut waiting = self.waiting();
-        while waiting.bytes + text.len() > MOST_BYTES
+        while waiting.bytes + text.len() > MAX_BYTES
             && let Some(oldest) = waiting.texts.pop_front()
         {
             waiting.bytes -= oldest.len();
@@ -239,7 +240,7 @@ mod tests {
         }
     }
 
-    fn counted(queue: &Queue) -> IntCounter {
+    fn counted(queue: &StderrQueue) -> IntCounter {
         let counter = IntCounter::new("lost", "lost").unwrap();
         queue.count_lost_lines(&counter);
         counter
@@ -247,7 +248,7 @@ mod tests {
 
     #[test]
     fn full_disk_loses_lines_and_later_mentions_them() {
-        let queue = Queue::new();
+        let queue = StderrQueue::new();
         let (mut disk, mut is_torn) = (Disk { room: 6, taken: Vec::new() }, false);
         for text in ["one\n", "two\n", "three\n", "four\n"] {
             queue.add(text.as_bytes());
@@ -264,18 +265,18 @@ mod tests {
 
     #[test]
     fn reader_that_stands_still_costs_bounded_memory() {
-        let queue = Queue::new();
+        let queue = StderrQueue::new();
         let counter = counted(&queue);
         let text = vec![b'x'; 1000];
         (0..3000).for_each(|_| queue.add(&text));
         let waiting = queue.waiting();
-        assert!(waiting.bytes <= MOST_BYTES, "{}", waiting.bytes);
+        assert!(waiting.bytes <= MAX_BYTES, "{}", waiting.bytes);
         assert_eq!(waiting.texts.len() as u64 + counter.get(), 3000);
     }
 
     #[test]
     fn flush_ends_where_nothing_is_written() {
-        let queue = Queue::new();
+        let queue = StderrQueue::new();
         queue.flush(PATIENCE, PATIENCE_IN_ALL);
         queue.add(b"never\n");
         queue.flush(Duration::from_millis(1), PATIENCE_IN_ALL);
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn lines_lost_before_the_counter_is_known_are_counted() {
-        let queue = Queue::new();
+        let queue = StderrQueue::new();
         queue.add(b"one\ntwo\n");
         queue.write_next(&mut Disk { room: 0, taken: Vec::new() }, &mut false);
         assert_eq!(counted(&queue).get(), 2);

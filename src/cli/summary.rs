@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::source::PassedOver;
-use crate::topology::{ErrorSummary, Outcome, Stats};
-use crate::units::Bytes;
+use crate::source::SkippedFiles;
+use crate::topology::{ErrorSummary, Outcome, RunStats};
+use crate::units::ByteSize;
 
 /// The summary of a run.
 #[derive(Debug, Serialize)]
-pub(super) struct Summary {
+pub(super) struct RunSummary {
     pipeline: String,
     /// `finished`, `drained`, `stopped by its rejects` or `failed`.
     outcome: &'static str,
@@ -41,34 +41,34 @@ struct StageSummary {
     rejects_by_reason: BTreeMap<&'static str, u64>,
     busy_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reconstruction_error: Option<ModelError>,
+    reconstruction_error: Option<ModelErrorSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    written: Option<WrittenSummary>,
+    written: Option<CommitSummary>,
     /// Files that the source left out of its last listing, by reason.
-    #[serde(skip_serializing_if = "PassedOver::is_empty")]
-    passed_over: PassedOver,
+    #[serde(skip_serializing_if = "SkippedFiles::is_empty")]
+    passed_over: SkippedFiles,
 }
 
 #[derive(Debug, Serialize)]
-struct ModelError {
+struct ModelErrorSummary {
     model: String,
     #[serde(flatten)]
     error: ErrorSummary,
 }
 
 #[derive(Debug, Serialize)]
-struct WrittenSummary {
+struct CommitSummary {
     folder: PathBuf,
     files: u64,
     bytes: u64,
     records: u64,
 }
 
-impl Summary {
+impl RunSummary {
     /// `folders`: per stage of the plan, where it writes.
     pub(super) fn new(
         pipeline: String,
-        stats: &Stats,
+        stats: &RunStats,
         outcome: &Outcome,
         done_before: u64,
         folders: Vec<Option<PathBuf>>,
@@ -86,11 +86,11 @@ impl Summary {
             reconstruction_error: stage
                 .error
                 .as_ref()
-                .and_then(|error| Some(ModelError { model: error.model().to_owned(), error: error.summary()? })),
-            passed_over: stage.passed_over(),
+                .and_then(|error| Some(ModelErrorSummary { model: error.model().to_owned(), error: error.summary()? })),
+            passed_over: stage.skipped_files(),
             written: folder.map(|folder| {
                 let written = stage.written();
-                WrittenSummary { folder, files: written.files, bytes: written.bytes, records: written.records }
+                CommitSummary { folder, files: written.files, bytes: written.bytes, records: written.records }
             }),
         });
         let records = stats.records();
@@ -113,7 +113,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pipeline, outcome, seconds, records, records_per_second: rate, rejects, .. } = self;
         writeln!(f, "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected")?;
@@ -144,14 +144,14 @@ impl fmt::Display for Summary {
             }
         }
         for stage in &self.stages {
-            if let Some(ModelError { model, error }) = &stage.reconstruction_error {
+            if let Some(ModelErrorSummary { model, error }) = &stage.reconstruction_error {
                 let ErrorSummary { mean, p50, p99, .. } = error;
                 writeln!(f, "reconstruction error of {model}: mean {mean:.6}, p50 {p50:.6}, p99 {p99:.6}")?;
             }
         }
         for stage in &self.stages {
-            if let Some(WrittenSummary { folder, files, bytes, records }) = &stage.written {
-                let (folder, bytes) = (folder.display(), Bytes(*bytes));
+            if let Some(CommitSummary { folder, files, bytes, records }) = &stage.written {
+                let (folder, bytes) = (folder.display(), ByteSize(*bytes));
                 writeln!(f, "{}: {records} records in {files} files ({bytes}) in {folder}", stage.name)?;
             }
         }

@@ -9,18 +9,18 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::Exit;
+use super::ExitCode;
 use super::log::{self, LogFormat};
 use crate::admin::Admin;
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
-use crate::spec::{self, AdminSettings, Places, Problems};
-use crate::train::{self, Event, Options, Point, Started, TrainError, Trained, TrainingFile};
+use crate::spec::{self, AdminSettings, Diagnostics, KeySpans};
+use crate::train::{self, EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainingFile};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Train {
+pub(super) struct TrainCommand {
     /// The training file (TOML).
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -63,16 +63,16 @@ Examples:
 Ctrl-C or SIGTERM: the best weights so far become the model, exit code 4; run again to go on.
 After a kill, or a loss of power, run again: training goes on from its last checkpoint, to the same result.";
 
-impl Train {
-    pub(super) fn run(mut self) -> anyhow::Result<Exit> {
+impl TrainCommand {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
         if let Some(data) = &self.data {
             self.set.push(format!("data.root={}", data.display()));
         }
-        let (written, places) = spec::layered(&self.file, &self.set)?;
+        let (written, places) = spec::load_with_overrides(&self.file, &self.set)?;
         let file = TrainingFile::read(written);
-        let file = file.and_then(TrainingFile::named).map_err(|faults| Problems::new(&places, faults))?;
-        let admin = self.admin().map_err(|fault| Problems::new(&places, vec![fault]))?;
+        let file = file.and_then(TrainingFile::named).map_err(|faults| Diagnostics::new(&places, faults))?;
+        let admin = self.admin().map_err(|fault| Diagnostics::new(&places, vec![fault]))?;
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension(""));
         self.use_threads()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -80,29 +80,29 @@ impl Train {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::asked_to_stop("keeping the best weights so far", None).await;
+            super::run::shutdown_signal("keeping the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
-        let options = Options { restart: self.restart, stop };
+        let options = TrainOptions { restart: self.restart, stop };
         let metrics = admin.map(|settings| serve(&runtime, &settings)).transpose()?;
-        let mut watch = Watch::new(self.log_format, file.head.name.clone(), metrics);
-        let trained = train::train(&file, &out, &options, &mut |event| watch.see(&event));
+        let mut watch = TrainingProgress::new(self.log_format, file.head.name.clone(), metrics);
+        let trained = train::train(&file, &out, &options, &mut |event| watch.on_event(&event));
         watch.finish();
         runtime.shutdown_background();
-        let trained = trained.map_err(|error| told(error, &places))?;
+        let trained = trained.map_err(|error| into_cli_error(error, &places))?;
         report(&trained, &file, &out);
-        Ok(if trained.finished { Exit::Done } else { Exit::Drained })
+        Ok(if trained.finished { ExitCode::Done } else { ExitCode::Drained })
     }
 
     /// How metrics are served, if they are.
-    fn admin(&self) -> Result<Option<AdminSettings>, Fault> {
+    fn admin(&self) -> Result<Option<AdminSettings>, ConfigError> {
         let Some(address) = self.metrics else { return Ok(None) };
         if !address.ip().is_loopback() && self.metrics_token.is_none() && !self.metrics_unauthenticated {
             let text = format!(
                 "--metrics {address} can be reached from other machines; add --metrics-token FILE, or \
                  --metrics-unauthenticated where the network lets only the right ones in"
             );
-            return Err(Fault::new("", text));
+            return Err(ConfigError::new("", text));
         }
         let token = self.metrics_token.clone().map(|file| TokenSource { file: Some(file), variable: None });
         let allow_unauthenticated = self.metrics_unauthenticated;
@@ -111,14 +111,14 @@ impl Train {
 
     /// Sets how many threads compute, for the whole process.
     fn use_threads(&self) -> anyhow::Result<()> {
-        let threads = self.threads.map_or_else(crate::machine::cores, Into::into);
+        let threads = self.threads.map_or_else(crate::system::available_cores, Into::into);
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
     }
 }
 
-fn told(error: TrainError, places: &Places) -> anyhow::Error {
+fn into_cli_error(error: TrainError, places: &KeySpans) -> anyhow::Error {
     match error {
-        TrainError::Faults(faults) => Problems::new(places, faults).into(),
+        TrainError::Faults(faults) => Diagnostics::new(places, faults).into(),
         error => anyhow!("{error}"),
     }
 }
@@ -136,7 +136,7 @@ fn serve(runtime: &tokio::runtime::Runtime, settings: &AdminSettings) -> anyhow:
 }
 
 /// Shows how a training goes: a bar on a terminal, a line per epoch everywhere.
-struct Watch {
+struct TrainingProgress {
     bar: ProgressBar,
     metrics: Option<Arc<Metrics>>,
     model: String,
@@ -145,20 +145,20 @@ struct Watch {
     records: u64,
 }
 
-impl Watch {
+impl TrainingProgress {
     fn new(format: LogFormat, model: String, metrics: Option<Arc<Metrics>>) -> Self {
         let terminal = format == LogFormat::Auto && std::io::IsTerminal::is_terminal(&std::io::stderr());
         let bar = if terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
         Self { bar, metrics, model, epochs: 0, batches: 0, records: 0 }
     }
 
-    fn see(&mut self, event: &Event<'_>) {
+    fn on_event(&mut self, event: &TrainEvent<'_>) {
         match event {
-            Event::Reading(records) => {
+            TrainEvent::Reading(records) => {
                 self.bar.set_style(style("reading  {spinner} {human_pos} records"));
                 self.bar.set_position(*records);
             }
-            Event::Prepared(prepared) => {
+            TrainEvent::Prepared(prepared) => {
                 let (training, validation, test) =
                     (prepared.training.len(), prepared.validation.len(), prepared.test.len());
                 tracing::info!(training, validation, test, rejects = prepared.rejects, "data is ready");
@@ -166,8 +166,8 @@ impl Watch {
                     tracing::warn!("rejected: {reason}");
                 }
             }
-            Event::Started(started) => self.start(started),
-            Event::Stepped(stepped) => {
+            TrainEvent::Started(started) => self.start(started),
+            TrainEvent::Stepped(stepped) => {
                 let done = u64::from(stepped.epoch - 1) * self.batches + stepped.batch;
                 self.bar.set_position(done);
                 self.bar.set_message(format!("epoch {}/{}  loss {:.6}", stepped.epoch, self.epochs, stepped.loss));
@@ -175,9 +175,9 @@ impl Watch {
                     metrics.training.step(&self.model, done, stepped.loss, stepped.learning_rate);
                 }
             }
-            Event::Epoch(point, better) => self.epoch(point, *better),
-            Event::Finishing => self.bar.set_message("writing and measuring the model"),
-            Event::Measured(failed) => {
+            TrainEvent::Epoch(point, better) => self.epoch(point, *better),
+            TrainEvent::Finishing => self.bar.set_message("writing and measuring the model"),
+            TrainEvent::Measured(failed) => {
                 if let Some(reason) = &failed.reason {
                     let records = failed.records;
                     tracing::warn!(records, "the model failed on records, which are not measured; the first: {reason}");
@@ -186,9 +186,9 @@ impl Watch {
         }
     }
 
-    fn start(&mut self, started: &Started) {
+    fn start(&mut self, started: &TrainStarted) {
         (self.epochs, self.batches, self.records) = (started.epochs, started.batches, started.records);
-        let Started { parameters, records, batches, epochs, resumed } = *started;
+        let TrainStarted { parameters, records, batches, epochs, resumed } = *started;
         let going = if resumed > 0 { "going on" } else { "training" };
         tracing::info!(parameters, records, batches, epochs, resumed, "{going}");
         self.bar.set_length(batches * u64::from(epochs));
@@ -197,7 +197,7 @@ impl Watch {
         self.bar.set_style(style("{bar:30} {percent}%  {msg}  {per_sec}  {eta} left"));
     }
 
-    fn epoch(&self, point: &Point, better: bool) {
+    fn epoch(&self, point: &EpochRecord, better: bool) {
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
         let validation = point.validation_loss.map_or("-".to_owned(), |loss| format!("{loss:.6}"));
@@ -227,7 +227,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
+fn report(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
     let best = trained.best_epoch.and_then(|epoch| trained.curve.iter().find(|point| point.epoch == epoch));
     let best = best.map_or("no epoch was finished".to_owned(), |point| {
         let loss = point.validation_loss.unwrap_or(point.loss);
@@ -246,9 +246,9 @@ fn report(trained: &Trained, file: &TrainingFile, out: &std::path::Path) {
 
 impl TrainingFile {
     /// Checks the model's name.
-    fn named(self) -> Result<Self, Vec<Fault>> {
+    fn named(self) -> Result<Self, Vec<ConfigError>> {
         match spec::name_fault(&self.head.name) {
-            Some(message) => Err(vec![Fault::new("name", message)]),
+            Some(message) => Err(vec![ConfigError::new("name", message)]),
             None => Ok(self),
         }
     }

@@ -6,13 +6,13 @@ use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
-use crate::image::format::Layout;
-use crate::kind::options;
+use crate::image::pixel_format::TensorLayout;
+use crate::registry::parse_options;
 
 const SIZE: (usize, usize) = (48, 40);
 
 fn spec(written: serde_json::Value) -> CorruptionSpec {
-    options(written).unwrap()
+    parse_options(written).unwrap()
 }
 
 fn corrupted(written: serde_json::Value, format: &PixelFormat, clean: f32, seed: u64) -> Vec<f32> {
@@ -52,7 +52,7 @@ fn a_range_of_one_number_is_that_number_up_to_the_draw() {
 #[test]
 fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
     let (red, green, blue) = (200.0_f32, 100.0, 50.0);
-    for layout in [Layout::Nchw, Layout::Nhwc] {
+    for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
         let format = PixelFormat { layout, mean: vec![0.1, 0.2, 0.3], std: vec![1.0, 2.0, 4.0], ..rgb() };
         let affine = |channel, byte: f32| format.affine(channel).1 + byte * format.affine(channel).0;
         let mut values = vec![0.0; 6];
@@ -99,19 +99,19 @@ fn opacity_bounds_how_far_a_random_watermark_goes() {
 #[test]
 fn an_image_without_pixels_is_left_alone() {
     for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
-        for layout in [Layout::Nchw, Layout::Nhwc] {
+        for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let format = PixelFormat { layout, ..rgb() };
             spec(json!({"noise": noise})).plan(Some(&format)).unwrap().apply(&mut [], (0, 7), Some(&format), 1);
         }
     }
     let gaussian = spec(json!({"noise": "gaussian", "sigma": 1}));
-    let interleaved = PixelFormat { layout: Layout::Nhwc, ..rgb() };
+    let interleaved = PixelFormat { layout: TensorLayout::Nhwc, ..rgb() };
     gaussian.plan(Some(&interleaved)).unwrap().apply(&mut [], (3, 0), Some(&interleaved), 1);
 }
 
 #[test]
 fn a_record_is_corrupted_as_by_every_version_before() {
-    let format = PixelFormat { layout: Layout::Nhwc, range: [-1.0, 1.0], ..rgb() };
+    let format = PixelFormat { layout: TensorLayout::Nhwc, range: [-1.0, 1.0], ..rgb() };
     let check = |written: serde_json::Value, expected: Expect| {
         let values = corrupted(written, &format, 0.25, 7);
         let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
@@ -136,7 +136,8 @@ fn what_is_declared_is_written_as_it_was_read() {
 fn every_fault_is_named() {
     let gray = PixelFormat { channels: Channels::Gray, ..rgb() };
     let check = |written: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
-        let faults = options::<CorruptionSpec>(written).and_then(|spec| spec.plan(format)).err().unwrap_or_default();
+        let faults =
+            parse_options::<CorruptionSpec>(written).and_then(|spec| spec.plan(format)).err().unwrap_or_default();
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
         expected.assert_eq(&lines.join("\n"));
     };

@@ -13,16 +13,16 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::server::Listeners;
-use crate::spec::Problems;
+use crate::spec::Diagnostics;
 use crate::topology::Topology;
 
 /// Reads the pipeline file anew and plans it.
-pub type Read = Box<dyn Fn() -> Result<Plan, Problems> + Send + Sync>;
+pub type LoadPlan = Box<dyn Fn() -> Result<Plan, Diagnostics> + Send + Sync>;
 
 /// Tasks beside a run; they end when it is dropped.
 pub struct Daemon {
     tasks: JoinSet<()>,
-    systemd: Option<systemd::Notifier>,
+    systemd: Option<systemd::SystemdNotifier>,
 }
 
 impl Daemon {
@@ -31,21 +31,21 @@ impl Daemon {
     pub fn start(
         topology: &Topology,
         models: &[Arc<Model>],
-        read: Read,
+        read: LoadPlan,
         listeners: Arc<Listeners>,
         admin: &Admin,
         metrics: &Arc<Metrics>,
         operators: &Handle,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let (wishes, heard) = tokio::sync::mpsc::channel(1);
+        let (reload_requests, heard) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
-        admin.begun(Arc::clone(&stats), Some(wishes));
-        let reloader = reload::Reloader::new(read, listeners, topology.exchange(), models, metrics);
+        admin.attach_run(Arc::clone(&stats), Some(reload_requests));
+        let reloader = reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
         tasks.spawn(reloader.run(heard));
-        let systemd = systemd::Notifier::of_environment();
+        let systemd = systemd::SystemdNotifier::of_environment();
         if let Some(notifier) = systemd.clone() {
-            tasks.spawn_on(systemd::tell(notifier, stats), operators);
+            tasks.spawn_on(systemd::run_watchdog(notifier, stats), operators);
         }
         Self { tasks, systemd }
     }
@@ -54,7 +54,7 @@ impl Daemon {
     pub fn stopping(&mut self) {
         self.tasks.abort_all();
         if let Some(systemd) = &self.systemd {
-            systemd.say("STOPPING=1\nSTATUS=finishing and committing what was read");
+            systemd.notify("STOPPING=1\nSTATUS=finishing and committing what was read");
         }
     }
 }

@@ -8,61 +8,61 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::Read;
-use crate::admin::{Reloaded, Wish};
+use super::LoadPlan;
+use crate::admin::{ReloadRequest, ReloadResult};
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::server::{Listeners, Rotated};
-use crate::topology::{Exchange, Exchanged};
+use crate::server::{Listeners, RotationReport};
+use crate::topology::{ReloadHandle, ReloadOutcome};
 
 /// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is answered where models and the pipeline are what they were.
 const UNCHANGED: &str = "unchanged";
 
 /// Files by path, length and time.
-type Files = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
+type FileSnapshot = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
 
 pub(super) struct Reloader {
-    read: Arc<Read>,
+    read: Arc<LoadPlan>,
     listeners: Arc<Listeners>,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ReloadHandle>,
     metrics: Arc<Metrics>,
     folders: BTreeSet<PathBuf>,
     /// The files that were taken, or refused, last.
-    taken: Files,
+    last_seen: FileSnapshot,
 }
 
 impl Reloader {
     pub(super) fn new(
-        read: Read,
+        read: LoadPlan,
         listeners: Arc<Listeners>,
-        exchange: Arc<Exchange>,
+        exchange: Arc<ReloadHandle>,
         models: &[Arc<Model>],
         metrics: &Arc<Metrics>,
     ) -> Self {
         let folders = folders(models);
-        let taken = files(&folders);
-        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, taken }
+        let last_seen = files(&folders);
+        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, last_seen }
     }
 
     /// Reloads whenever there is reason to, until it is aborted.
-    pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
-        let mut hangups = Hangups::new();
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        let mut seen = self.taken.clone();
+    pub(super) async fn run(mut self, mut reload_requests: mpsc::Receiver<ReloadRequest>) {
+        let mut hangups = SighupStream::new();
+        let mut looks = tokio::time::interval(POLL_INTERVAL);
+        let mut seen = self.last_seen.clone();
         loop {
             tokio::select! {
-                Some(Wish(reply)) = wishes.recv() => {
+                Some(ReloadRequest(reply)) = reload_requests.recv() => {
                     let reloaded = self.reload_all("asked for").await;
                     // Who asked may have gone.
                     let _ = reply.send(reloaded);
                 }
                 () = hangups.next() => drop(self.reload_all("SIGHUP").await),
                 _ = looks.tick() => {
-                    let now = self.look().await;
-                    if now != self.taken && now == seen {
+                    let now = self.poll_files().await;
+                    if now != self.last_seen && now == seen {
                         drop(self.reload("a model's files have changed").await);
                     }
                     seen = now;
@@ -71,17 +71,17 @@ impl Reloader {
         }
     }
 
-    async fn look(&self) -> Files {
+    async fn poll_files(&self) -> FileSnapshot {
         let folders = self.folders.clone();
         // A file system that does not answer must not stop the others that wait on this thread.
-        tokio::task::spawn_blocking(move || files(&folders)).await.unwrap_or_else(|_| self.taken.clone())
+        tokio::task::spawn_blocking(move || files(&folders)).await.unwrap_or_else(|_| self.last_seen.clone())
     }
 
     /// Exchanges certificates and tokens, then models.
-    async fn reload_all(&mut self, why: &str) -> Reloaded {
+    async fn reload_all(&mut self, why: &str) -> ReloadResult {
         let listeners = Arc::clone(&self.listeners);
         let rotated = tokio::task::spawn_blocking(move || listeners.rotate()).await;
-        let Rotated { exchanged, mut refused } = rotated.unwrap_or_default();
+        let RotationReport { exchanged, mut refused } = rotated.unwrap_or_default();
         let exchanged = (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
         match self.reload(why).await {
             Ok(done) if refused.is_empty() => {
@@ -100,13 +100,13 @@ impl Reloader {
         }
     }
 
-    async fn reload(&mut self, why: &str) -> Reloaded {
-        self.taken = self.look().await;
+    async fn reload(&mut self, why: &str) -> ReloadResult {
+        self.last_seen = self.poll_files().await;
         let (read, exchange) = (Arc::clone(&self.read), Arc::clone(&self.exchange));
         let done = tokio::task::spawn_blocking(move || {
             let plan =
                 read().map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-            let exchanged = exchange.exchange(&plan)?;
+            let exchanged = exchange.reload(&plan)?;
             Ok((exchanged, folders(&plan.models)))
         });
         let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
@@ -116,15 +116,15 @@ impl Reloader {
             Ok((exchanged, folders)) => {
                 if folders != self.folders {
                     self.folders = folders;
-                    self.taken = self.look().await;
+                    self.last_seen = self.poll_files().await;
                 }
                 match exchanged {
-                    Exchanged::Applied(number) => {
+                    ReloadOutcome::Applied(number) => {
                         count("applied");
                         tracing::info!(generation = number, "{why}: the next batch goes through the new models");
                         Ok(format!("applied: generation {number}"))
                     }
-                    Exchanged::Unchanged => {
+                    ReloadOutcome::Unchanged => {
                         count("unchanged");
                         tracing::info!("{why}: models and pipeline are unchanged");
                         Ok(UNCHANGED.to_owned())
@@ -144,7 +144,7 @@ fn folders(models: &[Arc<Model>]) -> BTreeSet<PathBuf> {
     models.iter().flat_map(|model| model.folders()).collect()
 }
 
-fn files(folders: &BTreeSet<PathBuf>) -> Files {
+fn files(folders: &BTreeSet<PathBuf>) -> FileSnapshot {
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let files = entries.filter_map(|entry| {
         let metadata = entry.path().metadata().ok().filter(|metadata| metadata.is_file())?;
@@ -154,12 +154,12 @@ fn files(folders: &BTreeSet<PathBuf>) -> Files {
 }
 
 /// The signal by which operators ask for a reload.
-struct Hangups {
+struct SighupStream {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
 }
 
-impl Hangups {
+impl SighupStream {
     #[cfg(unix)]
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};

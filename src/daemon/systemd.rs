@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::topology::Stats;
+use crate::topology::RunStats;
 
 /// How often the line is told, where no watchdog asks for more.
 const EVERY: Duration = Duration::from_secs(5);
@@ -13,14 +13,14 @@ const READY_EVERY: Duration = Duration::from_millis(50);
 
 /// The socket that systemd listens on.
 #[derive(Clone)]
-pub(super) struct Notifier {
+pub(super) struct SystemdNotifier {
     #[cfg(unix)]
     socket: Arc<std::os::unix::net::UnixDatagram>,
     /// Failures that were told in the log.
     failures: Arc<AtomicUsize>,
 }
 
-impl Notifier {
+impl SystemdNotifier {
     /// `None` where nobody listens.
     #[cfg(unix)]
     pub(super) fn of_environment() -> Option<Self> {
@@ -46,7 +46,7 @@ impl Notifier {
     }
 
     /// Sends lines of `KEY=value`.
-    pub(super) fn say(&self, text: &str) {
+    pub(super) fn notify(&self, text: &str) {
         #[cfg(unix)]
         if let Err(error) = self.socket.send(text.as_bytes())
             && self.failures.fetch_add(1, Relaxed) == 0
@@ -77,17 +77,17 @@ fn watchdog() -> Option<Duration> {
 }
 
 /// Says when the run is ready, and from then on that it is alive.
-pub(super) async fn tell(notifier: Notifier, stats: Arc<Stats>) {
+pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<RunStats>) {
     while !stats.is_ready() {
         tokio::time::sleep(READY_EVERY).await;
     }
-    notifier.say("READY=1");
+    notifier.notify("READY=1");
     let (every, mut before) = (watchdog().unwrap_or(EVERY).min(EVERY), stats.records());
     loop {
         tokio::time::sleep(every).await;
         let (records, rejects) = (stats.records(), stats.rejects());
         let rate = (records - before) as f64 / every.as_secs_f64();
-        notifier.say(&format!("WATCHDOG=1\nSTATUS={records} records, {rate:.0}/s, {rejects} rejected"));
+        notifier.notify(&format!("WATCHDOG=1\nSTATUS={records} records, {rate:.0}/s, {rejects} rejected"));
         before = records;
     }
 }

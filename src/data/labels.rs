@@ -9,15 +9,15 @@ use arrow::datatypes::DataType;
 use crate::error::StageError;
 
 /// More values are no classes but something that is measured, or a name of each record.
-const MOST: usize = 1 << 16;
+const MAX_CLASSES: usize = 1 << 16;
 
 /// The classes met so far.
 #[derive(Debug, Default)]
-pub(super) struct Labels {
+pub(super) struct ClassIndex {
     numbers: BTreeMap<String, u32>,
 }
 
-impl Labels {
+impl ClassIndex {
     /// The number of a class.
     ///
     /// # Errors
@@ -26,9 +26,9 @@ impl Labels {
         if let Some(&number) = self.numbers.get(label) {
             return Ok(number);
         }
-        if self.numbers.len() >= MOST {
+        if self.numbers.len() >= MAX_CLASSES {
             let message =
-                format!("the column of labels has more than {MOST} values: they are no classes; name another");
+                format!("the column of labels has more than {MAX_CLASSES} values: they are no classes; name another");
             return Err(StageError::Other(message));
         }
         let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
@@ -52,7 +52,7 @@ impl Labels {
 }
 
 /// A column of labels as words: `3` rather than `3.0`, so that a class is the same whatever its column's type.
-pub(super) fn words(column: &ArrayRef) -> Result<StringArray, StageError> {
+pub(super) fn class_names(column: &ArrayRef) -> Result<StringArray, StageError> {
     let words = cast(column, &DataType::Utf8)?;
     let words = words.as_string::<i32>();
     let plain = |word: &str| word.strip_suffix(".0").unwrap_or(word).to_owned();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn sorted(met: &[&str]) -> (Vec<String>, Vec<u32>) {
-        let mut labels = Labels::default();
+        let mut labels = ClassIndex::default();
         for label in met {
             labels.number(label).unwrap();
         }
@@ -89,21 +89,21 @@ mod tests {
 
     #[test]
     fn a_class_is_the_same_whatever_the_type_of_its_column() {
-        let word = |column: ArrayRef| words(&column).unwrap().value(0).to_owned();
+        let word = |column: ArrayRef| class_names(&column).unwrap().value(0).to_owned();
         assert_eq!(word(Arc::new(Float64Array::from(vec![3.0]))), "3");
         assert_eq!(word(Arc::new(Int8Array::from(vec![3]))), "3");
         assert_eq!(word(Arc::new(Float64Array::from(vec![0.5]))), "0.5");
         assert_eq!(word(Arc::new(StringArray::from(vec!["v1.0"]))), "v1.0");
         assert_eq!(word(Arc::new(BooleanArray::from(vec![true]))), "true");
-        assert!(words(&(Arc::new(Int8Array::from(vec![None])) as ArrayRef)).unwrap().is_null(0));
+        assert!(class_names(&(Arc::new(Int8Array::from(vec![None])) as ArrayRef)).unwrap().is_null(0));
     }
 
     #[test]
     fn what_is_measured_is_no_class() {
-        let mut labels = Labels::default();
-        let number = |value: usize, labels: &mut Labels| labels.number(&value.to_string());
-        assert!((0..MOST).all(|value| number(value, &mut labels).is_ok()));
-        assert!(number(MOST, &mut labels).unwrap_err().to_string().contains("they are no classes"));
+        let mut labels = ClassIndex::default();
+        let number = |value: usize, labels: &mut ClassIndex| labels.number(&value.to_string());
+        assert!((0..MAX_CLASSES).all(|value| number(value, &mut labels).is_ok()));
+        assert!(number(MAX_CLASSES, &mut labels).unwrap_err().to_string().contains("they are no classes"));
         assert_eq!(number(7, &mut labels).unwrap(), 7);
     }
 }

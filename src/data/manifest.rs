@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Prepared;
-use super::records::{Element, Places, Records};
-use super::spec::Part;
-use super::write::{Written, ends_path, records_path};
-use crate::durable::write_atomically;
+use super::PreparedDataset;
+use super::config::Subset;
+use super::record_file::{ElementType, OffsetIndex, RecordFile};
+use super::record_writer::{SubsetSummary, ends_path, records_path};
 use crate::error::StageError;
+use crate::fs_durable::write_atomically;
 use crate::model::input::InputKind;
 
 /// What was prepared, and from what.
@@ -35,8 +35,8 @@ pub(super) struct Manifest {
     pub(super) reasons: Vec<String>,
     pub(super) left_out: u64,
     pub(super) anomalies: u64,
-    /// As [`Part::ALL`] has them.
-    pub(super) parts: [Written; 3],
+    /// As [`Subset::ALL`] has them.
+    pub(super) parts: [SubsetSummary; 3],
 }
 
 fn path(folder: &Path) -> PathBuf {
@@ -77,12 +77,12 @@ impl Manifest {
     ///
     /// # Errors
     /// When one is not there, or not as long as it was.
-    pub(super) fn open(self, folder: &Path, reused: bool) -> Result<Prepared, StageError> {
+    pub(super) fn open(self, folder: &Path, reused: bool) -> Result<PreparedDataset, StageError> {
         let classes: Arc<[u32]> = Arc::from(self.classes.as_slice());
-        let open = |part: Part| self.open_part(folder, part, &classes);
-        let (training, validation, test) = (open(Part::Training)?, open(Part::Validation)?, open(Part::Test)?);
+        let open = |part: Subset| self.open_part(folder, part, &classes);
+        let (training, validation, test) = (open(Subset::Training)?, open(Subset::Validation)?, open(Subset::Test)?);
         let shape = common_shape(&[&training, &validation, &test]);
-        Ok(Prepared {
+        Ok(PreparedDataset {
             kind: self.kind,
             training,
             validation,
@@ -100,7 +100,7 @@ impl Manifest {
         })
     }
 
-    fn open_part(&self, folder: &Path, part: Part, classes: &Arc<[u32]>) -> Result<Records, StageError> {
+    fn open_part(&self, folder: &Path, part: Subset, classes: &Arc<[u32]>) -> Result<RecordFile, StageError> {
         let written = &self.parts[part as usize];
         let path = records_path(folder, part);
         let file = File::open(&path).map_err(StageError::io(&path))?;
@@ -110,20 +110,20 @@ impl Manifest {
             return Err(StageError::Other(message));
         }
         let len = usize::try_from(written.records).unwrap_or(usize::MAX);
-        let places = match written.size {
-            Some(size) => Places::Same(size),
-            None => Places::Ends(read_ends(&ends_path(folder, part), len)?),
+        let offsets = match written.size {
+            Some(size) => OffsetIndex::Same(size),
+            None => OffsetIndex::Ends(read_ends(&ends_path(folder, part), len)?),
         };
         let element = match self.kind {
-            InputKind::Image => Element::U8,
-            InputKind::Features => Element::F32,
+            InputKind::Image => ElementType::U8,
+            InputKind::Features => ElementType::F32,
         };
-        Ok(Records { path, file, len, places, element, channels: self.channels, classes: Arc::clone(classes) })
+        Ok(RecordFile { path, file, len, offsets, element, channels: self.channels, classes: Arc::clone(classes) })
     }
 }
 
 /// The shape of all records, where they have the same.
-fn common_shape(parts: &[&Records]) -> Option<[usize; 3]> {
+fn common_shape(parts: &[&RecordFile]) -> Option<[usize; 3]> {
     let mut shapes = parts.iter().filter(|part| !part.is_empty()).map(|part| part.shape());
     let first = shapes.next().flatten();
     first.filter(|_| shapes.all(|shape| shape == first))

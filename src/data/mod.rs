@@ -1,45 +1,45 @@
 //! Data for training and evaluation: declared sources become files of records that are read at random.
 
-mod fill;
-mod images;
+mod prepare;
+mod image_decoder;
 mod labels;
 mod manifest;
-mod origin;
+mod record_id;
 mod plan;
-mod records;
-mod shuffle;
-mod spec;
+mod record_file;
+mod permutation;
+mod config;
 mod statistics;
 #[cfg(test)]
 mod tests;
-mod write;
+mod record_writer;
 
 use std::path::Path;
 
 use thiserror::Error;
 
-pub use records::{Record, Records, Values};
-pub use shuffle::Permutation;
-pub use spec::{DataSpec, Part};
-pub use statistics::Statistics;
+pub use config::{DataSpec, Subset};
+pub use permutation::Permutation;
+pub use record_file::{Record, RecordFile, RecordValues};
+pub use statistics::DatasetStatistics;
 
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::model::input::{InputKind, InputSpec};
-use fill::fill;
 use manifest::Manifest;
-use plan::Plan;
+use plan::DatasetPlan;
+use prepare::build_dataset;
 
 /// Records that are ready, and what became of the others.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedDataset {
     /// What the records are.
     pub kind: InputKind,
     /// What the model learns from.
-    pub training: Records,
+    pub training: RecordFile,
     /// What says when to stop.
-    pub validation: Records,
+    pub validation: RecordFile,
     /// What is looked at when all is done, anomalies among them.
-    pub test: Records,
+    pub test: RecordFile,
     /// Height, width and channels where all records have the same (feature records: `[1, 1, values]`).
     pub shape: Option<[usize; 3]>,
     /// Features: the columns that were taken, in order. For images none.
@@ -62,18 +62,18 @@ pub struct Prepared {
     pub reused: bool,
 }
 
-impl Prepared {
+impl PreparedDataset {
     /// The records of a part.
-    pub fn part(&self, part: Part) -> &Records {
+    pub fn subset(&self, part: Subset) -> &RecordFile {
         match part {
-            Part::Training => &self.training,
-            Part::Validation => &self.validation,
-            Part::Test => &self.test,
+            Subset::Training => &self.training,
+            Subset::Validation => &self.validation,
+            Subset::Test => &self.test,
         }
     }
 }
 
-impl Prepared {
+impl PreparedDataset {
     /// Whether each record is as long as its size. Earlier versions could write a record that shifts those behind it.
     fn is_whole(&self) -> Result<bool, StageError> {
         Ok(self.training.are_whole()? && self.validation.are_whole()? && self.test.are_whole()?)
@@ -86,7 +86,7 @@ pub enum DataError {
     /// What is wrong with the table: every fault at once. Keys are relative to `[data]`, but for those that begin with
     /// `input.`, which belong to the model's input.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Fault>),
+    Faults(Vec<ConfigError>),
     /// The data cannot be read or written.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -104,8 +104,8 @@ pub fn prepare(
     input: &InputSpec,
     folder: &Path,
     progress: &mut dyn FnMut(u64),
-) -> Result<Prepared, DataError> {
-    let plan = Plan::new(spec, input).map_err(DataError::Faults)?;
+) -> Result<PreparedDataset, DataError> {
+    let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
     let keys = plan.keys(spec)?;
     let earlier = keys.as_ref().and_then(|keys| Manifest::read(folder).filter(|manifest| manifest.is_of(keys)));
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
@@ -113,5 +113,5 @@ pub fn prepare(
     {
         return Ok(prepared);
     }
-    Ok(fill(plan, spec, keys, folder, progress)?.open(folder, false)?)
+    Ok(build_dataset(plan, spec, keys, folder, progress)?.open(folder, false)?)
 }

@@ -8,22 +8,22 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::origin::Origins;
-use super::spec::DataSpec;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use super::config::DataSpec;
+use super::record_id::RecordIdResolver;
+use crate::error::{ConfigError, StageError};
 use crate::image::Channels;
-use crate::kind::{self, canonical, nearest};
 use crate::model::input::{InputKind, InputSpec};
+use crate::plan_context::PlanContext;
+use crate::registry::{self, canonical, did_you_mean};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
 use crate::store::{is_url, tidy};
 use crate::tensor::TensorShape;
-use crate::transform::{self, Isolated, TransformConfig, TransformPlan};
+use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan};
 
 /// A table that cannot be wrong.
-pub(super) struct Plan {
-    pub(super) target: Target,
-    pub(super) sources: Vec<Planned>,
+pub(super) struct DatasetPlan {
+    pub(super) target: RecordKind,
+    pub(super) sources: Vec<PlannedSource>,
     /// Features: the values of a record. Images: 0.
     pub(super) width: usize,
     /// Features: whether each column gives one value.
@@ -32,29 +32,29 @@ pub(super) struct Plan {
 
 /// What records become.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Target {
+pub(super) enum RecordKind {
     Images { channels: Channels, size: Option<[usize; 2]>, max_pixels: u64 },
     Features { columns: Vec<String> },
 }
 
 /// A source, and what is done with its batches.
-pub(super) struct Planned {
+pub(super) struct PlannedSource {
     pub(super) source: Box<dyn Source>,
     /// Its table with options as they were understood, those alone that change rows.
     said: Value,
-    pub(super) steps: Steps,
+    pub(super) steps: SourceSteps,
 }
 
 /// What is done with the batches of a source.
-pub(super) struct Steps {
-    pub(super) keep: Vec<Isolated>,
+pub(super) struct SourceSteps {
+    pub(super) keep: Vec<IsolatedTransform>,
     /// Features: appends the vector as the last column.
-    pub(super) features: Option<Isolated>,
-    pub(super) normal: Option<Isolated>,
+    pub(super) features: Option<IsolatedTransform>,
+    pub(super) normal: Option<IsolatedTransform>,
     pub(super) label: Option<usize>,
     /// Images: the column of encoded images.
     pub(super) image: Option<usize>,
-    pub(super) origins: Origins,
+    pub(super) record_ids: RecordIdResolver,
 }
 
 /// Options of sources that are paths.
@@ -66,46 +66,47 @@ const VECTOR: &str = "\u{1}vector";
 /// The version of the former rules: keys over tables as they were written. Those of today are over what the tables mean.
 const VERSION: u32 = 1;
 
-impl Plan {
+impl DatasetPlan {
     /// Plans the sources and what is done with their records.
     ///
     /// # Errors
     /// Every fault. Keys are relative to the table, but for those that begin with `input.`.
-    pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<Fault>> {
+    pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<ConfigError>> {
         let mut faults = check_shares(spec);
-        let context = Context::new(BTreeMap::new(), spec.limits);
+        let context = PlanContext::new(BTreeMap::new(), spec.limits);
         if spec.sources.is_empty() {
             let message = "no source: say where records come from, such as [{ kind = \"images\", path = \"photos\" }]";
-            faults.push(Fault::new("sources", message));
+            faults.push(ConfigError::new("sources", message));
         }
         let mut sources = Vec::new();
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
-                Ok((source, _)) if source.is_endless() => {
+                Ok((source, _)) if source.is_unbounded() => {
                     let message = "has no end; name files, so that it is known when all of them are read";
-                    faults.push(Fault::new(format!("sources[{at}]"), message));
+                    faults.push(ConfigError::new(format!("sources[{at}]"), message));
                 }
                 Ok((source, said)) => sources.push((at, source, said)),
                 Err(found) => faults.extend(found.into_iter().map(|fault| fault.within(&format!("sources[{at}]")))),
             }
         }
         let schema = sources.first().map(|(_, source, _)| source.schema());
-        let target = Target::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
+        let target =
+            RecordKind::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
         for (at, source, said) in sources {
-            let mut steps = Sketch { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
+            let mut steps = SourcePlanner { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
             let (steps, vector) = steps.plan(target.as_ref(), input.columns.is_some());
             vectors.extend(vector);
-            planned.extend(steps.map(|steps| Planned { source, said, steps }));
+            planned.extend(steps.map(|steps| PlannedSource { source, said, steps }));
         }
         let width = vectors.first().copied().unwrap_or(0);
         if let Some(other) = vectors.iter().find(|&&other| other != width) {
             let message = format!("its columns hold {other} values a record, those of the first source {width}");
-            faults.push(Fault::new("sources", message));
+            faults.push(ConfigError::new("sources", message));
         }
         let Some(target) = target else { return Err(faults) };
-        let columns_are_values = matches!(&target, Target::Features { columns } if columns.len() == width);
+        let columns_are_values = matches!(&target, RecordKind::Features { columns } if columns.len() == width);
         if faults.is_empty() { Ok(Self { target, sources: planned, width, columns_are_values }) } else { Err(faults) }
     }
 
@@ -116,7 +117,7 @@ impl Plan {
     /// When the inputs cannot be listed.
     pub(super) fn keys(&self, spec: &DataSpec) -> Result<Option<[String; 2]>, StageError> {
         let mut inputs = Vec::new();
-        for Planned { source, .. } in &self.sources {
+        for PlannedSource { source, .. } in &self.sources {
             match source.inputs()? {
                 Some(files) => inputs.push(files),
                 None => return Ok(None),
@@ -126,8 +127,8 @@ impl Plan {
         let understood = self.sources.iter().map(|planned| planned.said.clone()).collect();
         let said = DataSpec { sources: understood, ..written.clone() };
         let target = match &self.target {
-            Target::Images { channels, size, .. } => json!({ "channels": channels, "size": size }),
-            Target::Features { columns } => json!({ "columns": columns }),
+            RecordKind::Images { channels, size, .. } => json!({ "channels": channels, "size": size }),
+            RecordKind::Features { columns } => json!({ "columns": columns }),
         };
         let digest = |text: String| format!("{:x}", Sha256::digest(text));
         let all = json!({ "version": VERSION + 1, "spec": said, "target": target, "inputs": inputs });
@@ -138,20 +139,21 @@ impl Plan {
     /// What the records are.
     pub(super) fn kind(&self) -> InputKind {
         match self.target {
-            Target::Images { .. } => InputKind::Image,
-            Target::Features { .. } => InputKind::Features,
+            RecordKind::Images { .. } => InputKind::Image,
+            RecordKind::Features { .. } => InputKind::Features,
         }
     }
 }
 
-fn check_shares(spec: &DataSpec) -> Vec<Fault> {
+fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {
     let shares = [("validation", spec.validation), ("test", spec.test)];
     let wrong = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
-    let mut faults: Vec<Fault> =
-        wrong.map(|(key, share)| Fault::new(key, format!("{share} is no share; write a number from 0 to 1"))).collect();
+    let mut faults: Vec<ConfigError> = wrong
+        .map(|(key, share)| ConfigError::new(key, format!("{share} is no share; write a number from 0 to 1")))
+        .collect();
     if faults.is_empty() && spec.validation + spec.test > 1.0 {
         let message = format!("{} for validation and {} for the test are more than all", spec.validation, spec.test);
-        faults.push(Fault::new("test", message));
+        faults.push(ConfigError::new("test", message));
     }
     faults
 }
@@ -160,30 +162,30 @@ fn check_shares(spec: &DataSpec) -> Vec<Fault> {
 fn plan_source(
     written: &Value,
     root: Option<&Path>,
-    context: &Context,
-) -> Result<(Box<dyn Source>, Value), Vec<Fault>> {
+    context: &PlanContext,
+) -> Result<(Box<dyn Source>, Value), Vec<ConfigError>> {
     let Value::Object(table) = written else {
-        return Err(vec![Fault::new("", "expected a table, such as { kind = \"images\", path = \"photos\" }")]);
+        return Err(vec![ConfigError::new("", "expected a table, such as { kind = \"images\", path = \"photos\" }")]);
     };
     let mut options = table.clone();
     let kind = match options.remove("kind") {
         Some(Value::String(kind)) => kind,
-        Some(other) => return Err(vec![Fault::new("kind", format!("expected a string, met {other}"))]),
+        Some(other) => return Err(vec![ConfigError::new("kind", format!("expected a string, met {other}"))]),
         None => {
             let known: Vec<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
             let message = format!("`kind` is missing: it says what the source is; known: {}", known.join(", "));
-            return Err(vec![Fault::new("", message)]);
+            return Err(vec![ConfigError::new("", message)]);
         }
     };
-    let kind = kind::find(source::KINDS, &kind, "source").map_err(|fault| vec![fault])?;
-    let (batch, faults) = kind::read::<BatchSize>(options.remove("batch").unwrap_or(Value::Null));
-    let mut faults: Vec<Fault> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+    let kind = registry::find(source::KINDS, &kind, "source").map_err(|fault| vec![fault])?;
+    let (batch, faults) = registry::parse_options_lenient::<BatchSize>(options.remove("batch").unwrap_or(Value::Null));
+    let mut faults: Vec<ConfigError> = faults.into_iter().map(|fault| fault.within("batch")).collect();
     if let Some(root) = root {
         below(root, &mut options);
     }
     match (kind.plan)("data", Value::Object(options), batch.unwrap_or_default(), context) {
         Ok(planned) if faults.is_empty() => {
-            let declared = kind::declared(kind.schema);
+            let declared = registry::option_attributes(kind.schema);
             let changes_rows = |key: &str| declared.get(key).is_none_or(|option| option.changes_rows != Some(false));
             let mut said: Map<String, Value> =
                 planned.options.into_iter().filter(|(key, _)| changes_rows(key)).collect();
@@ -212,9 +214,9 @@ fn below(root: &Path, options: &mut Map<String, Value>) {
     }
 }
 
-impl Target {
+impl RecordKind {
     /// What the input asks for, or else what the first source has; `None` where neither is known.
-    fn new(spec: &DataSpec, input: &InputSpec, schema: Option<&Schema>) -> Result<Option<Self>, Vec<Fault>> {
+    fn new(spec: &DataSpec, input: &InputSpec, schema: Option<&Schema>) -> Result<Option<Self>, Vec<ConfigError>> {
         let told = input.told().map_err(|fault| vec![fault.within("input")])?;
         let kind = told.or_else(|| schema.map(shown));
         match (kind, schema) {
@@ -224,34 +226,34 @@ impl Target {
         }
     }
 
-    fn images(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<Fault>> {
+    fn images(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<ConfigError>> {
         let max_pixels = spec.limits.pixels;
         let mut faults = Vec::new();
         match input.size {
             Some([height, width]) if height == 0 || width == 0 => {
-                faults.push(Fault::new("input.size", "a side of the image is 0"));
+                faults.push(ConfigError::new("input.size", "a side of the image is 0"));
             }
             Some([height, width]) if (height as u64).saturating_mul(width as u64) > max_pixels => {
                 let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
-                faults.push(Fault::new("input.size", message));
+                faults.push(ConfigError::new("input.size", message));
             }
             _ => {}
         }
         if !spec.without.is_empty() {
-            faults.push(Fault::new("without", "leaves out columns of features, but the input is images"));
+            faults.push(ConfigError::new("without", "leaves out columns of features, but the input is images"));
         }
         let target = Self::Images { channels: input.channels.unwrap_or_default(), size: input.size, max_pixels };
         if faults.is_empty() { Ok(target) } else { Err(faults) }
     }
 
-    fn features(spec: &DataSpec, input: &InputSpec, schema: &Schema) -> Result<Self, Vec<Fault>> {
+    fn features(spec: &DataSpec, input: &InputSpec, schema: &Schema) -> Result<Self, Vec<ConfigError>> {
         if let Some(columns) = &input.columns {
             let message = "the input names its columns; leave this out, or `columns` there";
-            let fault = (!spec.without.is_empty()).then(|| Fault::new("without", message));
+            let fault = (!spec.without.is_empty()).then(|| ConfigError::new("without", message));
             return fault.map_or_else(|| Ok(Self::Features { columns: columns.clone() }), |fault| Err(vec![fault]));
         }
         let missing = spec.without.iter().filter_map(|name| find(schema, "without", name).err());
-        let mut faults: Vec<Fault> = missing.collect();
+        let mut faults: Vec<ConfigError> = missing.collect();
         let others = [spec.label.as_deref(), spec.normal.as_ref().map(|normal| normal.column.as_str())];
         let others: Vec<&str> = others.into_iter().flatten().chain([SOURCE, ROW]).collect();
         let is_feature = |name: &str| !others.contains(&name) && spec.without.iter().all(|without| without != name);
@@ -259,7 +261,7 @@ impl Target {
         let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
         if columns.is_empty() {
             let message = format!("there is no numeric column to take; there are: {}", names(schema).join(", "));
-            faults.push(Fault::new("sources", message));
+            faults.push(ConfigError::new("sources", message));
         }
         if faults.is_empty() { Ok(Self::Features { columns }) } else { Err(faults) }
     }
@@ -287,27 +289,27 @@ fn names(schema: &Schema) -> Vec<&str> {
     schema.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
-fn find(schema: &Schema, key: &str, name: &str) -> Result<usize, Fault> {
+fn find(schema: &Schema, key: &str, name: &str) -> Result<usize, ConfigError> {
     schema.index_of(name).map_err(|_| {
         let known = names(schema);
-        let hint = nearest(name, &known);
-        Fault::new(key, format!("there is no column `{name}`{hint}; the source has: {}", known.join(", ")))
+        let hint = did_you_mean(name, &known);
+        ConfigError::new(key, format!("there is no column `{name}`{hint}; the source has: {}", known.join(", ")))
     })
 }
 
 /// The steps of one source while they are planned.
-struct Sketch<'a> {
+struct SourcePlanner<'a> {
     spec: &'a DataSpec,
-    context: &'a Context,
+    context: &'a PlanContext,
     /// Which source it is.
     at: usize,
     schema: SchemaRef,
-    faults: &'a mut Vec<Fault>,
+    faults: &'a mut Vec<ConfigError>,
 }
 
-impl Sketch<'_> {
+impl SourcePlanner<'_> {
     /// The steps, where nothing is wrong with them, and the values of a feature record.
-    fn plan(&mut self, target: Option<&Target>, named: bool) -> (Option<Steps>, Option<usize>) {
+    fn plan(&mut self, target: Option<&RecordKind>, named: bool) -> (Option<SourceSteps>, Option<usize>) {
         let before = self.faults.len();
         let spec = self.spec;
         let keep = spec.keep.iter().enumerate().filter_map(|(number, comparison)| {
@@ -321,18 +323,22 @@ impl Sketch<'_> {
         let label = spec.label.as_deref().and_then(|name| self.label(name));
         let (mut image, mut features, mut width) = (None, None, None);
         match target {
-            Some(Target::Images { .. }) => image = self.image(),
-            Some(Target::Features { columns }) => (features, width) = self.features(columns, named),
+            Some(RecordKind::Images { .. }) => image = self.image(),
+            Some(RecordKind::Features { columns }) => (features, width) = self.features(columns, named),
             None => {}
         }
-        let origins = Origins::new(&self.schema);
-        let steps = Steps { keep, features, normal, label, image, origins };
+        let record_ids = RecordIdResolver::new(&self.schema);
+        let steps = SourceSteps { keep, features, normal, label, image, record_ids };
         ((self.faults.len() == before).then_some(steps), width)
     }
 
-    fn built(&mut self, planned: Result<Box<dyn TransformPlan>, Vec<Fault>>, key: &str) -> Option<Isolated> {
-        let build = |plan: Box<dyn TransformPlan>| Isolated::build(Arc::from(plan));
-        let built = planned.and_then(|plan| build(plan).map_err(|error| vec![Fault::new("", error.to_string())]));
+    fn built(
+        &mut self,
+        planned: Result<Box<dyn TransformPlan>, Vec<ConfigError>>,
+        key: &str,
+    ) -> Option<IsolatedTransform> {
+        let build = |plan: Box<dyn TransformPlan>| IsolatedTransform::build(Arc::from(plan));
+        let built = planned.and_then(|plan| build(plan).map_err(|error| vec![ConfigError::new("", error.to_string())]));
         let faults = &mut *self.faults;
         built.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
     }
@@ -346,7 +352,7 @@ impl Sketch<'_> {
             };
             let is_label = value.is_numeric() || value.is_string() || value == &DataType::Boolean;
             let message = || format!("column `{name}` holds {column}, no numbers, strings or truth values");
-            if is_label { Ok(place) } else { Err(Fault::new("label", message())) }
+            if is_label { Ok(place) } else { Err(ConfigError::new("label", message())) }
         });
         found.map_err(|fault| self.faults.push(fault)).ok()
     }
@@ -358,21 +364,22 @@ impl Sketch<'_> {
             let known = names(&self.schema).join(", ");
             let message =
                 format!("the model takes images, but there is no column `{IMAGE}` of them; there are: {known}");
-            self.faults.push(Fault::new(format!("sources[{}]", self.at), message));
+            self.faults.push(ConfigError::new(format!("sources[{}]", self.at), message));
         }
         found
     }
 
-    fn features(&mut self, columns: &[String], named: bool) -> (Option<Isolated>, Option<usize>) {
+    fn features(&mut self, columns: &[String], named: bool) -> (Option<IsolatedTransform>, Option<usize>) {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
-        let planned = kind::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
+        let planned = registry::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
         let planned = planned.map(|planned| planned.stage);
         let vector = planned.as_ref().ok().and_then(|plan| {
             let schema = plan.schema();
             TensorShape::of(schema.fields().last()?)?.len()
         });
-        let planned = planned.map_err(|found| found.into_iter().map(|fault| Fault::new("", fault.message)).collect());
+        let planned =
+            planned.map_err(|found| found.into_iter().map(|fault| ConfigError::new("", fault.message)).collect());
         let key = if named { "input.columns".to_owned() } else { format!("sources[{}]", self.at) };
         (self.built(planned, &key), vector)
     }

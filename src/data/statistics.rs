@@ -1,13 +1,13 @@
 //! Range, mean and deviation of each column or channel, in one pass over records of any number.
 
-use super::records::{Record, Records, Values};
+use super::record_file::{Record, RecordFile, RecordValues};
 use crate::error::StageError;
 use crate::model::Scaling;
 use crate::model::input::ScalingKind;
 
 /// What is known of the values of each column (features) or channel (images, 0..255).
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Statistics {
+pub struct DatasetStatistics {
     /// The least value of each.
     pub min: Vec<f64>,
     /// The greatest value of each.
@@ -18,22 +18,22 @@ pub struct Statistics {
     pub std: Vec<f64>,
 }
 
-impl Statistics {
+impl DatasetStatistics {
     /// Reads all records once. Of no records, every number is 0.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn of(records: &Records) -> Result<Self, StageError> {
-        let mut columns = vec![Column::default(); records.channels()];
+    pub fn of(records: &RecordFile) -> Result<Self, StageError> {
+        let mut columns = vec![ColumnMoments::default(); records.channels()];
         let mut record = Record::default();
         for index in 0..records.len() {
             records.read(index, &mut record)?;
             match &record.values {
-                Values::U8(values) => add(&mut columns, values),
-                Values::F32(values) => add(&mut columns, values),
+                RecordValues::U8(values) => add(&mut columns, values),
+                RecordValues::F32(values) => add(&mut columns, values),
             }
         }
-        let of = |value: fn(&Column) -> f64| columns.iter().map(value).collect();
+        let of = |value: fn(&ColumnMoments) -> f64| columns.iter().map(value).collect();
         Ok(Self {
             min: of(|column| column.min),
             max: of(|column| column.max),
@@ -54,7 +54,7 @@ impl Statistics {
 
 /// A column's values so far, by Welford's method (1962): it loses no digits where the mean is large.
 #[derive(Debug, Clone, Copy, Default)]
-struct Column {
+struct ColumnMoments {
     count: f64,
     min: f64,
     max: f64,
@@ -63,7 +63,7 @@ struct Column {
     squares: f64,
 }
 
-impl Column {
+impl ColumnMoments {
     fn add(&mut self, value: f64) {
         if self.count == 0.0 {
             (self.min, self.max) = (value, value);
@@ -77,7 +77,7 @@ impl Column {
     }
 }
 
-fn add<T: Copy + Into<f64>>(columns: &mut [Column], values: &[T]) {
+fn add<T: Copy + Into<f64>>(columns: &mut [ColumnMoments], values: &[T]) {
     for values in values.chunks_exact(columns.len().max(1)) {
         columns.iter_mut().zip(values).for_each(|(column, &value)| column.add(value.into()));
     }

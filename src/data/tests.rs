@@ -14,14 +14,14 @@ use crate::model::Scaling;
 use crate::model::input::ScalingKind;
 
 fn spec(value: Value) -> DataSpec {
-    crate::kind::options(value).unwrap()
+    crate::registry::parse_options(value).unwrap()
 }
 
-fn prepared(folder: &Path, value: Value, input: &InputSpec) -> Prepared {
+fn prepared(folder: &Path, value: Value, input: &InputSpec) -> PreparedDataset {
     prepare(&spec(value), input, &folder.join("prepared"), &mut |_| {}).unwrap()
 }
 
-fn all(records: &Records) -> Vec<Record> {
+fn all(records: &RecordFile) -> Vec<Record> {
     let read = |index| {
         let mut record = Record::default();
         records.read(index, &mut record).unwrap();
@@ -32,8 +32,8 @@ fn all(records: &Records) -> Vec<Record> {
 
 fn floats(record: &Record) -> Vec<f32> {
     match &record.values {
-        Values::F32(values) => values.clone(),
-        Values::U8(_) => panic!("features expected"),
+        RecordValues::F32(values) => values.clone(),
+        RecordValues::U8(_) => panic!("features expected"),
     }
 }
 
@@ -54,9 +54,9 @@ fn table(folder: &Path, more: Value) -> Value {
 }
 
 /// The first value of each record, and the part that it is in.
-fn parts(prepared: &Prepared) -> BTreeMap<u32, Part> {
-    let of = |part| all(prepared.part(part)).into_iter().map(move |record| (floats(&record)[0] as u32, part));
-    Part::ALL.into_iter().flat_map(of).collect()
+fn parts(prepared: &PreparedDataset) -> BTreeMap<u32, Subset> {
+    let of = |part| all(prepared.subset(part)).into_iter().map(move |record| (floats(&record)[0] as u32, part));
+    Subset::ALL.into_iter().flat_map(of).collect()
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_par
     assert_eq!((prepared.left_out, prepared.anomalies, prepared.rejects), (200, 80, 0));
     let parts = parts(&prepared);
     assert!(parts.keys().copied().eq(100..900));
-    for record in Part::ALL.iter().flat_map(|&part| all(prepared.part(part))) {
+    for record in Subset::ALL.iter().flat_map(|&part| all(prepared.subset(part))) {
         let [a, b] = floats(&record)[..] else { panic!("two values expected") };
         assert_eq!((b, record.shape, record.label), (a / 2.0, [1, 1, 2], Some(a as u32 % 3)));
         assert_eq!(record.anomaly, a as u32 % 10 == 9);
-        assert!(!record.anomaly || parts[&(a as u32)] == Part::Test, "an anomaly is for the test alone");
+        assert!(!record.anomaly || parts[&(a as u32)] == Subset::Test, "an anomaly is for the test alone");
     }
     // 720 normal records: within five deviations of the shares.
     assert!(prepared.training.len().abs_diff(360) < 67, "{}", prepared.training.len());
@@ -107,8 +107,8 @@ fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there(
     let mut among_others = of(folders[1].path(), "in", 0.2);
     among_others.retain(|a, _| (3..500).contains(a));
     assert_eq!(among_others, first.clone().into_iter().filter(|(a, _)| *a >= 3).collect());
-    let test = |parts: &BTreeMap<u32, Part>| -> Vec<u32> {
-        parts.iter().filter(|(_, part)| **part == Part::Test).map(|(a, _)| *a).collect()
+    let test = |parts: &BTreeMap<u32, Subset>| -> Vec<u32> {
+        parts.iter().filter(|(_, part)| **part == Subset::Test).map(|(a, _)| *a).collect()
     };
     assert_eq!(test(&first), test(&of(folders[0].path(), "in/t.csv", 0.5)), "validation takes from training alone");
 }
@@ -120,10 +120,10 @@ fn parts_are_fixed_for_ever() {
     write_table(&folder.path().join("in/t.csv"), 40);
     let spec = table(folder.path(), json!({ "validation": 0.25, "test": 0.25 }));
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    let letter = |part: &Part| match part {
-        Part::Training => '.',
-        Part::Validation => 'v',
-        Part::Test => 't',
+    let letter = |part: &Subset| match part {
+        Subset::Training => '.',
+        Subset::Validation => 'v',
+        Subset::Test => 't',
     };
     let letters: String = parts(&prepared).values().map(letter).collect();
     expect![".vtv.vt.v...vvvv.t.vtvvtvvv.v..tv.vvttv."].assert_eq(&letters);
@@ -165,11 +165,11 @@ fn image(width: usize, height: usize, value: u8) -> Vec<u8> {
     image
 }
 
-fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> Prepared {
+fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> PreparedDataset {
     fs::create_dir_all(folder.join("in")).unwrap();
     files.iter().for_each(|(name, bytes)| fs::write(folder.join("in").join(name), bytes).unwrap());
     let spec = json!({ "root": folder, "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
-    prepared(folder, spec, &crate::kind::options(input).unwrap())
+    prepared(folder, spec, &crate::registry::parse_options(input).unwrap())
 }
 
 #[test]
@@ -181,10 +181,10 @@ fn images_keep_their_own_sizes_unless_the_input_has_one() {
     let records = all(&varied.training);
     let shapes: Vec<_> = records.iter().map(|record| record.shape).collect();
     assert_eq!(shapes, [[2, 3, 1], [4, 1, 1], [2, 3, 1]]);
-    assert_eq!(records[1].values, Values::U8(vec![8; 4]));
+    assert_eq!(records[1].values, RecordValues::U8(vec![8; 4]));
     let fixed = images(folder.path(), &files, json!({ "size": [2, 2] }));
     assert_eq!((fixed.shape, fixed.training.len()), (Some([2, 2, 3]), 3));
-    assert_eq!(all(&fixed.training)[2].values, Values::U8(vec![9; 12]));
+    assert_eq!(all(&fixed.training)[2].values, RecordValues::U8(vec![9; 12]));
     assert_eq!(fixed.training.shape(), Some([2, 2, Channels::Rgb.count()]));
 }
 
@@ -286,7 +286,7 @@ fn statistics_are_those_of_the_training_part() {
     write_table(&folder.path().join("in/t.csv"), 300);
     let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    let statistics = Statistics::of(&prepared.training).unwrap();
+    let statistics = DatasetStatistics::of(&prepared.training).unwrap();
     let values: Vec<f64> = all(&prepared.training).iter().map(|record| f64::from(floats(record)[1])).collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
@@ -294,7 +294,7 @@ fn statistics_are_those_of_the_training_part() {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let Scaling::MinMax { min, max } = statistics.scaling(ScalingKind::MinMax) else { panic!("another scaling") };
     assert_eq!((min[1], max[0]), (least, statistics.max[0]));
-    assert_eq!(Statistics::of(&prepared.test).unwrap().mean, [0.0, 0.0], "of no record");
+    assert_eq!(DatasetStatistics::of(&prepared.test).unwrap().mean, [0.0, 0.0], "of no record");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn every_fault_is_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
     write_table(&folder.path().join("in/t.csv"), 10);
     let faults = |value: Value, input: Value, expected: Expect| {
-        let input = crate::kind::options(input).unwrap();
+        let input = crate::registry::parse_options(input).unwrap();
         let error = prepare(&spec(value), &input, &folder.path().join("prepared"), &mut |_| {}).unwrap_err();
         let text = error.to_string().replace(&folder.path().display().to_string(), "FOLDER");
         expected.assert_eq(&text);

@@ -1,16 +1,16 @@
 //! How well reconstruction errors tell anomalies apart.
 
-use super::evaluation::{Anomalies, Ranking, RecordScore, Threshold};
-use crate::measure::ranking::{auc_roc, average_precision};
+use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
+use crate::measure::roc::{auc_roc, average_precision};
 use crate::model::card::ErrorStats;
 
 /// `None` where there are no anomalies among the records, or nothing else. `card`: the errors on the model's own validation
 /// data.
-pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<Anomalies> {
+pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
     let positive: Vec<bool> = scores.iter().map(|score| score.anomaly).collect();
     let rank = |errors: Vec<f64>| {
         let (auc_roc, average_precision) = (auc_roc(&errors, &positive)?, average_precision(&errors, &positive)?);
-        Some(Ranking { auc_roc, average_precision })
+        Some(RankingScores { auc_roc, average_precision })
     };
     let model = rank(scores.iter().map(|score| score.error).collect())?;
     let pca = scores.iter().map(|score| score.pca).collect::<Option<Vec<f64>>>().and_then(rank);
@@ -23,9 +23,9 @@ pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Opti
                 errors(anomaly).fold((0, 0), |(above, all), met| (above + i32::from(met > error), all + 1));
             f64::from(above) / f64::from(all.max(1))
         };
-        Threshold { quantile, error, anomalies_above: above(true), normal_above: above(false) }
+        ErrorThreshold { quantile, error, anomalies_above: above(true), normal_above: above(false) }
     });
-    Some(Anomalies {
+    Some(AnomalyScores {
         normal: errors(false).count(),
         anomalies: errors(true).count(),
         model,

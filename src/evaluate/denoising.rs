@@ -1,39 +1,39 @@
 //! What a model makes of corrupted records: which corruptions are tried, and how close it comes to the clean record.
 
-use super::evaluation::{Closeness, Denoising};
-use super::runner::Runner;
-use super::sample::{Entry, Sample, Slice};
-use super::tally::Quality;
-use crate::corruption::{Amount, Corruption, CorruptionSpec, Noise};
-use crate::error::{Fault, StageError};
+use super::accumulator::ImageQualityAccumulator;
+use super::inference::ModelRunner;
+use super::result::{DenoisingQuality, DenoisingScores};
+use super::sampler::{MiniBatch, RecordRef, Subsample};
+use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
+use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
-use crate::kind;
-use crate::model::{Card, Loss, ModelInput};
+use crate::model::{Loss, ModelCard, ModelInput};
+use crate::registry;
 
 /// Records that are corrupted at most, once for each corruption: denoisers of photographs take a second an image.
-pub(super) const MOST_CORRUPTED: usize = 1000;
+pub(super) const MAX_CORRUPTED: usize = 1000;
 
 /// The noise at which denoisers are compared, in steps of 8 bits.
-const USUAL_SIGMAS: [f64; 3] = [15.0, 25.0, 50.0];
+const DEFAULT_SIGMAS: [f64; 3] = [15.0, 25.0, 50.0];
 
 /// Corruptions that are done one after the other, and what they are called.
-pub(super) struct Level {
+pub(super) struct CorruptionLevel {
     corruptions: Vec<Corruption>,
     text: String,
     /// Of normal noise, where that is the same for all records.
     sigma: Option<f64>,
 }
 
-impl Level {
+impl CorruptionLevel {
     /// Checks corruptions against what a model takes.
     ///
     /// # Errors
     /// Every fault of theirs.
-    pub(super) fn plan(specs: &[CorruptionSpec], format: Option<&PixelFormat>) -> Result<Self, Vec<Fault>> {
+    pub(super) fn plan(specs: &[CorruptionSpec], format: Option<&PixelFormat>) -> Result<Self, Vec<ConfigError>> {
         let corruptions: Vec<Corruption> = specs.iter().map(|spec| spec.plan(format)).collect::<Result<_, _>>()?;
         let text: Vec<String> = corruptions.iter().map(Corruption::summary).collect();
         let sigma = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
-            (Noise::Gaussian, Some(Amount::Fixed(sigma))) => Some(sigma),
+            (CorruptionKind::Gaussian, Some(Strength::Fixed(sigma))) => Some(sigma),
             _ => None,
         });
         Ok(Self { corruptions, text: text.join(", then "), sigma })
@@ -45,7 +45,7 @@ impl Level {
     }
 
     /// Corrupts a record in place.
-    pub(super) fn apply(&self, values: &mut [f32], entry: &Entry, format: Option<&PixelFormat>) {
+    pub(super) fn apply(&self, values: &mut [f32], entry: &RecordRef, format: Option<&PixelFormat>) {
         let flat = (1, values.len());
         let size = format.map_or(Some(flat), |format| format.size(&entry.shape)).unwrap_or(flat);
         for (place, corruption) in self.corruptions.iter().enumerate() {
@@ -59,26 +59,26 @@ impl Level {
 ///
 /// # Errors
 /// Every fault of what the card keeps.
-pub(super) fn trained_with(card: &Card) -> Result<Vec<Vec<CorruptionSpec>>, Vec<Fault>> {
+pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>, Vec<ConfigError>> {
     let written = card.training.as_ref().and_then(|training| training.file.get("corruption"));
     let tables = match written {
         None => return Ok(Vec::new()),
         Some(serde_json::Value::Array(tables)) => tables.clone(),
         Some(table) => vec![table.clone()],
     };
-    let specs = tables.into_iter().map(kind::options::<CorruptionSpec>).collect::<Result<Vec<_>, _>>()?;
+    let specs = tables.into_iter().map(registry::parse_options::<CorruptionSpec>).collect::<Result<Vec<_>, _>>()?;
     let range = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
-        (Noise::Gaussian, Some(Amount::Range([low, high]))) => Some((low, high)),
+        (CorruptionKind::Gaussian, Some(Strength::Range([low, high]))) => Some((low, high)),
         _ => None,
     });
     let Some((low, high)) = range else { return Ok(if specs.is_empty() { vec![] } else { vec![specs] }) };
-    let mut sigmas: Vec<f64> = USUAL_SIGMAS.into_iter().filter(|sigma| (low..=high).contains(sigma)).collect();
+    let mut sigmas: Vec<f64> = DEFAULT_SIGMAS.into_iter().filter(|sigma| (low..=high).contains(sigma)).collect();
     if sigmas.is_empty() {
         sigmas.push((low + high) / 2.0);
     }
     let fixed = |sigma: f64| {
         let fix = |spec: &CorruptionSpec| match spec.noise {
-            Noise::Gaussian => CorruptionSpec { sigma: Some(Amount::Fixed(sigma)), ..spec.clone() },
+            CorruptionKind::Gaussian => CorruptionSpec { sigma: Some(Strength::Fixed(sigma)), ..spec.clone() },
             _ => spec.clone(),
         };
         specs.iter().map(fix).collect()
@@ -92,51 +92,55 @@ pub(super) fn trained_with(card: &Card) -> Result<Vec<Vec<CorruptionSpec>>, Vec<
 /// # Errors
 /// When records cannot be read.
 pub(super) fn measure(
-    runner: &mut Runner,
+    runner: &mut ModelRunner,
     input: &ModelInput,
-    sample: &Sample<'_>,
-    level: &Level,
+    sample: &Subsample<'_>,
+    level: &CorruptionLevel,
     progress: &mut dyn FnMut(usize),
-) -> Result<Option<Denoising>, StageError> {
+) -> Result<Option<DenoisingScores>, StageError> {
     let format = match input {
         ModelInput::Image(image) => Some(&image.format),
         _ => None,
     };
-    let mut before = Comparison::new(format, sample.len());
-    let mut after = Comparison::new(format, sample.len());
+    let mut before = DenoisingComparison::new(format, sample.len());
+    let mut after = DenoisingComparison::new(format, sample.len());
     sample.read(input, &mut |clean| {
         let mut noisy = clean.clone();
-        for entry in &clean.entries {
+        for entry in &clean.records {
             level.apply(&mut noisy.values[entry.at.clone()], entry, format);
         }
         let given = runner.run(&noisy, false);
         let Some(outputs) = given.outputs else { return Ok(()) };
-        for (entry, _) in clean.entries.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
+        for (entry, _) in clean.records.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
             before.add(clean, entry, &noisy.values[entry.at.clone()]);
             after.add(clean, entry, &outputs[entry.at.clone()]);
         }
-        progress(clean.entries.last().map_or(0, |entry| entry.place + 1));
+        progress(clean.records.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
     let corruption = level.text.clone();
     let records = before.records;
     let both = before.finish().zip(after.finish());
-    Ok(both.map(|(noisy, output)| Denoising { corruption, sigma: level.sigma, records, noisy, output }))
+    Ok(both.map(|(noisy, output)| DenoisingScores { corruption, sigma: level.sigma, records, noisy, output }))
 }
 
 /// How close records are to clean ones, while they are compared.
-struct Comparison {
+struct DenoisingComparison {
     squares: f64,
     records: usize,
-    quality: Option<Quality>,
+    quality: Option<ImageQualityAccumulator>,
 }
 
-impl Comparison {
+impl DenoisingComparison {
     fn new(format: Option<&PixelFormat>, expected: usize) -> Self {
-        Self { squares: 0.0, records: 0, quality: format.map(|format| Quality::new(format.clone(), expected)) }
+        Self {
+            squares: 0.0,
+            records: 0,
+            quality: format.map(|format| ImageQualityAccumulator::new(format.clone(), expected)),
+        }
     }
 
-    fn add(&mut self, clean: &Slice, entry: &Entry, other: &[f32]) {
+    fn add(&mut self, clean: &MiniBatch, entry: &RecordRef, other: &[f32]) {
         let target = clean.of(entry);
         self.squares += Loss::Mse.error(target, other);
         self.records += 1;
@@ -145,8 +149,8 @@ impl Comparison {
         }
     }
 
-    fn finish(&self) -> Option<Closeness> {
-        let images = self.quality.as_ref().and_then(Quality::finish);
-        (self.records > 0).then(|| Closeness { mse: self.squares / self.records as f64, images })
+    fn finish(&self) -> Option<DenoisingQuality> {
+        let images = self.quality.as_ref().and_then(ImageQualityAccumulator::finish);
+        (self.records > 0).then(|| DenoisingQuality { mse: self.squares / self.records as f64, images })
     }
 }

@@ -1,21 +1,21 @@
 //! How well codes tell labels apart: classifiers fitted to codes of the training part, scored with others.
 
-use super::evaluation::{Accuracy, Labels};
-use super::runner::Runner;
-use super::sample::Sample;
-use super::tally::{Kept, row_of};
+use super::accumulator::{LatentSample, row_of};
+use super::inference::ModelRunner;
+use super::result::{ClassificationScores, ClassifierAccuracy};
+use super::sampler::Subsample;
 use crate::error::StageError;
-use crate::measure::probe::Probe;
-use crate::measure::{Pca, Rows, neighbours};
+use crate::measure::linear_probe::LinearProbe;
+use crate::measure::{Pca, RowMatrix, knn};
 use crate::model::ModelInput;
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
 /// Labels that are told apart at most: beyond, a label is rather a name.
-pub(super) const MOST_LABELS: usize = 128;
+pub(super) const MAX_LABELS: usize = 128;
 
 /// Codes with labels.
-struct Labelled {
+struct LabeledCodes {
     codes: Vec<f32>,
     pca: Vec<f32>,
     labels: Vec<u32>,
@@ -27,13 +27,13 @@ struct Labelled {
 /// # Errors
 /// When records cannot be read.
 pub(super) fn measure(
-    runner: &mut Runner,
+    runner: &mut ModelRunner,
     input: &ModelInput,
-    fitted: &Sample<'_>,
-    scored: &Kept,
+    fitted: &Subsample<'_>,
+    scored: &LatentSample,
     pca: Option<&Pca>,
     progress: &mut dyn FnMut(usize),
-) -> Result<Option<Labels>, StageError> {
+) -> Result<Option<ClassificationScores>, StageError> {
     let Some(code_size) = runner.code_size() else { return Ok(None) };
     let known = encode(runner, input, fitted, pca, progress)?;
     let asked = labelled(scored, code_size, pca.map(Pca::size));
@@ -42,7 +42,7 @@ pub(super) fn measure(
     classes.dedup();
     let latent = accuracy(&known.codes, &asked.codes, code_size, &known.labels, &asked.labels);
     let pca = pca.and_then(|pca| accuracy(&known.pca, &asked.pca, pca.size(), &known.labels, &asked.labels));
-    Ok(latent.map(|latent| Labels {
+    Ok(latent.map(|latent| ClassificationScores {
         classes: classes.len(),
         fitted: known.labels.len(),
         scored: asked.labels.len(),
@@ -52,33 +52,33 @@ pub(super) fn measure(
 }
 
 fn encode(
-    runner: &mut Runner,
+    runner: &mut ModelRunner,
     input: &ModelInput,
-    fitted: &Sample<'_>,
+    fitted: &Subsample<'_>,
     pca: Option<&Pca>,
     progress: &mut dyn FnMut(usize),
-) -> Result<Labelled, StageError> {
-    let mut known = Labelled { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
+) -> Result<LabeledCodes, StageError> {
+    let mut known = LabeledCodes { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
     fitted.read(input, &mut |slice| {
         let given = runner.run(slice, true);
-        let (rows, codes) = (slice.entries.len(), given.codes.unwrap_or_default());
+        let (rows, codes) = (slice.records.len(), given.codes.unwrap_or_default());
         let pca = pca.map(|pca| pca.encode(&slice.values)).unwrap_or_default();
-        for (row, entry) in slice.entries.iter().enumerate() {
+        for (row, entry) in slice.records.iter().enumerate() {
             if let (Some(label), false) = (entry.label, given.failed[row]) {
                 known.labels.push(label);
                 known.codes.extend_from_slice(row_of(&codes, row, rows));
                 known.pca.extend_from_slice(row_of(&pca, row, rows));
             }
         }
-        progress(slice.entries.last().map_or(0, |entry| entry.place + 1));
+        progress(slice.records.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
     Ok(known)
 }
 
 /// Those of the kept codes that have a label.
-fn labelled(kept: &Kept, code_size: usize, pca_size: Option<usize>) -> Labelled {
-    let mut asked = Labelled { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
+fn labelled(kept: &LatentSample, code_size: usize, pca_size: Option<usize>) -> LabeledCodes {
+    let mut asked = LabeledCodes { codes: Vec::new(), pca: Vec::new(), labels: Vec::new() };
     for (row, label) in kept.labels.iter().enumerate() {
         if let Some(label) = label {
             asked.labels.push(*label);
@@ -89,9 +89,9 @@ fn labelled(kept: &Kept, code_size: usize, pca_size: Option<usize>) -> Labelled 
     asked
 }
 
-fn accuracy(known: &[f32], asked: &[f32], width: usize, labels: &[u32], truth: &[u32]) -> Option<Accuracy> {
-    let (known, asked) = (Rows::new(known, width), Rows::new(asked, width));
-    let probe = Probe::fit(known, labels)?.accuracy(asked, truth)?;
-    let neighbours = neighbours::accuracy(known, labels, asked, truth, NEIGHBOURS)?;
-    Some(Accuracy { neighbours, probe })
+fn accuracy(known: &[f32], asked: &[f32], width: usize, labels: &[u32], truth: &[u32]) -> Option<ClassifierAccuracy> {
+    let (known, asked) = (RowMatrix::new(known, width), RowMatrix::new(asked, width));
+    let probe = LinearProbe::fit(known, labels)?.accuracy(asked, truth)?;
+    let neighbours = knn::accuracy(known, labels, asked, truth, NEIGHBOURS)?;
+    Some(ClassifierAccuracy { neighbours, probe })
 }

@@ -2,51 +2,51 @@
 
 mod anomalies;
 mod denoising;
-mod evaluation;
+mod result;
 mod labels;
-mod look;
-mod render;
-mod runner;
-mod sample;
-mod tally;
+mod examples;
+mod table;
+mod inference;
+mod sampler;
+mod accumulator;
 #[cfg(test)]
 mod tests;
 
 use thiserror::Error;
 
-pub use evaluation::*;
-pub use look::{Shown, ShownRecord, look};
+pub use examples::{ExampleRecord, ExampleSet, collect_examples};
+pub use result::*;
 
 use crate::corruption::CorruptionSpec;
-use crate::data::{Part, Prepared};
-use crate::error::{Fault, StageError};
+use crate::data::{PreparedDataset, Subset};
+use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
 use crate::measure::Pca;
 use crate::model::card::ErrorStats;
 use crate::model::feature_errors::FeatureErrors;
 use crate::model::{Model, ModelInput};
-use denoising::{Level, MOST_CORRUPTED};
-use runner::Runner;
-use sample::Sample;
-use tally::{Kept, MOST_SSIM, Tally};
+use accumulator::{LatentSample, MAX_SSIM_IMAGES, ScoreAccumulator};
+use denoising::{CorruptionLevel, MAX_CORRUPTED};
+use inference::ModelRunner;
+use sampler::Subsample;
 
 /// Records that are scored at most.
-const MOST_SCORED: usize = 100_000;
+const MAX_SCORED: usize = 100_000;
 /// Records of the training part that principal components and classifiers are fitted to at most.
-const MOST_FITTED: usize = 60_000;
+const MAX_FITTED: usize = 60_000;
 /// Values of the records that principal components are fitted to at most: some seconds of work a pass.
-const MOST_FITTED_VALUES: usize = 1 << 26;
+const MAX_FITTED_VALUES: usize = 1 << 26;
 /// Codes that neighbours are sought for at most.
-const MOST_ASKED: usize = 10_000;
+const MAX_CLASSIFIED: usize = 10_000;
 /// Values of the codes that are held at most, fitted and asked for each: 64 MiB.
-const MOST_CODE_VALUES: usize = 1 << 24;
+const MAX_CODE_VALUES: usize = 1 << 24;
 
 /// What is evaluated.
 #[derive(Debug, Default)]
-pub struct Options {
+pub struct EvaluateOptions {
     /// The parts whose records are scored. None: the test part, if it holds normal records; else the validation part and
     /// the anomalies of the test part.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Subset>,
     /// Corruptions to try, each on its own. None: those that the model was trained with.
     pub corruptions: Vec<CorruptionSpec>,
 }
@@ -56,7 +56,7 @@ pub struct Options {
 pub enum EvaluateError {
     /// What is wrong with what was asked for.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Fault>),
+    Faults(Vec<ConfigError>),
     /// The model or the data failed.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -70,28 +70,28 @@ pub enum EvaluateError {
 /// when there is nothing to score.
 pub fn evaluate(
     model: &Model,
-    prepared: &Prepared,
-    options: &Options,
+    prepared: &PreparedDataset,
+    options: &EvaluateOptions,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Evaluation, EvaluateError> {
     let format = model.image_input().map(|image| image.format);
     let levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
-    let mut runner = Runner::new(model)?;
-    let scored = Sample::new(parts(prepared, options), MOST_SCORED);
+    let mut runner = ModelRunner::new(model)?;
+    let scored = Subsample::new(parts(prepared, options), MAX_SCORED);
     if scored.len() == 0 {
         let parts: Vec<&str> = scored.parts().iter().map(|(part, _)| part.as_str()).collect();
         let message = format!("the data has no record in its {}; name other parts", parts.join(" and "));
         return Err(StageError::Other(message).into());
     }
-    let fitted = Sample::new(vec![(Part::Training, &prepared.training)], MOST_FITTED);
+    let fitted = Subsample::new(vec![(Subset::Training, &prepared.training)], MAX_FITTED);
     let pca = fit_pca(&runner, model.input(), &fitted, progress)?;
     let tally = score(&mut runner, model, &scored, pca.as_ref().map(|(pca, _)| pca), format.clone(), progress)?;
     let mut evaluation = Evaluation {
-        model: facts(model, &runner),
-        data: data_facts(prepared, &scored, &tally),
+        model: model_summary(model, &runner),
+        data: data_summary(prepared, &scored, &tally),
         compression: compression(&runner, format.is_some()),
         reconstruction: reconstruction(&tally),
-        code: code_use(&tally, runner.code_size()),
+        code: latent_usage(&tally, runner.code_size()),
         pca: pca.as_ref().and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
         labels: None,
         anomalies: anomalies::measure(&tally.scores, model.card().and_then(|card| card.reconstruction_error.as_ref())),
@@ -107,52 +107,56 @@ pub fn evaluate(
             .push(format!("{size} principal components of {fitted} records hold these as they are: too few"));
     }
     label_codes(&mut evaluation, &mut runner, model.input(), prepared, (&fitted, pca.as_ref()), &tally, progress)?;
-    let corrupted = scored.at_most(MOST_CORRUPTED);
+    let corrupted = scored.at_most(MAX_CORRUPTED);
     for level in &levels {
         let mut told = |done| progress("denoising", done, corrupted.len());
         evaluation.denoising.extend(denoising::measure(&mut runner, model.input(), &corrupted, level, &mut told)?);
     }
     if !levels.is_empty() && corrupted.len() < scored.len() {
-        evaluation.notes.push(format!("corrupted {MOST_CORRUPTED} of {} records, evenly spread", scored.len()));
+        evaluation.notes.push(format!("corrupted {MAX_CORRUPTED} of {} records, evenly spread", scored.len()));
     }
     evaluation.codes = tally.codes.zip(runner.code_size()).map(|(kept, size)| {
-        let Kept { codes: values, labels, anomalies, .. } = kept;
-        Codes { size, values, labels, anomalies }
+        let LatentSample { codes: values, labels, anomalies, .. } = kept;
+        LabeledLatents { size, values, labels, anomalies }
     });
     evaluation.records = tally.scores;
     Ok(evaluation)
 }
 
-fn levels(model: &Model, options: &Options, format: Option<&PixelFormat>) -> Result<Vec<Level>, Vec<Fault>> {
+fn levels(
+    model: &Model,
+    options: &EvaluateOptions,
+    format: Option<&PixelFormat>,
+) -> Result<Vec<CorruptionLevel>, Vec<ConfigError>> {
     if options.corruptions.is_empty() {
         let trained = model.card().map(denoising::trained_with).transpose()?.unwrap_or_default();
-        return trained.iter().map(|specs| Level::plan(specs, format)).collect();
+        return trained.iter().map(|specs| CorruptionLevel::plan(specs, format)).collect();
     }
-    options.corruptions.iter().map(|spec| Level::plan(std::slice::from_ref(spec), format)).collect()
+    options.corruptions.iter().map(|spec| CorruptionLevel::plan(std::slice::from_ref(spec), format)).collect()
 }
 
 /// The parts that are scored.
-fn parts<'a>(prepared: &'a Prepared, options: &Options) -> Vec<(Part, &'a crate::data::Records)> {
+fn parts<'a>(prepared: &'a PreparedDataset, options: &EvaluateOptions) -> Vec<(Subset, &'a crate::data::RecordFile)> {
     let normal_in_test = prepared.test.len() as u64 > prepared.anomalies;
     let chosen = match options.parts.as_slice() {
-        [] if normal_in_test => vec![Part::Test],
-        [] if prepared.anomalies > 0 => vec![Part::Validation, Part::Test],
-        [] => vec![Part::Validation],
+        [] if normal_in_test => vec![Subset::Test],
+        [] if prepared.anomalies > 0 => vec![Subset::Validation, Subset::Test],
+        [] => vec![Subset::Validation],
         chosen => chosen.to_vec(),
     };
-    chosen.into_iter().map(|part| (part, prepared.part(part))).collect()
+    chosen.into_iter().map(|part| (part, prepared.subset(part))).collect()
 }
 
 /// Principal components of the training part, with codes as large as the model's, and how many records they were fitted to;
 /// `None` where the model has no code, or there is too little to fit them to.
 fn fit_pca(
-    runner: &Runner,
+    runner: &ModelRunner,
     input: &ModelInput,
-    fitted: &Sample<'_>,
+    fitted: &Subsample<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Option<(Pca, usize)>, StageError> {
     let (Some(size), Some(len)) = (runner.code_size(), runner.record_len()) else { return Ok(None) };
-    let fitted = fitted.at_most((MOST_FITTED_VALUES / len.max(1)).max(2));
+    let fitted = fitted.at_most((MAX_FITTED_VALUES / len.max(1)).max(2));
     if len == 0 || fitted.len() < 2 {
         return Ok(None);
     }
@@ -160,7 +164,7 @@ fn fit_pca(
     let pca = Pca::fit(len, size, |work| {
         seen = 0;
         fitted.read(input, &mut |slice| {
-            seen += slice.entries.len();
+            seen += slice.records.len();
             work(&slice.values);
             progress("fitting principal components", seen, fitted.len());
             Ok(())
@@ -170,22 +174,22 @@ fn fit_pca(
 }
 
 fn score<'a>(
-    runner: &mut Runner,
+    runner: &mut ModelRunner,
     model: &Model,
-    scored: &Sample<'_>,
+    scored: &Subsample<'_>,
     pca: Option<&'a Pca>,
     format: Option<PixelFormat>,
     progress: &mut dyn FnMut(&str, usize, usize),
-) -> Result<Tally<'a>, StageError> {
-    let codes = runner.code_size().map(|size| MOST_ASKED.min(MOST_CODE_VALUES / size));
+) -> Result<ScoreAccumulator<'a>, StageError> {
+    let codes = runner.code_size().map(|size| MAX_CLASSIFIED.min(MAX_CODE_VALUES / size));
     let features = model.feature_input().and_then(|_| runner.record_len());
-    let mut tally = Tally::new(model.loss(), (format, features), pca, scored.len(), codes);
+    let mut tally = ScoreAccumulator::new(model.loss(), (format, features), pca, scored.len(), codes);
     let mut seen = 0;
     scored.read(model.input(), &mut |slice| {
         let given = runner.run(slice, false);
         tally.add(slice, &given);
-        seen += slice.entries.len();
-        progress("scoring", slice.entries.last().map_or(0, |entry| entry.place + 1), scored.len());
+        seen += slice.records.len();
+        progress("scoring", slice.records.last().map_or(0, |entry| entry.place + 1), scored.len());
         Ok(())
     })?;
     if let (true, Some(reason)) = (seen > 0 && tally.failed == seen, runner.failure()) {
@@ -196,8 +200,8 @@ fn score<'a>(
     Ok(tally)
 }
 
-fn facts(model: &Model, runner: &Runner) -> ModelFacts {
-    ModelFacts {
+fn model_summary(model: &Model, runner: &ModelRunner) -> ModelSummary {
+    ModelSummary {
         name: model.card().map_or(model.name(), |card| card.name.as_str()).to_owned(),
         kind: model.kind().to_owned(),
         digest: model.digest().to_owned(),
@@ -207,8 +211,8 @@ fn facts(model: &Model, runner: &Runner) -> ModelFacts {
     }
 }
 
-fn data_facts(prepared: &Prepared, scored: &Sample<'_>, tally: &Tally<'_>) -> DataFacts {
-    DataFacts {
+fn data_summary(prepared: &PreparedDataset, scored: &Subsample<'_>, tally: &ScoreAccumulator<'_>) -> DataSummary {
+    DataSummary {
         digest: prepared.digest.clone(),
         parts: scored.parts().iter().map(|(part, _)| part.as_str()).collect(),
         records: scored.total(),
@@ -219,17 +223,17 @@ fn data_facts(prepared: &Prepared, scored: &Sample<'_>, tally: &Tally<'_>) -> Da
     }
 }
 
-fn compression(runner: &Runner, image: bool) -> Option<Compression> {
+fn compression(runner: &ModelRunner, image: bool) -> Option<CompressionRatio> {
     let (input_values, code_values) = (runner.record_len()?, runner.code_size()?);
     let input_bytes = if image { input_values } else { input_values * size_of::<f32>() };
     let code_bytes = code_values * size_of::<f32>();
     let ratio = |input: usize, code: usize| input as f64 / code as f64;
     let (values_ratio, bytes_ratio) = (ratio(input_values, code_values), ratio(input_bytes, code_bytes));
-    Some(Compression { input_values, code_values, values_ratio, input_bytes, code_bytes, bytes_ratio })
+    Some(CompressionRatio { input_values, code_values, values_ratio, input_bytes, code_bytes, bytes_ratio })
 }
 
 /// Of normal records; of anomalies where there is nothing else.
-fn compared<'a>(tally: &'a Tally<'_>) -> Vec<&'a RecordScore> {
+fn compared<'a>(tally: &'a ScoreAccumulator<'_>) -> Vec<&'a RecordScore> {
     let normal: Vec<&RecordScore> = tally.scores.iter().filter(|score| !score.anomaly).collect();
     if normal.is_empty() { tally.scores.iter().collect() } else { normal }
 }
@@ -239,7 +243,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count
 }
 
-fn reconstruction(tally: &Tally<'_>) -> Option<Reconstruction> {
+fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> {
     let mut scores = compared(tally);
     let mse = mean(scores.iter().map(|score| score.mse));
     let mut errors: Vec<f64> = scores.iter().map(|score| score.error).collect();
@@ -248,17 +252,17 @@ fn reconstruction(tally: &Tally<'_>) -> Option<Reconstruction> {
     scores.sort_by(|a, b| a.error.total_cmp(&b.error));
     let example = |place: usize| {
         let score = scores[place];
-        Example { part: score.part.as_str(), index: score.index, error: score.error }
+        ExampleRef { part: score.part.as_str(), index: score.index, error: score.error }
     };
-    let images = tally.quality.as_ref().and_then(tally::Quality::finish);
+    let images = tally.quality.as_ref().and_then(accumulator::ImageQualityAccumulator::finish);
     let last = scores.len() - 1;
-    Some(Reconstruction { error, mse, images, best: example(0), median: example(last / 2), worst: example(last) })
+    Some(ReconstructionScores { error, mse, images, best: example(0), median: example(last / 2), worst: example(last) })
 }
 
-fn baseline(pca: &Pca, fitted: usize, tally: &Tally<'_>) -> Option<Baseline> {
+fn baseline(pca: &Pca, fitted: usize, tally: &ScoreAccumulator<'_>) -> Option<PcaBaseline> {
     let scores = compared(tally);
     let mse = scores.iter().map(|score| score.pca).collect::<Option<Vec<f64>>>().filter(|all| !all.is_empty())?;
-    Some(Baseline {
+    Some(PcaBaseline {
         code_size: pca.size(),
         fitted,
         explained_share: pca.explained_share(),
@@ -270,7 +274,7 @@ fn baseline(pca: &Pca, fitted: usize, tally: &Tally<'_>) -> Option<Baseline> {
 /// The share of the root mean square of codes from which on a value is active.
 const ACTIVE: f64 = 0.1;
 
-fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
+fn latent_usage(tally: &ScoreAccumulator<'_>, size: Option<usize>) -> Option<LatentUsage> {
     let (kept, size) = (tally.codes.as_ref()?, size?);
     let normal = || kept.codes.chunks_exact(size).zip(&kept.anomalies).filter(|(_, anomaly)| !**anomaly);
     let codes = normal().count();
@@ -283,7 +287,7 @@ fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
             .zip(code)
             .for_each(|(count, value)| *count += usize::from(f64::from(value.abs()) > threshold));
     }
-    (codes > 0).then(|| CodeUse {
+    (codes > 0).then(|| LatentUsage {
         codes,
         active_share: active.iter().sum::<usize>() as f64 / (codes * size) as f64,
         threshold,
@@ -294,24 +298,24 @@ fn code_use(tally: &Tally<'_>, size: Option<usize>) -> Option<CodeUse> {
 /// Fits classifiers to codes, where the data has labels and the model codes.
 fn label_codes(
     evaluation: &mut Evaluation,
-    runner: &mut Runner,
+    runner: &mut ModelRunner,
     input: &ModelInput,
-    prepared: &Prepared,
-    (fitted, pca): (&Sample<'_>, Option<&(Pca, usize)>),
-    tally: &Tally<'_>,
+    prepared: &PreparedDataset,
+    (fitted, pca): (&Subsample<'_>, Option<&(Pca, usize)>),
+    tally: &ScoreAccumulator<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<(), StageError> {
     let (Some(size), Some(kept)) = (runner.code_size(), &tally.codes) else { return Ok(()) };
     match prepared.labels.len() {
         0 => return Ok(()),
-        1..=labels::MOST_LABELS => {}
+        1..=labels::MAX_LABELS => {}
         many => {
-            let most = labels::MOST_LABELS;
+            let most = labels::MAX_LABELS;
             evaluation.notes.push(format!("{many} labels are too many to be told apart by codes; at most {most} are"));
             return Ok(());
         }
     }
-    let fitted = fitted.at_most((MOST_CODE_VALUES / size).max(1));
+    let fitted = fitted.at_most((MAX_CODE_VALUES / size).max(1));
     let mut told = |done| progress("fitting classifiers", done, fitted.len());
     evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), &mut told)?;
     match &evaluation.labels {
@@ -328,10 +332,10 @@ fn label_codes(
 
 /// What was sampled or left out, in sentences.
 fn notes(
-    prepared: &Prepared,
-    scored: &Sample<'_>,
-    fitted: &Sample<'_>,
-    tally: &Tally<'_>,
+    prepared: &PreparedDataset,
+    scored: &Subsample<'_>,
+    fitted: &Subsample<'_>,
+    tally: &ScoreAccumulator<'_>,
     failure: Option<&str>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
@@ -342,14 +346,14 @@ fn notes(
     if fitted.len() < fitted.total() {
         notes.push(format!("fitted to {} of {} training records, evenly spread", fitted.len(), fitted.total()));
     }
-    if scored.parts().iter().any(|(part, _)| *part == Part::Training) {
+    if scored.parts().iter().any(|(part, _)| *part == Subset::Training) {
         notes.push("records of the training part are among those scored: the model has seen them".to_owned());
     }
     if fitted.len() == 0 {
         notes.push("there is no training part to fit principal components or classifiers to".to_owned());
     }
-    if tally.quality.is_some() && scored.len() > MOST_SSIM {
-        notes.push(format!("structural similarity was measured on {MOST_SSIM} images, evenly spread"));
+    if tally.quality.is_some() && scored.len() > MAX_SSIM_IMAGES {
+        notes.push(format!("structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spread"));
     }
     if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
         notes.push("only anomalies were scored; name a part that holds normal records as well".to_owned());

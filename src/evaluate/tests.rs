@@ -7,10 +7,10 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::corruption::{Amount, Noise};
+use crate::corruption::{CorruptionKind, Strength};
 use crate::data::{DataSpec, prepare};
-use crate::kind::options;
 use crate::model::testing;
+use crate::registry::parse_options;
 
 /// A model folder made of files under `tests/models`.
 fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
@@ -41,19 +41,19 @@ fn rows() -> String {
     std::iter::once("a,b,c,d,kind,odd\n".to_owned()).chain((0..60).map(row)).collect()
 }
 
-fn prepared(folder: &Path, model: &Model, spec: Value) -> Prepared {
-    let spec: DataSpec = options(spec).unwrap();
+fn prepared(folder: &Path, model: &Model, spec: Value) -> PreparedDataset {
+    let spec: DataSpec = parse_options(spec).unwrap();
     prepare(&spec, &model.input_spec(), &folder.join("prepared"), &mut |_| {}).unwrap()
 }
 
-fn table(folder: &Path, model: &Model, more: Value) -> Prepared {
+fn table(folder: &Path, model: &Model, more: Value) -> PreparedDataset {
     std::fs::write(folder.join("rows.csv"), rows()).unwrap();
     let mut spec = json!({ "sources": [{ "kind": "csv", "path": folder.join("rows.csv") }], "validation": 0.0 });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     prepared(folder, model, spec)
 }
 
-fn run(model: &Model, prepared: &Prepared, options: &Options) -> Evaluation {
+fn run(model: &Model, prepared: &PreparedDataset, options: &EvaluateOptions) -> Evaluation {
     evaluate(model, prepared, options, &mut |_, _, _| {}).unwrap()
 }
 
@@ -66,7 +66,7 @@ fn errors_codes_and_labels_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({ "label": "kind" }));
-    let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training], corruptions: vec![] });
+    let evaluation = run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] });
     let reconstruction = evaluation.reconstruction.as_ref().unwrap();
     assert_eq!((reconstruction.error.mean, reconstruction.error.min, reconstruction.error.max), (5.0 / 3.0, 0.0, 4.0));
     assert_eq!(evaluation.records.len(), 60);
@@ -110,7 +110,8 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({ "normal": { "column": "odd", "equals": 0 } }));
-    let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training, Part::Test], corruptions: vec![] });
+    let evaluation =
+        run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training, Subset::Test], corruptions: vec![] });
     assert_eq!(evaluation.reconstruction.as_ref().unwrap().error.mean, 0.5);
     check(
         &evaluation,
@@ -149,7 +150,7 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let json = serde_json::to_value(&evaluation).unwrap();
     assert_eq!(json["anomalies"]["model"], json!({ "auc_roc": 1.0, "average_precision": 1.0 }));
     assert_eq!(json["anomalies"]["thresholds"][0]["normal_above"], 0.5);
-    let anomalies = run(&model, &prepared, &Options::default());
+    let anomalies = run(&model, &prepared, &EvaluateOptions::default());
     assert!(anomalies.anomalies.is_none(), "the validation part is empty: nothing to rank against");
     assert_eq!(anomalies.notes, ["only anomalies were scored; name a part that holds normal records as well"]);
 }
@@ -171,17 +172,17 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
                 [training]\nfile = { corruption = { noise = 'gaussian', sigma = [20, 30] } }\n";
     let model = model(folder.path(), &[("blur.onnx", "model.onnx")], card);
     let prepared = prepared(folder.path(), &model, json!({ "sources": [{ "kind": "images", "path": folder.path() }] }));
-    let options = Options { parts: Part::ALL.to_vec(), corruptions: vec![] };
+    let options = EvaluateOptions { parts: Subset::ALL.to_vec(), corruptions: vec![] };
     let trained = run(&model, &prepared, &options);
     let [level] = trained.denoising.as_slice() else { panic!("of the usual sigmas, 25 lies in the range") };
     assert_eq!((level.corruption.as_str(), level.records), ("gaussian noise, sigma 25/255", 8));
-    let psnr = |close: &Closeness| close.images.as_ref().unwrap().psnr.unwrap();
+    let psnr = |close: &DenoisingQuality| close.images.as_ref().unwrap().psnr.unwrap();
     // 20 log10(255 / 25), and a mean over 9 pixels leaves a ninth of the variance.
     assert!((psnr(&level.noisy) - 20.17).abs() < 0.2, "{}", psnr(&level.noisy));
     assert!((psnr(&level.output) - 29.71).abs() < 0.7, "{}", psnr(&level.output));
-    let sigma = Some(Amount::Fixed(50.0));
-    let spec = CorruptionSpec { noise: Noise::Gaussian, sigma, rate: None, text: None, opacity: None };
-    let asked = run(&model, &prepared, &Options { corruptions: vec![spec.clone(), spec], ..options });
+    let sigma = Some(Strength::Fixed(50.0));
+    let spec = CorruptionSpec { noise: CorruptionKind::Gaussian, sigma, rate: None, text: None, opacity: None };
+    let asked = run(&model, &prepared, &EvaluateOptions { corruptions: vec![spec.clone(), spec], ..options });
     let [one, two] = asked.denoising.as_slice() else { panic!("two were asked for") };
     assert_eq!(psnr(&one.noisy), psnr(&two.noisy), "a record's noise is its own");
     assert!((psnr(&one.noisy) - 14.15).abs() < 0.2, "{}", psnr(&one.noisy));
@@ -197,7 +198,7 @@ fn records_on_which_the_model_fails_are_counted_apart() {
         "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']",
     );
     let prepared = table(folder.path(), &model, json!({}));
-    let evaluation = run(&model, &prepared, &Options { parts: vec![Part::Training], corruptions: vec![] });
+    let evaluation = run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] });
     let rows = rows();
     let fits = rows.lines().skip(1).filter(|line| {
         let values: Vec<f64> = line.split(',').take(3).map(|value| value.parse().unwrap()).collect();
@@ -217,7 +218,7 @@ fn a_model_that_fails_on_every_record_is_an_error() {
     std::fs::write(folder.path().join("high.csv"), "a,c\n70,1\n80,2\n").unwrap();
     let spec = json!({ "sources": [{ "kind": "csv", "path": folder.path().join("high.csv") }], "validation": 0.0 });
     let prepared = prepared(folder.path(), &model, spec);
-    let options = Options { parts: vec![Part::Training], corruptions: vec![] };
+    let options = EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] };
     let error = evaluate(&model, &prepared, &options, &mut |_, _, _| {}).unwrap_err().to_string();
     assert!(error.starts_with("the model fails on every record: "), "{error}");
 }
@@ -227,9 +228,12 @@ fn a_part_without_records_and_a_corruption_that_does_not_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({}));
-    let refused = |options: &Options| evaluate(&model, &prepared, options, &mut |_, _, _| {}).unwrap_err().to_string();
-    expect!["the data has no record in its validation; name other parts"].assert_eq(&refused(&Options::default()));
-    let spec = CorruptionSpec { noise: Noise::WatermarkGrid, sigma: None, rate: None, text: None, opacity: None };
+    let refused =
+        |options: &EvaluateOptions| evaluate(&model, &prepared, options, &mut |_, _, _| {}).unwrap_err().to_string();
+    expect!["the data has no record in its validation; name other parts"]
+        .assert_eq(&refused(&EvaluateOptions::default()));
+    let spec =
+        CorruptionSpec { noise: CorruptionKind::WatermarkGrid, sigma: None, rate: None, text: None, opacity: None };
     expect!["noise: the input holds no pixels to draw a watermark on"]
-        .assert_eq(&refused(&Options { parts: vec![Part::Training], corruptions: vec![spec] }));
+        .assert_eq(&refused(&EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![spec] }));
 }

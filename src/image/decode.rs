@@ -2,12 +2,12 @@
 
 use image::metadata::Orientation;
 
+use crate::image::channel_layout::DecodedSamples;
 use crate::image::error::ImageError;
-use crate::image::format::Channels;
-use crate::image::header::{Format, Header, read_header};
-use crate::image::orient::orient;
-use crate::image::samples::Samples;
-use crate::image::{jpeg, library, png};
+use crate::image::exif_orientation::orient;
+use crate::image::pixel_format::Channels;
+use crate::image::probe::{ImageFormat, ImageInfo, probe};
+use crate::image::{image_rs, jpeg, png};
 
 /// A decoded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +33,17 @@ pub struct Pixels {
 /// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels, or one whose decoding takes more
 /// than so many pixels of 8 bits a channel would.
 pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
-    let header = read_header(bytes)?;
+    let header = probe(bytes)?;
     if !header.fits(max_pixels) {
         return Err(ImageError::too_large(&header, max_pixels));
     }
     ImageError::catch(header.format, || {
         let decoded = match header.format {
-            Format::Jpeg => jpeg::decode(bytes, &header)?,
-            Format::Png => png::decode(bytes, &header)?,
-            _ => library::decode(bytes, &header)?,
+            ImageFormat::Jpeg => jpeg::decode(bytes, &header)?,
+            ImageFormat::Png => png::decode(bytes, &header)?,
+            _ => image_rs::decode(bytes, &header)?,
         };
-        let Decoded { samples, size, orientation } = decoded;
+        let DecodedImage { samples, size, orientation } = decoded;
         if size != (header.width, header.height) {
             let (met, expected) = (size, (header.width, header.height));
             let reason =
@@ -55,15 +55,15 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
 }
 
 /// What a decoder makes of an image, before it has the wanted channels and stands upright.
-pub(super) struct Decoded {
-    pub(super) samples: Samples,
+pub(super) struct DecodedImage {
+    pub(super) samples: DecodedSamples,
     /// Columns and rows, by the decoder.
     pub(super) size: (u32, u32),
     pub(super) orientation: Orientation,
 }
 
 /// Bytes that the decoder of an image may allocate: for its pixels, and for what it carries beside them.
-pub(super) fn memory_limit(bytes: &[u8], header: &Header) -> u64 {
+pub(super) fn memory_limit(bytes: &[u8], header: &ImageInfo) -> u64 {
     let pixels = header.pixels().saturating_mul(header.bytes_per_pixel);
     pixels.saturating_add(bytes.len() as u64).saturating_add(1 << 20)
 }
@@ -77,7 +77,7 @@ mod tests {
     use image::codecs::jpeg::JpegEncoder;
     use image::codecs::png::PngEncoder;
     use image::codecs::webp::WebPEncoder;
-    use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, RgbImage};
+    use image::{DynamicImage, ExtendedColorType, ImageEncoder, RgbImage};
 
     use super::*;
     use crate::batch::RejectCode;
@@ -92,7 +92,7 @@ mod tests {
         })
     }
 
-    fn written(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    fn written(image: &DynamicImage, format: image::ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
@@ -102,16 +102,16 @@ mod tests {
     fn every_format_gives_back_what_was_written() {
         let image = DynamicImage::ImageRgb8(picture());
         let formats = [
-            (ImageFormat::Png, Format::Png),
-            (ImageFormat::WebP, Format::WebP),
-            (ImageFormat::Bmp, Format::Bmp),
-            (ImageFormat::Gif, Format::Gif),
-            (ImageFormat::Tiff, Format::Tiff),
-            (ImageFormat::Pnm, Format::Pnm),
+            (image::ImageFormat::Png, ImageFormat::Png),
+            (image::ImageFormat::WebP, ImageFormat::WebP),
+            (image::ImageFormat::Bmp, ImageFormat::Bmp),
+            (image::ImageFormat::Gif, ImageFormat::Gif),
+            (image::ImageFormat::Tiff, ImageFormat::Tiff),
+            (image::ImageFormat::Pnm, ImageFormat::Pnm),
         ];
         for (library, format) in formats {
             let bytes = written(&image, library);
-            assert_eq!(read_header(&bytes).unwrap(), Header { format, width: 48, height: 32, bytes_per_pixel: 12 });
+            assert_eq!(probe(&bytes).unwrap(), ImageInfo { format, width: 48, height: 32, bytes_per_pixel: 12 });
             let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
             assert_eq!((pixels.width, pixels.height), (48, 32));
             assert!(pixels.data == *picture().as_raw(), "{format:?}");
@@ -125,8 +125,8 @@ mod tests {
     #[test]
     fn image_of_deep_samples_counts_what_its_decoding_takes() {
         let deep = DynamicImage::ImageRgb32F(image::ImageBuffer::from_pixel(30, 20, image::Rgb([0.5; 3])));
-        let bytes = written(&deep, ImageFormat::Tiff);
-        let header = read_header(&bytes).unwrap();
+        let bytes = written(&deep, image::ImageFormat::Tiff);
+        let header = probe(&bytes).unwrap();
         assert_eq!((header.bytes_per_pixel, header.charged_pixels()), (28, 600 * 28 / 12));
         let large = decode(&bytes, Channels::Rgb, 1399).unwrap_err();
         assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn of_16_bits_the_upper_8_are_kept() {
         let image = image::ImageBuffer::from_fn(4, 4, |x, y| image::Luma([(x as u16 * 40 + y as u16) << 8 | 255]));
-        for format in [ImageFormat::Png, ImageFormat::Tiff, ImageFormat::Pnm] {
+        for format in [image::ImageFormat::Png, image::ImageFormat::Tiff, image::ImageFormat::Pnm] {
             let bytes = written(&DynamicImage::ImageLuma16(image.clone()), format);
             let expected: Vec<u8> = image.as_raw().iter().map(|&sample| (sample >> 8) as u8).collect();
             assert_eq!(decode(&bytes, Channels::Gray, 32).unwrap().data, expected, "{format:?}");
@@ -170,7 +170,7 @@ mod tests {
                 let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
                 assert_eq!((pixels.width as u32, pixels.height as u32), upright.dimensions(), "{orientation}");
                 let differ = pixels.data.iter().zip(upright.as_raw()).filter(|(a, b)| a.abs_diff(**b) > 4).count();
-                assert_eq!(differ, 0, "orientation {orientation} of {:?}", Format::of(&bytes));
+                assert_eq!(differ, 0, "orientation {orientation} of {:?}", ImageFormat::of(&bytes));
             }
         }
     }

@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
-use crate::image::format::Channels;
+use crate::image::pixel_format::Channels;
 
 /// How images are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
 
 use crate::batch::RejectCode;
-use crate::image::header::{DECODING, Format, Header};
+use crate::image::probe::{DECODING, ImageFormat, ImageInfo};
 
 /// Where an image ends whose decoder ran out of bytes.
 pub(super) const UNFINISHED: &str = "before its image is complete";
@@ -40,20 +40,20 @@ impl ImageError {
         }
     }
 
-    pub(super) fn malformed(format: Format, reason: impl Display) -> Self {
+    pub(super) fn malformed(format: ImageFormat, reason: impl Display) -> Self {
         Self::Malformed(format!("malformed {}: {reason}", format.name()))
     }
 
-    pub(super) fn unsupported(format: Format, reason: impl Display) -> Self {
+    pub(super) fn unsupported(format: ImageFormat, reason: impl Display) -> Self {
         Self::Unsupported(format!("unsupported {}: {reason}", format.name()))
     }
 
-    pub(super) fn truncated(format: Format, bytes: &[u8], place: &str) -> Self {
+    pub(super) fn truncated(format: ImageFormat, bytes: &[u8], place: &str) -> Self {
         Self::Truncated(format!("{} ends after {} bytes, {place}", format.name(), bytes.len()))
     }
 
-    pub(super) fn too_large(header: &Header, max_pixels: u64) -> Self {
-        let Header { format, width, height, bytes_per_pixel } = header;
+    pub(super) fn too_large(header: &ImageInfo, max_pixels: u64) -> Self {
+        let ImageInfo { format, width, height, bytes_per_pixel } = header;
         let name = format.name();
         if header.pixels() > max_pixels {
             return Self::TooLarge(format!(
@@ -67,7 +67,7 @@ impl ImageError {
         ))
     }
 
-    pub(super) fn too_hungry(format: Format) -> Self {
+    pub(super) fn too_hungry(format: ImageFormat) -> Self {
         Self::TooLarge(format!("{} that takes more memory than an image of its size may", format.name()))
     }
 
@@ -83,7 +83,7 @@ impl ImageError {
     }
 
     /// What the `image` library said, without the words that it puts around the decoder's own.
-    pub(super) fn of_library(format: Format, bytes: &[u8], error: &image::ImageError) -> Self {
+    pub(super) fn of_library(format: ImageFormat, bytes: &[u8], error: &image::ImageError) -> Self {
         use image::error::UnsupportedErrorKind;
         let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         match error {
@@ -92,7 +92,7 @@ impl ImageError {
             }
             // The variant of the `gif` library is out of reach, its words are not.
             _ if reason == "Unexpected End of File" => Self::truncated(format, bytes, UNFINISHED),
-            _ if format == Format::WebP && webp_bytes(bytes) > bytes.len() as u64 => {
+            _ if format == ImageFormat::WebP && webp_bytes(bytes) > bytes.len() as u64 => {
                 Self::truncated(format, bytes, UNFINISHED)
             }
             image::ImageError::Limits(_) => Self::too_hungry(format),
@@ -106,7 +106,7 @@ impl ImageError {
     }
 
     /// Runs a decoder; its panic is the fault of the bytes that it was given.
-    pub(super) fn catch<T>(format: Format, decode: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
+    pub(super) fn catch<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
         let outcome = catch_unwind(AssertUnwindSafe(decode));
         outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder gave up on it")))
     }

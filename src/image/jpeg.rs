@@ -8,11 +8,11 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::image::decode::Decoded;
+use crate::image::channel_layout::DecodedSamples;
+use crate::image::decode::DecodedImage;
 use crate::image::error::{ImageError, UNFINISHED};
-use crate::image::header::{Format, Header};
-use crate::image::orient::orientation as find_orientation;
-use crate::image::samples::Samples;
+use crate::image::exif_orientation::orientation as find_orientation;
+use crate::image::probe::{ImageFormat, ImageInfo};
 
 const SOF2: u8 = 0xc2;
 const SOI: u8 = 0xd8;
@@ -33,7 +33,7 @@ const PADDING: [u8; 16] = [0; 16];
 /// Stands before the marker at the end of a progressive image, whose decoder needs it: bits that are all 1, which are
 /// no Huffman code (T.81, annex C), so that a scan that goes on into them is an error. So many, since codes may
 /// be far apart in the scans that refine.
-const NO_CODE: [u8; 2048] = {
+const INVALID_HUFFMAN_FILL: [u8; 2048] = {
     let mut bytes = [0; 2048];
     let mut at = 0;
     while at < bytes.len() {
@@ -44,10 +44,10 @@ const NO_CODE: [u8; 2048] = {
 };
 
 /// Decodes the first image of a file.
-pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageError> {
-    let Survey { orientation, end, progressive } = survey(bytes)?;
+pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
+    let MarkerScan { orientation, end, progressive } = scan_markers(bytes)?;
     let stream = match progressive {
-        true => [&bytes[..end], &NO_CODE, &[0xff, EOI]].concat(),
+        true => [&bytes[..end], &INVALID_HUFFMAN_FILL, &[0xff, EOI]].concat(),
         false => [&bytes[..end], &PADDING].concat(),
     };
     let options = DecoderOptions::default()
@@ -56,33 +56,33 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
         .set_max_height(header.height as usize)
         .jpeg_set_max_scans(MAX_SCANS);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(stream.as_slice()), options);
-    decoder.decode_headers().map_err(|error| refuse(bytes, &error))?;
+    decoder.decode_headers().map_err(|error| map_error(bytes, &error))?;
     let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
     decoder.set_options(options.jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB }));
-    let data = decoder.decode().map_err(|error| refuse(bytes, &error))?;
-    let samples = if gray { Samples::Gray(data) } else { Samples::Rgb(data) };
+    let data = decoder.decode().map_err(|error| map_error(bytes, &error))?;
+    let samples = if gray { DecodedSamples::Gray(data) } else { DecodedSamples::Rgb(data) };
     let (width, height) = decoder.dimensions().unwrap_or_default();
     // A JPEG's sides are 16 bits.
     let size = (u32::try_from(width).unwrap_or(u32::MAX), u32::try_from(height).unwrap_or(u32::MAX));
-    Ok(Decoded { samples, size, orientation })
+    Ok(DecodedImage { samples, size, orientation })
 }
 
-fn refuse(bytes: &[u8], error: &DecodeErrors) -> ImageError {
+fn map_error(bytes: &[u8], error: &DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => {
-            ImageError::truncated(Format::Jpeg, bytes, UNFINISHED)
+            ImageError::truncated(ImageFormat::Jpeg, bytes, UNFINISHED)
         }
-        DecodeErrors::Unsupported(scheme) => ImageError::unsupported(Format::Jpeg, format_args!("{scheme:?}")),
-        DecodeErrors::Format(reason) => ImageError::malformed(Format::Jpeg, reason),
-        DecodeErrors::FormatStatic(reason) => ImageError::malformed(Format::Jpeg, reason),
-        error => ImageError::malformed(Format::Jpeg, error),
+        DecodeErrors::Unsupported(scheme) => ImageError::unsupported(ImageFormat::Jpeg, format_args!("{scheme:?}")),
+        DecodeErrors::Format(reason) => ImageError::malformed(ImageFormat::Jpeg, reason),
+        DecodeErrors::FormatStatic(reason) => ImageError::malformed(ImageFormat::Jpeg, reason),
+        error => ImageError::malformed(ImageFormat::Jpeg, error),
     }
 }
 
 /// Width and height by the frame header, which must be of a kind that the decoder knows.
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let unsupported = |what: &str| Err(ImageError::unsupported(Format::Jpeg, what));
-    for (marker, body) in Segments::new(bytes) {
+    let unsupported = |what: &str| Err(ImageError::unsupported(ImageFormat::Jpeg, what));
+    for (marker, body) in MarkerSegments::new(bytes) {
         match (marker, body) {
             // SOF0, SOF1 and SOF2: baseline, extended and progressive, by Huffman codes.
             (0xc0..=0xc2, &[8, h1, h0, w1, w0, ..]) => {
@@ -96,16 +96,16 @@ pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
             (0xc3 | 0xc5..=0xc7, _) => return unsupported("it is lossless or hierarchical"),
             (0xc9..=0xcf, _) => return unsupported("it is arithmetic-coded"),
             (0xc0..=0xc2 | SOS | EOI, _) => {
-                return Err(ImageError::malformed(Format::Jpeg, "it has no sound frame header"));
+                return Err(ImageError::malformed(ImageFormat::Jpeg, "it has no sound frame header"));
             }
             _ => {}
         }
     }
-    Err(ImageError::truncated(Format::Jpeg, bytes, "in its header"))
+    Err(ImageError::truncated(ImageFormat::Jpeg, bytes, "in its header"))
 }
 
 /// What the markers of a whole image tell.
-pub(super) struct Survey {
+pub(super) struct MarkerScan {
     pub(super) orientation: Orientation,
     /// Where the marker stands that ends the image.
     end: usize,
@@ -113,23 +113,23 @@ pub(super) struct Survey {
 }
 
 /// Demands that the image has an end and all of its scans, and bounds what its decoding may cost.
-pub(super) fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
+pub(super) fn scan_markers(bytes: &[u8]) -> Result<MarkerScan, ImageError> {
     let mut orientation = Orientation::NoTransforms;
     let mut progressive = false;
-    let mut script = Script::default();
+    let mut script = ScanProgress::default();
     let mut scans = 0;
-    let mut segments = Segments::new(bytes);
+    let mut segments = MarkerSegments::new(bytes);
     for count in 0.. {
         let Some((marker, body)) = segments.next() else { break };
         if count >= MAX_SEGMENTS {
             return Err(ImageError::TooLarge(format!("JPEG of more than {MAX_SEGMENTS} segments")));
         }
         match marker {
-            EOI if script.is_complete() => return Ok(Survey { orientation, end: segments.at - 2, progressive }),
-            EOI => return Err(ImageError::truncated(Format::Jpeg, bytes, "before all of its scans are there")),
+            EOI if script.is_complete() => return Ok(MarkerScan { orientation, end: segments.at - 2, progressive }),
+            EOI => return Err(ImageError::truncated(ImageFormat::Jpeg, bytes, "before all of its scans are there")),
             0xc0..=SOF2 => {
                 progressive = marker == SOF2;
-                script = Script::of_frame(body);
+                script = ScanProgress::of_frame(body);
             }
             SOS => {
                 scans += 1;
@@ -147,16 +147,16 @@ pub(super) fn survey(bytes: &[u8]) -> Result<Survey, ImageError> {
         0 => "before its first scan".to_owned(),
         scan => format!("in the middle of scan {scan}"),
     };
-    Err(ImageError::truncated(Format::Jpeg, bytes, &place))
+    Err(ImageError::truncated(ImageFormat::Jpeg, bytes, &place))
 }
 
 /// How much of each component the scans so far have brought.
 #[derive(Default)]
-struct Script {
-    components: Vec<Component>,
+struct ScanProgress {
+    components: Vec<ScanComponent>,
 }
 
-struct Component {
+struct ScanComponent {
     id: u8,
     /// For each coefficient the bits that are still missing at its lower end; [`ABSENT`]: all.
     missing: [u8; 64],
@@ -164,11 +164,11 @@ struct Component {
 
 const ABSENT: u8 = u8::MAX;
 
-impl Script {
+impl ScanProgress {
     /// Nothing yet of the components of a frame.
     fn of_frame(body: &[u8]) -> Self {
         let components = body.get(6..).unwrap_or_default().chunks_exact(3);
-        Self { components: components.map(|part| Component { id: part[0], missing: [ABSENT; 64] }).collect() }
+        Self { components: components.map(|part| ScanComponent { id: part[0], missing: [ABSENT; 64] }).collect() }
     }
 
     /// A scan brings a band of coefficients down to a bit; of an image that is not progressive, everything.
@@ -191,18 +191,18 @@ impl Script {
 }
 
 /// Walks from marker to marker, past the entropy-coded data of scans, until the end of the bytes.
-struct Segments<'a> {
+struct MarkerSegments<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Segments<'a> {
+impl<'a> MarkerSegments<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 }
 
-impl<'a> Iterator for Segments<'a> {
+impl<'a> Iterator for MarkerSegments<'a> {
     /// The marker's second byte, and the body of its segment without the length.
     type Item = (u8, &'a [u8]);
 
@@ -233,7 +233,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use crate::batch::RejectCode;
-    use crate::image::{Channels, OutputFormat, Pixels, decode, encode, read_header};
+    use crate::image::{Channels, OutputFormat, Pixels, decode, encode, probe};
 
     /// Noise, so that every row of blocks takes many bytes.
     fn jpeg() -> Vec<u8> {
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn kinds_of_jpeg_that_nobody_decodes_are_named() {
         let start = [0xff, 0xd8, 0xff];
-        let reason = |frame: &[u8]| read_header(&[&start, frame].concat()).unwrap_err().to_string();
+        let reason = |frame: &[u8]| probe(&[&start, frame].concat()).unwrap_err().to_string();
         assert_eq!(reason(&[0xc0, 0, 8, 12, 0, 8, 0, 8, 3]), "unsupported JPEG: it has 12 bits per sample");
         assert_eq!(reason(&[0xc9, 0, 8, 8, 0, 8, 0, 8, 3]), "unsupported JPEG: it is arithmetic-coded");
         assert_eq!(reason(&[0xc3, 0, 8, 8, 0, 8, 0, 8, 3]), "unsupported JPEG: it is lossless or hierarchical");

@@ -1,30 +1,30 @@
 //! Images: decode, orient, resize, normalise into tensors, and back.
 
 pub mod decode;
-pub mod draft;
+pub mod jpeg_scaled;
 pub mod encode;
 pub mod error;
-pub mod format;
-pub mod header;
+pub mod pixel_format;
+pub mod probe;
 mod jpeg;
-mod library;
-mod middle;
-pub mod normalise;
-mod orient;
+mod image_rs;
+mod center_crop;
+pub mod normalize;
+mod exif_orientation;
 mod png;
-mod quality;
-pub mod random_mark;
+mod similarity;
+pub mod random_watermark;
 pub mod resize;
-mod samples;
+mod channel_layout;
 pub mod ssim;
 pub mod watermark;
-pub mod size;
+pub mod target_size;
 pub mod tensor_column;
 
 pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
-pub use format::{Channels, Layout, PixelFormat};
-pub use header::{DECODING, Format, Header, read_header};
-pub use resize::{Area, Fit, Resizer};
-pub use size::Size;
+pub use pixel_format::{Channels, PixelFormat, TensorLayout};
+pub use probe::{DECODING, ImageFormat, ImageInfo, probe};
+pub use resize::{CropBox, ResizeMode, Resizer};
+pub use target_size::TargetSize;

@@ -5,15 +5,15 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
-use crate::image::decode::{Decoded, memory_limit};
+use crate::image::channel_layout::DecodedSamples;
+use crate::image::decode::{DecodedImage, memory_limit};
 use crate::image::error::{ImageError, UNFINISHED};
-use crate::image::header::{Format, Header};
-use crate::image::orient::orientation;
-use crate::image::samples::Samples;
+use crate::image::exif_orientation::orientation;
+use crate::image::probe::{ImageFormat, ImageInfo};
 
 /// Decodes the default image.
-pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageError> {
-    let failed = |error: DecodingError| refuse(bytes, &error);
+pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
+    let failed = |error: DecodingError| map_error(bytes, &error);
     let mut options = DecodeOptions::default();
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
@@ -23,7 +23,8 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     decoder.set_transformations(Transformations::normalize_to_color8());
 
     let mut reader = decoder.read_info().map_err(failed)?;
-    let size = reader.output_buffer_size().ok_or_else(|| ImageError::malformed(Format::Png, "its size overflows"))?;
+    let size =
+        reader.output_buffer_size().ok_or_else(|| ImageError::malformed(ImageFormat::Png, "its size overflows"))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(failed)?;
     // Chunks behind the image data change the color type that the reader reports, and not the decoded samples: a late
@@ -33,23 +34,23 @@ pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Decoded, ImageErro
     let exif = reader.info().exif_metadata.as_deref();
     let orientation = exif.map_or(Orientation::NoTransforms, orientation);
     if frame.bit_depth != BitDepth::Eight {
-        return Err(ImageError::malformed(Format::Png, "its samples are not expanded to 8 bits"));
+        return Err(ImageError::malformed(ImageFormat::Png, "its samples are not expanded to 8 bits"));
     }
     let samples = match frame.color_type {
-        ColorType::Grayscale => Samples::Gray(data),
-        ColorType::GrayscaleAlpha => Samples::GrayAlpha(data),
-        ColorType::Rgb => Samples::Rgb(data),
-        ColorType::Rgba => Samples::Rgba(data),
-        ColorType::Indexed => return Err(ImageError::malformed(Format::Png, "its palette is missing")),
+        ColorType::Grayscale => DecodedSamples::Gray(data),
+        ColorType::GrayscaleAlpha => DecodedSamples::GrayAlpha(data),
+        ColorType::Rgb => DecodedSamples::Rgb(data),
+        ColorType::Rgba => DecodedSamples::Rgba(data),
+        ColorType::Indexed => return Err(ImageError::malformed(ImageFormat::Png, "its palette is missing")),
     };
-    Ok(Decoded { samples, size: (frame.width, frame.height), orientation })
+    Ok(DecodedImage { samples, size: (frame.width, frame.height), orientation })
 }
 
-fn refuse(bytes: &[u8], error: &DecodingError) -> ImageError {
+fn map_error(bytes: &[u8], error: &DecodingError) -> ImageError {
     match error {
-        DecodingError::IoError(_) => ImageError::truncated(Format::Png, bytes, UNFINISHED),
-        DecodingError::LimitsExceeded => ImageError::too_hungry(Format::Png),
-        error => ImageError::malformed(Format::Png, error),
+        DecodingError::IoError(_) => ImageError::truncated(ImageFormat::Png, bytes, UNFINISHED),
+        DecodingError::LimitsExceeded => ImageError::too_hungry(ImageFormat::Png),
+        error => ImageError::malformed(ImageFormat::Png, error),
     }
 }
 

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
-use crate::image::format::Channels;
+use crate::image::pixel_format::Channels;
 
 /// What becomes of an image whose sides are not in the target's proportion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Fit {
+pub enum ResizeMode {
     /// Each side is resized on its own: nothing is lost, the proportion changes.
     #[default]
     Stretch,
@@ -24,7 +24,7 @@ pub enum Fit {
 
 /// A part of an image, in its pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Area {
+pub struct CropBox {
     /// Columns before it.
     pub left: f64,
     /// Rows above it.
@@ -35,14 +35,14 @@ pub struct Area {
     pub height: f64,
 }
 
-impl Area {
+impl CropBox {
     /// All of an image.
     pub fn whole(pixels: &Pixels) -> Self {
         Self { left: 0.0, top: 0.0, width: pixels.width as f64, height: pixels.height as f64 }
     }
 
     /// The largest part in its middle that has the proportion of `height` x `width`.
-    fn middle(self, height: usize, width: usize) -> Self {
+    fn centered(self, height: usize, width: usize) -> Self {
         let proportion = width as f64 / height as f64;
         let (inner_width, inner_height) = if self.width / self.height > proportion {
             (self.height * proportion, self.height)
@@ -62,7 +62,7 @@ impl Area {
 pub struct Resizer {
     height: usize,
     width: usize,
-    fit: Fit,
+    fit: ResizeMode,
     inner: fast_image_resize::Resizer,
     /// The resized image before it is padded.
     unpadded: Vec<u8>,
@@ -71,7 +71,7 @@ pub struct Resizer {
 
 impl Resizer {
     /// A resizer to `height` x `width` pixels, both above 0.
-    pub fn new(height: usize, width: usize, fit: Fit) -> Self {
+    pub fn new(height: usize, width: usize, fit: ResizeMode) -> Self {
         let inner = fast_image_resize::Resizer::new();
         Self { height, width, fit, inner, unpadded: Vec::new(), resized: Vec::new() }
     }
@@ -81,17 +81,17 @@ impl Resizer {
     /// # Errors
     /// When the pixels are not as many as their size says, or none.
     pub fn resize(&mut self, pixels: &Pixels) -> Result<&[u8], ImageError> {
-        self.resize_area(pixels, Area::whole(pixels))
+        self.resize_box(pixels, CropBox::whole(pixels))
     }
 
     /// The same for a part of an image.
     ///
     /// # Errors
     /// As [`Resizer::resize`], and when the part lies not within the image.
-    pub fn resize_area(&mut self, pixels: &Pixels, area: Area) -> Result<&[u8], ImageError> {
+    pub fn resize_box(&mut self, pixels: &Pixels, area: CropBox) -> Result<&[u8], ImageError> {
         let count = pixels.channels.count();
         self.resized.resize(self.height * self.width * count, 0);
-        let area = if self.fit == Fit::Crop { area.middle(self.height, self.width) } else { area };
+        let area = if self.fit == ResizeMode::Crop { area.centered(self.height, self.width) } else { area };
         let (height, width) = self.inner_size(area);
         if (height, width) == (self.height, self.width) {
             scale(&mut self.inner, pixels, area, (height, width), &mut self.resized)?;
@@ -109,16 +109,16 @@ impl Resizer {
     }
 
     /// Height and width of the image inside the target: smaller only where it is padded.
-    fn inner_size(&self, area: Area) -> (usize, usize) {
+    fn inner_size(&self, area: CropBox) -> (usize, usize) {
         let (target_height, target_width) = (self.height as f64, self.width as f64);
         // Rounded to nearest, at least one pixel.
         let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
         match self.fit {
-            Fit::Stretch | Fit::Crop => (self.height, self.width),
-            Fit::Pad if area.height * target_width < area.width * target_height => {
+            ResizeMode::Stretch | ResizeMode::Crop => (self.height, self.width),
+            ResizeMode::Pad if area.height * target_width < area.width * target_height => {
                 (scaled(area.height, target_width, area.width).min(self.height), self.width)
             }
-            Fit::Pad => (self.height, scaled(area.width, target_height, area.height).min(self.width)),
+            ResizeMode::Pad => (self.height, scaled(area.width, target_height, area.height).min(self.width)),
         }
     }
 }
@@ -132,7 +132,7 @@ const MAX_BETWEEN: usize = 16 << 20;
 fn scale(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
-    area: Area,
+    area: CropBox,
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
@@ -145,10 +145,10 @@ fn scale(
     let is_higher = area.height < height as f64;
     if is_higher && (area.width as usize).saturating_mul(height).saturating_mul(count) > MAX_BETWEEN {
         let mut lines = vec![0; width * pixels.height * count];
-        let all_lines = Area { top: 0.0, height: pixels.height as f64, ..area };
+        let all_lines = CropBox { top: 0.0, height: pixels.height as f64, ..area };
         scale_both(resizer, pixels, all_lines, (pixels.height, width), &mut lines)?;
         let lines = Pixels { width, height: pixels.height, channels: pixels.channels, data: lines };
-        let area = Area { left: 0.0, width: width as f64, ..area };
+        let area = CropBox { left: 0.0, width: width as f64, ..area };
         return scale_both(resizer, &lines, area, (height, width), into);
     }
     scale_both(resizer, pixels, area, (height, width), into)
@@ -157,7 +157,7 @@ fn scale(
 fn scale_both(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
-    area: Area,
+    area: CropBox,
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
@@ -189,22 +189,22 @@ mod tests {
     #[test]
     fn half_the_width_is_the_weighted_mean_of_its_neighbourhood() {
         // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) / 1.75 = 50.
-        let mut resizer = Resizer::new(1, 2, Fit::Stretch);
+        let mut resizer = Resizer::new(1, 2, ResizeMode::Stretch);
         assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [50, 160]);
     }
 
     #[test]
     fn long_line_is_resized_without_a_large_image_between() {
         let line = gray(1 << 20, &vec![200; 1 << 20]);
-        let mut resizer = Resizer::new(64, 64, Fit::Stretch);
+        let mut resizer = Resizer::new(64, 64, ResizeMode::Stretch);
         assert_eq!(resizer.resize(&line).unwrap(), [200; 64 * 64]);
         // Both orders agree within the rounding of a step.
         let ramp: Vec<u8> = (0..300_000).map(|at| (at / 1200) as u8).collect();
         let ramp = gray(100_000, &ramp);
-        let (wide, square) = (Resizer::new(200, 10, Fit::Stretch).resize(&ramp).unwrap().to_vec(), 200 * 10);
+        let (wide, square) = (Resizer::new(200, 10, ResizeMode::Stretch).resize(&ramp).unwrap().to_vec(), 200 * 10);
         let mut once = vec![0; square];
         let mut inner = fast_image_resize::Resizer::new();
-        scale_both(&mut inner, &ramp, Area::whole(&ramp), (200, 10), &mut once).unwrap();
+        scale_both(&mut inner, &ramp, CropBox::whole(&ramp), (200, 10), &mut once).unwrap();
         assert!(wide.iter().zip(&once).all(|(a, b)| a.abs_diff(*b) <= 1));
         let longer = gray((1 << 20) + 1, &vec![0; (1 << 20) + 1]);
         assert!(matches!(resizer.resize(&longer), Err(ImageError::TooLarge(_))));
@@ -213,20 +213,20 @@ mod tests {
     #[test]
     fn a_size_that_fits_already_changes_nothing() {
         let colours = Pixels { width: 2, height: 1, channels: Channels::Rgb, data: vec![1, 2, 3, 4, 5, 6] };
-        for fit in [Fit::Stretch, Fit::Crop, Fit::Pad] {
+        for fit in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad] {
             assert_eq!(Resizer::new(1, 2, fit).resize(&colours).unwrap(), [1, 2, 3, 4, 5, 6]);
         }
     }
 
     #[test]
     fn crop_keeps_the_middle_of_the_long_side() {
-        let mut resizer = Resizer::new(1, 2, Fit::Crop);
+        let mut resizer = Resizer::new(1, 2, ResizeMode::Crop);
         assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [70, 140]);
     }
 
     #[test]
     fn pad_puts_black_on_both_ends_of_the_short_side() {
-        let mut resizer = Resizer::new(4, 2, Fit::Pad);
+        let mut resizer = Resizer::new(4, 2, ResizeMode::Pad);
         assert_eq!(resizer.resize(&gray(1, &[9])).unwrap(), [0, 0, 9, 9, 9, 9, 0, 0]);
         // The buffers are used again: nothing of the image before may shine through.
         assert_eq!(resizer.resize(&gray(1, &[5, 5, 5, 5])).unwrap(), [5, 0, 5, 0, 5, 0, 5, 0]);
@@ -235,13 +235,13 @@ mod tests {
 
     #[test]
     fn a_line_is_padded_to_a_line() {
-        let mut resizer = Resizer::new(3, 3, Fit::Pad);
+        let mut resizer = Resizer::new(3, 3, ResizeMode::Pad);
         assert_eq!(resizer.resize(&gray(1000, &[7; 1000])).unwrap(), [0, 0, 0, 7, 7, 7, 0, 0, 0]);
     }
 
     #[test]
     fn pixels_that_are_missing_are_an_error() {
         let short = Pixels { width: 9, height: 9, channels: Channels::Gray, data: vec![1] };
-        assert!(Resizer::new(2, 2, Fit::Stretch).resize(&short).is_err());
+        assert!(Resizer::new(2, 2, ResizeMode::Stretch).resize(&short).is_err());
     }
 }

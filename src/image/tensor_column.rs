@@ -5,7 +5,7 @@ use arrow::datatypes::{Field, Schema};
 
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
-use crate::image::format::PixelFormat;
+use crate::image::pixel_format::PixelFormat;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
 /// The columns that hold pixels, each with its format.
@@ -39,5 +39,5 @@ pub fn pixels_of(
     let (values, shape) = row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
     let (height, width) =
         format.size(&shape).ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
-    Ok(Pixels { width, height, channels: format.channels, data: format.denormalise(values) })
+    Ok(Pixels { width, height, channels: format.channels, data: format.denormalize(values) })
 }

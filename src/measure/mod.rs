@@ -1,11 +1,11 @@
 //! Measures of quality as pure mathematics: what a linear model would have done, and how well codes and errors tell
 //! records apart.
 
-pub mod neighbours;
+pub mod knn;
 mod pca;
-pub mod probe;
+pub mod linear_probe;
 pub mod psnr;
-pub mod ranking;
+pub mod roc;
 #[cfg(test)]
 mod testing;
 
@@ -16,12 +16,12 @@ use nalgebra::DMatrix;
 
 /// Rows of equal width, laid one after the other; all finite.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
+pub struct RowMatrix<'a> {
     values: &'a [f32],
     width: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowMatrix<'a> {
     /// `values` holds whole rows of `width` values; what is left over at its end is no row.
     pub fn new(values: &'a [f32], width: usize) -> Self {
         let width = width.max(1);

@@ -99,7 +99,7 @@ impl Pca {
 }
 
 /// Directions with the squares along them, summed over all rows, descending; and the squares in all directions.
-struct Found {
+struct PcaSolution {
     spectrum: Spectrum,
     variance: f64,
 }
@@ -133,17 +133,17 @@ fn in_blocks<E>(
 
 type Blocks<'a, E> = &'a mut dyn FnMut(&mut dyn FnMut(DMatrix<f32>)) -> Result<(), E>;
 
-fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<Found>, E> {
+fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
     let mut squares = DMatrix::<f64>::zeros(width, width);
     blocks(&mut |rows| {
         let rows = rows.cast::<f64>();
         squares.gemm(1.0, &rows, &rows.transpose(), 1.0);
     })?;
     let variance = squares.trace();
-    Ok(Spectrum::of(squares).map(|spectrum| Found { spectrum, variance }))
+    Ok(Spectrum::of(squares).map(|spectrum| PcaSolution { spectrum, variance }))
 }
 
-fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<Found>, E> {
+fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let sought = (size + SPARE).min(width);
     let start = DMatrix::<f32>::from_fn(width, sought, |_, _| rng.sample(StandardNormal));
@@ -167,7 +167,7 @@ fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option
         let captured: f64 = spectrum.values.iter().take(size).sum();
         if captured - before <= SETTLED * (variance - captured).max(1e-6 * variance) || passes == PASSES {
             spectrum.directions = basis.cast::<f64>() * spectrum.directions;
-            return Ok(Some(Found { spectrum, variance }));
+            return Ok(Some(PcaSolution { spectrum, variance }));
         }
         before = captured;
         basis = turned.qr().q();

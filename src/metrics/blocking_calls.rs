@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::GaugeVec;
 
-use crate::metrics::maker::Maker;
+use crate::metrics::factory::MetricFactory;
 
 /// A stage is blocked when a call to a disk of this machine takes longer than this.
 const LOCAL: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// What a thread does in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
+pub enum BlockingOperation {
     /// It opens an input or an output, and reads what earlier runs did.
     Opens,
     /// It lists a folder, or looks at files.
@@ -35,7 +35,7 @@ pub enum Doing {
     Writes,
 }
 
-impl Doing {
+impl BlockingOperation {
     fn clause(self) -> &'static str {
         match self {
             Self::Opens => "it opens its inputs",
@@ -60,27 +60,27 @@ impl Doing {
 
 /// A thread of a stage that may be stuck in a call.
 #[derive(Debug)]
-pub struct Caller {
+pub struct BlockingCaller {
     stage: Arc<str>,
     patience: Duration,
-    call: Mutex<Option<Call>>,
+    call: Mutex<Option<PendingCall>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    doing: Doing,
+struct PendingCall {
+    operation: BlockingOperation,
     since: Instant,
     began: SystemTime,
 }
 
-impl Caller {
-    fn call(&self) -> MutexGuard<'_, Option<Call>> {
+impl BlockingCaller {
+    fn call(&self) -> MutexGuard<'_, Option<PendingCall>> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call begins, or the one before has returned and the next begins.
-    pub fn begin(&self, doing: Doing) {
-        *self.call() = Some(Call { doing, since: Instant::now(), began: SystemTime::now() });
+    pub fn begin(&self, operation: BlockingOperation) {
+        *self.call() = Some(PendingCall { operation, since: Instant::now(), began: SystemTime::now() });
     }
 
     /// The thread waits for something to do, or for others.
@@ -89,8 +89,8 @@ impl Caller {
     }
 
     /// Does `work`, during which the thread is in a call; what it did before goes on then, anew.
-    pub fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
-        let before = self.call().map(|call| call.doing);
+    pub fn during<T>(&self, doing: BlockingOperation, work: impl FnOnce() -> T) -> T {
+        let before = self.call().map(|call| call.operation);
         self.begin(doing);
         let done = work();
         match before {
@@ -102,7 +102,7 @@ impl Caller {
 
     /// Waits for others, during which the thread is in no call.
     pub fn outside<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let before = self.call().take().map(|call| call.doing);
+        let before = self.call().take().map(|call| call.operation);
         let done = wait();
         if let Some(doing) = before {
             self.begin(doing);
@@ -110,40 +110,40 @@ impl Caller {
         done
     }
 
-    fn blocked(&self, now: Instant) -> Option<Blocked> {
-        let Call { doing, since, began } = (*self.call())?;
+    fn blocked(&self, now: Instant) -> Option<BlockedCall> {
+        let PendingCall { operation, since, began } = (*self.call())?;
         let age = now.saturating_duration_since(since);
-        let patience = if doing.is_long() { LONG } else { self.patience };
-        (age >= patience).then(|| Blocked { stage: Arc::clone(&self.stage), doing, age, began })
+        let patience = if operation.is_long() { LONG } else { self.patience };
+        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), operation, age, began })
     }
 }
 
 /// A stage whose call takes too long; printed, it is a sentence.
 #[derive(Debug, Clone)]
-pub struct Blocked {
+pub struct BlockedCall {
     /// The stage.
     pub stage: Arc<str>,
-    doing: Doing,
+    operation: BlockingOperation,
     age: Duration,
     began: SystemTime,
 }
 
-impl fmt::Display for Blocked {
+impl fmt::Display for BlockedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, began) = (self.age.as_secs(), humantime::format_rfc3339_seconds(self.began));
-        write!(f, "{}: blocked for {seconds} s, since {began}, while {}", self.stage, self.doing.clause())
+        write!(f, "{}: blocked for {seconds} s, since {began}, while {}", self.stage, self.operation.clause())
     }
 }
 
 /// All threads that may be stuck.
 pub struct BlockingCalls {
-    callers: Mutex<Vec<Arc<Caller>>>,
+    callers: Mutex<Vec<Arc<BlockingCaller>>>,
     seconds: GaugeVec,
 }
 
 impl BlockingCalls {
-    pub(super) fn new(maker: &Maker) -> Self {
-        let seconds = maker.rates(
+    pub(super) fn new(maker: &MetricFactory) -> Self {
+        let seconds = maker.gauge_vec_f64(
             "stage_blocked_seconds",
             "For how long a stage has been in one call to its disk or store; 0 where it is in none",
             &["stage"],
@@ -151,14 +151,14 @@ impl BlockingCalls {
         Self { callers: Mutex::default(), seconds }
     }
 
-    fn callers(&self) -> MutexGuard<'_, Vec<Arc<Caller>>> {
+    fn callers(&self) -> MutexGuard<'_, Vec<Arc<BlockingCaller>>> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A thread of a stage begins; it is forgotten when it lets go of the result.
-    pub fn caller(&self, stage: &str, is_local: bool) -> Arc<Caller> {
+    pub fn caller(&self, stage: &str, is_local: bool) -> Arc<BlockingCaller> {
         let patience = if is_local { LOCAL } else { LONG };
-        let caller = Arc::new(Caller { stage: Arc::from(stage), patience, call: Mutex::default() });
+        let caller = Arc::new(BlockingCaller { stage: Arc::from(stage), patience, call: Mutex::default() });
         let mut callers = self.callers();
         callers.retain(|caller| Arc::strong_count(caller) > 1);
         callers.push(Arc::clone(&caller));
@@ -168,12 +168,12 @@ impl BlockingCalls {
     /// For how long the records have waited that a thread holds in a call; `None` where none waits.
     pub fn oldest_record(&self) -> Option<Duration> {
         let callers = self.callers();
-        let held = |caller: &Arc<Caller>| (*caller.call()).filter(|call| call.doing.holds_records());
+        let held = |caller: &Arc<BlockingCaller>| (*caller.call()).filter(|call| call.operation.holds_records());
         callers.iter().filter_map(held).map(|call| call.since.elapsed()).max()
     }
 
     /// The stages that are blocked.
-    pub fn blocked_stages(&self) -> Vec<Blocked> {
+    pub fn blocked_stages(&self) -> Vec<BlockedCall> {
         let now = Instant::now();
         self.callers().iter().filter_map(|caller| caller.blocked(now)).collect()
     }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn calls() -> BlockingCalls {
-        BlockingCalls::new(&Maker::new())
+        BlockingCalls::new(&MetricFactory::new())
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         let caller = calls.caller("out", true);
         let later = || Instant::now() + LOCAL;
         assert!(caller.blocked(later()).is_none());
-        caller.begin(Doing::Writes);
+        caller.begin(BlockingOperation::Writes);
         assert!(calls.blocked_stages().is_empty());
         let text = caller.blocked(later()).unwrap().to_string();
         assert!(text.starts_with("out: blocked for 5 s, since "), "{text}");
@@ -219,7 +219,7 @@ mod tests {
     fn store_has_more_patience_than_a_disk() {
         let calls = calls();
         let caller = calls.caller("out", false);
-        caller.begin(Doing::Writes);
+        caller.begin(BlockingOperation::Writes);
         assert!(caller.blocked(Instant::now() + LOCAL).is_none());
         assert!(caller.blocked(Instant::now() + LONG).is_some());
     }
@@ -228,11 +228,11 @@ mod tests {
     fn waiting_for_others_is_no_call() {
         let calls = calls();
         let caller = calls.caller("in", true);
-        caller.begin(Doing::Reads);
+        caller.begin(BlockingOperation::Reads);
         assert!(calls.oldest_record().is_some());
         caller.outside(|| assert!(calls.oldest_record().is_none()));
         assert!(calls.oldest_record().is_some());
-        caller.during(Doing::Lists, || assert!(calls.oldest_record().is_none()));
+        caller.during(BlockingOperation::Lists, || assert!(calls.oldest_record().is_none()));
         assert!(calls.oldest_record().is_some());
     }
 

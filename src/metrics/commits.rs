@@ -2,7 +2,7 @@
 
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge};
 
-use crate::metrics::maker::Maker;
+use crate::metrics::factory::MetricFactory;
 
 /// What sinks make durable: how much, how long it takes, what waits for it, and how much room is left.
 pub struct CommitMetrics {
@@ -25,19 +25,19 @@ pub struct CommitMetrics {
 }
 
 impl CommitMetrics {
-    pub(super) fn new(maker: &Maker) -> Self {
+    pub(super) fn new(maker: &MetricFactory) -> Self {
         // 100 us to 52 s by factors of 2.
         let seconds = (1e-4, 2.0, 20);
         Self {
-            files: maker.counter("files_committed_total", "Files that a sink committed", &["stage"]),
-            bytes: maker.counter("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
-            seconds: maker.histogram("commit_seconds", "Seconds that a commit took", &["stage"], seconds),
-            last: maker.rates(
+            files: maker.counter_vec("files_committed_total", "Files that a sink committed", &["stage"]),
+            bytes: maker.counter_vec("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
+            seconds: maker.histogram_vec("commit_seconds", "Seconds that a commit took", &["stage"], seconds),
+            last: maker.gauge_vec_f64(
                 "last_commit_timestamp_seconds",
                 "When a sink last committed, in seconds since 1970",
                 &["stage"],
             ),
-            oldest_uncommitted: maker.number(
+            oldest_uncommitted: maker.gauge_f64(
                 "oldest_uncommitted_seconds",
                 "For how long the oldest record that was read has waited to be durable in every sink; 0 where none waits",
             ),
@@ -45,12 +45,12 @@ impl CommitMetrics {
                 "sinks_waiting_for_store",
                 "Sinks that wait for an object store that does not answer, in a run without an end",
             ),
-            free_bytes: maker.rates(
+            free_bytes: maker.gauge_vec_f64(
                 "output_free_bytes",
                 "Bytes that are free on the file system that a sink writes to",
                 &["stage"],
             ),
-            size_bytes: maker.rates(
+            size_bytes: maker.gauge_vec_f64(
                 "output_size_bytes",
                 "Bytes of the file system that a sink writes to",
                 &["stage"],

@@ -2,11 +2,11 @@
 
 mod blocking_calls;
 mod commits;
-mod errors;
+mod reconstruction_errors;
 mod http;
 mod listeners;
-mod load;
-mod maker;
+mod utilization;
+mod factory;
 mod models;
 mod process;
 mod training;
@@ -16,17 +16,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-pub use blocking_calls::{Blocked, BlockingCalls, Caller, Doing};
+pub use blocking_calls::{BlockedCall, BlockingCaller, BlockingCalls, BlockingOperation};
 pub use commits::CommitMetrics;
-pub use errors::ErrorMetrics;
 pub use http::HttpMetrics;
 pub use listeners::ListenerMetrics;
-pub use load::LoadMetrics;
 pub use models::ModelMetrics;
+pub use reconstruction_errors::ReconstructionErrorMetrics;
 pub use training::TrainingMetrics;
+pub use utilization::UtilizationMetrics;
 pub use watch::{WatchCondition, WatchMetrics};
 
-use maker::Maker;
+use factory::MetricFactory;
 use process::ProcessMetrics;
 
 /// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
@@ -56,11 +56,11 @@ pub struct Metrics {
     /// 1 while the run takes records; 0 while it starts or ends.
     pub ready: IntGauge,
     /// Reconstruction errors.
-    pub errors: ErrorMetrics,
+    pub errors: ReconstructionErrorMetrics,
     /// What sinks make durable.
     pub commits: CommitMetrics,
     /// How busy it is, and what waits.
-    pub load: LoadMetrics,
+    pub utilization: UtilizationMetrics,
     /// Models, and how they are exchanged.
     pub models: ModelMetrics,
     /// What sources are asked over HTTP.
@@ -80,45 +80,49 @@ pub struct Metrics {
 impl Metrics {
     /// Fresh metrics, all at zero.
     pub fn new() -> Self {
-        let maker = Maker::new();
+        let maker = MetricFactory::new();
         // 100 us to 52 s by factors of 2.
         let seconds = (1e-4, 2.0, 20);
-        let build = maker.gauges("build_info", "1, labelled with the version of the program", &["version"]);
+        let build = maker.gauge_vec("build_info", "1, labelled with the version of the program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            records_in: maker.counter("records_in_total", "Records that a stage took in", &["stage", "kind"]),
-            records_out: maker.counter("records_out_total", "Records that a stage put out", &["stage", "kind"]),
-            bytes_in: maker.counter("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
-            bytes_out: maker.counter("bytes_out_total", "Bytes of records that a stage put out", &["stage", "kind"]),
-            batches: maker.counter("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
-            rejects: maker.counter("rejects_total", "Records that a stage refused", &["stage", "reason"]),
-            unread_inputs: maker.gauges(
+            records_in: maker.counter_vec("records_in_total", "Records that a stage took in", &["stage", "kind"]),
+            records_out: maker.counter_vec("records_out_total", "Records that a stage put out", &["stage", "kind"]),
+            bytes_in: maker.counter_vec("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
+            bytes_out: maker.counter_vec(
+                "bytes_out_total",
+                "Bytes of records that a stage put out",
+                &["stage", "kind"],
+            ),
+            batches: maker.counter_vec("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
+            rejects: maker.counter_vec("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            unread_inputs: maker.gauge_vec(
                 "source_unread_inputs",
                 "Inputs of a source that could not be read and are left to the next run",
                 &["stage"],
             ),
-            batch_seconds: maker.histogram(
+            batch_seconds: maker.histogram_vec(
                 "batch_seconds",
                 "Seconds that a stage took for a batch",
                 &["stage", "kind"],
                 seconds,
             ),
-            last_record: maker.rates(
+            last_record: maker.gauge_vec_f64(
                 "last_record_timestamp_seconds",
                 "When a source last gave records, in seconds since 1970",
                 &["stage"],
             ),
             ready: maker.gauge("ready", "1 while the run takes records; 0 while it starts or ends"),
-            errors: ErrorMetrics::new(&maker),
+            errors: ReconstructionErrorMetrics::new(&maker),
             commits: CommitMetrics::new(&maker),
-            load: LoadMetrics::new(&maker),
+            utilization: UtilizationMetrics::new(&maker),
             models: ModelMetrics::new(&maker),
             http: HttpMetrics::new(&maker),
             listeners: ListenerMetrics::new(&maker),
             training: TrainingMetrics::new(&maker),
             watch: WatchMetrics::new(&maker),
             calls: BlockingCalls::new(&maker),
-            lost_log_lines: maker.count(
+            lost_log_lines: maker.counter(
                 "log_lines_lost_total",
                 "Lines of the log that were lost, since standard error could not be written, or not fast enough",
             ),

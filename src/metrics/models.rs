@@ -2,7 +2,7 @@
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use crate::metrics::maker::Maker;
+use crate::metrics::factory::MetricFactory;
 
 /// Which models are at work, how long their calls take, and how they are exchanged.
 pub struct ModelMetrics {
@@ -21,28 +21,28 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    pub(super) fn new(maker: &Maker) -> Self {
+    pub(super) fn new(maker: &MetricFactory) -> Self {
         // 100 us to 52 s by factors of 2.
         let seconds = (1e-4, 2.0, 20);
         let models = Self {
-            info: maker.gauges(
+            info: maker.gauge_vec(
                 "model_info",
                 "1, labelled with a model's name, digest and kind, and with the execution providers that compute it",
                 &["model", "digest", "kind", "provider"],
             ),
-            call_seconds: maker.histogram(
+            call_seconds: maker.histogram_vec(
                 "inference_seconds",
                 "Seconds of one call of ONNX Runtime",
                 &["model", "part"],
                 seconds,
             ),
-            call_records: maker.histogram(
+            call_records: maker.histogram_vec(
                 "inference_batch_records",
                 "Records of one call of ONNX Runtime",
                 &["model", "part"],
                 (1.0, 2.0, 12),
             ),
-            reloads: maker.counter(
+            reloads: maker.counter_vec(
                 "model_reloads_total",
                 "Changes of models or of the pipeline that were asked for: applied, unchanged, or refused",
                 &["outcome"],

@@ -55,7 +55,7 @@ impl ProcessMetrics {
     #[cfg(target_os = "linux")]
     fn refresh(&self) -> Option<()> {
         let read = |path: &str| std::fs::read_to_string(path).ok();
-        let stat = Stat::parse(&read("/proc/self/stat")?)?;
+        let stat = ProcStat::parse(&read("/proc/self/stat")?)?;
         let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).ok()?.max(1);
         let page = i64::try_from(rustix::param::page_size()).ok()?;
         self.virtual_memory.set(stat.virtual_memory);
@@ -85,7 +85,7 @@ impl ProcessMetrics {
 /// Fields of `/proc/self/stat`.
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
-struct Stat {
+struct ProcStat {
     cpu_ticks: i64,
     threads: i64,
     start_ticks: i64,
@@ -94,7 +94,7 @@ struct Stat {
 }
 
 #[cfg(target_os = "linux")]
-impl Stat {
+impl ProcStat {
     /// The name of the program stands in parentheses, and may hold spaces and parentheses itself.
     fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -125,9 +125,9 @@ mod tests {
     fn fields_are_found_behind_any_program_name() {
         let text = "7 (a) b (c)) S 1 7 7 0 -1 4194304 1 2 3 4 50 6 7 8 20 0 9 0 1000 4096000 250 184 1 1";
         let expected =
-            Stat { cpu_ticks: 56, threads: 9, start_ticks: 1000, virtual_memory: 4_096_000, resident_pages: 250 };
-        assert_eq!(Stat::parse(text), Some(expected));
-        assert_eq!(Stat::parse("7 (a) S 1"), None);
+            ProcStat { cpu_ticks: 56, threads: 9, start_ticks: 1000, virtual_memory: 4_096_000, resident_pages: 250 };
+        assert_eq!(ProcStat::parse(text), Some(expected));
+        assert_eq!(ProcStat::parse("7 (a) S 1"), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use prometheus::GaugeVec;
 
-use crate::metrics::maker::Maker;
+use crate::metrics::factory::MetricFactory;
 
 /// The metrics of a training, by model; absent where nothing is trained.
 pub struct TrainingMetrics {
@@ -15,10 +15,10 @@ pub struct TrainingMetrics {
 }
 
 impl TrainingMetrics {
-    pub(super) fn new(maker: &Maker) -> Self {
-        let gauge = |name: &str, help: &str| maker.rates(&format!("training_{name}"), help, &["model"]);
+    pub(super) fn new(maker: &MetricFactory) -> Self {
+        let gauge = |name: &str, help: &str| maker.gauge_vec_f64(&format!("training_{name}"), help, &["model"]);
         Self {
-            loss: maker.rates(
+            loss: maker.gauge_vec_f64(
                 "training_loss",
                 "Mean loss: of the present epoch, and of the last validation",
                 &["model", "part"],

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 
-use crate::metrics::maker::Maker;
+use crate::metrics::factory::MetricFactory;
 
 /// The metrics of folders that are watched, by stage; absent where none is.
 pub struct WatchMetrics {
@@ -34,35 +34,35 @@ pub struct WatchCondition {
 }
 
 impl WatchMetrics {
-    pub(super) fn new(maker: &Maker) -> Self {
+    pub(super) fn new(maker: &MetricFactory) -> Self {
         let stage = &["stage"];
         Self {
-            available: maker.gauges(
+            available: maker.gauge_vec(
                 "watch_available",
                 "1 while files are taken from a watched folder; 0 while it is missing, emptied, or its disk is not mounted",
                 stage,
             ),
-            waiting_files: maker.gauges(
+            waiting_files: maker.gauge_vec(
                 "watch_waiting_files",
                 "Files of a watched folder that are tried again, since they could not be read",
                 stage,
             ),
-            oldest_waiting: maker.rates(
+            oldest_waiting: maker.gauge_vec_f64(
                 "watch_oldest_waiting_seconds",
                 "For how long the oldest of the files has waited that are tried again; 0 where none waits",
                 stage,
             ),
-            unread_folders: maker.gauges(
+            unread_folders: maker.gauge_vec(
                 "watch_unread_folders",
                 "Folders and files below a watched folder that could not be looked at when all were listed last",
                 stage,
             ),
-            unwatched_folders: maker.gauges(
+            unwatched_folders: maker.gauge_vec(
                 "watch_unwatched_folders",
                 "Folders below a watched folder of which the system reports no changes; they are listed every `rescan`",
                 stage,
             ),
-            superseded: maker.counter(
+            superseded: maker.counter_vec(
                 "watch_superseded_total",
                 "Journalled files that were replaced by a later version before they could be read",
                 stage,

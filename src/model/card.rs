@@ -7,18 +7,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::Fault;
-use crate::kind;
+use crate::error::ConfigError;
 use crate::model::feature_errors::FeatureStats;
 use crate::model::input::InputSpec;
 use crate::model::loss::Loss;
+use crate::registry;
 
 /// The card's name in a model's folder.
 pub const CARD: &str = "model.toml";
 
 /// Everything that travels with a model beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Card {
+pub struct ModelCard {
     /// The model's own name.
     pub name: String,
     /// What sort of network it is, such as "convolutional autoencoder".
@@ -42,7 +42,7 @@ pub struct Card {
     pub reconstruction_error: Option<ErrorStats>,
     /// How it came to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub training: Option<Training>,
+    pub training: Option<TrainingSummary>,
     /// Named figures of quality.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
@@ -93,7 +93,7 @@ pub struct Quantiles {
 /// How a model came to be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Training {
+pub struct TrainingSummary {
     /// What it was trained on.
     pub data: String,
     /// Under which terms that data stands.
@@ -110,14 +110,14 @@ pub struct Training {
     pub file: Value,
 }
 
-impl Card {
+impl ModelCard {
     /// Reads and checks a card.
     ///
     /// # Errors
     /// Unknown keys, values of a wrong type, values that cannot be.
-    pub fn read(path: &Path) -> Result<Self, Vec<Fault>> {
+    pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| vec![Fault::new("", format!("{}: {error}", path.display()))])?;
+        let text = text.map_err(|error| vec![ConfigError::new("", format!("{}: {error}", path.display()))])?;
         let faults = Self::parse(&text);
         faults.map_err(|faults| faults.into_iter().map(|fault| in_file(path, fault)).collect())
     }
@@ -125,24 +125,24 @@ impl Card {
     /// Checks the text of a card.
     ///
     /// # Errors
-    /// As [`Card::read`]; keys are the card's own.
-    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+    /// As [`ModelCard::read`]; keys are the card's own.
+    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
         let written: Value = toml::from_str(text).map_err(|error| {
             let line = text[..error.span().map_or(0, |span| span.start)].lines().count().max(1);
-            vec![Fault::new("", format!("line {line}: {}", error.message()))]
+            vec![ConfigError::new("", format!("line {line}: {}", error.message()))]
         })?;
-        let card: Self = kind::options(written)?;
+        let card: Self = registry::parse_options(written)?;
         let faults = card.faults();
         if faults.is_empty() { Ok(card) } else { Err(faults) }
     }
 
-    fn faults(&self) -> Vec<Fault> {
+    fn faults(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if self.code_size == Some(0) {
-            faults.push(Fault::new("code_size", "must be above 0; leave it out where the network has no code"));
+            faults.push(ConfigError::new("code_size", "must be above 0; leave it out where the network has no code"));
         }
         if self.multiple == Some(0) {
-            faults.push(Fault::new("multiple", "must be above 0"));
+            faults.push(ConfigError::new("multiple", "must be above 0"));
         }
         if let Some(stats) = &self.reconstruction_error {
             stats.check(self.input.columns.as_deref(), &mut faults);
@@ -151,10 +151,10 @@ impl Card {
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
             if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
                 let message = format!("`{digest}` is no digest; write \"sha256:\" and 64 digits 0-9a-f");
-                faults.push(Fault::new(format!("files.{file}"), message));
+                faults.push(ConfigError::new(format!("files.{file}"), message));
             }
             if file.contains(['/', '\\']) {
-                faults.push(Fault::new(format!("files.{file}"), "is no plain file name in the model's folder"));
+                faults.push(ConfigError::new(format!("files.{file}"), "is no plain file name in the model's folder"));
             }
         }
         faults
@@ -189,17 +189,17 @@ impl ErrorStats {
         })
     }
 
-    fn check(&self, columns: Option<&[String]>, faults: &mut Vec<Fault>) {
+    fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
         let Quantiles { p01, p05, p25, p50, p75, p95, p99 } = self.quantiles;
         let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];
         // Also false where one of them is not a number.
         if !ascending.windows(2).all(|pair| pair[0] <= pair[1]) {
             let message = format!("min, quantiles and max must ascend; met {ascending:?}");
-            faults.push(Fault::new("reconstruction_error.quantiles", message));
+            faults.push(ConfigError::new("reconstruction_error.quantiles", message));
         }
         if !(self.std >= 0.0 && self.mean.is_finite()) {
             let message = format!("mean {} and std {} are no mean and deviation", self.mean, self.std);
-            faults.push(Fault::new("reconstruction_error", message));
+            faults.push(ConfigError::new("reconstruction_error", message));
         }
         if let Some(features) = &self.features {
             features.check(columns, faults);
@@ -208,9 +208,9 @@ impl ErrorStats {
 }
 
 /// A card's fault as the pipeline sees it: at the model's own table, naming the card and its key.
-pub fn in_file(path: &Path, fault: Fault) -> Fault {
+pub fn in_file(path: &Path, fault: ConfigError) -> ConfigError {
     let place = if fault.key.is_empty() { String::new() } else { format!("`{}`: ", fault.key) };
-    Fault::new("path", format!("{}: {place}{}", path.display(), fault.message))
+    ConfigError::new("path", format!("{}: {place}{}", path.display(), fault.message))
 }
 
 #[cfg(test)]
@@ -253,18 +253,18 @@ mod tests {
     "#;
 
     fn check(text: &str, expected: Expect) {
-        let faults = Card::parse(text).err().unwrap_or_default();
+        let faults = ModelCard::parse(text).err().unwrap_or_default();
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
         expected.assert_eq(&lines.join("\n"));
     }
 
     #[test]
     fn a_whole_card_is_read_and_written_alike() {
-        let card = Card::parse(WHOLE).unwrap();
+        let card = ModelCard::parse(WHOLE).unwrap();
         assert_eq!(card.input.size, Some([64, 64]));
         assert_eq!(card.reconstruction_error.as_ref().unwrap().quantiles.p99, 0.012);
         assert_eq!(card.training.as_ref().unwrap().hyperparameters["epochs"], 6);
-        assert_eq!(Card::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
+        assert_eq!(ModelCard::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
     }
 
     #[test]
@@ -276,8 +276,8 @@ mod tests {
             format!("{input}features = {features}\n{rest}")
         };
         let columns = r#"columns = ["a", "b"]"#;
-        let written = Card::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
-        assert_eq!(Card::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
+        let written = ModelCard::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
+        assert_eq!(ModelCard::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
         check(
             &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
             expect![[r#"

@@ -4,48 +4,48 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
-use crate::model::card::{CARD, Card};
-use crate::model::onnx::Graph;
-use crate::model::open::{read, read_header, sha256};
-use crate::model::port::Port;
-use crate::model::proto::Header;
-use crate::model::{Model, ModelInput, ModelSpec, Pass, RuntimeSpec};
+use crate::model::card::{CARD, ModelCard};
+use crate::model::load::{read, read_header, sha256};
+use crate::model::onnx_metadata::OnnxMetadata;
+use crate::model::ort_backend::OnnxGraph;
+use crate::model::tensor_spec::TensorSpec;
+use crate::model::{Model, ModelInput, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
 
-/// Describes a model folder or a bare ONNX file. [`crate::model::runtime::init`] must have found ONNX Runtime before.
+/// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have found ONNX Runtime before.
 ///
 /// # Errors
 /// When there is nothing to describe: no such file, or a folder without a card or ONNX files.
-pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<Description, Vec<Fault>> {
+pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<ModelDescription, Vec<ConfigError>> {
     let (spec, files) = if path.is_dir() {
         let files = ["encoder.onnx", "decoder.onnx", "model.onnx"].map(|file| path.join(file));
         let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
         if files.is_empty() && !path.join(CARD).is_file() {
             let message = format!("{} holds no {CARD}, encoder.onnx or model.onnx", path.display());
-            return Err(vec![Fault::new("path", message)]);
+            return Err(vec![ConfigError::new("path", message)]);
         }
         (ModelSpec { path: Some(path.to_path_buf()), ..ModelSpec::default() }, files)
     } else {
         (ModelSpec { model: Some(path.to_path_buf()), ..ModelSpec::default() }, vec![path.to_path_buf()])
     };
     let files = files.iter().map(|file| OnnxFile::read(file, runtime)).collect::<Result<_, _>>();
-    let files = files.map_err(|message| vec![Fault::new("path", message)])?;
+    let files = files.map_err(|message| vec![ConfigError::new("path", message)])?;
     let model = Model::open("model", &spec, runtime, &Arc::new(Metrics::new()));
-    let card = path.is_dir().then(|| Card::read(&path.join(CARD)).ok()).flatten();
-    Ok(Description { path: path.to_path_buf(), card, files, model })
+    let card = path.is_dir().then(|| ModelCard::read(&path.join(CARD)).ok()).flatten();
+    Ok(ModelDescription { path: path.to_path_buf(), card, files, model })
 }
 
 /// What was found; its `Display` is the text for people.
-pub struct Description {
+pub struct ModelDescription {
     path: PathBuf,
-    card: Option<Card>,
+    card: Option<ModelCard>,
     files: Vec<OnnxFile>,
-    model: Result<Model, Vec<Fault>>,
+    model: Result<Model, Vec<ConfigError>>,
 }
 
-impl Description {
+impl ModelDescription {
     /// Whether it can be run as a stage, as it is.
     pub fn usable(&self) -> bool {
         self.model.is_ok()
@@ -56,16 +56,17 @@ struct OnnxFile {
     path: PathBuf,
     bytes: usize,
     digest: String,
-    header: Header,
-    graph: Result<Graph, String>,
+    header: OnnxMetadata,
+    graph: Result<OnnxGraph, String>,
 }
 
 impl OnnxFile {
     fn read(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
         let bytes = read(path)?;
         let header = read_header(path, &bytes);
-        let open =
-            |_: &Header| Graph::open(path, runtime).map_err(|reason| format!("ONNX Runtime refuses it: {reason}"));
+        let open = |_: &OnnxMetadata| {
+            OnnxGraph::open(path, runtime).map_err(|reason| format!("ONNX Runtime refuses it: {reason}"))
+        };
         Ok(Self {
             path: path.to_path_buf(),
             bytes: bytes.len(),
@@ -76,7 +77,7 @@ impl OnnxFile {
     }
 }
 
-impl fmt::Display for Description {
+impl fmt::Display for ModelDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_dir() {
             writeln!(f, "{}", self.path.display())?;
@@ -131,11 +132,11 @@ impl fmt::Display for OnnxFile {
     }
 }
 
-fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[Port]) -> fmt::Result {
+fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[TensorSpec]) -> fmt::Result {
     ports.iter().try_for_each(|port| writeln!(f, "  {word:<10} {port}"))
 }
 
-fn write_card(f: &mut fmt::Formatter<'_>, card: &Card) -> fmt::Result {
+fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
     writeln!(f, "{}: {}", line(&card.name), line(&card.kind))?;
     if !card.description.is_empty() {
         writeln!(f, "{}", card.description)?;
@@ -174,11 +175,11 @@ fn ability(model: &Model) -> String {
             None => "tensors whose shape the file does not fix".to_owned(),
         },
     };
-    match (model.code_size(), model.parts(Pass::Decode)) {
+    match (model.code_size(), model.parts(ModelPath::Decode)) {
         (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
         (Some(size), None) => format!("encodes {record} to {size} values"),
         (None, Some(_)) => format!("turns {record} into codes, and back"),
-        (None, None) => match model.input_shape().map(|shape| model.output_shape(Pass::Whole, &shape)) {
+        (None, None) => match model.input_shape().map(|shape| model.output_shape(ModelPath::Whole, &shape)) {
             Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
                 format!("turns {record} into the same shape: a denoiser, or an autoencoder in one piece")
             }

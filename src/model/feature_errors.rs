@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 
 /// The distribution of each feature's squared error over records, in the order of the card's `input.columns`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,19 +21,19 @@ pub fn squared_errors(target: &[f32], output: &[f32]) -> impl Iterator<Item = f6
 
 impl FeatureStats {
     /// Faults at `reconstruction_error.features`; `columns` are the names of the features that the card gives.
-    pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<Fault>) {
+    pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
         const KEY: &str = "reconstruction_error.features";
         let Some(columns) = columns else {
-            return faults.push(Fault::new(KEY, "is for features that `input.columns` names; there is none"));
+            return faults.push(ConfigError::new(KEY, "is for features that `input.columns` names; there is none"));
         };
         for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
             let key = format!("{KEY}.{key}");
             if values.len() != columns.len() {
                 let message = format!("has {} values, but `input.columns` names {}", values.len(), columns.len());
-                faults.push(Fault::new(key, message));
+                faults.push(ConfigError::new(key, message));
             } else if let Some(place) = values.iter().position(|value| !(value.is_finite() && *value >= 0.0)) {
                 let message = format!("must be 0 or more; met {} for `{}`", values[place], columns[place]);
-                faults.push(Fault::new(key, message));
+                faults.push(ConfigError::new(key, message));
             }
         }
     }

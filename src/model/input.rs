@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fault;
-use crate::image::format::{Channels, Layout, PixelFormat};
-use crate::model::port::{Dim, Element, Port};
+use crate::error::ConfigError;
+use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
+use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
 
 /// What a model takes, one record at a time.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +112,7 @@ pub struct InputSpec {
     pub channels: Option<Channels>,
     /// Images: order of the dimensions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub layout: Option<Layout>,
+    pub layout: Option<TensorLayout>,
     /// Images: bytes 0..255 are mapped onto this range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<[f32; 2]>,
@@ -141,7 +141,7 @@ impl InputSpec {
     ///
     /// # Errors
     /// Every key that contradicts another or the file.
-    pub fn resolve(&self, port: &Port) -> Result<ModelInput, Vec<Fault>> {
+    pub fn resolve(&self, port: &TensorSpec) -> Result<ModelInput, Vec<ConfigError>> {
         let (image, features) = (self.image_keys(), self.feature_keys());
         let kind = self.told().map_err(|fault| vec![fault])?.or_else(|| guess(port));
         let stray = match kind {
@@ -149,7 +149,7 @@ impl InputSpec {
             Some(InputKind::Features) => image,
             None => self.set_keys(),
         };
-        let mut faults: Vec<Fault> = stray.into_iter().map(|key| stray_key(key, kind)).collect();
+        let mut faults: Vec<ConfigError> = stray.into_iter().map(|key| stray_key(key, kind)).collect();
         let input = match kind {
             Some(InputKind::Image) => self.resolve_image(port, &mut faults).map(ModelInput::Image),
             Some(InputKind::Features) => self.resolve_features(port, &mut faults).map(ModelInput::Features),
@@ -165,12 +165,12 @@ impl InputSpec {
     ///
     /// # Errors
     /// Where its keys speak of both.
-    pub fn told(&self) -> Result<Option<InputKind>, Fault> {
+    pub fn told(&self) -> Result<Option<InputKind>, ConfigError> {
         match (self.kind, self.image_keys().first(), self.feature_keys().first()) {
             (Some(kind), ..) => Ok(Some(kind)),
             (None, Some(image), Some(features)) => {
                 let message = format!("`{image}` describes images, but `{features}` features; say one of them");
-                Err(Fault::new(*image, message))
+                Err(ConfigError::new(*image, message))
             }
             (None, Some(_), None) => Ok(Some(InputKind::Image)),
             (None, None, Some(_)) => Ok(Some(InputKind::Features)),
@@ -178,11 +178,11 @@ impl InputSpec {
         }
     }
 
-    fn resolve_image(&self, port: &Port, faults: &mut Vec<Fault>) -> Option<ImageInput> {
+    fn resolve_image(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<ImageInput> {
         let shown = shown_image(port);
         let layout = self.layout.or(shown.map(|(layout, _)| layout)).unwrap_or_default();
         let channels = self.channels.or(shown.map(|(_, channels)| channels)).unwrap_or_default();
-        let range = if port.element == Element::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
+        let range = if port.element == ElementType::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
         let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
         let mut format = PixelFormat {
             channels,
@@ -192,7 +192,7 @@ impl InputSpec {
             std: narrow(&self.std),
         };
         if let Err(message) = format.check() {
-            faults.push(Fault::new("", message));
+            faults.push(ConfigError::new("", message));
         }
         // Written out, but doing nothing: the same format as where nothing is said.
         if format.mean.iter().all(|&mean| mean == 0.0) && format.std.iter().all(|&std| std == 1.0) {
@@ -200,52 +200,52 @@ impl InputSpec {
         }
         let size = self.size.map(|[height, width]| (height, width)).or_else(|| fixed_size(layout, port));
         if size.is_some_and(|(height, width)| height == 0 || width == 0) {
-            faults.push(Fault::new("size", "a side of the image is 0"));
+            faults.push(ConfigError::new("size", "a side of the image is 0"));
             return None;
         }
         if let Some((height, width)) = size {
             let shape = format.shape(height, width);
             if !port.takes(&shape) {
                 let message = format!("images of shape {shape:?} do not fit {port}");
-                faults.push(Fault::new("size", message));
+                faults.push(ConfigError::new("size", message));
             }
         } else if port.dims.len() != 4 {
-            faults.push(Fault::new("size", format!("{port} is no batch of images of any size; give `size`")));
+            faults.push(ConfigError::new("size", format!("{port} is no batch of images of any size; give `size`")));
         }
         Some(ImageInput { format, size })
     }
 
-    fn resolve_features(&self, port: &Port, faults: &mut Vec<Fault>) -> Option<FeatureInput> {
+    fn resolve_features(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<FeatureInput> {
         let columns = self.columns.clone().unwrap_or_default();
         let width = match (columns.len(), port.row_len()) {
             (0, Some(width)) => width,
             (0, None) => {
                 let message = format!("{port} does not say how many features it takes; name them in `columns`");
-                faults.push(Fault::new("columns", message));
+                faults.push(ConfigError::new("columns", message));
                 return None;
             }
             (named, _) => {
                 if !port.takes(&[named]) {
-                    faults.push(Fault::new("columns", format!("{named} columns do not fit {port}")));
+                    faults.push(ConfigError::new("columns", format!("{named} columns do not fit {port}")));
                 }
                 named
             }
         };
         if let Some(twice) = first_repeated(&columns) {
-            faults.push(Fault::new("columns", format!("`{twice}` is named twice")));
+            faults.push(ConfigError::new("columns", format!("`{twice}` is named twice")));
         }
         let mut list = |key: &'static str, values: &Option<Vec<f64>>| match values {
             Some(values) if values.len() != width => {
-                faults.push(Fault::new(key, format!("{} values for {width} features", values.len())));
+                faults.push(ConfigError::new(key, format!("{} values for {width} features", values.len())));
                 vec![]
             }
             Some(values) if values.iter().any(|value| !value.is_finite()) => {
-                faults.push(Fault::new(key, "holds a value that is not finite"));
+                faults.push(ConfigError::new(key, "holds a value that is not finite"));
                 vec![]
             }
             Some(values) => values.clone(),
             None => {
-                faults.push(Fault::new(key, "missing: the scaling needs it"));
+                faults.push(ConfigError::new(key, "missing: the scaling needs it"));
                 vec![]
             }
         };
@@ -259,7 +259,7 @@ impl InputSpec {
     }
 
     /// Numbers that the chosen scaling does not use are a mistake: the user believes that they count.
-    fn unused_numbers(&self, scaling: &Scaling, faults: &mut Vec<Fault>) {
+    fn unused_numbers(&self, scaling: &Scaling, faults: &mut Vec<ConfigError>) {
         let standard = matches!(scaling, Scaling::Standard { .. });
         let min_max = matches!(scaling, Scaling::MinMax { .. });
         let unused = [
@@ -269,7 +269,7 @@ impl InputSpec {
             ("max", self.max.is_some() && !min_max, "min_max"),
         ];
         for (key, _, scaling) in unused.into_iter().filter(|(_, unused, _)| *unused) {
-            faults.push(Fault::new(key, format!("not used; say scaling = \"{scaling}\", or leave it out")));
+            faults.push(ConfigError::new(key, format!("not used; say scaling = \"{scaling}\", or leave it out")));
         }
     }
 
@@ -301,17 +301,17 @@ impl InputSpec {
     }
 }
 
-fn stray_key(key: &str, kind: Option<InputKind>) -> Fault {
+fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {
     let message = match kind {
         Some(InputKind::Image) => "describes features, but the model takes images",
         Some(InputKind::Features) => "describes images, but the model takes features",
         None => "the file's input is neither a batch of images nor of vectors; say what it is: `size`, or `columns`",
     };
-    Fault::new(key, message)
+    ConfigError::new(key, message)
 }
 
 /// Four dimensions with 1 or 3 channels are images, two are vectors; anything else is a tensor of its own shape.
-fn guess(port: &Port) -> Option<InputKind> {
+fn guess(port: &TensorSpec) -> Option<InputKind> {
     if shown_image(port).is_some() {
         return Some(InputKind::Image);
     }
@@ -319,21 +319,21 @@ fn guess(port: &Port) -> Option<InputKind> {
 }
 
 /// Layout and channels, where the file's dimensions tell them.
-fn shown_image(port: &Port) -> Option<(Layout, Channels)> {
+fn shown_image(port: &TensorSpec) -> Option<(TensorLayout, Channels)> {
     let channels = |dim: &Dim| match dim {
         Dim::Fixed(1) => Some(Channels::Gray),
         Dim::Fixed(3) => Some(Channels::Rgb),
         _ => None,
     };
     let [_, second, _, last] = port.dims.as_slice() else { return None };
-    let planes = channels(second).map(|channels| (Layout::Nchw, channels));
-    planes.or_else(|| channels(last).map(|channels| (Layout::Nhwc, channels)))
+    let planes = channels(second).map(|channels| (TensorLayout::Nchw, channels));
+    planes.or_else(|| channels(last).map(|channels| (TensorLayout::Nhwc, channels)))
 }
 
-fn fixed_size(layout: Layout, port: &Port) -> Option<(usize, usize)> {
+fn fixed_size(layout: TensorLayout, port: &TensorSpec) -> Option<(usize, usize)> {
     match (layout, port.dims.as_slice()) {
-        (Layout::Nchw, &[_, _, Dim::Fixed(height), Dim::Fixed(width)])
-        | (Layout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => Some((height, width)),
+        (TensorLayout::Nchw, &[_, _, Dim::Fixed(height), Dim::Fixed(width)])
+        | (TensorLayout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => Some((height, width)),
         _ => None,
     }
 }

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::model::spec::RuntimeSpec;
+use crate::model::config::RuntimeSpec;
 
 /// The environment variable that names the library; ONNX Runtime's other users know it too.
 pub(super) const VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// What decides where the library is looked for. The current folder does not: whoever may write there could have code run.
 #[derive(Debug, Default)]
-pub(super) struct SearchPaths {
+pub(super) struct LibrarySearchPaths {
     pub(super) option: Option<PathBuf>,
     pub(super) variable: Option<PathBuf>,
     executable: Option<PathBuf>,
@@ -20,14 +20,14 @@ pub(super) struct SearchPaths {
 
 /// A file that may be ONNX Runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct LibraryCandidate {
     pub(super) file: PathBuf,
-    pub(super) origin: Origin,
+    pub(super) origin: LibraryOrigin,
 }
 
 /// Why a file is a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum LibraryOrigin {
     /// The pipeline names it.
     Option,
     /// The environment names it.
@@ -42,7 +42,7 @@ pub(super) enum Origin {
     System,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for LibraryOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Option => "named by `runtime.library`",
@@ -55,13 +55,13 @@ impl fmt::Display for Origin {
     }
 }
 
-impl fmt::Display for Candidate {
+impl fmt::Display for LibraryCandidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.file.display(), self.origin)
     }
 }
 
-impl SearchPaths {
+impl LibrarySearchPaths {
     pub(super) fn of_process(spec: &RuntimeSpec) -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let search_path = variable("PATH").map(|all| std::env::split_paths(&all).collect()).unwrap_or_default();
@@ -76,35 +76,35 @@ impl SearchPaths {
 
     /// The files to try, in order, and the folders that hold none. A file that is named outright is the only candidate:
     /// another file in its place would be a surprise.
-    pub(super) fn candidates(&self) -> (Vec<Candidate>, Vec<PathBuf>) {
-        let named = self.option.as_ref().map(|named| (named, Origin::Option));
-        if let Some((named, origin)) = named.or_else(|| Some((self.variable.as_ref()?, Origin::Variable))) {
+    pub(super) fn candidates(&self) -> (Vec<LibraryCandidate>, Vec<PathBuf>) {
+        let named = self.option.as_ref().map(|named| (named, LibraryOrigin::Option));
+        if let Some((named, origin)) = named.or_else(|| Some((self.variable.as_ref()?, LibraryOrigin::Variable))) {
             let inside = libraries_in(named);
             let files = if inside.is_empty() { vec![named.clone()] } else { inside };
-            return (files.into_iter().map(|file| Candidate { file, origin }).collect(), vec![]);
+            return (files.into_iter().map(|file| LibraryCandidate { file, origin }).collect(), vec![]);
         }
-        let (mut files, mut empty): (Vec<Candidate>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+        let (mut files, mut empty): (Vec<LibraryCandidate>, Vec<PathBuf>) = (Vec::new(), Vec::new());
         for (folder, origin) in self.folders() {
             let found = libraries_in(&folder);
             if found.is_empty() && !empty.contains(&folder) {
                 empty.push(folder);
             }
-            files.extend(found.into_iter().map(|file| Candidate { file, origin }));
+            files.extend(found.into_iter().map(|file| LibraryCandidate { file, origin }));
         }
         let bare = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        files.push(Candidate { file: PathBuf::from(bare), origin: Origin::System });
+        files.push(LibraryCandidate { file: PathBuf::from(bare), origin: LibraryOrigin::System });
         (files, empty)
     }
 
-    fn folders(&self) -> Vec<(PathBuf, Origin)> {
+    fn folders(&self) -> Vec<(PathBuf, LibraryOrigin)> {
         let beside = self.executable.as_deref().and_then(Path::parent).map(Path::to_path_buf);
         let checkout = self.executable.as_deref().and_then(checkout).map(|root| root.join(".runtime/onnxruntime"));
         let environments = self.virtual_env.iter().cloned().chain(self.python());
         // A relative path means another folder wherever the program is started.
         let packages = environments.filter(|place| place.is_absolute()).flat_map(|place| python_packages(&place));
-        let python = packages.map(|at| (at.join("onnxruntime/capi"), Origin::Python));
-        let beside = beside.into_iter().map(|folder| (folder, Origin::Program));
-        beside.chain(checkout.into_iter().map(|folder| (folder, Origin::Checkout))).chain(python).collect()
+        let python = packages.map(|at| (at.join("onnxruntime/capi"), LibraryOrigin::Python));
+        let beside = beside.into_iter().map(|folder| (folder, LibraryOrigin::Program));
+        beside.chain(checkout.into_iter().map(|folder| (folder, LibraryOrigin::Checkout))).chain(python).collect()
     }
 
     /// The environment of the Python that the search path leads to first.
@@ -230,9 +230,10 @@ mod tests {
         folder.join(name)
     }
 
-    fn found(surroundings: &SearchPaths) -> Vec<(PathBuf, Origin)> {
-        let files = surroundings.candidates().0.into_iter().filter(|candidate| candidate.origin != Origin::System);
-        files.map(|Candidate { file, origin }| (file, origin)).collect()
+    fn found(surroundings: &LibrarySearchPaths) -> Vec<(PathBuf, LibraryOrigin)> {
+        let files =
+            surroundings.candidates().0.into_iter().filter(|candidate| candidate.origin != LibraryOrigin::System);
+        files.map(|LibraryCandidate { file, origin }| (file, origin)).collect()
     }
 
     #[test]
@@ -247,13 +248,14 @@ mod tests {
         let other = library(&root.path().join("usr/lib/python3.11/site-packages/onnxruntime/capi"));
         std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
         std::fs::write(root.path().join("usr/bin/python3"), "").unwrap();
-        let surroundings = SearchPaths {
+        let surroundings = LibrarySearchPaths {
             executable: Some(executable),
             virtual_env: Some(root.path().join("venv")),
             search_path: vec![PathBuf::from("."), root.path().join("usr/bin")],
-            ..SearchPaths::default()
+            ..LibrarySearchPaths::default()
         };
-        let expected = [(checkout, Origin::Checkout), (venv, Origin::Python), (other, Origin::Python)];
+        let expected =
+            [(checkout, LibraryOrigin::Checkout), (venv, LibraryOrigin::Python), (other, LibraryOrigin::Python)];
         assert_eq!(found(&surroundings), expected);
         let (_, empty) = surroundings.candidates();
         assert_eq!(empty[0], root.path().join("target/release"));
@@ -264,7 +266,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         library(&root.path().join(".runtime/onnxruntime"));
         for place in ["bin/latentflow", "target/release/latentflow"] {
-            let surroundings = SearchPaths { executable: Some(root.path().join(place)), ..SearchPaths::default() };
+            let surroundings =
+                LibrarySearchPaths { executable: Some(root.path().join(place)), ..LibrarySearchPaths::default() };
             assert_eq!(found(&surroundings), [], "{place}");
         }
     }
@@ -273,8 +276,8 @@ mod tests {
     fn named_library_is_the_only_candidate() {
         let root = tempfile::tempdir().unwrap();
         let named = root.path().join("elsewhere.so");
-        let surroundings = SearchPaths { variable: Some(named.clone()), ..SearchPaths::default() };
-        let expected = vec![Candidate { file: named, origin: Origin::Variable }];
+        let surroundings = LibrarySearchPaths { variable: Some(named.clone()), ..LibrarySearchPaths::default() };
+        let expected = vec![LibraryCandidate { file: named, origin: LibraryOrigin::Variable }];
         assert_eq!(surroundings.candidates(), (expected, vec![]));
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// How far a reconstruction is from its target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +26,7 @@ impl Loss {
     /// 1e-7 off its ends, as Keras does.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
         let sum = match self {
-            Self::Mse => wide(|| sum(target, output, |x, y| (x - y) * (x - y))),
+            Self::Mse => simd_dispatch(|| sum(target, output, |x, y| (x - y) * (x - y))),
             Self::Bce => sum(target, output, cross_entropy),
         };
         sum / target.len().max(1) as f64

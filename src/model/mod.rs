@@ -5,16 +5,16 @@ pub mod describe;
 pub mod feature_errors;
 pub mod input;
 mod library_search;
-mod limits;
+mod batch_limits;
 pub mod loss;
-pub mod onnx;
-mod open;
-pub mod port;
-pub mod proto;
-pub mod runtime;
+pub mod ort_backend;
+mod load;
+pub mod tensor_spec;
+pub mod onnx_metadata;
+pub mod ort_library;
 pub mod session;
-pub mod shared;
-pub mod spec;
+pub mod dynamic_batcher;
+pub mod config;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -23,21 +23,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use card::Card;
+pub use card::ModelCard;
+pub use config::{ModelSpec, RuntimeSpec};
 pub use describe::describe;
 pub use input::{FeatureInput, ImageInput, ModelInput, Scaling};
 pub use loss::Loss;
 use prometheus::Histogram;
-pub use spec::{ModelSpec, RuntimeSpec};
 
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
+use batch_limits::InferenceBatchLimits;
+use dynamic_batcher::DynamicBatcher;
 use input::{InputKind, InputSpec};
-use limits::CallLimits;
-use onnx::{CallMetrics, Engine};
-use port::{Port, values};
-use session::{Chain, Runner, Session};
-use shared::Shared;
+use ort_backend::{InferenceMetrics, OrtSession};
+use session::{Session, SessionBackend, SessionChain};
+use tensor_spec::{TensorSpec, values};
 
 /// A model that was opened and understood. Sessions are made from it: one per worker, or one for all.
 pub struct Model {
@@ -45,53 +45,53 @@ pub struct Model {
     kind: String,
     digest: String,
     loss: Loss,
-    card: Option<Card>,
+    card: Option<ModelCard>,
     input: ModelInput,
     code_size: Option<usize>,
     multiple: usize,
-    network: Network,
+    network: ModelNetwork,
     runtime: RuntimeSpec,
     /// Sessions that all workers share, by the role of their file.
-    shared: Mutex<BTreeMap<&'static str, Arc<Shared<Engine>>>>,
+    shared: Mutex<BTreeMap<&'static str, Arc<DynamicBatcher<OrtSession>>>>,
     metrics: Arc<Metrics>,
 }
 
 /// The files of a model.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one per model")]
-enum Network {
+enum ModelNetwork {
     /// Codes can be had, and perhaps turned back.
-    Autoencoder { encoder: Part, decoder: Option<Part> },
+    Autoencoder { encoder: ModelFile, decoder: Option<ModelFile> },
     /// One file from input to output.
-    Whole(Part),
+    Whole(ModelFile),
 }
 
 /// One ONNX file of a model.
 #[derive(Debug)]
-pub struct Part {
+pub struct ModelFile {
     /// `encoder`, `decoder` or `model`: the key in a pipeline, and a label of metrics.
     pub role: &'static str,
     /// The file.
     pub path: PathBuf,
     /// What it is fed.
-    pub input: Port,
+    pub input: TensorSpec,
     /// What is taken from it.
-    pub output: Port,
+    pub output: TensorSpec,
     /// Its length and time when it was opened: another file is another model.
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 /// Length and modification time of a file; `None` where the system does not tell.
-type Stamp = Option<(u64, std::time::SystemTime)>;
+type FileStamp = Option<(u64, std::time::SystemTime)>;
 
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> FileStamp {
     let metadata = path.metadata().ok()?;
     Some((metadata.len(), metadata.modified().ok()?))
 }
 
 /// A way through a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub enum ModelPath {
     /// From input to code; a network in one piece gives what it gives.
     Encode,
     /// From code to reconstruction.
@@ -102,7 +102,7 @@ pub enum Pass {
 
 impl Model {
     /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are relative to the
-    /// model's table. [`runtime::init`] must have found ONNX Runtime before.
+    /// model's table. [`ort_library::init`] must have found ONNX Runtime before.
     ///
     /// # Errors
     /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes that don't match.
@@ -111,8 +111,8 @@ impl Model {
         spec: &ModelSpec,
         runtime: &RuntimeSpec,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, Vec<Fault>> {
-        open::open(name, spec, runtime, metrics)
+    ) -> Result<Self, Vec<ConfigError>> {
+        load::open(name, spec, runtime, metrics)
     }
 
     /// The name that the pipeline gives it.
@@ -142,7 +142,7 @@ impl Model {
     }
 
     /// Its card; bare files have none.
-    pub fn card(&self) -> Option<&Card> {
+    pub fn card(&self) -> Option<&ModelCard> {
         self.card.as_ref()
     }
 
@@ -203,13 +203,15 @@ impl Model {
     }
 
     /// The files that a pass runs through, in order; `None` where the model has no such way.
-    pub fn parts(&self, pass: Pass) -> Option<Vec<&Part>> {
+    pub fn parts(&self, pass: ModelPath) -> Option<Vec<&ModelFile>> {
         match (&self.network, pass) {
-            (Network::Whole(_), Pass::Decode) => None,
-            (Network::Whole(whole), _) => Some(vec![whole]),
-            (Network::Autoencoder { encoder, .. }, Pass::Encode) => Some(vec![encoder]),
-            (Network::Autoencoder { decoder, .. }, Pass::Decode) => decoder.as_ref().map(|decoder| vec![decoder]),
-            (Network::Autoencoder { encoder, decoder }, Pass::Whole) => {
+            (ModelNetwork::Whole(_), ModelPath::Decode) => None,
+            (ModelNetwork::Whole(whole), _) => Some(vec![whole]),
+            (ModelNetwork::Autoencoder { encoder, .. }, ModelPath::Encode) => Some(vec![encoder]),
+            (ModelNetwork::Autoencoder { decoder, .. }, ModelPath::Decode) => {
+                decoder.as_ref().map(|decoder| vec![decoder])
+            }
+            (ModelNetwork::Autoencoder { encoder, decoder }, ModelPath::Whole) => {
                 decoder.as_ref().map(|decoder| vec![encoder, decoder])
             }
         }
@@ -219,14 +221,14 @@ impl Model {
     ///
     /// # Errors
     /// When the model has no such pass, when a record of this shape does not fit, or when the model fails on zeros.
-    pub fn output_shape(&self, pass: Pass, shape: &[usize]) -> Result<Vec<usize>, String> {
+    pub fn output_shape(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
         let parts = self.parts(pass).ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
         let mut told = Some(shape.to_vec());
         for part in &parts {
             if let Some(shape) = &told
                 && !part.input.takes(shape)
             {
-                return Err(format!("{}: {}", part.path.display(), session::misfit(shape, &part.input)));
+                return Err(format!("{}: {}", part.path.display(), session::shape_mismatch(shape, &part.input)));
             }
             told = part.output.row_shape();
         }
@@ -236,7 +238,7 @@ impl Model {
         }
     }
 
-    fn probe(&self, pass: Pass, shape: &[usize]) -> Result<Vec<usize>, String> {
+    fn probe(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
         let len = values(shape).filter(|&len| len <= MAX_PROBE_VALUES);
         let len = len.ok_or_else(|| format!("the shape {shape:?} is too large for a trial run"))?;
         let mut chain = self.chain(pass).map_err(|error| error.to_string())?;
@@ -247,14 +249,14 @@ impl Model {
     ///
     /// # Errors
     /// When the model has no such pass, or a file cannot be opened again.
-    pub fn chain(&self, pass: Pass) -> Result<Chain, StageError> {
+    pub fn chain(&self, pass: ModelPath) -> Result<SessionChain, StageError> {
         let parts = self.parts(pass);
         let parts = parts.ok_or_else(|| StageError::Model(format!("the model `{}` has no decoder", self.name)))?;
         let sessions = parts.into_iter().map(|part| self.session(part)).collect::<Result<_, _>>()?;
-        Ok(Chain::new(sessions))
+        Ok(SessionChain::new(sessions))
     }
 
-    fn session(&self, part: &Part) -> Result<Session, StageError> {
+    fn session(&self, part: &ModelFile) -> Result<Session, StageError> {
         if stamp(&part.path) != part.stamp {
             let path = part.path.display();
             return Err(StageError::Model(format!(
@@ -267,18 +269,18 @@ impl Model {
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
                 Entry::Vacant(place) => {
-                    let shared = Shared::new(self.engine(part)?, limits, part.input.batch());
+                    let shared = DynamicBatcher::new(self.engine(part)?, limits, part.input.batch());
                     Arc::clone(place.insert(Arc::new(shared)))
                 }
             };
-            Runner::Shared(one)
+            SessionBackend::Shared(one)
         } else {
-            Runner::Own(self.engine(part)?)
+            SessionBackend::Own(self.engine(part)?)
         };
         Ok(Session::new(runner, part.input.clone(), limits))
     }
 
-    fn call_seconds(&self, part: &Part) -> Histogram {
+    fn call_seconds(&self, part: &ModelFile) -> Histogram {
         self.metrics.models.call_seconds.with_label_values(&[self.name.as_str(), part.role])
     }
 
@@ -288,25 +290,25 @@ impl Model {
         self.runtime.shares_sessions().then(|| seconds.fold(0.0, f64::max))
     }
 
-    fn call_limits(&self, part: &Part) -> CallLimits {
+    fn call_limits(&self, part: &ModelFile) -> InferenceBatchLimits {
         let images = [&part.input, &part.output].iter().any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
-        CallLimits::of(&self.runtime, images)
+        InferenceBatchLimits::of(&self.runtime, images)
     }
 
-    fn engine(&self, part: &Part) -> Result<Engine, StageError> {
+    fn engine(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
         let labels = [self.name.as_str(), part.role];
         let records = self.metrics.models.call_records.with_label_values(&labels);
-        let watch = CallMetrics { seconds: self.call_seconds(part), records };
-        let engine = Engine::open(&part.path, &part.input, &part.output, &self.runtime, watch);
+        let watch = InferenceMetrics { seconds: self.call_seconds(part), records };
+        let engine = OrtSession::open(&part.path, &part.input, &part.output, &self.runtime, watch);
         engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 
     /// Bytes that a pass takes in each worker, for records of `len` values, beside input and output; an estimate.
-    pub fn scratch_bytes(&self, pass: Pass, len: usize) -> u64 {
+    pub fn scratch_bytes(&self, pass: ModelPath, len: usize) -> u64 {
         if self.runtime.shares_sessions() {
             return 0;
         }
-        let scratch = |part: &&Part| session::scratch_bytes(self.call_limits(part), len, part.input.batch());
+        let scratch = |part: &&ModelFile| session::scratch_bytes(self.call_limits(part), len, part.input.batch());
         self.parts(pass).unwrap_or_default().iter().map(scratch).max().unwrap_or_default()
     }
 
@@ -322,8 +324,8 @@ impl Model {
         (0, calls.fold(weights, u64::saturating_add))
     }
 
-    fn every_part(&self) -> impl Iterator<Item = &Part> {
-        [Pass::Encode, Pass::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten()
+    fn every_part(&self) -> impl Iterator<Item = &ModelFile> {
+        [ModelPath::Encode, ModelPath::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten()
     }
 
     /// The folders that its files lie in.
@@ -348,10 +350,10 @@ impl Model {
         format!("{} {input}{code}, {} loss", self.kind, self.loss.as_str())
     }
 
-    fn first(&self) -> &Part {
+    fn first(&self) -> &ModelFile {
         match &self.network {
-            Network::Autoencoder { encoder, .. } => encoder,
-            Network::Whole(whole) => whole,
+            ModelNetwork::Autoencoder { encoder, .. } => encoder,
+            ModelNetwork::Whole(whole) => whole,
         }
     }
 }

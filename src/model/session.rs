@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::model::limits::CallLimits;
-use crate::model::onnx::Engine;
-use crate::model::port::{Port, values};
-use crate::model::shared::{Call, Shared};
+use crate::model::batch_limits::InferenceBatchLimits;
+use crate::model::dynamic_batcher::{DynamicBatcher, RunBatch};
+use crate::model::ort_backend::OrtSession;
+use crate::model::tensor_spec::{TensorSpec, values};
 
 /// Values that a batch may have whose size the file fixes: 1 GiB of memory.
 const MAX_CALL_VALUES: usize = 1 << 28;
@@ -15,27 +15,27 @@ const MAX_CALL_VALUES: usize = 1 << 28;
 const ACTIVATION_FACTOR: usize = 48;
 
 /// Values of a record where the file does not tell: a photograph of a third of a megapixel.
-const UNTOLD_VALUES: usize = 1 << 20;
+const DEFAULT_RECORD_VALUES: usize = 1 << 20;
 
 /// One ONNX file, ready to run on the thread that owns it.
 pub struct Session {
-    runner: Runner,
-    input: Port,
-    limits: CallLimits,
+    runner: SessionBackend,
+    input: TensorSpec,
+    limits: InferenceBatchLimits,
     padded: Vec<f32>,
 }
 
 /// Who runs the calls of a session.
-pub enum Runner {
+pub enum SessionBackend {
     /// An engine of this session's own.
-    Own(Engine),
+    Own(OrtSession),
     /// One for all.
-    Shared(Arc<Shared<Engine>>),
+    Shared(Arc<DynamicBatcher<OrtSession>>),
 }
 
 impl Session {
     /// A session for the file whose input is `input`.
-    pub fn new(runner: Runner, input: Port, limits: CallLimits) -> Self {
+    pub fn new(runner: SessionBackend, input: TensorSpec, limits: InferenceBatchLimits) -> Self {
         Self { runner, input, limits, padded: Vec::new() }
     }
 
@@ -54,8 +54,8 @@ impl Session {
     }
 
     fn run_slices(&mut self, records: &[f32], shape: &[usize], out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
-        let feed = self.input.feed(shape).ok_or_else(|| misfit(shape, &self.input))?;
-        let len = values(&feed).filter(|&len| len > 0).ok_or_else(|| misfit(shape, &self.input))?;
+        let feed = self.input.feed(shape).ok_or_else(|| shape_mismatch(shape, &self.input))?;
+        let len = values(&feed).filter(|&len| len > 0).ok_or_else(|| shape_mismatch(shape, &self.input))?;
         let most = self.input.batch().unwrap_or_else(|| self.limits.rows(len)).max(1);
         let most_values = most.checked_mul(len).filter(|&values| values <= MAX_CALL_VALUES);
         let most_values =
@@ -67,8 +67,8 @@ impl Session {
             let slice = pad(slice, batch * len, &mut self.padded);
             let dims: Vec<usize> = std::iter::once(batch).chain(feed.iter().copied()).collect();
             let row = match &mut self.runner {
-                Runner::Own(engine) => call(engine, &dims, slice, rows, out)?,
-                Runner::Shared(shared) => shared.call(&dims, slice, rows, out)?,
+                SessionBackend::Own(engine) => call(engine, &dims, slice, rows, out)?,
+                SessionBackend::Shared(shared) => shared.run(&dims, slice, rows, out)?,
             };
             match &given {
                 Some(given) if *given != row => {
@@ -83,13 +83,13 @@ impl Session {
 
 /// Runs one call. A panic is a failure of this call alone, as it is where a session is shared.
 fn call(
-    engine: &mut Engine,
+    engine: &mut OrtSession,
     dims: &[usize],
     values: &[f32],
     rows: usize,
     out: &mut Vec<f32>,
 ) -> Result<Vec<usize>, String> {
-    let called = catch_unwind(AssertUnwindSafe(|| engine.call(dims, values, rows, out)));
+    let called = catch_unwind(AssertUnwindSafe(|| engine.run_batch(dims, values, rows, out)));
     called.unwrap_or_else(|_| Err("the session panicked".to_owned()))
 }
 
@@ -105,40 +105,40 @@ fn pad<'a>(slice: &'a [f32], len: usize, padded: &'a mut Vec<f32>) -> &'a [f32] 
 }
 
 /// Bytes that running records of `len` values takes beside input and output, `batch` of them at a time where that is fixed.
-pub fn scratch_bytes(limits: CallLimits, len: usize, batch: Option<usize>) -> u64 {
+pub fn scratch_bytes(limits: InferenceBatchLimits, len: usize, batch: Option<usize>) -> u64 {
     let rows = batch.unwrap_or_else(|| limits.rows(len));
     (rows as u64).saturating_mul(len as u64).saturating_mul((ACTIVATION_FACTOR * size_of::<f32>()) as u64)
 }
 
 /// Bytes that a session which workers share takes here: a call that runs, one that is gathered, and what comes out; and
 /// what it computes with, unless that lies on a device.
-pub fn shared_bytes(uses_device: bool, limits: CallLimits, input: &Port) -> u64 {
-    let (len, batch) = (input.row_len().unwrap_or(UNTOLD_VALUES), input.batch());
+pub fn shared_bytes(uses_device: bool, limits: InferenceBatchLimits, input: &TensorSpec) -> u64 {
+    let (len, batch) = (input.row_len().unwrap_or(DEFAULT_RECORD_VALUES), input.batch());
     let rows = batch.unwrap_or_else(|| limits.rows(len));
     let staged = (rows as u64).saturating_mul(len as u64).saturating_mul(3 * size_of::<f32>() as u64);
     if uses_device { staged } else { staged.saturating_add(scratch_bytes(limits, len, batch)) }
 }
 
 /// Why a record does not go in.
-pub fn misfit(shape: &[usize], input: &Port) -> String {
+pub fn shape_mismatch(shape: &[usize], input: &TensorSpec) -> String {
     format!("records of shape {shape:?} do not fit the input {input}")
 }
 
 /// Sessions through which a record goes one after the other: an encoder and its decoder, or one alone.
-pub struct Chain {
+pub struct SessionChain {
     sessions: Vec<Session>,
 }
 
 /// A record on which a model failed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct RowFailure {
     /// Its place among the records that were given.
     pub row: usize,
     /// What went wrong.
     pub reason: String,
 }
 
-impl Chain {
+impl SessionChain {
     /// Sessions, in the order in which they run.
     pub fn new(sessions: Vec<Session>) -> Self {
         Self { sessions }
@@ -171,7 +171,7 @@ impl Chain {
 
     /// Runs records and appends `len` values for each to `out`, zeros for those that fail: when a batch fails, its records
     /// run one by one, so that only the culprits are lost.
-    pub fn run_rows(&mut self, records: &[f32], shape: &[usize], len: usize, out: &mut Vec<f32>) -> Vec<Failure> {
+    pub fn run_rows(&mut self, records: &[f32], shape: &[usize], len: usize, out: &mut Vec<f32>) -> Vec<RowFailure> {
         let row_len = values(shape).unwrap_or_default().max(1);
         let rows = records.len() / row_len;
         if rows == 0 || self.run_exact(records, shape, len, out).is_ok() {
@@ -181,7 +181,7 @@ impl Chain {
         for (row, record) in records.chunks_exact(row_len).enumerate() {
             if let Err(reason) = self.run_exact(record, shape, len, out) {
                 out.resize(out.len() + len, 0.0);
-                failures.push(Failure { row, reason });
+                failures.push(RowFailure { row, reason });
             }
         }
         failures
@@ -202,14 +202,14 @@ impl Chain {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::Pass;
-    use crate::model::limits::OWN_RECORDS;
-    use crate::model::spec::{RuntimeSpec, Sessions};
+    use crate::model::ModelPath;
+    use crate::model::batch_limits::OWN_RECORDS;
+    use crate::model::config::{RuntimeSpec, SessionMode};
     use crate::model::testing::{open, open_with};
 
     fn run(written: &str, records: &[f32], shape: &[usize]) -> Result<Vec<f32>, String> {
         let mut out = Vec::new();
-        let mut chain = open(written).unwrap().chain(Pass::Whole).unwrap();
+        let mut chain = open(written).unwrap().chain(ModelPath::Whole).unwrap();
         chain.run(records, shape, &mut out).map(|_| out)
     }
 
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn slices_hold_whole_batches_where_the_file_fixes_their_size() {
-        let rows = |written: &str| open(written).unwrap().chain(Pass::Encode).unwrap().slice_rows(4);
+        let rows = |written: &str| open(written).unwrap().chain(ModelPath::Encode).unwrap().slice_rows(4);
         assert_eq!(rows("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'"), OWN_RECORDS);
         assert_eq!(rows("model = 'fixed_batch.onnx'"), OWN_RECORDS.next_multiple_of(3));
     }
@@ -254,11 +254,11 @@ mod tests {
     #[test]
     fn one_session_for_all_gives_each_what_is_its_own() {
         let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
-        let runtime = RuntimeSpec { sessions: Some(Sessions::Shared), ..RuntimeSpec::default() };
+        let runtime = RuntimeSpec { sessions: Some(SessionMode::Shared), ..RuntimeSpec::default() };
         let model = open_with(autoencoder, &runtime).unwrap();
         std::thread::scope(|scope| {
             for worker in 0..4 {
-                let mut chain = model.chain(Pass::Whole).unwrap();
+                let mut chain = model.chain(ModelPath::Whole).unwrap();
                 scope.spawn(move || {
                     for rows in [1, 3, OWN_RECORDS + 1] {
                         let records: Vec<f32> = (0..rows).flat_map(|row| [(worker * 10_000 + row) as f32; 4]).collect();
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn only_the_record_that_fails_is_lost() {
-        let mut chain = open("model = 'picky.onnx'").unwrap().chain(Pass::Whole).unwrap();
+        let mut chain = open("model = 'picky.onnx'").unwrap().chain(ModelPath::Whole).unwrap();
         let mut out = vec![9.0];
         let failures = chain.run_rows(&[1.0, 2.0, 3.0, 70.0, 5.0, 0.0], &[2], 2, &mut out);
         assert_eq!(out, [9.0, 1.0, 2.0, 0.0, 0.0, 5.0, 0.0]);
@@ -294,11 +294,11 @@ mod tests {
 
     #[test]
     fn an_output_of_another_size_than_planned_is_a_failure() {
-        let mut chain = open("model = 'encoder.onnx'").unwrap().chain(Pass::Whole).unwrap();
+        let mut chain = open("model = 'encoder.onnx'").unwrap().chain(ModelPath::Whole).unwrap();
         let mut out = Vec::new();
         let failures = chain.run_rows(&[0.0; 4], &[4], 3, &mut out);
         let expected = "the model gave the shape [2] for a record of shape [4]; expected 3 values".to_owned();
-        assert_eq!(failures, [Failure { row: 0, reason: expected }]);
+        assert_eq!(failures, [RowFailure { row: 0, reason: expected }]);
         assert_eq!(out, [0.0; 3]);
     }
 }

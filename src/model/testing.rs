@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Fault;
-use crate::kind::options;
+use crate::error::ConfigError;
 use crate::metrics::Metrics;
-use crate::model::{Model, ModelSpec, RuntimeSpec, runtime};
+use crate::model::{Model, ModelSpec, RuntimeSpec, ort_library};
+use crate::registry::parse_options;
 
 /// A file under `tests/models`.
 pub(crate) fn file(name: &str) -> PathBuf {
@@ -18,19 +18,19 @@ pub(crate) fn file(name: &str) -> PathBuf {
 /// Loads ONNX Runtime as the program does.
 pub(crate) fn init() -> RuntimeSpec {
     let spec = RuntimeSpec::default();
-    runtime::init(&spec).unwrap_or_else(|fault| panic!("{}: {}", fault.key, fault.message));
+    ort_library::init(&spec).unwrap_or_else(|fault| panic!("{}: {}", fault.key, fault.message));
     spec
 }
 
 /// Opens a model declared in TOML; files lie under `tests/models` unless their paths are absolute.
-pub(crate) fn open(written: &str) -> Result<Model, Vec<Fault>> {
+pub(crate) fn open(written: &str) -> Result<Model, Vec<ConfigError>> {
     open_with(written, &RuntimeSpec::default())
 }
 
 /// The same, under settings of the runtime.
-pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, Vec<Fault>> {
+pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, Vec<ConfigError>> {
     init();
-    let mut spec: ModelSpec = options(toml::from_str(written).unwrap())?;
+    let mut spec: ModelSpec = parse_options(toml::from_str(written).unwrap())?;
     for path in [&mut spec.path, &mut spec.encoder, &mut spec.decoder, &mut spec.model].into_iter().flatten() {
         *path = file(path.to_str().unwrap());
     }
@@ -41,6 +41,6 @@ pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, V
 pub(crate) fn faults(written: &str) -> String {
     let faults = open(written).err().unwrap_or_default();
     let folder = format!("{}/", file("").display()).replace("//", "/");
-    let line = |fault: Fault| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+    let line = |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
     faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }

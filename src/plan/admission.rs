@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Plan, Role, Stage};
-use crate::coverage::Progress;
+use super::{Plan, Stage, StageRole};
+use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::sink::output_mounts::OutputMounts;
-use crate::sink::{Changes, Identity, STATE, Scope, Sink};
+use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink};
 
 /// The name of a stage and its error.
 type StageFailure = (Arc<str>, StageError);
@@ -27,14 +27,14 @@ impl Plan {
     ///
     /// # Errors
     /// The sink, and [`StageError::Refused`]; others when an output cannot be read.
-    pub fn admit_outputs(&self, changes: Changes) -> Result<(), StageFailure> {
+    pub fn admit_outputs(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         self.outputs().into_iter().try_for_each(|output| {
             let named = |error| (Arc::clone(&output.name), error);
             let Some(folder) = output.sink.folder() else { return Ok(()) };
             let mut history = output.sink.read_history().map_err(named)?;
             let mut identity = output.identity.clone();
             history.recognize(&mut identity);
-            match history.admit(&folder, &identity, output.scope) {
+            match history.check_compatible(&folder, &identity, output.scope) {
                 Err(_) if history.allows(changes, &identity) => Ok(()),
                 admitted => admitted.map_err(named),
             }
@@ -46,21 +46,21 @@ impl Plan {
     /// # Errors
     /// The stage, and [`StageError::Refused`]; others when inputs or outputs cannot be read.
     pub fn admit_inputs(&self) -> Result<(), StageFailure> {
-        let refusing = |stage: &&Stage| matches!(&stage.role, Role::Source(source, _) if source.refuses_changes());
+        let refusing = |stage: &&Stage| matches!(&stage.role, StageRole::Source(source, _) if source.refuses_changes());
         if !self.stages.iter().any(|stage| refusing(&stage)) {
             return Ok(());
         }
         let mut sinks = Vec::new();
         for stage in &self.stages {
-            if let Role::Sink(sink, _) = &stage.role
+            if let StageRole::Sink(sink, _) = &stage.role
                 && sink.folder().is_some()
             {
                 sinks.push(sink.read_history().map_err(|error| (Arc::clone(&stage.name), error))?.coverage());
             }
         }
-        let progress = Progress { sinks: Arc::new(sinks), state: self.state.clone() };
+        let progress = ResumeState { sinks: Arc::new(sinks), state: self.state.clone() };
         for stage in self.stages.iter().filter(refusing) {
-            if let Role::Source(source, _) = &stage.role {
+            if let StageRole::Source(source, _) = &stage.role {
                 source.admit_inputs(&progress).map_err(|error| (Arc::clone(&stage.name), error))?;
             }
         }
@@ -72,13 +72,13 @@ impl Plan {
     ///
     /// # Errors
     /// The stage, and why it cannot run.
-    pub fn admit_before_claims(&self, changes: Changes) -> Result<(), StageFailure> {
+    pub fn admit_before_claims(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         if self.outputs().iter().filter_map(|output| output.sink.folder()).all(|folder| folder.local().is_some()) {
             return Ok(());
         }
         self.check_mounts()?;
         for stage in &self.stages {
-            if let Role::Source(source, _) = &stage.role {
+            if let StageRole::Source(source, _) = &stage.role {
                 source.find_inputs().map_err(|error| (Arc::clone(&stage.name), error))?;
             }
         }
@@ -90,30 +90,33 @@ impl Plan {
     #[must_use]
     pub fn output_mounts(&self) -> OutputMounts {
         let rejects = self.rejects.as_ref().and_then(|(sink, _)| sink.folder());
-        let folders = self.folders().into_iter().flatten().map(|folder| folder.join(STATE));
+        let folders = self.folders().into_iter().flatten().map(|folder| folder.join(STATE_DIR));
         let folders = self.state.iter().cloned().chain(folders).chain(rejects);
         OutputMounts::new(folders.filter_map(|folder| folder.local().map(Path::to_path_buf)).collect())
     }
 
     /// The sinks, and last the rejects.
-    fn outputs(&self) -> Vec<Output<'_>> {
+    fn outputs(&self) -> Vec<PlannedOutput<'_>> {
         let sinks = self.stages.iter().filter_map(|stage| match &stage.role {
-            Role::Sink(sink, identity) => {
-                Some(Output { name: Arc::clone(&stage.name), sink: sink.as_ref(), identity, scope: Scope::Sink })
-            }
-            Role::Source(..) | Role::Transform(_) => None,
+            StageRole::Sink(sink, identity) => Some(PlannedOutput {
+                name: Arc::clone(&stage.name),
+                sink: sink.as_ref(),
+                identity,
+                scope: IdentityScope::Sink,
+            }),
+            StageRole::Source(..) | StageRole::Transform(_) => None,
         });
         let rejects = self.rejects.iter().map(|(sink, identity)| {
             let name = Arc::from("rejects");
-            Output { name, sink: sink.as_ref(), identity, scope: Scope::Rejects }
+            PlannedOutput { name, sink: sink.as_ref(), identity, scope: IdentityScope::Rejects }
         });
         sinks.chain(rejects).collect()
     }
 }
 
-struct Output<'a> {
+struct PlannedOutput<'a> {
     name: Arc<str>,
     sink: &'a dyn Sink,
-    identity: &'a Identity,
-    scope: Scope,
+    identity: &'a OutputIdentity,
+    scope: IdentityScope,
 }

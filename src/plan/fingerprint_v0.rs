@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::digest::{Facts, of_parts};
-use crate::kind::sorted;
+use super::fingerprint::{FingerprintInput, of_parts};
+use crate::registry::sorted;
 
 /// Options that changed how a stage's records travel or are stored, not what they are.
 const NEUTRAL: [&str; 8] = ["batch", "compression", "file", "path", "readers", "rescan", "row_group", "watch"];
@@ -23,7 +23,7 @@ pub(super) fn options(written: &Map<String, Value>, is_source: bool) -> Map<Stri
 }
 
 /// The digest of a stage whose inputs have these.
-pub(super) fn digest(stage: &Facts<'_>, inputs: &[&str]) -> String {
+pub(super) fn digest(stage: &FingerprintInput<'_>, inputs: &[&str]) -> String {
     let options = sorted(&Value::Object(stage.options.clone()), &Number::to_string);
     let own = [stage.name, stage.kind, &options, stage.model];
     let digest = of_parts(own.into_iter().chain(inputs.iter().copied()));

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::Fault;
-use crate::kind::nearest;
+use crate::error::ConfigError;
+use crate::registry::did_you_mean;
 use crate::spec::StageTable;
 
 /// Stages by their place in the file, sorted so that inputs come first; `inputs` by place, as declared.
 #[derive(Debug)]
-pub(super) struct Graph {
+pub(super) struct StageGraph {
     /// Every stage that is in no cycle and behind none, inputs first, otherwise in the file's order.
     pub(super) order: Vec<usize>,
     /// Per stage, the places of its inputs.
     pub(super) inputs: Vec<Vec<usize>>,
     /// What is wrong with it.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<ConfigError>,
 }
 
 /// Links stages by name and sorts them.
-pub(super) fn link(stages: &[StageTable]) -> Graph {
+pub(super) fn link(stages: &[StageTable]) -> StageGraph {
     let places: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(at, stage)| (stage.name.as_str(), at)).collect();
     let mut faults = Vec::new();
@@ -30,29 +30,29 @@ pub(super) fn link(stages: &[StageTable]) -> Graph {
         order.push(next);
     }
     faults.extend(cycles(stages, &inputs, &placed));
-    Graph { order, inputs, faults }
+    StageGraph { order, inputs, faults }
 }
 
-fn link_inputs(stage: &StageTable, places: &BTreeMap<&str, usize>, faults: &mut Vec<Fault>) -> Vec<usize> {
+fn link_inputs(stage: &StageTable, places: &BTreeMap<&str, usize>, faults: &mut Vec<ConfigError>) -> Vec<usize> {
     let key = format!("stages.{}.inputs", stage.name);
     if stage.inputs.len() > places.len() {
         let text = format!("{} stages are named, but there are only {}", stage.inputs.len(), places.len());
-        faults.push(Fault::new(key, text));
+        faults.push(ConfigError::new(key, text));
         return Vec::new();
     }
     let mut seen = BTreeSet::new();
     let mut linked = Vec::new();
     for input in &stage.inputs {
         if !seen.insert(input) {
-            faults.push(Fault::new(&key, format!("`{input}` is named twice")));
+            faults.push(ConfigError::new(&key, format!("`{input}` is named twice")));
             continue;
         }
         match places.get(input.as_str()) {
             Some(&at) => linked.push(at),
             None => {
                 let known: Vec<&str> = places.keys().copied().filter(|name| *name != stage.name).collect();
-                let near = nearest(input, &known);
-                faults.push(Fault::new(&key, format!("no stage `{input}`{near}; stages: {}", known.join(", "))));
+                let near = did_you_mean(input, &known);
+                faults.push(ConfigError::new(&key, format!("no stage `{input}`{near}; stages: {}", known.join(", "))));
             }
         }
     }
@@ -60,7 +60,7 @@ fn link_inputs(stage: &StageTable, places: &BTreeMap<&str, usize>, faults: &mut 
 }
 
 /// One fault per cycle, naming its stages in their order.
-fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<Fault> {
+fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     let mut told = vec![false; stages.len()];
     for start in (0..stages.len()).filter(|&at| !placed[at]) {
@@ -73,7 +73,7 @@ fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<
                     let names: Vec<&str> = cycle.iter().rev().map(|&at| stages[at].name.as_str()).collect();
                     let first = names.first().copied().unwrap_or_default();
                     let text = format!("a cycle: {} -> {first}; a stage cannot feed itself", names.join(" -> "));
-                    faults.push(Fault::new(format!("stages.{first}.inputs"), text));
+                    faults.push(ConfigError::new(format!("stages.{first}.inputs"), text));
                 }
                 cycle.iter().for_each(|&at| told[at] = true);
                 break;

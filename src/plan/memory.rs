@@ -3,15 +3,15 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use super::{Role, Stage, slots};
+use super::{Stage, StageRole, max_in_flight_batches};
 use crate::batch::SourceBatch;
-use crate::context::{Context, Limits};
-use crate::error::Fault;
+use crate::error::ConfigError;
 use crate::image::DECODING;
-use crate::machine;
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::sink::Sink;
-use crate::source::{FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Most};
-use crate::units::Bytes;
+use crate::source::{BatchCap, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS};
+use crate::system;
+use crate::units::ByteSize;
 
 /// What a batch costs while it is in flight, from what is known when it leaves its source.
 ///
@@ -54,7 +54,7 @@ fn width(data_type: &DataType) -> u64 {
 
 /// What a graph needs, whatever there is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Needs {
+pub(super) struct MemoryRequirements {
     /// What a batch costs.
     pub(super) footprint: Footprint,
     /// What a worker costs: its sessions, and what its transforms hold while they work.
@@ -65,8 +65,8 @@ pub(super) struct Needs {
 
 /// How the memory at hand is shared out.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Share {
-    pub(super) needs: Needs,
+pub(super) struct MemoryAllocation {
+    pub(super) requirements: MemoryRequirements,
     /// Workers that there is room for.
     pub(super) workers: usize,
     /// Bytes that may be used in all.
@@ -75,12 +75,12 @@ pub(super) struct Share {
     budget: u64,
 }
 
-impl Needs {
-    pub(super) fn of(stages: &[Stage], context: &Context) -> Self {
+impl MemoryRequirements {
+    pub(super) fn of(stages: &[Stage], context: &PlanContext) -> Self {
         let per_record = stages.iter().filter_map(Stage::schema).map(|schema| fixed_width(&schema)).sum();
         let transforms = || {
             stages.iter().filter_map(|stage| match &stage.role {
-                Role::Transform(transform) => Some(transform),
+                StageRole::Transform(transform) => Some(transform),
                 _ => None,
             })
         };
@@ -95,19 +95,19 @@ impl Needs {
     ///
     /// # Errors
     /// A fault at `memory` where not even one worker finds room.
-    pub(super) fn share(self, memory: Option<Bytes>, workers: usize) -> Result<Share, Fault> {
-        let all = memory.unwrap_or_else(|| Bytes(machine::memory() / 2)).0;
+    pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<MemoryAllocation, ConfigError> {
+        let all = memory.unwrap_or_else(|| ByteSize(system::memory_limit() / 2)).0;
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
         // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
         let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
         let least = self.shared.saturating_add(self.per_worker).saturating_add(LEAST_BUDGET);
         if memory.is_some() && all < least {
-            let message = format!("{} is too little: models and one batch take {}", Bytes(all), Bytes(least));
-            return Err(Fault::new("memory", message));
+            let message = format!("{} is too little: models and one batch take {}", ByteSize(all), ByteSize(least));
+            return Err(ConfigError::new("memory", message));
         }
         let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
         let budget = budget.max(LEAST_BUDGET);
-        Ok(Share { needs: self, workers, all, budget })
+        Ok(MemoryAllocation { requirements: self, workers, all, budget })
     }
 }
 
@@ -118,26 +118,26 @@ const LEAST_BUDGET: u64 = 16 << 20;
 /// workers: where batches end, and what is refused, must not.
 const ROOM_FOR: u64 = 16;
 
-impl Share {
+impl MemoryAllocation {
     /// The largest batch.
-    pub(super) fn most(&self) -> Most {
+    pub(super) fn most(&self) -> BatchCap {
         let each = self.all / ROOM_FOR;
-        let Footprint { per_record, per_pixel } = self.needs.footprint;
+        let Footprint { per_record, per_pixel } = self.requirements.footprint;
         // Half for what is stored and decoded, half for the columns that the stages add.
         let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
         let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
-        Most { records, bytes }
+        BatchCap { records, bytes }
     }
 
     /// The limits under which one record, alone, stays within the memory.
-    pub(super) fn limits(&self, limits: Limits) -> Limits {
+    pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
         // What is left to batches however many workers there are. A record counts twice as it is stored.
-        let Needs { per_worker, shared, .. } = self.needs;
+        let MemoryRequirements { per_worker, shared, .. } = self.requirements;
         let models = per_worker.saturating_add(shared);
         let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
-        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.needs.footprint.per_pixel + DECODING));
-        let record_bytes = Bytes(limits.record_bytes.0.min(stored));
-        Limits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
+        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING));
+        let record_bytes = ByteSize(limits.record_bytes.0.min(stored));
+        PipelineLimits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
     }
 }
 
@@ -145,43 +145,48 @@ impl Share {
 const FIXED: u64 = 96 << 20;
 
 /// What a run will take at most.
-pub(super) fn predict(stages: &[Stage], rejects: Option<&dyn Sink>, share: &Share, limits: Limits) -> Memory {
-    let Share { needs, workers, budget, .. } = *share;
-    let held = |sink: &dyn Sink| sink.held_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
+pub(super) fn predict(
+    stages: &[Stage],
+    rejects: Option<&dyn Sink>,
+    share: &MemoryAllocation,
+    limits: PipelineLimits,
+) -> MemoryEstimate {
+    let MemoryAllocation { requirements, workers, budget, .. } = *share;
+    let held = |sink: &dyn Sink| sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
         match &stage.role {
-            Role::Source(source, size) => {
+            StageRole::Source(source, size) => {
                 let images = source.schema().column_with_name(IMAGE).is_some();
                 let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
                 // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
                 let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
                 // So does a record above them, of whatever kind.
                 let stored = size.bytes().max(limits.record_bytes.0);
-                batch = batch.max(needs.footprint.cost(records as u64, stored, pixels));
+                batch = batch.max(requirements.footprint.cost(records as u64, stored, pixels));
                 // Sources that end are read one after another, those that do not side by side.
-                match source.is_endless() {
+                match source.is_unbounded() {
                     true => endless += source.reading_bytes(),
                     false => reading = reading.max(source.reading_bytes()),
                 }
             }
-            Role::Transform(_) => {}
-            Role::Sink(sink, _) => sinks += held(sink.as_ref()),
+            StageRole::Transform(_) => {}
+            StageRole::Sink(sink, _) => sinks += held(sink.as_ref()),
         }
     }
-    let workers_bytes = needs.per_worker * workers as u64;
-    Memory {
-        fixed: FIXED + needs.shared + reading + endless + sinks,
+    let workers_bytes = requirements.per_worker * workers as u64;
+    MemoryEstimate {
+        fixed: FIXED + requirements.shared + reading + endless + sinks,
         workers: workers_bytes,
         batch,
-        slots: slots(workers) as u64,
+        slots: max_in_flight_batches(workers) as u64,
         budget,
     }
 }
 
 /// What a run may take in all, predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// The program, ONNX Runtime and the sinks' open row groups.
     pub fixed: u64,
     /// Sessions and the scratch space of transforms, over all workers.
@@ -194,7 +199,7 @@ pub struct Memory {
     pub budget: u64,
 }
 
-impl Memory {
+impl MemoryEstimate {
     /// The bound on all batches in flight: a single batch above the budget travels alone.
     pub fn in_flight(&self) -> u64 {
         self.batch.saturating_mul(self.slots).min(self.budget.max(self.batch))
@@ -209,7 +214,7 @@ impl Memory {
     #[must_use]
     pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
         let limit = group_limit.filter(|&limit| limit < self.peak())?;
-        let (peak, allowed) = (Bytes(self.peak()), Bytes(limit));
+        let (peak, allowed) = (ByteSize(self.peak()), ByteSize(limit));
         // What is fixed comes on top of `limits.memory`.
         let advice = match limit.saturating_sub(self.fixed) >> 20 {
             little if little < LEAST_BUDGET >> 20 => String::new(),
@@ -222,9 +227,9 @@ impl Memory {
     }
 }
 
-impl std::fmt::Display for Memory {
+impl std::fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(Bytes);
+        let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
         write!(f, "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight")
     }
 }
@@ -235,14 +240,14 @@ mod tests {
 
     use super::*;
 
-    fn needs(per_worker: u64) -> Needs {
-        Needs { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
+    fn needs(per_worker: u64) -> MemoryRequirements {
+        MemoryRequirements { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
     }
 
     #[test]
     fn workers_become_fewer_before_batches_find_no_room() {
         let share =
-            |mib: u64, workers| needs(40 << 20).share(Some(Bytes(mib << 20)), workers).map(|share| share.workers);
+            |mib: u64, workers| needs(40 << 20).share(Some(ByteSize(mib << 20)), workers).map(|share| share.workers);
         assert_eq!(share(1024, 4), Ok(4));
         assert_eq!(share(512, 4), Ok(3));
         assert_eq!(share(60, 4), Ok(1));
@@ -258,27 +263,28 @@ mod tests {
     #[test]
     fn what_all_workers_share_is_taken_from_the_batches_once() {
         let budget = |shared, workers| {
-            let needs = Needs { shared, ..needs(10 << 20) };
-            needs.share(Some(Bytes(1 << 30)), workers).unwrap().budget
+            let needs = MemoryRequirements { shared, ..needs(10 << 20) };
+            needs.share(Some(ByteSize(1 << 30)), workers).unwrap().budget
         };
         assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
         assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
-        let none = Needs { shared: 60 << 20, ..needs(1 << 20) }.share(Some(Bytes(64 << 20)), 1).unwrap_err();
+        let none =
+            MemoryRequirements { shared: 60 << 20, ..needs(1 << 20) }.share(Some(ByteSize(64 << 20)), 1).unwrap_err();
         assert_eq!(none.message, "64.0 MiB is too little: models and one batch take 77.0 MiB");
     }
 
     #[test]
     fn what_a_batch_may_hold_depends_on_the_memory_and_not_on_the_workers() {
-        let share = |workers| needs(1 << 20).share(Some(Bytes(512 << 20)), workers).unwrap();
+        let share = |workers| needs(1 << 20).share(Some(ByteSize(512 << 20)), workers).unwrap();
         let (one, many) = (share(1), share(64));
         assert_ne!(one.budget, many.budget);
         assert_eq!(one.most(), many.most());
-        assert_eq!(one.limits(Limits::default()), many.limits(Limits::default()));
+        assert_eq!(one.limits(PipelineLimits::default()), many.limits(PipelineLimits::default()));
     }
 
     #[test]
     fn peak_beyond_the_control_group_is_warned_of() {
-        let memory = Memory { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
+        let memory = MemoryEstimate { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
         let warning = memory.warning(Some(384 << 20)).unwrap();
         assert!(warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"), "{warning}");
         assert!(warning.contains("limits.memory = \"284MiB\""), "{warning}");
@@ -288,11 +294,12 @@ mod tests {
     #[test]
     fn a_full_batch_and_the_largest_image_find_room() {
         for mib in [64, 256, 1024] {
-            let share = needs(1 << 20).share(Some(Bytes(mib << 20)), 2).unwrap();
-            let (most, footprint) = (share.most(), share.needs.footprint);
+            let share = needs(1 << 20).share(Some(ByteSize(mib << 20)), 2).unwrap();
+            let (most, footprint) = (share.most(), share.requirements.footprint);
             let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
             assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
-            let limits = share.limits(Limits { pixels: u64::MAX, record_bytes: Bytes(u64::MAX), memory: None });
+            let limits =
+                share.limits(PipelineLimits { pixels: u64::MAX, record_bytes: ByteSize(u64::MAX), memory: None });
             // The columns of fixed width come on top: a kilobyte here.
             assert!(footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
         }

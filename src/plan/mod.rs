@@ -1,13 +1,13 @@
 //! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
 
 mod admission;
-mod digest;
+mod fingerprint;
 mod fingerprint_v0;
 mod graph;
 mod stage_identity;
 mod memory;
-mod render;
-mod restart;
+mod display;
+mod reload_diff;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -18,25 +18,25 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use crate::context::{Context, Limits};
-use crate::error::{Fault, StageError};
-use crate::kind;
-use crate::machine;
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry;
 use crate::server::Listeners;
-use crate::sink::{Identity, STATE, Sink, rejects};
+use crate::sink::{OutputIdentity, STATE_DIR, Sink, rejects_dataset};
 use crate::source::{BatchSize, Source};
-use crate::spec::{AdminSettings, Problems, Spec};
+use crate::spec::{AdminSettings, Diagnostics, PipelineConfig};
 use crate::store::Location;
+use crate::system;
 use crate::transform::TransformPlan;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
-use memory::{Needs, Share};
+use memory::{MemoryAllocation, MemoryRequirements};
 
-pub use memory::{Footprint, Memory};
-pub use render::GraphFormat;
-pub use restart::{Outline, reasons_to_restart};
+pub use display::GraphFormat;
+pub use memory::{Footprint, MemoryEstimate};
+pub use reload_diff::{RunningConfig, changes_requiring_restart};
 
 /// A pipeline that is ready to run.
 pub struct Plan {
@@ -47,21 +47,21 @@ pub struct Plan {
     /// Every model that was declared.
     pub models: Vec<Arc<Model>>,
     /// Bounds on records.
-    pub limits: Limits,
+    pub limits: PipelineLimits,
     /// Workers that carry batches through the graph.
     pub workers: usize,
     /// What a batch costs while it is in flight.
     pub footprint: Footprint,
     /// What the run may take in all, predicted.
-    pub memory: Memory,
+    pub memory: MemoryEstimate,
     /// Where journals are kept; `None` where no sink is durable.
     pub state: Option<Location>,
     /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
-    pub rejects: Option<(Box<dyn Sink>, Identity)>,
+    pub rejects: Option<(Box<dyn Sink>, OutputIdentity)>,
     /// Whether the original of each reject is kept.
     pub keeps_originals: bool,
     /// How many records may be rejected.
-    pub allowed: Allowed,
+    pub reject_limits: RejectLimits,
     /// How long a record may wait to be committed; `None`: until a file is full, or the end.
     pub commit_age: Option<Duration>,
     /// How metrics and health are served.
@@ -69,14 +69,14 @@ pub struct Plan {
     /// What the listeners of the run share.
     pub listeners: Arc<Listeners>,
     /// The pipeline as it was written.
-    pub written: Value,
+    pub effective: Value,
     /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
-    pub grace: Option<Duration>,
+    pub shutdown_timeout: Option<Duration>,
 }
 
 /// How many records of a run may be rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Allowed {
+pub struct RejectLimits {
     /// The share of them, 0 to 1; `None`: any.
     pub share: Option<f64>,
     /// Their number; `None`: any.
@@ -92,42 +92,42 @@ pub struct Stage {
     /// The places of its inputs in [`Plan::stages`], as declared.
     pub inputs: Vec<usize>,
     /// What it does.
-    pub role: Role,
+    pub role: StageRole,
 }
 
 /// What a stage does.
-pub enum Role {
+pub enum StageRole {
     /// It gives records.
     Source(Box<dyn Source>, BatchSize),
     /// It changes them.
     Transform(Arc<dyn TransformPlan>),
     /// It keeps them.
-    Sink(Box<dyn Sink>, Identity),
+    Sink(Box<dyn Sink>, OutputIdentity),
 }
 
 impl Stage {
     /// The columns of what comes out; `None` for a sink.
     pub fn schema(&self) -> Option<SchemaRef> {
         match &self.role {
-            Role::Source(source, _) => Some(source.schema()),
-            Role::Transform(transform) => Some(transform.schema()),
-            Role::Sink(..) => None,
+            StageRole::Source(source, _) => Some(source.schema()),
+            StageRole::Transform(transform) => Some(transform.schema()),
+            StageRole::Sink(..) => None,
         }
     }
 }
 
 impl Plan {
     /// Whether it runs until it is told to stop.
-    pub fn is_endless(&self) -> bool {
-        is_endless(&self.stages)
+    pub fn is_unbounded(&self) -> bool {
+        is_unbounded(&self.stages)
     }
 
     /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those that cannot be listed now.
     #[must_use]
     pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
         let list = |stage: &Stage| match &stage.role {
-            Role::Source(source, _) => Some((Arc::clone(&stage.name), source.inputs().err()?)),
-            Role::Transform(_) | Role::Sink(..) => None,
+            StageRole::Source(source, _) => Some((Arc::clone(&stage.name), source.inputs().err()?)),
+            StageRole::Transform(_) | StageRole::Sink(..) => None,
         };
         self.stages.iter().filter_map(list).collect()
     }
@@ -135,15 +135,15 @@ impl Plan {
     /// Per stage, the folder that it writes.
     pub fn folders(&self) -> Vec<Option<Location>> {
         let folder = |stage: &Stage| match &stage.role {
-            Role::Sink(sink, _) => sink.folder(),
+            StageRole::Sink(sink, _) => sink.folder(),
             _ => None,
         };
         self.stages.iter().map(folder).collect()
     }
 }
 
-fn is_endless(stages: &[Stage]) -> bool {
-    stages.iter().any(|stage| matches!(&stage.role, Role::Source(source, _) if source.is_endless()))
+fn is_unbounded(stages: &[Stage]) -> bool {
+    stages.iter().any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_unbounded()))
 }
 
 /// The kind of source that reads a dataset of rejects.
@@ -152,13 +152,13 @@ const REPLAY: &str = "rejects";
 /// How long a record waits to be committed where sources have no end.
 const COMMIT_AGE: Duration = Duration::from_secs(60);
 /// How long such a run may take to finish when it is asked to stop; less than what systemd and Kubernetes wait.
-const GRACE: Duration = Duration::from_secs(25);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks' hands.
 const SLOTS_PER_WORKER: usize = 2;
 
 /// Batches that may be in flight with so many workers.
-pub fn slots(workers: usize) -> usize {
+pub fn max_in_flight_batches(workers: usize) -> usize {
     workers * SLOTS_PER_WORKER + 2
 }
 
@@ -166,21 +166,24 @@ pub fn slots(workers: usize) -> usize {
 ///
 /// # Errors
 /// Every fault that could be found: all unknown keys, at least one fault of each table, every fault between stages.
-pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
     let mut faults = Vec::new();
-    let within = |found: Vec<Fault>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
-    let (limits, found) = kind::read::<Limits>(spec.settings.limits.clone());
+    let within =
+        |found: Vec<ConfigError>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
+    let (limits, found) = registry::parse_options_lenient::<PipelineLimits>(spec.settings.limits.clone());
     faults.extend(within(found, "limits"));
-    let (runtime, found) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
+    let (runtime, found) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
     let runtime = runtime.unwrap_or_default();
     let models = open_models(&spec, &runtime, metrics, &mut faults);
-    let mut context = Context { metrics: Arc::clone(metrics), ..Context::new(models, limits.unwrap_or_default()) };
+    let mut context =
+        PlanContext { metrics: Arc::clone(metrics), ..PlanContext::new(models, limits.unwrap_or_default()) };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
-    let needs = Needs::of(&planned, &context);
+    let needs = MemoryRequirements::of(&planned, &context);
     // Where workers wait for a device, others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
-    let workers = spec.settings.workers.map_or(per_core * machine::cores(), |workers| usize::from(workers.get()));
+    let workers =
+        spec.settings.workers.map_or(per_core * system::available_cores(), |workers| usize::from(workers.get()));
     let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
     if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
         // What is planned already is planned for any memory: once more, for the memory that there is.
@@ -189,15 +192,15 @@ pub fn resolve(spec: Spec, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
     }
     match share {
         Some(share) if faults.is_empty() => {
-            let places = spec.places.clone();
-            assemble(spec, context, planned, share).map_err(|faults| Problems::new(&places, faults))
+            let places = spec.key_spans.clone();
+            assemble(spec, context, planned, share).map_err(|faults| Diagnostics::new(&places, faults))
         }
-        _ => Err(Problems::new(&spec.places, faults)),
+        _ => Err(Diagnostics::new(&spec.key_spans, faults)),
     }
 }
 
 /// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
-pub fn check(outcome: Result<Spec, Problems>, metrics: &Arc<Metrics>) -> Result<Plan, Problems> {
+pub fn check(outcome: Result<PipelineConfig, Diagnostics>, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
     outcome.and_then(|spec| resolve(spec, metrics)).map_err(|mut problems| {
         match problems.take_partial().map(|spec| resolve(spec, metrics)) {
             Some(Err(more)) => problems.and(more),
@@ -208,25 +211,25 @@ pub fn check(outcome: Result<Spec, Problems>, metrics: &Arc<Metrics>) -> Result<
 
 /// Which ONNX Runtime the models of a pipeline need to have loaded, by where it is found; `None` where it has none. Nothing
 /// is loaded.
-pub fn library(read: &Result<Spec, Problems>) -> Option<String> {
-    let spec = read.as_ref().map_or_else(Problems::partial_spec, Some)?;
-    let (runtime, _) = kind::read::<RuntimeSpec>(spec.settings.runtime.clone());
-    if spec.models.is_empty() { None } else { model::runtime::library(&runtime.unwrap_or_default()) }
+pub fn library(read: &Result<PipelineConfig, Diagnostics>) -> Option<String> {
+    let spec = read.as_ref().map_or_else(Diagnostics::partial_spec, Some)?;
+    let (runtime, _) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
+    if spec.models.is_empty() { None } else { model::ort_library::library(&runtime.unwrap_or_default()) }
 }
 
 fn open_models(
-    spec: &Spec,
+    spec: &PipelineConfig,
     runtime: &RuntimeSpec,
     metrics: &Arc<Metrics>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigError>,
 ) -> BTreeMap<String, Option<Arc<Model>>> {
     let mut models = BTreeMap::new();
-    let ready = if spec.models.is_empty() { Ok(()) } else { model::runtime::init(runtime) };
+    let ready = if spec.models.is_empty() { Ok(()) } else { model::ort_library::init(runtime) };
     if let Err(fault) = &ready {
         faults.push(fault.clone().within("runtime"));
     }
     for table in &spec.models {
-        let (written, mut found) = kind::read::<ModelSpec>(table.options.clone());
+        let (written, mut found) = registry::parse_options_lenient::<ModelSpec>(table.options.clone());
         let opened = match written {
             Some(written) if ready.is_ok() => {
                 let opened = Model::open(&table.name, &written, runtime, metrics);
@@ -241,43 +244,50 @@ fn open_models(
     models
 }
 
-fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> Result<Plan, Vec<Fault>> {
+fn assemble(
+    spec: PipelineConfig,
+    context: PlanContext,
+    stages: Vec<Stage>,
+    share: MemoryAllocation,
+) -> Result<Plan, Vec<ConfigError>> {
     let folder = stages.iter().find_map(|stage| match &stage.role {
-        Role::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE)),
+        StageRole::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE_DIR)),
         _ => None,
     });
     let mut faults = Vec::new();
-    let mut place =
-        |path: &PathBuf, key: &str| Location::of(path).map_err(|message| faults.push(Fault::new(key, message))).ok();
+    let mut place = |path: &PathBuf, key: &str| {
+        Location::from_path(path).map_err(|message| faults.push(ConfigError::new(key, message))).ok()
+    };
     let written = spec.settings.state.as_ref().and_then(|path| place(path, "state"));
     let state = written.or(folder);
     let written = spec.settings.rejects.path.as_ref().and_then(|path| place(path, "rejects.path"));
     let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
-    let endless = is_endless(&stages);
+    let endless = is_unbounded(&stages);
     if endless && state.as_ref().and_then(Location::local).is_none() {
         let message = "a source without an end keeps a journal on a disk of this machine: write `state = \"some/folder\"` at \
                        the top of the pipeline";
-        faults.push(Fault::new("state", message));
+        faults.push(ConfigError::new("state", message));
     }
     if !faults.is_empty() {
         return Err(faults);
     }
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
-    let plan_rejects = |folder: Location| Ok((rejects::plan(&folder)?, rejects_identity(&spec.name, &stages)));
+    let plan_rejects = |folder: Location| Ok((rejects_dataset::plan(&folder)?, rejects_identity(&spec.name, &stages)));
     let rejects = rejects_folder.map(plan_rejects).transpose();
-    let within = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
+    let within = |faults: Vec<ConfigError>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
     let rejects = rejects.map_err(within)?;
     let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
     // Rejects that are replayed may be rejected again, into the same dataset.
     let others = stages.iter().filter(|stage| stage.kind != REPLAY);
     let taken = kept.into_iter().flat_map(|sink| stages::taken_as_input(sink, others.clone()));
-    let faults: Vec<Fault> = taken.map(|message| Fault::new("rejects.path", message)).collect();
+    let faults: Vec<ConfigError> = taken.map(|message| ConfigError::new("rejects.path", message)).collect();
     if !faults.is_empty() {
         return Err(faults);
     }
-    let or_endless = |written: Option<Span>, default| written.map(|span| span.0).or(endless.then_some(default));
+    let or_endless =
+        |written: Option<HumanDuration>, default| written.map(|span| span.0).or(endless.then_some(default));
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
-    let grace = or_endless(spec.settings.shutdown.grace, GRACE);
+    let shutdown_timeout = or_endless(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
     let memory = memory::predict(&stages, kept, &share, context.limits);
     Ok(Plan {
         name: spec.name,
@@ -285,27 +295,28 @@ fn assemble(spec: Spec, context: Context, stages: Vec<Stage>, share: Share) -> R
         models,
         limits: context.limits,
         workers: share.workers,
-        footprint: share.needs.footprint,
+        footprint: share.requirements.footprint,
         memory,
         state,
         rejects,
         keeps_originals: spec.settings.rejects.record,
-        allowed: Allowed { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
+        reject_limits: RejectLimits { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
         commit_age,
-        grace,
+        shutdown_timeout,
         admin: spec.settings.admin,
         listeners: context.listeners,
-        written: spec.written,
+        effective: spec.effective,
     })
 }
 
 /// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is judged by it.
-fn rejects_identity(pipeline: &str, stages: &[Stage]) -> Identity {
+fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        Role::Sink(sink, identity) => Some((&*stage.name, identity, sink.preparation().is_some())),
+        StageRole::Sink(sink, identity) => Some((&*stage.name, identity, sink.batch_encoder().is_some())),
         _ => None,
     });
-    let mut identity = Identity { pipeline: pipeline.to_owned(), stage: "rejects".to_owned(), ..Identity::default() };
+    let mut identity =
+        OutputIdentity { pipeline: pipeline.to_owned(), stage: "rejects".to_owned(), ..OutputIdentity::default() };
     for (sink, upstream, refuses) in sinks {
         let own = upstream.stages.get(sink).filter(|_| refuses);
         identity.sinks.extend(own.map(|own| (sink.to_owned(), own.clone())));
@@ -315,6 +326,6 @@ fn rejects_identity(pipeline: &str, stages: &[Stage]) -> Identity {
     }
     let all = identity.stages.iter().chain(&identity.sinks);
     let digests = all.flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
-    identity.digest = digest::of_parts(digests);
+    identity.digest = fingerprint::of_parts(digests);
     identity
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::digest::{self, Facts};
+use super::fingerprint::{self, FingerprintInput};
 use super::fingerprint_v0;
-use crate::kind::{Declared, canonical};
-use crate::sink::{RULES, Reader, Reading, StageIdentity};
+use crate::registry::{OptionAttributes, canonical};
+use crate::sink::{FINGERPRINT_VERSION, StageIdentity, StageInterpreter, StageReader};
 use crate::store::{is_url, tidy};
 
 /// Plans the stage once more with other options, for their values.
-pub(super) type Resolve = Box<dyn Fn(Map<String, Value>) -> Option<Map<String, Value>> + Send + Sync>;
+pub(super) type ResolveOptions = Box<dyn Fn(Map<String, Value>) -> Option<Map<String, Value>> + Send + Sync>;
 
 /// A stage as it was planned.
 pub(super) struct PlannedStage {
@@ -27,30 +27,35 @@ pub(super) struct PlannedStage {
     /// What its rows depend on beside its options, inputs and model.
     pub(super) known: Option<String>,
     /// What its kind declares of each option.
-    pub(super) declared: BTreeMap<String, Declared>,
+    pub(super) declared: BTreeMap<String, OptionAttributes>,
     /// Its options as they are written, but for those that all stages of its role have.
     pub(super) written: Map<String, Value>,
-    pub(super) resolve: Resolve,
+    pub(super) resolve: ResolveOptions,
 }
 
 impl PlannedStage {
     /// Returns the identity of the stage: from its planned options, and from the digests of its inputs by the current and former rules.
-    pub(super) fn identity(self, options: Map<String, Value>, inputs: &[&str], formers: &[&str]) -> Identified {
+    pub(super) fn identity(self, options: Map<String, Value>, inputs: &[&str], formers: &[&str]) -> IdentifiedStage {
         let resolved = self.that_change_rows(options);
         let options = self.as_noted(resolved.clone(), &self.written);
-        let digest = self.digest_by(RULES, &options, inputs).unwrap_or_default();
+        let digest = self.digest_by(FINGERPRINT_VERSION, &options, inputs).unwrap_or_default();
         let counted = fingerprint_v0::options(&self.written, !self.name.is_empty());
         let counted = counted.into_iter().filter(|(key, _)| self.changes_rows(key)).collect();
         let former = self.digest_by(0, &counted, formers).unwrap_or_default();
-        let (kind, reading) = (self.kind.to_owned(), Read { stage: self, resolved, former: former.clone() });
-        let reader = Reader(Some(Arc::new(reading)));
-        let stage = StageIdentity { kind, digest, options, version: RULES, formers: Vec::new(), reader };
-        Identified { stage, former }
+        let (kind, reading) =
+            (self.kind.to_owned(), PlannedStageInterpreter { stage: self, resolved, former: former.clone() });
+        let reader = StageReader(Some(Arc::new(reading)));
+        let stage = StageIdentity { kind, digest, options, version: FINGERPRINT_VERSION, formers: Vec::new(), reader };
+        IdentifiedStage { stage, former }
     }
 
     fn digest_by(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
         let Self { name, kind, model, known, .. } = self;
-        digest::of_stage(version, &Facts { name, kind, options, model, known: known.as_deref() }, inputs)
+        fingerprint::of_stage(
+            version,
+            &FingerprintInput { name, kind, options, model, known: known.as_deref() },
+            inputs,
+        )
     }
 
     /// What a kind does not declare counts, to be safe.
@@ -83,19 +88,19 @@ impl PlannedStage {
 }
 
 /// A stage, and the digest that it had by the former rules.
-pub(super) struct Identified {
+pub(super) struct IdentifiedStage {
     pub(super) stage: StageIdentity,
     pub(super) former: String,
 }
 
-struct Read {
+struct PlannedStageInterpreter {
     stage: PlannedStage,
     /// The plan's options that change rows, those too that were taken from the data.
     resolved: Map<String, Value>,
     former: String,
 }
 
-impl Reading for Read {
+impl StageInterpreter for PlannedStageInterpreter {
     fn inputs(&self) -> &[String] {
         &self.stage.inputs
     }

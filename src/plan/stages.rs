@@ -7,26 +7,26 @@ use arrow::datatypes::{self, SchemaRef};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::stage_identity::{Identified, PlannedStage, Resolve};
-use super::{Role, Stage, graph};
-use crate::context::Context;
-use crate::error::Fault;
-use crate::kind::{self, Kind, Planned};
-use crate::sink::{self, Identity, PlanSink, Sink, StageIdentity};
-use crate::source::{self, BatchSize, Most, PlanSource, Source};
-use crate::spec::{Spec, StageTable};
+use super::stage_identity::{IdentifiedStage, PlannedStage, ResolveOptions};
+use super::{Stage, StageRole, graph};
+use crate::error::ConfigError;
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage};
+use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
+use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
+use crate::spec::{PipelineConfig, StageTable};
 use crate::transform::{self, PlanTransform, TransformPlan};
 
 /// A kind, found in the table of its role.
-enum Found {
-    Source(&'static Kind<PlanSource>),
-    Transform(&'static Kind<PlanTransform>),
-    Sink(&'static Kind<PlanSink>),
+enum AnyKind {
+    Source(&'static ComponentKind<PlanSource>),
+    Transform(&'static ComponentKind<PlanTransform>),
+    Sink(&'static ComponentKind<PlanSink>),
 }
 
 /// What is known of a stage while the others are planned.
 #[derive(Clone, Default)]
-struct Upstream {
+struct UpstreamStages {
     schema: Option<SchemaRef>,
     digest: String,
     /// The digest by the former rules.
@@ -38,17 +38,22 @@ struct Upstream {
 }
 
 /// Plans every stage, inputs first. Where there were faults, what is returned is of no use.
-pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &mut Vec<Fault>) -> Vec<Stage> {
+pub(super) fn plan(
+    spec: &PipelineConfig,
+    context: &PlanContext,
+    most: Option<BatchCap>,
+    faults: &mut Vec<ConfigError>,
+) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
     let context = Arc::new(context.clone());
     faults.extend(graph.faults);
-    let mut upstream = vec![Upstream::default(); spec.stages.len()];
+    let mut upstream = vec![UpstreamStages::default(); spec.stages.len()];
     let mut places = vec![0; spec.stages.len()];
     let mut stages = Vec::new();
     let unordered = (0..spec.stages.len()).filter(|at| !graph.order.contains(at));
     for at in graph.order.iter().copied().chain(unordered) {
         let table = &spec.stages[at];
-        let inputs: Vec<&Upstream> = graph.inputs[at].iter().map(|&input| &upstream[input]).collect();
+        let inputs: Vec<&UpstreamStages> = graph.inputs[at].iter().map(|&input| &upstream[input]).collect();
         let (role, state, found) = plan_stage(table, &inputs, &context, most, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
@@ -67,21 +72,21 @@ pub(super) fn plan(spec: &Spec, context: &Context, most: Option<Most>, faults: &
                 "nothing takes its output; name it in the `inputs` of a stage, such as a sink ({})",
                 names(sink::KINDS)
             );
-            faults.push(Fault::new(format!("stages.{}", table.name), text));
+            faults.push(ConfigError::new(format!("stages.{}", table.name), text));
         }
     }
     stages
 }
 
 /// Sinks whose files a source would take for input, now or in the next run.
-fn outputs_that_are_input(stages: &[Stage]) -> Vec<Fault> {
+fn outputs_that_are_input(stages: &[Stage]) -> Vec<ConfigError> {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        Role::Sink(sink, _) => Some((stage, sink)),
+        StageRole::Sink(sink, _) => Some((stage, sink)),
         _ => None,
     });
     let faults = sinks.flat_map(|(stage, sink)| {
         let messages = taken_as_input(sink.as_ref(), stages);
-        messages.map(move |message| Fault::new(format!("stages.{}.path", stage.name), message))
+        messages.map(move |message| ConfigError::new(format!("stages.{}.path", stage.name), message))
     });
     faults.collect()
 }
@@ -92,9 +97,9 @@ pub(super) fn taken_as_input<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
 ) -> impl Iterator<Item = String> {
     stages.into_iter().filter_map(move |stage| {
-        let (Role::Source(source, _), Some(written)) = (&stage.role, sink.written_files()) else { return None };
+        let (StageRole::Source(source, _), Some(written)) = (&stage.role, sink.written_files()) else { return None };
         let (folder, name) = (written.folder, &stage.name);
-        source.takes(&written).then(|| {
+        source.would_read(&written).then(|| {
             format!(
                 "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
                  write to a folder outside of it"
@@ -103,28 +108,28 @@ pub(super) fn taken_as_input<'a>(
     })
 }
 
-type Outcome = (Option<(&'static str, Role)>, Upstream, Vec<Fault>);
+type StagePlanOutcome = (Option<(&'static str, StageRole)>, UpstreamStages, Vec<ConfigError>);
 
 fn plan_stage(
     table: &StageTable,
-    inputs: &[&Upstream],
-    context: &Arc<Context>,
-    most: Option<Most>,
+    inputs: &[&UpstreamStages],
+    context: &Arc<PlanContext>,
+    most: Option<BatchCap>,
     pipeline: &str,
-) -> Outcome {
+) -> StagePlanOutcome {
     let found = match find(table) {
         Ok(Some(found)) => found,
-        Ok(None) => return (None, Upstream::default(), Vec::new()),
-        Err(fault) => return (None, Upstream::default(), vec![fault]),
+        Ok(None) => return (None, UpstreamStages::default(), Vec::new()),
+        Err(fault) => return (None, UpstreamStages::default(), vec![fault]),
     };
     let mut faults = Vec::new();
     let input = input_schema(table, inputs, &mut faults);
-    let is_sink = matches!(found, Found::Sink(_));
+    let is_sink = matches!(found, AnyKind::Sink(_));
     let planned = match plan_alone(&found, table, input, context, most) {
         Ok(planned) => planned,
         Err(more) => {
             faults.extend(more);
-            return (None, Upstream { is_sink, ..Upstream::default() }, faults);
+            return (None, UpstreamStages { is_sink, ..UpstreamStages::default() }, faults);
         }
     };
     let model = table.options.get("model").and_then(Value::as_str);
@@ -135,13 +140,13 @@ fn plan_stage(
         inputs: table.inputs.clone(),
         model: model.map(|model| model.digest().to_owned()).unwrap_or_default(),
         known: planned.known,
-        declared: kind::declared(found.schema()),
+        declared: registry::option_attributes(found.schema()),
         written: planned.written,
         resolve: planned.resolve,
     };
     let digests = inputs.iter().map(|input| (input.digest.as_str(), input.former.as_str()));
     let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
-    let Identified { stage: own, former } = stage.identity(planned.options, &digests, &formers);
+    let IdentifiedStage { stage: own, former } = stage.identity(planned.options, &digests, &formers);
     let digest = own.digest.clone();
     let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
@@ -149,36 +154,39 @@ fn plan_stage(
     lineage.insert(table.name.clone(), own);
     let schema = planned.part.schema();
     let role = match planned.part {
-        Part::Source(source, batch) => Role::Source(source, batch),
-        Part::Transform(transform) => Role::Transform(transform),
-        Part::Sink(sink) => {
+        StageComponent::Source(source, batch) => StageRole::Source(source, batch),
+        StageComponent::Transform(transform) => StageRole::Transform(transform),
+        StageComponent::Sink(sink) => {
             let (pipeline, stage) = (pipeline.to_owned(), table.name.clone());
             let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
-            Role::Sink(sink, Identity { pipeline, stage, digest, models, stages, ..Identity::default() })
+            StageRole::Sink(
+                sink,
+                OutputIdentity { pipeline, stage, digest, models, stages, ..OutputIdentity::default() },
+            )
         }
     };
-    (Some((found.name(), role)), Upstream { schema, digest, former, models, lineage, is_sink }, faults)
+    (Some((found.name(), role)), UpstreamStages { schema, digest, former, models, lineage, is_sink }, faults)
 }
 
 /// A stage that was planned, without what stands before it.
-struct Alone {
-    part: Part,
+struct StandaloneStage {
+    part: StageComponent,
     /// Its options as they were understood.
     options: Map<String, Value>,
     /// Its options as they are written, but for a source's `batch`.
     written: Map<String, Value>,
-    resolve: Resolve,
+    resolve: ResolveOptions,
     known: Option<String>,
 }
 
 /// What was planned, by its role.
-enum Part {
+enum StageComponent {
     Source(Box<dyn Source>, BatchSize),
     Transform(Arc<dyn TransformPlan>),
     Sink(Box<dyn Sink>),
 }
 
-impl Part {
+impl StageComponent {
     fn schema(&self) -> Option<SchemaRef> {
         match self {
             Self::Source(source, _) => Some(source.schema()),
@@ -189,48 +197,59 @@ impl Part {
 }
 
 fn plan_alone(
-    found: &Found,
+    found: &AnyKind,
     table: &StageTable,
     input: Option<SchemaRef>,
-    context: &Arc<Context>,
-    most: Option<Most>,
-) -> Result<Alone, Vec<Fault>> {
+    context: &Arc<PlanContext>,
+    most: Option<BatchCap>,
+) -> Result<StandaloneStage, Vec<ConfigError>> {
     let mut written = table.options.as_object().cloned().unwrap_or_default();
     let shared = Arc::clone(context);
     match (found, input) {
-        (Found::Source(kind), _) => {
+        (AnyKind::Source(kind), _) => {
             let (batch, name) = (written.remove("batch").unwrap_or(Value::Null), table.name.clone());
-            let (batch, faults) = kind::read::<BatchSize>(batch);
+            let (batch, faults) = registry::parse_options_lenient::<BatchSize>(batch);
             let batch = BatchSize { most, ..batch.unwrap_or_default() };
             let plan = kind.plan;
             let planned = (plan)(&name, Value::Object(written.clone()), batch, context);
-            let mut faults: Vec<Fault> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+            let mut faults: Vec<ConfigError> = faults.into_iter().map(|fault| fault.within("batch")).collect();
             let planned = planned.map_err(|found| faults.extend(found));
-            let (Ok(Planned { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
+            let (Ok(ResolvedStage { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
             let resolve = move |options| Some((plan)(&name, Value::Object(options), batch, &shared).ok()?.options);
-            let part = Part::Source(stage, batch);
-            Ok(Alone { part, options, written, resolve: Box::new(resolve), known: None })
+            let part = StageComponent::Source(stage, batch);
+            Ok(StandaloneStage { part, options, written, resolve: Box::new(resolve), known: None })
         }
-        (Found::Transform(kind), Some(input)) => {
+        (AnyKind::Transform(kind), Some(input)) => {
             let plan = kind.plan;
-            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
             let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
             let known = stage.depends_on();
-            Ok(Alone { part: Part::Transform(Arc::from(stage)), options, written, resolve: Box::new(resolve), known })
+            Ok(StandaloneStage {
+                part: StageComponent::Transform(Arc::from(stage)),
+                options,
+                written,
+                resolve: Box::new(resolve),
+                known,
+            })
         }
-        (Found::Sink(kind), Some(input)) => {
+        (AnyKind::Sink(kind), Some(input)) => {
             let plan = kind.plan;
-            let Planned { stage, options } = (plan)(table.options.clone(), &input, context)?;
+            let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
             let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
-            Ok(Alone { part: Part::Sink(stage), options, written, resolve: Box::new(resolve), known: None })
+            Ok(StandaloneStage {
+                part: StageComponent::Sink(stage),
+                options,
+                written,
+                resolve: Box::new(resolve),
+                known: None,
+            })
         }
-        (Found::Transform(Kind { check, .. }), None) | (Found::Sink(Kind { check, .. }), None) => {
-            Err((check)(table.options.clone()))
-        }
+        (AnyKind::Transform(ComponentKind { check, .. }), None)
+        | (AnyKind::Sink(ComponentKind { check, .. }), None) => Err((check)(table.options.clone())),
     }
 }
 
-impl Found {
+impl AnyKind {
     fn name(&self) -> &'static str {
         match self {
             Self::Source(kind) => kind.name,
@@ -251,45 +270,46 @@ impl Found {
 
 /// Finds the kind of a stage: a source where it has no inputs, a transform or a sink where it has some.
 /// `None` where the table names no kind, which is told already.
-fn find(table: &StageTable) -> Result<Option<Found>, Fault> {
+fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
     let name = table.kind.as_str();
     let source = source::KINDS.iter().find(|kind| kind.name == name);
     let transform = transform::KINDS.iter().find(|kind| kind.name == name);
     let sink = sink::KINDS.iter().find(|kind| kind.name == name);
     match (source, transform, sink) {
         _ if name.is_empty() => Ok(None),
-        (Some(source), ..) if table.inputs.is_empty() => Ok(Some(Found::Source(source))),
-        (_, Some(transform), _) if !table.inputs.is_empty() => Ok(Some(Found::Transform(transform))),
-        (_, _, Some(sink)) if !table.inputs.is_empty() => Ok(Some(Found::Sink(sink))),
-        (Some(_), None, None) => Err(Fault::new("inputs", format!("`{name}` is a source: it takes no inputs"))),
+        (Some(source), ..) if table.inputs.is_empty() => Ok(Some(AnyKind::Source(source))),
+        (_, Some(transform), _) if !table.inputs.is_empty() => Ok(Some(AnyKind::Transform(transform))),
+        (_, _, Some(sink)) if !table.inputs.is_empty() => Ok(Some(AnyKind::Sink(sink))),
+        (Some(_), None, None) => Err(ConfigError::new("inputs", format!("`{name}` is a source: it takes no inputs"))),
         (None, None, None) => Err(unknown(name)),
-        _ => {
-            Err(Fault::new("", format!("`inputs` is missing: `{name}` needs the name of a stage to take records from")))
-        }
+        _ => Err(ConfigError::new(
+            "",
+            format!("`inputs` is missing: `{name}` needs the name of a stage to take records from"),
+        )),
     }
 }
 
-fn unknown(name: &str) -> Fault {
+fn unknown(name: &str) -> ConfigError {
     let known = [
         source::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>(),
         transform::KINDS.iter().map(|kind| kind.name).collect(),
         sink::KINDS.iter().map(|kind| kind.name).collect(),
     ]
     .concat();
-    let near = kind::nearest(name, &known);
+    let near = registry::did_you_mean(name, &known);
     let (sources, transforms, sinks) = (names(source::KINDS), names(transform::KINDS), names(sink::KINDS));
     let text = format!("unknown kind `{name}`{near}; sources: {sources}; transforms: {transforms}; sinks: {sinks}");
-    Fault::new("kind", text)
+    ConfigError::new("kind", text)
 }
 
-fn names<P>(kinds: &[Kind<P>]) -> String {
+fn names<P>(kinds: &[ComponentKind<P>]) -> String {
     kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
 }
 
 /// The columns that come in; `None` where an input's are unknown, since something is wrong with it.
-fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<Fault>) -> Option<SchemaRef> {
+fn input_schema(table: &StageTable, inputs: &[&UpstreamStages], faults: &mut Vec<ConfigError>) -> Option<SchemaRef> {
     for (name, _) in table.inputs.iter().zip(inputs).filter(|(_, input)| input.is_sink) {
-        faults.push(Fault::new("inputs", format!("`{name}` is a sink: nothing comes out of it")));
+        faults.push(ConfigError::new("inputs", format!("`{name}` is a sink: nothing comes out of it")));
     }
     let mut known = table.inputs.iter().zip(inputs).filter_map(|(name, input)| Some((name, input.schema.clone()?)));
     let (first_name, first) = known.next()?;
@@ -297,7 +317,7 @@ fn input_schema(table: &StageTable, inputs: &[&Upstream], faults: &mut Vec<Fault
     for (name, schema) in known {
         if let Some(difference) = difference(first_name, &first, name, &schema) {
             equal = false;
-            faults.push(Fault::new("inputs", difference));
+            faults.push(ConfigError::new("inputs", difference));
         }
     }
     (equal && table.inputs.len() == inputs.len() && inputs.iter().all(|input| input.schema.is_some())).then_some(first)

@@ -1,7 +1,7 @@
 //! Charts as inline SVG: lines, histograms and maps of points, in the tones that the style sheet gives for light and dark.
 
-use super::html::{Element, Html, element};
-use super::scale::{Kind, Scale, figure};
+use super::html::{Html, HtmlElement, element};
+use super::scale::{AxisScale, ScaleKind, figure};
 
 /// Width and height of a chart, in its own units: as wide as a column of the page in pixels.
 const WIDTH: f64 = 560.0;
@@ -14,57 +14,57 @@ const BOTTOM: f64 = 48.0;
 /// Room above a chart for the names of values of note.
 const MARKS: f64 = 20.0;
 /// Points of a line beyond which it is drawn through fewer of them: more than there are pixels.
-const MOST_POINTS: usize = 700;
+const MAX_POINTS: usize = 700;
 /// Points of a line up to which each is marked, and tells its figures.
-const MOST_MARKED: usize = 40;
+const MAX_MARKED: usize = 40;
 
 /// A series of points that are joined.
-pub(super) struct Line {
+pub(super) struct LineSeries {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
 /// A sample whose distribution is shown.
-pub(super) struct Sample<'a> {
+pub(super) struct HistogramSeries<'a> {
     pub(super) name: &'a str,
     pub(super) values: Vec<f64>,
 }
 
 /// Points of one sort on a map.
-pub(super) struct Cloud {
+pub(super) struct ScatterSeries {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
 /// What a chart is about: its title, and the names of its axes.
 #[derive(Clone, Copy)]
-pub(super) struct Words<'a> {
+pub(super) struct ChartLabels<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
     pub(super) y: &'a str,
 }
 
 /// Lines over a common axis; `kind` is how their height is shown.
-pub(super) fn lines(words: Words<'_>, lines: &[Line], kind: Kind) -> Html {
+pub(super) fn line_chart(words: ChartLabels<'_>, lines: &[LineSeries], kind: ScaleKind) -> Html {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
-    let x = Scale::fit(all().map(|(x, _)| x), Kind::Linear, (LEFT, WIDTH - RIGHT));
-    let y = Scale::fit(all().map(|(_, y)| y), kind, (HEIGHT - BOTTOM, TOP)).rounded(5);
+    let x = AxisScale::fit(all().map(|(x, _)| x), ScaleKind::Linear, (LEFT, WIDTH - RIGHT));
+    let y = AxisScale::fit(all().map(|(_, y)| y), kind, (HEIGHT - BOTTOM, TOP)).rounded(5);
     let drawn = lines.iter().enumerate().map(|(tone, line)| drawn_line(line, tone, words, &x, &y));
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let inside = [frame(words, &x, &y)].into_iter().chain(drawn).collect();
     chart(words, &names, HEIGHT, inside)
 }
 
-fn drawn_line(line: &Line, tone: usize, words: Words<'_>, x: &Scale, y: &Scale) -> Html {
+fn drawn_line(line: &LineSeries, tone: usize, words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
     let points: Vec<(f64, f64)> = line.points.iter().copied().filter(|(_, y)| y.is_finite()).collect();
-    let every = points.len().div_ceil(MOST_POINTS).max(1);
+    let every = points.len().div_ceil(MAX_POINTS).max(1);
     let mut path = String::new();
     for (at, (px, py)) in points.iter().step_by(every).chain(points.last()).enumerate() {
         let command = if at == 0 { 'M' } else { 'L' };
         path.push_str(&format!("{command}{:.1} {:.1}", x.at(*px), y.at(*py)));
     }
     let mut group = toned(element("g"), tone).with(element("path").class("line").attribute("d", path));
-    if points.len() <= MOST_MARKED {
+    if points.len() <= MAX_MARKED {
         group = group.all(points.iter().map(|&(px, py)| {
             let told = format!("{}, {} {}: {}", line.name, words.x, figure(px, 4), figure(py, 4));
             let dot =
@@ -76,15 +76,17 @@ fn drawn_line(line: &Line, tone: usize, words: Words<'_>, x: &Scale, y: &Scale) 
 }
 
 /// How samples are distributed: the share of each that lies in a bin. `marks` are values of note.
-pub(super) fn histogram(words: Words<'_>, samples: &[Sample<'_>], marks: &[(String, f64)]) -> Html {
+pub(super) fn histogram(words: ChartLabels<'_>, samples: &[HistogramSeries<'_>], marks: &[(String, f64)]) -> Html {
     let values = || samples.iter().flat_map(|sample| sample.values.iter().copied()).filter(|value| value.is_finite());
-    let kind = Kind::fitting(values());
-    let x = Scale::fit(values(), kind, (LEFT, WIDTH - RIGHT));
+    let kind = ScaleKind::fitting(values());
+    let x = AxisScale::fit(values(), kind, (LEFT, WIDTH - RIGHT));
     let largest = samples.iter().map(|sample| sample.values.len()).max().unwrap_or_default();
     let bins = ((largest as f64).sqrt() as usize).clamp(8, 48);
     let shares: Vec<Vec<f64>> = samples.iter().map(|sample| binned(&sample.values, &x, bins)).collect();
     let top = if marks.is_empty() { TOP } else { TOP + MARKS };
-    let y = Scale::fit(shares.iter().flatten().copied(), Kind::Linear, (HEIGHT - BOTTOM, top)).with_zero().rounded(4);
+    let y = AxisScale::fit(shares.iter().flatten().copied(), ScaleKind::Linear, (HEIGHT - BOTTOM, top))
+        .with_zero()
+        .rounded(4);
     let bars = samples.iter().zip(&shares).enumerate().map(|(tone, (sample, shares))| {
         let bars = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(bin, &share)| {
             let edge = |bin: usize| x.value(bin as f64 / bins as f64);
@@ -106,7 +108,7 @@ pub(super) fn histogram(words: Words<'_>, samples: &[Sample<'_>], marks: &[(Stri
 }
 
 /// The share of the values in each of so many bins, in percent.
-fn binned(values: &[f64], scale: &Scale, bins: usize) -> Vec<f64> {
+fn binned(values: &[f64], scale: &AxisScale, bins: usize) -> Vec<f64> {
     let mut shares = vec![0.0; bins];
     for value in values.iter().filter(|value| scale.holds(**value)) {
         let bin = ((scale.share(*value) * bins as f64) as usize).min(bins - 1);
@@ -116,7 +118,7 @@ fn binned(values: &[f64], scale: &Scale, bins: usize) -> Vec<f64> {
 }
 
 /// Vertical lines at values of note, their names above; names that would meet go below one another.
-fn marked(marks: &[(String, f64)], x: &Scale) -> Html {
+fn marked(marks: &[(String, f64)], x: &AxisScale) -> Html {
     const APART: f64 = 40.0;
     let mut row = 0;
     let mut last = f64::NEG_INFINITY;
@@ -142,12 +144,12 @@ fn marked(marks: &[(String, f64)], x: &Scale) -> Html {
 }
 
 /// Points on a plane whose axes have one scale, in groups; `named` writes each group's name in its middle.
-pub(super) fn map(words: Words<'_>, clouds: &[Cloud], named: bool) -> Html {
+pub(super) fn scatter_plot(words: ChartLabels<'_>, clouds: &[ScatterSeries], named: bool) -> Html {
     const MAP_HEIGHT: f64 = 440.0;
     let all = || clouds.iter().flat_map(|cloud| cloud.points.iter().copied());
-    let x = Scale::fit(all().map(|(x, _)| x), Kind::Linear, (LEFT, WIDTH - RIGHT));
-    let y = Scale::fit(all().map(|(_, y)| y), Kind::Linear, (MAP_HEIGHT - BOTTOM, TOP));
-    let (x, y) = Scale::alike(x, y, 0.04);
+    let x = AxisScale::fit(all().map(|(x, _)| x), ScaleKind::Linear, (LEFT, WIDTH - RIGHT));
+    let y = AxisScale::fit(all().map(|(_, y)| y), ScaleKind::Linear, (MAP_HEIGHT - BOTTOM, TOP));
+    let (x, y) = AxisScale::alike(x, y, 0.04);
     let mut order: Vec<usize> = (0..clouds.len()).collect();
     order.sort_by_key(|&place| std::cmp::Reverse(clouds[place].points.len()));
     let drawn = order.iter().map(|&tone| {
@@ -176,17 +178,17 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 /// The tones of the style sheet go round; the last of them is for what is left over.
 pub(super) const TONES: usize = 10;
 
-fn toned(element: Element, tone: usize) -> Element {
+fn toned(element: HtmlElement, tone: usize) -> HtmlElement {
     element.attribute("class", format_args!("tone{}", tone % TONES))
 }
 
 /// A swatch and a name for each series, where there are several.
-fn legend(names: &[&str]) -> Option<Element> {
+fn legend(names: &[&str]) -> Option<HtmlElement> {
     let entries = names.iter().enumerate().map(|(tone, name)| element("li").with(toned(element("i"), tone)).text(name));
     (names.len() > 1).then(|| element("ul").class("legend").all(entries))
 }
 
-fn chart(words: Words<'_>, names: &[&str], height: f64, inside: Html) -> Html {
+fn chart(words: ChartLabels<'_>, names: &[&str], height: f64, inside: Html) -> Html {
     let told = format!("{}: {} over {}", words.title, words.y, words.x);
     let svg = element("svg")
         .attribute("viewBox", format_args!("0 0 {WIDTH} {height}"))
@@ -194,16 +196,16 @@ fn chart(words: Words<'_>, names: &[&str], height: f64, inside: Html) -> Html {
         .attribute("aria-label", told)
         .with(inside);
     let caption = element("figcaption").with(element("h3").text(words.title));
-    let caption = legend(names).into_iter().fold(caption, Element::with);
+    let caption = legend(names).into_iter().fold(caption, HtmlElement::with);
     element("figure").class("chart").with(caption).with(svg).into()
 }
 
-fn frame(words: Words<'_>, x: &Scale, y: &Scale) -> Html {
+fn frame(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
     frame_of(words, x, y, HEIGHT)
 }
 
 /// Grid, ticks and the names of the axes.
-fn frame_of(words: Words<'_>, x: &Scale, y: &Scale, height: f64) -> Html {
+fn frame_of(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale, height: f64) -> Html {
     let bottom = height - BOTTOM;
     let label = |px: f64, py: f64, anchor: &str| {
         element("text").attribute("x", place(px)).attribute("y", place(py)).attribute("text-anchor", anchor)

@@ -1,10 +1,10 @@
 //! Feature records in a report: which features err, on the whole and in single records.
 
-use super::chart::{self, Line, Words};
+use super::chart::{self, ChartLabels, LineSeries};
 use super::html::Html;
-use super::page::{Bar, bars, charts};
-use super::scale::{Kind, figure};
-use crate::evaluate::ShownRecord;
+use super::page::{BarRow, bars, charts};
+use super::scale::{ScaleKind, figure};
+use crate::evaluate::ExampleRecord;
 use crate::model::FeatureInput;
 use crate::model::feature_errors::{FeatureStats, squared_errors};
 
@@ -14,14 +14,14 @@ const SHOWN: usize = 12;
 const LINES_FROM: usize = 24;
 
 /// The names of features, and how they are scaled.
-pub(super) struct Features<'a> {
+pub(super) struct FeatureErrorsView<'a> {
     pub(super) names: &'a [String],
     pub(super) input: Option<&'a FeatureInput>,
     /// By the model's card.
     pub(super) stats: Option<&'a FeatureStats>,
 }
 
-impl Features<'_> {
+impl FeatureErrorsView<'_> {
     fn name(&self, place: usize) -> String {
         self.names.get(place).cloned().unwrap_or_else(|| format!("feature {place}"))
     }
@@ -34,20 +34,20 @@ impl Features<'_> {
 }
 
 /// The features with the largest mean errors.
-pub(super) fn largest_means(features: &Features<'_>, found: &FeatureStats) -> Html {
+pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureStats) -> Html {
     let order = largest(&found.mean);
     let most = order.first().map_or(0.0, |&place| found.mean[place]);
-    let rows = order.iter().take(SHOWN).map(|&place| Bar {
+    let rows = order.iter().take(SHOWN).map(|&place| BarRow {
         name: features.name(place),
         share: found.mean[place] / most,
         cells: vec![figure(found.mean[place], 4), figure(found.std[place], 4)],
     });
-    let rows: Vec<Bar> = rows.collect();
+    let rows: Vec<BarRow> = rows.collect();
     bars(&of_all("Mean squared error of each feature", found.mean.len()), &["feature", "mean", "deviation", ""], rows)
 }
 
 /// One record: its features with the largest errors, and where there are many a line through all of them.
-pub(super) fn record(features: &Features<'_>, name: &str, record: &ShownRecord) -> Html {
+pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
     let order = largest(&errors);
     let most = order.first().map_or(0.0, |&place| errors[place]);
@@ -59,24 +59,24 @@ pub(super) fn record(features: &Features<'_>, name: &str, record: &ShownRecord) 
         let [original, output] = [&record.clean, &record.output].map(|values| features.raw(place, values[place]));
         let mut cells = vec![figure(original, 4), figure(output, 4), figure(errors[place], 3)];
         cells.extend(zscore(place).map(|zscore| figure(zscore, 3)));
-        Bar { name: features.name(place), share: errors[place] / most, cells }
+        BarRow { name: features.name(place), share: errors[place] / most, cells }
     });
     let mut heads = vec!["feature", "original", "reconstruction", "squared error"];
     heads.extend(features.stats.filter(|stats| stats.mean.len() == errors.len()).map(|_| "z-score"));
     heads.push("");
-    let rows: Vec<Bar> = rows.collect();
+    let rows: Vec<BarRow> = rows.collect();
     let table = bars(&of_all(name, errors.len()), &heads, rows);
     let drawn = (errors.len() >= LINES_FROM).then(|| line(name, record));
     charts(drawn.into_iter().chain([table]))
 }
 
-fn line(name: &str, record: &ShownRecord) -> Html {
-    let line = |name: &str, values: &[f32]| Line {
+fn line(name: &str, record: &ExampleRecord) -> Html {
+    let line = |name: &str, values: &[f32]| LineSeries {
         name: name.to_owned(),
         points: values.iter().enumerate().map(|(place, &value)| (place as f64, f64::from(value))).collect(),
     };
     let lines = [line("original", &record.clean), line("reconstruction", &record.output)];
-    chart::lines(Words { title: name, x: "feature", y: "scaled value" }, &lines, Kind::Linear)
+    chart::line_chart(ChartLabels { title: name, x: "feature", y: "scaled value" }, &lines, ScaleKind::Linear)
 }
 
 fn of_all(name: &str, all: usize) -> String {

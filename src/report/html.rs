@@ -10,7 +10,7 @@ pub(super) struct Html(String);
 
 /// An element while its attributes and children are added.
 #[derive(Debug, Clone)]
-pub(super) struct Element {
+pub(super) struct HtmlElement {
     tag: &'static str,
     attributes: String,
     inside: String,
@@ -20,8 +20,8 @@ pub(super) struct Element {
 const VOID: [&str; 3] = ["img", "meta", "br"];
 
 /// An element without attributes or children.
-pub(super) fn element(tag: &'static str) -> Element {
-    Element { tag, attributes: String::new(), inside: String::new() }
+pub(super) fn element(tag: &'static str) -> HtmlElement {
+    HtmlElement { tag, attributes: String::new(), inside: String::new() }
 }
 
 /// Text, as it is read.
@@ -63,7 +63,7 @@ impl<T: Into<Html>> FromIterator<T> for Html {
     }
 }
 
-impl Element {
+impl HtmlElement {
     /// With an attribute.
     pub(super) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
         let _ = write!(self.attributes, " {name}=\"");
@@ -94,8 +94,8 @@ impl Element {
     }
 }
 
-impl From<Element> for Html {
-    fn from(Element { tag, attributes, inside }: Element) -> Self {
+impl From<HtmlElement> for Html {
+    fn from(HtmlElement { tag, attributes, inside }: HtmlElement) -> Self {
         if VOID.contains(&tag) {
             return Self(format!("<{tag}{attributes}>"));
         }

@@ -1,22 +1,22 @@
 //! Reports: one self-contained page about a model, or about what a run has written.
 
 mod chart;
-mod curve;
-mod facts;
+mod loss_curve;
+mod model_summary;
 mod features;
 mod html;
-mod metrics;
-mod model;
+mod evaluation_tables;
+mod model_report;
 mod page;
-mod pictures;
-mod points;
-mod run;
+mod image_gallery;
+mod latent_map;
+mod run_report;
 mod scale;
-mod scan;
+mod dataset_sample;
 
-pub use curve::{Point, read_curve};
-pub use model::{Evaluated, ModelReport, examples};
-pub use run::RunReport;
+pub use loss_curve::{LossPoint, read_curve};
+pub use model_report::{EvaluatedModel, ModelReport, examples};
+pub use run_report::RunReport;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The page around a report: its head, its style, its sections.
 
-use super::html::{Element, Html, element, text, verbatim};
+use super::html::{Html, HtmlElement, element, text, verbatim};
 
 /// Fetches nothing and runs nothing, whatever stands in the data.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
@@ -40,21 +40,21 @@ pub(super) fn charts(all: impl IntoIterator<Item = Html>) -> Html {
 }
 
 /// A key figure: what it is, the figure, and what explains it.
-pub(super) struct Tile {
+pub(super) struct FigureTile {
     pub(super) name: String,
     pub(super) figure: String,
     pub(super) note: String,
 }
 
-impl Tile {
+impl FigureTile {
     pub(super) fn new(name: impl Into<String>, figure: impl Into<String>, note: impl Into<String>) -> Self {
         Self { name: name.into(), figure: figure.into(), note: note.into() }
     }
 }
 
 /// Key figures side by side.
-pub(super) fn tiles(tiles: &[Tile]) -> Html {
-    let tile = |tile: &Tile| {
+pub(super) fn tiles(tiles: &[FigureTile]) -> Html {
+    let tile = |tile: &FigureTile| {
         let note = if tile.note.is_empty() { Html::default() } else { element("small").text(&tile.note).into() };
         element("div").with(element("dt").text(&tile.name)).with(element("dd").text(&tile.figure).with(note))
     };
@@ -91,27 +91,27 @@ pub(super) fn figures(caption: &str, heads: &[&str], rows: impl IntoIterator<Ite
 }
 
 /// A table under its title, which stays where it is while the table moves.
-fn captioned(caption: &str, table: Element) -> Html {
+fn captioned(caption: &str, table: HtmlElement) -> Html {
     let title = element("figcaption").with(element("h3").text(caption));
     element("figure").with(title).with(scroll(table.attribute("aria-label", caption))).into()
 }
 
 /// A row of a table with a bar: its name, the share of the bar that is filled, and texts of further columns.
-pub(super) struct Bar {
+pub(super) struct BarRow {
     pub(super) name: String,
     pub(super) share: f64,
     pub(super) cells: Vec<String>,
 }
 
 /// A table whose rows end in bars; `heads` name the first column, the cells, and the bar.
-pub(super) fn bars(caption: &str, heads: &[&str], rows: impl IntoIterator<Item = Bar>) -> Html {
+pub(super) fn bars(caption: &str, heads: &[&str], rows: impl IntoIterator<Item = BarRow>) -> Html {
     let last = heads.len().saturating_sub(1);
     let head = |(place, head): (usize, &&str)| {
         let cell = element("th").attribute("scope", "col");
         (if place > 0 && place < last { cell.class("n") } else { cell }).text(head)
     };
     let heads = element("thead").with(element("tr").all(heads.iter().enumerate().map(head)));
-    let row = |bar: Bar| {
+    let row = |bar: BarRow| {
         let width = format!("width:{:.1}%", bar.share.clamp(0.0, 1.0) * 100.0);
         let drawn = element("td").class("bar tone0").with(element("span").attribute("style", width));
         let cells = bar.cells.into_iter().map(|cell| element("td").class("n").text(cell));
@@ -122,7 +122,7 @@ pub(super) fn bars(caption: &str, heads: &[&str], rows: impl IntoIterator<Item =
 }
 
 /// What may be wider than the page moves in a frame of its own, also by the keyboard.
-pub(super) fn scroll(content: Element) -> Html {
+pub(super) fn scroll(content: HtmlElement) -> Html {
     element("div").class("scroll").attribute("tabindex", 0).with(content).into()
 }
 

@@ -2,24 +2,24 @@
 
 /// A scale along one axis.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
+pub(super) struct AxisScale {
     low: f64,
     high: f64,
     /// Places of `low` and `high`.
     places: (f64, f64),
-    kind: Kind,
+    kind: ScaleKind,
 }
 
 /// How values are spread along an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ScaleKind {
     /// Evenly.
     Linear,
     /// By their logarithms; they are above 0.
     Log,
 }
 
-impl Kind {
+impl ScaleKind {
     /// Logarithmic where all values are above 0 and the greatest is far above the least.
     pub(super) fn fitting(values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
@@ -28,17 +28,17 @@ impl Kind {
     }
 }
 
-impl Scale {
+impl AxisScale {
     /// For all finite values, and a little beyond where that makes round ends.
-    pub(super) fn fit(values: impl Iterator<Item = f64>, kind: Kind, places: (f64, f64)) -> Self {
+    pub(super) fn fit(values: impl Iterator<Item = f64>, kind: ScaleKind, places: (f64, f64)) -> Self {
         // Beyond, the span between two values is no number any more.
-        let usable = |value: &f64| value.abs() < 1e150 && (kind == Kind::Linear || *value > 1e-150);
+        let usable = |value: &f64| value.abs() < 1e150 && (kind == ScaleKind::Linear || *value > 1e-150);
         let (low, high) =
             values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = match kind {
-            _ if low > high => (0.0_f64.max(f64::from(kind == Kind::Log)), 10.0),
-            Kind::Linear if low == high => (low - low.abs().max(1.0) * 0.5, high + high.abs().max(1.0) * 0.5),
-            Kind::Log if low == high => (low / 2.0, high * 2.0),
+            _ if low > high => (0.0_f64.max(f64::from(kind == ScaleKind::Log)), 10.0),
+            ScaleKind::Linear if low == high => (low - low.abs().max(1.0) * 0.5, high + high.abs().max(1.0) * 0.5),
+            ScaleKind::Log if low == high => (low / 2.0, high * 2.0),
             _ => (low, high),
         };
         Self { low, high, places, kind }
@@ -52,7 +52,7 @@ impl Scale {
 
     /// The same, beyond both ends to the next tick.
     pub(super) fn rounded(mut self, ticks: usize) -> Self {
-        if self.kind == Kind::Linear {
+        if self.kind == ScaleKind::Linear {
             let step = step(self.high - self.low, ticks);
             self.low = (self.low / step).floor() * step;
             self.high = (self.high / step).ceil() * step;
@@ -80,16 +80,16 @@ impl Scale {
     /// From 0 at the low end to 1 at the high one.
     pub(super) fn share(&self, value: f64) -> f64 {
         match self.kind {
-            Kind::Linear => (value - self.low) / (self.high - self.low),
-            Kind::Log => (value / self.low).ln() / (self.high / self.low).ln(),
+            ScaleKind::Linear => (value - self.low) / (self.high - self.low),
+            ScaleKind::Log => (value / self.low).ln() / (self.high / self.low).ln(),
         }
     }
 
     /// The value at a share of the way from the low end to the high one.
     pub(super) fn value(&self, share: f64) -> f64 {
         match self.kind {
-            Kind::Linear => self.low + share * (self.high - self.low),
-            Kind::Log => self.low * (self.high / self.low).powf(share),
+            ScaleKind::Linear => self.low + share * (self.high - self.low),
+            ScaleKind::Log => self.low * (self.high / self.low).powf(share),
         }
     }
 
@@ -100,7 +100,7 @@ impl Scale {
 
     /// Round values within the ends, about so many.
     pub(super) fn ticks(&self, about: usize) -> Vec<f64> {
-        if self.kind == Kind::Log {
+        if self.kind == ScaleKind::Log {
             return self.decades(about);
         }
         let step = step(self.high - self.low, about);
@@ -167,30 +167,30 @@ mod tests {
 
     use super::*;
 
-    fn check(values: &[f64], kind: Kind, expected: Expect) {
-        let scale = Scale::fit(values.iter().copied(), kind, (0.0, 100.0));
+    fn check(values: &[f64], kind: ScaleKind, expected: Expect) {
+        let scale = AxisScale::fit(values.iter().copied(), kind, (0.0, 100.0));
         let ticks: Vec<String> = scale.ticks(5).into_iter().map(|tick| figure(tick, 3)).collect();
         expected.assert_eq(&ticks.join(" "));
     }
 
     #[test]
     fn ticks_are_round_and_few() {
-        check(&[0.0, 1.0], Kind::Linear, expect!["0 0.2 0.4 0.6 0.8 1"]);
-        check(&[-3.2, 17.0], Kind::Linear, expect!["0 5 10 15"]);
-        check(&[5.0], Kind::Linear, expect!["3 4 5 6 7"]);
-        check(&[], Kind::Linear, expect!["0 2 4 6 8 10"]);
-        check(&[], Kind::Log, expect!["1 2 5 10"]);
-        check(&[0.0012, 0.03], Kind::Log, expect!["0.002 0.005 0.01 0.02"]);
-        check(&[1e-9, 1e3], Kind::Log, expect!["1e−9 1e−6 0.001 1 1000"]);
-        check(&[f64::NAN, 1.0, 3.0], Kind::Linear, expect!["1 1.5 2 2.5 3"]);
-        check(&[1e300, -1e300], Kind::Linear, expect!["0 2 4 6 8 10"]);
+        check(&[0.0, 1.0], ScaleKind::Linear, expect!["0 0.2 0.4 0.6 0.8 1"]);
+        check(&[-3.2, 17.0], ScaleKind::Linear, expect!["0 5 10 15"]);
+        check(&[5.0], ScaleKind::Linear, expect!["3 4 5 6 7"]);
+        check(&[], ScaleKind::Linear, expect!["0 2 4 6 8 10"]);
+        check(&[], ScaleKind::Log, expect!["1 2 5 10"]);
+        check(&[0.0012, 0.03], ScaleKind::Log, expect!["0.002 0.005 0.01 0.02"]);
+        check(&[1e-9, 1e3], ScaleKind::Log, expect!["1e−9 1e−6 0.001 1 1000"]);
+        check(&[f64::NAN, 1.0, 3.0], ScaleKind::Linear, expect!["1 1.5 2 2.5 3"]);
+        check(&[1e300, -1e300], ScaleKind::Linear, expect!["0 2 4 6 8 10"]);
     }
 
     #[test]
     fn a_value_lies_where_its_share_of_the_scale_is() {
-        let linear = Scale::fit([0.0, 10.0].into_iter(), Kind::Linear, (100.0, 0.0));
+        let linear = AxisScale::fit([0.0, 10.0].into_iter(), ScaleKind::Linear, (100.0, 0.0));
         assert_eq!((linear.at(0.0), linear.at(2.5), linear.value(0.25)), (100.0, 75.0, 2.5));
-        let log = Scale::fit([0.01, 100.0].into_iter(), Kind::Log, (0.0, 100.0));
+        let log = AxisScale::fit([0.01, 100.0].into_iter(), ScaleKind::Log, (0.0, 100.0));
         assert!((log.at(1.0) - 50.0).abs() < 1e-9 && (log.value(0.5) - 1.0).abs() < 1e-9);
     }
 

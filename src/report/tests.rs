@@ -10,11 +10,11 @@ use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::data::{DataSpec, Part, prepare};
-use crate::evaluate::{Options, evaluate, look};
-use crate::kind::options;
+use crate::data::{DataSpec, Subset, prepare};
+use crate::evaluate::{EvaluateOptions, collect_examples, evaluate};
 use crate::model::Model;
 use crate::model::testing;
+use crate::registry::parse_options;
 use crate::store::Location;
 use crate::tensor::{fixed_column, vector_field};
 
@@ -116,12 +116,12 @@ fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
 
 /// The page about a model that was tried with all parts of what `spec` names.
 fn page(folder: &Path, model: &Model, spec: Value) -> String {
-    let spec: DataSpec = options(spec).unwrap();
+    let spec: DataSpec = parse_options(spec).unwrap();
     let prepared = prepare(&spec, &model.input_spec(), &folder.join("prepared"), &mut |_| {}).unwrap();
-    let asked = Options { parts: Part::ALL.to_vec(), corruptions: vec![] };
+    let asked = EvaluateOptions { parts: Subset::ALL.to_vec(), corruptions: vec![] };
     let evaluation = evaluate(model, &prepared, &asked, &mut |_, _, _| {}).unwrap();
-    let shown = look(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
-    let evaluated = Some(Evaluated { evaluation: &evaluation, prepared: &prepared, shown: &shown });
+    let shown = collect_examples(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
+    let evaluated = Some(EvaluatedModel { evaluation: &evaluation, prepared: &prepared, shown: &shown });
     let curve = read_curve(folder).unwrap();
     let page = ModelReport { model, curve: &curve, evaluated, notes: vec!["a <note>".to_owned()] }.page();
     check_page(&page);

@@ -79,23 +79,23 @@ impl ConnectionActivity {
 }
 
 /// Hands the requests of one connection to a router, and notes when one is worked on.
-pub(super) struct Noting {
+pub(super) struct ActivityService {
     pub(super) router: TowerToHyperService<Router>,
     pub(super) activity: Arc<ConnectionActivity>,
 }
 
-type Answer = Result<Response<Outgoing>, std::convert::Infallible>;
+type ActivityResponse = Result<Response<OutgoingBody>, std::convert::Infallible>;
 
-impl Service<Request<Incoming>> for Noting {
-    type Response = Response<Outgoing>;
+impl Service<Request<Incoming>> for ActivityService {
+    type Response = Response<OutgoingBody>;
     type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = ActivityResponse> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let activity = Arc::clone(&self.activity);
         activity.requests.fetch_add(1, Relaxed);
         activity.working.store(true, Relaxed);
-        let arriving = |body| Arriving { body, waits: false, activity: Arc::clone(&self.activity) };
+        let arriving = |body| ActivityBody { body, waits: false, activity: Arc::clone(&self.activity) };
         let request = request.map(|body| Body::new(arriving(body)));
         let answer = self.router.call(request);
         Box::pin(async move {
@@ -103,19 +103,19 @@ impl Service<Request<Incoming>> for Noting {
             // From now on only the client is waited for.
             activity.moves();
             activity.working.store(false, Relaxed);
-            Ok(answer.map(|body| Outgoing { body, rest: Bytes::new() }))
+            Ok(answer.map(|body| OutgoingBody { body, rest: Bytes::new() }))
         })
     }
 }
 
 /// The body of a request: while its next bytes are waited for, the request is not worked on.
-struct Arriving {
+struct ActivityBody {
     body: Incoming,
     waits: bool,
     activity: Arc<ConnectionActivity>,
 }
 
-impl HttpBody for Arriving {
+impl HttpBody for ActivityBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -135,7 +135,7 @@ impl HttpBody for Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for ActivityBody {
     fn drop(&mut self) {
         // A handler that has waited long enough goes on without the rest.
         if self.waits {
@@ -148,13 +148,13 @@ impl Drop for Arriving {
 const PIECE: usize = 64 << 10;
 
 /// The body of an answer.
-pub(super) struct Outgoing {
+pub(super) struct OutgoingBody {
     body: Body,
     /// Bytes that are not handed over yet.
     rest: Bytes,
 }
 
-impl HttpBody for Outgoing {
+impl HttpBody for OutgoingBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -15,13 +15,13 @@ pub(super) struct Connections {
     name: String,
     metrics: Arc<crate::metrics::Metrics>,
     steps: Arc<AtomicU64>,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     /// A connection was closed, or may be closed now.
     changes: Notify,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
     activities: HashMap<u64, Arc<ConnectionActivity>>,
 }
@@ -58,7 +58,7 @@ impl Connections {
         &self.metrics.listeners
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -13,7 +13,7 @@ use crate::metrics::{ListenerMetrics, Metrics, unix_seconds};
 
 /// How often the files are looked at. What changed is taken when it is the same at two looks, since a certificate and its key
 /// are not replaced in the same moment.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes that such a file may have.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -32,12 +32,12 @@ pub(super) trait Credential: Send + Sync {
     ///
     /// # Errors
     /// Why they cannot be used; then what was there before stays.
-    fn take(&self, contents: &[Vec<u8>]) -> Result<Taken, String>;
+    fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String>;
 }
 
 /// What was taken.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Taken {
+pub(super) struct LoadedCredential {
     /// When it expires, in seconds since 1970.
     pub(super) expires: Option<i64>,
 }
@@ -45,11 +45,11 @@ pub(super) struct Taken {
 /// All credentials of a run.
 #[derive(Default)]
 pub(super) struct CredentialRotation {
-    held: Mutex<Vec<Held>>,
+    held: Mutex<Vec<RotatedCredential>>,
 }
 
 /// A credential, and which contents of its files were met.
-struct Held {
+struct RotatedCredential {
     listener: String,
     credential: Arc<dyn Credential>,
     metrics: Arc<Metrics>,
@@ -63,7 +63,7 @@ struct Held {
 
 /// What came of a look at all files.
 #[derive(Debug, Default)]
-pub struct Rotated {
+pub struct RotationReport {
     /// What was exchanged, such as `certificate of requests`.
     pub exchanged: Vec<String>,
     /// What cannot be used, and why; what was there before stays.
@@ -90,8 +90,14 @@ impl CredentialRotation {
         })?;
         let digest = digest(&contents);
         let metrics = Arc::clone(metrics);
-        let held =
-            Held { listener: listener.to_owned(), credential, metrics, taken: digest, seen: digest, refused: None };
+        let held = RotatedCredential {
+            listener: listener.to_owned(),
+            credential,
+            metrics,
+            taken: digest,
+            seen: digest,
+            refused: None,
+        };
         held.note(taken);
         held.warn_of_readers();
         held.gauge().set(0);
@@ -104,28 +110,28 @@ impl CredentialRotation {
 
     /// Looks at the files until it is dropped.
     pub(super) async fn watch(self: Arc<Self>) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut looks = tokio::time::interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let all = Arc::clone(&self);
             // A file system that does not answer must not stop the others that wait on this thread.
-            drop(tokio::task::spawn_blocking(move || all.look(false)).await);
+            drop(tokio::task::spawn_blocking(move || all.poll_files(false)).await);
         }
     }
 
     /// Takes what has changed; unless `now`, only what was the same at the look before.
-    pub(super) fn look(&self, now: bool) -> Rotated {
-        let mut rotated = Rotated::default();
+    pub(super) fn poll_files(&self, now: bool) -> RotationReport {
+        let mut rotated = RotationReport::default();
         for held in self.held.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            held.look(now, &mut rotated);
+            held.poll_files(now, &mut rotated);
         }
         rotated
     }
 }
 
-impl Held {
-    fn look(&mut self, now: bool, rotated: &mut Rotated) {
+impl RotatedCredential {
+    fn poll_files(&mut self, now: bool, rotated: &mut RotationReport) {
         let contents = self
             .credential
             .files()
@@ -181,7 +187,7 @@ impl Held {
     }
 
     /// Notes when it expires, and warns where it has.
-    fn note(&self, taken: Taken) {
+    fn note(&self, taken: LoadedCredential) {
         self.listeners().rotations.with_label_values(&self.labels());
         let Some(expires) = taken.expires else { return };
         self.listeners().certificate_expiry.with_label_values(&[&self.listener]).set(expires);
@@ -259,7 +265,7 @@ fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::access::{Access, TokenSource};
+    use super::super::auth::{TokenAuth, TokenSource};
     use super::*;
 
     const FIRST: &str = "Bearer the-first-of-the-tokens";
@@ -272,28 +278,28 @@ mod tests {
         let write = |bearer: &str| std::fs::write(&file, bearer.trim_start_matches("Bearer ")).unwrap();
         write(FIRST);
         let place = TokenSource { file: Some(file.clone()), variable: None };
-        let access = Arc::new(Access::of(Some(&place)).unwrap());
+        let access = Arc::new(TokenAuth::of(Some(&place)).unwrap());
         let (rotation, metrics) = (CredentialRotation::default(), Arc::new(Metrics::new()));
         rotation.hold("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics).unwrap();
-        let admits = || [FIRST, SECOND].map(|header| access.admits(Some(header)));
+        let admits = || [FIRST, SECOND].map(|header| access.is_authorized(Some(header)));
         let refused = metrics.listeners.rotation_refused.with_label_values(&["in", "token"]);
         assert_eq!(admits(), [true, false]);
         write(SECOND);
-        assert!(rotation.look(false).exchanged.is_empty());
-        assert_eq!(rotation.look(false).exchanged, ["token of in"]);
+        assert!(rotation.poll_files(false).exchanged.is_empty());
+        assert_eq!(rotation.poll_files(false).exchanged, ["token of in"]);
         assert_eq!(admits(), [false, true]);
         // What cannot be used leaves what was there, and is reported once more when it is asked for.
         write("short");
-        assert!(rotation.look(true).refused[0].contains("at least 16"));
-        assert!(rotation.look(true).refused[0].contains("at least 16"));
+        assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
+        assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
         assert_eq!((admits(), refused.get()), ([false, true], 1));
         std::fs::remove_file(&file).unwrap();
-        assert!(rotation.look(true).refused[0].contains("No such file"));
+        assert!(rotation.poll_files(true).refused[0].contains("No such file"));
         write(SECOND);
-        assert!(rotation.look(true).exchanged.is_empty());
+        assert!(rotation.poll_files(true).exchanged.is_empty());
         assert_eq!((admits(), refused.get()), ([false, true], 0));
         write(FIRST);
-        assert_eq!(rotation.look(true).exchanged, ["token of in"], "without waiting for a second look");
+        assert_eq!(rotation.poll_files(true).exchanged, ["token of in"], "without waiting for a second look");
         assert_eq!(admits(), [true, false]);
     }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::error::Fault;
+use crate::error::ConfigError;
 
 /// Which requests pass by their headers `Host` and `Origin`.
 pub struct HostCheck {
@@ -26,7 +26,7 @@ pub struct HostCheck {
 const OTHER_SITES: &str = "requests from the pages of other sites are refused";
 
 /// Admits a request that no other site can have made, and has no other site show the answer.
-pub async fn guard(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
+pub async fn require_allowed_host(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(request.headers()) {
         Err(reason) => (guard.refuse)(reason),
         Ok(()) => next.run(request).await,
@@ -90,13 +90,13 @@ fn name_of(host: &str) -> &str {
 }
 
 /// Entries of `hosts` that are not names.
-pub fn check_hosts(hosts: &[String]) -> Vec<Fault> {
+pub fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
     let is_name = |host: &String| {
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
     let odd = hosts.iter().filter(|host| !is_name(host));
     let message = |host: &String| format!("`{host}` is not the name of a host; write it without scheme and port");
-    odd.map(|host| Fault::new("hosts", message(host))).collect()
+    odd.map(|host| ConfigError::new("hosts", message(host))).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Listeners: connections within bounds, over TLS where there is a certificate, from those who may ask, until the run ends.
 
-mod access;
+mod auth;
 mod connection_activity;
 mod connection_limits;
 #[cfg(feature = "tls")]
@@ -27,20 +27,20 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::error::StageError;
-use crate::machine;
 use crate::metrics::Metrics;
+use crate::system;
 
-use connection_activity::{ConnectionActivity, Noting};
+use connection_activity::{ActivityService, ConnectionActivity};
 use connections::{Connection, Connections};
 use credential_rotation::CredentialRotation;
 use timeout_stream::TimeoutStream;
-use tls::Secure;
+use tls::ReloadingTls;
 
-pub use access::{Access, TokenSource, check_access};
-pub use connection_limits::{ConnectionLimits, HEAD, IDLE, Listener, WRITE};
-pub use credential_rotation::Rotated;
-pub use host_check::{HostCheck, check_hosts, guard};
-pub use tls::Tls;
+pub use auth::{TokenAuth, TokenSource, check_auth};
+pub use connection_limits::{ConnectionLimits, HEAD, IDLE, ListenerRole, WRITE};
+pub use credential_rotation::RotationReport;
+pub use host_check::{HostCheck, check_hosts, require_allowed_host};
+pub use tls::TlsConfig;
 
 /// Headers of a request, and bytes of its head.
 const HEADERS: usize = 64;
@@ -48,9 +48,9 @@ const HEAD_BYTES: usize = 32 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// How long it waits after the system refused a connection, such as for want of file descriptors.
-const REFUSED: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long connections have to take their last answers.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the listeners of a run share: the file descriptors of the process, and credentials that are exchanged when they change.
 #[derive(Default)]
@@ -60,7 +60,7 @@ pub struct Listeners {
 }
 
 /// What a listener is made of.
-pub struct Options<'a> {
+pub struct ListenOptions<'a> {
     /// Its name, for metrics and the log: that of the stage, or `admin`.
     pub name: &'a str,
     /// Where it listens.
@@ -68,7 +68,7 @@ pub struct Options<'a> {
     /// Bounds on its connections.
     pub bounds: ConnectionLimits,
     /// Its certificate.
-    pub tls: Option<&'a Tls>,
+    pub tls: Option<&'a TlsConfig>,
 }
 
 impl Listeners {
@@ -78,13 +78,13 @@ impl Listeners {
     }
 
     /// A source as one of those that were planned.
-    pub fn source(&self) -> Listener {
-        Listener::Source(self.sources.lock().unwrap_or_else(PoisonError::into_inner).len())
+    pub fn source(&self) -> ListenerRole {
+        ListenerRole::Source(self.sources.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
     /// How many connections a listener may have open, where the pipeline says `written`.
-    pub fn connections(&self, written: Option<NonZeroU32>, listener: Listener) -> usize {
-        connection_limits::connections(written, listener, machine::descriptors())
+    pub fn connections(&self, written: Option<NonZeroU32>, listener: ListenerRole) -> usize {
+        connection_limits::connections(written, listener, system::open_file_limit())
     }
 
     /// Reads who may ask a listener.
@@ -96,8 +96,8 @@ impl Listeners {
         name: &str,
         place: Option<&TokenSource>,
         metrics: &Arc<Metrics>,
-    ) -> Result<Arc<Access>, StageError> {
-        let access = Arc::new(Access::of(place)?);
+    ) -> Result<Arc<TokenAuth>, StageError> {
+        let access = Arc::new(TokenAuth::of(place)?);
         self.rotation.hold(name, Arc::clone(&access) as _, metrics)?;
         Ok(access)
     }
@@ -108,12 +108,12 @@ impl Listeners {
     /// When the port cannot be bound, or the keys cannot be used.
     pub fn bind(
         &self,
-        options: &Options<'_>,
-        listener: Listener,
+        options: &ListenOptions<'_>,
+        listener: ListenerRole,
         metrics: &Arc<Metrics>,
-    ) -> Result<Server, StageError> {
-        let Options { name, address, bounds, tls } = *options;
-        let secure = tls.map(Secure::of).transpose()?.map(Arc::new);
+    ) -> Result<HttpServer, StageError> {
+        let ListenOptions { name, address, bounds, tls } = *options;
+        let secure = tls.map(ReloadingTls::of).transpose()?.map(Arc::new);
         if let Some(secure) = &secure {
             self.rotation.hold(name, Arc::clone(secure) as _, metrics)?;
         }
@@ -125,19 +125,19 @@ impl Listeners {
         })?;
         let limit = self.connections(bounds.connections, listener);
         if bounds.connections.is_some_and(|written| written.get() as usize > limit) {
-            let descriptors = machine::descriptors().unwrap_or_default();
+            let descriptors = system::open_file_limit().unwrap_or_default();
             tracing::warn!(
                 "{name}: limits.connections is lowered to {limit}, since the process may open {descriptors} files and half of \
                  them are kept for the pipeline; raise that limit (LimitNOFILE, ulimit -n) or lower the option"
             );
         }
         let connections = Connections::new(limit, name, metrics);
-        Ok(Server { listener: socket, address, bounds, connections, secure })
+        Ok(HttpServer { listener: socket, address, bounds, connections, tls: secure })
     }
 
     /// Takes certificates, keys and tokens that have changed now, without waiting for a second look.
-    pub fn rotate(&self) -> Rotated {
-        self.rotation.look(true)
+    pub fn rotate(&self) -> RotationReport {
+        self.rotation.poll_files(true)
     }
 
     /// Takes certificates, keys and tokens when they change, until it is dropped.
@@ -157,18 +157,18 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// A port that is bound.
-pub struct Server {
+pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
     bounds: ConnectionLimits,
     connections: Arc<Connections>,
-    secure: Option<Arc<Secure>>,
+    tls: Option<Arc<ReloadingTls>>,
 }
 
-impl Server {
+impl HttpServer {
     /// Where it listens, as clients write it: `https://127.0.0.1:8080`.
     pub fn url(&self) -> String {
-        let scheme = if self.secure.is_some() { "https" } else { "http" };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -189,12 +189,12 @@ impl Server {
             // Connections that are closed are let go of.
             while open.try_join_next().is_some() {}
             let (stream, connection) = tokio::select! {
-                () = ended(&mut ends) => break,
+                () = shutdown_requested(&mut ends) => break,
                 accepted = accept(&self.listener, &self.connections) => accepted,
             };
             let activity = Arc::clone(&connection.activity);
             let stream = TimeoutStream::new(stream, Arc::clone(&activity), self.bounds);
-            let (router, ends, secure) = (router.clone(), ends.clone(), self.secure.clone());
+            let (router, ends, secure) = (router.clone(), ends.clone(), self.tls.clone());
             let idle = self.bounds.idle.0.max(self.bounds.head.0);
             open.spawn(async move {
                 let _connection = connection;
@@ -206,12 +206,12 @@ impl Server {
         }
         drop(self.listener);
         // What is still open after that is cut.
-        let _ = tokio::time::timeout(LAST_ANSWERS, async { while open.join_next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, async { while open.join_next().await.is_some() {} }).await;
     }
 }
 
 /// Resolves when the run is to end.
-async fn ended(ends: &mut watch::Receiver<bool>) {
+async fn shutdown_requested(ends: &mut watch::Receiver<bool>) {
     // A sender that is gone has ended, too.
     drop(ends.wait_for(|&ends| ends).await);
 }
@@ -227,7 +227,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpS
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection was refused");
-                tokio::time::sleep(REFUSED).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -236,7 +236,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpS
 /// Answers the requests of one connection.
 async fn converse(
     stream: TimeoutStream,
-    secure: Option<Arc<Secure>>,
+    secure: Option<Arc<ReloadingTls>>,
     router: Router,
     activity: Arc<ConnectionActivity>,
     idle: Duration,
@@ -263,12 +263,12 @@ async fn answer<S>(
     let mut http = hyper::server::conn::http1::Builder::new();
     // The stream bounds the time of a head; this bounds the time between two requests.
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_headers(HEADERS).max_buf_size(HEAD_BYTES);
-    let service = Noting { router: TowerToHyperService::new(router), activity };
+    let service = ActivityService { router: TowerToHyperService::new(router), activity };
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     // A client that goes away, or does not speak HTTP, is not an error of the run.
     tokio::select! {
         _ = connection.as_mut() => {}
-        () = ended(&mut ends) => {
+        () = shutdown_requested(&mut ends) => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }

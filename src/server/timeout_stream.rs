@@ -18,9 +18,9 @@ pub(super) struct TimeoutStream {
     stream: TcpStream,
     activity: Arc<ConnectionActivity>,
     bounds: ConnectionLimits,
-    head: Option<Head>,
+    head: Option<HeadDeadline>,
     /// What the client takes of an answer, from the moment on at which it took nothing more.
-    write: Option<Taking>,
+    write: Option<WriteDeadline>,
     /// The client takes nothing: what it was sent is not kept for it.
     abandons: bool,
 }
@@ -29,13 +29,13 @@ pub(super) struct TimeoutStream {
 const LEAST: usize = 64 << 10;
 
 /// What a client takes of an answer.
-struct Taking {
+struct WriteDeadline {
     bytes: usize,
     ends: Pin<Box<Sleep>>,
 }
 
 /// The head of a request that is arriving.
-struct Head {
+struct HeadDeadline {
     /// Requests that came before it on the connection.
     before: u64,
     ends: Pin<Box<Sleep>>,
@@ -44,7 +44,7 @@ struct Head {
 impl TimeoutStream {
     /// The first head is waited for from now on.
     pub(super) fn new(stream: TcpStream, activity: Arc<ConnectionActivity>, bounds: ConnectionLimits) -> Self {
-        let head = Some(Head { before: 0, ends: timer(bounds.head.0) });
+        let head = Some(HeadDeadline { before: 0, ends: timer(bounds.head.0) });
         Self { stream, activity, bounds, head, write: None, abandons: false }
     }
 
@@ -63,7 +63,7 @@ impl TimeoutStream {
             return Poll::Ready(written);
         }
         let limit = self.bounds.write.0;
-        let taking = self.write.get_or_insert_with(|| Taking { bytes: 0, ends: timer(limit) });
+        let taking = self.write.get_or_insert_with(|| WriteDeadline { bytes: 0, ends: timer(limit) });
         ready!(taking.ends.as_mut().poll(cx));
         self.abandons = true;
         Poll::Ready(Err(late("the client does not take its answer")))
@@ -86,7 +86,7 @@ impl AsyncRead for TimeoutStream {
                 self.activity.moves();
                 if !self.activity.is_working() && !self.waits_for_head() {
                     let (before, ends) = (self.activity.requests(), timer(self.bounds.head.0));
-                    self.head = Some(Head { before, ends });
+                    self.head = Some(HeadDeadline { before, ends });
                 }
             }
             return Poll::Ready(read);

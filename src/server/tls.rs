@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tls")]
-use super::credential_rotation::{Credential, Taken};
+use super::credential_rotation::{Credential, LoadedCredential};
 
 /// PEM files for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub struct Tls {
+pub struct TlsConfig {
     /// The certificate, and those that lead to it. It is read again when it changes.
     pub certificate: PathBuf,
     /// Its private key.
@@ -19,16 +19,16 @@ pub struct Tls {
 
 /// The keys of a listener.
 #[cfg(feature = "tls")]
-pub(super) struct Secure {
-    tls: Tls,
+pub(super) struct ReloadingTls {
+    tls: TlsConfig,
     /// Always there once the files were taken.
     config: std::sync::RwLock<Option<std::sync::Arc<rustls::ServerConfig>>>,
 }
 
 #[cfg(feature = "tls")]
-impl Secure {
+impl ReloadingTls {
     /// Without keys: [`Credential::take`] takes them.
-    pub(super) fn of(tls: &Tls) -> Result<Self, crate::error::StageError> {
+    pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         Ok(Self { tls: tls.clone(), config: std::sync::RwLock::default() })
     }
 
@@ -47,7 +47,7 @@ impl Secure {
 }
 
 #[cfg(feature = "tls")]
-impl Credential for Secure {
+impl Credential for ReloadingTls {
     fn name(&self) -> &'static str {
         "certificate"
     }
@@ -60,7 +60,7 @@ impl Credential for Secure {
         vec![self.tls.key.clone()]
     }
 
-    fn take(&self, contents: &[Vec<u8>]) -> Result<Taken, String> {
+    fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
         use rustls::pki_types::pem::PemObject as _;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let [certificate, key] = contents else { return Err("expected a certificate and a key".to_owned()) };
@@ -78,17 +78,17 @@ impl Credential for Secure {
             .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key));
         let config = config.map_err(|error| format!("{}: {error}", self.tls.certificate.display()))?;
         *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::sync::Arc::new(config));
-        Ok(Taken { expires })
+        Ok(LoadedCredential { expires })
     }
 }
 
 /// Without the feature `tls`, no listener has keys.
 #[cfg(not(feature = "tls"))]
-pub(super) enum Secure {}
+pub(super) enum ReloadingTls {}
 
 #[cfg(not(feature = "tls"))]
-impl Secure {
-    pub(super) fn of(tls: &Tls) -> Result<Self, crate::error::StageError> {
+impl ReloadingTls {
+    pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         let path = tls.certificate.display();
         let message = format!("{path}: this build has no TLS; build it with the feature `tls`");
         Err(crate::error::StageError::Other(message))
@@ -103,7 +103,7 @@ impl Secure {
 }
 
 #[cfg(not(feature = "tls"))]
-impl super::credential_rotation::Credential for Secure {
+impl super::credential_rotation::Credential for ReloadingTls {
     fn name(&self) -> &'static str {
         match *self {}
     }
@@ -116,7 +116,7 @@ impl super::credential_rotation::Credential for Secure {
         match *self {}
     }
 
-    fn take(&self, _: &[Vec<u8>]) -> Result<super::credential_rotation::Taken, String> {
+    fn take(&self, _: &[Vec<u8>]) -> Result<super::credential_rotation::LoadedCredential, String> {
         match *self {}
     }
 }

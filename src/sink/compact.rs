@@ -7,15 +7,15 @@
 use std::path::Path;
 
 use crate::error::StageError;
-use crate::sink::rewrite::{Broken, DatasetFile, Found, Kind, Rewrite};
+use crate::sink::rewrite::{DatasetFile, MergeKey, Rewrite, RewriteCandidate, UnreadableFile};
 
 /// What a compaction came to, or would come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Compacted {
+pub struct CompactionSummary {
     /// Data files that were there, and their bytes.
-    pub before: Size,
+    pub before: DatasetSize,
     /// Data files that are there now.
-    pub after: Size,
+    pub after: DatasetSize,
     /// Records in the files that were copied.
     pub records: u64,
     /// Files that were left alone since they cannot be read, each with the reason.
@@ -24,14 +24,14 @@ pub struct Compacted {
 
 /// Files, and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct DatasetSize {
     /// How many.
     pub files: u64,
     /// Bytes of all.
     pub bytes: u64,
 }
 
-impl Size {
+impl DatasetSize {
     fn add(&mut self, bytes: u64) {
         self.files += 1;
         self.bytes += bytes;
@@ -40,14 +40,14 @@ impl Size {
 
 /// How large files are to become.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct CompactionTarget {
     /// The size of a file in bytes, about. Files with half of that, or half of the records, are left as they are.
     pub bytes: u64,
     /// The maximum number of records of a file; `None`: unlimited.
     pub records: Option<u64>,
 }
 
-impl Target {
+impl CompactionTarget {
     /// Whether a file is large enough: half of what it may be at most.
     fn is_reached(self, bytes: u64, records: u64) -> bool {
         bytes >= self.bytes / 2 || self.records.is_some_and(|most| records >= most / 2)
@@ -62,21 +62,21 @@ impl Target {
 /// exchanged before stays.
 pub fn compact(
     folder: &Path,
-    target: Target,
+    target: CompactionTarget,
     dry: bool,
-    told: &mut dyn FnMut(&Compacted),
-) -> Result<Compacted, StageError> {
-    let work = Work { rewrite: Rewrite::begin(folder)?, target, dry };
-    let (mut compacted, mut group) = (Compacted::default(), None::<Group>);
+    told: &mut dyn FnMut(&CompactionSummary),
+) -> Result<CompactionSummary, StageError> {
+    let work = Compaction { rewrite: Rewrite::begin(folder)?, target, dry };
+    let (mut compacted, mut group) = (CompactionSummary::default(), None::<MergeGroup>);
     for file in work.rewrite.files()? {
         compacted.before.add(file.entry.size);
         let size = file.entry.size;
-        match Found::of(file) {
+        match RewriteCandidate::of(file) {
             Ok(Some(found)) => {
                 match group.as_mut().filter(|group| group.takes(&found, target)) {
                     Some(group) => group.add(found),
                     None => {
-                        let full = group.replace(Group { kind: found.kind, files: vec![found.file] });
+                        let full = group.replace(MergeGroup { kind: found.kind, files: vec![found.file] });
                         full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
                     }
                 }
@@ -96,12 +96,12 @@ pub fn compact(
 }
 
 /// Files that follow each other and can become one.
-struct Group {
-    kind: Kind,
+struct MergeGroup {
+    kind: MergeKey,
     files: Vec<DatasetFile>,
 }
 
-impl Group {
+impl MergeGroup {
     fn bytes(&self) -> u64 {
         self.files.iter().map(|small| small.file.entry.size).sum()
     }
@@ -111,7 +111,7 @@ impl Group {
     }
 
     /// Whether a file can join those that are there.
-    fn takes(&self, next: &Found, target: Target) -> bool {
+    fn takes(&self, next: &RewriteCandidate, target: CompactionTarget) -> bool {
         let is_small = |file: &DatasetFile| !target.is_reached(file.file.entry.size, file.rows);
         self.files.first().is_some_and(is_small)
             && is_small(&next.file)
@@ -121,14 +121,14 @@ impl Group {
             && self.kind.schema == next.kind.schema
     }
 
-    fn add(&mut self, next: Found) {
+    fn add(&mut self, next: RewriteCandidate) {
         self.kind.identity.absorb(&next.kind.identity);
         self.files.push(next.file);
     }
 
     /// The place of a file that is larger than all others together, where one is: it would be copied again and again for each small
     /// one that comes behind it.
-    fn too_large(&self, target: Target) -> Option<usize> {
+    fn too_large(&self, target: CompactionTarget) -> Option<usize> {
         let bytes = self.bytes();
         let (place, largest) = self.files.iter().enumerate().max_by_key(|(_, small)| small.file.entry.size)?;
         (largest.file.entry.size > bytes / 2 && !target.is_reached(bytes, self.records())).then_some(place)
@@ -136,16 +136,16 @@ impl Group {
 }
 
 /// A compaction at work in a folder.
-struct Work<'a> {
+struct Compaction<'a> {
     rewrite: Rewrite<'a>,
-    target: Target,
+    target: CompactionTarget,
     dry: bool,
 }
 
-impl Work<'_> {
+impl Compaction<'_> {
     /// Makes one file of a group. A file that cannot be read, or that is larger than all others together, is left alone, and those
     /// before and behind it are put together each on their own.
-    fn merge(&self, group: Group, compacted: &mut Compacted) -> Result<(), StageError> {
+    fn merge(&self, group: MergeGroup, compacted: &mut CompactionSummary) -> Result<(), StageError> {
         if group.files.len() < 2 {
             group.files.iter().for_each(|small| compacted.after.add(small.file.entry.size));
             return Ok(());
@@ -163,7 +163,7 @@ impl Work<'_> {
                 compacted.records += group.files.iter().map(|small| small.rows).sum::<u64>();
                 Ok(())
             }
-            Err(Broken { place, reason }) => {
+            Err(UnreadableFile { place, reason }) => {
                 compacted.damaged.push(reason);
                 self.merge_around(group, place, compacted)
             }
@@ -171,11 +171,16 @@ impl Work<'_> {
     }
 
     /// Leaves the file at `place` alone.
-    fn merge_around(&self, mut group: Group, place: usize, compacted: &mut Compacted) -> Result<(), StageError> {
+    fn merge_around(
+        &self,
+        mut group: MergeGroup,
+        place: usize,
+        compacted: &mut CompactionSummary,
+    ) -> Result<(), StageError> {
         let behind = group.files.split_off(place + 1);
         group.files.pop().into_iter().for_each(|alone| compacted.after.add(alone.file.entry.size));
         let kind = group.kind.clone();
         self.merge(group, compacted)?;
-        self.merge(Group { kind, files: behind }, compacted)
+        self.merge(MergeGroup { kind, files: behind }, compacted)
     }
 }

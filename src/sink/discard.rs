@@ -5,43 +5,43 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::store::Location;
 
 /// It has no options.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {}
+pub struct DiscardSinkConfig {}
 
-impl SinkConfig for Config {
-    fn plan(&mut self, _: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
-        Ok(Box::new(Discard))
+impl SinkConfig for DiscardSinkConfig {
+    fn plan(&mut self, _: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+        Ok(Box::new(DiscardSink))
     }
 }
 
-struct Discard;
+struct DiscardSink;
 
-impl Sink for Discard {
+impl Sink for DiscardSink {
     fn folder(&self) -> Option<Location> {
         None
     }
 
-    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
+    fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         Ok(self)
     }
 }
 
-impl Writer for Discard {
-    fn write(&mut self, _: &Batch) -> Result<Durable, StageError> {
-        Ok(Durable::All)
+impl SinkWriter for DiscardSink {
+    fn write(&mut self, _: &Batch) -> Result<CommitProgress, StageError> {
+        Ok(CommitProgress::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
         Ok(())
     }
 
-    fn written(&self) -> Written {
-        Written::default()
+    fn stats(&self) -> CommitStats {
+        CommitStats::default()
     }
 }

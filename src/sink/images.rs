@@ -12,19 +12,19 @@ use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::error::{ConfigError, StageError};
 use crate::image::encode::OutputFormat;
-use crate::sink::encoder::{Encoder, pixel_column};
-use crate::sink::lock::Lock;
-use crate::sink::marker::{self, Marker, Naming};
-use crate::sink::names::{Pattern, Scheme};
-use crate::sink::{History, Identity, Prepare, Sink, SinkConfig, Writer, Written};
+use crate::plan_context::PlanContext;
+use crate::sink::coverage_snapshot::{self, CoverageSnapshot, NamingState};
+use crate::sink::file_lock::FileLock;
+use crate::sink::file_naming::{NamePattern, NamingScheme};
+use crate::sink::image_encoder::{ImageEncoder, pixel_column};
+use crate::sink::{BatchEncoder, CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::store::Location;
 
 use name_log::NameLog;
-use writer::{Found, ImageWriter};
+use writer::{ClaimedImageFolder, ImageWriter};
 
 /// JPEG's quality where none is given: hardly to be told from the original.
 const QUALITY: u8 = 90;
@@ -32,7 +32,7 @@ const QUALITY: u8 = 90;
 /// How images are encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum FileFormat {
+pub enum ImageFileFormat {
     /// PNG, lossless.
     #[default]
     Png,
@@ -42,7 +42,7 @@ pub enum FileFormat {
     Webp,
 }
 
-impl FileFormat {
+impl ImageFileFormat {
     fn extension(self) -> &'static str {
         match self {
             Self::Png => "png",
@@ -54,7 +54,7 @@ impl FileFormat {
 
 /// Options of the sink `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ImagesSinkConfig {
     /// The folder to write to. The sink never replaces a file that is there already.
     #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     path: PathBuf,
@@ -73,55 +73,55 @@ pub struct Config {
     /// `png` (default), `jpeg` or `webp`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    format: FileFormat,
+    format: ImageFileFormat,
     /// JPEG's quality, from 1 to 100. Default: 90.
     #[schemars(extend("x-changes-rows" = true))]
     quality: Option<u8>,
 }
 
-impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+impl SinkConfig for ImagesSinkConfig {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
-            faults.push(Fault::new("path", "is empty; write the folder that the images go to"));
+            faults.push(ConfigError::new("path", "is empty; write the folder that the images go to"));
         }
-        if let Ok(Location::Remote(_)) | Err(_) = Location::of(&self.path) {
+        if let Ok(Location::Remote(_)) | Err(_) = Location::from_path(&self.path) {
             let message = "images are written to folders of this machine only; the sink `parquet` writes to buckets";
-            faults.push(Fault::new("path", message));
+            faults.push(ConfigError::new("path", message));
         }
-        let name = self.name.as_deref().map(Pattern::parse).transpose();
-        let name = name.map_err(|message| faults.push(Fault::new("name", message))).ok().flatten();
+        let name = self.name.as_deref().map(NamePattern::parse).transpose();
+        let name = name.map_err(|message| faults.push(ConfigError::new("name", message))).ok().flatten();
         let quality = self.quality.unwrap_or(QUALITY);
-        if self.format == FileFormat::Jpeg {
+        if self.format == ImageFileFormat::Jpeg {
             self.quality = Some(quality);
         }
         if !(1..=100).contains(&quality) {
-            faults.push(Fault::new("quality", format!("{quality} is no quality; expected 1 to 100")));
-        } else if self.quality.is_some() && self.format != FileFormat::Jpeg {
-            faults.push(Fault::new("quality", "only JPEG has one; remove it, or write format = \"jpeg\""));
+            faults.push(ConfigError::new("quality", format!("{quality} is no quality; expected 1 to 100")));
+        } else if self.quality.is_some() && self.format != ImageFileFormat::Jpeg {
+            faults.push(ConfigError::new("quality", "only JPEG has one; remove it, or write format = \"jpeg\""));
         }
         for (name, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
             if input.column_with_name(name).is_none_or(|(_, field)| field.data_type() != &kind) {
                 let message = format!("files are named by the column `{name}` ({kind}), which does not arrive here");
-                faults.push(Fault::new("inputs", format!("{message}; keep it, as sources give it")));
+                faults.push(ConfigError::new("inputs", format!("{message}; keep it, as sources give it")));
             }
         }
         let output = match self.format {
-            FileFormat::Png => OutputFormat::Png,
-            FileFormat::Jpeg => OutputFormat::Jpeg(quality),
-            FileFormat::Webp => OutputFormat::WebP,
+            ImageFileFormat::Png => OutputFormat::Png,
+            ImageFileFormat::Jpeg => OutputFormat::Jpeg(quality),
+            ImageFileFormat::Webp => OutputFormat::WebP,
         };
         match pixel_column(input, self.column.as_deref()) {
             Ok((column, pixels)) if faults.is_empty() => {
                 self.column = Some(column.clone());
-                let encoder = Encoder { column, pixels, output };
+                let encoder = ImageEncoder { column, pixels, output };
                 let (path, folder) = (self.path.clone(), Location::Local(self.path.clone()));
                 let extension = self.format.extension();
-                Ok(Box::new(Images { path, folder, name, extension, encoder, found: RefCell::default() }))
+                Ok(Box::new(ImagesSink { path, folder, name, extension, encoder, claimed: RefCell::default() }))
             }
             Ok(_) => Err(faults),
             Err(message) => {
-                faults.push(Fault::new("column", message));
+                faults.push(ConfigError::new("column", message));
                 Err(faults)
             }
         }
@@ -129,27 +129,27 @@ impl SinkConfig for Config {
 }
 
 /// The sink as planned.
-struct Images {
+struct ImagesSink {
     path: PathBuf,
     /// The same.
     folder: Location,
     /// How files are named, where the pipeline says so.
-    name: Option<Pattern>,
+    name: Option<NamePattern>,
     /// What their names end in.
     extension: &'static str,
-    encoder: Encoder,
+    encoder: ImageEncoder,
     /// Taken before the first look at what is there: whoever looks without it may miss what another adds.
-    found: RefCell<Option<(Lock, Marker)>>,
+    claimed: RefCell<Option<(FileLock, CoverageSnapshot)>>,
 }
 
-impl Images {
-    fn found(&self) -> Result<(Lock, Marker), StageError> {
-        let look = || Ok((Lock::take(&self.path)?, Marker::load(&self.folder)?));
-        self.found.take().map_or_else(look, Ok)
+impl ImagesSink {
+    fn claimed(&self) -> Result<(FileLock, CoverageSnapshot), StageError> {
+        let look = || Ok((FileLock::take(&self.path)?, CoverageSnapshot::load(&self.folder)?));
+        self.claimed.take().map_or_else(look, Ok)
     }
 }
 
-impl Sink for Images {
+impl Sink for ImagesSink {
     fn folder(&self) -> Option<Location> {
         Some(self.folder.clone())
     }
@@ -158,39 +158,39 @@ impl Sink for Images {
         Some(WrittenFiles { folder: &self.folder, extension: self.extension, name: None })
     }
 
-    fn history(&self) -> Result<History, StageError> {
-        let found = self.found()?;
+    fn history(&self) -> Result<OutputHistory, StageError> {
+        let found = self.claimed()?;
         let history = found.1.history.clone();
-        self.found.replace(Some(found));
+        self.claimed.replace(Some(found));
         Ok(history)
     }
 
-    fn read_history(&self) -> Result<History, StageError> {
-        Ok(Marker::load(&self.folder)?.history)
+    fn read_history(&self) -> Result<OutputHistory, StageError> {
+        Ok(CoverageSnapshot::load(&self.folder)?.history)
     }
 
-    fn accept(&self, digests: &[String]) -> Result<(), StageError> {
-        let (lock, mut marker) = self.found()?;
-        marker.history.accept(digests);
-        marker.save(&marker::place(&self.folder, None))?;
-        self.found.replace(Some((lock, marker)));
+    fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
+        let (lock, mut snapshot) = self.claimed()?;
+        snapshot.history.allow_mixing(digests);
+        snapshot.save(&coverage_snapshot::place(&self.folder, None))?;
+        self.claimed.replace(Some((lock, snapshot)));
         Ok(())
     }
 
-    fn forget(&self, remove: bool) -> Result<Written, StageError> {
-        let _lock = Lock::take(&self.path)?;
-        let place = marker::place(&self.folder, None);
+    fn reset(&self, remove: bool) -> Result<CommitStats, StageError> {
+        let _lock = FileLock::take(&self.path)?;
+        let place = coverage_snapshot::place(&self.folder, None);
         if remove {
-            let marker = Marker::load(&self.folder)?;
-            if marker.naming.is_none_or(|naming| naming.former) && !marker.history.writers.is_empty() {
+            let snapshot = CoverageSnapshot::load(&self.folder)?;
+            if snapshot.naming.is_none_or(|naming| naming.former) && !snapshot.history.writers.is_empty() {
                 let folder = self.path.display();
                 tracing::warn!(
                     "{folder}: image files of an earlier version stay, and are not replaced: move them away"
                 );
             }
             // A marker without rows comes first: after a crash, the next run removes the rest of the files that are listed.
-            let naming = Naming { adopts: true, ..Naming::default() };
-            Marker { naming: Some(naming), ..Marker::default() }.save(&place)?;
+            let naming = NamingState { adopts: true, ..NamingState::default() };
+            CoverageSnapshot { naming: Some(naming), ..CoverageSnapshot::default() }.save(&place)?;
         }
         let forgotten = NameLog::forget(&self.path, remove)?;
         if remove {
@@ -199,20 +199,20 @@ impl Sink for Images {
         Ok(forgotten)
     }
 
-    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
         Some(Arc::new(self.encoder.clone()))
     }
 
-    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let (lock, marker) = self.found()?;
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
+        let (lock, snapshot) = self.claimed()?;
         let Self { path, folder, name, extension, .. } = *self;
-        let marker_file = marker::place(&folder, None);
-        let found = Found { path, lock, marker, marker_file };
+        let snapshot_file = coverage_snapshot::place(&folder, None);
+        let found = ClaimedImageFolder { path, lock, snapshot, snapshot_file };
         // Names that are given before anything is noted are those that the program gave before it noted anything.
         let scheme = match name {
-            Some(pattern) => Scheme::Pattern(pattern),
-            None if found.is_former() => Scheme::Former,
-            None => Scheme::Current,
+            Some(pattern) => NamingScheme::Pattern(pattern),
+            None if found.is_former() => NamingScheme::Former,
+            None => NamingScheme::Current,
         };
         Ok(Box::new(ImageWriter::open(found, scheme, extension, identity)?))
     }

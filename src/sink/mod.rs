@@ -1,30 +1,30 @@
 //! Sinks: where records end. The traits, and the table of kinds.
 
-pub mod claim;
-mod columns;
+pub mod writer_lease;
+mod column_selection;
 pub mod compact;
-pub mod dataset;
+pub mod inspect;
 mod discard;
-mod distribution;
-mod encoder;
-mod epoch;
-pub mod exchange;
-pub mod files;
-pub mod footer;
-mod identity;
+mod summary_stats;
+mod image_encoder;
+mod fencing_epoch;
+pub mod rewrite_commit;
+pub mod data_files;
+pub mod provenance_footer;
+mod output_identity;
 mod images;
-pub mod lock;
-pub mod marker;
-mod names;
+pub mod file_lock;
+pub mod coverage_snapshot;
+mod file_naming;
 mod narrow_dictionaries;
 pub mod output_mounts;
 mod parquet;
-pub mod part;
+pub mod parquet_file;
 pub mod purge;
 mod writer_recognition;
-pub mod rejects;
+pub mod rejects_dataset;
 mod rewrite;
-mod row_groups;
+mod row_group_writer;
 mod stdout;
 
 use std::path::{Path, PathBuf};
@@ -37,19 +37,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::source::WrittenFiles;
 use crate::store::Location;
 
-pub use identity::{Changes, History, Identity, RULES, Scope, StageIdentity};
-pub use writer_recognition::{Reader, Reading};
+pub use output_identity::{
+    ChangePolicy, FINGERPRINT_VERSION, IdentityScope, OutputHistory, OutputIdentity, StageIdentity,
+};
+pub use writer_recognition::{StageInterpreter, StageReader};
 
 /// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
-pub const STATE: &str = crate::source::file_set::STATE;
+pub const STATE_DIR: &str = crate::source::file_set::STATE_DIR;
 
 /// A sink as planned: checked against its input, nothing has been touched.
 pub trait Sink: Send {
@@ -70,23 +72,23 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When files cannot be read, or another process writes there.
-    fn history(&self) -> Result<History, StageError> {
-        Ok(History::default())
+    fn history(&self) -> Result<OutputHistory, StageError> {
+        Ok(OutputHistory::default())
     }
 
     /// What earlier runs made durable so far, read without claiming the folder: another process may write there meanwhile.
     ///
     /// # Errors
     /// When files cannot be read.
-    fn read_history(&self) -> Result<History, StageError> {
-        Ok(History::default())
+    fn read_history(&self) -> Result<OutputHistory, StageError> {
+        Ok(OutputHistory::default())
     }
 
     /// Notes, durably, that rows of these digests may lie beside each other.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    fn accept(&self, _digests: &[String]) -> Result<(), StageError> {
+    fn allow_mixing(&self, _digests: &[String]) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -95,17 +97,17 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When files cannot be read or removed, or another process writes there.
-    fn forget(&self, _remove: bool) -> Result<Written, StageError> {
-        Ok(Written::default())
+    fn reset(&self, _remove: bool) -> Result<CommitStats, StageError> {
+        Ok(CommitStats::default())
     }
 
     /// What workers do to its batches; `None`: it takes them as they come.
-    fn preparation(&self) -> Option<Arc<dyn Prepare>> {
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
         None
     }
 
     /// Bytes that it holds at most while it writes, beside the batches that it is given.
-    fn held_bytes(&self) -> u64 {
+    fn buffer_bytes(&self) -> u64 {
         0
     }
 
@@ -113,35 +115,35 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError>;
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError>;
 }
 
 /// Does on the workers' threads what a sink's own, which is one, would be too slow for.
-pub trait Prepare: Send + Sync {
+pub trait BatchEncoder: Send + Sync {
     /// The columns of the prepared batch.
     fn schema(&self) -> SchemaRef;
 
-    /// The batch as [`Writer::write`] takes it. A record that the sink cannot hold goes to `rejects` and is left out.
+    /// The batch as [`SinkWriter::write`] takes it. A record that the sink cannot hold goes to `rejects` and is left out.
     ///
     /// # Errors
     /// An error that it does not expect of a record, as for a transform.
-    fn prepare(&self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+    fn encode(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 }
 
 /// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.
-pub trait Writer: Send {
+pub trait SinkWriter: Send {
     /// Takes a batch, prepared where that was asked for; may commit on its own when a file is full, and says so.
     ///
     /// # Errors
     /// When it cannot be written: the run ends, what was committed stays.
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError>;
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError>;
 
     /// Writes as another from the next batch on, with which older rows may lie beside newer ones. Nothing waits to be
     /// committed then.
     ///
     /// # Errors
     /// When that cannot be noted durably.
-    fn adopt(&mut self, _identity: Identity) -> Result<(), StageError> {
+    fn switch_identity(&mut self, _identity: OutputIdentity) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -157,12 +159,12 @@ pub trait Writer: Send {
     fn commit(&mut self) -> Result<(), StageError>;
 
     /// What was committed so far.
-    fn written(&self) -> Written;
+    fn stats(&self) -> CommitStats;
 }
 
 /// What a writer has made durable while it took a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durable {
+pub enum CommitProgress {
     /// Nothing more than before.
     Nothing,
     /// All batches before this one.
@@ -173,7 +175,7 @@ pub enum Durable {
 
 /// What a sink has committed in this run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct CommitStats {
     /// Files that bear their final name.
     pub files: u64,
     /// Their bytes.
@@ -188,29 +190,29 @@ pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn Sink>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
 }
 
 /// How a sink of some kind is planned: options as written, schema of its input, context.
-pub type PlanSink = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn Sink>>, Vec<Fault>>;
+pub type PlanSink = fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
 
 /// Every kind of sink.
-pub const KINDS: &[Kind<PlanSink>] = &[
-    kind::<parquet::Config>("parquet", "writes records to Parquet files, each file whole or not at all"),
-    kind::<images::Config>("images", "writes a tensor column as image files"),
-    kind::<stdout::Config>("stdout", "prints records as NDJSON, one object a line"),
-    kind::<discard::Config>("discard", "drops records, for benchmarks"),
+pub const KINDS: &[ComponentKind<PlanSink>] = &[
+    kind::<parquet::ParquetSinkConfig>("parquet", "writes records to Parquet files, each file whole or not at all"),
+    kind::<images::ImagesSinkConfig>("images", "writes a tensor column as image files"),
+    kind::<stdout::StdoutSinkConfig>("stdout", "prints records as NDJSON, one object a line"),
+    kind::<discard::DiscardSinkConfig>("discard", "drops records, for benchmarks"),
 ];
 
-const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSink> {
-    Kind {
+const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSink> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
         },
     }
 }

@@ -6,10 +6,10 @@ use arrow::datatypes::{DataType, Schema};
 /// Columns of dictionaries whose keys have at most 16 bits, and what they hold in the row group that is open. Parquet stores one
 /// dictionary for all of a group's values, which readers give the keys of the schema again.
 #[derive(Debug)]
-pub(super) struct NarrowDictionaries(Vec<Column>);
+pub(super) struct NarrowDictionaries(Vec<DictionaryColumn>);
 
 #[derive(Debug)]
-struct Column {
+struct DictionaryColumn {
     place: usize,
     /// Values that the keys can tell apart.
     capacity: usize,
@@ -28,7 +28,7 @@ impl NarrowDictionaries {
                 DataType::UInt16 => 1 << 16,
                 _ => return None,
             };
-            Some(Column { place, capacity, held: Vec::new() })
+            Some(DictionaryColumn { place, capacity, held: Vec::new() })
         });
         Self(columns.collect())
     }
@@ -58,7 +58,7 @@ impl NarrowDictionaries {
     }
 }
 
-impl Column {
+impl DictionaryColumn {
     fn values<'a>(&self, records: &'a RecordBatch) -> &'a ArrayRef {
         records.column(self.place).as_any_dictionary().values()
     }

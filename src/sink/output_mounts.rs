@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::durable::write_atomically;
 use crate::error::StageError;
+use crate::fs_durable::write_atomically;
 use crate::json::to_json;
 use crate::store::mounts::{is_unmounted, mount_of, real_path};
 

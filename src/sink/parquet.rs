@@ -10,27 +10,29 @@ use arrow::datatypes::{Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::arrow_size::record_bytes;
 use crate::batch::Batch;
-use crate::context::Context;
 use crate::coverage::Coverage;
-use crate::durable::{create_private_folder, remove_temporaries, sync_folder};
-use crate::error::{Fault, StageError};
-use crate::memory::record_bytes;
-use crate::sink::claim::{Claim, part_number};
-use crate::sink::columns::Columns;
-use crate::sink::exchange::Exchange;
-use crate::sink::files::{DataFile, data_files};
-use crate::sink::footer::Footer;
-use crate::sink::marker::{self, Marker};
-use crate::sink::part::{Compression, Format, Part, RowGroup};
-use crate::sink::{Durable, History, Identity, STATE, Sink, SinkConfig, Writer, Written};
+use crate::error::{ConfigError, StageError};
+use crate::fs_durable::{create_private_dir, fsync_dir, remove_stale_temp_files};
+use crate::plan_context::PlanContext;
+use crate::sink::column_selection::ColumnSelection;
+use crate::sink::coverage_snapshot::{self, CoverageSnapshot};
+use crate::sink::data_files::{DataFile, data_files};
+use crate::sink::parquet_file::{ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig};
+use crate::sink::provenance_footer::ProvenanceFooter;
+use crate::sink::rewrite_commit::RewriteCommit;
+use crate::sink::writer_lease::{WriterLease, part_number};
+use crate::sink::{
+    CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink, SinkConfig, SinkWriter,
+};
 use crate::source::WrittenFiles;
 use crate::store::Location;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Where the files go, and how large they become.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ParquetSinkConfig {
     /// The folder of the files; made where it is missing. It holds the output of this stage and nothing else.
     /// `s3://bucket/prefix` where the build has object stores.
     #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
@@ -46,11 +48,11 @@ pub struct Config {
     /// How large a row group may become.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    pub row_group: RowGroup,
+    pub row_group: RowGroupConfig,
     /// How pages are compressed.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    pub compression: Compression,
+    pub compression: ParquetCompression,
     /// Whether the files hold originals of records, for the user alone.
     #[serde(skip)]
     is_private: bool,
@@ -61,7 +63,7 @@ pub struct Config {
 #[serde(default)]
 pub struct FileSize {
     /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file of its own.
-    pub bytes: Bytes,
+    pub bytes: ByteSize,
     /// Maximum number of records; a batch that is larger is split. Only the records that stages make of one source row, such as
     /// tiles of an image, stay together. `latentflow compact` puts such files together; its option `--records` bounds them again.
     /// Default: any number.
@@ -70,21 +72,21 @@ pub struct FileSize {
 
 impl Default for FileSize {
     fn default() -> Self {
-        Self { bytes: Bytes(256 << 20), records: None }
+        Self { bytes: ByteSize(256 << 20), records: None }
     }
 }
 
-impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
+impl SinkConfig for ParquetSinkConfig {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         self.sink(input)
     }
 }
 
-impl Config {
+impl ParquetSinkConfig {
     /// As rejects are written: everything but the folder at its default, and no threads for what is seldom much.
     pub(super) fn new(path: &Path) -> Self {
-        let (file, compression) = (FileSize::default(), Compression::default());
-        let row_group = RowGroup { encoders: Some(0), ..RowGroup::default() };
+        let (file, compression) = (FileSize::default(), ParquetCompression::default());
+        let row_group = RowGroupConfig { encoders: Some(0), ..RowGroupConfig::default() };
         Self { path: path.to_path_buf(), columns: None, file, row_group, compression, is_private: true }
     }
 
@@ -92,28 +94,28 @@ impl Config {
     ///
     /// # Errors
     /// Every fault that was found.
-    pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<Fault>> {
+    pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
-            faults.push(Fault::new("path", "is empty; name a folder"));
+            faults.push(ConfigError::new("path", "is empty; name a folder"));
         }
         for (key, bytes) in [("file.bytes", self.file.bytes), ("row_group.bytes", self.row_group.bytes)] {
             if bytes.0 == 0 {
-                faults.push(Fault::new(key, "is 0; write a size such as \"64MiB\""));
+                faults.push(ConfigError::new(key, "is 0; write a size such as \"64MiB\""));
             }
         }
-        let folder = Location::of(&self.path).map_err(|message| faults.push(Fault::new("path", message)));
-        let columns = Columns::choose(self.columns.as_deref(), input);
+        let folder = Location::from_path(&self.path).map_err(|message| faults.push(ConfigError::new("path", message)));
+        let columns = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
             self.columns = Some(columns.names());
-            let format = Format::new(SchemaRef::clone(columns.schema()), self.compression, self.row_group)?;
+            let format = ParquetOptions::new(SchemaRef::clone(columns.schema()), self.compression, self.row_group)?;
             Ok((columns, format))
         });
         match (planned, folder) {
             (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
                 let file = self.file;
                 let is_private = self.is_private;
-                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, found: RefCell::default() }))
+                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, claimed: RefCell::default() }))
             }
             (Ok(_), _) => Err(faults),
             (Err(more), _) => Err(faults.into_iter().chain(more).collect()),
@@ -123,47 +125,47 @@ impl Config {
 
 struct ParquetSink {
     folder: Location,
-    columns: Columns,
-    format: Format,
+    columns: ColumnSelection,
+    format: ParquetOptions,
     file: FileSize,
     /// Whether its folder, where it has to be made, is for the user alone.
     is_private: bool,
     /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
-    found: RefCell<Option<Found>>,
+    claimed: RefCell<Option<ClaimedFolder>>,
 }
 
 /// A folder that this process writes, and what it holds.
-struct Found {
-    claim: Claim,
-    contents: Contents,
+struct ClaimedFolder {
+    lease: WriterLease,
+    contents: FolderContents,
 }
 
 /// What a folder holds.
-struct Contents {
-    marker: Marker,
+struct FolderContents {
+    snapshot: CoverageSnapshot,
     /// Where that was read.
-    markers: Vec<Location>,
+    snapshots: Vec<Location>,
     /// What the footers say of files that the marker does not account for.
-    files: History,
+    files: OutputHistory,
     /// The number of the next file.
     next: u32,
 }
 
-impl Found {
-    fn look(folder: &Location) -> Result<Self, StageError> {
-        let claim = Claim::take(folder)?;
+impl ClaimedFolder {
+    fn claim(folder: &Location) -> Result<Self, StageError> {
+        let lease = WriterLease::take(folder)?;
         // Files that are being put together must not be met half way.
-        let _calm = folder.local().map(Exchange::begin).transpose()?;
-        Ok(Self { claim, contents: Contents::read(folder)? })
+        let _calm = folder.local().map(RewriteCommit::begin).transpose()?;
+        Ok(Self { lease, contents: FolderContents::read(folder)? })
     }
 
     /// Makes the marker durable, and removes those that it was made of.
-    fn save_marker(&mut self, folder: &Location) -> Result<(), StageError> {
-        let Contents { marker, markers, .. } = &mut self.contents;
-        let place = self.claim.marker(folder);
-        self.claim.check()?;
-        marker.save(&place)?;
-        for old in markers.drain(..).filter(|old| *old != place) {
+    fn save_snapshot(&mut self, folder: &Location) -> Result<(), StageError> {
+        let FolderContents { snapshot, snapshots, .. } = &mut self.contents;
+        let place = self.lease.snapshot_location(folder);
+        self.lease.check()?;
+        snapshot.save(&place)?;
+        for old in snapshots.drain(..).filter(|old| *old != place) {
             if let Err(error) = old.remove() {
                 tracing::debug!("an old marker stays: {error}");
             }
@@ -172,33 +174,33 @@ impl Found {
     }
 }
 
-impl Contents {
+impl FolderContents {
     fn read(folder: &Location) -> Result<Self, StageError> {
         // What is listed here is all in the marker, which is read later.
-        let markers = marker::places(folder)?;
-        let marker = Marker::load(folder)?;
-        let mut contents = Self { next: marker.folded, files: History::default(), marker, markers };
+        let snapshots = coverage_snapshot::places(folder)?;
+        let snapshot = CoverageSnapshot::load(folder)?;
+        let mut contents = Self { next: snapshot.folded, files: OutputHistory::default(), snapshot, snapshots };
         for file in data_files(folder)? {
             contents.add(folder, &file)?;
         }
         Ok(contents)
     }
 
-    fn history(&self) -> History {
-        let mut history = self.marker.history.clone();
+    fn history(&self) -> OutputHistory {
+        let mut history = self.snapshot.history.clone();
         history.union(&self.files);
         history
     }
 
     fn add(&mut self, folder: &Location, file: &DataFile) -> Result<(), StageError> {
         let number = part_number(&file.entry.name);
-        if number.is_some_and(|number| number < self.marker.folded) {
+        if number.is_some_and(|number| number < self.snapshot.folded) {
             return Ok(());
         }
         match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
             // Who puts folded files together may leave the result here: what it stands for is known.
-            None if self.marker.folded > 0 => {}
+            None if self.snapshot.folded > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
                     "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
@@ -216,11 +218,11 @@ impl Contents {
 }
 
 impl ParquetSink {
-    fn found(&self) -> Result<Found, StageError> {
+    fn claimed(&self) -> Result<ClaimedFolder, StageError> {
         if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
-            create_private_folder(folder)?;
+            create_private_dir(folder)?;
         }
-        self.found.take().map_or_else(|| Found::look(&self.folder), Ok)
+        self.claimed.take().map_or_else(|| ClaimedFolder::claim(&self.folder), Ok)
     }
 }
 
@@ -233,40 +235,40 @@ impl Sink for ParquetSink {
         Some(WrittenFiles { folder: &self.folder, extension: "parquet", name: Some("part-00000.parquet") })
     }
 
-    fn history(&self) -> Result<History, StageError> {
-        let found = self.found()?;
+    fn history(&self) -> Result<OutputHistory, StageError> {
+        let found = self.claimed()?;
         let history = found.contents.history();
-        self.found.replace(Some(found));
+        self.claimed.replace(Some(found));
         Ok(history)
     }
 
-    fn read_history(&self) -> Result<History, StageError> {
-        let read = || Contents::read(&self.folder).map(|contents| contents.history());
+    fn read_history(&self) -> Result<OutputHistory, StageError> {
+        let read = || FolderContents::read(&self.folder).map(|contents| contents.history());
         // Another process may replace files between the listing and the reads.
         read().or_else(|_| read())
     }
 
-    fn accept(&self, digests: &[String]) -> Result<(), StageError> {
-        let mut found = self.found()?;
-        found.contents.marker.history.accept(digests);
-        found.save_marker(&self.folder)?;
-        self.found.replace(Some(found));
+    fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
+        let mut found = self.claimed()?;
+        found.contents.snapshot.history.allow_mixing(digests);
+        found.save_snapshot(&self.folder)?;
+        self.claimed.replace(Some(found));
         Ok(())
     }
 
-    fn forget(&self, remove: bool) -> Result<Written, StageError> {
+    fn reset(&self, remove: bool) -> Result<CommitStats, StageError> {
         // In a bucket a claim would stop a run that goes on: to count is no reason for that.
         let claims = remove || self.folder.local().is_some();
-        let _claim = claims.then(|| Claim::take(&self.folder)).transpose()?;
-        let _calm = self.folder.local().map(Exchange::begin).transpose()?;
-        let mut forgotten = Written::default();
+        let _claim = claims.then(|| WriterLease::take(&self.folder)).transpose()?;
+        let _calm = self.folder.local().map(RewriteCommit::begin).transpose()?;
+        let mut forgotten = CommitStats::default();
         // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
         if remove {
-            marker::places(&self.folder)?.iter().try_for_each(Location::remove)?;
+            coverage_snapshot::places(&self.folder)?.iter().try_for_each(Location::remove)?;
         }
         for file in data_files(&self.folder)? {
             let metadata = file.metadata()?;
-            if Footer::of(&file.location, &metadata)?.is_some() {
+            if ProvenanceFooter::of(&file.location, &metadata)?.is_some() {
                 forgotten.files += 1;
                 forgotten.bytes += file.entry.size;
                 forgotten.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
@@ -276,25 +278,25 @@ impl Sink for ParquetSink {
             }
         }
         if let Some(path) = self.folder.local().filter(|_| remove) {
-            sync_folder(path)?;
+            fsync_dir(path)?;
         }
         Ok(forgotten)
     }
 
-    fn held_bytes(&self) -> u64 {
-        self.format.held_bytes()
+    fn buffer_bytes(&self) -> u64 {
+        self.format.buffer_bytes()
     }
 
-    fn open(self: Box<Self>, identity: Identity) -> Result<Box<dyn Writer>, StageError> {
-        let found = self.found()?;
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
+        let claimed = self.claimed()?;
         if let Some(path) = self.folder.local() {
             // Folders below it may be those of others, who are writing.
-            remove_temporaries(path, 1)?;
-            remove_temporaries(&path.join(STATE), usize::MAX)?;
+            remove_stale_temp_files(path, 1)?;
+            remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
         let Self { folder, columns, format, file, .. } = *self;
-        let (part, taken, written) = (None, Coverage::default(), Written::default());
-        let mut writer = ParquetWriter { folder, columns, format, file, identity, found, part, taken, written };
+        let (open_file, taken, written) = (None, Coverage::default(), CommitStats::default());
+        let mut writer = ParquetWriter { folder, columns, format, file, identity, claimed, open_file, taken, written };
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }
@@ -305,27 +307,27 @@ const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
     folder: Location,
-    columns: Columns,
-    format: Format,
+    columns: ColumnSelection,
+    format: ParquetOptions,
     file: FileSize,
-    identity: Identity,
+    identity: OutputIdentity,
     /// What lies in the folder, kept up to date.
-    found: Found,
-    part: Option<Part>,
+    claimed: ClaimedFolder,
+    open_file: Option<ParquetFileWriter>,
     /// The source rows of all batches since the last file.
     taken: Coverage,
-    written: Written,
+    written: CommitStats,
 }
 
-impl Writer for ParquetWriter {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        let (mut durable, mut rest) = (Durable::Nothing, Cow::Borrowed(batch));
+impl SinkWriter for ParquetWriter {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        let (mut durable, mut rest) = (CommitProgress::Nothing, Cow::Borrowed(batch));
         while let Some(room) = self.too_small_room(&rest) {
-            let is_new = self.part.is_none();
+            let is_new = self.open_file.is_none();
             let (first, others) = rest.split_at_records(room, is_new)?;
             if first.records.num_rows() == 0 && !is_new {
                 self.finish_part()?;
-                durable = Durable::Before;
+                durable = CommitProgress::Before;
                 continue;
             }
             durable = durable.max(self.write_whole(&first)?);
@@ -335,27 +337,31 @@ impl Writer for ParquetWriter {
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        if self.part.is_some() {
+        if self.open_file.is_some() {
             return self.finish_part();
         }
         if self.taken.is_empty() {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.found.contents.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-        self.found.save_marker(&self.folder)
+        self.claimed.contents.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.claimed.save_snapshot(&self.folder)
     }
 
-    fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
+    fn switch_identity(&mut self, identity: OutputIdentity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.found.contents.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
-            self.found.save_marker(&self.folder)?;
+            self.claimed
+                .contents
+                .snapshot
+                .history
+                .allow_mixing(&[self.identity.digests(), identity.digests()].concat());
+            self.claimed.save_snapshot(&self.folder)?;
         }
         self.identity = identity;
         Ok(())
     }
 
-    fn written(&self) -> Written {
+    fn stats(&self) -> CommitStats {
         self.written
     }
 }
@@ -364,19 +370,19 @@ impl ParquetWriter {
     /// The records that the open file still takes, where these are more.
     fn too_small_room(&self, batch: &Batch) -> Option<usize> {
         let limit = self.file.records?.get();
-        let room = limit.saturating_sub(self.part.as_ref().map_or(0, Part::records));
+        let room = limit.saturating_sub(self.open_file.as_ref().map_or(0, ParquetFileWriter::records));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         (batch.records.num_rows() > room).then_some(room)
     }
 
     /// Writes records that one file takes by their number.
-    fn write_whole(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        let records = self.columns.of(&batch.records)?;
-        let mut durable = Durable::Nothing;
+    fn write_whole(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        let records = self.columns.project(&batch.records)?;
+        let mut durable = CommitProgress::Nothing;
         if records.num_rows() > 0 {
-            if self.part.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
+            if self.open_file.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
                 self.finish_part()?;
-                durable = Durable::Before;
+                durable = CommitProgress::Before;
             }
             self.append(&records)?;
         }
@@ -385,26 +391,26 @@ impl ParquetWriter {
     }
 
     fn append(&mut self, records: &RecordBatch) -> Result<(), StageError> {
-        let mut part = match self.part.take() {
+        let mut part = match self.open_file.take() {
             Some(part) => part,
             None => {
-                let name = self.found.claim.part_name(self.found.contents.next);
-                Part::begin(self.folder.join(&name), self.found.claim.note(), &self.format)?
+                let name = self.claimed.lease.part_name(self.claimed.contents.next);
+                ParquetFileWriter::begin(self.folder.join(&name), self.claimed.lease.upload_record(), &self.format)?
             }
         };
         // A file that fails is lost, and what it stood for is not done.
         let taken = std::mem::take(&mut self.taken);
         part.write(records)?;
         self.taken = taken;
-        self.part = Some(part);
+        self.open_file = Some(part);
         Ok(())
     }
 
     fn finish_part(&mut self) -> Result<(), StageError> {
-        let Some(part) = self.part.take() else { return Ok(()) };
-        let footer = Footer::new(self.identity.clone(), std::mem::take(&mut self.taken));
-        let file = part.finish(&footer, || self.found.claim.check())?;
-        let Contents { files, next, .. } = &mut self.found.contents;
+        let Some(part) = self.open_file.take() else { return Ok(()) };
+        let footer = ProvenanceFooter::new(self.identity.clone(), std::mem::take(&mut self.taken));
+        let file = part.finish(&footer, || self.claimed.lease.check())?;
+        let FolderContents { files, next, .. } = &mut self.claimed.contents;
         files.add(&footer.identity, &footer.coverage);
         *next = next.saturating_add(1);
         self.written.files += file.files;
@@ -415,18 +421,18 @@ impl ParquetWriter {
 
     /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
-        let Contents { marker, files, next, .. } = &mut self.found.contents;
-        if *next - marker.folded < FOLD_FILES {
+        let FolderContents { snapshot, files, next, .. } = &mut self.claimed.contents;
+        if *next - snapshot.folded < FOLD_FILES {
             return Ok(());
         }
-        marker.history.union(&std::mem::take(files));
-        marker.folded = *next;
-        self.found.save_marker(&self.folder)
+        snapshot.history.union(&std::mem::take(files));
+        snapshot.folded = *next;
+        self.claimed.save_snapshot(&self.folder)
     }
 }
 
 impl FileSize {
-    fn has_room(&self, part: &Part, records: &RecordBatch) -> bool {
+    fn has_room(&self, part: &ParquetFileWriter, records: &RecordBatch) -> bool {
         let bytes = part.bytes().saturating_add(record_bytes(records));
         let rows = part.records().saturating_add(records.num_rows() as u64);
         bytes <= self.bytes.0 && self.records.is_none_or(|limit| rows <= limit.get())

@@ -10,32 +10,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::durable::{remove_temporaries, sync_folder};
 use crate::error::StageError;
-use crate::sink::files::DataFile;
-use crate::sink::lock::Lock;
-use crate::sink::rejects;
-use crate::sink::rewrite::{Found, Rewrite};
+use crate::fs_durable::{fsync_dir, remove_stale_temp_files};
+use crate::sink::data_files::DataFile;
+use crate::sink::file_lock::FileLock;
+use crate::sink::rejects_dataset;
+use crate::sink::rewrite::{Rewrite, RewriteCandidate};
 use crate::source::SOURCE;
 use crate::source::rejects::{FORMAT, RECORD};
 
 /// Which originals are removed: those for which all holds that is given.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct PurgeFilter {
     /// Those in files that were committed before this moment.
     pub before: Option<SystemTime>,
     /// Those of records from these sources.
-    pub source: Option<Sources>,
+    pub source: Option<SourcePattern>,
 }
 
 /// Sources by their names in the column `source`.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub struct SourcePattern {
     name: String,
     glob: GlobMatcher,
 }
 
-impl Sources {
+impl SourcePattern {
     /// Those of this very name, and those that it matches as a glob.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Sources {
 
 /// The result of a purge, or of one that only counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Purged {
+pub struct PurgeSummary {
     /// Rejects in all files that can be read.
     pub rejects: u64,
     /// Originals that are removed.
@@ -70,11 +70,11 @@ pub struct Purged {
 /// # Errors
 /// When a run or a compaction is at work there, the system refuses, or these are no rejects; files that were exchanged before
 /// stay exchanged.
-pub fn purge(folder: &Path, wanted: &Wanted, dry: bool) -> Result<Purged, StageError> {
+pub fn purge(folder: &Path, wanted: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
     // A file that a run is writing could hold originals, too.
-    let _lock = Lock::take(folder)?;
+    let _lock = FileLock::take(folder)?;
     let rewrite = Rewrite::begin(folder)?;
-    let mut purged = Purged::default();
+    let mut purged = PurgeSummary::default();
     let mut hold = Vec::new();
     for file in rewrite.files()? {
         match look(file.clone(), wanted, &mut purged)? {
@@ -84,29 +84,29 @@ pub fn purge(folder: &Path, wanted: &Wanted, dry: bool) -> Result<Purged, StageE
         }
     }
     if !dry {
-        remove_temporaries(folder, 1)?;
+        remove_stale_temp_files(folder, 1)?;
         for file in hold {
             // It was readable a moment ago.
-            let Some(Found { kind, file }) = Found::of(file)? else { continue };
+            let Some(RewriteCandidate { kind, file }) = RewriteCandidate::of(file)? else { continue };
             let sources = wanted.source.as_ref();
             let replaced = rewrite.replace(&kind, &[file], |records| without_originals(&records, sources))?;
             replaced.map_err(|broken| StageError::Other(broken.reason))?;
         }
-        sync_folder(folder)?;
+        fsync_dir(folder)?;
     }
     rewrite.end()?;
     Ok(purged)
 }
 
 /// Counts the rejects of a file; whether it holds originals that are wanted, or the reason why it cannot be read.
-fn look(file: DataFile, wanted: &Wanted, purged: &mut Purged) -> Result<Result<bool, String>, StageError> {
+fn look(file: DataFile, wanted: &PurgeFilter, purged: &mut PurgeSummary) -> Result<Result<bool, String>, StageError> {
     let place = file.location.clone();
-    let found = match Found::of(file) {
+    let found = match RewriteCandidate::of(file) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Err(format!("{place}: was not written by latentflow"))),
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let mine = rejects::schema();
+    let mine = rejects_dataset::schema();
     let columns = [SOURCE, FORMAT, RECORD];
     let is_mine = |name: &&str| {
         let (mine, theirs) = (mine.field_with_name(name), found.kind.schema.field_with_name(name));
@@ -120,7 +120,7 @@ fn look(file: DataFile, wanted: &Wanted, purged: &mut Purged) -> Result<Result<b
     let is_old = wanted.before.is_none_or(|before| committed < before);
     let (mut originals, mut bytes) = (0, 0);
     let read = found.file.read(Some(&columns), |records| {
-        let columns = Columns::of(&records)?;
+        let columns = RejectColumns::of(&records)?;
         for row in (0..records.num_rows()).filter(|&row| is_old && columns.is_wanted(row, wanted.source.as_ref())) {
             originals += 1;
             bytes += columns.record.value(row).len() as u64;
@@ -138,13 +138,13 @@ fn look(file: DataFile, wanted: &Wanted, purged: &mut Purged) -> Result<Result<b
 }
 
 /// The columns of originals, and of the sources that they came from.
-struct Columns<'a> {
+struct RejectColumns<'a> {
     source: &'a StringArray,
     format: &'a StringArray,
     record: &'a BinaryArray,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> RejectColumns<'a> {
     fn of(records: &'a RecordBatch) -> Result<Self, StageError> {
         let text = |name: &str| records.column_by_name(name)?.as_string_opt::<i32>();
         let record = records.column_by_name(RECORD).and_then(|column| column.as_binary_opt::<i32>());
@@ -154,15 +154,15 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn is_wanted(&self, row: usize, sources: Option<&Sources>) -> bool {
+    fn is_wanted(&self, row: usize, sources: Option<&SourcePattern>) -> bool {
         let has_original = self.record.is_valid(row) || self.format.is_valid(row);
         has_original && sources.is_none_or(|sources| sources.holds(self.source.value(row)))
     }
 }
 
 /// The same rejects without the originals of those sources.
-fn without_originals(records: &RecordBatch, sources: Option<&Sources>) -> Result<RecordBatch, StageError> {
-    let columns = Columns::of(records)?;
+fn without_originals(records: &RecordBatch, sources: Option<&SourcePattern>) -> Result<RecordBatch, StageError> {
+    let columns = RejectColumns::of(records)?;
     let stays = |row: &usize| !columns.is_wanted(*row, sources);
     let rows = || 0..records.num_rows();
     let formats = rows().map(|row| (stays(&row) && columns.format.is_valid(row)).then(|| columns.format.value(row)));

@@ -14,14 +14,14 @@ use parquet::basic::Compression as Codec;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::coverage::Coverage;
-use crate::durable::{create_folders, state_file};
 use crate::error::StageError;
-use crate::sink::claim::part_number;
-use crate::sink::exchange::{Exchange, Note, WORK};
-use crate::sink::files::{DataFile, data_files};
-use crate::sink::footer::{self, Footer};
-use crate::sink::part::{Compression, Format, Part, RowGroup};
-use crate::sink::{Identity, STATE};
+use crate::fs_durable::{create_dir_all_synced, state_file};
+use crate::sink::data_files::{DataFile, data_files};
+use crate::sink::parquet_file::{ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig};
+use crate::sink::provenance_footer::{self, ProvenanceFooter};
+use crate::sink::rewrite_commit::{RewriteCommit, RewriteIntent, STAGING_DIR};
+use crate::sink::writer_lease::part_number;
+use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::store::Location;
 
 /// Rows that are copied at a time.
@@ -29,10 +29,10 @@ const ROWS: usize = 8192;
 
 /// What files must have in common to become one.
 #[derive(Clone)]
-pub(super) struct Kind {
-    pub(super) identity: Identity,
+pub(super) struct MergeKey {
+    pub(super) identity: OutputIdentity,
     pub(super) schema: SchemaRef,
-    pub(super) compression: Compression,
+    pub(super) compression: ParquetCompression,
 }
 
 /// A file of ours.
@@ -42,40 +42,40 @@ pub(super) struct DatasetFile {
     pub(super) coverage: Coverage,
 }
 
-pub(super) struct Found {
-    pub(super) kind: Kind,
+pub(super) struct RewriteCandidate {
+    pub(super) kind: MergeKey,
     pub(super) file: DatasetFile,
 }
 
-impl Found {
+impl RewriteCandidate {
     /// `None` where it is another program's.
     pub(super) fn of(file: DataFile) -> Result<Option<Self>, StageError> {
         let metadata = file.metadata()?;
-        let Some(footer) = Footer::of(&file.location, &metadata)? else { return Ok(None) };
+        let Some(footer) = ProvenanceFooter::of(&file.location, &metadata)? else { return Ok(None) };
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let compression = compression(&metadata);
         let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new());
         let metadata = metadata.map_err(|error| StageError::Other(format!("{}: {error}", file.location)))?;
-        let kind = Kind { identity: footer.identity, schema: plain(metadata.schema()), compression };
+        let kind = MergeKey { identity: footer.identity, schema: plain(metadata.schema()), compression };
         Ok(Some(Self { kind, file: DatasetFile { file, rows, coverage: footer.coverage } }))
     }
 }
 
 /// The columns, and what is said of them; the reader adds what the footer says of the file, which is no part of that.
 fn plain(schema: &Schema) -> SchemaRef {
-    let said = schema.metadata().iter().filter(|(key, _)| !key.starts_with(footer::KEYS));
+    let said = schema.metadata().iter().filter(|(key, _)| !key.starts_with(provenance_footer::KEYS));
     let said: HashMap<String, String> = said.map(|(key, value)| (key.clone(), value.clone())).collect();
     Arc::new(Schema::new_with_metadata(schema.fields().clone(), said))
 }
 
 /// How the first column is compressed: as all others are.
-fn compression(metadata: &ParquetMetaData) -> Compression {
+fn compression(metadata: &ParquetMetaData) -> ParquetCompression {
     let first = metadata.row_groups().first().and_then(|group| group.columns().first());
     match first.map(ColumnChunkMetaData::compression) {
-        Some(Codec::SNAPPY) => Compression::Snappy,
-        Some(Codec::LZ4 | Codec::LZ4_RAW) => Compression::Lz4,
-        Some(Codec::UNCOMPRESSED) => Compression::None,
-        _ => Compression::Zstd,
+        Some(Codec::SNAPPY) => ParquetCompression::Snappy,
+        Some(Codec::LZ4 | Codec::LZ4_RAW) => ParquetCompression::Lz4,
+        Some(Codec::UNCOMPRESSED) => ParquetCompression::None,
+        _ => ParquetCompression::Zstd,
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Rewrite<'a> {
 }
 
 /// A file of several that cannot be read.
-pub(super) struct Broken {
+pub(super) struct UnreadableFile {
     /// Its place among them.
     pub(super) place: usize,
     pub(super) reason: String,
@@ -99,7 +99,7 @@ impl<'a> Rewrite<'a> {
     /// When another is at work in the folder, or the system refuses.
     pub(super) fn begin(folder: &'a Path) -> Result<Self, StageError> {
         let rewrite = Self { folder, _lock: lock(folder)? };
-        drop(Exchange::begin(folder)?);
+        drop(RewriteCommit::begin(folder)?);
         rewrite.clear()?;
         Ok(rewrite)
     }
@@ -124,7 +124,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn place(&self) -> PathBuf {
-        self.folder.join(WORK)
+        self.folder.join(STAGING_DIR)
     }
 
     /// Removes the folder of files that have not taken their place.
@@ -142,27 +142,27 @@ impl<'a> Rewrite<'a> {
     /// When the system refuses, a file was changed meanwhile, or `change` fails.
     pub(super) fn replace(
         &self,
-        kind: &Kind,
+        kind: &MergeKey,
         files: &[DatasetFile],
         change: impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
-    ) -> Result<Result<u64, Broken>, StageError> {
+    ) -> Result<Result<u64, UnreadableFile>, StageError> {
         let Some(last) = files.last() else { return Ok(Ok(0)) };
-        create_folders(&self.place())?;
-        let format = Format::new(SchemaRef::clone(&kind.schema), kind.compression, RowGroup::default());
+        create_dir_all_synced(&self.place())?;
+        let format = ParquetOptions::new(SchemaRef::clone(&kind.schema), kind.compression, RowGroupConfig::default());
         let format = format.map_err(|faults| {
             let reasons: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
             StageError::Other(format!("{}: {}", last.file.location, reasons.join("; ")))
         })?;
         let path = self.place().join(&last.file.entry.name);
-        let mut part = Part::begin(Location::from(path.as_path()), None, &format)?;
+        let mut part = ParquetFileWriter::begin(Location::from(path.as_path()), None, &format)?;
         let mut coverage = Coverage::default();
         for (place, file) in files.iter().enumerate() {
             if let Err(reason) = file.copy(&mut part, &change)? {
-                return Ok(Err(Broken { place, reason }));
+                return Ok(Err(UnreadableFile { place, reason }));
             }
             coverage.union(&file.coverage);
         }
-        let footer = Footer::new(kind.identity.clone(), coverage);
+        let footer = ProvenanceFooter::new(kind.identity.clone(), coverage);
         let written = part.finish(&footer, || Ok(()))?;
         let youngest = files.iter().map(|file| file.file.entry.mtime_ns).max();
         // Who may read it does not change by its being rewritten.
@@ -175,7 +175,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn exchange(&self, files: &[DatasetFile], bytes: u64) -> Result<u64, StageError> {
-        let exchange = Exchange::begin(self.folder)?;
+        let exchange = RewriteCommit::begin(self.folder)?;
         for DatasetFile { file, .. } in files {
             let now = file.location.file()?.map(|entry| (entry.size, entry.mtime_ns));
             if now != Some((file.entry.size, file.entry.mtime_ns)) {
@@ -185,15 +185,15 @@ impl<'a> Rewrite<'a> {
         }
         let inputs: Vec<String> = files.iter().map(|file| file.file.entry.name.clone()).collect();
         let merged = inputs.last().cloned().unwrap_or_default();
-        exchange.replace(&Note { merged, bytes, inputs })?;
+        exchange.replace(&RewriteIntent { merged, bytes, inputs })?;
         Ok(bytes)
     }
 }
 
 /// One at a time rewrites the files of a folder.
 fn lock(folder: &Path) -> Result<File, StageError> {
-    let state = folder.join(STATE);
-    create_folders(&state)?;
+    let state = folder.join(STATE_DIR);
+    create_dir_all_synced(&state)?;
     let path = state.join("compact-lock");
     let file = state_file().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(StageError::io(&path))?;
@@ -219,7 +219,7 @@ impl DatasetFile {
     /// Appends all records, or says why they cannot be read.
     fn copy(
         &self,
-        part: &mut Part,
+        part: &mut ParquetFileWriter,
         change: &impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
     ) -> Result<Result<(), String>, StageError> {
         let (place, before) = (&self.file.location, part.records());

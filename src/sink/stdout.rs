@@ -9,25 +9,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::sink::columns::Columns;
-use crate::sink::{Durable, Identity, Sink, SinkConfig, Writer, Written};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::sink::column_selection::ColumnSelection;
+use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::store::Location;
 use crate::text_escape;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct StdoutSinkConfig {
     /// The columns to print, in this order. Default: all of them.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
 }
 
-impl SinkConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _: &Context) -> Result<Box<dyn Sink>, Vec<Fault>> {
-        let columns = Columns::choose(self.columns.as_deref(), input)?;
+impl SinkConfig for StdoutSinkConfig {
+    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+        let columns = ColumnSelection::select(self.columns.as_deref(), input)?;
         check_types(columns.schema())?;
         self.columns = Some(columns.names());
         Ok(Box::new(StdoutSink { columns }))
@@ -35,18 +35,18 @@ impl SinkConfig for Config {
 }
 
 /// Refuses columns that have no JSON form.
-fn check_types(schema: &Schema) -> Result<(), Vec<Fault>> {
+fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
     let options = EncoderOptions::default();
     let faults = schema.fields().iter().filter_map(|field| {
         let error = make_encoder(field, &new_empty_array(field.data_type()), &options).err()?;
-        Some(Fault::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
+        Some(ConfigError::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
     });
-    let faults: Vec<Fault> = faults.collect();
+    let faults: Vec<ConfigError> = faults.collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 struct StdoutSink {
-    columns: Columns,
+    columns: ColumnSelection,
 }
 
 impl Sink for StdoutSink {
@@ -54,16 +54,16 @@ impl Sink for StdoutSink {
         None
     }
 
-    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
+    fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        Ok(Box::new(Lines::new(self.columns, BufWriter::new(stdout), is_terminal)))
+        Ok(Box::new(NdjsonWriter::new(self.columns, BufWriter::new(stdout), is_terminal)))
     }
 }
 
 /// Prints each batch as it comes.
-struct Lines<W: Write> {
-    columns: Columns,
+struct NdjsonWriter<W: Write> {
+    columns: ColumnSelection,
     /// Holds the text of one batch.
     json: JsonWriter<Vec<u8>, LineDelimited>,
     output: W,
@@ -71,8 +71,8 @@ struct Lines<W: Write> {
     is_terminal: bool,
 }
 
-impl<W: Write> Lines<W> {
-    fn new(columns: Columns, output: W, is_terminal: bool) -> Self {
+impl<W: Write> NdjsonWriter<W> {
+    fn new(columns: ColumnSelection, output: W, is_terminal: bool) -> Self {
         // Every line has every key, so that readers that guess types from the first lines guess right.
         let json = WriterBuilder::new().with_explicit_nulls(true).build(Vec::new());
         Self { columns, json, output, is_terminal }
@@ -91,19 +91,19 @@ impl<W: Write> Lines<W> {
     }
 }
 
-impl<W: Write + Send> Writer for Lines<W> {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.json.write(&self.columns.of(&batch.records)?)?;
+impl<W: Write + Send> SinkWriter for NdjsonWriter<W> {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        self.json.write(&self.columns.project(&batch.records)?)?;
         self.print().map_err(output_error)?;
-        Ok(Durable::All)
+        Ok(CommitProgress::All)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
         self.output.flush().map_err(output_error)
     }
 
-    fn written(&self) -> Written {
-        Written::default()
+    fn stats(&self) -> CommitStats {
+        CommitStats::default()
     }
 }
 
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn each_record_is_an_object_on_its_line_with_every_key() {
-        let columns = Columns::choose(None, &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new(), false);
+        let columns = ColumnSelection::select(None, &records().schema()).unwrap();
+        let mut lines = NdjsonWriter::new(columns, Vec::new(), false);
         lines.write(&batch()).unwrap();
         let expected = concat!(
             r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"pixels":{"data":[1.0,2.0],"shape":[1,2]},"#,
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn only_the_chosen_columns_are_printed() {
         let names = ["error".to_owned(), "source".to_owned()];
-        let columns = Columns::choose(Some(&names), &records().schema()).unwrap();
-        let mut lines = Lines::new(columns, Vec::new(), false);
+        let columns = ColumnSelection::select(Some(&names), &records().schema()).unwrap();
+        let mut lines = NdjsonWriter::new(columns, Vec::new(), false);
         lines.write(&batch()).unwrap();
         let text = String::from_utf8(lines.output).unwrap();
         assert_eq!(text.lines().last(), Some(r#"{"error":0.25,"source":"c"}"#));
@@ -180,8 +180,8 @@ mod tests {
         let column: ArrayRef = Arc::new(StringArray::from(vec!["\u{9b}31m\u{202e}gpj\u{7f}é"]));
         let records = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap();
         let printed = |is_terminal: bool| {
-            let columns = Columns::choose(None, &records.schema()).unwrap();
-            let mut lines = Lines::new(columns, Vec::new(), is_terminal);
+            let columns = ColumnSelection::select(None, &records.schema()).unwrap();
+            let mut lines = NdjsonWriter::new(columns, Vec::new(), is_terminal);
             lines.write(&Batch::new(records.clone(), Provenance::rows(Split::new("a"), 0..1))).unwrap();
             String::from_utf8(lines.output).unwrap()
         };
@@ -200,7 +200,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = Lines::new(Columns::choose(None, &records().schema()).unwrap(), Closed, false);
+        let mut lines = NdjsonWriter::new(ColumnSelection::select(None, &records().schema()).unwrap(), Closed, false);
         assert!(matches!(lines.write(&batch()).unwrap_err(), StageError::OutputClosed));
     }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::identity::{History, Identity, StageIdentity};
+use super::output_identity::{OutputHistory, OutputIdentity, StageIdentity};
 
 /// How a plan reads what earlier runs noted of one of its stages.
-pub trait Reading: Send + Sync {
+pub trait StageInterpreter: Send + Sync {
     /// The names of the stages that it takes records from.
     fn inputs(&self) -> &[String];
 
@@ -34,25 +34,25 @@ pub trait Reading: Send + Sync {
 
 /// The reading of a plan's stage; a stage that was read from an output has none.
 #[derive(Clone, Default)]
-pub struct Reader(pub Option<Arc<dyn Reading>>);
+pub struct StageReader(pub Option<Arc<dyn StageInterpreter>>);
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for StageReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Reader" } else { "none" })
     }
 }
 
 /// Who can read a stage is no part of what the stage is.
-impl PartialEq for Reader {
+impl PartialEq for StageReader {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl History {
+impl OutputHistory {
     /// Finds the writers that are `mine` under other digests, and notes these in `mine`. Options of the others are put as the
     /// plan understands them, so that a refusal names what differs in meaning alone.
-    pub fn recognize(&mut self, mine: &mut Identity) {
+    pub fn recognize(&mut self, mine: &mut OutputIdentity) {
         for (found, _) in &mut self.writers {
             if !mine.is_same(found) {
                 recognize(mine, found);
@@ -61,7 +61,7 @@ impl History {
     }
 }
 
-impl Identity {
+impl OutputIdentity {
     /// Whether another writer means the same, however its options are spelled.
     pub fn means(&self, other: &Self) -> bool {
         let (mut mine, mut other) = (self.clone(), other.clone());
@@ -70,7 +70,7 @@ impl Identity {
     }
 }
 
-fn recognize(mine: &mut Identity, found: &mut Identity) {
+fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
     let understood: BTreeMap<String, Map<String, Value>> = mine
         .stages
         .iter()
@@ -105,8 +105,8 @@ fn recognize(mine: &mut Identity, found: &mut Identity) {
 /// The stages of `mine` that `found` has under the same name with the same meaning, and their digests there. A stage is known
 /// for the same by its digest, which must come of what was noted, after inputs that are the same.
 fn same_stages(
-    mine: &Identity,
-    found: &Identity,
+    mine: &OutputIdentity,
+    found: &OutputIdentity,
     understood: &BTreeMap<String, Map<String, Value>>,
 ) -> BTreeMap<String, String> {
     let mut same: BTreeMap<String, String> = BTreeMap::new();
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::coverage::Coverage;
-    use crate::sink::{Changes, RULES};
+    use crate::sink::{ChangePolicy, FINGERPRINT_VERSION};
 
     /// A plan's stage: `size` has the default 1, and is a number whatever it is written as.
     struct Sized {
@@ -157,7 +157,7 @@ mod tests {
         format!("{version} {} {}", Value::Object(options.clone()), inputs.join(" "))
     }
 
-    impl Reading for Sized {
+    impl StageInterpreter for Sized {
         fn inputs(&self) -> &[String] {
             &self.inputs
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// The writer of a pipeline of `in` and `out`, each with its options.
-    fn writer(version: u32, options: [Value; 2], reads: bool) -> Identity {
+    fn writer(version: u32, options: [Value; 2], reads: bool) -> OutputIdentity {
         let options = options.map(|options| options.as_object().unwrap().clone());
         let options = if reads { options.map(|options| understood(&options)) } else { options };
         let first = digest(version, &options[0], &[]);
@@ -196,16 +196,16 @@ mod tests {
         let inputs = [vec![], vec!["in".to_owned()]];
         let stages = ["in", "out"].into_iter().zip(options).zip(inputs).zip([first, last.clone()]);
         let stages = stages.map(|(((name, options), inputs), digest)| {
-            let reading = || Arc::new(Sized { inputs, options: options.clone() }) as Arc<dyn Reading>;
-            let reader = Reader(reads.then(reading));
+            let reading = || Arc::new(Sized { inputs, options: options.clone() }) as Arc<dyn StageInterpreter>;
+            let reader = StageReader(reads.then(reading));
             (name.to_owned(), StageIdentity { digest, options, version, reader, ..StageIdentity::default() })
         });
-        Identity { stage: "out".into(), digest: last, stages: stages.collect(), ..Identity::default() }
+        OutputIdentity { stage: "out".into(), digest: last, stages: stages.collect(), ..OutputIdentity::default() }
     }
 
-    fn is_recognized(found: &Identity) -> bool {
-        let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
-        let mut history = History::default();
+    fn is_recognized(found: &OutputIdentity) -> bool {
+        let mut mine = writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let mut history = OutputHistory::default();
         history.add(found, &Coverage::default());
         history.recognize(&mut mine);
         mine.is_same(found)
@@ -215,14 +215,14 @@ mod tests {
     fn a_writer_of_the_same_meaning_is_the_same() {
         let spelled = [json!({ "path": "x", "size": "1" }), json!({ "size": "3" })];
         assert!(is_recognized(&writer(0, spelled.clone(), false)));
-        assert!(is_recognized(&writer(RULES, spelled, false)));
+        assert!(is_recognized(&writer(FINGERPRINT_VERSION, spelled, false)));
         // An option that came later has its default in what was noted before.
-        assert!(is_recognized(&writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
+        assert!(is_recognized(&writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
     }
 
     #[test]
     fn a_writer_of_another_meaning_is_another() {
-        assert!(!is_recognized(&writer(RULES, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
+        assert!(!is_recognized(&writer(FINGERPRINT_VERSION, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
         assert!(!is_recognized(&writer(0, [json!({ "path": "x" }), json!({ "size": "4" })], false)));
         // A digest that does not follow from what was noted is of another model, or another graph.
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": "3" })], false);
@@ -232,19 +232,19 @@ mod tests {
 
     #[test]
     fn a_spelled_writer_of_another_model_differs_by_that_alone() {
-        let mut mine = writer(RULES, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let mut mine = writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], true);
         let found = |path: &str| {
             let mut found = writer(0, [json!({ "path": path, "size": "1" }), json!({ "size": "3" })], false);
             found.stages.get_mut("out").unwrap().digest = "of another model".into();
             found.digest = "of another model".into();
-            let mut history = History::default();
+            let mut history = OutputHistory::default();
             history.add(&found, &Coverage::default());
             history
         };
         for (path, expected) in [("x", true), ("y", false)] {
             let mut history = found(path);
             history.recognize(&mut mine);
-            assert_eq!(history.allows(Changes::AllowModels, &mine), expected, "{path}");
+            assert_eq!(history.allows(ChangePolicy::AllowModels, &mine), expected, "{path}");
         }
     }
 

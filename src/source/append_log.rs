@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::durable::{create_folders, state_file, write_atomically};
 use crate::error::StageError;
 use crate::file_descriptors;
+use crate::fs_durable::{create_dir_all_synced, state_file, write_atomically};
 use crate::json::to_json_lines;
 use crate::store::Location;
 
@@ -49,7 +49,7 @@ impl AppendLog {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                path.parent().map_or(Ok(()), create_folders)?;
+                path.parent().map_or(Ok(()), create_dir_all_synced)?;
                 let file = file_descriptors::open(|| state_file().create(true).append(true).open(path));
                 let mut file = file.map_err(StageError::io(path))?;
                 // A line that a crash cut short ends here.

@@ -11,16 +11,16 @@ use arrow::datatypes::{
 };
 
 use crate::batch::RejectCode;
-use crate::context::Limits;
 use crate::error::StageError;
-use crate::source::cut::Cut;
-use crate::source::record_files::{Output, Records, Stop, shorten};
+use crate::plan_context::PipelineLimits;
+use crate::source::batch_limits::BatchLimits;
+use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, shorten};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// The type of an array's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(super) enum ScalarType {
     Bool,
     Int8,
     UInt8,
@@ -34,7 +34,7 @@ pub(super) enum Element {
     Float64,
 }
 
-impl Element {
+impl ScalarType {
     fn data_type(self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
@@ -92,8 +92,8 @@ fn numbers<T: ArrowPrimitiveType, const N: usize>(bytes: &[u8], of: impl Fn([u8;
 
 /// What the header of an array says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    element: Element,
+pub(super) struct ArrayHeader {
+    element: ScalarType,
     big_endian: bool,
     /// Its values lie column after column, as in Fortran, rather than row after row.
     column_major: bool,
@@ -106,12 +106,17 @@ pub(super) struct Header {
 /// More rows are not believed; so no sum over files can overflow.
 const MAX_ROWS: u64 = 1 << 40;
 
-impl Header {
+impl ArrayHeader {
     /// An array of this shape.
     ///
     /// # Errors
     /// Where it has no rows that could be records, in a sentence.
-    pub(super) fn new(element: Element, big_endian: bool, column_major: bool, shape: &[u64]) -> Result<Self, String> {
+    pub(super) fn new(
+        element: ScalarType,
+        big_endian: bool,
+        column_major: bool,
+        shape: &[u64],
+    ) -> Result<Self, String> {
         let Some((&rows, row)) = shape.split_first() else {
             return Err("is a single value; expected one or more of each record".to_owned());
         };
@@ -139,7 +144,7 @@ impl Header {
     }
 
     /// Bytes that must be held to read it: all of it where a record's values do not lie together.
-    pub(super) fn held_bytes(&self) -> u64 {
+    pub(super) fn buffer_bytes(&self) -> u64 {
         let is_scattered = self.column_major && self.len() > 1;
         if is_scattered { self.bytes().saturating_mul(self.rows) } else { 0 }
     }
@@ -148,8 +153,8 @@ impl Header {
     /// channels.
     fn image(&self) -> Option<[usize; 3]> {
         match (self.element, self.row.as_slice()) {
-            (Element::UInt8, &[height, width]) => Some([height, width, 1]),
-            (Element::UInt8, &[height, width, channels @ (1 | 3)]) => Some([height, width, channels]),
+            (ScalarType::UInt8, &[height, width]) => Some([height, width, 1]),
+            (ScalarType::UInt8, &[height, width, channels @ (1 | 3)]) => Some([height, width, channels]),
             _ => None,
         }
     }
@@ -209,33 +214,33 @@ impl Header {
 
 /// What arrays of equal length give together.
 #[derive(Debug, Clone)]
-pub(super) struct Together {
+pub(super) struct JoinedArrays {
     /// Records that travel together.
     step: u64,
     /// Pixels of a record's images, as far as they will be decoded.
     pixels: u64,
 }
 
-impl Together {
+impl JoinedArrays {
     /// Checks that a record of these arrays can be held.
     ///
     /// # Errors
     /// What is wrong with their records, in a sentence.
-    pub(super) fn new(headers: &[&Header], batch: BatchSize, limits: &Limits) -> Result<Self, String> {
+    pub(super) fn new(headers: &[&ArrayHeader], batch: BatchSize, limits: &PipelineLimits) -> Result<Self, String> {
         let bytes = headers.iter().fold(0, |total: u64, header| total.saturating_add(header.bytes()));
         let limit = limits.record_bytes.0.min(i32::MAX as u64);
         if bytes > limit {
             return Err(format!(
                 "a record takes {}, more than {}; limits.record_bytes may raise that",
-                Bytes(bytes),
-                Bytes(limit)
+                ByteSize(bytes),
+                ByteSize(limit)
             ));
         }
         let images = headers.iter().filter_map(|header| header.image());
         let pixels = images.fold(0, |total: u64, [height, width, _]| total + height as u64 * width as u64);
         let pixels = if pixels > limits.pixels { 0 } else { pixels };
         let images = headers.iter().any(|header| header.is_image());
-        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
+        let cut = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
         Ok(Self { step: cut.records_of(bytes.max(pixels.saturating_mul(PIXEL_BYTES))), pixels })
     }
 }
@@ -244,11 +249,11 @@ impl Together {
 pub(super) struct ArrayReader<'a> {
     /// What it is called in messages.
     name: String,
-    header: Header,
-    values: Values<'a>,
+    header: ArrayHeader,
+    values: ArrayValues<'a>,
 }
 
-enum Values<'a> {
+enum ArrayValues<'a> {
     /// Row after row.
     Rows(Box<dyn Read + 'a>),
     /// All of them, column after column.
@@ -262,18 +267,18 @@ enum Values<'a> {
 }
 
 /// What could not be read, and why.
-pub(super) type Refusal = (RejectCode, String);
+pub(super) type RejectReason = (RejectCode, String);
 
 impl<'a> ArrayReader<'a> {
     /// The values of an array, from `stream`; they are read at once where records do not lie together.
     ///
     /// # Errors
     /// Where that fails.
-    pub(super) fn new(name: &str, header: Header, stream: Box<dyn Read + 'a>) -> Result<Self, Refusal> {
+    pub(super) fn new(name: &str, header: ArrayHeader, stream: Box<dyn Read + 'a>) -> Result<Self, RejectReason> {
         let name = name.to_owned();
-        let all = header.held_bytes();
+        let all = header.buffer_bytes();
         if all == 0 {
-            return Ok(Self { name, header, values: Values::Rows(stream) });
+            return Ok(Self { name, header, values: ArrayValues::Rows(stream) });
         }
         let mut bytes = Vec::new();
         let no_memory = |_| (RejectCode::TooLarge, format!("{name}: there is no memory for its {all} bytes"));
@@ -287,15 +292,15 @@ impl<'a> ArrayReader<'a> {
             return Err((RejectCode::Truncated, what));
         }
         let places = places(&header);
-        Ok(Self { name, header, values: Values::Held { bytes, places, next: 0, rest: stream } })
+        Ok(Self { name, header, values: ArrayValues::Held { bytes, places, next: 0, rest: stream } })
     }
 
     /// The bytes of the next `count` records, or of fewer and why there are no more.
-    fn take(&mut self, count: u64) -> (Vec<u8>, Option<Refusal>) {
+    fn take(&mut self, count: u64) -> (Vec<u8>, Option<RejectReason>) {
         let size = usize::try_from(self.header.element.bytes()).unwrap_or(1);
         let mut taken = Vec::new();
         match &mut self.values {
-            Values::Rows(stream) => {
+            ArrayValues::Rows(stream) => {
                 let wanted = count * self.header.bytes();
                 let read = stream.take(wanted).read_to_end(&mut taken);
                 let failed = match read {
@@ -309,7 +314,7 @@ impl<'a> ArrayReader<'a> {
                 taken.truncate(taken.len() / each.max(1) * each);
                 (taken, failed)
             }
-            Values::Held { bytes, places, next, .. } => {
+            ArrayValues::Held { bytes, places, next, .. } => {
                 let end = *next + usize::try_from(count).unwrap_or(usize::MAX);
                 taken.reserve((end - *next) * places.len() * size);
                 for row in *next..end {
@@ -324,8 +329,8 @@ impl<'a> ArrayReader<'a> {
     }
 
     /// What is wrong behind the last record: that there is more, or a checksum.
-    fn end(&mut self) -> Option<Refusal> {
-        let (Values::Rows(rest) | Values::Held { rest, .. }) = &mut self.values;
+    fn end(&mut self) -> Option<RejectReason> {
+        let (ArrayValues::Rows(rest) | ArrayValues::Held { rest, .. }) = &mut self.values;
         let mut byte = [0];
         match rest.read(&mut byte) {
             Ok(0) => None,
@@ -339,13 +344,13 @@ impl<'a> ArrayReader<'a> {
     }
 }
 
-fn of_io(name: &str, error: &std::io::Error) -> Refusal {
+fn of_io(name: &str, error: &std::io::Error) -> RejectReason {
     let code = if error.kind() == ErrorKind::UnexpectedEof { RejectCode::Truncated } else { RejectCode::Malformed };
     (code, format!("{name}: {}", shorten(&error.to_string())))
 }
 
 /// For each value of a record, counted row after row, where it stands among all values of the array, column after column.
-fn places(header: &Header) -> Vec<usize> {
+fn places(header: &ArrayHeader) -> Vec<usize> {
     // What all of them take was allocated, so it is no more than a `usize` holds.
     let mut stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
     let mut sides = Vec::with_capacity(header.row.len());
@@ -365,10 +370,10 @@ fn places(header: &Header) -> Vec<usize> {
 /// Reads arrays of equal length, record by record. `check` stops at an error of the environment.
 pub(super) fn read_together(
     mut arrays: Vec<ArrayReader<'_>>,
-    together: &Together,
-    check: &dyn Fn() -> Result<(), Stop>,
-    output: &Output<'_>,
-) -> Result<(), Stop> {
+    together: &JoinedArrays,
+    check: &dyn Fn() -> Result<(), ReadEnd>,
+    output: &BatchOutput<'_>,
+) -> Result<(), ReadEnd> {
     let rows = arrays.first().map_or(0, |array| array.header.rows);
     let mut row = 0;
     while row < rows {
@@ -385,17 +390,17 @@ pub(super) fn read_together(
             let columns = arrays.iter().zip(&taken).map(column).collect::<Result<Vec<_>, _>>()?;
             let origin = (0..u32::try_from(whole).unwrap_or(u32::MAX)).collect();
             let pixels = together.pixels * whole;
-            output.send(part, Records { columns, origin, pixels, ..Records::default() })?;
+            output.send(part, FileRecords { columns, origin, pixels, ..FileRecords::default() })?;
         }
         row += whole;
         if let Some((code, what)) = taken.into_iter().find_map(|(_, failed)| failed) {
             check()?;
-            return output.refuse(row..rows, code, what);
+            return output.reject_rows(row..rows, code, what);
         }
     }
     if let Some((code, what)) = arrays.iter_mut().find_map(ArrayReader::end) {
         check()?;
-        return output.refuse(rows..rows + 1, code, what);
+        return output.reject_rows(rows..rows + 1, code, what);
     }
     Ok(())
 }

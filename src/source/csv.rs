@@ -12,23 +12,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::nearest;
-use crate::source::aligned::Aligned;
-use crate::source::cut::Cut;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::did_you_mean;
+use crate::source::batch_limits::BatchLimits;
+use crate::source::collapse_delimiters::DelimiterCollapser;
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch,
+};
+use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
-use crate::source::text::{Blocks, ColumnType, Frame, Framer, Quoting, SAMPLE, TextFormat, Verdict, read_all};
+use crate::source::text::{ColumnType, Frame, Framer, LineAction, Quoting, SAMPLE, TextBatches, TextFormat, read_all};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Records of delimited text.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct CsvSourceConfig {
     /// A file, a folder (its *.csv files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
@@ -79,59 +81,67 @@ fn double_quote() -> char {
 /// Wider tables are taken for a wrong delimiter or for no table at all.
 const MAX_COLUMNS: usize = 16_384;
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+impl SourceConfig for CsvSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let quoting = self.quoting()?;
-        let reader = Reader {
+        let reader = CsvReader {
             header: self.header,
             quoting,
             aligned: self.aligned,
             record_bytes: context.limits.record_bytes.0,
-            cut: Cut::features(batch),
+            batch_limits: BatchLimits::features(batch),
         };
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
-        let files = files::list(name, &self.path, Csv::EXTENSIONS).map_err(path)?;
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
+        let files = input_file::list(name, &self.path, CsvFormat::EXTENSIONS).map_err(path)?;
         let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
         let schema = self.typed(&inferred)?;
         self.types = ColumnType::all(&schema);
         if !self.header {
             self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
         }
-        let format = Csv { reader, schema: schema.clone() };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
+        let format = CsvFormat { reader, schema: schema.clone() };
+        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 
-impl Config {
-    fn quoting(&self) -> Result<Quoting, Vec<Fault>> {
+impl CsvSourceConfig {
+    fn quoting(&self) -> Result<Quoting, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut byte = |key: &str, value: char| {
             let usable = value.is_ascii() && !matches!(value, '\r' | '\n');
             if !usable {
-                faults.push(Fault::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
+                faults.push(ConfigError::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
             }
             u8::try_from(value).unwrap_or_default()
         };
         let quoting = Quoting { delimiter: byte("delimiter", self.delimiter), quote: byte("quote", self.quote) };
         if quoting.delimiter == quoting.quote {
-            faults.push(Fault::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
+            faults.push(ConfigError::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
         }
         if self.header && self.columns.is_some() {
-            faults.push(Fault::new("columns", "the header names the columns; leave this out, or set header = false"));
+            faults.push(ConfigError::new(
+                "columns",
+                "the header names the columns; leave this out, or set header = false",
+            ));
         }
         if faults.is_empty() { Ok(quoting) } else { Err(faults) }
     }
 
     /// The columns as inferred, with the types that the user gave.
-    fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<Fault>> {
+    fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<ConfigError>> {
         let names: Vec<&str> = inferred.fields().iter().map(|field| field.name().as_str()).collect();
         let unknown = self.types.keys().filter(|name| !names.contains(&name.as_str()));
-        let faults: Vec<Fault> = unknown
+        let faults: Vec<ConfigError> = unknown
             .map(|name| {
                 let known = names.join(", ");
-                Fault::new(
+                ConfigError::new(
                     format!("types.{name}"),
-                    format!("there is no such column{}; known: {known}", nearest(name, &names)),
+                    format!("there is no such column{}; known: {known}", did_you_mean(name, &names)),
                 )
             })
             .collect();
@@ -152,17 +162,17 @@ impl Config {
 }
 
 /// How the bytes of a file are taken.
-struct Reader {
+struct CsvReader {
     header: bool,
     quoting: Quoting,
     aligned: bool,
     record_bytes: u64,
-    cut: Cut,
+    batch_limits: BatchLimits,
 }
 
-impl Reader {
-    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<Aligned<R>>, Stop> {
-        let text = Aligned::new(input, self.aligned.then_some(self.quoting));
+impl CsvReader {
+    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<DelimiterCollapser<R>>, ReadEnd> {
+        let text = DelimiterCollapser::new(input, self.aligned.then_some(self.quoting));
         let framer = Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
         match not_utf8(framer.start()) {
             Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
@@ -175,7 +185,11 @@ impl Reader {
     }
 
     /// The names in the header; `None` for an empty file.
-    fn names<R: Read>(&self, file: &InputFile, framer: &mut Framer<Aligned<R>>) -> Result<Option<Vec<String>>, Stop> {
+    fn names<R: Read>(
+        &self,
+        file: &InputFile,
+        framer: &mut Framer<DelimiterCollapser<R>>,
+    ) -> Result<Option<Vec<String>>, ReadEnd> {
         let mut header = Vec::new();
         let frame = framer.frame(&mut header).map_err(file.stopped())?;
         if frame == Frame::End {
@@ -197,7 +211,7 @@ impl Reader {
         }
         let format = self.format().with_header(true);
         let (schema, _) =
-            guarded(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
+            catch_panic(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
         Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect()))
     }
 
@@ -219,14 +233,19 @@ impl Reader {
         })
     }
 
-    fn types<R: Read>(&self, file: &InputFile, framer: Framer<Aligned<R>>, names: Vec<String>) -> Result<Schema, Stop> {
+    fn types<R: Read>(
+        &self,
+        file: &InputFile,
+        framer: Framer<DelimiterCollapser<R>>,
+        names: Vec<String>,
+    ) -> Result<Schema, ReadEnd> {
         let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
         let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
-        let parser = Parser::new(self, &names, schema.clone());
+        let parser = CsvParser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
-        if let Some(block) = Blocks::new(framer, SAMPLE).sample(&parser).map_err(file.stopped())? {
+        if let Some(block) = TextBatches::new(framer, SAMPLE).sample(&parser).map_err(file.stopped())? {
             let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
             let rejects = block.parse(&parser)?.rejects;
             let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
@@ -234,7 +253,7 @@ impl Reader {
             sound.for_each(|(_, text)| sample.extend(text.iter().chain(b"\n")));
         }
         let (types, _) =
-            guarded(|| self.format().infer_schema(sample.as_slice(), None)).map_err(|(_, what)| bad(what))?;
+            catch_panic(|| self.format().infer_schema(sample.as_slice(), None)).map_err(|(_, what)| bad(what))?;
         if types.fields().is_empty() {
             return Ok(schema.as_ref().clone());
         }
@@ -245,16 +264,16 @@ impl Reader {
 }
 
 /// How planned CSV files are read.
-struct Csv {
-    reader: Reader,
+struct CsvFormat {
+    reader: CsvReader,
     schema: SchemaRef,
 }
 
-impl RecordFormat for Csv {
+impl FileFormat for CsvFormat {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let mut framer = self.reader.open(file, output.track(input))?;
         let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
         let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
@@ -262,28 +281,28 @@ impl RecordFormat for Csv {
         let times = |field: &Field| names.iter().filter(|name| *name == field.name()).count();
         if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
             let what = match times(field) {
-                0 => differs(field, None),
+                0 => schema_mismatch(field, None),
                 _ => format!("column `{}` is there twice; names must be unique", field.name()),
             };
             let records = framer.count().map_err(file.stopped())?;
             return Err(file.unfit(RejectCode::Mismatch, &what, records));
         }
-        let parser = Parser::new(&self.reader, &names, self.schema.clone());
-        read_all(framer, &parser, self.reader.cut, output)
+        let parser = CsvParser::new(&self.reader, &names, self.schema.clone());
+        read_all(framer, &parser, self.reader.batch_limits, output)
     }
 }
 
 /// Parses records whose values stand in a file's own order into the planned columns.
-struct Parser {
+struct CsvParser {
     schema: SchemaRef,
     written: SchemaRef,
     places: Vec<usize>,
     format: Format,
 }
 
-impl Parser {
+impl CsvParser {
     /// `names` are the file's columns; each of the schema's must be among them.
-    fn new(reader: &Reader, names: &[String], schema: SchemaRef) -> Self {
+    fn new(reader: &CsvReader, names: &[String], schema: SchemaRef) -> Self {
         let field = |name: &String| match schema.column_with_name(name) {
             Some((_, field)) => field.clone(),
             None => Field::new(name, DataType::Utf8, true),
@@ -295,9 +314,9 @@ impl Parser {
     }
 }
 
-impl TextFormat for Parser {
-    fn check(&self, record: &[u8]) -> Verdict {
-        Verdict::Parse(record.len() as u64 + 8 * self.places.len() as u64)
+impl TextFormat for CsvParser {
+    fn check(&self, record: &[u8]) -> LineAction {
+        LineAction::Parse(record.len() as u64 + 8 * self.places.len() as u64)
     }
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
@@ -324,7 +343,7 @@ impl TextFormat for Parser {
     }
 }
 
-impl Parser {
+impl CsvParser {
     /// The library's message, with the column's name in the place of its number, and without lines of the block.
     fn explain(&self, message: &str) -> String {
         let message = message.split_once("rror: ").map_or(message, |(_, message)| message);
@@ -345,8 +364,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::coverage::Progress;
-    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+    use crate::coverage::ResumeState;
+    use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -365,7 +384,7 @@ mod tests {
     }
 
     fn fault(folder: &tempfile::TempDir, more: Value) -> Vec<String> {
-        let faults = plan::<Config>(options(folder, more), 10).err().unwrap();
+        let faults = plan::<CsvSourceConfig>(options(folder, more), 10).err().unwrap();
         faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
     }
 
@@ -382,7 +401,7 @@ mod tests {
     fn types_follow_the_first_records_and_the_options() {
         let folder =
             folder(&[("a.csv", "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8")]);
-        let batches = read::<Config>(options(&folder, json!({ "types": { "q,\"x": "float" } })), 10);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({ "types": { "q,\"x": "float" } })), 10);
         let all = records(&batches);
         let expected = [
             "source: Utf8",
@@ -405,7 +424,7 @@ mod tests {
     #[test]
     fn one_bad_value_among_10_000_is_one_reject() {
         let folder = folder(&[("a.csv", &many(10_000, &[(7_123, "7123,oops")]))]);
-        let batches = read::<Config>(options(&folder, json!({})), 4096);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 4096);
         assert_eq!(rejects(&batches), [(7123, "malformed", Some("7123,oops".to_owned()))]);
         let reason = &batches[1].rejects[0].reason;
         assert_eq!(reason, "Error while parsing value 'oops' as type 'Float64' for column `half`");
@@ -419,7 +438,7 @@ mod tests {
         let long = "x".repeat(2 << 20);
         let bad = [(0, "a,b,c"), (1500, "1"), (1501, ",nan?"), (2000, &long), (2999, "2999,\"never closed\n")];
         let folder = folder(&[("a.csv", &many(3000, &bad))]);
-        let batches = read::<Config>(options(&folder, json!({ "types": { "half": "float" } })), 1000);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({ "types": { "half": "float" } })), 1000);
         let found = rejects(&batches);
         let found: Vec<_> = found.iter().map(|(row, code, text)| (*row, *code, text.as_deref())).collect();
         let expected = [
@@ -438,7 +457,7 @@ mod tests {
     fn bytes_that_are_no_utf8_are_a_reject() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
-        let batches = read::<Config>(options(&folder, json!({})), 10);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
         assert_eq!(rejects(&batches), [(1, "malformed", Some("2,\u{fffd}".to_owned()))]);
         assert_eq!(records(&batches).num_rows(), 2);
     }
@@ -446,7 +465,7 @@ mod tests {
     #[test]
     fn files_follow_each_other_by_name_and_columns_are_found_by_name() {
         let folder = folder(&[("b.csv", "y,more,x\n4,m,3\n"), ("a.csv", "x,y\n1,2\n"), ("empty.csv", "")]);
-        let batches = read::<Config>(options(&folder, json!({})), 10);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
         assert_eq!(batches.len(), 2);
         let all = records(&batches);
         assert_eq!(all["source"].as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.csv", "b.csv"]);
@@ -457,14 +476,15 @@ mod tests {
     #[test]
     fn a_file_without_a_column_is_one_reject_for_its_records() {
         let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n3,4\n"), ("c.csv", "y,x\n6,5\n")]);
-        let batches = read::<Config>(options(&folder, json!({})), 10);
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
         assert_eq!(records(&batches)["x"].as_primitive::<Int64Type>().values(), &[1, 5]);
         let reject = &batches[1].rejects[0];
         let reason = "b.csv: there is no column `y` (Int64), which the first file has; mend the file, or read files of its \
                       kind by a source of their own";
         assert_eq!((reject.code.as_str(), reject.reason.as_str()), ("mismatch", reason));
         assert_eq!(batches[1].batch.provenance.len(), 2);
-        let again = drain(plan::<Config>(options(&folder, json!({})), 10).unwrap(), &progress_of(&batches)).unwrap();
+        let again =
+            drain(plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap(), &progress_of(&batches)).unwrap();
         assert!(again.is_empty(), "the reject is kept");
     }
 
@@ -484,7 +504,7 @@ mod tests {
             for name in ["0.csv", "b.csv", "d.csv"] {
                 std::fs::write(folder.path().join(name), bytes).unwrap();
             }
-            let batches = read::<Config>(options(&folder, json!({})), 10);
+            let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
             let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
             assert_eq!(rejects.len(), 3, "{reason}");
             assert!(rejects.iter().all(|reject| reject.code.as_str() == code && reject.reason.contains(reason)));
@@ -496,9 +516,9 @@ mod tests {
     fn a_later_run_reads_the_batches_that_are_not_done() {
         let folder = folder(&[("a.csv", &many(50, &[(13, "x,y")])), ("b.csv", &many(5, &[]))]);
         let options = || options(&folder, json!({ "types": { "id": "int", "half": "float" } }));
-        let all = read::<Config>(options(), 10);
+        let all = read::<CsvSourceConfig>(options(), 10);
         assert_eq!(all.len(), 6);
-        let rest = drain(plan::<Config>(options(), 10).unwrap(), &progress_of(&all[1..3])).unwrap();
+        let rest = drain(plan::<CsvSourceConfig>(options(), 10).unwrap(), &progress_of(&all[1..3])).unwrap();
         let names = |batches: &[crate::batch::SourceBatch]| -> Vec<String> {
             batches.iter().map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows)).collect()
         };
@@ -510,11 +530,13 @@ mod tests {
     fn files_without_a_header_take_names_or_numbers() {
         let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
         let more = json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
-        let all = records(&read::<Config>(options(&folder, more), 10));
+        let all = records(&read::<CsvSourceConfig>(options(&folder, more), 10));
         assert_eq!(types(&all.schema())[2..], ["n: Int64", "s: Utf8"]);
         assert_eq!(all["s"].as_string::<i32>().value(0), "a;b");
-        let all =
-            records(&read::<Config>(options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })), 10));
+        let all = records(&read::<CsvSourceConfig>(
+            options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })),
+            10,
+        ));
         assert_eq!(types(&all.schema())[2..], ["column_1: Int64", "column_2: Utf8"]);
     }
 
@@ -525,7 +547,7 @@ mod tests {
             "path": folder.path().join("a.txt"), "header": false, "delimiter": " ", "aligned": true,
             "types": { "column_1": "float" },
         });
-        let batches = read::<Config>(options(&folder, more), 10);
+        let batches = read::<CsvSourceConfig>(options(&folder, more), 10);
         let all = records(&batches);
         assert_eq!(all["column_1"].as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
         assert_eq!(all["column_2"].as_primitive::<Float64Type>().values(), &[-0.15, 3.0]);
@@ -536,10 +558,10 @@ mod tests {
     fn batches_close_at_their_bytes() {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
-        let mut config: Config = serde_json::from_value(written.take()).unwrap();
-        let size = BatchSize { bytes: Some(crate::units::Bytes(200)), ..BatchSize::default() };
-        let context = Context::new(BTreeMap::new(), crate::context::Limits::default());
-        let batches = drain(config.plan("in", size, &context).unwrap(), &Progress::default()).unwrap();
+        let mut config: CsvSourceConfig = serde_json::from_value(written.take()).unwrap();
+        let size = BatchSize { bytes: Some(crate::units::ByteSize(200)), ..BatchSize::default() };
+        let context = PlanContext::new(BTreeMap::new(), crate::plan_context::PipelineLimits::default());
+        let batches = drain(config.plan("in", size, &context).unwrap(), &ResumeState::default()).unwrap();
         assert!(batches.len() > 9, "{}", batches.len());
         assert_eq!(records(&batches).num_rows(), 100);
     }

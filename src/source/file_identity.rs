@@ -8,7 +8,7 @@ use crate::source::listed_file::ListedFile;
 
 /// The result of a comparison by what a listing reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FileMatch {
     /// It is the same file.
     Same,
     /// It is another file.
@@ -18,17 +18,17 @@ pub(super) enum Verdict {
 }
 
 /// Compares a file that is known with one that was found.
-pub(super) fn compare(known: &ListedFile, found: &ListedFile) -> Verdict {
+pub(super) fn compare(known: &ListedFile, found: &ListedFile) -> FileMatch {
     if known.name != found.name || known.size != found.size || known.etag != found.etag {
-        return Verdict::Other;
+        return FileMatch::Other;
     }
     if known.etag.is_some() || known.mtime_ns == found.mtime_ns {
-        return Verdict::Same;
+        return FileMatch::Same;
     }
     match (known.digest, found.digest) {
-        (Some(known), Some(found)) if known == found => Verdict::Same,
-        (Some(_), None) => Verdict::Unclear,
-        _ => Verdict::Other,
+        (Some(known), Some(found)) if known == found => FileMatch::Same,
+        (Some(_), None) => FileMatch::Unclear,
+        _ => FileMatch::Other,
     }
 }
 
@@ -54,21 +54,21 @@ mod tests {
             }
             compare(&known, &file(found))
         };
-        assert_eq!(found(3, 1, None), Verdict::Same);
-        assert_eq!(found(4, 1, None), Verdict::Other);
-        assert_eq!(found(3, 2, None), Verdict::Unclear);
-        assert_eq!(found(3, 2, Some("one")), Verdict::Same);
-        assert_eq!(found(3, 2, Some("two")), Verdict::Other);
+        assert_eq!(found(3, 1, None), FileMatch::Same);
+        assert_eq!(found(4, 1, None), FileMatch::Other);
+        assert_eq!(found(3, 2, None), FileMatch::Unclear);
+        assert_eq!(found(3, 2, Some("one")), FileMatch::Same);
+        assert_eq!(found(3, 2, Some("two")), FileMatch::Other);
         let old = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1}));
         let touched = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 2}));
-        assert_eq!(compare(&old, &touched), Verdict::Other, "nothing is known of the content");
+        assert_eq!(compare(&old, &touched), FileMatch::Other, "nothing is known of the content");
     }
 
     #[test]
     fn etag_decides_whatever_the_time() {
         let object =
             |etag: &str, time: i64| file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}));
-        assert_eq!(compare(&object("x", 1), &object("x", 2)), Verdict::Same);
-        assert_eq!(compare(&object("x", 1), &object("y", 1)), Verdict::Other);
+        assert_eq!(compare(&object("x", 1), &object("x", 2)), FileMatch::Same);
+        assert_eq!(compare(&object("x", 1), &object("y", 1)), FileMatch::Other);
     }
 }

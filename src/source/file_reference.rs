@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Unavailable;
-use crate::image::read_header;
+use crate::error::UnavailableInput;
+use crate::image::probe;
 use crate::source::content_digest::ContentDigest;
-use crate::source::folder::{self, size_and_time};
 use crate::source::listed_file::ListedFile;
+use crate::source::stat_cache::{self, size_and_time};
 use crate::store::Location;
 
 /// The file, as it was found.
@@ -28,11 +28,11 @@ pub(super) struct FileReference {
 const HEADER_BYTES: u64 = 1 << 18;
 
 /// Why a file that is referred to is not read.
-pub(super) enum ReadError {
+pub(super) enum ReferenceReadError {
     /// It is gone, or another; a clause.
     Refused(String),
     /// It cannot be read now.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
 impl FileReference {
@@ -58,8 +58,8 @@ impl FileReference {
     /// The bytes of the file, and the pixels that it decodes to by its header; zeros where it cannot be read.
     pub(super) fn weight(&self) -> (u64, u64) {
         let mut beginning = Vec::new();
-        let read = folder::open(&self.path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
-        let pixels = read.ok().and_then(|_| read_header(&beginning).ok()).map_or(0, |header| header.charged_pixels());
+        let read = stat_cache::open(&self.path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
+        let pixels = read.ok().and_then(|_| probe(&beginning).ok()).map_or(0, |header| header.charged_pixels());
         (self.size, pixels)
     }
 
@@ -67,18 +67,18 @@ impl FileReference {
     ///
     /// # Errors
     /// Why it is not read.
-    pub(super) fn read(&self, limit: u64) -> Result<Vec<u8>, ReadError> {
+    pub(super) fn read(&self, limit: u64) -> Result<Vec<u8>, ReferenceReadError> {
         let path = self.path.display();
         if self.size > limit {
             let size = self.size;
-            return Err(ReadError::Refused(format!(
+            return Err(ReferenceReadError::Refused(format!(
                 "{path}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)"
             )));
         }
         let (bytes, time) = read_whole(&self.path, self.size).map_err(|error| {
             match Location::from(self.path.as_path()).unavailable(error) {
-                Ok(unavailable) => ReadError::Unavailable(unavailable),
-                Err(error) => ReadError::Refused(format!("{path}: {error}")),
+                Ok(unavailable) => ReferenceReadError::Unavailable(unavailable),
+                Err(error) => ReferenceReadError::Refused(format!("{path}: {error}")),
             }
         })?;
         let is_same = match self.digest {
@@ -88,14 +88,14 @@ impl FileReference {
         if bytes.len() as u64 == self.size && is_same {
             Ok(bytes)
         } else {
-            Err(ReadError::Refused(format!("{path}: was changed since it was rejected")))
+            Err(ReferenceReadError::Refused(format!("{path}: was changed since it was rejected")))
         }
     }
 }
 
 /// Up to one byte more than `size`, and the modification time.
 fn read_whole(path: &Path, size: u64) -> std::io::Result<(Vec<u8>, i64)> {
-    let file = folder::open(path)?;
+    let file = stat_cache::open(path)?;
     let (_, time) = size_and_time(&file.metadata()?);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     file.take(size + 1).read_to_end(&mut bytes)?;
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(reference.weight(), (13, 2));
         assert_eq!(reference.read(13).ok().unwrap(), b"P5 2 1 255\n12");
         let refused = |limit| match reference.read(limit) {
-            Err(ReadError::Refused(why)) => why,
+            Err(ReferenceReadError::Refused(why)) => why,
             _ => panic!("it cannot be read"),
         };
         assert!(refused(12).contains("more than the limit"));

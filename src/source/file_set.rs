@@ -7,15 +7,15 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobMatcher};
 use walkdir::WalkDir;
 
-use crate::durable::is_temporary;
-use crate::error::{ErrorClass, Fault, StageError};
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::fs_durable::is_temp_name;
 use crate::source::WrittenFiles;
-use crate::source::folder::Folder;
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::{Listing, io_error};
-use crate::source::passed_over::{LastPassedOver, Omission};
+use crate::source::skipped_files::{LastSkippedFiles, SkipReason};
+use crate::source::stat_cache::DirHandle;
 use crate::store::mounts::{FolderId, real_path};
-use crate::store::{Location, Objects, is_url, reading_bytes};
+use crate::store::{Location, ObjectListing, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct FileSet {
     /// looked into.
     underscore_files: bool,
     /// What the last listing left out.
-    passed_over: LastPassedOver,
+    skipped_files: LastSkippedFiles,
 }
 
 impl FileSet {
@@ -36,16 +36,23 @@ impl FileSet {
     ///
     /// # Errors
     /// A fault at `path` when it is empty, or a glob that is none.
-    pub(super) fn new(path: String, follow_links: bool, extensions: &'static [&'static str]) -> Result<Self, Fault> {
-        let passed_over = LastPassedOver::default();
-        let set = Self { path, follow_links, extensions, underscore_files: false, passed_over };
+    pub(super) fn new(
+        path: String,
+        follow_links: bool,
+        extensions: &'static [&'static str],
+    ) -> Result<Self, ConfigError> {
+        let skipped_files = LastSkippedFiles::default();
+        let set = Self { path, follow_links, extensions, underscore_files: false, skipped_files };
         if set.path.is_empty() {
-            return Err(Fault::new("path", "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`"));
+            return Err(ConfigError::new(
+                "path",
+                "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`",
+            ));
         }
         if is_url(&set.path) || !Path::new(&set.path).exists() {
-            let glob = set.glob().map_err(|message| Fault::new("path", message))?;
+            let glob = set.glob().map_err(|message| ConfigError::new("path", message))?;
             let root = glob.map_or_else(|| set.path.clone(), |glob| glob.root);
-            Location::parse(&root).map_err(|message| Fault::new("path", message))?;
+            Location::parse(&root).map_err(|message| ConfigError::new("path", message))?;
         }
         Ok(set)
     }
@@ -55,14 +62,14 @@ impl FileSet {
         Self { underscore_files: true, ..self }
     }
 
-    /// The same, whose listings report what they left out to `passed_over`.
-    pub(super) fn reporting_to(self, passed_over: LastPassedOver) -> Self {
-        Self { passed_over, ..self }
+    /// The same, whose listings report what they left out to `skipped_files`.
+    pub(super) fn reporting_to(self, skipped_files: LastSkippedFiles) -> Self {
+        Self { skipped_files, ..self }
     }
 
     /// What the last listing left out.
-    pub(super) fn passed_over(&self) -> LastPassedOver {
-        self.passed_over.clone()
+    pub(super) fn skipped_files(&self) -> LastSkippedFiles {
+        self.skipped_files.clone()
     }
 
     /// Bytes that reading one of the files takes, beside what was read.
@@ -94,7 +101,7 @@ impl FileSet {
                 Listing { is_folder: true, ..Listing::empty(root) }
             }
         };
-        self.passed_over.set(listing.passed_over.clone());
+        self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
 
@@ -112,46 +119,47 @@ impl FileSet {
             Location::Local(path) => path.try_exists().map_err(StageError::io(&path)),
             Location::Remote(place) => {
                 let found = place.head().and_then(|object| Ok(object.is_some() || place.has_objects()?));
-                found.map_err(|error| Location::Remote(place.clone()).failed(error))
+                found.map_err(|error| Location::Remote(place.clone()).io_error(error))
             }
         };
         // A path that exists is no glob; what cannot be a key may still be one.
         let is_found = exists(&root)? || (root != self.path && exists(&self.path).unwrap_or(false));
-        if is_found { Ok(()) } else { Err(self.nothing_there()) }
+        if is_found { Ok(()) } else { Err(self.not_found()) }
     }
 
     /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
     ///
     /// # Errors
     /// Those of [`Self::list`].
-    pub(super) fn list_visiting(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
-        let listing = self.look(visit)?;
-        self.passed_over.set(listing.passed_over.clone());
+    pub(super) fn list_visiting(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
+        let listing = self.scan(visit)?;
+        self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
 
-    fn look(&self, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+    fn scan(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
-            return self.list_objects()?.ok_or_else(|| self.nothing_there());
+            return self.list_objects()?.ok_or_else(|| self.not_found());
         }
         let place = Path::new(&self.path);
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
             let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
-            return self.walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), Omission::Unasked));
+            return self
+                .walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), SkipReason::Unasked));
         }
         if place.is_dir() {
-            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.choose(name))?;
+            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.matches(name))?;
             // What is passed over need not be readable.
             let unread = listing.unread.iter_mut().filter(|(name, _)| self.passes_over(Path::new(name)));
             unread.for_each(|(_, failure)| *failure = None);
             return Ok(Listing { is_folder: true, ..listing });
         }
         match self.glob().map_err(StageError::Other)? {
-            Some(Glob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matched(&matcher, name))
+            Some(FileGlob { root, matcher, depth }) => {
+                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matches_glob(&matcher, name))
             }
-            None => Err(self.nothing_there()),
+            None => Err(self.not_found()),
         }
     }
 
@@ -181,16 +189,16 @@ impl FileSet {
     ///
     /// # Errors
     /// When it is a single file.
-    pub(super) fn watched(&self) -> Result<Option<Watched>, StageError> {
+    pub(super) fn watch_root(&self) -> Result<Option<WatchRoot>, StageError> {
         if Path::new(&self.path).is_file() {
             return Err(StageError::Other(format!("`{}` is a file; watch a folder or a glob", self.path)));
         }
-        Ok(self.local_root().map(|root| Watched { root, set: self.clone() }))
+        Ok(self.local_root().map(|root| WatchRoot { root, set: self.clone() }))
     }
 
     /// Whether files that a sink writes belong to the set, or would.
-    pub(super) fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        if Path::new(&self.path).is_file() || !self.takes_extension(written.extension) {
+    pub(super) fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        if Path::new(&self.path).is_file() || !self.matches_extension(written.extension) {
             return false;
         }
         let glob = self.folder_glob().ok().flatten();
@@ -216,7 +224,7 @@ impl FileSet {
         let Some(below) = below else { return false };
         match (glob, written.name) {
             (None, _) => !self.passes_over(&below),
-            (Some(glob), Some(name)) => matched(&glob.matcher, &below.join(name)).is_ok(),
+            (Some(glob), Some(name)) => matches_glob(&glob.matcher, &below.join(name)).is_ok(),
             (Some(glob), None) => {
                 let is_deep_enough = glob.depth.is_none_or(|depth| below.components().count() < depth);
                 // Files of any name match, unless the pattern names an extension at its end.
@@ -227,7 +235,7 @@ impl FileSet {
     }
 
     /// Whether a file with this extension may count: in a glob, whatever matches does.
-    fn takes_extension(&self, extension: &str) -> bool {
+    fn matches_extension(&self, extension: &str) -> bool {
         self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
     }
 
@@ -237,27 +245,27 @@ impl FileSet {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
         // What cannot be a key may still be a glob.
         if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
-            let failed = |error| Location::Remote(place.clone()).failed(error);
+            let failed = |error| Location::Remote(place.clone()).io_error(error);
             if let Some((folder, _)) = place.parent()
                 && let Some(object) = place.head().map_err(failed)?
             {
                 let below = place.list().map_err(failed)?.entries.len() as u64;
-                let object = Objects { entries: vec![object], ..Objects::default() };
+                let object = ObjectListing { entries: vec![object], ..ObjectListing::default() };
                 let mut listing = Listing::of_objects(folder, object, |_| Ok(()));
-                listing.passed_over.add_below_object(below);
+                listing.skipped_files.add_below_object(below);
                 return Ok(Some(listing));
             }
             let objects = place.list().map_err(failed)?;
             if !objects.entries.is_empty() || objects.unusable.count > 0 {
-                let listing = Listing::of_objects(place, objects, |name| self.choose(name));
+                let listing = Listing::of_objects(place, objects, |name| self.matches(name));
                 return Ok(Some(Listing { is_folder: true, ..listing }));
             }
         }
-        let Some(Glob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else { return Ok(None) };
+        let Some(FileGlob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else { return Ok(None) };
         match parse(&root)? {
             Location::Remote(root) => {
-                let objects = root.list().map_err(|error| Location::Remote(root.clone()).failed(error))?;
-                Ok(Some(Listing::of_objects(root, objects, |name| matched(&matcher, name))))
+                let objects = root.list().map_err(|error| Location::Remote(root.clone()).io_error(error))?;
+                Ok(Some(Listing::of_objects(root, objects, |name| matches_glob(&matcher, name))))
             }
             Location::Local(_) => Ok(None),
         }
@@ -265,28 +273,28 @@ impl FileSet {
 
     /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a part that begins with `.` or `_`,
     /// as Spark and Hive do; of images, only folders with an underscore are not data.
-    fn choose(&self, name: &Path) -> Result<(), Omission> {
+    fn matches(&self, name: &Path) -> Result<(), SkipReason> {
         let is_wanted = has_extension(name, self.extensions);
         let mut parts = name.iter().peekable();
         while let Some(part) = parts.next() {
             match part.as_encoded_bytes().first() {
-                _ if part == STATE => return Err(Omission::Own),
-                Some(b'.') => return Err(Omission::Hidden),
+                _ if part == STATE_DIR => return Err(SkipReason::Own),
+                Some(b'.') => return Err(SkipReason::Hidden),
                 Some(b'_') if parts.peek().is_some() || !(is_wanted && self.underscore_files) => {
-                    return Err(Omission::Underscore);
+                    return Err(SkipReason::Underscore);
                 }
                 _ => {}
             }
         }
-        keep_if(is_wanted, Omission::Extension)
+        keep_if(is_wanted, SkipReason::Extension)
     }
 
     /// Whether nothing at or below this path counts where a folder is meant, whatever its extension.
     fn passes_over(&self, name: &Path) -> bool {
-        matches!(self.choose(name), Err(Omission::Hidden | Omission::Underscore | Omission::Own))
+        matches!(self.matches(name), Err(SkipReason::Hidden | SkipReason::Underscore | SkipReason::Own))
     }
 
-    fn nothing_there(&self) -> StageError {
+    fn not_found(&self) -> StageError {
         match fs::metadata(&self.path) {
             Err(error) if !is_url(&self.path) && !ErrorClass::of(&error).concerns_file() => {
                 StageError::io(&self.path)(error)
@@ -299,22 +307,22 @@ impl FileSet {
     }
 
     /// That nothing was found, in a sentence.
-    pub(super) fn nothing_found(&self, listing: &Listing) -> StageError {
+    pub(super) fn no_matches(&self, listing: &Listing) -> StageError {
         if let Some(unavailable) = listing.failures().next() {
             return unavailable.to_stage_error();
         }
-        let looked_at = listing.looked_at;
+        let looked_at = listing.files_scanned;
         let wanted = match listing.is_folder {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
-        let links = match listing.passed_over.links() {
+        let links = match listing.skipped_files.links() {
             0 => String::new(),
             links => {
                 format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
             }
         };
-        let passed_over = match &listing.passed_over {
+        let passed_over = match &listing.skipped_files {
             none if none.is_empty() => String::new(),
             some => format!("passes over {some}; "),
         };
@@ -330,15 +338,15 @@ impl FileSet {
         root: &Path,
         below: &Path,
         depth: Option<usize>,
-        visit: &mut Visit<'_>,
-        choose: impl Fn(&Path) -> Result<(), Omission>,
+        visit: &mut VisitFolder<'_>,
+        choose: impl Fn(&Path) -> Result<(), SkipReason>,
     ) -> Result<Listing, StageError> {
         let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
         let mut files = Listing::empty(Location::Local(start.to_path_buf()));
         // A file that the user names may be a link: it is the way to it that was asked for.
         let follow = self.follow_links || Path::new(&self.path).is_file();
         let walk = WalkDir::new(start.join(below)).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
-        let mut folder = Folder::default();
+        let mut folder = DirHandle::default();
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -359,18 +367,18 @@ impl FileSet {
                     }
                 })
             } else if entry.file_type().is_file() {
-                files.looked_at += 1;
-                let chosen = if is_temporary(entry.file_name()) { Err(Omission::Own) } else { choose(relative) };
+                files.files_scanned += 1;
+                let chosen = if is_temp_name(entry.file_name()) { Err(SkipReason::Own) } else { choose(relative) };
                 match chosen {
-                    Ok(()) => folder.look(&entry).map(|found| files.add(ListedFile::new(relative, found))),
+                    Ok(()) => folder.stat(&entry).map(|found| files.add(ListedFile::new(relative, found))),
                     Err(omission) => {
-                        files.passed_over.add(relative, omission);
+                        files.skipped_files.add(relative, omission);
                         Ok(())
                     }
                 }
             } else {
                 if entry.file_type().is_symlink() {
-                    files.passed_over.add(relative, Omission::Link);
+                    files.skipped_files.add(relative, SkipReason::Link);
                 }
                 Ok(())
             };
@@ -382,12 +390,12 @@ impl FileSet {
     }
 
     /// `None` for a plain path, and for a folder of this name.
-    fn folder_glob(&self) -> Result<Option<Glob>, String> {
+    fn folder_glob(&self) -> Result<Option<FileGlob>, String> {
         if !is_url(&self.path) && Path::new(&self.path).is_dir() { Ok(None) } else { self.glob() }
     }
 
     /// `None` for a plain path.
-    fn glob(&self) -> Result<Option<Glob>, String> {
+    fn glob(&self) -> Result<Option<FileGlob>, String> {
         let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else { return Ok(None) };
         let (root, pattern) = match self.path[..meta].rfind('/') {
             Some(slash) => self.path.split_at(slash + 1),
@@ -397,38 +405,38 @@ impl FileSet {
         let glob =
             glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
-        Ok(Some(Glob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
+        Ok(Some(FileGlob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
     }
 }
 
 /// What is done with each folder, a path relative to the root, before its entries are read.
-pub(super) type Visit<'a> = dyn FnMut(&Path, FolderId) + 'a;
+pub(super) type VisitFolder<'a> = dyn FnMut(&Path, FolderId) + 'a;
 
 /// A folder, or a glob, whose files come and go.
-pub(super) struct Watched {
+pub(super) struct WatchRoot {
     /// What names are relative to, as it is written.
     pub(super) root: PathBuf,
     set: FileSet,
 }
 
-impl Watched {
+impl WatchRoot {
     /// What counts at or below `below`, a path relative to the root: a file, or those of a folder.
     ///
     /// # Errors
     /// When nothing can be read there.
-    pub(super) fn look(&self, below: &Path, visit: &mut Visit<'_>) -> Result<Listing, StageError> {
+    pub(super) fn scan(&self, below: &Path, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
         match self.set.folder_glob().map_err(StageError::Other)? {
-            None => self.set.walk(&self.root, below, None, visit, |name| self.set.choose(name)),
-            Some(Glob { matcher, depth, .. }) => {
+            None => self.set.walk(&self.root, below, None, visit, |name| self.set.matches(name)),
+            Some(FileGlob { matcher, depth, .. }) => {
                 let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
-                self.set.walk(&self.root, below, depth, visit, |name| matched(&matcher, name))
+                self.set.walk(&self.root, below, depth, visit, |name| matches_glob(&matcher, name))
             }
         }
     }
 }
 
 /// A path with characters that stand for others.
-struct Glob {
+struct FileGlob {
     /// The folder that it begins in.
     root: String,
     /// What it matches below.
@@ -438,17 +446,17 @@ struct Glob {
 }
 
 /// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
-pub(crate) const STATE: &str = "_latentflow";
+pub(crate) const STATE_DIR: &str = "_latentflow";
 
 /// Whether a file counts that a glob may match, or why not.
-fn matched(glob: &GlobMatcher, name: &Path) -> Result<(), Omission> {
-    if name.iter().any(|part| part == STATE) {
-        return Err(Omission::Own);
+fn matches_glob(glob: &GlobMatcher, name: &Path) -> Result<(), SkipReason> {
+    if name.iter().any(|part| part == STATE_DIR) {
+        return Err(SkipReason::Own);
     }
-    keep_if(glob.is_match(name), Omission::Unmatched)
+    keep_if(glob.is_match(name), SkipReason::Unmatched)
 }
 
-fn keep_if(is_wanted: bool, omission: Omission) -> Result<(), Omission> {
+fn keep_if(is_wanted: bool, omission: SkipReason) -> Result<(), SkipReason> {
     if is_wanted { Ok(()) } else { Err(omission) }
 }
 
@@ -518,7 +526,7 @@ mod tests {
         assert_eq!(found("p/**/*.jpg"), ["a.jpg", "s/d.jpg", "s/t/e.jpg"]);
         assert_eq!(found("*/[af].jpg"), ["p/a.jpg", "q/f.jpg"]);
         assert_eq!(found("p/{s/t/e,a}.jpg"), ["a.jpg", "s/t/e.jpg"]);
-        assert_eq!(set(folder.path(), "p/*.jpg").list().unwrap().looked_at, 4);
+        assert_eq!(set(folder.path(), "p/*.jpg").list().unwrap().files_scanned, 4);
     }
 
     #[test]
@@ -540,7 +548,7 @@ mod tests {
         assert_eq!(names(&photos), ["_DSC1.JPG", "a/_MG_2.png"]);
         let expected = "2 .heic, 1 hidden (`.` begins a name), 3 not data by custom (`_` begins a name), \
              3 of latentflow itself";
-        assert_eq!(photos.passed_over().get().to_string(), expected);
+        assert_eq!(photos.skipped_files().get().to_string(), expected);
         let table = set(folder.path(), "");
         assert!(names(&table).is_empty());
         assert!(names(&set(folder.path(), "**/*.jpg")).iter().all(|name| !name.contains("_latentflow")));
@@ -560,7 +568,7 @@ mod tests {
         assert!(missing.contains("does not exist"), "{missing}");
         assert!(set(folder.path(), "none/*.jpg").list().unwrap_err().to_string().contains("none"));
         let nothing = set(folder.path(), "*.jpg");
-        let nothing = nothing.nothing_found(&nothing.list().unwrap()).to_string();
+        let nothing = nothing.no_matches(&nothing.list().unwrap()).to_string();
         assert!(nothing.contains("of 1 files that were looked at, none matches"), "{nothing}");
         assert_eq!(FileSet::new("a/[".into(), false, &[]).unwrap_err().key, "path");
         assert_eq!(FileSet::new(String::new(), false, &[]).unwrap_err().key, "path");
@@ -577,9 +585,9 @@ mod tests {
         symlink("nowhere", folder.path().join("a/broken.jpg")).unwrap();
         let mut set = set(folder.path(), "a");
         assert_eq!(names(&set), ["x.jpg"]);
-        assert_eq!(set.passed_over().get().links(), 4);
+        assert_eq!(set.skipped_files().get().links(), 4);
         fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
-        let nothing = set.nothing_found(&set.list().unwrap()).to_string();
+        let nothing = set.no_matches(&set.list().unwrap()).to_string();
         assert!(nothing.ends_with("4 symbolic links were passed over: `follow_links = true` takes what they lead to"));
         fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;

@@ -9,12 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::{Context, Limits};
-use crate::error::{Fault, StageError};
-use crate::source::arrays::{ArrayReader, Element, Header, Refusal, Together, read_together};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, ScalarType, read_together};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, differs, shorten};
+use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, schema_mismatch, shorten};
+use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
@@ -22,7 +22,7 @@ use crate::store;
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
 /// dimensions a record are images and become the column `image`; anything else becomes the column `features`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct IdxSourceConfig {
     /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as `*-images-idx3-ubyte.gz`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
@@ -42,40 +42,45 @@ const LABEL: &str = "label";
 /// The column of what are no images.
 const FEATURES: &str = "features";
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let at = |key: &'static str| move |error: StageError| vec![Fault::from_error(key, &error)];
-        let files = files::list(name, &self.path, Idx::EXTENSIONS).map_err(at("path"))?;
+impl SourceConfig for IdxSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let at = |key: &'static str| move |error: StageError| vec![ConfigError::from_error(key, &error)];
+        let files = input_file::list(name, &self.path, IdxFormat::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
         let mut fields = vec![header.field(FEATURES)];
         let mut headers = vec![header.clone()];
         if let Some(labels) = &self.labels {
             if files.len() > 1 {
                 let message = format!("`path` means {} files; labels belong to a single one", files.len());
-                return Err(vec![Fault::new("labels", message)]);
+                return Err(vec![ConfigError::new("labels", message)]);
             }
             let file = labels_file(name, labels).map_err(at("labels"))?;
             let labels = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
-            check_labels(&file, &labels, &header).map_err(|what| vec![Fault::new("labels", what)])?;
+            check_labels(&file, &labels, &header).map_err(|what| vec![ConfigError::new("labels", what)])?;
             fields.push(labels.field(LABEL));
             headers.push(labels);
         }
-        let together = Together::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
-        together.map_err(|what| vec![Fault::new("path", what)])?;
+        let together = JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
+        together.map_err(|what| vec![ConfigError::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
-        let format = Idx { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
+        let format = IdxFormat { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
+        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 
 /// The header of the first file that has one.
-fn first_header(files: &[InputFile]) -> Result<Header, StageError> {
+fn first_header(files: &[InputFile]) -> Result<ArrayHeader, StageError> {
     first(files, |file, input| open(file, input).map(|(header, _)| Some(header)))
 }
 
 /// A file of labels, with its header.
-fn open_labels(stage: &str, path: &str) -> Result<(InputFile, Header, Opened), Stop> {
+fn open_labels(stage: &str, path: &str) -> Result<(InputFile, ArrayHeader, OpenIdxFile), ReadEnd> {
     let file = labels_file(stage, path)?;
     let input = file.reopen().map_err(file.stopped())?;
     let (header, opened) = open(&file, input)?;
@@ -83,8 +88,8 @@ fn open_labels(stage: &str, path: &str) -> Result<(InputFile, Header, Opened), S
 }
 
 /// A file behind its header.
-fn open(file: &InputFile, input: store::Input) -> Result<(Header, Opened), Stop> {
-    let mut opened = Opened::new(input).map_err(file.stopped())?;
+fn open(file: &InputFile, input: store::FileReader) -> Result<(ArrayHeader, OpenIdxFile), ReadEnd> {
+    let mut opened = OpenIdxFile::new(input).map_err(file.stopped())?;
     let header = opened.header();
     file.check_available(&opened.handle)?;
     let header = header.map_err(|(code, what)| file.unfit(code, &what, 1))?;
@@ -95,7 +100,7 @@ fn open(file: &InputFile, input: store::Input) -> Result<(Header, Opened), Stop>
 ///
 /// # Errors
 /// The difference, in a sentence.
-fn check_labels(file: &InputFile, labels: &Header, records: &Header) -> Result<(), String> {
+fn check_labels(file: &InputFile, labels: &ArrayHeader, records: &ArrayHeader) -> Result<(), String> {
     let problem = match (labels.is_single(), labels.rows == records.rows) {
         (true, true) => return Ok(()),
         (false, _) => "holds more than one value for each record".to_owned(),
@@ -105,7 +110,7 @@ fn check_labels(file: &InputFile, labels: &Header, records: &Header) -> Result<(
 }
 
 fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
-    let mut files = files::list(stage, path, Idx::EXTENSIONS)?;
+    let mut files = input_file::list(stage, path, IdxFormat::EXTENSIONS)?;
     match (files.pop(), files.len()) {
         (Some(file), 0) => Ok(file),
         (_, more) => Err(StageError::Other(format!("`{path}` means {} files; expected one", more + 1))),
@@ -113,15 +118,15 @@ fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
 }
 
 /// How planned IDX files are read.
-struct Idx {
+struct IdxFormat {
     stage: String,
     labels: Option<String>,
     schema: SchemaRef,
     batch: BatchSize,
-    limits: Limits,
+    limits: PipelineLimits,
 }
 
-impl RecordFormat for Idx {
+impl FileFormat for IdxFormat {
     const EXTENSIONS: &'static [&'static str] = &["idx"];
 
     /// A file with other labels is another input.
@@ -133,26 +138,26 @@ impl RecordFormat for Idx {
         Ok(file)
     }
 
-    fn read(&self, file: &InputFile, input: store::Input, output: &Output<'_>) -> Result<(), Stop> {
-        let mut records = Opened::new(input).map_err(file.stopped())?;
+    fn read(&self, file: &InputFile, input: store::FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+        let mut records = OpenIdxFile::new(input).map_err(file.stopped())?;
         let header = match records.header() {
             Ok(header) => header,
             Err((code, what)) => {
                 file.check_available(&records.handle)?;
-                return output.refuse_rest(0, code, &what);
+                return output.reject_rest(0, code, &what);
             }
         };
         let unfit = |code, what: &str| file.unfit(code, what, header.rows.max(1));
         let labels = self.labels.as_ref().map(|path| open_labels(&self.stage, path)).transpose()?;
         let (labels, labels_stream) =
-            labels.map(|(file, header, Opened { stream, handle })| ((file, header, handle), stream)).unzip();
+            labels.map(|(file, header, OpenIdxFile { stream, handle })| ((file, header, handle), stream)).unzip();
         let mut headers = vec![&header];
         if let Some((file, labels, _)) = &labels {
             check_labels(file, labels, &header).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
             headers.push(labels);
         }
         self.check(&headers).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
-        let together = Together::new(&headers, self.batch, &self.limits);
+        let together = JoinedArrays::new(&headers, self.batch, &self.limits);
         let together = together.map_err(|what| unfit(RejectCode::TooLarge, &what))?;
         let check = || {
             file.check_available(&records.handle)?;
@@ -166,30 +171,30 @@ impl RecordFormat for Idx {
             Ok(arrays) => read_together(arrays, &together, &check, output),
             Err((code, what)) => {
                 check()?;
-                output.refuse(0..header.rows.max(1), code, what)
+                output.reject_rows(0..header.rows.max(1), code, what)
             }
         }
     }
 
-    fn rows(&self, file: &InputFile) -> Option<u64> {
-        let mut opened = Opened::new(file.reopen().ok()?).ok()?;
+    fn count_rows(&self, file: &InputFile) -> Option<u64> {
+        let mut opened = OpenIdxFile::new(file.reopen().ok()?).ok()?;
         let header = opened.header();
         file.check_available(&opened.handle).ok()?;
         Some(header.map_or(1, |header| header.rows))
     }
 }
 
-impl Idx {
+impl IdxFormat {
     /// Checks that the columns of a file are the planned ones.
     ///
     /// # Errors
     /// The difference, in a sentence.
-    fn check(&self, headers: &[&Header]) -> Result<(), String> {
+    fn check(&self, headers: &[&ArrayHeader]) -> Result<(), String> {
         let found = headers.iter().zip([FEATURES, LABEL]).map(|(header, name)| header.field(name));
         for (planned, found) in self.schema.fields().iter().zip(found) {
             let is_same_name = planned.name() == found.name();
             if !is_same_name || planned.data_type() != found.data_type() {
-                return Err(differs(planned, is_same_name.then_some(found.data_type())));
+                return Err(schema_mismatch(planned, is_same_name.then_some(found.data_type())));
             }
         }
         Ok(())
@@ -197,18 +202,18 @@ impl Idx {
 }
 
 /// A file of either kind.
-struct Opened {
+struct OpenIdxFile {
     /// Its content, decompressed.
     stream: Box<dyn Read>,
     /// The same file, to be asked while it is read.
-    handle: store::Input,
+    handle: store::FileReader,
 }
 
 /// How a file begins that gzip has compressed.
 const GZIP: &[u8] = b"\x1f\x8b";
 
-impl Opened {
-    fn new(input: store::Input) -> io::Result<Self> {
+impl OpenIdxFile {
+    fn new(input: store::FileReader) -> io::Result<Self> {
         let handle = input.try_clone()?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
         let is_gzip = plain.fill_buf()?.starts_with(GZIP);
@@ -218,7 +223,7 @@ impl Opened {
 
     /// Reads the header: two zeros, the type of values, the number of dimensions, each as a big-endian `u32`
     /// (<http://yann.lecun.com/exdb/mnist/>).
-    fn header(&mut self) -> Result<Header, Refusal> {
+    fn header(&mut self) -> Result<ArrayHeader, RejectReason> {
         let read = |bytes: &mut [u8], stream: &mut dyn Read| {
             let ends = |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => (RejectCode::Truncated, "ends in its header".to_owned()),
@@ -230,18 +235,18 @@ impl Opened {
         read(&mut magic, &mut self.stream)?;
         let malformed = |what: String| (RejectCode::Malformed, what);
         let element = match magic {
-            [0, 0, 0x08, _] => Element::UInt8,
-            [0, 0, 0x09, _] => Element::Int8,
-            [0, 0, 0x0b, _] => Element::Int16,
-            [0, 0, 0x0c, _] => Element::Int32,
-            [0, 0, 0x0d, _] => Element::Float32,
-            [0, 0, 0x0e, _] => Element::Float64,
+            [0, 0, 0x08, _] => ScalarType::UInt8,
+            [0, 0, 0x09, _] => ScalarType::Int8,
+            [0, 0, 0x0b, _] => ScalarType::Int16,
+            [0, 0, 0x0c, _] => ScalarType::Int32,
+            [0, 0, 0x0d, _] => ScalarType::Float32,
+            [0, 0, 0x0e, _] => ScalarType::Float64,
             _ => return Err(malformed(format!("is no IDX file: it begins with the bytes {magic:02x?}"))),
         };
         let mut sides = vec![0; 4 * usize::from(magic[3])];
         read(&mut sides, &mut self.stream)?;
         let shape: Vec<u64> = sides.as_chunks().0.iter().map(|&side| u64::from(u32::from_be_bytes(side))).collect();
-        Header::new(element, true, false, &shape).map_err(malformed)
+        ArrayHeader::new(element, true, false, &shape).map_err(malformed)
     }
 }
 
@@ -260,9 +265,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::coverage::Progress;
+    use crate::coverage::ResumeState;
     use crate::image::{Channels, decode};
-    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+    use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn idx(kind: u8, sides: &[u32], values: &[u8]) -> Vec<u8> {
         let sides: Vec<u8> = sides.iter().flat_map(|side| side.to_be_bytes()).collect();
@@ -288,7 +293,7 @@ mod tests {
     }
 
     fn fault(options: Value) -> String {
-        let fault = plan::<Config>(options, 10).err().unwrap().remove(0);
+        let fault = plan::<IdxSourceConfig>(options, 10).err().unwrap().remove(0);
         format!("{}: {}", fault.key, fault.message)
     }
 
@@ -304,7 +309,7 @@ mod tests {
         let folder = folder(&[("i", &images(25)), ("l", &labels), ("i.gz", &packed_images), ("l.gz", &packed_labels)]);
         let of = |images: &str, labels: &str| {
             let options = json!({ "path": folder.path().join(images), "labels": folder.path().join(labels) });
-            read::<Config>(options, 10)
+            read::<IdxSourceConfig>(options, 10)
         };
         let batches = of("i", "l.gz");
         let sizes: Vec<_> = batches.iter().map(|batch| (batch.batch.records.num_rows(), batch.pixels)).collect();
@@ -322,7 +327,7 @@ mod tests {
         let floats: Vec<u8> = [1.5_f32, -2.0, 0.0, 4.0].iter().flat_map(|value| value.to_be_bytes()).collect();
         let (colours, vectors) = (idx(8, &[1, 1, 2, 3], &[9, 0, 0, 9, 0, 0]), idx(0x0d, &[2, 2], &floats));
         let folder = folder(&[("c", &colours), ("v", &vectors), ("n", &idx(0x0b, &[2], &[0, 7, 0xff, 0xff]))]);
-        let of = |name: &str| records(&read::<Config>(json!({ "path": folder.path().join(name) }), 10));
+        let of = |name: &str| records(&read::<IdxSourceConfig>(json!({ "path": folder.path().join(name) }), 10));
         let red = of("c");
         let red = decode(red["image"].as_binary::<i32>().value(0), Channels::Rgb, 100).unwrap();
         assert_eq!(red.data, [9, 0, 0, 9, 0, 0]);
@@ -362,7 +367,7 @@ mod tests {
         assert_eq!(shape, "labels: b.idx: holds more than one value for each record");
         let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
         assert_eq!(several, "labels: `path` means 2 files; labels belong to a single one");
-        assert_eq!(read::<Config>(json!({ "path": folder.path() }), 10).len(), 2);
+        assert_eq!(read::<IdxSourceConfig>(json!({ "path": folder.path() }), 10).len(), 2);
     }
 
     #[test]
@@ -370,16 +375,16 @@ mod tests {
         let wide = idx(8, &[4, 5, 5], &[0; 100]);
         let vectors = idx(0x0b, &[2, 3], &[0; 12]);
         let files = folder(&[("a.idx", &images(3)), ("b.idx", &vectors), ("c.idx", &wide), ("d.idx", &images(2))]);
-        let batches = read::<Config>(json!({ "path": files.path() }), 10);
+        let batches = read::<IdxSourceConfig>(json!({ "path": files.path() }), 10);
         assert_eq!((records(&batches).num_rows(), rejects(&batches)), (9, vec![(0, "mismatch", None)]));
         assert_eq!(batches[1].batch.provenance.len(), 2);
         assert_eq!((batches[0].pixels, batches[2].pixels), (18, 100));
 
         let files = folder(&[("i", &images(3)), ("l", &idx(8, &[3], &[1; 3]))]);
         let options = json!({ "path": files.path().join("i"), "labels": files.path().join("l") });
-        let source = plan::<Config>(options, 10).unwrap();
+        let source = plan::<IdxSourceConfig>(options, 10).unwrap();
         std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
-        let batches = drain(source, &Progress::default()).unwrap();
+        let batches = drain(source, &ResumeState::default()).unwrap();
         assert_eq!((rejects(&batches), batches[0].batch.provenance.len()), (vec![(0, "mismatch", None)], 3));
         let reason = &batches[0].rejects[0].reason;
         assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
@@ -388,7 +393,7 @@ mod tests {
     #[test]
     fn what_is_behind_the_last_record_is_a_reject() {
         let folder = folder(&[("a", &[images(3), vec![0]].concat())]);
-        let batches = read::<Config>(json!({ "path": folder.path().join("a") }), 10);
+        let batches = read::<IdxSourceConfig>(json!({ "path": folder.path().join("a") }), 10);
         assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(3, "malformed", None)]));
         let reason = &batches[1].rejects[0].reason;
         assert_eq!(reason, "a, row 3: the records: there is more behind the 3 records of its header");
@@ -399,7 +404,7 @@ mod tests {
         for bytes in [images(20), gzip(&images(20))] {
             for end in 16..bytes.len() {
                 let folder = folder(&[("a", &images(1)), ("b", &bytes[..end])]);
-                let batches = read::<Config>(json!({ "path": folder.path().join("*") }), 8);
+                let batches = read::<IdxSourceConfig>(json!({ "path": folder.path().join("*") }), 8);
                 let (rows, refused) = (records(&batches).num_rows() - 1, rejects(&batches));
                 assert!(rows <= 20 && refused.len() == 1, "{end}: {rows}, {refused:?}");
                 // Where the checksum alone is missing, all records are there.
@@ -416,8 +421,8 @@ mod tests {
                 *damaged = byte;
             }
             let folder = folder(&[("a", &images(1)), ("b", &bytes)]);
-            let source = plan::<Config>(json!({ "path": folder.path().join("*") }), 8).unwrap();
-            match drain(source, &Progress::default()) {
+            let source = plan::<IdxSourceConfig>(json!({ "path": folder.path().join("*") }), 8).unwrap();
+            match drain(source, &ResumeState::default()) {
                 Ok(batches) => prop_assert!(records(&batches).num_rows() >= 1),
                 Err(error) => prop_assert!(error.to_string().starts_with("b: "), "{}", error),
             }
@@ -428,8 +433,8 @@ mod tests {
     fn a_later_run_sends_the_batches_that_are_not_done_and_other_labels_are_another_input() {
         let folder = folder(&[("i.gz", &gzip(&images(25))), ("l", &idx(8, &[25], &[1; 25]))]);
         let options = || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
-        let all = read::<Config>(options(), 10);
-        let rest = |progress: &Progress| drain(plan::<Config>(options(), 10).unwrap(), progress).unwrap();
+        let all = read::<IdxSourceConfig>(options(), 10);
+        let rest = |resume: &ResumeState| drain(plan::<IdxSourceConfig>(options(), 10).unwrap(), resume).unwrap();
         let later = rest(&progress_of(&all[..1]));
         assert_eq!(later.len(), 2);
         assert_eq!(later[0].batch.records, all[1].batch.records);

@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 
-use crate::image::read_header;
+use crate::image::probe;
 use crate::source::{IMAGE, PIXEL_BYTES};
 
 /// Which of a table's columns it is.
@@ -64,7 +64,7 @@ impl ImageColumn {
         self,
         mut columns: Vec<ArrayRef>,
         file: &str,
-        images: &mut Images,
+        images: &mut ImageSizes,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
         let column = &columns[self.place];
         let bytes = if self.is_struct {
@@ -104,18 +104,18 @@ fn sources(paths: &ArrayRef, file: &str) -> StringArray {
 
 /// What is known of a batch's images before they are decoded.
 #[derive(Default)]
-pub(super) struct Images {
+pub(super) struct ImageSizes {
     /// Where each came from, if it has a path of its own.
     pub(super) sources: Option<ArrayRef>,
     /// For each, stored bytes and pixels by its header; 0 pixels where the header cannot be read.
     sizes: Vec<(u64, u64)>,
 }
 
-impl Images {
+impl ImageSizes {
     fn measure(&mut self, images: &BinaryArray) {
         let size = |bytes: Option<&[u8]>| {
             let bytes = bytes.unwrap_or_default();
-            (bytes.len() as u64, read_header(bytes).map_or(0, |header| header.charged_pixels()))
+            (bytes.len() as u64, probe(bytes).map_or(0, |header| header.charged_pixels()))
         };
         self.sizes = images.iter().map(size).collect();
     }

@@ -9,24 +9,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{ErrorClass, Fault, StageError, Unavailable, UnreadInputs};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, ErrorClass, StageError, UnavailableInput, UnreadInputs};
 use crate::metrics::Metrics;
+use crate::plan_context::PlanContext;
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
-use crate::source::fetch::Fetch;
 use crate::source::file_set::FileSet;
-use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::journal::{self, Journal, Recalled, Row, Standing};
-use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
+use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
+use crate::source::listing_journal::{self, JournalRow, JournaledListing, LoadedListings, RowState};
 use crate::source::missing_rows::MissingRows;
-use crate::source::root_folder::{Root, RootRecord};
+use crate::source::object_prefetch::ObjectPrefetcher;
+use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::{
-    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking, watch,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader, watch,
 };
 use crate::store::Location;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] = &[
@@ -46,7 +46,7 @@ const LEAST_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ImagesSourceConfig {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
     /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
     /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
@@ -70,45 +70,50 @@ pub struct Config {
     /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
     /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
     #[schemars(extend("x-changes-rows" = false))]
-    rescan: Option<Span>,
+    rescan: Option<HumanDuration>,
     /// How long a file of a folder that is watched is tried again, after 1 second and then less and less often, where it cannot
     /// be read for a reason that is not its own: permissions, a disk, a file server. Then it is rejected; the reject refers to
     /// the file, so that the source `rejects` can read it later. Default: 1h.
     #[schemars(extend("x-changes-rows" = false))]
-    retry_timeout: Option<Span>,
+    retry_timeout: Option<HumanDuration>,
 }
 
 /// The column of folders' names.
 const LABEL: &str = "label";
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+impl SourceConfig for ImagesSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
-        let rules = Rules::new(batch, context.limits, self.folder_labels.then_some(LABEL));
+        let batch_config = ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
-            (false, Some(_)) => return Err(vec![Fault::new("rescan", "says how to watch; add watch = true")]),
+            (false, Some(_)) => return Err(vec![ConfigError::new("rescan", "says how to watch; add watch = true")]),
             (false, None) => None,
             (true, Some(span)) if span.0 < LEAST_RESCAN => {
-                return Err(vec![Fault::new("rescan", format!("{span} is too often; write 100ms or more"))]);
+                return Err(vec![ConfigError::new("rescan", format!("{span} is too often; write 100ms or more"))]);
             }
             (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
         };
         if let (false, Some(_)) = (self.watch, self.retry_timeout) {
-            return Err(vec![Fault::new("retry_timeout", "says how to watch; add watch = true")]);
+            return Err(vec![ConfigError::new("retry_timeout", "says how to watch; add watch = true")]);
         }
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
-        Ok(Box::new(Images { name: name.to_owned(), files, rules, rescan, delay, retry_timeout, metrics }))
+        Ok(Box::new(ImagesSource { name: name.to_owned(), files, batch_config, rescan, delay, retry_timeout, metrics }))
     }
 }
 
 /// The source as planned.
-struct Images {
+struct ImagesSource {
     name: String,
     files: FileSet,
-    rules: Rules,
+    batch_config: ImageBatchConfig,
     /// Where files are watched, how often all of them are looked at.
     rescan: Option<Duration>,
     /// How long files that come wait for more.
@@ -118,52 +123,52 @@ struct Images {
     metrics: Arc<Metrics>,
 }
 
-impl Source for Images {
+impl Source for ImagesSource {
     fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.rules.schema)
+        SchemaRef::clone(&self.batch_config.schema)
     }
 
     fn reading_bytes(&self) -> u64 {
-        let group = if self.is_endless() { watch::GROUP_BYTES } else { 0 };
+        let group = if self.is_unbounded() { watch::GROUP_BYTES } else { 0 };
         self.files.reading_bytes() + group
     }
 
-    fn passed_over(&self) -> Option<LastPassedOver> {
-        Some(self.files.passed_over())
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
+        Some(self.files.skipped_files())
     }
 
-    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        self.files.takes(written)
+    fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.would_read(written)
     }
 
-    fn is_endless(&self) -> bool {
+    fn is_unbounded(&self) -> bool {
         self.rescan.is_some()
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let listing = if self.is_endless() { self.files.list_inbox()? } else { self.files.list()? };
+        let listing = if self.is_unbounded() { self.files.list_inbox()? } else { self.files.list()? };
         listing.identities().map(Some)
     }
 
     fn find_inputs(&self) -> Result<(), StageError> {
-        if self.is_endless() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
+        if self.is_unbounded() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let Self { name, files, rules, .. } = *self;
-        let state = progress.state.as_ref();
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let Self { name, files, batch_config, .. } = *self;
+        let state = resume.state.as_ref();
         if let Some(rescan) = self.rescan {
-            let pace = watch::Pace { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
-            return watch::open(&name, files, rules, progress, pace, self.metrics);
+            let pace = watch::WatchConfig { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
+            return watch::open(&name, files, batch_config, resume, pace, self.metrics);
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
         let mut notes = DigestLog::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
-        let root = files.local_root().map(|path| Root::look(&path)).transpose().map_err(StageError::Other)?;
+        let root = files.local_root().map(|path| SourceRoot::look(&path)).transpose().map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
         listing.unread.extend(unmounted.map(|name| (name, None)));
-        let mut recalled = journal::recall(&name, state, &mut listing, &mut notes)?;
+        let mut recalled = listing_journal::load(&name, state, &mut listing, &mut notes)?;
         if let Some(root) = &root {
             // Where known files are seen, they were moved to another disk.
             if let Some(missing) = record.missing(root).filter(|_| !recalled.has_present()) {
@@ -173,39 +178,39 @@ impl Source for Images {
             record.record(root, listing.mount_points(), &name, state)?;
         }
         recalled.add(&name, state, &mut listing)?;
-        let Recalled { journals, mut unread, gone } = recalled;
+        let LoadedListings { journals, mut unread, gone } = recalled;
         unread.extend(listing.take_failures());
-        let total = journals.iter().map(|journal| pending(journal, progress)).sum();
+        let total = journals.iter().map(|journal| pending(journal, resume)).sum();
         // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             if let Some(unavailable) = unread.first() {
                 return Err(unavailable.to_stage_error());
             }
-            return Err(files.nothing_found(&listing));
+            return Err(files.no_matches(&listing));
         }
-        let reader = Reader { rules, root: listing.root, progress: progress.clone() };
-        let batches = read_blocking(AHEAD, move |out| {
-            reader.read(&journals, Learned { notes, pending: Vec::new(), gone }, unread, out)
+        let reader = ListedImageReader { batch_config, root: listing.root, resume: resume.clone() };
+        let batches = spawn_reader(AHEAD, move |out| {
+            reader.read(&journals, ReadNotes { notes, pending: Vec::new(), gone }, unread, out)
         });
-        Ok(Opened::new(batches, Some(total)))
+        Ok(SourceHandle::new(batches, Some(total)))
     }
 }
 
 /// Rows that are not done.
-fn pending(journal: &Journal, progress: &Progress) -> u64 {
+fn pending(journal: &JournaledListing, resume: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
-    rows.filter(|&row| !progress.done(journal.split.name(), &(row..row + 1))).count() as u64
+    rows.filter(|&row| !resume.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
 }
 
 /// What it takes to read the files of a listing.
-struct Reader {
-    rules: Rules,
+struct ListedImageReader {
+    batch_config: ImageBatchConfig,
     root: Location,
-    progress: Progress,
+    resume: ResumeState,
 }
 
 /// What a run notes of the files that it reads, for those after it.
-struct Learned {
+struct ReadNotes {
     /// The digests of their contents.
     notes: DigestLog,
     /// Those of files whose batch is not handed over yet: a batch costs one write.
@@ -214,7 +219,7 @@ struct Learned {
     gone: MissingRows,
 }
 
-impl Learned {
+impl ReadNotes {
     /// Writes what is pending, before the batch is handed over that it belongs to.
     fn flush(&mut self) -> Result<(), StageError> {
         self.notes.append(&self.pending)?;
@@ -224,14 +229,14 @@ impl Learned {
 }
 
 /// The end of a read.
-enum ReadEnd {
+enum SendEnd {
     /// All rows were handed over or are among the unread ones.
     Complete,
     /// The receiver is gone.
     Closed,
 }
 
-impl Reader {
+impl ListedImageReader {
     /// Reads all rows that are not done. `unread`: what the listing has left out.
     ///
     /// # Errors
@@ -239,18 +244,18 @@ impl Reader {
     /// not be read, those of `unread` among them.
     fn read(
         &self,
-        journals: &[Journal],
-        mut learned: Learned,
-        unread: Vec<Unavailable>,
+        journals: &[JournaledListing],
+        mut learned: ReadNotes,
+        unread: Vec<UnavailableInput>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
         let mut inputs = UnreadInputs::default();
         unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-        for Journal { split, first, rows, .. } in journals {
+        for JournaledListing { split, first, rows, .. } in journals {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, &mut learned, out, &mut rows_unread)?;
             rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-            if matches!(end, ReadEnd::Closed) {
+            if matches!(end, SendEnd::Closed) {
                 return Ok(());
             }
         }
@@ -266,41 +271,41 @@ impl Reader {
         &self,
         split: &Arc<Split>,
         mut start: u64,
-        rows: &[Row],
-        learned: &mut Learned,
+        rows: &[JournalRow],
+        learned: &mut ReadNotes,
         out: &BatchSender,
-        unread: &mut Vec<Unavailable>,
-    ) -> Result<ReadEnd, StageError> {
-        for rows in rows.chunks(self.rules.stretch()) {
-            let stretch = Stretch::new(&self.rules, &self.progress, out, split, start);
+        unread: &mut Vec<UnavailableInput>,
+    ) -> Result<SendEnd, StageError> {
+        for rows in rows.chunks(self.batch_config.max_records()) {
+            let builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
             let length = rows.len() as u64;
-            if !stretch.is_done(length) && !self.read_stretch(rows, stretch, learned, unread)? {
-                return Ok(ReadEnd::Closed);
+            if !builder.is_done(length) && !self.read_stretch(rows, builder, learned, unread)? {
+                return Ok(SendEnd::Closed);
             }
             if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
                 break;
             }
             start += length;
         }
-        Ok(ReadEnd::Complete)
+        Ok(SendEnd::Complete)
     }
 
     /// `false` when nobody wants more.
     fn read_stretch(
         &self,
-        rows: &[Row],
-        mut stretch: Stretch<'_>,
-        learned: &mut Learned,
-        unread: &mut Vec<Unavailable>,
+        rows: &[JournalRow],
+        mut builder: ImageBatchBuilder<'_>,
+        learned: &mut ReadNotes,
+        unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
-        let there = rows.iter().filter(|row| row.standing == Standing::Present).map(|row| &row.file);
-        let mut images = Fetch::new(&self.root, self.rules.record_bytes, there);
+        let there = rows.iter().filter(|row| row.standing == RowState::Present).map(|row| &row.file);
+        let mut images = ObjectPrefetcher::new(&self.root, self.batch_config.record_bytes, there);
         for row in rows {
             let image = match row.standing {
-                Standing::Present => images.next(&row.file),
-                Standing::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
-                Standing::Changed | Standing::Gone | Standing::Rejected => {
-                    if !stretch.is_done(1) {
+                RowState::Present => images.next(&row.file),
+                RowState::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
+                RowState::Changed | RowState::Gone | RowState::Rejected => {
+                    if !builder.is_done(1) {
                         tracing::warn!("{}: {GONE}", row.file.name);
                     }
                     Err(row.file.unreadable(GONE).into())
@@ -310,60 +315,60 @@ impl Reader {
                 Ok(image) => Ok(Cow::from(image)),
                 Err(ReadFailure::Rejected(refusal)) => {
                     // If the same file comes back, it is to be read.
-                    if refusal.code == RejectCode::Unreadable && !stretch.is_done(1) {
-                        let (split, number) = stretch.next();
+                    if refusal.code == RejectCode::Unreadable && !builder.is_done(1) {
+                        let (split, number) = builder.next();
                         learned.gone.add(split, number)?;
                     }
                     Err(refusal)
                 }
                 Err(ReadFailure::Unavailable(unavailable)) => {
                     let stops = unavailable.class == ErrorClass::Process;
-                    let is_done = stretch.is_done(1);
+                    let is_done = builder.is_done(1);
                     if !is_done {
                         unread.push(unavailable);
                     }
                     learned.flush()?;
-                    if !stretch.close()? {
+                    if !builder.close()? {
                         return Ok(false);
                     }
                     if stops && !is_done {
                         return Ok(true);
                     }
-                    stretch.skip();
+                    builder.skip();
                     continue;
                 }
             };
             let note = image.as_ref().ok().and_then(|image| self.note(row, image));
-            if let Some(member) = stretch.try_push(member(&row.file, image)) {
+            if let Some(member) = builder.try_push(member(&row.file, image)) {
                 learned.flush()?;
-                if !stretch.close()? {
+                if !builder.close()? {
                     return Ok(false);
                 }
                 // An empty batch takes any row.
-                stretch.try_push(member);
+                builder.try_push(member);
             }
             learned.pending.extend(note);
         }
         learned.flush()?;
-        stretch.close()
+        builder.close()
     }
 
     /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
-    fn note(&self, row: &Row, image: &[u8]) -> Option<DigestEntry> {
+    fn note(&self, row: &JournalRow, image: &[u8]) -> Option<DigestEntry> {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
         is_new.then(|| DigestEntry { digest: Some(ContentDigest::of(image)), ..DigestEntry::of(&row.file) })
     }
 }
 
 /// The record of a file, or why there is none.
-pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, Refusal>) -> Member<'a> {
-    Member { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
+pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, RecordError>) -> ImageRecord<'a> {
+    ImageRecord { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
 }
 
 /// That a file is not read, since it or its folder is not there now.
-pub(super) fn unseen(file: &ListedFile, root: &Location) -> Unavailable {
+pub(super) fn unseen(file: &ListedFile, root: &Location) -> UnavailableInput {
     let error = std::io::Error::other("it cannot be found, or its folder cannot be read");
-    Unavailable { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
+    UnavailableInput { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
 }
 
 /// The name of the folder that a file lies in; empty for the root of the listing.
@@ -389,11 +394,11 @@ mod tests {
 
     use super::*;
     use crate::batch::SourceBatch;
-    use crate::context::Limits;
     use crate::coverage::Coverage;
-    use crate::kind::find;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::find;
     use crate::source::KINDS;
-    use crate::units::Bytes;
+    use crate::units::ByteSize;
 
     /// A PNM of so many pixels, black.
     fn image(width: usize, height: usize) -> Vec<u8> {
@@ -409,21 +414,24 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Result<Opened, StageError> {
-        let limits = Limits { pixels: 1000, record_bytes: Bytes(10_000), memory: None };
-        let context = Context::new(BTreeMap::new(), limits);
+    fn open(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(10_000), memory: None };
+        let context = PlanContext::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(progress)
+        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(resume)
     }
 
-    fn read(folder: &Path, batch: serde_json::Value, progress: &Progress) -> Vec<SourceBatch> {
-        let mut opened = open(folder, batch, progress).unwrap();
+    fn read(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Vec<SourceBatch> {
+        let mut opened = open(folder, batch, resume).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
         let batches = batches.unwrap();
-        let rows: u64 =
-            batches.iter().flat_map(|batch| progress.pending(&batch.batch.provenance)).map(|p| p.end - p.start).sum();
+        let rows: u64 = batches
+            .iter()
+            .flat_map(|batch| resume.uncommitted_ranges(&batch.batch.provenance))
+            .map(|p| p.end - p.start)
+            .sum();
         assert_eq!(opened.total.known(), Some(rows), "the total is what is pending");
         batches
     }
@@ -432,17 +440,17 @@ mod tests {
         batch.batch.records.column(0).as_string::<i32>().iter().flatten().collect()
     }
 
-    fn progress(state: &Path, done: &[&SourceBatch]) -> Progress {
+    fn resume(state: &Path, done: &[&SourceBatch]) -> ResumeState {
         let mut coverage = Coverage::default();
         done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-        Progress { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
+        ResumeState { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
     }
 
     #[test]
     fn files_come_as_they_are_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["c.pnm", "a.PNM", "b/x.png"]);
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         let [batch] = batches.as_slice() else { panic!("one batch expected") };
         assert_eq!(sources(batch), ["a.PNM", "b/x.png", "c.pnm"]);
         assert_eq!(batch.batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 0, 0]);
@@ -456,10 +464,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
         let options = json!({ "path": folder.path(), "folder_labels": true });
-        let context = Context::new(BTreeMap::new(), Limits::default());
+        let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
         let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context)
             .map(|planned| planned.stage);
-        let mut batches = source.unwrap().open(&Progress::default()).unwrap().batches;
+        let mut batches = source.unwrap().open(&ResumeState::default()).unwrap().batches;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batch = runtime.block_on(batches.next()).unwrap().unwrap();
         let labels: Vec<&str> = batch.batch.records["label"].as_string::<i32>().iter().flatten().collect();
@@ -472,7 +480,7 @@ mod tests {
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"]);
         fs::write(folder.path().join("d.pnm"), image(30, 30)).unwrap();
         let sizes = |batch| -> Vec<usize> {
-            let batches = read(folder.path(), batch, &Progress::default());
+            let batches = read(folder.path(), batch, &ResumeState::default());
             batches.iter().map(|batch| batch.batch.records.num_rows()).collect()
         };
         assert_eq!(sizes(json!({ "records": 2 })), [2, 2, 2]);
@@ -487,9 +495,9 @@ mod tests {
         fs::write(folder.path().join("b.pgm"), b"P5 100000 100000 255\n").unwrap();
         fs::write(folder.path().join("c.png"), b"").unwrap();
         fs::write(folder.path().join("d.png"), b"no image").unwrap();
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         assert_eq!((sources(&batches[0]), batches[0].pixels), (vec!["b.pgm", "c.png", "d.png"], 0));
-        assert_eq!(batches[0].batch.origin, [1, 2, 3]);
+        assert_eq!(batches[0].batch.row_ordinals, [1, 2, 3]);
         let reject = &batches[0].rejects[0];
         assert_eq!((reject.ordinal, reject.code), (0, RejectCode::TooLarge));
         assert!(
@@ -504,13 +512,13 @@ mod tests {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "d.pnm", "e.pnm"]);
         let size = || json!({ "records": 2 });
-        let first = read(folder.path(), size(), &progress(state.path(), &[]));
-        let second = read(folder.path(), size(), &progress(state.path(), &[&first[0]]));
+        let first = read(folder.path(), size(), &resume(state.path(), &[]));
+        let second = read(folder.path(), size(), &resume(state.path(), &[&first[0]]));
         assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec!["c.pnm", "d.pnm"], vec!["e.pnm"]]);
         assert_eq!(second[0].batch.provenance, first[1].batch.provenance);
-        assert!(read(folder.path(), size(), &progress(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
+        assert!(read(folder.path(), size(), &resume(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
         let half = first[1].slice(0..1);
-        let rest = read(folder.path(), size(), &progress(state.path(), &[&first[0], &half]));
+        let rest = read(folder.path(), size(), &resume(state.path(), &[&first[0], &half]));
         assert_eq!(sources(&rest[0]), ["c.pnm", "d.pnm"], "the caller cuts out what is done");
     }
 
@@ -518,11 +526,11 @@ mod tests {
     fn new_files_are_read_and_old_ones_that_are_gone_are_refused_unless_they_are_done() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm"]);
-        let first = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[]));
+        let first = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         fs::remove_file(folder.path().join("b.pnm")).unwrap();
         fill(folder.path(), &["0.pnm"]);
-        let second = read(folder.path(), json!({ "records": 1 }), &progress(state.path(), &[&first[0]]));
+        let second = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[&first[0]]));
         assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec![], vec!["c.pnm"], vec!["0.pnm"]]);
         assert_eq!(second[0].rejects[0].code, RejectCode::Unreadable);
         assert!(second[0].rejects[0].reason.starts_with("b.pnm: was listed, but is gone"));
@@ -532,16 +540,18 @@ mod tests {
     #[test]
     fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let error = |progress: &Progress| open(folder.path(), json!({}), progress).err().map(|error| error.to_string());
+        let error = |resume: &ResumeState| open(folder.path(), json!({}), resume).err().map(|error| error.to_string());
         fs::write(folder.path().join("notes.txt"), "x").unwrap();
         assert!(
-            error(&Progress::default()).unwrap().contains("of 1 files that were looked at, none has the extension jpg")
+            error(&ResumeState::default())
+                .unwrap()
+                .contains("of 1 files that were looked at, none has the extension jpg")
         );
         fill(folder.path(), &["a.pnm"]);
-        let first = read(folder.path(), json!({}), &progress(state.path(), &[]));
+        let first = read(folder.path(), json!({}), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
-        assert!(error(&progress(state.path(), &[])).is_some());
-        assert_eq!(error(&progress(state.path(), &[&first[0]])), None, "all is done: they may be removed");
+        assert!(error(&resume(state.path(), &[])).is_some());
+        assert_eq!(error(&resume(state.path(), &[&first[0]])), None, "all is done: they may be removed");
     }
 
     #[test]
@@ -552,7 +562,7 @@ mod tests {
         };
         let folder = Path::new(&data).join("bad");
         let files = FileSet::new(folder.to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
-        let batches = read(&folder, json!({}), &Progress::default());
+        let batches = read(&folder, json!({}), &ResumeState::default());
         let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows() + batch.rejects.len()).sum();
         assert_eq!(rows, files.list().unwrap().files.len());
     }
@@ -567,7 +577,7 @@ mod tests {
             assert!(made.success());
         };
         pipe("pipe.jpg");
-        let batches = read(folder.path(), json!({}), &Progress::default());
+        let batches = read(folder.path(), json!({}), &ResumeState::default());
         assert_eq!(sources(&batches[0]), ["a.pnm", "b.pnm"]);
 
         let files = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::error::Unavailable;
+use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
-use crate::source::file_identity::{self, Verdict};
-use crate::source::folder::{self, size_and_time};
-use crate::store::{Entry, Input, Location};
+use crate::source::file_identity::{self, FileMatch};
+use crate::source::stat_cache::{self, size_and_time};
+use crate::store::{FileReader, Location, StoreEntry};
 
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub(super) const CHANGED: &str = "was changed since it was listed; the next run 
 
 /// Why a record cannot be had.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RecordError {
     /// For metrics.
     pub(super) code: RejectCode,
     /// For people.
@@ -54,13 +54,13 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) enum ReadFailure {
     /// Its record is rejected.
-    Rejected(Refusal),
+    Rejected(RecordError),
     /// It is left for a later attempt.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
-impl From<Refusal> for ReadFailure {
-    fn from(refusal: Refusal) -> Self {
+impl From<RecordError> for ReadFailure {
+    fn from(refusal: RecordError) -> Self {
         Self::Rejected(refusal)
     }
 }
@@ -74,12 +74,12 @@ impl ListedFile {
 
     /// Whether both are known to be the same file, without reading its content.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        file_identity::compare(self, other) == Verdict::Same
+        file_identity::compare(self, other) == FileMatch::Same
     }
 
     /// As [`Self::is_same`], whatever the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
-        file_identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == Verdict::Same
+        file_identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == FileMatch::Same
     }
 
     /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
@@ -108,25 +108,25 @@ impl ListedFile {
     ///
     /// # Errors
     /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
-    pub(super) fn open(&self, root: &Location) -> Result<Input, ReadFailure> {
+    pub(super) fn open(&self, root: &Location) -> Result<FileReader, ReadFailure> {
         let location = self.location(root);
         let failed = |error: io::Error| self.failure(&location, error);
         let Some(path) = location.local() else {
             return location.open(self.size, self.etag.as_deref()).map_err(failed);
         };
-        let file = folder::open(path).map_err(failed)?;
+        let file = stat_cache::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() || size_and_time(&metadata) != (self.size, self.mtime_ns) {
             return Err(self.unreadable(CHANGED).into());
         }
-        Ok(Input::of_size(file, self.size))
+        Ok(FileReader::of_size(file, self.size))
     }
 
     /// The digest of the file's content; `None` if it is not the file that was listed any more.
     ///
     /// # Errors
     /// What makes it unavailable.
-    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, Unavailable> {
+    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, UnavailableInput> {
         let file = match self.open(root) {
             Ok(file) => file,
             Err(ReadFailure::Rejected(_)) => return Ok(None),
@@ -145,8 +145,8 @@ impl ListedFile {
     }
 
     /// That it cannot be read.
-    pub(super) fn unreadable(&self, reason: &str) -> Refusal {
-        Refusal::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
+    pub(super) fn unreadable(&self, reason: &str) -> RecordError {
+        RecordError::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
     }
 
     /// The file's bytes, if it is still the one that was listed.
@@ -156,7 +156,7 @@ impl ListedFile {
     /// changed. Else what makes it unavailable.
     pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, ReadFailure> {
         if self.size > limit {
-            return Err(Refusal::too_large(&self.name, self.size, limit).into());
+            return Err(RecordError::too_large(&self.name, self.size, limit).into());
         }
         let file = self.open(root)?;
         let mut bytes = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default());
@@ -169,13 +169,13 @@ impl ListedFile {
     }
 }
 
-impl From<Entry> for ListedFile {
-    fn from(Entry { name, size, mtime_ns, etag }: Entry) -> Self {
+impl From<StoreEntry> for ListedFile {
+    fn from(StoreEntry { name, size, mtime_ns, etag }: StoreEntry) -> Self {
         Self { name, size, mtime_ns, etag, digest: None, raw: None }
     }
 }
 
-impl Refusal {
+impl RecordError {
     pub(super) fn new(code: RejectCode, reason: String) -> Self {
         Self { code, reason, reference: None }
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::source::listed_file::{ListedFile, name_of};
-use crate::source::passed_over::{Omission, PassedOver};
+use crate::source::skipped_files::{SkipReason, SkippedFiles};
 use crate::store::mounts::FolderId;
-use crate::store::{Location, Objects, Remote};
+use crate::store::{Location, ObjectListing, S3Path};
 
 /// The files of a set at some moment.
 #[derive(Debug)]
@@ -18,16 +18,16 @@ pub(super) struct Listing {
     /// By name, bytewise.
     pub(super) files: BTreeMap<String, ListedFile>,
     /// Files that were looked at, those that did not match among them.
-    pub(super) looked_at: u64,
+    pub(super) files_scanned: u64,
     /// Files that were left out, by reason.
-    pub(super) passed_over: PassedOver,
+    pub(super) skipped_files: SkippedFiles,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
     /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
     pub(super) folders: BTreeMap<String, FolderId>,
     /// Folders and files that could not be looked at, by their names: what lies there is not known to be gone. Each with the error
     /// of the environment that is to be reported, if there is one.
-    pub(super) unread: BTreeMap<String, Option<Unavailable>>,
+    pub(super) unread: BTreeMap<String, Option<UnavailableInput>>,
 }
 
 impl Listing {
@@ -36,8 +36,8 @@ impl Listing {
         Self {
             root,
             files: BTreeMap::new(),
-            looked_at: 0,
-            passed_over: PassedOver::default(),
+            files_scanned: 0,
+            skipped_files: SkippedFiles::default(),
             is_folder: false,
             folders: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -102,7 +102,7 @@ impl Listing {
         }
         // A disk's own folder, which holds no files of users, is closed to them.
         let is_reported = path.file_name().is_none_or(|name| name != "lost+found");
-        let failure = match Unavailable::from_error(path.to_path_buf(), class, error) {
+        let failure = match UnavailableInput::from_error(path.to_path_buf(), class, error) {
             Ok(unavailable) if is_reported => Some(unavailable),
             Ok(unavailable) => {
                 tracing::warn!("left out: {unavailable}");
@@ -117,21 +117,25 @@ impl Listing {
     }
 
     /// The errors of the environment that kept folders and files from being looked at.
-    pub(super) fn failures(&self) -> impl Iterator<Item = &Unavailable> {
+    pub(super) fn failures(&self) -> impl Iterator<Item = &UnavailableInput> {
         self.unread.values().flatten()
     }
 
     /// As [`Self::failures`]; the places stay unread.
-    pub(super) fn take_failures(&mut self) -> Vec<Unavailable> {
+    pub(super) fn take_failures(&mut self) -> Vec<UnavailableInput> {
         self.unread.values_mut().filter_map(Option::take).collect()
     }
 
     /// The objects below `root` that count.
-    pub(super) fn of_objects(root: Remote, objects: Objects, choose: impl Fn(&Path) -> Result<(), Omission>) -> Self {
+    pub(super) fn of_objects(
+        root: S3Path,
+        objects: ObjectListing,
+        choose: impl Fn(&Path) -> Result<(), SkipReason>,
+    ) -> Self {
         let mut listing = Self::empty(Location::Remote(root));
-        let Objects { entries, unusable } = objects;
-        listing.looked_at = entries.len() as u64 + unusable.count;
-        listing.passed_over.add_unusable_keys(unusable.count);
+        let ObjectListing { entries, unusable } = objects;
+        listing.files_scanned = entries.len() as u64 + unusable.count;
+        listing.skipped_files.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {
             tracing::debug!("{}: no file could have the key {key:?}; it is passed over", listing.root);
         }
@@ -140,7 +144,7 @@ impl Listing {
                 Ok(()) => listing.add(ListedFile::from(object)),
                 // An empty object stands for a folder; its name comes without the slash at its end.
                 Err(_) if object.size == 0 && Path::new(&object.name).extension().is_none() => {}
-                Err(omission) => listing.passed_over.add(Path::new(&object.name), omission),
+                Err(omission) => listing.skipped_files.add(Path::new(&object.name), omission),
             }
         }
         listing

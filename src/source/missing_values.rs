@@ -6,13 +6,13 @@ use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
 
 use crate::batch::{Reject, RejectCode};
-use crate::source::record_files::Records;
+use crate::source::file_source::FileRecords;
 
 /// Turns such records into rejects; `planned` holds the fields of the records' columns.
 ///
 /// # Errors
 /// None that is to be expected.
-pub(super) fn reject_missing(planned: &[FieldRef], records: &mut Records) -> Result<(), ArrowError> {
+pub(super) fn reject_missing(planned: &[FieldRef], records: &mut FileRecords) -> Result<(), ArrowError> {
     let mut is_whole = vec![true; records.origin.len()];
     for (field, column) in planned.iter().zip(&records.columns).filter(|(field, _)| !field.is_nullable()) {
         let Some(nulls) = column.nulls() else { continue };

@@ -1,23 +1,23 @@
 //! Sources: where records come from. The trait, and the table of kinds.
 
-mod aligned;
+mod collapse_delimiters;
 mod append_log;
 mod arrays;
-mod arrow;
-mod arrow_messages;
+mod arrow_ipc;
+mod bounded_ipc_reader;
 mod content_digest;
 mod csv;
-mod cut;
+mod batch_limits;
 mod dead_leaves;
 mod text_encoding;
-mod factors;
-mod fetch;
+mod factor_model;
+mod object_prefetch;
 mod file_reference;
 pub mod file_set;
-mod files;
+mod input_file;
 mod schema_inference;
-mod folder;
-mod gather;
+mod stat_cache;
+mod image_batcher;
 mod missing_rows;
 mod http;
 mod file_identity;
@@ -25,29 +25,29 @@ mod idx;
 mod image_column;
 pub mod images;
 mod file_checkpoints;
-mod journal;
-mod json_shape;
-mod lanes;
+mod listing_journal;
+mod json_prescan;
+mod parallel_read;
 mod listed_file;
 mod listing;
 mod missing_values;
 mod ndjson;
-mod npy;
+mod npy_header;
 mod digest_log;
 mod npz;
 mod parquet;
 mod parquet_levels;
-mod parquet_pages;
-mod parquet_rows;
-mod passed_over;
-mod record_files;
+mod parquet_page_sizes;
+mod parquet_row_reader;
+mod skipped_files;
+mod file_source;
 pub mod rejects;
 mod root_folder;
 mod synthetic;
 mod tar;
 mod text;
 mod watch;
-mod watched;
+mod arrival_log;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -62,16 +62,16 @@ use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
 
-use crate::batch::{Batch, Fate, Reject, SourceBatch};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
-use crate::metrics::Caller;
+use crate::batch::{Batch, BatchAck, Reject, SourceBatch};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
+use crate::metrics::BlockingCaller;
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::store::Location;
-use crate::units::{Bytes, Span};
+use crate::units::{ByteSize, HumanDuration};
 
-pub use passed_over::{LastPassedOver, PassedOver};
+pub use skipped_files::{LastSkippedFiles, SkippedFiles};
 
 /// The column that says where a record came from.
 pub const SOURCE: &str = "source";
@@ -119,7 +119,7 @@ pub trait Source: Send {
     }
 
     /// What its last listing left out, where it lists files.
-    fn passed_over(&self) -> Option<LastPassedOver> {
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
         None
     }
 
@@ -132,54 +132,54 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
-    fn admit_inputs(&self, _progress: &Progress) -> Result<(), StageError> {
+    fn admit_inputs(&self, _progress: &ResumeState) -> Result<(), StageError> {
         Ok(())
     }
 
     /// Whether files that a sink writes are input of it, now or in the next run.
-    fn takes(&self, _written: &WrittenFiles<'_>) -> bool {
+    fn would_read(&self, _written: &WrittenFiles<'_>) -> bool {
         false
     }
 
     /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
     /// another.
-    fn is_endless(&self) -> bool {
+    fn is_unbounded(&self) -> bool {
         false
     }
 
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
-    /// A source may leave out rows for which [`Progress::done`] holds; the caller cuts out what is left of them.
+    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller cuts out what is left of them.
     ///
     /// # Errors
     /// When the input cannot be found or listed.
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError>;
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError>;
 }
 
 /// A source that is being read.
-pub struct Opened {
+pub struct SourceHandle {
     /// The batches, in order, until the end is reached. An error ends the run.
     pub batches: BatchStream,
     /// How many records there are.
-    pub total: Total,
+    pub total: RecordCount,
     /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
-    pub fates: Option<UnboundedSender<Fate>>,
+    pub acks: Option<UnboundedSender<BatchAck>>,
     /// Records that are to go through the graph at once, into no sink.
-    pub asks: Option<Receiver<Ask>>,
+    pub inference_requests: Option<Receiver<InferenceRequest>>,
     /// Resolves when the source has told its clients all that there was to tell; that is waited for at the end.
-    pub closed: Option<oneshot::Receiver<()>>,
+    pub shutdown_complete: Option<oneshot::Receiver<()>>,
 }
 
-impl Opened {
+impl SourceHandle {
     /// A source that gives batches, and no more.
-    pub fn new(batches: BatchStream, total: impl Into<Total>) -> Self {
-        Self { batches, total: total.into(), fates: None, asks: None, closed: None }
+    pub fn new(batches: BatchStream, total: impl Into<RecordCount>) -> Self {
+        Self { batches, total: total.into(), acks: None, inference_requests: None, shutdown_complete: None }
     }
 }
 
 /// How many records a source has to give.
 #[derive(Debug, Default)]
-pub enum Total {
+pub enum RecordCount {
     /// Nobody knows.
     #[default]
     Unknown,
@@ -189,7 +189,7 @@ pub enum Total {
     Known(u64),
 }
 
-impl Total {
+impl RecordCount {
     /// How many, once that is known.
     pub fn known(&mut self) -> Option<u64> {
         if let Self::Counting(counted) = self {
@@ -203,26 +203,26 @@ impl Total {
     }
 }
 
-impl From<Option<u64>> for Total {
+impl From<Option<u64>> for RecordCount {
     fn from(total: Option<u64>) -> Self {
         total.map_or(Self::Unknown, Self::Known)
     }
 }
 
 /// Records that are to go through the graph at once.
-pub struct Ask {
+pub struct InferenceRequest {
     /// The records.
     pub batch: SourceBatch,
     /// Where to tell what came of them, or why nothing did.
-    pub reply: oneshot::Sender<Result<Answered, String>>,
+    pub reply: oneshot::Sender<Result<InferenceResponse, String>>,
 }
 
 /// What came of records that went through the graph at once.
-pub struct Answered {
+pub struct InferenceResponse {
     /// What the first sink would have been given.
     pub batch: Batch,
     /// What was refused, and by which stage.
-    pub refused: Vec<(Arc<str>, Reject)>,
+    pub rejected: Vec<(Arc<str>, Reject)>,
 }
 
 /// Batches as they arrive.
@@ -234,17 +234,17 @@ pub struct BatchSize {
     /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature records.
     pub records: Option<std::num::NonZeroU32>,
     /// At most so many bytes, images counted as decoded; a single larger record travels alone. Default: 32MiB.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<ByteSize>,
     /// Sources without an end: wait at most so long for a batch to fill.
-    pub delay: Option<Span>,
+    pub delay: Option<HumanDuration>,
     /// What the memory at hand allows, whatever is written.
     #[serde(skip)]
-    pub most: Option<Most>,
+    pub most: Option<BatchCap>,
 }
 
 /// The largest batch that the memory at hand allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
+pub struct BatchCap {
     /// At most so many records.
     pub records: u32,
     /// At most so many bytes.
@@ -279,36 +279,51 @@ pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>>;
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>>;
 }
 
 /// How a source of some kind is planned: stage name, options as written, batch size, context.
-pub type PlanSource = fn(&str, Value, BatchSize, &Context) -> Result<Planned<Box<dyn Source>>, Vec<Fault>>;
+pub type PlanSource =
+    fn(&str, Value, BatchSize, &PlanContext) -> Result<ResolvedStage<Box<dyn Source>>, Vec<ConfigError>>;
 
 /// Every kind of source.
-pub const KINDS: &[Kind<PlanSource>] = &[
-    kind::<images::Config>("images", "image files of a folder or a glob"),
-    kind::<parquet::Config>("parquet", "columns of Parquet files: features, or encoded images"),
-    kind::<csv::Config>("csv", "records of delimited text"),
-    kind::<ndjson::Config>("ndjson", "records as JSON objects, one a line"),
-    kind::<arrow::Config>("arrow", "records of Arrow IPC files (Feather) and streams"),
-    kind::<idx::Config>("idx", "images or features of IDX files (MNIST), with their labels"),
-    kind::<npz::Config>("npz", "arrays of NumPy archives (.npz) and files (.npy)"),
-    kind::<tar::Config>("tar", "images in tar shards (WebDataset)"),
-    kind::<http::Config>("http", "images or records that clients send over HTTP, each acknowledged when it is safe"),
-    kind::<rejects::Config>("rejects", "records that an earlier run refused, for a pipeline that was mended"),
-    kind::<synthetic::Config>("synthetic", "made-up data from a seed: dead-leaves images or correlated features"),
+pub const KINDS: &[ComponentKind<PlanSource>] = &[
+    kind::<images::ImagesSourceConfig>("images", "image files of a folder or a glob"),
+    kind::<parquet::ParquetSourceConfig>("parquet", "columns of Parquet files: features, or encoded images"),
+    kind::<csv::CsvSourceConfig>("csv", "records of delimited text"),
+    kind::<ndjson::NdjsonSourceConfig>("ndjson", "records as JSON objects, one a line"),
+    kind::<arrow_ipc::ArrowSourceConfig>("arrow", "records of Arrow IPC files (Feather) and streams"),
+    kind::<idx::IdxSourceConfig>("idx", "images or features of IDX files (MNIST), with their labels"),
+    kind::<npz::NpzSourceConfig>("npz", "arrays of NumPy archives (.npz) and files (.npy)"),
+    kind::<tar::TarSourceConfig>("tar", "images in tar shards (WebDataset)"),
+    kind::<http::HttpSourceConfig>(
+        "http",
+        "images or records that clients send over HTTP, each acknowledged when it is safe",
+    ),
+    kind::<rejects::RejectsSourceConfig>(
+        "rejects",
+        "records that an earlier run refused, for a pipeline that was mended",
+    ),
+    kind::<synthetic::SyntheticSourceConfig>(
+        "synthetic",
+        "made-up data from a seed: dead-leaves images or correlated features",
+    ),
 ];
 
-const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Kind<PlanSource> {
-    Kind {
+const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSource> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |name, written, batch, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(name, batch, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(name, batch, context)?, options: registry::option_values(&config)? })
         },
     }
 }
@@ -351,7 +366,7 @@ pub fn add_origin(
 /// When a journal cannot be removed.
 pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     file_checkpoints::forget(stage, state)?;
-    journal::forget(stage, state)
+    listing_journal::forget(stage, state)
 }
 
 /// Forgets which folder a stage has read, so that its next run accepts the one that is there.
@@ -364,7 +379,7 @@ pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
 
 /// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks
 /// while `ahead` batches wait. A reader that returns an error ends the stream with it; so does a panic.
-pub fn read_blocking<F>(ahead: usize, read: F) -> BatchStream
+pub fn spawn_reader<F>(ahead: usize, read: F) -> BatchStream
 where
     F: FnOnce(&BatchSender) -> Result<(), StageError> + Send + 'static,
 {
@@ -385,17 +400,17 @@ where
     }
 }
 
-/// Where a reader of [`read_blocking`] puts its batches.
+/// Where a reader of [`spawn_reader`] puts its batches.
 pub struct BatchSender {
     sender: tokio::sync::mpsc::Sender<Result<SourceBatch, StageError>>,
     /// The thread that hands over, where it says which calls it is in.
-    caller: Option<Arc<Caller>>,
+    caller: Option<Arc<BlockingCaller>>,
 }
 
 impl BatchSender {
     /// The same, for a thread that says which calls it is in: waiting for room is none.
     #[must_use]
-    pub fn outside_of(&self, caller: Arc<Caller>) -> Self {
+    pub fn outside_of(&self, caller: Arc<BlockingCaller>) -> Self {
         Self { sender: self.sender.clone(), caller: Some(caller) }
     }
 
@@ -423,11 +438,11 @@ mod tests {
     #[test]
     fn a_count_is_known_once_it_has_come_and_unknown_where_none_will() {
         let (sender, counted) = oneshot::channel();
-        let mut total = Total::Counting(counted);
-        assert!(total.known().is_none() && matches!(total, Total::Counting(_)));
+        let mut total = RecordCount::Counting(counted);
+        assert!(total.known().is_none() && matches!(total, RecordCount::Counting(_)));
         assert_eq!(sender.send(7), Ok(()));
         assert_eq!((total.known(), total.known()), (Some(7), Some(7)));
-        let mut never = Total::Counting(oneshot::channel().1);
-        assert!(never.known().is_none() && matches!(never, Total::Unknown));
+        let mut never = RecordCount::Counting(oneshot::channel().1);
+        assert!(never.known().is_none() && matches!(never, RecordCount::Unknown));
     }
 }

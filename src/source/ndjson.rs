@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::RejectCode;
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::source::cut::Cut;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::source::batch_limits::BatchLimits;
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::json_shape::{MAX_DEPTH, Shape};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, shorten};
+use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, check_names, shorten};
+use crate::source::input_file::{self, InputFile};
+use crate::source::json_prescan::{LineClass, MAX_DEPTH};
 use crate::source::schema_inference::first;
-use crate::source::text::{Blocks, ColumnType, Framer, SAMPLE, TextFormat, Verdict, read_all, too_long};
+use crate::source::text::{ColumnType, Framer, LineAction, SAMPLE, TextBatches, TextFormat, read_all, too_long};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct NdjsonSourceConfig {
     /// A file, a folder (its *.ndjson and *.jsonl files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
@@ -48,22 +48,29 @@ pub struct Config {
     pub on_change: OnChange,
 }
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+impl SourceConfig for NdjsonSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let record_bytes = context.limits.record_bytes.0;
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
-        let files = files::list(name, &self.path, Ndjson::EXTENSIONS).map_err(path)?;
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
+        let files = input_file::list(name, &self.path, NdjsonFormat::EXTENSIONS).map_err(path)?;
         let inferred = infer(&files, record_bytes).map_err(path)?;
         let schema = self.typed(&inferred);
-        check_names(schema.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        check_names(schema.fields().iter().map(|field| field.name()))
+            .map_err(|what| vec![ConfigError::new("path", what)])?;
         self.types = ColumnType::all(&schema);
-        let cut = Cut::features(batch);
-        let format = Ndjson { parser: Parser::new(schema.clone(), record_bytes), record_bytes, cut };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
+        let batch_limits = BatchLimits::features(batch);
+        let format =
+            NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, batch_limits };
+        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 
-impl Config {
+impl NdjsonSourceConfig {
     fn typed(&self, inferred: &Schema) -> SchemaRef {
         let given = |name: &String| self.types.get(name).map(|given| given.data_type());
         let known = inferred.fields().iter().map(|field| {
@@ -90,7 +97,7 @@ fn widen(inferred: &DataType, in_list: bool) -> DataType {
     }
 }
 
-fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer<R>, Stop> {
+fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer<R>, ReadEnd> {
     let framer = Framer::new(input, None, record_bytes).map_err(file.stopped())?;
     match not_utf8(framer.start()) {
         Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
@@ -100,14 +107,14 @@ fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer
 
 /// The columns of the first file that begins with an object among its first records.
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
-    let any = Parser::new(Arc::new(Schema::empty()), record_bytes);
+    let any = NdjsonParser::new(Arc::new(Schema::empty()), record_bytes);
     first(files, |file, input| {
         let unfit = |what: String| file.unfit(RejectCode::Mismatch, &what, 1);
-        let block = Blocks::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
+        let block = TextBatches::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
         let Some(block) = block else { return Ok(None) };
         let mut left = SAMPLED_VALUES;
-        let mut within = |text: &[u8]| match Shape::of(text) {
-            Shape::Object { values, keys } if values <= left && keys <= SAMPLED_KEYS => {
+        let mut within = |text: &[u8]| match LineClass::of(text) {
+            LineClass::Object { values, keys } if values <= left && keys <= SAMPLED_KEYS => {
                 left -= values;
                 true
             }
@@ -196,18 +203,18 @@ fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
 }
 
 /// How planned NDJSON files are read.
-struct Ndjson {
-    parser: Parser,
+struct NdjsonFormat {
+    parser: NdjsonParser,
     record_bytes: u64,
-    cut: Cut,
+    batch_limits: BatchLimits,
 }
 
-impl RecordFormat for Ndjson {
+impl FileFormat for NdjsonFormat {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.cut, output)
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.batch_limits, output)
     }
 }
 
@@ -216,7 +223,7 @@ impl RecordFormat for Ndjson {
 const EXPANSION: u64 = 2;
 
 /// Parses objects into the planned columns.
-pub(super) struct Parser {
+pub(super) struct NdjsonParser {
     schema: SchemaRef,
     /// Values that one object of the schema has, nested ones too.
     leaves: u64,
@@ -225,7 +232,7 @@ pub(super) struct Parser {
     record_bytes: u64,
 }
 
-impl Parser {
+impl NdjsonParser {
     pub(super) fn new(schema: SchemaRef, record_bytes: u64) -> Self {
         let leaves = schema.flattened_fields().len() as u64;
         let nests = |field: &&Field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_nested());
@@ -240,19 +247,19 @@ impl Parser {
     }
 }
 
-impl TextFormat for Parser {
-    fn check(&self, record: &[u8]) -> Verdict {
-        let malformed = |what: &str| Verdict::Refuse(RejectCode::Malformed, what.to_owned());
-        match Shape::of(record) {
-            Shape::Blank => Verdict::Skip,
-            Shape::Object { values, .. } => match self.weight(record, values) {
+impl TextFormat for NdjsonParser {
+    fn check(&self, record: &[u8]) -> LineAction {
+        let malformed = |what: &str| LineAction::Refuse(RejectCode::Malformed, what.to_owned());
+        match LineClass::of(record) {
+            LineClass::Blank => LineAction::Skip,
+            LineClass::Object { values, .. } => match self.weight(record, values) {
                 weight if weight > self.record_bytes.saturating_mul(EXPANSION) => too_long(self.record_bytes),
-                weight => Verdict::Parse(weight),
+                weight => LineAction::Parse(weight),
             },
-            Shape::Unclosed => malformed("the line ends inside an object, a list or a string"),
-            Shape::Trailing => malformed("the line goes on after the object; expected one object a line"),
-            Shape::NoObject => malformed("the line is no JSON object"),
-            Shape::TooDeep => malformed(&format!("values are nested more than {MAX_DEPTH} deep")),
+            LineClass::Incomplete => malformed("the line ends inside an object, a list or a string"),
+            LineClass::Trailing => malformed("the line goes on after the object; expected one object a line"),
+            LineClass::NotAnObject => malformed("the line is no JSON object"),
+            LineClass::TooDeep => malformed(&format!("values are nested more than {MAX_DEPTH} deep")),
         }
     }
 
@@ -322,7 +329,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+    use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn file(text: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -343,7 +350,7 @@ mod tests {
         let text = "\u{feff}{\"a\": 1, \"v\": [1, 2], \"s\": \"x\", \"o\": {\"k\": true}, \"n\": null}\r\n \n{\"v\": [0.5], \"a\": 3.0, \"extra\": []}";
         let folder = file(text);
         let more = json!({ "path": folder.path(), "types": { "late": "bool" } });
-        let all = records(&read::<Config>(more, 10));
+        let all = records(&read::<NdjsonSourceConfig>(more, 10));
         let types: Vec<_> = all.schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
         assert!(types.contains(&"a Float64".to_owned()), "{types:?}");
         assert!(types.contains(&"n Utf8".to_owned()), "{types:?}");
@@ -356,7 +363,7 @@ mod tests {
     #[test]
     fn one_bad_record_among_10_000_is_one_reject() {
         let folder = file(&many(10_000, &[(7_123, "{\"id\": 1.5}")]));
-        let batches = read::<Config>(json!({ "path": folder.path() }), 4096);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 4096);
         assert_eq!(rejects(&batches), [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]);
         assert_eq!(batches[1].rejects[0].reason, "whilst decoding field 'id': 1.5 is no 64-bit integer");
         let ids = records(&batches);
@@ -382,7 +389,7 @@ mod tests {
             (11, "{\"id\" 3}"),
         ];
         let folder = file(&many(20, &bad));
-        let batches = read::<Config>(json!({ "path": folder.path(), "types": { "id": "int" } }), 8);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path(), "types": { "id": "int" } }), 8);
         let found = rejects(&batches);
         assert_eq!(found.iter().map(|reject| reject.0).collect::<Vec<_>>(), (1..12).collect::<Vec<_>>());
         let codes: Vec<_> = found.iter().filter(|reject| reject.1 != "malformed").map(|reject| reject.1).collect();
@@ -395,16 +402,16 @@ mod tests {
     fn a_record_of_very_many_keys_names_no_columns_and_a_table_of_them_is_refused() {
         let keys = |from: usize, to: usize| (from..to).map(|n| format!("\"k{n}\": {n}")).collect::<Vec<_>>().join(",");
         let wide = file(&format!("{{\"k0\": 1}}\n{{{}}}\n", keys(0, 5000)));
-        let batches = read::<Config>(json!({ "path": wide.path() }), 10);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": wide.path() }), 10);
         assert_eq!(records(&batches)["k0"].as_primitive::<Int64Type>().values(), &[1, 0]);
         let table: String = (0..6).map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000))).collect();
         let table = file(&table);
-        let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10).err().unwrap();
         let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
         assert_eq!(faults[0].message, expected);
         let table: String = (0..30).map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000))).collect();
         let table = file(&table);
-        let faults = plan::<Config>(json!({ "path": table.path() }), 10).err().unwrap();
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10).err().unwrap();
         assert!(faults[0].message.contains("have more than 65536 different keys"), "{}", faults[0].message);
     }
 
@@ -412,7 +419,7 @@ mod tests {
     fn strings_that_are_no_utf8_are_a_reject() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.jsonl"), b"{\"s\": \"a\"}\n{\"s\": \"\xff\"}\n{\"s\": \"b\"}").unwrap();
-        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(rejects(&batches).len(), 1);
         assert_eq!(records(&batches).num_rows(), 2);
     }
@@ -420,8 +427,8 @@ mod tests {
     #[test]
     fn a_later_run_reads_the_batches_that_are_not_done() {
         let folder = file(&many(25, &[]));
-        let all = read::<Config>(json!({ "path": folder.path() }), 10);
-        let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+        let all = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
+        let source = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
         let rest = drain(source, &progress_of(&all[..1])).unwrap();
         assert_eq!(rest.len(), 2);
         assert_eq!(rest[1].batch.records, all[2].batch.records);
@@ -432,24 +439,24 @@ mod tests {
         let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
         let nulls = vec!["null"; 10_000].join(",");
         let folder = file(&format!("{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n", wide.join(",")));
-        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(rejects(&batches).iter().map(|reject| (reject.0, reject.1)).collect::<Vec<_>>(), [(1, "too_large")]);
     }
 
     #[test]
     fn nothing_to_know_the_columns_by_is_a_fault() {
         let folder = file("hello\n[1]\n");
-        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
         assert!(faults[0].message.contains("a.ndjson: does not begin with JSON objects"), "{faults:?}");
     }
 
     #[test]
     fn a_few_misfits_at_the_beginning_are_rejects_and_many_a_fault() {
         let folder = file("{\"a\": 1}\n{\"a\": {\"b\": 1}}\n{\"a\": 2}\n");
-        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(rejects(&batches), [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]);
         let folder = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
-        let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
         assert!(faults[0].message.contains("do not fit together"), "{faults:?}");
     }
 }

@@ -13,23 +13,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::{Context, Limits};
-use crate::error::Fault;
-use crate::kind::nearest;
-use crate::source::arrays::{ArrayReader, Header, Refusal, Together, read_together};
+use crate::error::ConfigError;
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry::did_you_mean;
+use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, read_together};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::npy;
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Stop, check_names, differs, guarded, shorten};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch, shorten,
+};
+use crate::source::input_file::{self, InputFile};
+use crate::source::npy_header;
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
 /// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
 /// with one or three channels, are images and become the column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct NpzSourceConfig {
     /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
@@ -53,40 +55,47 @@ const MAX_MEMBERS: usize = 10_000;
 /// Longer names of members are passed over.
 const MAX_NAME: usize = 255;
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |what: String| vec![Fault::new("path", what)];
-        let files = files::list(name, &self.path, Npz::EXTENSIONS).map_err(|error| path(error.to_string()))?;
+impl SourceConfig for NpzSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |what: String| vec![ConfigError::new("path", what)];
+        let files =
+            input_file::list(name, &self.path, NpzFormat::EXTENSIONS).map_err(|error| path(error.to_string()))?;
         if let Some(arrays) = &self.arrays {
-            check_names(arrays.iter()).map_err(|what| vec![Fault::new("arrays", what.replace("column", "array"))])?;
+            check_names(arrays.iter())
+                .map_err(|what| vec![ConfigError::new("arrays", what.replace("column", "array"))])?;
         }
         let first = first_arrays(&files, self.arrays.as_deref())?;
-        let headers: Vec<&Header> = first.iter().map(|array| &array.header).collect();
-        Together::new(&headers, batch, &context.limits).map_err(path)?;
-        let schema = Arc::new(Schema::new(first.iter().map(Found::field).collect::<Vec<_>>()));
+        let headers: Vec<&ArrayHeader> = first.iter().map(|array| &array.header).collect();
+        JoinedArrays::new(&headers, batch, &context.limits).map_err(path)?;
+        let schema = Arc::new(Schema::new(first.iter().map(FoundArray::field).collect::<Vec<_>>()));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message = "several arrays hold images, but a record has one; name the arrays that are wanted";
-            return Err(vec![Fault::new("arrays", message)]);
+            return Err(vec![ConfigError::new("arrays", message)]);
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
-        let most_held = context.limits.held_bytes();
+        let most_held = context.limits.buffer_bytes();
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;
-        let mut format = Npz { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
+        let mut format = NpzFormat { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
         format.held = format.largest(&files).map_err(path)?;
-        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, self.on_change.into())))
+        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
     }
 }
 
 /// The wanted arrays of the first file that has them.
-fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Found>, Vec<Fault>> {
+fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<FoundArray>, Vec<ConfigError>> {
     // What is wrong with the wanted arrays in the first file that lacks one.
     let unknown = RefCell::new(None);
-    let look = |file: &InputFile, input: Input| {
+    let look = |file: &InputFile, input: FileReader| {
         let handle = input.try_clone().map_err(file.stopped())?;
-        let found = guarded(|| Container::open(input).and_then(|container| container.find(wanted)));
+        let found = catch_panic(|| ArrayContainer::open(input).and_then(|container| container.find(wanted)));
         file.check_available(&handle)?;
         let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
         found.and_then(of_equal_length).map(Some).map_err(|fault| {
@@ -95,40 +104,41 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             unfit
         })
     };
-    first(files, look).map_err(|error| vec![unknown.take().unwrap_or_else(|| Fault::new("path", error.to_string()))])
+    first(files, look)
+        .map_err(|error| vec![unknown.take().unwrap_or_else(|| ConfigError::new("path", error.to_string()))])
 }
 
 /// The same arrays, if each has as many records as the others.
-fn of_equal_length(found: Vec<Found>) -> Result<Vec<Found>, Fault> {
+fn of_equal_length(found: Vec<FoundArray>) -> Result<Vec<FoundArray>, ConfigError> {
     let unequal = found.iter().zip(found.iter().skip(1)).find(|(one, other)| one.header.rows != other.header.rows);
     let Some((one, other)) = unequal else { return Ok(found) };
     let message = format!(
         "`{}` has {} records, but `{}` {}; name arrays that belong together",
         one.name, one.header.rows, other.name, other.header.rows
     );
-    Err(Fault::new("arrays", message))
+    Err(ConfigError::new("arrays", message))
 }
 
 /// How planned files are read.
-struct Npz {
+struct NpzFormat {
     arrays: Vec<String>,
     schema: SchemaRef,
     batch: BatchSize,
-    limits: Limits,
+    limits: PipelineLimits,
     /// What may be held of arrays whose records do not lie together.
     most_held: u64,
     /// What is held of them, in the largest file.
     held: u64,
 }
 
-impl RecordFormat for Npz {
+impl FileFormat for NpzFormat {
     const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let handle = input.try_clone().map_err(file.stopped())?;
         let check = || file.check_available(&handle);
-        let opened = guarded(|| {
-            let container = Container::open(input)?;
+        let opened = catch_panic(|| {
+            let container = ArrayContainer::open(input)?;
             let found = container.find(Some(&self.arrays))?.map_err(|fault| fault.message)?;
             Ok::<_, String>((container, found))
         });
@@ -136,7 +146,7 @@ impl RecordFormat for Npz {
             Ok(opened) => opened,
             Err((code, what)) => {
                 check()?;
-                return output.refuse_rest(0, code, &what);
+                return output.reject_rest(0, code, &what);
             }
         };
         let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);
@@ -144,17 +154,17 @@ impl RecordFormat for Npz {
             let field = found.field();
             let is_same_name = planned.name() == field.name();
             if !is_same_name || planned.data_type() != field.data_type() {
-                let what = differs(planned, is_same_name.then_some(field.data_type()));
+                let what = schema_mismatch(planned, is_same_name.then_some(field.data_type()));
                 return Err(file.unfit(RejectCode::Mismatch, &what, rows.max(1)));
             }
         }
-        let refuse = |code, what| output.refuse(0..rows.max(1), code, what);
+        let refuse = |code, what| output.reject_rows(0..rows.max(1), code, what);
         if let Some(other) = found.iter().find(|array| array.header.rows != rows) {
             let what = format!("`{}` has {} records, but another array {rows}", other.name, other.header.rows);
             return refuse(RejectCode::Mismatch, what);
         }
-        let headers: Vec<&Header> = found.iter().map(|array| &array.header).collect();
-        let together = match Together::new(&headers, self.batch, &self.limits) {
+        let headers: Vec<&ArrayHeader> = found.iter().map(|array| &array.header).collect();
+        let together = match JoinedArrays::new(&headers, self.batch, &self.limits) {
             Ok(together) => together,
             Err(what) => return refuse(RejectCode::TooLarge, what),
         };
@@ -162,7 +172,7 @@ impl RecordFormat for Npz {
         if held > self.held.max(self.most_held) {
             return refuse(RejectCode::TooLarge, too_large(held, self.most_held));
         }
-        let arrays = guarded(|| Ok::<_, String>(container.readers(&found)));
+        let arrays = catch_panic(|| Ok::<_, String>(container.readers(&found)));
         match arrays.flatten() {
             Ok(arrays) => read_together(arrays, &together, &check, output),
             Err((code, what)) => {
@@ -172,22 +182,23 @@ impl RecordFormat for Npz {
         }
     }
 
-    fn held_bytes(&self) -> u64 {
+    fn buffer_bytes(&self) -> u64 {
         self.held
     }
 
-    fn rows(&self, file: &InputFile) -> Option<u64> {
+    fn count_rows(&self, file: &InputFile) -> Option<u64> {
         let found = self.find(file)?;
         Some(found.map_or(1, |found| found.iter().map(|array| array.header.rows).max().unwrap_or(0)))
     }
 }
 
-impl Npz {
+impl NpzFormat {
     /// The arrays of a file; `None` where an error of the environment hides them.
-    fn find(&self, file: &InputFile) -> Option<Result<Vec<Found>, String>> {
+    fn find(&self, file: &InputFile) -> Option<Result<Vec<FoundArray>, String>> {
         let input = file.reopen().ok()?;
         let handle = input.try_clone().ok()?;
-        let found = guarded(|| Container::open(input).and_then(|container| container.find(Some(&self.arrays))));
+        let found =
+            catch_panic(|| ArrayContainer::open(input).and_then(|container| container.find(Some(&self.arrays))));
         file.check_available(&handle).ok()?;
         Some(found.map_err(|(_, what)| what).and_then(|found| found.map_err(|fault| fault.message)))
     }
@@ -203,8 +214,8 @@ impl Npz {
     }
 }
 
-fn held(found: &[Found]) -> u64 {
-    found.iter().fold(0, |total: u64, array| total.saturating_add(array.header.held_bytes()))
+fn held(found: &[FoundArray]) -> u64 {
+    found.iter().fold(0, |total: u64, array| total.saturating_add(array.header.buffer_bytes()))
 }
 
 fn too_large(held: u64, most: u64) -> String {
@@ -216,38 +227,38 @@ fn too_large(held: u64, most: u64) -> String {
 
 /// An array in a file.
 #[derive(Debug, Clone)]
-struct Found {
+struct FoundArray {
     name: String,
-    header: Header,
+    header: ArrayHeader,
     /// Its member, where the file is an archive.
-    member: Option<Member>,
+    member: Option<ArchiveMember>,
 }
 
-impl Found {
+impl FoundArray {
     fn field(&self) -> Field {
         self.header.field(&self.name)
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Member {
+struct ArchiveMember {
     at: ZipArchiveEntryWayfinder,
     method: CompressionMethod,
     is_encrypted: bool,
 }
 
 /// A file of one array, or an archive of some.
-enum Container {
-    Npy(At),
-    Npz(ZipArchive<At>),
+enum ArrayContainer {
+    Npy(SharedInput),
+    Npz(ZipArchive<SharedInput>),
 }
 
-impl Container {
-    fn open(input: Input) -> Result<Self, String> {
+impl ArrayContainer {
+    fn open(input: FileReader) -> Result<Self, String> {
         let length = input.length().map_err(|error| error.to_string())?;
-        let file = At { input: RefCell::new(input), length };
-        let mut start = [0; npy::MAGIC.len()];
-        let is_npy = file.read_exact_at(&mut start, 0).is_ok() && start == npy::MAGIC;
+        let file = SharedInput { input: RefCell::new(input), length };
+        let mut start = [0; npy_header::MAGIC.len()];
+        let is_npy = file.read_exact_at(&mut start, 0).is_ok() && start == npy_header::MAGIC;
         if is_npy {
             return Ok(Self::Npy(file));
         }
@@ -257,7 +268,7 @@ impl Container {
     }
 
     /// The wanted arrays, or all; the inner error says which is not there.
-    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<Found>, Fault>, String> {
+    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<FoundArray>, ConfigError>, String> {
         let members = self.members()?;
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let mut chosen = Vec::new();
@@ -265,9 +276,12 @@ impl Container {
             match members.iter().find(|(found, _)| found == name) {
                 Some(member) => chosen.push(member.clone()),
                 None => {
-                    let hint = nearest(name, &names);
+                    let hint = did_you_mean(name, &names);
                     let known = shorten(&names.join(", "));
-                    return Ok(Err(Fault::new("arrays", format!("there is no array `{name}`{hint}; known: {known}"))));
+                    return Ok(Err(ConfigError::new(
+                        "arrays",
+                        format!("there is no array `{name}`{hint}; known: {known}"),
+                    )));
                 }
             }
         }
@@ -275,18 +289,19 @@ impl Container {
             chosen = members;
         }
         let found = chosen.into_iter().map(|(name, member)| {
-            let header = self.stream(member).and_then(|mut stream| npy::header(&mut stream).map_err(|(_, what)| what));
+            let header =
+                self.stream(member).and_then(|mut stream| npy_header::header(&mut stream).map_err(|(_, what)| what));
             match header {
-                Ok(header) => Ok(Found { name, header, member }),
+                Ok(header) => Ok(FoundArray { name, header, member }),
                 Err(what) => Err(format!("the array `{}` {what}", shorten(&name))),
             }
         });
-        let found: Vec<Found> = found.collect::<Result<_, _>>()?;
+        let found: Vec<FoundArray> = found.collect::<Result<_, _>>()?;
         if found.is_empty() { Err("holds no array".to_owned()) } else { Ok(Ok(found)) }
     }
 
     /// Names and places of the arrays.
-    fn members(&self) -> Result<Vec<(String, Option<Member>)>, String> {
+    fn members(&self) -> Result<Vec<(String, Option<ArchiveMember>)>, String> {
         let Self::Npz(archive) = self else { return Ok(vec![(ONLY.to_owned(), None)]) };
         let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
         let mut entries = archive.entries(&mut buffer);
@@ -301,7 +316,7 @@ impl Container {
             let name = str::from_utf8(path.as_ref()).ok().and_then(|path| path.strip_suffix(".npy"));
             if let Some(name) = name.filter(|name| name.len() <= MAX_NAME) {
                 let (at, method) = (entry.wayfinder(), entry.compression_method());
-                let member = Member { at, method, is_encrypted: entry.flags().is_encrypted() };
+                let member = ArchiveMember { at, method, is_encrypted: entry.flags().is_encrypted() };
                 members.push((name.to_owned(), Some(member)));
             }
         }
@@ -309,7 +324,7 @@ impl Container {
     }
 
     /// The bytes of an array's file, decompressed and, at their end, verified.
-    fn stream(&self, member: Option<Member>) -> Result<Box<dyn Read + '_>, String> {
+    fn stream(&self, member: Option<ArchiveMember>) -> Result<Box<dyn Read + '_>, String> {
         let (archive, member) = match (self, member) {
             (Self::Npz(archive), Some(member)) => (archive, member),
             (Self::Npy(file), _) => return Ok(Box::new(BufReader::new(RangeReader::new(file, 0..file.length)))),
@@ -328,11 +343,11 @@ impl Container {
     }
 
     /// Readers of the arrays that were found.
-    fn readers(&self, found: &[Found]) -> Result<Vec<ArrayReader<'_>>, Refusal> {
+    fn readers(&self, found: &[FoundArray]) -> Result<Vec<ArrayReader<'_>>, RejectReason> {
         let malformed = |what: String| (RejectCode::Malformed, what);
-        let reader = |array: &Found| {
+        let reader = |array: &FoundArray| {
             let mut stream = self.stream(array.member).map_err(malformed)?;
-            let header = npy::header(&mut stream)?;
+            let header = npy_header::header(&mut stream)?;
             ArrayReader::new(&array.name, header, stream)
         };
         found.iter().map(reader).collect()
@@ -340,12 +355,12 @@ impl Container {
 }
 
 /// A file that is read at any place; the arrays of an archive take turns.
-struct At {
-    input: RefCell<Input>,
+struct SharedInput {
+    input: RefCell<FileReader>,
     length: u64,
 }
 
-impl ReaderAt for At {
+impl ReaderAt for SharedInput {
     fn read_at(&self, into: &mut [u8], start: u64) -> io::Result<usize> {
         let mut input = self.input.borrow_mut();
         input.seek(SeekFrom::Start(start))?;

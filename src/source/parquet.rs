@@ -15,26 +15,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::context::{Context, Limits};
-use crate::error::{ErrorClass, Fault, StageError};
-use crate::kind::nearest;
-use crate::machine;
-use crate::source::cut::{Cut, too_large, weight};
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry::did_you_mean;
+use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::files::{self, InputFile};
-use crate::source::image_column::{ImageColumn, Images};
-use crate::source::lanes::{Lanes, read_ahead};
-use crate::source::parquet_pages::Pages;
-use crate::source::parquet_rows::{Group, Next, Rows};
-use crate::source::record_files::{Output, RecordFiles, RecordFormat, Records, Stop, check_names, guarded, places};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names, places,
+};
+use crate::source::image_column::{ImageColumn, ImageSizes};
+use crate::source::input_file::{self, InputFile};
+use crate::source::parallel_read::{ParallelRead, read_ahead};
+use crate::source::parquet_page_sizes::DecodedSizes;
+use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
-use crate::store::Input;
+use crate::store::FileReader;
+use crate::system;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
 /// Hugging Face datasets) becomes the binary column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ParquetSourceConfig {
     /// A file, a folder (its *.parquet files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
@@ -66,43 +68,58 @@ const WORDS: u64 = 4;
 /// What a row group may declare to take without compression: no writer makes such, and its columns may overflow.
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
-        let files = files::list(name, &self.path, Parquet::EXTENSIONS).map_err(path)?;
+impl SourceConfig for ParquetSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
+        let files = input_file::list(name, &self.path, ParquetFormat::EXTENSIONS).map_err(path)?;
         let unknown = RefCell::default();
         let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {
             Some(faults) => faults,
             None => path(error),
         })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
-            .map_err(|what| vec![Fault::new("image_column", what)])?;
+            .map_err(|what| vec![ConfigError::new("image_column", what)])?;
         self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
         self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
-        check_names(given.fields().iter().map(|field| field.name())).map_err(|what| vec![Fault::new("path", what)])?;
+        check_names(given.fields().iter().map(|field| field.name()))
+            .map_err(|what| vec![ConfigError::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
-        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
-        let count = self.readers.map_or_else(|| machine::cores() / 4, usize::from).max(1);
-        let bytes = context.limits.memory.map_or(LANE_BYTES, |memory| LANE_BYTES.min(memory.0 / 16 / count as u64));
-        let lanes = Lanes { count, bytes };
+        let batch_limits = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
+        let count = self.readers.map_or_else(|| system::available_cores() / 4, usize::from).max(1);
+        let bytes =
+            context.limits.memory.map_or(READ_TASK_BYTES, |memory| READ_TASK_BYTES.min(memory.0 / 16 / count as u64));
+        let parallel_read = ParallelRead { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let record_bytes = context.limits.record_bytes.0;
-        let format = Parquet { columns, image, cut, limits: context.limits, record_bytes, largest_file, lanes };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &given, format, self.on_change.into())))
+        let format = ParquetFormat {
+            columns,
+            image,
+            batch_limits,
+            limits: context.limits,
+            record_bytes,
+            largest_file,
+            parallel_read,
+        };
+        Ok(Box::new(FileSource::new(name, &self.path, &given, format, self.on_change.into())))
     }
 }
 
-impl Config {
+impl ParquetSourceConfig {
     /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong with them in the first that
     /// lacks some.
     fn columns_of(
         &self,
         files: &[InputFile],
-        unknown: &RefCell<Option<Vec<Fault>>>,
+        unknown: &RefCell<Option<Vec<ConfigError>>>,
     ) -> Result<Vec<FieldRef>, StageError> {
-        let look = |file: &InputFile, input: Input| {
-            let found = guarded(|| metadata(&input).and_then(arrow_metadata));
+        let look = |file: &InputFile, input: FileReader| {
+            let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
             file.check_available(&input)?;
             let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
             self.choose(found.schema()).map(Some).map_err(|faults| {
@@ -114,14 +131,14 @@ impl Config {
     }
 
     /// The columns that were asked for, in the order of the file.
-    fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<Fault>> {
+    fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
         let Some(wanted) = &self.columns else { return Ok(found.fields().to_vec()) };
         let known: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
         let unknown = wanted.iter().filter(|name| !known.contains(&name.as_str()));
-        let faults: Vec<Fault> = unknown
+        let faults: Vec<ConfigError> = unknown
             .map(|name| {
-                let hint = nearest(name, &known);
-                Fault::new("columns", format!("there is no column `{name}`{hint}; known: {}", known.join(", ")))
+                let hint = did_you_mean(name, &known);
+                ConfigError::new("columns", format!("there is no column `{name}`{hint}; known: {}", known.join(", ")))
             })
             .collect();
         if !faults.is_empty() {
@@ -131,7 +148,7 @@ impl Config {
     }
 }
 
-fn metadata(input: &Input) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
+fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
     // Statistics are of no use here, and what is broken in them does no harm.
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
@@ -170,52 +187,52 @@ fn group_rows(group: &RowGroupMetaData) -> u64 {
 }
 
 /// How planned Parquet files are read.
-struct Parquet {
+struct ParquetFormat {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
-    cut: Cut,
+    batch_limits: BatchLimits,
     /// They bound what may be held to decode a row group. What is refused for that does not depend on how many are decoded at a
     /// time; but ahead of its turn none takes more than its share.
-    limits: Limits,
+    limits: PipelineLimits,
     /// Bytes that a record may take.
     record_bytes: u64,
     /// Bytes of the largest file that was listed.
     largest_file: u64,
     /// Row groups that are decoded at a time.
-    lanes: Lanes,
+    parallel_read: ParallelRead,
 }
 
 /// How far a row group is decoded before its turn: most of one that latentflow writes.
-const LANE_BYTES: u64 = 64 << 20;
+const READ_TASK_BYTES: u64 = 64 << 20;
 
 /// A row group may take so many times its stored bytes beyond what any may: tables of very many columns need a page of each.
 const UNPACKED: u64 = 4;
 
-impl Parquet {
+impl ParquetFormat {
     /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so many.
     fn held_by(&self, stored: u64) -> u64 {
-        let limit = self.limits.held_bytes();
+        let limit = self.limits.buffer_bytes();
         match self.limits.memory {
             Some(_) => limit,
-            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(machine::memory() / 2)),
+            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(system::memory_limit() / 2)),
         }
     }
 }
 
-impl RecordFormat for Parquet {
+impl FileFormat for ParquetFormat {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
-        let footer = match guarded(|| metadata(&input)) {
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+        let footer = match catch_panic(|| metadata(&input)) {
             Ok(footer) => footer,
             Err((code, what)) => {
                 file.check_available(&input)?;
-                return output.refuse_rest(0, code, &what);
+                return output.reject_rest(0, code, &what);
             }
         };
-        let metadata = match guarded(|| arrow_metadata(footer.clone())) {
+        let metadata = match catch_panic(|| arrow_metadata(footer.clone())) {
             Ok(metadata) => metadata,
-            Err((code, what)) => return output.refuse(0..declared(&footer), code, what),
+            Err((code, what)) => return output.reject_rows(0..declared(&footer), code, what),
         };
         let places = places(&self.columns, metadata.schema());
         let places = places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
@@ -231,17 +248,17 @@ impl RecordFormat for Parquet {
         let first = groups.first().map(|&(place, ..)| place);
         // A fault of the device in one row group does not keep the others from being read.
         let unavailable = Mutex::new(None);
-        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>), output: &Output<'_>| {
+        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>), output: &BatchOutput<'_>| {
             // Each reads with a file of its own, since those that are cloned share their position: the first with the one
             // that the footer was read of, what has come of an object with it.
             let input = if Some(*place) == first { input.try_clone() } else { file.reopen() };
             let input = input.map_err(file.stopped())?;
             let metadata = metadata.clone();
-            let opened = Opened { parquet: self, file, input, metadata, places: &places };
+            let opened = OpenParquetFile { parquet: self, file, input, metadata, places: &places };
             opened.read_group(*place, group, rows.clone(), output)
         };
-        read_ahead(&groups, self.lanes, output, |group, output| match read(group, output) {
-            Err(Stop::Unavailable(error)) if error.class == ErrorClass::Environment => {
+        read_ahead(&groups, self.parallel_read, output, |group, output| match read(group, output) {
+            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Environment => {
                 *unavailable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Ok(())
             }
@@ -251,18 +268,18 @@ impl RecordFormat for Parquet {
         unavailable.map_or(Ok(()), |unavailable| Err(unavailable.into()))
     }
 
-    fn held_bytes(&self) -> u64 {
+    fn buffer_bytes(&self) -> u64 {
         // Beside the one that hands over, each is ahead by so much, and decodes with no more than its share.
-        let ahead = self.lanes.count.saturating_sub(1) as u64;
+        let ahead = self.parallel_read.count.saturating_sub(1) as u64;
         let held = self.held_by(self.largest_file);
-        let batch = self.cut.bytes.saturating_mul(WORDS);
-        let shares = held / self.lanes.count as u64 * ahead;
-        self.lanes.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
+        let batch = self.batch_limits.bytes.saturating_mul(WORDS);
+        let shares = held / self.parallel_read.count as u64 * ahead;
+        self.parallel_read.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
     }
 
-    fn rows(&self, file: &InputFile) -> Option<u64> {
+    fn count_rows(&self, file: &InputFile) -> Option<u64> {
         let input = file.reopen().ok()?;
-        let footer = guarded(|| metadata(&input));
+        let footer = catch_panic(|| metadata(&input));
         // Whoever reads it will say what is wrong.
         file.check_available(&input).ok()?;
         Some(footer.map_or(1, |footer| declared(&footer)))
@@ -270,15 +287,15 @@ impl RecordFormat for Parquet {
 }
 
 /// A file whose footer could be read.
-struct Opened<'a> {
-    parquet: &'a Parquet,
+struct OpenParquetFile<'a> {
+    parquet: &'a ParquetFormat,
     file: &'a InputFile,
-    input: Input,
+    input: FileReader,
     metadata: ArrowReaderMetadata,
     places: &'a [usize],
 }
 
-impl Opened<'_> {
+impl OpenParquetFile<'_> {
     /// Reads one row group. What cannot be read of it is one reject, from the first bad batch to its end:
     /// a decoder that has failed says nothing reliable of what follows.
     fn read_group(
@@ -286,9 +303,9 @@ impl Opened<'_> {
         place: usize,
         group: &RowGroupMetaData,
         rows: Range<u64>,
-        output: &Output<'_>,
-    ) -> Result<(), Stop> {
-        let pages = match guarded(|| self.pages(group)) {
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
+        let pages = match catch_panic(|| self.pages(group)) {
             Ok(pages) => pages,
             Err((code, what)) => return self.refuse(rows, code, what, output),
         };
@@ -297,12 +314,12 @@ impl Opened<'_> {
         let limit = self.parquet.held_by(stored.min(self.file.size()));
         if bytes > MAX_GROUP_BYTES {
             let what = format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
-            return output.refuse(rows, RejectCode::TooLarge, what);
+            return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
-        if pages.held > limit {
+        if pages.peak > limit {
             let what =
-                format!("pages of {} bytes must be held at once, at most {limit} may (limits.memory)", pages.held);
-            return output.refuse(rows, RejectCode::TooLarge, what);
+                format!("pages of {} bytes must be held at once, at most {limit} may (limits.memory)", pages.peak);
+            return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
         let most = self.parquet.record_bytes.saturating_mul(LARGE_RECORDS).min(limit);
         if pages.longest > most {
@@ -310,30 +327,30 @@ impl Opened<'_> {
                 "a record of {} bytes; at most {} may have them (limits.record_bytes)",
                 pages.longest, self.parquet.record_bytes
             );
-            return output.refuse(rows, RejectCode::TooLarge, what);
+            return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
-        let share = limit / self.parquet.lanes.count as u64;
-        if pages.held > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
-            output.wait_for_turn();
+        let share = limit / self.parquet.parallel_read.count as u64;
+        if pages.peak > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
+            output.wait_until_head();
         }
         let average = (bytes / (rows.end - rows.start)).max(pages.dense).max(pages.longest);
-        let step = self.step(average, pages.word);
+        let step = self.step(average, pages.max_value);
         let mut start = rows.start;
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
         }
-        let group = Group { input: &self.input, metadata: &self.metadata, place, columns: self.places };
-        let mut opened = guarded(|| Rows::open(group, start - rows.start..rows.end - rows.start, step));
+        let group = RowGroupRef { input: &self.input, metadata: &self.metadata, place, columns: self.places };
+        let mut opened = catch_panic(|| RowReader::open(group, start - rows.start..rows.end - rows.start, step));
         while start < rows.end {
             let next = opened.as_mut().map_err(|refusal| refusal.clone());
-            let next = next.and_then(|reader| guarded(|| reader.next(step.min(rows.end - start))));
+            let next = next.and_then(|reader| catch_panic(|| reader.next(step.min(rows.end - start))));
             let batch = match next {
-                Ok(Next::Rows(batch)) => batch,
-                Ok(Next::Irregular) => {
-                    opened = guarded(|| Rows::plain(group, start - rows.start..rows.end - rows.start, step));
+                Ok(NextRows::Rows(batch)) => batch,
+                Ok(NextRows::Irregular) => {
+                    opened = catch_panic(|| RowReader::plain(group, start - rows.start..rows.end - rows.start, step));
                     continue;
                 }
-                Ok(Next::End) => {
+                Ok(NextRows::End) => {
                     let what = "the row group ends before the rows that it declares".to_owned();
                     return self.refuse(start..rows.end, RejectCode::Truncated, what, output);
                 }
@@ -348,7 +365,7 @@ impl Opened<'_> {
 
     /// How many rows to decode at once, by their average bytes and by what a repeated word may add to each.
     fn step(&self, average: u64, word: u64) -> u64 {
-        let Cut { records, bytes, .. } = self.parquet.cut;
+        let BatchLimits { records, bytes, .. } = self.parquet.batch_limits;
         let fitting = bytes / average.max(1);
         let repeated = bytes.saturating_mul(WORDS) / word.max(1);
         fitting.min(repeated).clamp(1, records as u64)
@@ -364,9 +381,15 @@ impl Opened<'_> {
     }
 
     /// Refuses rows that could not be read, unless an error of the environment is why.
-    fn refuse(&self, rows: Range<u64>, code: RejectCode, what: String, output: &Output<'_>) -> Result<(), Stop> {
+    fn refuse(
+        &self,
+        rows: Range<u64>,
+        code: RejectCode,
+        what: String,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         self.file.check_available(&self.input)?;
-        output.refuse(rows, code, what)
+        output.reject_rows(rows, code, what)
     }
 
     /// Bytes that a row group says its planned columns take without compression.
@@ -376,42 +399,46 @@ impl Opened<'_> {
     }
 
     /// What the pages of the planned columns say that they take.
-    fn pages(&self, group: &RowGroupMetaData) -> Result<Pages, parquet::errors::ParquetError> {
-        let mut all = Pages::default();
+    fn pages(&self, group: &RowGroupMetaData) -> Result<DecodedSizes, parquet::errors::ParquetError> {
+        let mut all = DecodedSizes::default();
         for leaf in self.leaves(group) {
-            let pages = Pages::of(&self.input, leaf, self.parquet.limits.held_bytes())?;
+            let pages = DecodedSizes::of(&self.input, leaf, self.parquet.limits.buffer_bytes())?;
             all.add(pages);
         }
         Ok(all)
     }
 
-    fn send(&self, batch: &RecordBatch, first: u64, output: &Output<'_>) -> Result<(), Stop> {
+    fn send(&self, batch: &RecordBatch, first: u64, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let planned = self.parquet.columns.iter().map(|field| field.name());
         let columns: Option<Vec<_>> = planned.map(|name| batch.column_by_name(name).cloned()).collect();
         let columns =
             columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
-        let mut images = Images::default();
+        let mut images = ImageSizes::default();
         let columns = match &self.parquet.image {
-            Some(image) => match guarded(|| image.take(columns, &self.file.name, &mut images)) {
+            Some(image) => match catch_panic(|| image.take(columns, &self.file.name, &mut images)) {
                 Ok(columns) => columns,
                 Err((code, what)) => {
                     let code = if code == RejectCode::Panicked { code } else { RejectCode::Unsupported };
-                    return output.refuse(first..first + batch.num_rows() as u64, code, what);
+                    return output.reject_rows(first..first + batch.num_rows() as u64, code, what);
                 }
             },
             None => columns,
         };
-        let weigh = |rows: Range<usize>| weight(batch, rows.clone()) + images.decoded_beyond_stored(rows);
-        for part in self.parquet.cut.parts(batch.num_rows(), &weigh) {
+        let weigh = |rows: Range<usize>| arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows);
+        for part in self.parquet.batch_limits.split(batch.num_rows(), &weigh) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
                 continue;
             }
-            if part.len() == 1 && weight(batch, part.clone()) > self.parquet.record_bytes {
-                output.refuse(rows, RejectCode::TooLarge, too_large(weight(batch, part), self.parquet.record_bytes))?;
+            if part.len() == 1 && arrow_bytes(batch, part.clone()) > self.parquet.record_bytes {
+                output.reject_rows(
+                    rows,
+                    RejectCode::TooLarge,
+                    too_large(arrow_bytes(batch, part), self.parquet.record_bytes),
+                )?;
                 continue;
             }
-            let records = Records {
+            let records = FileRecords {
                 columns: columns.iter().map(|column| column.slice(part.start, part.len())).collect(),
                 origin: (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect(),
                 rejects: Vec::new(),

@@ -8,13 +8,13 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Values of the longest record. The pages are unpacked one at a time.
-pub(super) fn longest_record(input: &Input, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
+pub(super) fn longest_record(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let width = u64::from(u16::BITS - column.column_descr().max_rep_level().cast_unsigned().leading_zeros());
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
-    let mut records = Records::default();
+    let mut records = LevelCounter::default();
     while let Some(page) = reader.get_next_page()? {
         match page {
             Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
@@ -40,12 +40,12 @@ fn cut_short() -> ParquetError {
 
 /// Counts values record by record: the level 0 begins one.
 #[derive(Debug, Default)]
-struct Records {
+struct LevelCounter {
     longest: u64,
     current: u64,
 }
 
-impl Records {
+impl LevelCounter {
     /// Adds the levels of a page: runs of one level, and groups of eight levels of `width` bits each.
     fn add(&mut self, mut levels: &[u8], width: u64, mut left: u64) -> Result<(), ParquetError> {
         let value_bytes = usize::try_from(width.div_ceil(8)).unwrap_or(usize::MAX);
@@ -127,7 +127,7 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
-        longest_record(&Input::from(file), metadata.row_group(0).column(0)).unwrap()
+        longest_record(&FileReader::from(file), metadata.row_group(0).column(0)).unwrap()
     }
 
     #[test]
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn levels_that_are_cut_short_are_an_error() {
-        assert!(Records::default().add(&[0x80], 1, 5).is_err());
-        assert!(Records::default().add(&[2], 1, 5).is_err());
-        assert!(Records::default().add(&[1], 1, 5).is_err());
+        assert!(LevelCounter::default().add(&[0x80], 1, 5).is_err());
+        assert!(LevelCounter::default().add(&[2], 1, 5).is_err());
+        assert!(LevelCounter::default().add(&[1], 1, 5).is_err());
     }
 }

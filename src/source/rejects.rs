@@ -14,16 +14,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
-use crate::context::Context;
-use crate::error::{ErrorClass, Fault, StageError};
-use crate::image::read_header;
-use crate::source::arrow_messages::{Bounds, Messages};
-use crate::source::cut::Cut;
-use crate::source::file_reference::{FileReference, ReadError};
-use crate::source::files::{self, InputFile};
-use crate::source::record_files::{Output, Policy, RecordFiles, RecordFormat, Records, Stop, guarded};
+use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::image::probe;
+use crate::plan_context::PlanContext;
+use crate::source::batch_limits::BatchLimits;
+use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds};
+use crate::source::file_reference::{FileReference, ReferenceReadError};
+use crate::source::file_source::{BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, ReadPolicy, catch_panic};
+use crate::source::input_file::{self, InputFile};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields};
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -45,7 +45,7 @@ const NO_ORIGINAL: &str = "no original is kept here, since its source had none, 
 
 /// What a refused record is kept as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum OriginalFormat {
     /// An encoded image, as its file has it.
     Image,
     /// A line of text that could not be parsed.
@@ -56,7 +56,7 @@ pub enum Format {
     File,
 }
 
-impl Format {
+impl OriginalFormat {
     /// The word in the column.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Format {
 
 /// Options of the source `rejects`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct RejectsSourceConfig {
     /// The folder of a rejects dataset, or one of its files.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
@@ -85,10 +85,15 @@ pub struct Config {
     codes: Option<Vec<String>>,
 }
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let path = |error: StageError| vec![Fault::from_error("path", &error)];
-        let files = files::list(name, &self.path, Rejects::EXTENSIONS).map_err(path)?;
+impl SourceConfig for RejectsSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
+        let files = input_file::list(name, &self.path, RejectsFormat::EXTENSIONS).map_err(path)?;
         let found = found(&files).map_err(path)?;
         let from = choose(&found, self.from.as_deref())?;
         self.from = Some(from.clone());
@@ -97,34 +102,36 @@ impl SourceConfig for Config {
             names.sort();
             names.dedup();
         }
-        let wanted = Wanted { from, stages: self.stages.clone(), codes: self.codes.clone() };
+        let wanted = RejectFilter { from, stages: self.stages.clone(), codes: self.codes.clone() };
         let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
             let message = format!(
                 "no reject of the source `{}` can be given again: {NO_ORIGINAL}; a kept line of text is read by its own \
                  source, after a repair",
                 wanted.from
             );
-            return Err(vec![Fault::new("path", message)]);
+            return Err(vec![ConfigError::new("path", message)]);
         };
         let images = schema.column_with_name(IMAGE).is_some();
-        let cut = if images { Cut::images(batch) } else { Cut::features(batch) };
+        let batch_limits = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
         let record_bytes = context.limits.record_bytes.0;
-        let format = Rejects { wanted, schema: schema.clone(), cut, record_bytes };
-        Ok(Box::new(RecordFiles::new(name, &self.path, &schema, format, Policy::default())))
+        let format = RejectsFormat { wanted, schema: schema.clone(), batch_limits, record_bytes };
+        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, ReadPolicy::default())))
     }
 }
 
 /// The source whose records are wanted.
-fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Result<String, Vec<Fault>> {
+fn choose(found: &BTreeMap<String, Option<SchemaRef>>, from: Option<&str>) -> Result<String, Vec<ConfigError>> {
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     let known = names.join(", ");
     match (from, names.as_slice()) {
         (None, &[only]) => Ok(only.to_owned()),
-        (None, []) => Err(vec![Fault::new("path", "holds no rejects")]),
-        (None, _) => Err(vec![Fault::new("from", format!("is missing: rejects of several sources lie here: {known}"))]),
+        (None, []) => Err(vec![ConfigError::new("path", "holds no rejects")]),
+        (None, _) => {
+            Err(vec![ConfigError::new("from", format!("is missing: rejects of several sources lie here: {known}"))])
+        }
         (Some(name), _) if found.contains_key(name) => Ok(name.to_owned()),
         (Some(name), _) => {
-            Err(vec![Fault::new("from", format!("there are no rejects of `{name}`; of these: {known}"))])
+            Err(vec![ConfigError::new("from", format!("there are no rejects of `{name}`; of these: {known}"))])
         }
     }
 }
@@ -136,13 +143,13 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
     for file in files {
         let read = file.reopen().map_err(file.stopped()).and_then(|input| add_sources(file, input, &mut sources));
         match read {
-            Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Unavailable(unavailable)) if unavailable.class == ErrorClass::Process => {
+            Err(ReadEnd::Failed(error)) => return Err(error),
+            Err(ReadEnd::Unavailable(unavailable)) if unavailable.class == ErrorClass::Process => {
                 return Err(unavailable.into());
             }
-            Err(Stop::Unavailable(unavailable)) => drop(problem.get_or_insert(unavailable.to_string())),
-            Err(Stop::Refused(refusal, _)) => drop(problem.get_or_insert(refusal.reason)),
-            Ok(()) | Err(Stop::Closed) => {}
+            Err(ReadEnd::Unavailable(unavailable)) => drop(problem.get_or_insert(unavailable.to_string())),
+            Err(ReadEnd::Rejected(refusal, _)) => drop(problem.get_or_insert(refusal.reason)),
+            Ok(()) | Err(ReadEnd::Cancelled) => {}
         }
     }
     match problem.filter(|_| sources.is_empty()) {
@@ -152,10 +159,14 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
 }
 
 /// Adds the sources whose rejects lie in a file.
-fn add_sources(file: &InputFile, input: Input, sources: &mut BTreeMap<String, Option<SchemaRef>>) -> Result<(), Stop> {
-    let mut batches = Batches::open(file, input, 1024)?;
+fn add_sources(
+    file: &InputFile,
+    input: FileReader,
+    sources: &mut BTreeMap<String, Option<SchemaRef>>,
+) -> Result<(), ReadEnd> {
+    let mut batches = RejectBatches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
-        let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
+        let columns = RejectColumns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
         for row in 0..batch.num_rows() {
             let schema = sources.entry(columns.from(row).to_owned()).or_default();
             if schema.is_none() {
@@ -172,19 +183,19 @@ fn not_rejects() -> String {
 }
 
 /// The rows of a file of rejects.
-struct Batches<'a> {
+struct RejectBatches<'a> {
     file: &'a InputFile,
     /// The same file, to be asked while it is read.
-    handle: Input,
+    handle: FileReader,
     reader: ParquetRecordBatchReader,
     /// Rows by the footer.
     rows: u64,
 }
 
-impl<'a> Batches<'a> {
-    fn open(file: &'a InputFile, input: Input, step: usize) -> Result<Self, Stop> {
+impl<'a> RejectBatches<'a> {
+    fn open(file: &'a InputFile, input: FileReader, step: usize) -> Result<Self, ReadEnd> {
         let handle = input.try_clone().map_err(file.stopped())?;
-        let opened = guarded(|| {
+        let opened = catch_panic(|| {
             let reader = ParquetRecordBatchReaderBuilder::try_new(input)?;
             let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
             let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD, RECORDS];
@@ -197,11 +208,11 @@ impl<'a> Batches<'a> {
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>, (RejectCode, String)> {
-        guarded(|| self.reader.next().transpose())
+        catch_panic(|| self.reader.next().transpose())
     }
 
     /// The reason to stop: an error of the environment, or else the one that is given.
-    fn stop(&self, (code, what): (RejectCode, String)) -> Stop {
+    fn stop(&self, (code, what): (RejectCode, String)) -> ReadEnd {
         match self.file.check_available(&self.handle) {
             Err(stop) => stop,
             Ok(()) => self.file.unfit(code, &what, self.rows),
@@ -210,7 +221,7 @@ impl<'a> Batches<'a> {
 }
 
 /// The columns of a batch of rejects.
-struct Columns<'a> {
+struct RejectColumns<'a> {
     batch: &'a RecordBatch,
     split: &'a StringArray,
     stage: &'a StringArray,
@@ -219,7 +230,7 @@ struct Columns<'a> {
     record: &'a BinaryArray,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> RejectColumns<'a> {
     fn of(batch: &'a RecordBatch) -> Option<Self> {
         let text = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
         let record = batch.column_by_name(RECORD)?.as_binary_opt::<i32>()?;
@@ -245,7 +256,7 @@ impl<'a> Columns<'a> {
         counts.filter(|counts| counts.is_valid(row)).map_or(1, |counts| counts.value(row))
     }
 
-    fn is_wanted(&self, wanted: &Wanted, row: usize) -> bool {
+    fn is_wanted(&self, wanted: &RejectFilter, row: usize) -> bool {
         let among = |names: &Option<Vec<String>>, name: &str| {
             names.as_ref().is_none_or(|names| names.iter().any(|wanted| wanted == name))
         };
@@ -256,14 +267,14 @@ impl<'a> Columns<'a> {
 
     /// The columns of the record, where it was kept.
     fn schema(&self, row: usize) -> Option<SchemaRef> {
-        if self.is(row, Format::Image) || self.is(row, Format::File) {
+        if self.is(row, OriginalFormat::Image) || self.is(row, OriginalFormat::File) {
             return Some(image_schema());
         }
-        let record = self.is(row, Format::Arrow).then(|| self.record.value(row))?;
-        guarded(|| Messages::bounded(record, KEPT)).ok().map(|messages| Arc::clone(messages.schema()))
+        let record = self.is(row, OriginalFormat::Arrow).then(|| self.record.value(row))?;
+        catch_panic(|| BoundedIpcReader::bounded(record, KEPT)).ok().map(|messages| Arc::clone(messages.schema()))
     }
 
-    fn is(&self, row: usize, format: Format) -> bool {
+    fn is(&self, row: usize, format: OriginalFormat) -> bool {
         self.format.is_valid(row) && self.record.is_valid(row) && self.format.value(row) == format.as_str()
     }
 
@@ -271,14 +282,14 @@ impl<'a> Columns<'a> {
     ///
     /// # Errors
     /// When the file cannot be read now.
-    fn read_file(&self, row: usize, limit: u64) -> Result<Result<RecordBatch, String>, Stop> {
+    fn read_file(&self, row: usize, limit: u64) -> Result<Result<RecordBatch, String>, ReadEnd> {
         let Some(reference) = FileReference::from_json(self.record.value(row)) else {
             return Ok(Err("this is not a reference to a file".to_owned()));
         };
         let image = match reference.read(limit) {
             Ok(image) => image,
-            Err(ReadError::Refused(why)) => return Ok(Err(why)),
-            Err(ReadError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(ReferenceReadError::Refused(why)) => return Ok(Err(why)),
+            Err(ReferenceReadError::Unavailable(unavailable)) => return Err(unavailable.into()),
         };
         let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([image]));
         let part = |name: &str| self.batch.column_by_name(name).map(|column| column.slice(row, 1));
@@ -288,19 +299,19 @@ impl<'a> Columns<'a> {
 
     /// The record as its source gave it, or why it cannot be given again.
     fn read(&self, row: usize, schema: &SchemaRef) -> Result<RecordBatch, String> {
-        if self.is(row, Format::Image) && *schema == image_schema() {
+        if self.is(row, OriginalFormat::Image) && *schema == image_schema() {
             let image: ArrayRef = Arc::new(self.record.slice(row, 1));
             let part = |name: &str| self.batch.column_by_name(name).map(|column| column.slice(row, 1));
             let columns = [part(SOURCE), part(ROW), Some(image)].into_iter().flatten().collect();
             return RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| error.to_string());
         }
-        if self.is(row, Format::Line) {
+        if self.is(row, OriginalFormat::Line) {
             return Err("a line that its source could not read: mend it, and give it to such a source".to_owned());
         }
-        if !self.is(row, Format::Arrow) {
+        if !self.is(row, OriginalFormat::Arrow) {
             return Err(NO_ORIGINAL.to_owned());
         }
-        let record = guarded(|| Messages::bounded(self.record.value(row), KEPT)?.next());
+        let record = catch_panic(|| BoundedIpcReader::bounded(self.record.value(row), KEPT)?.next());
         match record {
             Ok(Some(record)) if record.schema().fields() == schema.fields() && record.num_rows() == 1 => {
                 RecordBatch::try_new(Arc::clone(schema), record.columns().to_vec()).map_err(|error| error.to_string())
@@ -312,7 +323,7 @@ impl<'a> Columns<'a> {
 }
 
 /// A record that was kept was held once before, so that it is small; what it unpacks to is bounded all the same.
-const KEPT: Bounds = Bounds::of_file(u64::MAX, 256 << 20);
+const KEPT: IpcBounds = IpcBounds::of_file(u64::MAX, 256 << 20);
 
 /// What a source of images gives.
 fn image_schema() -> SchemaRef {
@@ -321,46 +332,47 @@ fn image_schema() -> SchemaRef {
 }
 
 /// Which of the rejects are wanted.
-struct Wanted {
+struct RejectFilter {
     from: String,
     stages: Option<Vec<String>>,
     codes: Option<Vec<String>>,
 }
 
 /// How planned rejects are read.
-struct Rejects {
-    wanted: Wanted,
+struct RejectsFormat {
+    wanted: RejectFilter,
     /// The columns of the records.
     schema: SchemaRef,
-    cut: Cut,
+    batch_limits: BatchLimits,
     /// Bytes above which a file that is referred to is not read.
     record_bytes: u64,
 }
 
-impl RecordFormat for Rejects {
+impl FileFormat for RejectsFormat {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, input: Input, output: &Output<'_>) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
         let mut start = 0;
-        let mut batches = Batches::open(file, input, self.cut.records)?;
+        let mut batches = RejectBatches::open(file, input, self.batch_limits.records)?;
         loop {
             let batch = match batches.next() {
                 Ok(Some(batch)) => batch,
                 Ok(None) => return Ok(()),
                 Err((code, what)) => {
                     file.check_available(&batches.handle)?;
-                    return output.refuse(start..batches.rows.max(start + 1), code, what);
+                    return output.reject_rows(start..batches.rows.max(start + 1), code, what);
                 }
             };
-            let columns = Columns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
+            let columns =
+                RejectColumns::of(&batch).ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows()).map(|row| self.size(&columns, row)).collect();
             let weigh =
                 |rows: Range<usize>| sizes[rows].iter().map(|&(bytes, pixels)| bytes.max(pixels * PIXEL_BYTES)).sum();
-            for part in self.cut.parts(batch.num_rows(), &weigh) {
+            for part in self.batch_limits.split(batch.num_rows(), &weigh) {
                 let rows = start + part.start as u64..start + part.end as u64;
                 if !output.done(&rows) {
                     let pixels = sizes[part.clone()].iter().map(|(_, pixels)| pixels).sum();
-                    output.send(rows, Records { pixels, ..self.records(&columns, part)? })?;
+                    output.send(rows, FileRecords { pixels, ..self.records(&columns, part)? })?;
                 }
             }
             start += batch.num_rows() as u64;
@@ -368,26 +380,26 @@ impl RecordFormat for Rejects {
     }
 }
 
-impl Rejects {
+impl RejectsFormat {
     /// Bytes and pixels of a record that is wanted.
-    fn size(&self, columns: &Columns<'_>, row: usize) -> (u64, u64) {
+    fn size(&self, columns: &RejectColumns<'_>, row: usize) -> (u64, u64) {
         if !columns.is_wanted(&self.wanted, row) || !columns.record.is_valid(row) {
             return (0, 0);
         }
         let record = columns.record.value(row);
-        if columns.is(row, Format::File) {
+        if columns.is(row, OriginalFormat::File) {
             return FileReference::from_json(record).map_or((0, 0), |reference| reference.weight());
         }
         let pixels =
-            columns.is(row, Format::Image).then(|| read_header(record).map_or(0, |header| header.charged_pixels()));
+            columns.is(row, OriginalFormat::Image).then(|| probe(record).map_or(0, |header| header.charged_pixels()));
         (record.len() as u64, pixels.unwrap_or(0))
     }
 
-    fn records(&self, columns: &Columns<'_>, part: Range<usize>) -> Result<Records, Stop> {
-        let mut records = Records::default();
+    fn records(&self, columns: &RejectColumns<'_>, part: Range<usize>) -> Result<FileRecords, ReadEnd> {
+        let mut records = FileRecords::default();
         let mut found = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
         for (ordinal, row) in (0_u32..).zip(part).filter(|(_, row)| columns.is_wanted(&self.wanted, *row)) {
-            let record = match columns.is(row, Format::File) && self.schema == image_schema() {
+            let record = match columns.is(row, OriginalFormat::File) && self.schema == image_schema() {
                 true => columns.read_file(row, self.record_bytes)?,
                 false => columns.read(row, &self.schema),
             };

@@ -25,14 +25,14 @@ pub(super) struct RootRecord {
 
 /// The folder as it lies there now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Root {
+pub(super) struct SourceRoot {
     /// Without links.
     pub(super) path: PathBuf,
     /// Which folder that is.
     pub(super) id: FolderId,
 }
 
-impl Root {
+impl SourceRoot {
     /// Looks at the folder `path`.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl RootRecord {
     }
 
     /// A clause that says which file system is missing under `root`, if one is.
-    pub(super) fn missing(&self, root: &Root) -> Option<String> {
+    pub(super) fn missing(&self, root: &SourceRoot) -> Option<String> {
         let mount = self.mount.as_ref().filter(|_| self.root == root.path)?;
         is_unmounted(mount, &root.path).then(|| {
             let (root, mount) = (root.path.display(), mount.display());
@@ -91,7 +91,7 @@ impl RootRecord {
     }
 
     /// Which of the folders below the root, relative to it, lack the file systems that were mounted there.
-    pub(super) fn missing_below(&self, root: &Root) -> BTreeSet<String> {
+    pub(super) fn missing_below(&self, root: &SourceRoot) -> BTreeSet<String> {
         let same = self.root == root.path;
         let missing = |name: &&String| same && !is_mount_point(&root.path.join(name));
         self.mounts_below.iter().filter(missing).cloned().collect()
@@ -103,7 +103,7 @@ impl RootRecord {
     /// When the record cannot be written.
     pub(super) fn record(
         &mut self,
-        root: &Root,
+        root: &SourceRoot,
         mounts_below: impl Iterator<Item = String>,
         stage: &str,
         state: Option<&Location>,
@@ -117,7 +117,7 @@ impl RootRecord {
             return Ok(());
         }
         if let Some(state) = state {
-            place(stage, state).replace(&to_json(&now)?)?;
+            place(stage, state).put(&to_json(&now)?)?;
         }
         *self = now;
         Ok(())
@@ -134,7 +134,7 @@ mod tests {
     fn record_survives_and_misses_a_mount_that_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path().join("state").as_path());
-        let root = Root::look(folder.path()).unwrap();
+        let root = SourceRoot::look(folder.path()).unwrap();
         let mut record = RootRecord::load("in", Some(&state)).unwrap();
         assert!(!record.is_known() && record.missing(&root).is_none());
         record.record(&root, ["cam".to_owned()].into_iter(), "in", Some(&state)).unwrap();
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(again.missing_below(&root).into_iter().collect::<Vec<_>>(), ["cam"], "nothing is mounted there");
         again.mount = Some(root.path.clone());
         assert!(again.missing(&root).unwrap().contains("where none is mounted now"));
-        let other = Root { path: root.path.join("other"), ..root };
+        let other = SourceRoot { path: root.path.join("other"), ..root };
         assert!(again.missing(&other).is_none(), "another folder has a record of its own");
         RootRecord::forget("in", &state).unwrap();
         RootRecord::forget("in", &state).unwrap();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn missing_folder_is_named() {
-        let error = Root::look(Path::new("/nowhere/at/all")).unwrap_err();
+        let error = SourceRoot::look(Path::new("/nowhere/at/all")).unwrap_err();
         assert!(error.contains("/nowhere/at/all"), "{error}");
     }
 }

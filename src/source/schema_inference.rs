@@ -1,9 +1,9 @@
 //! Finds the file that gives a plan the columns of a source.
 
 use crate::error::{ErrorClass, StageError};
-use crate::source::files::InputFile;
-use crate::source::record_files::Stop;
-use crate::store::Input;
+use crate::source::file_source::ReadEnd;
+use crate::source::input_file::InputFile;
+use crate::store::FileReader;
 
 /// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are unavailable or do not fit are
 /// passed over: when their turn comes, the run leaves them undone or rejects them.
@@ -13,7 +13,7 @@ use crate::store::Input;
 /// does not fit, else that all files are empty.
 pub(super) fn first<T>(
     files: &[InputFile],
-    look: impl Fn(&InputFile, Input) -> Result<Option<T>, Stop>,
+    look: impl Fn(&InputFile, FileReader) -> Result<Option<T>, ReadEnd>,
 ) -> Result<T, StageError> {
     let (mut unavailable, mut unfit) = (None, None);
     for file in files {
@@ -26,11 +26,11 @@ pub(super) fn first<T>(
                 }
                 return Ok(found);
             }
-            Err(Stop::Unavailable(error)) if error.class == ErrorClass::Process => return Err(error.into()),
-            Err(Stop::Unavailable(error)) => drop(unavailable.get_or_insert(error)),
-            Err(Stop::Refused(refusal, _)) => drop(unfit.get_or_insert(refusal.reason)),
-            Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Closed) => break,
+            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => return Err(error.into()),
+            Err(ReadEnd::Unavailable(error)) => drop(unavailable.get_or_insert(error)),
+            Err(ReadEnd::Rejected(refusal, _)) => drop(unfit.get_or_insert(refusal.reason)),
+            Err(ReadEnd::Failed(error)) => return Err(error),
+            Err(ReadEnd::Cancelled) => break,
         }
     }
     match (unavailable, unfit) {

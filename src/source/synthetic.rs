@@ -13,21 +13,21 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cut::Cut;
-use super::factors::Factors;
-use super::{BatchSize, IMAGE, Opened, Source, SourceConfig, add_origin, dead_leaves, read_blocking, with_origin};
+use super::batch_limits::BatchLimits;
+use super::factor_model::FactorModel;
+use super::{BatchSize, IMAGE, Source, SourceConfig, SourceHandle, add_origin, dead_leaves, spawn_reader, with_origin};
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 use crate::tensor::{fixed_column, vector_field};
 
 /// The options. A record depends on the seed and its own number alone, so more records continue the same data.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct SyntheticSourceConfig {
     /// What is made up.
     #[schemars(extend("x-changes-rows" = true))]
-    pub of: Content,
+    pub of: SyntheticContent,
     /// How many records there are.
     #[schemars(extend("x-changes-rows" = true))]
     pub records: u64,
@@ -42,7 +42,7 @@ pub struct Config {
     /// For images: how they are encoded. Default: png.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    pub format: Option<Format>,
+    pub format: Option<SyntheticImageFormat>,
     /// For features: values of a record. Default: 32.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
@@ -59,13 +59,13 @@ pub struct Config {
     /// For features: how the values are laid out. Default: vector.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    pub layout: Option<Layout>,
+    pub layout: Option<FeatureLayout>,
 }
 
 /// What can be made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Content {
+pub enum SyntheticContent {
     /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang 2001).
     Images,
     /// Correlated normal values: few hidden factors, mixed, with a little noise.
@@ -75,7 +75,7 @@ pub enum Content {
 /// Encodings of images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum SyntheticImageFormat {
     /// Lossless.
     #[default]
     Png,
@@ -88,7 +88,7 @@ pub enum Format {
 /// Layouts of feature records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Layout {
+pub enum FeatureLayout {
     /// One vector column, `features`.
     #[default]
     Vector,
@@ -99,82 +99,88 @@ pub enum Layout {
 /// Entries that the matrix behind features may have: 64 MiB of them.
 const MAX_MIXING: usize = 1 << 24;
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+impl SourceConfig for SyntheticSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let mut faults = self.unused();
         let made = match self.of {
-            Content::Images => self.images(context, &mut faults),
-            Content::Features => self.features(&mut faults),
+            SyntheticContent::Images => self.images(context, &mut faults),
+            SyntheticContent::Features => self.features(&mut faults),
         };
         let (Some(made), true) = (made, faults.is_empty()) else { return Err(faults) };
         let split = Split::new(format!("{name}/synthetic:{}:{}:{}", self.of.name(), self.seed, made.identity()));
         let schema = with_origin(&made.schema());
         let step = made.records_per_batch(batch);
         let (name, seed, records) = (name.to_owned(), self.seed, self.records);
-        Ok(Box::new(Synthetic { name, made, seed, records, split, schema, step }))
+        Ok(Box::new(SyntheticSource { name, made, seed, records, split, schema, step }))
     }
 }
 
-impl Config {
+impl SyntheticSourceConfig {
     /// Faults for options of the other content.
-    fn unused(&self) -> Vec<Fault> {
+    fn unused(&self) -> Vec<ConfigError> {
         let options = [
-            ("size", self.size.is_some(), Content::Images),
-            ("format", self.format.is_some(), Content::Images),
-            ("width", self.width.is_some(), Content::Features),
-            ("rank", self.rank.is_some(), Content::Features),
-            ("outliers", self.outliers.is_some(), Content::Features),
-            ("layout", self.layout.is_some(), Content::Features),
+            ("size", self.size.is_some(), SyntheticContent::Images),
+            ("format", self.format.is_some(), SyntheticContent::Images),
+            ("width", self.width.is_some(), SyntheticContent::Features),
+            ("rank", self.rank.is_some(), SyntheticContent::Features),
+            ("outliers", self.outliers.is_some(), SyntheticContent::Features),
+            ("layout", self.layout.is_some(), SyntheticContent::Features),
         ];
         let idle = options.into_iter().filter(|(_, given, of)| *given && *of != self.of);
         idle.map(|(key, _, of)| {
-            Fault::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
+            ConfigError::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
         })
         .collect()
     }
 
-    fn images(&mut self, context: &Context, faults: &mut Vec<Fault>) -> Option<Made> {
+    fn images(&mut self, context: &PlanContext, faults: &mut Vec<ConfigError>) -> Option<SyntheticGenerator> {
         let [height, width] = *self.size.get_or_insert([64, 64]);
         let pixels = u64::from(height) * u64::from(width);
         let limit = context.limits.pixels;
         if pixels == 0 || pixels > limit {
             let message = format!("{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)");
-            faults.push(Fault::new("size", message));
+            faults.push(ConfigError::new("size", message));
             return None;
         }
         let format = *self.format.get_or_insert_default();
-        if format == Format::Jpeg && height.max(width) > u32::from(u16::MAX) {
-            faults.push(Fault::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
+        if format == SyntheticImageFormat::Jpeg && height.max(width) > u32::from(u16::MAX) {
+            faults
+                .push(ConfigError::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
         }
-        Some(Made::Images { height, width, format })
+        Some(SyntheticGenerator::Images { height, width, format })
     }
 
-    fn features(&mut self, faults: &mut Vec<Fault>) -> Option<Made> {
+    fn features(&mut self, faults: &mut Vec<ConfigError>) -> Option<SyntheticGenerator> {
         let width = *self.width.get_or_insert(32);
         let rank = *self.rank.get_or_insert(width.div_ceil(4));
         let outliers = *self.outliers.get_or_insert(0.0);
         let layout = *self.layout.get_or_insert_default();
         if !(0.0..=1.0).contains(&outliers) {
-            faults.push(Fault::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
+            faults.push(ConfigError::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
         }
         let fault = if width == 0 || width > MAX_MIXING {
-            Fault::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
+            ConfigError::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
         } else if rank == 0 || rank > width {
-            Fault::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
+            ConfigError::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
         } else if width.saturating_mul(rank) > MAX_MIXING {
             let message = format!("{width} values of {rank} factors are too many; their product may be {MAX_MIXING}");
-            Fault::new("width", message)
+            ConfigError::new("width", message)
         } else {
             // The last stream, which no record uses.
-            let factors = Factors::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
-            return Some(Made::Features { factors, layout });
+            let factors = FactorModel::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
+            return Some(SyntheticGenerator::Features { factors, layout });
         };
         faults.push(fault);
         None
     }
 }
 
-impl Content {
+impl SyntheticContent {
     fn name(self) -> &'static str {
         match self {
             Self::Images => "images",
@@ -191,12 +197,12 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 }
 
 /// What is made, with sound parameters.
-enum Made {
-    Images { height: u32, width: u32, format: Format },
-    Features { factors: Factors, layout: Layout },
+enum SyntheticGenerator {
+    Images { height: u32, width: u32, format: SyntheticImageFormat },
+    Features { factors: FactorModel, layout: FeatureLayout },
 }
 
-impl Made {
+impl SyntheticGenerator {
     /// All that changes the values of a record, but the seed.
     fn identity(&self) -> String {
         match self {
@@ -210,8 +216,8 @@ impl Made {
             Self::Images { .. } => Schema::new(vec![Field::new(IMAGE, DataType::Binary, false)]),
             Self::Features { factors, layout } => {
                 let mut fields = match layout {
-                    Layout::Vector => vec![vector_field("features", factors.width)],
-                    Layout::Columns => {
+                    FeatureLayout::Vector => vec![vector_field("features", factors.width)],
+                    FeatureLayout::Columns => {
                         let names = (0..factors.width).map(|place| format!("f{place}"));
                         names.map(|name| Field::new(name, DataType::Float32, false)).collect()
                     }
@@ -227,19 +233,19 @@ impl Made {
     fn records_per_batch(&self, batch: BatchSize) -> u64 {
         match self {
             Self::Images { height, width, .. } => {
-                Cut::images(batch).records_of(3 * u64::from(*height) * u64::from(*width))
+                BatchLimits::images(batch).records_of(3 * u64::from(*height) * u64::from(*width))
             }
             Self::Features { factors, .. } => {
-                Cut::features(batch).records_of((factors.width * size_of::<f32>()) as u64)
+                BatchLimits::features(batch).records_of((factors.width * size_of::<f32>()) as u64)
             }
         }
     }
 }
 
-struct Synthetic {
+struct SyntheticSource {
     /// The stage's.
     name: String,
-    made: Made,
+    made: SyntheticGenerator,
     seed: u64,
     records: u64,
     split: Arc<Split>,
@@ -248,7 +254,7 @@ struct Synthetic {
     step: u64,
 }
 
-impl Source for Synthetic {
+impl Source for SyntheticSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -257,10 +263,10 @@ impl Source for Synthetic {
         Ok(Some(vec![self.split.name().to_owned()]))
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let pending = progress.pending(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let pending = resume.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();
-        let batches = read_blocking(2, move |sender| {
+        let batches = spawn_reader(2, move |sender| {
             let mut next = 0;
             for rows in pending {
                 // Batches begin at multiples of the step, whatever is done already.
@@ -276,24 +282,30 @@ impl Source for Synthetic {
             }
             Ok(())
         });
-        Ok(Opened::new(batches, Some(total)))
+        Ok(SourceHandle::new(batches, Some(total)))
     }
 }
 
-impl Synthetic {
+impl SyntheticSource {
     fn batch(&self, rows: Range<u64>) -> Result<SourceBatch, StageError> {
         let (records, pixels) = match &self.made {
-            &Made::Images { height, width, format } => {
+            &SyntheticGenerator::Images { height, width, format } => {
                 let pixels = u64::from(height) * u64::from(width) * (rows.end - rows.start);
                 (self.images(rows.clone(), height, width, format)?, pixels)
             }
-            Made::Features { factors, layout } => (self.features(rows.clone(), factors, *layout)?, 0),
+            SyntheticGenerator::Features { factors, layout } => (self.features(rows.clone(), factors, *layout)?, 0),
         };
         let provenance = Provenance::rows(Arc::clone(&self.split), rows);
         Ok(SourceBatch { batch: Batch::new(records, provenance), rejects: Vec::new(), pixels })
     }
 
-    fn images(&self, rows: Range<u64>, height: u32, width: u32, format: Format) -> Result<RecordBatch, StageError> {
+    fn images(
+        &self,
+        rows: Range<u64>,
+        height: u32,
+        width: u32,
+        format: SyntheticImageFormat,
+    ) -> Result<RecordBatch, StageError> {
         let mut images = Vec::new();
         for row in rows.clone() {
             let pixels = dead_leaves::draw(&mut stream(self.seed, row), height as usize, width as usize);
@@ -308,7 +320,12 @@ impl Synthetic {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    fn features(&self, rows: Range<u64>, factors: &Factors, layout: Layout) -> Result<RecordBatch, StageError> {
+    fn features(
+        &self,
+        rows: Range<u64>,
+        factors: &FactorModel,
+        layout: FeatureLayout,
+    ) -> Result<RecordBatch, StageError> {
         let (mut values, mut outliers) = (Vec::new(), Vec::new());
         for row in rows.clone() {
             outliers.push(factors.record(&mut stream(self.seed, row), &mut values));
@@ -318,8 +335,8 @@ impl Synthetic {
             Arc::new(column.copied().collect::<Float32Array>()) as ArrayRef
         };
         let mut columns = match layout {
-            Layout::Columns => (0..factors.width).map(column).collect(),
-            Layout::Vector => vec![fixed_column(factors.width, values)?],
+            FeatureLayout::Columns => (0..factors.width).map(column).collect(),
+            FeatureLayout::Vector => vec![fixed_column(factors.width, values)?],
         };
         if factors.outliers > 0.0 {
             columns.push(Arc::new(BooleanArray::from(outliers)));
@@ -328,7 +345,7 @@ impl Synthetic {
     }
 }
 
-impl Format {
+impl SyntheticImageFormat {
     fn extension(self) -> &'static str {
         match self {
             Self::Png => "png",
@@ -338,16 +355,20 @@ impl Format {
     }
 }
 
-fn encode(pixels: &[u8], height: u32, width: u32, format: Format) -> Result<Vec<u8>, StageError> {
+fn encode(pixels: &[u8], height: u32, width: u32, format: SyntheticImageFormat) -> Result<Vec<u8>, StageError> {
     let mut bytes = Cursor::new(Vec::new());
     let colour = ExtendedColorType::Rgb8;
     let encoded = match format {
-        Format::Png => PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(pixels, width, height, colour),
-        Format::Jpeg => {
+        SyntheticImageFormat::Png => {
+            PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
+                .write_image(pixels, width, height, colour)
+        }
+        SyntheticImageFormat::Jpeg => {
             codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).write_image(pixels, width, height, colour)
         }
-        Format::Bmp => codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, colour),
+        SyntheticImageFormat::Bmp => {
+            codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, colour)
+        }
     };
     encoded.map_err(|error| StageError::Other(format!("cannot encode an image: {error}")))?;
     Ok(bytes.into_inner())
@@ -365,26 +386,26 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::context::Limits;
     use crate::coverage::Coverage;
-    use crate::kind::options;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::parse_options;
 
-    fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let context = Context::new(BTreeMap::new(), Limits::default());
+    fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
         let batch = BatchSize { records: records.and_then(std::num::NonZeroU32::new), ..BatchSize::default() };
-        options::<Config>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
+        parse_options::<SyntheticSourceConfig>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
     }
 
-    fn batches(written: &str, records: Option<u32>, progress: &Progress) -> (Vec<SourceBatch>, Option<u64>) {
+    fn batches(written: &str, records: Option<u32>, resume: &ResumeState) -> (Vec<SourceBatch>, Option<u64>) {
         let source = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let mut opened = source.open(progress).unwrap();
+        let mut opened = source.open(resume).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batches = runtime.block_on(opened.batches.collect::<Vec<_>>());
         (batches.into_iter().map(Result::unwrap).collect(), opened.total.known())
     }
 
     fn all(written: &str, records: Option<u32>) -> RecordBatch {
-        let (batches, _) = batches(written, records, &Progress::default());
+        let (batches, _) = batches(written, records, &ResumeState::default());
         concat_batches(&plan(written, None).unwrap().schema(), batches.iter().map(|batch| &batch.batch.records))
             .unwrap()
     }
@@ -433,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_every_sink_has_is_not_made_again() {
-        let (made, total) = batches(IMAGES, Some(2), &Progress::default());
+        let (made, total) = batches(IMAGES, Some(2), &ResumeState::default());
         let rows = |batches: &[SourceBatch]| -> Vec<Range<u64>> {
             batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
         };
@@ -442,22 +463,22 @@ mod tests {
         let mut done = Coverage::default();
         done.insert(&made[0].batch.provenance);
         done.insert(&made[1].batch.provenance.slice(0..1));
-        let progress = Progress { sinks: Arc::new(vec![done]), ..Progress::default() };
-        let (made, total) = batches(IMAGES, Some(2), &progress);
+        let resume = ResumeState { sinks: Arc::new(vec![done]), ..ResumeState::default() };
+        let (made, total) = batches(IMAGES, Some(2), &resume);
         assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
     }
 
     #[test]
     fn no_records_make_no_batches() {
-        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &Progress::default());
+        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &ResumeState::default());
         assert_eq!((made.len(), total), (0, Some(0)));
     }
 
     #[test]
     fn batches_are_bounded_in_bytes() {
-        let made = Made::Images { height: 4000, width: 6000, format: Format::Bmp };
+        let made = SyntheticGenerator::Images { height: 4000, width: 6000, format: SyntheticImageFormat::Bmp };
         assert_eq!(made.records_per_batch(BatchSize::default()), 1);
-        let made = Made::Images { height: 1000, width: 1000, format: Format::Bmp };
+        let made = SyntheticGenerator::Images { height: 1000, width: 1000, format: SyntheticImageFormat::Bmp };
         assert_eq!(made.records_per_batch(BatchSize::default()), 11);
     }
 

@@ -13,24 +13,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{RejectCode, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError, Unavailable, UnreadInputs};
-use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, Settled};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError, UnavailableInput, UnreadInputs};
+use crate::plan_context::PlanContext;
+use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::{FileSet, has_extension};
-use crate::source::files::{InputFile, unusable};
-use crate::source::gather::{Member, Rules, Stretch};
-use crate::source::listed_file::{ListedFile, Refusal, encode_name};
+use crate::source::file_source::{ReadEnd, catch_panic, goes_on, panicked};
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
+use crate::source::input_file::{InputFile, unusable};
+use crate::source::listed_file::{ListedFile, RecordError, encode_name};
 use crate::source::listing::Listing;
-use crate::source::passed_over::Omission;
-use crate::source::record_files::{Stop, goes_on, guarded, panicked};
+use crate::source::skipped_files::SkipReason;
 use crate::source::text_encoding::unpacked_by;
 use crate::source::{
-    BatchSender, BatchSize, LastPassedOver, Opened, Source, SourceConfig, WrittenFiles, read_blocking,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader,
 };
-use crate::store::{Input, Location};
+use crate::store::{FileReader, Location};
 
-use budget::{Budget, HEADER_BYTES, Metered};
+use budget::{HEADER_BYTES, MeteredReader, ReadBudget};
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 2;
@@ -40,7 +40,7 @@ const KEY: &str = "key";
 
 /// Options of the source `tar`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct TarSourceConfig {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
@@ -56,25 +56,30 @@ pub struct Config {
     on_change: OnChange,
 }
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
+impl SourceConfig for TarSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
-        let rules = Rules::new(batch, context.limits, Some(KEY));
-        Ok(Box::new(Tar { name: name.to_owned(), files, on_change: self.on_change, rules }))
+        let batch_config = ImageBatchConfig::new(batch, context.limits, Some(KEY));
+        Ok(Box::new(TarSource { name: name.to_owned(), files, on_change: self.on_change, batch_config }))
     }
 }
 
 /// The source as planned.
-struct Tar {
+struct TarSource {
     name: String,
     files: FileSet,
     on_change: OnChange,
-    rules: Rules,
+    batch_config: ImageBatchConfig,
 }
 
-impl Source for Tar {
+impl Source for TarSource {
     fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.rules.schema)
+        SchemaRef::clone(&self.batch_config.schema)
     }
 
     fn reading_bytes(&self) -> u64 {
@@ -89,31 +94,31 @@ impl Source for Tar {
         self.files.list()?.identities().map(Some)
     }
 
-    fn takes(&self, written: &WrittenFiles<'_>) -> bool {
-        self.files.takes(written)
+    fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
+        self.files.would_read(written)
     }
 
-    fn passed_over(&self) -> Option<LastPassedOver> {
-        Some(self.files.passed_over())
+    fn skipped_files(&self) -> Option<LastSkippedFiles> {
+        Some(self.files.skipped_files())
     }
 
     fn refuses_changes(&self) -> bool {
         self.on_change == OnChange::Refuse
     }
 
-    fn admit_inputs(&self, progress: &Progress) -> Result<(), StageError> {
+    fn admit_inputs(&self, resume: &ResumeState) -> Result<(), StageError> {
         if !self.refuses_changes() {
             return Ok(());
         }
         let Listing { root, files, .. } = self.files.list()?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        file_checkpoints::admit(&self.name, &files, progress)
+        file_checkpoints::admit(&self.name, &files, resume)
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
         let mut listing = self.files.list()?;
         if listing.files.is_empty() {
-            return Err(self.files.nothing_found(&listing));
+            return Err(self.files.no_matches(&listing));
         }
         let failures = listing.take_failures();
         let Listing { root, files, .. } = listing;
@@ -121,16 +126,16 @@ impl Source for Tar {
         let mut unread = UnreadInputs::default();
         failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
-        let known = FileCheckpoints::open(&self.name, progress.state.as_ref())?;
-        let Self { rules, on_change, files: set, .. } = *self;
-        let passed_over = set.passed_over();
-        let reader = Reader { rules, root, progress: progress.clone(), known, on_change, passed_over };
-        let batches = read_blocking(AHEAD, move |out| {
+        let known = FileCheckpoints::open(&self.name, resume.state.as_ref())?;
+        let skipped_files = self.files.skipped_files();
+        let Self { batch_config, on_change, .. } = *self;
+        let reader = TarReader { batch_config, root, resume: resume.clone(), known, on_change, skipped_files };
+        let batches = spawn_reader(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
             reader.known.sync()?;
             read
         });
-        Ok(Opened::new(batches, None))
+        Ok(SourceHandle::new(batches, None))
     }
 }
 
@@ -146,13 +151,13 @@ fn further(split: &Split) -> Arc<Split> {
 }
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
-fn open(file: &ListedFile, root: &Location) -> Result<BufReader<Input>, Stop> {
+fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
     let mut input = BufReader::new(file.open(root)?);
     let start = input.fill_buf().map_err(|error| file.failure(&file.location(root), error))?;
     let Some(program) = unpacked_by(start) else { return Ok(input) };
     let name = &file.name;
     let reason = format!("{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)");
-    Err(Stop::Refused(Refusal::new(RejectCode::Unsupported, reason), 1))
+    Err(ReadEnd::Rejected(RecordError::new(RejectCode::Unsupported, reason), 1))
 }
 
 /// Refuses a set of shards that are all compressed.
@@ -163,7 +168,7 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
     let mut compressed = None;
     for file in files {
         match open(file, root) {
-            Err(Stop::Refused(Refusal { code: RejectCode::Unsupported, reason, .. }, _)) => {
+            Err(ReadEnd::Rejected(RecordError { code: RejectCode::Unsupported, reason, .. }, _)) => {
                 compressed.get_or_insert(reason);
             }
             _ => return Ok(()),
@@ -173,28 +178,28 @@ fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Loca
 }
 
 /// The next entry of a shard.
-enum Step {
+enum TarStep {
     /// Not an image.
     Other,
     /// An image that is done.
     Done,
-    Image(Member<'static>),
+    Image(ImageRecord<'static>),
     /// Nothing behind this place can be found.
-    Broken(Member<'static>),
+    Broken(ImageRecord<'static>),
     End,
 }
 
 /// What it takes to read shards.
-struct Reader {
-    rules: Rules,
+struct TarReader {
+    batch_config: ImageBatchConfig,
     root: Location,
-    progress: Progress,
+    resume: ResumeState,
     known: FileCheckpoints,
     on_change: OnChange,
-    passed_over: LastPassedOver,
+    skipped_files: LastSkippedFiles,
 }
 
-impl Reader {
+impl TarReader {
     /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
     fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
         for file in files {
@@ -206,49 +211,55 @@ impl Reader {
     }
 
     /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
-    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), Stop> {
+    fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), ReadEnd> {
         let split = &file.split;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            match self.known.settle(file, &self.progress, false, self.on_change)? {
-                Some(Settled { file, .. }) => {
-                    if self.read_members(file.listed(), &file.split, Pass::First, out)? {
-                        self.read_members(file.listed(), &further(&file.split), Pass::Further, out)?;
+        let read =
+            catch_unwind(AssertUnwindSafe(|| match self.known.settle(file, &self.resume, false, self.on_change)? {
+                Some(SettledFile { file, .. }) => {
+                    if self.read_members(file.listed(), &file.split, ShardPass::First, out)? {
+                        self.read_members(file.listed(), &further(&file.split), ShardPass::Further, out)?;
                     }
                     Ok(())
                 }
                 None => Ok(()),
-            }
-        }));
+            }));
         let read = read.unwrap_or_else(|panic| {
             let reason = format!("{}: {}", file.name, panicked(&*panic));
-            Err(Stop::Refused(Refusal::new(RejectCode::Panicked, reason), 1))
+            Err(ReadEnd::Rejected(RecordError::new(RejectCode::Panicked, reason), 1))
         });
-        let Err(Stop::Refused(refusal, _)) = read else { return read };
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, &unusable(split), 0);
+        let Err(ReadEnd::Rejected(refusal, _)) = read else { return read };
+        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &unusable(split), 0);
         let source = file.name.as_str().into();
-        if stretch.is_done(1) {
+        if builder.is_done(1) {
             return Ok(());
         }
-        let go_on = stretch.push(Member { source, row: 0, text: None, image: Err(refusal) })? && stretch.close()?;
-        if go_on { Ok(()) } else { Err(Stop::Closed) }
+        let go_on =
+            builder.push(ImageRecord { source, row: 0, text: None, image: Err(refusal) })? && builder.close()?;
+        if go_on { Ok(()) } else { Err(ReadEnd::Cancelled) }
     }
 
     /// Reads the images of one pass over a shard; whether it also holds images of the further one.
-    fn read_members(&self, file: &ListedFile, split: &Arc<Split>, pass: Pass, out: &BatchSender) -> Result<bool, Stop> {
-        let budget = Budget::default();
+    fn read_members(
+        &self,
+        file: &ListedFile,
+        split: &Arc<Split>,
+        pass: ShardPass,
+        out: &BatchSender,
+    ) -> Result<bool, ReadEnd> {
+        let budget = ReadBudget::default();
         let input = open(file, &self.root)?;
         let location = file.location(&self.root);
-        let stop = |error| Stop::from(file.failure(&location, error));
+        let stop = |error| ReadEnd::from(file.failure(&location, error));
         let handle = input.get_ref().try_clone().map_err(stop)?;
-        let mut archive = Archive::new(Metered { file: input, budget: budget.clone() });
+        let mut archive = Archive::new(MeteredReader { file: input, budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
-        let length = self.rules.stretch() as u64;
-        let mut stretch = Stretch::new(&self.rules, &self.progress, out, split, 0);
-        let mut done = stretch.is_done(length);
+        let length = self.batch_config.max_records() as u64;
+        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, 0);
+        let mut done = builder.is_done(length);
         let (mut row, mut end, mut has_further) = (0, 0, false);
         loop {
             budget.allow(HEADER_BYTES);
-            let next = guarded(|| {
+            let next = catch_panic(|| {
                 let entry = entries.next();
                 if let Some(Ok(entry)) = &entry {
                     end = end_of(entry);
@@ -257,54 +268,57 @@ impl Reader {
             });
             let step = match next {
                 Ok(None) => at_end(&file.name, row, &budget, &handle, end),
-                Ok(Some(Found::Folder)) => Step::Other,
-                Ok(Some(Found::PassedOver(name, omission))) => {
-                    if pass == Pass::First {
-                        self.passed_over.add(Path::new(&name), omission);
+                Ok(Some(TarEntry::Folder)) => TarStep::Other,
+                Ok(Some(TarEntry::Skipped(name, reason))) => {
+                    if pass == ShardPass::First {
+                        self.skipped_files.add(Path::new(&name), reason);
                     }
-                    Step::Other
+                    TarStep::Other
                 }
-                Ok(Some(Found::Image(_, of))) if of != pass => {
-                    has_further |= of == Pass::Further;
-                    Step::Other
+                Ok(Some(TarEntry::Image(_, of))) if of != pass => {
+                    has_further |= of == ShardPass::Further;
+                    TarStep::Other
                 }
-                Ok(Some(Found::Image(..))) if done => Step::Done,
-                Ok(Some(Found::Image(mut entry, _))) => Step::Image(self.member(&file.name, row, &mut entry, &budget)),
-                Err((_, reason)) => Step::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
+                Ok(Some(TarEntry::Image(..))) if done => TarStep::Done,
+                Ok(Some(TarEntry::Image(mut entry, _))) => {
+                    TarStep::Image(self.member(&file.name, row, &mut entry, &budget))
+                }
+                Err((_, reason)) => TarStep::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
             };
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
-                let unavailable = Unavailable { path: location.to_path(), class, error };
-                return if stretch.close()? { Err(unavailable.into()) } else { Err(Stop::Closed) };
+                let unavailable = UnavailableInput { path: location.to_path(), class, error };
+                return if builder.close()? { Err(unavailable.into()) } else { Err(ReadEnd::Cancelled) };
             }
             // The first pass has rejected what is behind the broken place.
-            let step = if pass == Pass::Further && matches!(step, Step::Broken(_)) { Step::End } else { step };
-            let ends = matches!(step, Step::Broken(_) | Step::End);
-            row += u64::from(matches!(step, Step::Image(_) | Step::Done));
+            let step =
+                if pass == ShardPass::Further && matches!(step, TarStep::Broken(_)) { TarStep::End } else { step };
+            let ends = matches!(step, TarStep::Broken(_) | TarStep::End);
+            row += u64::from(matches!(step, TarStep::Image(_) | TarStep::Done));
             let go_on = match step {
-                Step::Image(member) | Step::Broken(member) => stretch.push(member)?,
-                Step::Done => stretch.skip(),
-                Step::Other => continue,
-                Step::End => true,
+                TarStep::Image(member) | TarStep::Broken(member) => builder.push(member)?,
+                TarStep::Done => builder.skip(),
+                TarStep::Other => continue,
+                TarStep::End => true,
             };
             let closes = ends || row % length == 0;
-            if !go_on || (closes && !stretch.close()?) {
-                return Err(Stop::Closed);
+            if !go_on || (closes && !builder.close()?) {
+                return Err(ReadEnd::Cancelled);
             }
             if ends {
                 return Ok(has_further);
             }
             if closes {
-                done = stretch.is_done(length);
+                done = builder.is_done(length);
             }
         }
     }
 
-    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &Budget) -> Member<'static> {
+    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &ReadBudget) -> ImageRecord<'static> {
         let name = encode_name(&entry.path_bytes());
         let source = format!("{shard}/{name}");
-        let (size, limit) = (entry.size(), self.rules.record_bytes);
-        let image = if size > limit { Err(Refusal::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
+        let (size, limit) = (entry.size(), self.batch_config.record_bytes);
+        let image = if size > limit { Err(RecordError::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
         let image = image.and_then(|mut image| {
             budget.allow(size);
             let read = entry.take(size).read_to_end(&mut image).map_err(|error| error.to_string());
@@ -313,17 +327,22 @@ impl Reader {
                 Ok(_) => Err("the shard was changed while it was read".to_owned()),
                 Err(error) => Err(error),
             }
-            .map_err(|reason| Refusal::new(RejectCode::Unreadable, format!("{source}: {reason}")))
+            .map_err(|reason| RecordError::new(RejectCode::Unreadable, format!("{source}: {reason}")))
         });
-        Member { source: source.into(), row, text: Some(key(&name).to_owned().into()), image: image.map(Into::into) }
+        ImageRecord {
+            source: source.into(),
+            row,
+            text: Some(key(&name).to_owned().into()),
+            image: image.map(Into::into),
+        }
     }
 }
 
-type ShardEntry<'a> = Entry<'a, Metered>;
+type ShardEntry<'a> = Entry<'a, MeteredReader>;
 
 /// One of the two ways through a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
+enum ShardPass {
     /// For members with [`EXTENSIONS`].
     First,
     /// For members with [`FURTHER_EXTENSIONS`].
@@ -331,17 +350,17 @@ enum Pass {
 }
 
 /// What an entry of a shard is.
-enum Found<'a> {
+enum TarEntry<'a> {
     /// An image that is stored as it is, and the pass that reads it.
-    Image(Box<ShardEntry<'a>>, Pass),
+    Image(Box<ShardEntry<'a>>, ShardPass),
     /// Neither a file nor a link.
     Folder,
     /// The name of what is no image, or is not stored as it is.
-    PassedOver(String, Omission),
+    Skipped(String, SkipReason),
 }
 
 /// What the entry is. An error says where the archive is broken: nothing behind that place can be found.
-fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Found<'_>, String> {
+fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<TarEntry<'_>, String> {
     let mut entry = entry.map_err(|error| error.to_string())?;
     let name = encode_name(&entry.path_bytes());
     // The reader seeks over what it does not read, also over the end.
@@ -350,23 +369,23 @@ fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Fou
     }
     let kind = entry.header().entry_type();
     if kind.is_symlink() || kind.is_hard_link() {
-        return Ok(Found::PassedOver(name, Omission::MemberLink));
+        return Ok(TarEntry::Skipped(name, SkipReason::MemberLink));
     }
     if kind.is_gnu_sparse() {
-        return Ok(Found::PassedOver(name, Omission::Sparse));
+        return Ok(TarEntry::Skipped(name, SkipReason::Sparse));
     }
     if !kind.is_file() {
-        return Ok(Found::Folder);
+        return Ok(TarEntry::Folder);
     }
     let path = Path::new(&name);
     let pass = match () {
-        () if has_extension(path, EXTENSIONS) => Pass::First,
-        () if has_extension(path, FURTHER_EXTENSIONS) => Pass::Further,
-        () => return Ok(Found::PassedOver(name, Omission::Extension)),
+        () if has_extension(path, EXTENSIONS) => ShardPass::First,
+        () if has_extension(path, FURTHER_EXTENSIONS) => ShardPass::Further,
+        () => return Ok(TarEntry::Skipped(name, SkipReason::Extension)),
     };
     let mut extensions = entry.pax_extensions().map_err(|error| error.to_string())?.into_iter().flatten().flatten();
     let is_sparse = extensions.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
-    Ok(if is_sparse { Found::PassedOver(name, Omission::Sparse) } else { Found::Image(Box::new(entry), pass) })
+    Ok(if is_sparse { TarEntry::Skipped(name, SkipReason::Sparse) } else { TarEntry::Image(Box::new(entry), pass) })
 }
 
 /// Why an archive counts as cut that ends where an entry may begin.
@@ -377,15 +396,15 @@ const MORE_BEHIND: &str =
     "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
 
 /// What stands behind the last entry of a shard.
-fn at_end(shard: &str, row: u64, budget: &Budget, file: &Input, end: u64) -> Step {
+fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u64) -> TarStep {
     // POSIX demands blocks of zeros behind the last entry.
     if budget.is_at_end() {
-        return Step::Broken(broken(shard, row, RejectCode::Truncated, NO_END_MARK));
+        return TarStep::Broken(broken(shard, row, RejectCode::Truncated, NO_END_MARK));
     }
     match has_rest(file, end) {
-        Ok(false) => Step::End,
-        Ok(true) => Step::Broken(broken(shard, row, RejectCode::Malformed, MORE_BEHIND)),
-        Err(error) => Step::Broken(broken(shard, row, RejectCode::Unreadable, &error.to_string())),
+        Ok(false) => TarStep::End,
+        Ok(true) => TarStep::Broken(broken(shard, row, RejectCode::Malformed, MORE_BEHIND)),
+        Err(error) => TarStep::Broken(broken(shard, row, RejectCode::Unreadable, &error.to_string())),
     }
 }
 
@@ -396,7 +415,7 @@ fn end_of(entry: &ShardEntry<'_>) -> u64 {
 }
 
 /// Whether anything but zeros lies in a file from `start` on.
-fn has_rest(file: &Input, start: u64) -> io::Result<bool> {
+fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
     let mut rest = file.try_clone()?;
     rest.seek(SeekFrom::Start(start))?;
     let mut rest = BufReader::with_capacity(64 << 10, rest);
@@ -417,10 +436,10 @@ fn has_rest(file: &Input, start: u64) -> io::Result<bool> {
 const BLOCK: u64 = 512;
 
 /// The row that stands for all that could not be found behind a broken place.
-fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> Member<'static> {
+fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
-    let image = Err(Refusal::new(code, reason));
-    Member { source: shard.to_owned().into(), row, text: None, image }
+    let image = Err(RecordError::new(code, reason));
+    ImageRecord { source: shard.to_owned().into(), row, text: None, image }
 }
 
 /// WebDataset's key of a member: its path up to the first dot of its name.

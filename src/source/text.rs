@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Reject, RejectCode};
-use crate::source::cut::Cut;
-use crate::source::record_files::{Output, Records, Stop, guarded, shorten};
+use crate::source::batch_limits::BatchLimits;
+use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, catch_panic, shorten};
 
 /// The type of a column, as users write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -48,12 +48,12 @@ impl ColumnType {
 }
 
 /// Types are inferred from so many records at the beginning.
-pub(super) const SAMPLE: Cut = Cut { records: 1000, bytes: 32 << 20, enough: 1000 };
+pub(super) const SAMPLE: BatchLimits = BatchLimits { records: 1000, bytes: 32 << 20, soft_max_records: 1000 };
 
 /// A text format: what a record must be before it is parsed, and the parser.
 pub(super) trait TextFormat {
     /// Looks at one record, without its line end.
-    fn check(&self, record: &[u8]) -> Verdict;
+    fn check(&self, record: &[u8]) -> LineAction;
 
     /// Parses `count` records, each followed by a line feed, into as many rows.
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String>;
@@ -63,7 +63,7 @@ pub(super) trait TextFormat {
 }
 
 /// What is to become of a record.
-pub(super) enum Verdict {
+pub(super) enum LineAction {
     /// Parse it; at most so many bytes of Arrow memory come of it.
     Parse(u64),
     /// It is blank: no record at all.
@@ -76,10 +76,10 @@ pub(super) enum Verdict {
 pub(super) fn read_all<R: Read>(
     framer: Framer<R>,
     format: &impl TextFormat,
-    cut: Cut,
-    output: &Output<'_>,
-) -> Result<(), Stop> {
-    let mut blocks = Blocks::new(framer, cut);
+    cut: BatchLimits,
+    output: &BatchOutput<'_>,
+) -> Result<(), ReadEnd> {
+    let mut blocks = TextBatches::new(framer, cut);
     let mut row = 0;
     loop {
         let block = match blocks.next(format) {
@@ -93,7 +93,7 @@ pub(super) fn read_all<R: Read>(
             output.begin(row, blocks.ends_in_quotes)?;
             let parsed = block.parse(format)?;
             let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
-            output.send(rows, Records { columns, origin, rejects: parsed.rejects, ..Records::default() })?;
+            output.send(rows, FileRecords { columns, origin, rejects: parsed.rejects, ..FileRecords::default() })?;
         }
     }
 }
@@ -131,7 +131,7 @@ pub(super) enum Frame {
 
 /// Where in a CSV record a byte stands: the same automaton as the parser's, so that both see the same records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     FieldStart,
     Plain,
     Quoted,
@@ -175,15 +175,15 @@ impl<R: Read> Framer<R> {
     /// Appends the next record to `into`, without its line end.
     pub(super) fn frame(&mut self, into: &mut Vec<u8>) -> io::Result<Frame> {
         let start = into.len();
-        let (mut state, mut is_too_long) = (State::FieldStart, false);
+        let (mut state, mut is_too_long) = (QuoteState::FieldStart, false);
         loop {
             let quoting = self.quoting;
             let chunk = self.fill()?;
             if chunk.is_empty() {
                 return Ok(match state {
                     _ if into.len() == start && !is_too_long => Frame::End,
-                    State::Quoted if is_too_long => Frame::UnclosedTooLong,
-                    State::Quoted => Frame::Unclosed,
+                    QuoteState::Quoted if is_too_long => Frame::UnclosedTooLong,
+                    QuoteState::Quoted => Frame::Unclosed,
                     _ if is_too_long => Frame::TooLong,
                     _ => Frame::Record,
                 });
@@ -208,7 +208,7 @@ impl<R: Read> Framer<R> {
                 if into.len() > start {
                     return Ok(Frame::Record);
                 }
-                state = State::FieldStart;
+                state = QuoteState::FieldStart;
             }
         }
     }
@@ -225,9 +225,9 @@ impl<R: Read> Framer<R> {
 
 impl Quoting {
     /// Where the record ends in `chunk`, if it does.
-    fn record_end(self, chunk: &[u8], state: &mut State) -> Option<usize> {
+    fn record_end(self, chunk: &[u8], state: &mut QuoteState) -> Option<usize> {
         for (place, &byte) in chunk.iter().enumerate() {
-            if *state != State::Quoted && matches!(byte, b'\n' | b'\r') {
+            if *state != QuoteState::Quoted && matches!(byte, b'\n' | b'\r') {
                 return Some(place);
             }
             *state = self.step(*state, byte);
@@ -237,29 +237,29 @@ impl Quoting {
 
     /// The number of values of a record.
     pub(super) fn values(self, record: &[u8]) -> usize {
-        let mut state = State::FieldStart;
+        let mut state = QuoteState::FieldStart;
         let delimiters = record.iter().filter(|&&byte| {
-            let is_delimiter = state != State::Quoted && byte == self.delimiter;
+            let is_delimiter = state != QuoteState::Quoted && byte == self.delimiter;
             state = self.step(state, byte);
             is_delimiter
         });
         1 + delimiters.count()
     }
 
-    fn step(self, state: State, byte: u8) -> State {
+    fn step(self, state: QuoteState, byte: u8) -> QuoteState {
         match (state, byte) {
-            (State::Quoted, byte) if byte == self.quote => State::QuoteInQuoted,
-            (State::Quoted, _) => State::Quoted,
-            (State::FieldStart | State::QuoteInQuoted, byte) if byte == self.quote => State::Quoted,
-            (_, byte) if byte == self.delimiter => State::FieldStart,
-            _ => State::Plain,
+            (QuoteState::Quoted, byte) if byte == self.quote => QuoteState::QuoteInQuoted,
+            (QuoteState::Quoted, _) => QuoteState::Quoted,
+            (QuoteState::FieldStart | QuoteState::QuoteInQuoted, byte) if byte == self.quote => QuoteState::Quoted,
+            (_, byte) if byte == self.delimiter => QuoteState::FieldStart,
+            _ => QuoteState::Plain,
         }
     }
 }
 
 /// Records that become one batch.
 #[derive(Default)]
-pub(super) struct Block {
+pub(super) struct TextBatch {
     text: Vec<u8>,
     records: Vec<(u32, Range<usize>)>,
     rejects: Vec<Reject>,
@@ -268,7 +268,7 @@ pub(super) struct Block {
 }
 
 /// What the records of a block came to.
-pub(super) struct Parsed {
+pub(super) struct ParsedText {
     /// Those that could be parsed.
     pub(super) records: RecordBatch,
     /// Their ordinals in the block.
@@ -278,9 +278,9 @@ pub(super) struct Parsed {
 }
 
 /// A file's records in blocks.
-pub(super) struct Blocks<R> {
+pub(super) struct TextBatches<R> {
     framer: Framer<R>,
-    cut: Cut,
+    batch_limits: BatchLimits,
     held: Option<(Frame, Vec<u8>)>,
     /// The error behind the last block.
     failed: Option<io::Error>,
@@ -288,29 +288,29 @@ pub(super) struct Blocks<R> {
     ends_in_quotes: bool,
 }
 
-impl<R: Read> Blocks<R> {
-    /// Blocks of what `framer` finds, within `cut`.
-    pub(super) fn new(framer: Framer<R>, cut: Cut) -> Self {
-        Self { framer, cut, held: None, failed: None, ends_in_quotes: false }
+impl<R: Read> TextBatches<R> {
+    /// Blocks of what `framer` finds, within `batch_limits`.
+    pub(super) fn new(framer: Framer<R>, batch_limits: BatchLimits) -> Self {
+        Self { framer, batch_limits, held: None, failed: None, ends_in_quotes: false }
     }
 
     /// The first block.
     ///
     /// # Errors
     /// Those of the input, also if they come after some records.
-    pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+    pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
         let block = self.next(format)?;
         self.failed.map_or(Ok(block), Err)
     }
 
     /// The next block: it ends before the record that would exceed a limit, or that cannot be read.
-    pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<Block>> {
+    pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let mut block = Block::default();
+        let mut block = TextBatch::default();
         let mut weight = 0;
-        while (block.rows as usize) < self.cut.records {
+        while (block.rows as usize) < self.batch_limits.records {
             let start = block.text.len();
             let frame = match self.held.take() {
                 Some((frame, text)) => {
@@ -331,8 +331,8 @@ impl<R: Read> Blocks<R> {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),
                 Frame::TooLong => too_long(self.framer.limit as u64),
-                Frame::Unclosed => Verdict::Refuse(RejectCode::Malformed, "a quote is never closed".to_owned()),
-                Frame::UnclosedTooLong => Verdict::Refuse(
+                Frame::Unclosed => LineAction::Refuse(RejectCode::Malformed, "a quote is never closed".to_owned()),
+                Frame::UnclosedTooLong => LineAction::Refuse(
                     RejectCode::TooLarge,
                     "a quote is never closed, and the rest of the file is lost; the number of records is unknown, so it \
                      counts as one"
@@ -340,10 +340,10 @@ impl<R: Read> Blocks<R> {
                 ),
             };
             let size = match verdict {
-                Verdict::Parse(size) => size,
+                LineAction::Parse(size) => size,
                 _ => (block.text.len() - start) as u64,
             };
-            if block.rows > 0 && weight + size > self.cut.bytes {
+            if block.rows > 0 && weight + size > self.batch_limits.bytes {
                 self.held = Some((frame, block.text.split_off(start)));
                 break;
             }
@@ -362,20 +362,20 @@ impl<R: Read> Blocks<R> {
 }
 
 /// The verdict on a record of more than `limit` bytes.
-pub(super) fn too_long(limit: u64) -> Verdict {
-    let limit = crate::units::Bytes(limit);
-    Verdict::Refuse(RejectCode::TooLarge, format!("the record exceeds {limit}; limits.record_bytes may raise that"))
+pub(super) fn too_long(limit: u64) -> LineAction {
+    let limit = crate::units::ByteSize(limit);
+    LineAction::Refuse(RejectCode::TooLarge, format!("the record exceeds {limit}; limits.record_bytes may raise that"))
 }
 
-impl Block {
-    fn push(&mut self, start: usize, verdict: Verdict) {
+impl TextBatch {
+    fn push(&mut self, start: usize, verdict: LineAction) {
         match verdict {
-            Verdict::Skip => return self.text.truncate(start),
-            Verdict::Parse(_) => {
+            LineAction::Skip => return self.text.truncate(start),
+            LineAction::Parse(_) => {
                 self.text.push(b'\n');
                 self.records.push((self.rows, start..self.text.len()));
             }
-            Verdict::Refuse(code, reason) => {
+            LineAction::Refuse(code, reason) => {
                 let record = self.text.split_off(start);
                 let record = (!record.is_empty()).then_some(record);
                 self.rejects.push(Reject { record, ..Reject::new(self.rows, code, reason) });
@@ -400,7 +400,7 @@ impl Block {
     }
 
     /// Parses all records; one that cannot be is found by halving, and the rest is kept.
-    pub(super) fn parse(mut self, format: &impl TextFormat) -> Result<Parsed, arrow::error::ArrowError> {
+    pub(super) fn parse(mut self, format: &impl TextFormat) -> Result<ParsedText, arrow::error::ArrowError> {
         let mut batches = Vec::new();
         let mut bad = std::mem::take(&mut self.rejects);
         self.halve(0..self.records.len(), format, &mut batches, &mut bad);
@@ -411,7 +411,7 @@ impl Block {
             [one] => one.clone(),
             many => concat_batches(format.schema(), many)?,
         };
-        Ok(Parsed { records, origin, rejects: bad })
+        Ok(ParsedText { records, origin, rejects: bad })
     }
 
     fn halve(&self, part: Range<usize>, format: &impl TextFormat, good: &mut Vec<RecordBatch>, bad: &mut Vec<Reject>) {
@@ -425,7 +425,7 @@ impl Block {
             rows if rows == part.len() => Ok(batch),
             rows => Err(format!("there are {rows} records in the place of {}", part.len())),
         };
-        match guarded(|| format.decode(text, part.len()).and_then(rows_match)) {
+        match catch_panic(|| format.decode(text, part.len()).and_then(rows_match)) {
             Ok(batch) => good.push(batch),
             Err((code, reason)) if part.len() == 1 => {
                 let record = Some(text[..text.len() - 1].to_vec());
@@ -523,8 +523,8 @@ mod tests {
     fn records_before_an_error_come_before_it() {
         struct Lines(SchemaRef);
         impl TextFormat for Lines {
-            fn check(&self, record: &[u8]) -> Verdict {
-                Verdict::Parse(record.len() as u64)
+            fn check(&self, record: &[u8]) -> LineAction {
+                LineAction::Parse(record.len() as u64)
             }
             fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
                 Err("is not needed".to_owned())
@@ -536,7 +536,7 @@ mod tests {
         let lines = Lines(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
         let blocks = || {
             let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
-            Blocks::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
+            TextBatches::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
         };
         let mut failing = blocks();
         let block = failing.next(&lines).unwrap().unwrap();

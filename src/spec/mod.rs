@@ -1,7 +1,7 @@
 //! A pipeline as written: the file, overlaid by the environment and by `--set`, split into its tables.
 
-mod layers;
-mod place;
+mod overrides;
+mod key_spans;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,16 +12,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::Fault;
-use crate::kind;
-use crate::server::{ConnectionLimits, Tls, TokenSource, check_access, check_hosts};
-use crate::units::Span;
+use crate::error::ConfigError;
+use crate::registry;
+use crate::server::{ConnectionLimits, TlsConfig, TokenSource, check_auth, check_hosts};
+use crate::units::HumanDuration;
 
-pub use place::{Places, Problems};
+pub use key_spans::{Diagnostics, KeySpans};
 
 /// What a pipeline file says, before any of it is resolved.
 #[derive(Debug)]
-pub struct Spec {
+pub struct PipelineConfig {
     /// The pipeline's name.
     pub name: String,
     /// `[models.*]`, in the file's order.
@@ -29,11 +29,11 @@ pub struct Spec {
     /// `[stages.*]`, in the file's order.
     pub stages: Vec<StageTable>,
     /// Everything beside models and stages.
-    pub settings: Settings,
+    pub settings: PipelineSettings,
     /// All of it as it was read, layers put together.
-    pub written: Value,
+    pub effective: Value,
     /// Where each key stands, for messages.
-    pub places: Places,
+    pub key_spans: KeySpans,
 }
 
 /// One `[models.NAME]`.
@@ -61,7 +61,7 @@ pub struct StageTable {
 /// The tables of a pipeline file that are neither models nor stages.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Settings {
+pub struct PipelineSettings {
     /// The pipeline's name: `[a-z0-9_-]+`. Default: the file's name without its ending.
     pub name: Option<String>,
     /// Workers that carry batches through the graph. Default: the cores that the process may use.
@@ -125,16 +125,16 @@ pub struct AdminSettings {
     /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost.
     pub hosts: Vec<String>,
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// Bounds on connections.
     pub limits: ConnectionLimits,
 }
 
 impl AdminSettings {
     /// What is wrong with the listener; keys are relative to the table.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<ConfigError> {
         let open = ("allow_unauthenticated", self.allow_unauthenticated);
-        let access = self.listen.map(|listen| check_access(listen, self.token.as_ref(), open));
+        let access = self.listen.map(|listen| check_auth(listen, self.token.as_ref(), open));
         let limits = self.limits.faults().into_iter().map(|fault| fault.within("limits"));
         access.into_iter().flatten().chain(check_hosts(&self.hosts)).chain(limits).collect()
     }
@@ -146,7 +146,7 @@ impl AdminSettings {
 pub struct CommitSettings {
     /// Sinks commit what has waited for so long: a Parquet file ends then, full or not. Default: "1m" where a source
     /// has no end; else files end when they are full, and when the run does.
-    pub age: Option<Span>,
+    pub age: Option<HumanDuration>,
 }
 
 /// `[shutdown]`
@@ -155,7 +155,7 @@ pub struct CommitSettings {
 pub struct ShutdownSettings {
     /// How long a run that is asked to stop may take to finish and commit what it has begun; then it ends at once, and
     /// the next run does the rest. Default: "25s" where a source has no end; else as long as that takes.
-    pub grace: Option<Span>,
+    pub grace: Option<HumanDuration>,
 }
 
 /// Bytes that a pipeline file may have; what people write has some thousand.
@@ -170,10 +170,10 @@ const MAX_STAGES: usize = 256;
 ///
 /// # Errors
 /// When it cannot be read, every error of syntax, and what overrides no key.
-pub fn layered(path: &Path, sets: &[String]) -> Result<(Value, Places), Problems> {
-    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
-    let mut places = Places::of(path, &text)?;
-    let merged = layers::merge(path, &text, variables(), sets, &mut places)?;
+pub fn load_with_overrides(path: &Path, sets: &[String]) -> Result<(Value, KeySpans), Diagnostics> {
+    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
+    let mut places = KeySpans::of(path, &text)?;
+    let merged = overrides::apply_overrides(path, &text, variables(), sets, &mut places)?;
     Ok((merged, places))
 }
 
@@ -185,8 +185,8 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 ///
 /// # Errors
 /// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
-pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
-    let text = text_of(path).map_err(|error| Problems::unreadable(path, &error))?;
+pub fn read(path: &Path, sets: &[String]) -> Result<PipelineConfig, Diagnostics> {
+    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
     parse(path, &text, variables(), sets)
 }
 
@@ -195,8 +195,8 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Spec, Problems> {
 ///
 /// # Errors
 /// Pairs that are none.
-pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<Fault>> {
-    layers::overlay(table, sets, example)
+pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
+    overrides::overlay(table, sets, example)
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
@@ -217,16 +217,16 @@ pub fn parse(
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
     sets: &[String],
-) -> Result<Spec, Problems> {
-    let mut places = Places::of(path, text)?;
-    let merged = layers::merge(path, text, variables, sets, &mut places)?;
-    let written = merged.clone();
+) -> Result<PipelineConfig, Diagnostics> {
+    let mut key_spans = KeySpans::of(path, text)?;
+    let merged = overrides::apply_overrides(path, text, variables, sets, &mut key_spans)?;
+    let effective = merged.clone();
     let (models, stages, rest) = tables(merged);
-    let (settings, mut faults) = kind::read::<Settings>(rest);
+    let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
     let settings = settings.unwrap_or_default();
     let models = models.map_err(|fault| faults.push(fault)).unwrap_or_default();
     let mut models: Vec<ModelTable> = models.into_iter().map(|(name, options)| ModelTable { name, options }).collect();
-    models.sort_by_key(|model| places.order(&format!("models.{}", model.name)));
+    models.sort_by_key(|model| key_spans.order(&format!("models.{}", model.name)));
     let mut stages_read = Vec::new();
     for (name, table) in stages.map_err(|fault| faults.push(fault)).unwrap_or_default() {
         let key = format!("stages.{name}");
@@ -235,47 +235,50 @@ pub fn parse(
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
     }
     let mut stages = stages_read;
-    stages.sort_by_key(|stage| places.order(&format!("stages.{}", stage.name)));
+    stages.sort_by_key(|stage| key_spans.order(&format!("stages.{}", stage.name)));
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase().replace([' ', '.'], "-"));
     let name = settings.name.clone().or(stem).unwrap_or_default();
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
         let text = format!("there are {} stages; a pipeline has at most {MAX_STAGES}", stages.len());
-        return Err(Problems::new(&places, vec![Fault::new("stages", text)]));
+        return Err(Diagnostics::new(&key_spans, vec![ConfigError::new("stages", text)]));
     }
     if stages.is_empty() && faults.is_empty() {
-        faults.push(Fault::new("", "no stages: a pipeline needs at least a source and a sink; see `latentflow init`"));
+        faults.push(ConfigError::new(
+            "",
+            "no stages: a pipeline needs at least a source and a sink; see `latentflow init`",
+        ));
     }
     if let Some(share) = settings.rejects.max_share.filter(|share| !(0.0..=1.0).contains(share)) {
-        faults.push(Fault::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
+        faults.push(ConfigError::new("rejects.max_share", format!("{share} is no share; write a number from 0 to 1")));
     }
     if let Some(workers) = settings.workers.filter(|workers| workers.get() > MAX_WORKERS) {
         let text =
             format!("{workers} threads; a pipeline has at most {MAX_WORKERS} workers, and needs about one a core");
-        faults.push(Fault::new("workers", text));
+        faults.push(ConfigError::new("workers", text));
     }
     faults.extend(settings.admin.faults().into_iter().map(|fault| fault.within("admin")));
     if !faults.is_empty() {
         // Stages that could be read are checked by the caller together with these.
-        return Err(Problems::partial(
-            &places,
+        return Err(Diagnostics::partial(
+            &key_spans,
             faults,
-            Spec { name, models, stages, settings, written, places: places.clone() },
+            PipelineConfig { name, models, stages, settings, effective, key_spans: key_spans.clone() },
         ));
     }
-    Ok(Spec { name, models, stages, settings, written, places })
+    Ok(PipelineConfig { name, models, stages, settings, effective, key_spans })
 }
 
-type Tables = Result<Map<String, Value>, Fault>;
+type SplitTables = Result<Map<String, Value>, ConfigError>;
 
 /// Takes the tables of models and stages out of the file's; they are read one by one, so that a fault in one
 /// does not hide those of the others.
-fn tables(merged: Value) -> (Tables, Tables, Value) {
+fn tables(merged: Value) -> (SplitTables, SplitTables, Value) {
     let Value::Object(mut root) = merged else { return (Ok(Map::new()), Ok(Map::new()), merged) };
     let mut take = |name: &str, example: &str| match root.remove(name) {
         None => Ok(Map::new()),
         Some(Value::Object(table)) => Ok(table),
-        Some(_) => Err(Fault::new(name, format!("expected tables, such as [{name}.{example}]"))),
+        Some(_) => Err(ConfigError::new(name, format!("expected tables, such as [{name}.{example}]"))),
     };
     let (models, stages) = (take("models", "photo"), take("stages", "photos"));
     (models, stages, Value::Object(root))
@@ -283,20 +286,20 @@ fn tables(merged: Value) -> (Tables, Tables, Value) {
 
 /// Splits a stage's table into what every stage has and what its kind makes of the rest.
 /// A stage whose kind is missing or wrong has the empty kind.
-fn stage(name: String, table: Value) -> (StageTable, Vec<Fault>) {
+fn stage(name: String, table: Value) -> (StageTable, Vec<ConfigError>) {
     let Value::Object(mut table) = table else {
         let stage = StageTable { name, kind: String::new(), inputs: Vec::new(), options: Value::Null };
-        return (stage, vec![Fault::new("", "expected a table, such as [stages.photos]")]);
+        return (stage, vec![ConfigError::new("", "expected a table, such as [stages.photos]")]);
     };
     let mut faults = Vec::new();
     let kind = match table.remove("kind") {
         Some(Value::String(kind)) => Some(kind),
         Some(other) => {
-            faults.push(Fault::new("kind", format!("expected a string, met {other}")));
+            faults.push(ConfigError::new("kind", format!("expected a string, met {other}")));
             None
         }
         None => {
-            faults.push(Fault::new("", "`kind` is missing: it says what the stage is"));
+            faults.push(ConfigError::new("", "`kind` is missing: it says what the stage is"));
             None
         }
     };
@@ -304,18 +307,18 @@ fn stage(name: String, table: Value) -> (StageTable, Vec<Fault>) {
         None => Vec::new(),
         Some(Ok(inputs)) => inputs,
         Some(Err(_)) => {
-            faults.push(Fault::new("inputs", "expected a list of stage names, such as [\"photos\"]"));
+            faults.push(ConfigError::new("inputs", "expected a list of stage names, such as [\"photos\"]"));
             Vec::new()
         }
     };
     (StageTable { name, kind: kind.unwrap_or_default(), inputs, options: Value::Object(table) }, faults)
 }
 
-fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<Fault> {
+fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<ConfigError> {
     let models = models.iter().map(|model| (format!("models.{}", model.name), model.name.as_str()));
     let stages = stages.iter().map(|stage| (format!("stages.{}", stage.name), stage.name.as_str()));
     let named = std::iter::once(("name".to_owned(), name)).chain(models).chain(stages);
-    named.filter_map(|(key, name)| Some(Fault::new(key, name_fault(name)?))).collect()
+    named.filter_map(|(key, name)| Some(ConfigError::new(key, name_fault(name)?))).collect()
 }
 
 /// What is wrong with a name, if anything.

@@ -9,9 +9,9 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{ClientConfigKey, RetryConfig};
 
 use super::SCHEME;
+use super::blocking::block_on;
+use super::error::redact;
 use super::http::Connector;
-use super::said::plain;
-use super::task::wait;
 
 /// How often a request is made where `AWS_MAX_ATTEMPTS` does not say.
 const ATTEMPTS: usize = 11;
@@ -32,8 +32,8 @@ pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
     check_endpoint(&builder)?;
     let builder = builder.with_retry(retries()?);
     // The client is made on the runtime, which sees to it that TLS has its provider.
-    let built = wait(async move { builder.build() }).map_err(|error| error.to_string())?;
-    let store = Arc::new(built.map_err(|error| plain(&error.to_string()))?);
+    let built = block_on(async move { builder.build() }).map_err(|error| error.to_string())?;
+    let store = Arc::new(built.map_err(|error| redact(&error.to_string()))?);
     stores.insert(bucket.to_owned(), Arc::clone(&store));
     Ok(store)
 }
@@ -45,7 +45,7 @@ fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
     let allows = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
     let allows =
         allows.is_some_and(|allows| ["1", "true", "on", "yes", "y"].contains(&allows.to_ascii_lowercase().as_str()));
-    let shown = plain(&endpoint);
+    let shown = redact(&endpoint);
     match endpoint.split_once(SCHEME) {
         Some((scheme, host)) if scheme.eq_ignore_ascii_case("https") && !host.is_empty() => Ok(()),
         Some((scheme, host)) if scheme.eq_ignore_ascii_case("http") && !host.is_empty() => match allows {

@@ -46,17 +46,17 @@ impl HttpConnector for Connector {
         let options = options.clone().with_read_timeout_disabled();
         let is_bounded = std::env::var_os("AWS_TIMEOUT").is_some();
         let options = if is_bounded { options } else { options.with_timeout_disabled() };
-        Ok(HttpClient::new(Client { client: ReqwestConnector::default().connect(&options)?, standstill }))
+        Ok(HttpClient::new(StoreHttpClient { client: ReqwestConnector::default().connect(&options)?, standstill }))
     }
 }
 
 #[derive(Debug)]
-struct Client {
+struct StoreHttpClient {
     client: HttpClient,
     standstill: Duration,
 }
 
-impl HttpService for Client {
+impl HttpService for StoreHttpClient {
     fn call<'a, 'b>(
         &'a self,
         request: HttpRequest,
@@ -69,17 +69,17 @@ impl HttpService for Client {
     }
 }
 
-impl Client {
+impl StoreHttpClient {
     async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type="));
         let reads_object = request.method() == Method::GET && !is_listing;
-        let sent = Arc::new(Sent::new());
+        let sent = Arc::new(SendProgress::new());
         let request = followed(request, &sent).await?;
         let answer = sent.time(self.client.execute(request), self.standstill).await?;
         let (mut parts, body) = answer.into_parts();
         let is_success = parts.status.is_success();
         let is_short = !(reads_object && is_success);
-        let body = Timed::new(body, self.standstill, if is_short { SHORT_ANSWER } else { u64::MAX });
+        let body = TimedBody::new(body, self.standstill, if is_short { SHORT_ANSWER } else { u64::MAX });
         let body = HttpResponseBody::new(body);
         if !is_short {
             return Ok(HttpResponse::from_parts(parts, body));
@@ -124,22 +124,22 @@ fn repeatable(error: HttpError) -> HttpError {
     let mut causes = Vec::new();
     while let Some(error) = cause {
         if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_builder) {
-            return HttpError::new(HttpErrorKind::Unknown, Failure(error.to_string()));
+            return HttpError::new(HttpErrorKind::Unknown, TransportFailure(error.to_string()));
         }
         causes.push(error.to_string());
         cause = error.source();
     }
     // The first is the library's own, which repeats the second.
     let text = causes.into_iter().skip(1).collect::<Vec<_>>().join(": ");
-    HttpError::new(HttpErrorKind::Request, Failure(text))
+    HttpError::new(HttpErrorKind::Request, TransportFailure(text))
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Failure(String);
+struct TransportFailure(String);
 
 fn failed(text: String) -> HttpError {
-    HttpError::new(HttpErrorKind::Request, Failure(text))
+    HttpError::new(HttpErrorKind::Request, TransportFailure(text))
 }
 
 fn stood_still(standstill: Duration) -> HttpError {
@@ -148,9 +148,9 @@ fn stood_still(standstill: Duration) -> HttpError {
 
 /// How much of a request's body was sent, and when the last of it was.
 #[derive(Debug)]
-struct Sent(Mutex<(u64, Instant)>);
+struct SendProgress(Mutex<(u64, Instant)>);
 
-impl Sent {
+impl SendProgress {
     fn new() -> Self {
         Self(Mutex::new((0, Instant::now())))
     }
@@ -193,25 +193,25 @@ impl Sent {
 }
 
 /// A piece of a body. Whoever sends it drops it when it is sent.
-struct Piece {
+struct BodyPiece {
     bytes: Bytes,
-    sent: Arc<Sent>,
+    sent: Arc<SendProgress>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for BodyPiece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for BodyPiece {
     fn drop(&mut self) {
         self.sent.add(self.bytes.len());
     }
 }
 
 /// The same request, with a body that reports to `sent`.
-async fn followed(request: HttpRequest, sent: &Arc<Sent>) -> Result<HttpRequest, HttpError> {
+async fn followed(request: HttpRequest, sent: &Arc<SendProgress>) -> Result<HttpRequest, HttpError> {
     // What is one piece in memory is short.
     if request.body().as_bytes().is_some() {
         return Ok(request);
@@ -221,7 +221,7 @@ async fn followed(request: HttpRequest, sent: &Arc<Sent>) -> Result<HttpRequest,
     while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let Ok(mut bytes) = frame?.into_data() else { continue };
         while !bytes.is_empty() {
-            let piece = Piece { bytes: bytes.split_to(PIECE.min(bytes.len())), sent: Arc::clone(sent) };
+            let piece = BodyPiece { bytes: bytes.split_to(PIECE.min(bytes.len())), sent: Arc::clone(sent) };
             pieces.push(Bytes::from_owner(piece));
         }
     }
@@ -230,7 +230,7 @@ async fn followed(request: HttpRequest, sent: &Arc<Sent>) -> Result<HttpRequest,
 
 /// The body of an answer, of which some byte comes within the standstill.
 #[derive(Debug)]
-struct Timed {
+struct TimedBody {
     body: HttpResponseBody,
     standstill: Duration,
     timer: Pin<Box<Sleep>>,
@@ -238,13 +238,13 @@ struct Timed {
     left: u64,
 }
 
-impl Timed {
+impl TimedBody {
     fn new(body: HttpResponseBody, standstill: Duration, left: u64) -> Self {
         Self { body, standstill, timer: Box::pin(sleep(standstill)), left }
     }
 }
 
-impl Body for Timed {
+impl Body for TimedBody {
     type Data = Bytes;
     type Error = HttpError;
 

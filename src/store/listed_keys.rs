@@ -9,7 +9,7 @@ use quick_xml::events::Event;
 use super::UnusableKeys;
 
 /// A listing of usable keys, and what was taken out of it.
-pub(super) struct Listed {
+pub(super) struct FilteredListing {
     pub(super) listing: Bytes,
     pub(super) unusable: UnusableKeys,
 }
@@ -18,8 +18,9 @@ pub(super) struct Listed {
 ///
 /// # Errors
 /// What is wrong, where the text is not one whole page of a listing.
-pub(super) fn separate(listing: &Bytes) -> Result<Listed, String> {
-    let mut scan = Scan { text: listing, kept_to: 0, kept: Vec::new(), unusable: UnusableKeys::default(), item: None };
+pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
+    let mut scan =
+        ListingScan { text: listing, kept_to: 0, kept: Vec::new(), unusable: UnusableKeys::default(), item: None };
     let mut reader = Reader::from_reader(&listing[..]);
     let (mut depth, mut is_whole, mut goes_on, mut has_token) = (0_u32, false, false, false);
     let damaged = |what: &str| format!("the store answered with a listing that {what}");
@@ -32,7 +33,7 @@ pub(super) fn separate(listing: &Bytes) -> Result<Listed, String> {
                 match (depth, tag.local_name().as_ref()) {
                     (0, b"ListBucketResult") => {}
                     (0, name) => return Err(damaged(&format!("is called `{}`", String::from_utf8_lossy(name)))),
-                    (1, b"Contents" | b"CommonPrefixes") => scan.item = Some(Item::at(start)),
+                    (1, b"Contents" | b"CommonPrefixes") => scan.item = Some(ListingItem::at(start)),
                     (1, b"IsTruncated") => goes_on = listing[end..].starts_with(b"true"),
                     (1, b"NextContinuationToken") => has_token = true,
                     (2, b"Key" | b"Prefix") => scan.begin_key(end),
@@ -64,29 +65,29 @@ fn place(position: u64) -> usize {
 }
 
 /// An object or a prefix of the listing.
-struct Item {
+struct ListingItem {
     start: usize,
     key_start: Option<usize>,
     key: Option<std::ops::Range<usize>>,
     is_empty: bool,
 }
 
-impl Item {
+impl ListingItem {
     fn at(start: usize) -> Self {
         Self { start, key_start: None, key: None, is_empty: false }
     }
 }
 
-struct Scan<'a> {
+struct ListingScan<'a> {
     text: &'a Bytes,
     /// Up to where the text is kept or left out.
     kept_to: usize,
     kept: Vec<u8>,
     unusable: UnusableKeys,
-    item: Option<Item>,
+    item: Option<ListingItem>,
 }
 
-impl Scan<'_> {
+impl ListingScan<'_> {
     fn begin_key(&mut self, start: usize) {
         self.item.iter_mut().for_each(|item| item.key_start = Some(start));
     }
@@ -105,7 +106,7 @@ impl Scan<'_> {
     }
 
     fn end_item(&mut self, end: usize) {
-        let Some(Item { start, key: Some(key), is_empty, .. }) = self.item.take() else { return };
+        let Some(ListingItem { start, key: Some(key), is_empty, .. }) = self.item.take() else { return };
         let raw = &self.text[key];
         let key = std::str::from_utf8(raw).ok().and_then(|text| unescape(text).ok());
         let is_prefix = self.text[start..].starts_with(b"<CommonPrefixes");
@@ -122,14 +123,14 @@ impl Scan<'_> {
         }
     }
 
-    fn finish(mut self) -> Listed {
+    fn finish(mut self) -> FilteredListing {
         let listing = if self.kept_to == 0 {
             self.text.clone()
         } else {
             self.kept.extend_from_slice(&self.text[self.kept_to..]);
             Bytes::from(self.kept)
         };
-        Listed { listing, unusable: self.unusable }
+        FilteredListing { listing, unusable: self.unusable }
     }
 }
 

@@ -1,29 +1,29 @@
 //! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside knows which it is.
 
 #[cfg(not(feature = "object-store"))]
-mod absent;
+mod s3_disabled;
 #[cfg(feature = "object-store")]
-mod ahead;
+mod prefetch;
 #[cfg(feature = "object-store")]
-mod blocks;
+mod block_reader;
 #[cfg(feature = "object-store")]
-mod bucket;
+mod s3;
 #[cfg(feature = "object-store")]
 mod client;
 #[cfg(feature = "object-store")]
 mod http;
-mod input;
+mod reader;
 #[cfg(feature = "object-store")]
 mod listed_keys;
 pub mod mounts;
 pub mod outage;
-mod output;
+mod writer;
 #[cfg(feature = "object-store")]
-mod said;
+mod error;
 #[cfg(feature = "object-store")]
-mod task;
+mod blocking;
 #[cfg(feature = "object-store")]
-mod upload;
+mod multipart_upload;
 
 use std::fmt;
 use std::fs;
@@ -31,20 +31,20 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::durable::write_atomically;
-use crate::error::{ErrorClass, StageError, Unavailable};
+use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::file_descriptors;
+use crate::fs_durable::write_atomically;
 
+#[cfg(feature = "object-store")]
+pub use multipart_upload::MultipartUpload;
+#[cfg(feature = "object-store")]
+pub use prefetch::PrefetchedObject;
+pub use reader::FileReader;
+#[cfg(feature = "object-store")]
+pub use s3::S3Path;
 #[cfg(not(feature = "object-store"))]
-pub use absent::{Ahead, Remote, Upload};
-#[cfg(feature = "object-store")]
-pub use ahead::Ahead;
-#[cfg(feature = "object-store")]
-pub use bucket::Remote;
-pub use input::Input;
-pub use output::Output;
-#[cfg(feature = "object-store")]
-pub use upload::Upload;
+pub use s3_disabled::{MultipartUpload, PrefetchedObject, S3Path};
+pub use writer::AtomicWriter;
 
 /// A folder or file of this machine, or a prefix or object of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,12 @@ pub enum Location {
     /// A path.
     Local(PathBuf),
     /// `s3://bucket/key`.
-    Remote(Remote),
+    Remote(S3Path),
 }
 
 /// An object, as a listing knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoreEntry {
     /// Its key below the prefix that was listed, `/` between parts.
     pub name: String,
     /// Length in bytes.
@@ -70,9 +70,9 @@ pub struct Entry {
 
 /// The objects below a prefix.
 #[derive(Debug, Default)]
-pub struct Objects {
+pub struct ObjectListing {
     /// Those that can be read, in any order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StoreEntry>,
     /// Those that cannot, because of their keys.
     pub unusable: UnusableKeys,
 }
@@ -96,7 +96,7 @@ impl UnusableKeys {
 }
 
 /// Objects that are asked for together: while one is read, those after it are on their way.
-pub const TOGETHER: usize = 16;
+pub const MAX_CONCURRENT_REQUESTS: usize = 16;
 /// What reading objects takes at most: the blocks of one and the ends of those after it, or small ones that are read together.
 const READING_BYTES: u64 = 68 << 20;
 /// What an object that is being written takes: the part that is filled, and the one that is on its way.
@@ -127,14 +127,14 @@ impl Location {
     /// # Errors
     /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build cannot reach.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if is_url(text) { Remote::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
+        if is_url(text) { S3Path::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
     }
 
     /// As [`Location::parse`], of what was written where a path is expected.
     ///
     /// # Errors
     /// As there.
-    pub fn of(path: &Path) -> Result<Self, String> {
+    pub fn from_path(path: &Path) -> Result<Self, String> {
         path.to_str().map_or_else(|| Ok(Self::from(path)), Self::parse)
     }
 
@@ -164,10 +164,12 @@ impl Location {
     ///
     /// # Errors
     /// When the system refuses; what is wrong with an object shows when it is read.
-    pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<Input> {
+    pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<FileReader> {
         match self {
-            Self::Local(path) => file_descriptors::open(|| fs::File::open(path)).map(|file| Input::of_size(file, size)),
-            Self::Remote(remote) => Ok(Input::Object(remote.blocks(size, etag))),
+            Self::Local(path) => {
+                file_descriptors::open(|| fs::File::open(path)).map(|file| FileReader::of_size(file, size))
+            }
+            Self::Remote(remote) => Ok(FileReader::Object(remote.blocks(size, etag))),
         }
     }
 
@@ -183,7 +185,7 @@ impl Location {
         match bytes {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.io_error(error)),
         }
     }
 
@@ -191,10 +193,10 @@ impl Location {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn replace(&self, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn put(&self, bytes: &[u8]) -> Result<(), StageError> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
-            Self::Remote(remote) => remote.put(bytes).map_err(|error| self.failed(error)),
+            Self::Remote(remote) => remote.put(bytes).map_err(|error| self.io_error(error)),
         }
     }
 
@@ -203,15 +205,15 @@ impl Location {
     ///
     /// # Errors
     /// When it cannot be written, or another writer has written it.
-    pub fn create(&self, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn put_if_absent(&self, bytes: &[u8]) -> Result<(), StageError> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
-            Self::Remote(remote) => match remote.create(bytes) {
+            Self::Remote(remote) => match remote.put_if_absent(bytes) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(StageError::Other(format!(
                     "{self}: another run has just written this; wait for it to end, and run again"
                 ))),
-                Err(error) => Err(self.failed(error)),
+                Err(error) => Err(self.io_error(error)),
             },
         }
     }
@@ -220,8 +222,8 @@ impl Location {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn begin(&self, note: Option<Remote>) -> Result<Output, StageError> {
-        Output::begin(self, note)
+    pub fn create_writer(&self, note: Option<S3Path>) -> Result<AtomicWriter, StageError> {
+        AtomicWriter::begin(self, note)
     }
 
     /// Removes a file; one that is not there is no error.
@@ -234,7 +236,7 @@ impl Location {
             Self::Remote(remote) => remote.remove(),
         };
         match removed {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.io_error(error)),
             _ => Ok(()),
         }
     }
@@ -246,7 +248,7 @@ impl Location {
     pub fn is_folder(&self) -> Result<bool, StageError> {
         match self {
             Self::Local(path) => Ok(path.is_dir()),
-            Self::Remote(remote) => remote.has_objects().map_err(|error| self.failed(error)),
+            Self::Remote(remote) => remote.has_objects().map_err(|error| self.io_error(error)),
         }
     }
 
@@ -254,15 +256,15 @@ impl Location {
     ///
     /// # Errors
     /// When the system cannot be asked.
-    pub fn file(&self) -> Result<Option<Entry>, StageError> {
+    pub fn file(&self) -> Result<Option<StoreEntry>, StageError> {
         match self {
             Self::Local(path) if path.is_dir() => Ok(None),
             Self::Local(path) => {
                 let metadata = fs::metadata(path).map_err(StageError::io(path))?;
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Some(Entry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None }))
+                Ok(Some(StoreEntry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None }))
             }
-            Self::Remote(remote) => remote.head().map_err(|error| self.failed(error)),
+            Self::Remote(remote) => remote.head().map_err(|error| self.io_error(error)),
         }
     }
 
@@ -270,14 +272,14 @@ impl Location {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn files(&self) -> Result<Vec<Entry>, StageError> {
+    pub fn files(&self) -> Result<Vec<StoreEntry>, StageError> {
         match self {
             Self::Local(path) => local_files(path),
-            Self::Remote(remote) => remote.children().map_err(|error| self.failed(error)),
+            Self::Remote(remote) => remote.children().map_err(|error| self.io_error(error)),
         }
     }
 
-    /// As it would be written where a path is expected: what [`Location::of`] understands.
+    /// As it would be written where a path is expected: what [`Location::from_path`] understands.
     pub fn to_path(&self) -> PathBuf {
         match self {
             Self::Local(path) => path.clone(),
@@ -298,12 +300,12 @@ impl Location {
     ///
     /// # Errors
     /// `error` itself if it is a verdict on the file.
-    pub fn unavailable(&self, error: io::Error) -> Result<Unavailable, io::Error> {
-        Unavailable::from_error(self.to_path(), self.class_of(&error), error)
+    pub fn unavailable(&self, error: io::Error) -> Result<UnavailableInput, io::Error> {
+        UnavailableInput::from_error(self.to_path(), self.class_of(&error), error)
     }
 
     /// An I/O error of this file.
-    pub fn failed(&self, error: io::Error) -> StageError {
+    pub fn io_error(&self, error: io::Error) -> StageError {
         StageError::Io { path: self.to_path(), source: error }
     }
 }
@@ -316,7 +318,7 @@ pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
     })
 }
 
-fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
+fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     let entries = match file_descriptors::open(|| fs::read_dir(folder)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(StageError::io(folder))?,
@@ -327,7 +329,7 @@ fn local_files(folder: &Path) -> Result<Vec<Entry>, StageError> {
         let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
         // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder again.
         if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-            files.push(Entry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None });
+            files.push(StoreEntry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -405,8 +407,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = Location::from(folder.path()).join("a/b.json");
         assert_eq!(file.read().unwrap(), None);
-        file.create(b"one").unwrap();
-        file.replace(b"two").unwrap();
+        file.put_if_absent(b"one").unwrap();
+        file.put(b"two").unwrap();
         assert_eq!(file.read().unwrap().unwrap(), b"two");
     }
 }

@@ -43,7 +43,7 @@ impl Budget {
             memory: Arc::new(Semaphore::new(units as usize)),
             units,
             slots: Arc::new(Semaphore::new(slots)),
-            gauge: metrics.load.memory_bytes.clone(),
+            gauge: metrics.utilization.memory_bytes.clone(),
         }
     }
 

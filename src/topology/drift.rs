@@ -16,15 +16,15 @@ const ENOUGH: u64 = 500;
 const UNUSUAL: f64 = 3.0;
 
 /// The errors of the last 10,000 records, as counts between the card's quantiles.
-pub(super) struct Drift {
+pub(super) struct DriftDetector {
     mean: f64,
     std: f64,
     edges: [f64; 7],
-    spans: VecDeque<Span>,
+    spans: VecDeque<DriftSpan>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Span {
+struct DriftSpan {
     records: u64,
     counts: [u64; SHARES.len()],
     zscores: f64,
@@ -32,7 +32,7 @@ struct Span {
 
 /// What a window says.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Drifted {
+pub(super) struct DriftScore {
     /// Mean z-score.
     pub(super) zscore: f64,
     /// The population stability index: the sum over bins of (a - e) ln(a / e), a being the share of records now and e that
@@ -40,20 +40,20 @@ pub(super) struct Drifted {
     pub(super) psi: f64,
 }
 
-impl Drift {
+impl DriftDetector {
     /// Against what a card says; `None` where its deviation is 0, as of a model that was validated on nothing.
     pub(super) fn new(card: &ErrorStats) -> Option<Self> {
         let q = &card.quantiles;
         let edges = [q.p01, q.p05, q.p25, q.p50, q.p75, q.p95, q.p99];
         let sound = card.std > 0.0 && card.mean.is_finite() && card.std.is_finite();
-        sound.then(|| Self { mean: card.mean, std: card.std, edges, spans: VecDeque::from([Span::default()]) })
+        sound.then(|| Self { mean: card.mean, std: card.std, edges, spans: VecDeque::from([DriftSpan::default()]) })
     }
 
     /// Takes one record's error in; says whether it is unusual.
     pub(super) fn observe(&mut self, error: f64) -> bool {
         let zscore = (error - self.mean) / self.std;
         if self.spans.back().is_none_or(|span| span.records == SPAN) {
-            self.spans.push_back(Span::default());
+            self.spans.push_back(DriftSpan::default());
             if self.spans.len() > SPANS {
                 self.spans.pop_front();
             }
@@ -68,7 +68,7 @@ impl Drift {
     }
 
     /// What the window says; `None` while there is too little in it.
-    pub(super) fn drifted(&self) -> Option<Drifted> {
+    pub(super) fn score(&self) -> Option<DriftScore> {
         let records: u64 = self.spans.iter().map(|span| span.records).sum();
         if records < ENOUGH {
             return None;
@@ -81,7 +81,7 @@ impl Drift {
             let share = (count(bin) + 0.5) / all;
             (share - expected) * (share / expected).ln()
         });
-        Some(Drifted { zscore, psi: parts.sum() })
+        Some(DriftScore { zscore, psi: parts.sum() })
     }
 }
 
@@ -99,10 +99,10 @@ mod tests {
         ErrorStats { count: 1000, mean: 0.5, std, min: 0.0, max: 1.0, quantiles, features: None }
     }
 
-    fn after(errors: impl Iterator<Item = f64>) -> (u64, Option<Drifted>) {
-        let mut drift = Drift::new(&card()).unwrap();
+    fn after(errors: impl Iterator<Item = f64>) -> (u64, Option<DriftScore>) {
+        let mut drift = DriftDetector::new(&card()).unwrap();
         let unusual = errors.filter(|&error| drift.observe(error)).count() as u64;
-        (unusual, drift.drifted())
+        (unusual, drift.score())
     }
 
     fn even(records: u64) -> impl Iterator<Item = f64> {
@@ -136,6 +136,6 @@ mod tests {
 
     #[test]
     fn a_card_without_spread_is_no_reference() {
-        assert!(Drift::new(&ErrorStats { std: 0.0, ..card() }).is_none());
+        assert!(DriftDetector::new(&ErrorStats { std: 0.0, ..card() }).is_none());
     }
 }

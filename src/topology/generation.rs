@@ -4,29 +4,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::rejected::Originals;
-use crate::batch::{Batch, Provenance, Rejects};
+use super::reject_records::OriginalsPolicy;
+use crate::batch::{Batch, Provenance, RejectCollector};
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::plan::{Role, Stage};
-use crate::sink::{History, Identity, Prepare};
-use crate::transform::{Isolated, Transform, TransformPlan};
+use crate::plan::{Stage, StageRole};
+use crate::sink::{BatchEncoder, OutputHistory, OutputIdentity};
+use crate::transform::{IsolatedTransform, Transform, TransformPlan};
 
 /// One instance of every transform and of every preparation for a sink, by the place of its stage.
-pub(super) type Transforms = Vec<Option<Isolated>>;
+pub(super) type Transforms = Vec<Option<IsolatedTransform>>;
 
 /// A graph and who its sinks write as; batches carry theirs, so that all of them change at one number.
 pub(super) struct Generation {
     /// Counted from 0; the models of a higher number are newer.
     pub(super) number: u64,
-    pub(super) graph: Graph,
+    pub(super) graph: TransformGraph,
     /// Of each sink, in order; the rejects come last, where they are kept.
-    pub(super) identities: Vec<Identity>,
+    pub(super) identities: Vec<OutputIdentity>,
     ready: Mutex<Vec<Transforms>>,
 }
 
 impl Generation {
-    pub(super) fn new(number: u64, graph: Graph, identities: Vec<Identity>) -> Self {
+    pub(super) fn new(number: u64, graph: TransformGraph, identities: Vec<OutputIdentity>) -> Self {
         Self { number, graph, identities, ready: Mutex::default() }
     }
 
@@ -37,18 +37,18 @@ impl Generation {
     }
 
     /// Keeps transforms that were made ahead for a worker to come.
-    pub(super) fn keep_ready(&self, transforms: Transforms) {
+    pub(super) fn put_back(&self, transforms: Transforms) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(transforms);
     }
 }
 
 /// A generation as a worker has it.
-pub(super) struct Held {
+pub(super) struct WorkerGraph {
     pub(super) generation: Arc<Generation>,
     pub(super) transforms: Transforms,
 }
 
-impl Held {
+impl WorkerGraph {
     pub(super) fn of(generation: &Arc<Generation>) -> Result<Self, (Arc<str>, StageError)> {
         Ok(Self { transforms: generation.transforms()?, generation: Arc::clone(generation) })
     }
@@ -59,20 +59,20 @@ impl Held {
     pub(super) fn change(&mut self, to: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
         if self.generation.number != to.number {
             let left = std::mem::replace(self, Self::of(to)?);
-            left.generation.keep_ready(left.transforms);
+            left.generation.put_back(left.transforms);
         }
         Ok(())
     }
 }
 
 /// A stage as the workers see it: sources do nothing here.
-pub(super) struct Node {
+pub(super) struct GraphNode {
     pub(super) name: Arc<str>,
     pub(super) inputs: Vec<usize>,
-    pub(super) part: Part,
+    pub(super) part: NodeKind,
 }
 
-pub(super) enum Part {
+pub(super) enum NodeKind {
     Source,
     Transform(Arc<dyn TransformPlan>),
     /// With the schema of what it takes, and what is done to it before the sink has it.
@@ -81,9 +81,9 @@ pub(super) enum Part {
 
 /// The preparation for a sink, as a transform.
 #[derive(Clone)]
-struct Preparation(Arc<dyn Prepare>);
+struct BatchEncoderTransform(Arc<dyn BatchEncoder>);
 
-impl TransformPlan for Preparation {
+impl TransformPlan for BatchEncoderTransform {
     fn schema(&self) -> SchemaRef {
         self.0.schema()
     }
@@ -93,46 +93,46 @@ impl TransformPlan for Preparation {
     }
 }
 
-impl Transform for Preparation {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
-        self.0.prepare(batch, rejects)
+impl Transform for BatchEncoderTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+        self.0.encode(batch, rejects)
     }
 }
 
 /// The graph, shared by all workers.
-pub(super) struct Graph {
-    pub(super) nodes: Vec<Node>,
+pub(super) struct TransformGraph {
+    pub(super) nodes: Vec<GraphNode>,
     /// How many stages take each node's output.
     pub(super) consumers: Vec<usize>,
     /// Whether rejects are kept, and with what: then they are the last output.
-    pub(super) keeps_rejects: Option<Originals>,
+    pub(super) keeps_rejects: Option<OriginalsPolicy>,
     /// Per sink, the source rows whose records earlier runs have kept; nothing for other nodes.
-    pub(super) kept: Vec<Coverage>,
+    pub(super) already_committed: Vec<Coverage>,
     /// Per node, the source rows whose rejects by it earlier runs have kept.
     pub(super) rejected: Vec<Coverage>,
 }
 
-impl Graph {
-    pub(super) fn new(stages: &[Stage], keeps_rejects: Option<Originals>) -> Self {
-        let nodes: Vec<Node> = stages
+impl TransformGraph {
+    pub(super) fn new(stages: &[Stage], keeps_rejects: Option<OriginalsPolicy>) -> Self {
+        let nodes: Vec<GraphNode> = stages
             .iter()
             .map(|stage| {
                 let part = match &stage.role {
-                    Role::Source(..) => Part::Source,
-                    Role::Transform(plan) => Part::Transform(Arc::clone(plan)),
-                    Role::Sink(sink, _) => {
+                    StageRole::Source(..) => NodeKind::Source,
+                    StageRole::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
+                    StageRole::Sink(sink, _) => {
                         let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        let preparation = sink.preparation().map(|own| Arc::new(Preparation(own)) as _);
-                        Part::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), preparation)
+                        let preparation = sink.batch_encoder().map(|own| Arc::new(BatchEncoderTransform(own)) as _);
+                        NodeKind::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), preparation)
                     }
                 };
-                Node { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
+                GraphNode { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
             })
             .collect();
         let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
         let consumers = (0..nodes.len()).map(uses).collect();
-        let kept = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, rejected: kept.clone(), kept }
+        let already_committed = vec![Coverage::default(); nodes.len()];
+        Self { nodes, consumers, keeps_rejects, rejected: already_committed.clone(), already_committed }
     }
 
     /// An instance of every transform, warmed up.
@@ -148,24 +148,24 @@ impl Graph {
 
     /// An instance of every transform.
     fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
-        let build = |node: &Node| match &node.part {
-            Part::Transform(plan) | Part::Sink(_, Some(plan)) => {
-                Isolated::build(Arc::clone(plan)).map(Some).map_err(|error| (Arc::clone(&node.name), error))
+        let build = |node: &GraphNode| match &node.part {
+            NodeKind::Transform(plan) | NodeKind::Sink(_, Some(plan)) => {
+                IsolatedTransform::build(Arc::clone(plan)).map(Some).map_err(|error| (Arc::clone(&node.name), error))
             }
-            Part::Source | Part::Sink(_, None) => Ok(None),
+            NodeKind::Source | NodeKind::Sink(_, None) => Ok(None),
         };
         self.nodes.iter().map(build).collect()
     }
 
     /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns that, for each stage that
     /// can refuse records.
-    pub(super) fn rejected_before(&mut self, history: &History, mine: &Identity) -> Vec<Coverage> {
+    pub(super) fn rejected_before(&mut self, history: &OutputHistory, mine: &OutputIdentity) -> Vec<Coverage> {
         let mut all = Vec::new();
-        for ((node, rejected), held) in self.nodes.iter().zip(&mut self.rejected).zip(&self.kept) {
+        for ((node, rejected), held) in self.nodes.iter().zip(&mut self.rejected).zip(&self.already_committed) {
             let name = &*node.name;
             let before = match &node.part {
-                Part::Sink(_, None) => continue,
-                Part::Sink(_, Some(_)) => mine.sinks.get(name).map(|sink| history.coverage_of_sink(sink, held)),
+                NodeKind::Sink(_, None) => continue,
+                NodeKind::Sink(_, Some(_)) => mine.sinks.get(name).map(|sink| history.coverage_of_sink(sink, held)),
                 _ => mine.stages.get(name).map(|stage| history.coverage_of(name, stage)),
             };
             *rejected = before.unwrap_or_default();
@@ -176,8 +176,8 @@ impl Graph {
 
     /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to refuse some.
     pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
-        let refused = self.keeps_rejects.is_none() || self.rejected[sink].covers_all(provenance);
-        refused && self.kept[sink].covers_all(provenance)
+        let refused = self.keeps_rejects.is_none() || self.rejected[sink].contains_all(provenance);
+        refused && self.already_committed[sink].contains_all(provenance)
     }
 }
 
@@ -208,23 +208,29 @@ mod tests {
     }
 
     impl Transform for Nothing {
-        fn apply(&mut self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+        fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
             Ok(batch)
         }
     }
 
     fn generation(number: u64) -> Arc<Generation> {
-        let part = Part::Transform(Arc::new(Once::default()));
-        let nodes = vec![Node { name: Arc::from("codes"), inputs: vec![], part }];
-        let kept = vec![Coverage::default()];
-        let graph = Graph { nodes, consumers: vec![0], keeps_rejects: None, rejected: kept.clone(), kept };
+        let part = NodeKind::Transform(Arc::new(Once::default()));
+        let nodes = vec![GraphNode { name: Arc::from("codes"), inputs: vec![], part }];
+        let already_committed = vec![Coverage::default()];
+        let graph = TransformGraph {
+            nodes,
+            consumers: vec![0],
+            keeps_rejects: None,
+            rejected: already_committed.clone(),
+            already_committed,
+        };
         Arc::new(Generation::new(number, graph, vec![]))
     }
 
     #[test]
     fn a_batch_of_the_models_before_is_carried_after_something_newer_although_their_files_are_gone() {
         let (old, new) = (generation(0), generation(1));
-        let mut held = Held::of(&old).unwrap();
+        let mut held = WorkerGraph::of(&old).unwrap();
         for to in [&new, &old, &old, &new] {
             held.change(to).unwrap();
             assert_eq!(held.generation.number, to.number);
@@ -236,7 +242,7 @@ mod tests {
     fn models_are_let_go_when_nobody_is_left_who_needs_them() {
         let (old, new) = (generation(0), generation(1));
         let gone = Arc::downgrade(&old);
-        let mut held = Held::of(&old).unwrap();
+        let mut held = WorkerGraph::of(&old).unwrap();
         held.change(&new).unwrap();
         drop(old);
         assert!(gone.upgrade().is_none());

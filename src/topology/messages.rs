@@ -6,37 +6,37 @@ use tokio::sync::{oneshot, watch};
 
 use super::budget::Permit;
 use super::generation::Generation;
-use super::suspects::Guilt;
+use super::poison_records::QuarantineReason;
 use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
-use crate::source::Answered;
+use crate::source::InferenceResponse;
 
 /// From the dispatcher to a worker: carry this through the graph.
-pub(super) struct Work {
+pub(super) struct WorkItem {
     /// What it is carried for.
-    pub(super) errand: Errand,
+    pub(super) destination: Destination,
     /// The place of its source in the plan.
     pub(super) source: usize,
     pub(super) batch: SourceBatch,
     /// What its records did to the process before: they are refused, and not carried.
-    pub(super) condemned: Option<Guilt>,
+    pub(super) quarantined: Option<QuarantineReason>,
     /// The graph that it goes through.
     pub(super) generation: Arc<Generation>,
     pub(super) permit: Permit,
 }
 
 /// What a batch is carried for.
-pub(super) enum Errand {
+pub(super) enum Destination {
     /// For the sinks; the number is its place in every output.
     Sinks(u64),
     /// For somebody who waits for it, and for no sink.
-    Asked(oneshot::Sender<Result<Answered, String>>),
+    Caller(oneshot::Sender<Result<InferenceResponse, String>>),
 }
 
 /// From workers and the dispatcher to the reorder buffer.
-pub(super) enum Done {
+pub(super) enum WorkerMessage {
     /// A batch has been through the graph.
-    Batch { number: u64, result: Box<Carried>, generation: Arc<Generation>, permit: Permit },
+    Batch { number: u64, result: Box<ProcessedBatch>, generation: Arc<Generation>, permit: Permit },
     /// A batch could not be carried: no later one may reach a sink.
     Failed { number: u64 },
     /// So many numbers were given out; there will be no more.
@@ -44,15 +44,15 @@ pub(super) enum Done {
 }
 
 /// What became of a batch.
-pub(super) struct Carried {
+pub(super) struct ProcessedBatch {
     /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they are kept.
     pub(super) outputs: Vec<Batch>,
     /// What was refused, and by which stage.
-    pub(super) refused: Vec<(Arc<str>, Reject)>,
+    pub(super) rejected: Vec<(Arc<str>, Reject)>,
 }
 
 /// From the reorder buffer to a sink.
-pub(super) enum Keep {
+pub(super) enum SinkMessage {
     /// The next batch. The permit goes back when every sink has let go of it.
     Batch { number: u64, batch: Batch, generation: Arc<Generation>, permit: Arc<Permit> },
     /// Time goes by: commit what has waited for too long.
@@ -66,12 +66,12 @@ type Failure = (Arc<str>, StageError);
 
 /// Why a run stops before its input ends; shared by all who may find out.
 #[derive(Clone)]
-pub(super) struct Stop {
+pub(super) struct FailureSignal {
     reason: Arc<Mutex<Option<Failure>>>,
     raised: Arc<watch::Sender<bool>>,
 }
 
-impl Stop {
+impl FailureSignal {
     pub(super) fn new() -> Self {
         Self { reason: Arc::default(), raised: Arc::new(watch::Sender::new(false)) }
     }

@@ -5,58 +5,61 @@
 //!            numbers, permits                                                in order    commit
 //! ```
 
-mod arrivals;
-mod asking;
+mod source_readers;
+mod inference;
 mod budget;
-mod dispatch;
+mod dispatcher;
 mod drift;
-mod errors;
-mod exchange;
-mod gauges;
+mod reconstruction_error;
+mod hot_reload;
+mod gauge_sampler;
 mod generation;
-mod history;
-mod keeper;
-mod ledger;
+mod error_history;
+mod sink_runner;
+mod ack_tracker;
 mod messages;
-mod rejected;
+mod reject_records;
 mod reorder;
-mod sights;
+mod tap;
 mod stats;
-mod suspects;
+mod poison_records;
 mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coverage::{Coverage, Progress};
+use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::plan::{Allowed, Outline, Plan, Role, slots};
-use crate::sink::{Changes, History, Identity, Scope, Sink, Writer, Written, output_mounts::OutputMounts};
+use crate::plan::{Plan, RejectLimits, RunningConfig, StageRole, max_in_flight_batches};
+use crate::sink::{
+    ChangePolicy, CommitStats, IdentityScope, OutputHistory, OutputIdentity, Sink, SinkWriter,
+    output_mounts::OutputMounts,
+};
 use crate::source;
 use crate::store::Location;
 
-use arrivals::Feed;
-use asking::Asking;
+use ack_tracker::AckTracker;
 use budget::Budget;
-use dispatch::{Dispatcher, Ended};
-use gauges::Gauges;
-use generation::{Generation, Graph};
-use keeper::{Keeper, Pending, REJECTS_EVERY, Rules, SINKS_EVERY};
-use ledger::Ledger;
-use messages::{Keep, Stop, Work};
-use rejected::Originals;
-use suspects::Suspects;
-use worker::{Common, Queues};
+use dispatcher::{DispatchEnd, Dispatcher};
+use gauge_sampler::Gauges;
+use generation::{Generation, TransformGraph};
+use inference::InferenceQueue;
+use messages::{FailureSignal, SinkMessage, WorkItem};
+use poison_records::PoisonRecordTracker;
+use reject_records::OriginalsPolicy;
+use sink_runner::{CommitPolicy, REJECTS_EVERY, SINKS_EVERY, SinkRunner, Uncommitted};
+use source_readers::SourceSlot;
+use worker::{WorkQueues, WorkerShared};
 
-pub use exchange::{Exchange, Exchanged};
-pub use suspects::forget;
+pub use hot_reload::{ReloadHandle, ReloadOutcome};
+pub use poison_records::forget;
 
-pub use errors::{ErrorStats, RECONSTRUCTION_ERROR};
-pub use history::{ErrorSpan, ErrorSummary};
-pub use sights::{SeenImage, SeenReject};
-pub use stats::{StageStats, Stats};
+pub use error_history::{ErrorSpan, ErrorSummary};
+pub use reconstruction_error::{RECONSTRUCTION_ERROR, ReconstructionErrorStats};
+pub use stats::{RunStats, StageStats};
+pub use tap::{RecentReject, SampledImage};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -78,17 +81,17 @@ pub enum Outcome {
 
 /// A plan whose sinks are open and whose earlier output is known: ready to go.
 pub struct Topology {
-    feeds: Vec<Feed>,
-    exchange: Arc<Exchange>,
+    sources: Vec<SourceSlot>,
+    reload_handle: Arc<ReloadHandle>,
     sinks: Vec<OpenSink>,
-    progress: Progress,
+    resume: ResumeState,
     budget: Budget,
-    asking: Budget,
+    inference_budget: Budget,
     footprint: crate::plan::Footprint,
-    allowed: Allowed,
+    reject_limits: RejectLimits,
     commit_age: Option<Duration>,
     workers: usize,
-    stats: Arc<Stats>,
+    stats: Arc<RunStats>,
     metrics: Arc<Metrics>,
     /// Sinks that write to disks of this machine, and where.
     folders: Vec<(Arc<str>, PathBuf)>,
@@ -97,7 +100,7 @@ pub struct Topology {
 struct OpenSink {
     name: Arc<str>,
     stage: Option<usize>,
-    writer: Box<dyn Writer>,
+    writer: Box<dyn SinkWriter>,
     /// A batch that all of these cover is old to the sink.
     committed: Vec<Coverage>,
     durable: bool,
@@ -118,33 +121,34 @@ impl Topology {
     ///
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
-    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: Changes) -> Result<Self, (Arc<str>, StageError)> {
-        let (stats, outline) = (Arc::new(Stats::new(&plan, Arc::clone(&metrics))), Outline::of(&plan));
-        let mut graph = Graph::new(&plan.stages, Originals::of(&plan));
-        let endless = plan.is_endless();
+    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: ChangePolicy) -> Result<Self, (Arc<str>, StageError)> {
+        let (stats, outline) = (Arc::new(RunStats::new(&plan, Arc::clone(&metrics))), RunningConfig::of(&plan));
+        let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
+        let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
-        let asking = if endless { plan.memory.budget / ASKING_SHARE } else { 0 };
-        let budget = Budget::new(plan.memory.budget - asking, slots(plan.workers), &metrics);
-        let asking = Budget::new(asking, slots(plan.workers), &metrics);
-        metrics.load.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
+        let inference_budget = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
+        let budget = Budget::new(plan.memory.budget - inference_budget, max_in_flight_batches(plan.workers), &metrics);
+        let inference_budget = Budget::new(inference_budget, max_in_flight_batches(plan.workers), &metrics);
+        metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
             named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
         let mounts = plan.output_mounts();
-        let (mut feeds, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sources, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
-                Role::Source(source, _) => feeds.push(Feed { stage: at, name: stage.name, source }),
-                Role::Transform(_) => {}
-                Role::Sink(sink, mut identity) => {
+                StageRole::Source(source, _) => sources.push(SourceSlot { stage: at, name: stage.name, source }),
+                StageRole::Transform(_) => {}
+                StageRole::Sink(sink, mut identity) => {
                     let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
                     let named = |error| (Arc::clone(&stage.name), error);
-                    let history = admit(sink.as_ref(), &mut identity, Scope::Sink, changes, &mounts).map_err(named)?;
+                    let history =
+                        admit(sink.as_ref(), &mut identity, IdentityScope::Sink, changes, &mounts).map_err(named)?;
                     identities.push(identity.clone());
                     let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
-                    graph.kept[at] = history.coverage();
+                    graph.already_committed[at] = history.coverage();
                     sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable, is_local });
                 }
             }
@@ -153,27 +157,28 @@ impl Topology {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
             let is_local = is_local(sink.as_ref());
             let named = |error| (Arc::clone(&name), error);
-            let history = admit(sink.as_ref(), &mut identity, Scope::Rejects, changes, &mounts).map_err(named)?;
+            let history =
+                admit(sink.as_ref(), &mut identity, IdentityScope::Rejects, changes, &mounts).map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
             sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
         }
-        let progress = Progress { sinks: Arc::new(remembered(&sinks)), state: plan.state };
-        for feed in &feeds {
-            feed.source.admit_inputs(&progress).map_err(|error| (Arc::clone(&feed.name), error))?;
+        let resume = ResumeState { sinks: Arc::new(durable_coverage(&sinks)), state: plan.state };
+        for source in &sources {
+            source.source.admit_inputs(&resume).map_err(|error| (Arc::clone(&source.name), error))?;
         }
-        let Plan { footprint, allowed, commit_age, workers, .. } = plan;
-        let exchange = Exchange::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
+        let Plan { footprint, reject_limits, commit_age, workers, .. } = plan;
+        let exchange = ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
-            feeds,
-            exchange: Arc::new(exchange),
+            sources,
+            reload_handle: Arc::new(exchange),
             sinks,
-            progress,
+            resume,
             budget,
-            asking,
+            inference_budget,
             footprint,
-            allowed,
+            reject_limits,
             commit_age,
             workers,
             stats,
@@ -183,22 +188,22 @@ impl Topology {
     }
 
     /// The counters, to be read while it runs.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<RunStats> {
         Arc::clone(&self.stats)
     }
 
     /// By which models are exchanged while it runs.
-    pub fn exchange(&self) -> Arc<Exchange> {
-        Arc::clone(&self.exchange)
+    pub fn reload_handle(&self) -> Arc<ReloadHandle> {
+        Arc::clone(&self.reload_handle)
     }
 
     /// Records that earlier runs have committed to every sink.
     pub fn committed(&self) -> u64 {
-        self.progress.sinks.iter().map(Coverage::len).min().unwrap_or(0)
+        self.resume.sinks.iter().map(Coverage::len).min().unwrap_or(0)
     }
 
     fn set_limits(&self, capacity: usize) {
-        let load = &self.metrics.load;
+        let load = &self.metrics.utilization;
         load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
         load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
     }
@@ -206,54 +211,60 @@ impl Topology {
     /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
     /// Everything read is carried through and committed in each case, as far as what failed allows.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
-        let stop = Stop::new();
-        let capacity = slots(self.workers);
+        let stop = FailureSignal::new();
+        let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
-        let done = self.progress.sinks.iter().map(Coverage::len).sum();
-        let suspects = match Suspects::open(self.progress.state.as_ref().and_then(Location::local), done, capacity) {
-            Ok(suspects) => suspects,
-            Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
-        };
-        let (work_sender, work) = async_channel::bounded::<Work>(capacity);
-        let (asked_sender, asked) = async_channel::bounded::<Work>(capacity);
+        let done = self.resume.sinks.iter().map(Coverage::len).sum();
+        let poison_records =
+            match PoisonRecordTracker::open(self.resume.state.as_ref().and_then(Location::local), done, capacity) {
+                Ok(poison_records) => poison_records,
+                Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
+            };
+        let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
+        let (asked_sender, inference) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
-        let ledger = Arc::new(Ledger::new(self.sinks.len()));
+        let acks = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
-        let (mut threads, outboxes) = start_keepers(self.sinks, self.commit_age, &self.stats, &ledger, &stop);
-        let (stats, suspects) = (Arc::clone(&self.stats), Arc::new(suspects));
-        let common = Common { stats, suspects: Arc::clone(&suspects), ledger: Arc::clone(&ledger), stop: stop.clone() };
-        let queues = Queues { asked, work: work.clone() };
-        threads.extend(start_workers(self.workers, common, &self.exchange, &queues, &done_sender));
+        let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
+        let (stats, poison_records) = (Arc::clone(&self.stats), Arc::new(poison_records));
+        let common = WorkerShared {
+            stats,
+            poison_records: Arc::clone(&poison_records),
+            acks: Arc::clone(&acks),
+            stop: stop.clone(),
+        };
+        let queues = WorkQueues { inference, work: work.clone() };
+        threads.extend(start_workers(self.workers, common, &self.reload_handle, &queues, &done_sender));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
-        let gauges = Gauges::start(&self.metrics, &self.stats, &ledger, &work, self.folders);
+        let gauges = Gauges::start(&self.metrics, &self.stats, &acks, &work, self.folders);
         drop(work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
-        let asking = Asking {
-            asked: asked_sender,
-            budget: Arc::new(self.asking),
+        let asking = InferenceQueue {
+            requests: asked_sender,
+            budget: Arc::new(self.inference_budget),
             footprint: self.footprint,
-            generations: self.exchange.generations(),
-            suspects: Arc::clone(&suspects),
+            generations: self.reload_handle.generations(),
+            poison_records: Arc::clone(&poison_records),
         };
         let dispatcher = Dispatcher {
             caller: self.metrics.calls.caller("state", true),
-            progress: self.progress,
+            resume: self.resume,
             footprint: self.footprint,
             budget: self.budget,
             work: work_sender,
             done: done_sender,
             stats: self.stats,
-            suspects: Arc::clone(&suspects),
-            asking,
+            poison_records: Arc::clone(&poison_records),
+            inference: asking,
             closing: Vec::new(),
-            ledger: Arc::clone(&ledger),
-            generations: self.exchange.generations(),
+            acks: Arc::clone(&acks),
+            generations: self.reload_handle.generations(),
             stop: stop.clone(),
-            allowed: self.allowed,
+            reject_limits: self.reject_limits,
             left: limit,
         };
-        let (ended, closing) = dispatcher.run(self.feeds, shutdown).await;
+        let (ended, closing) = dispatcher.run(self.sources, shutdown).await;
         ended.log(limit);
         if reorder.await.is_err() {
             stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
@@ -263,26 +274,26 @@ impl Topology {
         }
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         drop(gauges);
-        self.metrics.load.workers.set(0);
+        self.metrics.utilization.workers.set(0);
         if joined.is_err() {
             stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
         }
-        drop(ledger);
+        drop(acks);
         end_sources(closing).await;
         let failed = stop.take();
-        suspects.close(failed.is_none() && ended == Ended::Exhausted);
+        poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
         Outcome::of(failed, ended)
     }
 }
 
 impl Outcome {
-    fn of(failed: Option<(Arc<str>, StageError)>, ended: Ended) -> Self {
+    fn of(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
-            (None, Ended::Asked) => Self::Drained,
-            (None, Ended::Rejected(_)) => Self::Rejected,
-            (None, Ended::Exhausted | Ended::Limited) => Self::Finished,
-            (None, Ended::Failed) => {
+            (None, DispatchEnd::Asked) => Self::Drained,
+            (None, DispatchEnd::Rejected(_)) => Self::Rejected,
+            (None, DispatchEnd::Exhausted | DispatchEnd::Limited) => Self::Finished,
+            (None, DispatchEnd::Failed) => {
                 let error = StageError::Other("all of them ended".to_owned());
                 Self::Failed { stage: Arc::from("workers"), error }
             }
@@ -295,29 +306,29 @@ fn is_local(sink: &dyn Sink) -> bool {
 }
 
 /// The memory for batches in flight is shared with what is asked at once: one part in so many.
-const ASKING_SHARE: u64 = 8;
+const INFERENCE_SHARE: u64 = 8;
 
 /// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
 fn admit(
     sink: &dyn Sink,
-    identity: &mut Identity,
-    scope: Scope,
-    changes: Changes,
+    identity: &mut OutputIdentity,
+    scope: IdentityScope,
+    changes: ChangePolicy,
     mounts: &OutputMounts,
-) -> Result<History, StageError> {
+) -> Result<OutputHistory, StageError> {
     let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
     sink.local_folder().iter().try_for_each(|folder| mounts.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
-    let admitted = history.admit(&folder, identity, scope);
+    let admitted = history.check_compatible(&folder, identity, scope);
     match admitted {
         // Who is accepted under a former digest stays so under this one.
         Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
-            sink.accept(&identity.digests())?;
+            sink.allow_mixing(&identity.digests())?;
         }
         Ok(()) => {}
         Err(_) if history.allows(changes, identity) => {
-            sink.accept(&[history.digests(), identity.digests()].concat())?;
+            sink.allow_mixing(&[history.digests(), identity.digests()].concat())?;
         }
         Err(refused) => return Err(refused),
     }
@@ -325,7 +336,11 @@ fn admit(
 }
 
 /// Opens a sink, and records which disk its folder lies on.
-fn open_sink(sink: Box<dyn Sink>, identity: Identity, mounts: &OutputMounts) -> Result<Box<dyn Writer>, StageError> {
+fn open_sink(
+    sink: Box<dyn Sink>,
+    identity: OutputIdentity,
+    mounts: &OutputMounts,
+) -> Result<Box<dyn SinkWriter>, StageError> {
     let folder = sink.local_folder();
     let writer = sink.open(identity)?;
     folder.iter().for_each(|folder| mounts.record(folder));
@@ -342,14 +357,14 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
         folder.local().map_or(Ok(()), |folder| mounts.forget(folder))?;
     }
-    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, Role::Source(..)));
+    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, StageRole::Source(..)));
     let state = plan.state.as_ref();
     sources.zip(state.into_iter().cycle()).try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
 
 /// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything
 /// again; where no other sink is there, rejects alone must not make it skip anything.
-fn remembered(sinks: &[OpenSink]) -> Vec<Coverage> {
+fn durable_coverage(sinks: &[OpenSink]) -> Vec<Coverage> {
     let durable = sinks.iter().filter(|sink| sink.durable);
     if durable.clone().all(|sink| sink.stage.is_none()) {
         return Vec::new();
@@ -380,10 +395,10 @@ fn join(threads: Vec<Thread>) {
 /// Starts the threads of so many workers.
 fn start_workers(
     count: usize,
-    common: Common,
-    exchange: &Exchange,
-    queues: &Queues,
-    done: &async_channel::Sender<messages::Done>,
+    common: WorkerShared,
+    exchange: &ReloadHandle,
+    queues: &WorkQueues,
+    done: &async_channel::Sender<messages::WorkerMessage>,
 ) -> Vec<Thread> {
     let common = Arc::new(common);
     let worker = |number| {
@@ -396,39 +411,39 @@ fn start_workers(
 }
 
 /// Starts a thread for each sink; returns them, and where each takes its messages.
-fn start_keepers(
+fn start_sink_runners(
     sinks: Vec<OpenSink>,
     age: Option<Duration>,
-    stats: &Arc<Stats>,
-    ledger: &Arc<Ledger>,
-    stop: &Stop,
-) -> (Vec<Thread>, Vec<async_channel::Sender<Keep>>) {
-    let keepers = sinks.into_iter().enumerate().map(|(place, sink)| {
+    stats: &Arc<RunStats>,
+    acks: &Arc<AckTracker>,
+    stop: &FailureSignal,
+) -> (Vec<Thread>, Vec<async_channel::Sender<SinkMessage>>) {
+    let sink_runners = sinks.into_iter().enumerate().map(|(place, sink)| {
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
         let own_age = sink.commit_age(age);
         let OpenSink { name, stage, writer, committed, is_local, .. } = sink;
         let caller = stats.calls().caller(&name, is_local);
         let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
-        let (stats, ledger, stop) = (Arc::clone(stats), Arc::clone(ledger), stop.clone());
-        let rules = Rules { batches, age: own_age, logged: age.is_some() };
-        let (pending, thread) = (Pending::default(), format!("sink-{name}"));
-        let keeper = Keeper {
+        let (stats, acks, stop) = (Arc::clone(stats), Arc::clone(acks), stop.clone());
+        let policy = CommitPolicy { batches, age: own_age, logged: age.is_some() };
+        let (uncommitted, thread) = (Uncommitted::default(), format!("sink-{name}"));
+        let sink_runner = SinkRunner {
             name,
             stage,
             place,
             writer,
             committed,
             inbox,
-            rules,
+            policy,
             generation: 0,
-            pending,
-            told: Written::default(),
+            uncommitted,
+            reported: CommitStats::default(),
             caller,
         };
-        (spawn(thread, move || keeper.run(&stats, &ledger, &stop)), outbox)
+        (spawn(thread, move || sink_runner.run(&stats, &acks, &stop)), outbox)
     });
-    keepers.unzip()
+    sink_runners.unzip()
 }
 
 /// Sources hear that there is nothing more to come, and say the rest to their clients.
@@ -445,12 +460,12 @@ const CLOSING: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(250);
 
 /// Tells the sinks that time goes by; those that are busy see it by themselves.
-async fn tick(outboxes: Vec<async_channel::Sender<Keep>>) {
+async fn tick(outboxes: Vec<async_channel::Sender<SinkMessage>>) {
     loop {
         tokio::time::sleep(TICK).await;
         for outbox in outboxes.iter().filter(|outbox| outbox.is_empty()) {
             // A sink that has ended needs no ticks.
-            let _ = outbox.send(Keep::Tick).await;
+            let _ = outbox.send(SinkMessage::Tick).await;
         }
     }
 }

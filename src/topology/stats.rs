@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
-use super::errors::ErrorStats;
-use super::sights::Sights;
+use super::reconstruction_error::ReconstructionErrorStats;
+use super::tap::Tap;
 use crate::batch::{Reject, RejectCode, rejected_records};
 use crate::metrics::{BlockingCalls, Metrics, unix_seconds};
 use crate::model::Model;
-use crate::plan::{Allowed, Plan, Role};
-use crate::sink::Written;
-use crate::source::{LastPassedOver, PassedOver, Total};
+use crate::plan::{Plan, RejectLimits, StageRole};
+use crate::sink::CommitStats;
+use crate::source::{LastSkippedFiles, RecordCount, SkippedFiles};
 
 /// Counters of one run; reading them disturbs nobody.
-pub struct Stats {
+pub struct RunStats {
     /// The pipeline's name.
     pub pipeline: String,
     /// Per stage, in the plan's order.
@@ -27,17 +27,17 @@ pub struct Stats {
     /// Per worker, time spent at work, in nanoseconds.
     pub workers: Vec<AtomicU64>,
     /// Nanoseconds in which no source had a batch ready.
-    pub waited_for_sources: AtomicU64,
+    pub source_wait_nanos: AtomicU64,
     /// Nanoseconds in which a batch was ready, but as many as may be were on their way.
-    pub waited_for_room: AtomicU64,
+    pub backpressure_nanos: AtomicU64,
     /// The last rejects and images.
-    pub sights: Sights,
+    pub tap: Tap,
     ready: AtomicUsize,
     metrics: Arc<Metrics>,
     models: Mutex<Vec<Arc<Model>>>,
 }
 
-fn tell_models(metrics: &Metrics, models: &[Arc<Model>]) {
+fn report_models(metrics: &Metrics, models: &[Arc<Model>]) {
     for model in models {
         let labels = [model.name(), model.digest(), model.kind(), &model.providers()];
         metrics.models.info.with_label_values(&labels).set(1);
@@ -74,29 +74,29 @@ pub struct StageStats {
     /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
     pub prepared: AtomicU64,
     /// Records that it will give in all.
-    pub(super) total: Mutex<Total>,
+    pub(super) total: Mutex<RecordCount>,
     /// For a sink, what it has committed.
-    pub written: Mutex<Written>,
+    pub written: Mutex<CommitStats>,
     /// Where the stage computes one, the reconstruction error of its records.
-    pub error: Option<ErrorStats>,
+    pub error: Option<ReconstructionErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
     /// For a source that lists files, what its last listing left out.
-    passed_over: Option<LastPassedOver>,
+    skipped_files: Option<LastSkippedFiles>,
 }
 
-impl Stats {
+impl RunStats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
-            let passed_over = match &stage.role {
-                Role::Source(source, _) => source.passed_over(),
-                Role::Transform(_) | Role::Sink(..) => None,
+            let skipped_files = match &stage.role {
+                StageRole::Source(source, _) => source.skipped_files(),
+                StageRole::Transform(_) | StageRole::Sink(..) => None,
             };
             let (role, error) = match &stage.role {
-                Role::Source(..) => ("source", None),
-                Role::Transform(transform) => {
-                    ("transform", transform.model().map(|model| ErrorStats::new(model, &plan.models)))
+                StageRole::Source(..) => ("source", None),
+                StageRole::Transform(transform) => {
+                    ("transform", transform.model().map(|model| ReconstructionErrorStats::new(model, &plan.models)))
                 }
-                Role::Sink(..) => ("sink", None),
+                StageRole::Sink(..) => ("sink", None),
             };
             // What can be counted is there from the beginning, at 0: else its first event would be no increase.
             for code in RejectCode::ALL {
@@ -124,19 +124,19 @@ impl Stats {
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
-                passed_over,
+                skipped_files,
             }
         });
-        tell_models(&metrics, &plan.models);
+        report_models(&metrics, &plan.models);
         let workers = (0..plan.workers).map(|_| AtomicU64::new(0)).collect();
         Self {
             pipeline: plan.name.clone(),
             stages: stages.collect(),
             started: Instant::now(),
             workers,
-            waited_for_sources: AtomicU64::new(0),
-            waited_for_room: AtomicU64::new(0),
-            sights: Sights::new(plan.stages.len()),
+            source_wait_nanos: AtomicU64::new(0),
+            backpressure_nanos: AtomicU64::new(0),
+            tap: Tap::new(plan.stages.len()),
             ready: AtomicUsize::new(0),
             metrics,
             models: Mutex::new(plan.models.clone()),
@@ -169,7 +169,7 @@ impl Stats {
     }
 
     /// A sink was at work for so long beside its batches.
-    pub(super) fn kept_busy(&self, stage: usize, took: Duration) {
+    pub(super) fn add_busy(&self, stage: usize, took: Duration) {
         self.stages[stage].busy.fetch_add(nanos(took), Relaxed);
     }
 
@@ -195,10 +195,10 @@ impl Stats {
     }
 
     /// Models were exchanged for these.
-    pub(super) fn refer_to(&self, models: &[Arc<Model>]) {
-        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.refer_to(models));
+    pub(super) fn set_reference(&self, models: &[Arc<Model>]) {
+        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.set_reference(models));
         self.metrics.models.info.reset();
-        tell_models(&self.metrics, models);
+        report_models(&self.metrics, models);
         *self.models.lock().unwrap_or_else(PoisonError::into_inner) = models.to_vec();
     }
 
@@ -209,13 +209,17 @@ impl Stats {
 
     /// A span of time is over, by which errors are told.
     pub(super) fn end_span(&self) {
-        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(ErrorStats::end_span);
+        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(ReconstructionErrorStats::end_span);
     }
 
     /// A worker was at work for so long.
-    pub(super) fn worked(&self, worker: usize, took: Duration) {
+    pub(super) fn add_worker_time(&self, worker: usize, took: Duration) {
         self.workers[worker].fetch_add(nanos(took), Relaxed);
-        self.metrics.load.worker_busy_seconds.with_label_values(&[&worker.to_string()]).inc_by(took.as_secs_f64());
+        self.metrics
+            .utilization
+            .worker_busy_seconds
+            .with_label_values(&[&worker.to_string()])
+            .inc_by(took.as_secs_f64());
     }
 
     /// A source has left so many inputs to the next run.
@@ -239,7 +243,7 @@ impl Stats {
 
     /// A sink, whose place is given where it is no dataset of rejects, has committed so much in all; the last commit took
     /// so long.
-    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: Written, took: Duration) {
+    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: CommitStats, took: Duration) {
         self.metrics.commits.seconds.with_label_values(&[name]).observe(took.as_secs_f64());
         self.metrics.commits.last.with_label_values(&[name]).set(unix_seconds());
         let Some(stats) = stage.map(|stage| &self.stages[stage]) else { return };
@@ -256,7 +260,7 @@ impl Stats {
     }
 
     /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they exceed none.
-    pub fn exceeded(&self, allowed: &Allowed, records: u64) -> Option<String> {
+    pub fn exceeded(&self, allowed: &RejectLimits, records: u64) -> Option<String> {
         let rejects = self.rejects();
         if let Some(number) = allowed.number.filter(|&number| rejects > number) {
             return Some(format!("{rejects} records were rejected, and rejects.max = {number}"));
@@ -268,7 +272,7 @@ impl Stats {
 
     /// Records that there will have been at the end, as far as that is known; some at least, of which a share says
     /// something.
-    pub(super) fn foreseen(&self) -> u64 {
+    pub(super) fn expected_total(&self) -> u64 {
         let mut sources = self.stages.iter().filter(|stage| stage.role == "source");
         // While one counts, there may be any number.
         if sources.clone().any(|source| source.total().is_none() && source.is_counting()) {
@@ -297,7 +301,7 @@ impl StageStats {
     }
 
     fn is_counting(&self) -> bool {
-        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), Total::Counting(_))
+        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), RecordCount::Counting(_))
     }
 
     /// How often each reason to refuse was met.
@@ -306,12 +310,12 @@ impl StageStats {
     }
 
     /// What the last listing of the source left out.
-    pub fn passed_over(&self) -> PassedOver {
-        self.passed_over.as_ref().map(LastPassedOver::get).unwrap_or_default()
+    pub fn skipped_files(&self) -> SkippedFiles {
+        self.skipped_files.as_ref().map(LastSkippedFiles::get).unwrap_or_default()
     }
 
     /// What the sink has committed.
-    pub fn written(&self) -> Written {
+    pub fn written(&self) -> CommitStats {
         *self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,13 +7,13 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::curve::Point;
-use crate::durable::write_atomically;
+use super::loss_curve::EpochRecord;
 use crate::error::StageError;
+use crate::fs_durable::write_atomically;
 
 /// Where a training stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Position {
+pub struct TrainingPosition {
     /// SHA-256 over what the training file means and the data: a checkpoint of another training is refused.
     pub digest: String,
     /// The same over the file as it is written; earlier programs have that alone, as `digest`.
@@ -34,14 +34,14 @@ pub struct Position {
     /// Epochs since then.
     pub since_best: u32,
     /// The epochs that are over.
-    pub curve: Vec<Point>,
+    pub curve: Vec<EpochRecord>,
 }
 
 /// A training, cut between two steps.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Checkpoint {
+pub struct TrainingCheckpoint {
     /// Where it stands.
-    pub position: Position,
+    pub position: TrainingPosition,
     /// The trainer's state.
     pub state: Vec<Vec<f32>>,
     /// The weights of the best epoch; empty before the first is over.
@@ -50,7 +50,7 @@ pub struct Checkpoint {
 
 const POSITION: &str = "position";
 
-impl Checkpoint {
+impl TrainingCheckpoint {
     /// The file in a folder of work.
     pub fn path(folder: &Path) -> PathBuf {
         folder.join("checkpoint.safetensors")
@@ -79,7 +79,7 @@ impl Checkpoint {
         write_atomically(path, &bytes)
     }
 
-    /// Reads what [`Checkpoint::write`] has written; `None` where there is no file.
+    /// Reads what [`TrainingCheckpoint::write`] has written; `None` where there is no file.
     ///
     /// # Errors
     /// When it cannot be read, or is no checkpoint.
@@ -125,15 +125,26 @@ mod tests {
     #[test]
     fn what_was_written_is_read_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Checkpoint::path(folder.path());
-        assert_eq!(Checkpoint::read(&path).unwrap(), None);
-        let point =
-            Point { epoch: 1, step: 7, seconds: 1.25, learning_rate: 0.1, loss: 0.5, validation_loss: Some(0.1 + 0.2) };
-        let position = Position { step: u64::MAX, best: Some(0.1 + 0.2), curve: vec![point], ..Position::default() };
+        let path = TrainingCheckpoint::path(folder.path());
+        assert_eq!(TrainingCheckpoint::read(&path).unwrap(), None);
+        let point = EpochRecord {
+            epoch: 1,
+            step: 7,
+            seconds: 1.25,
+            learning_rate: 0.1,
+            loss: 0.5,
+            validation_loss: Some(0.1 + 0.2),
+        };
+        let position = TrainingPosition {
+            step: u64::MAX,
+            best: Some(0.1 + 0.2),
+            curve: vec![point],
+            ..TrainingPosition::default()
+        };
         let state = (0..12).map(|i| vec![0.1 + i as f32, f32::MIN_POSITIVE, f32::NAN.copysign(-1.0)]).collect();
-        let checkpoint = Checkpoint { position, state, best: vec![vec![], vec![1.0]] };
+        let checkpoint = TrainingCheckpoint { position, state, best: vec![vec![], vec![1.0]] };
         checkpoint.write(&path).unwrap();
-        let read = Checkpoint::read(&path).unwrap().unwrap();
+        let read = TrainingCheckpoint::read(&path).unwrap().unwrap();
         assert_eq!(read.position, checkpoint.position);
         let bits = |tensors: &[Vec<f32>]| -> Vec<Vec<u32>> {
             tensors.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
@@ -144,10 +155,10 @@ mod tests {
     #[test]
     fn a_file_that_is_none_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Checkpoint::path(folder.path());
+        let path = TrainingCheckpoint::path(folder.path());
         for bytes in [&b""[..], b"no checkpoint", &[0xff; 100]] {
             std::fs::write(&path, bytes).unwrap();
-            assert!(Checkpoint::read(&path).unwrap_err().to_string().contains("begin anew with --restart"));
+            assert!(TrainingCheckpoint::read(&path).unwrap_err().to_string().contains("begin anew with --restart"));
         }
     }
 }

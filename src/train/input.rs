@@ -1,38 +1,38 @@
 //! What the network takes: the declared input, completed by what the training part shows.
 
-use super::batches::Preparing;
-use super::net::Shape;
-use crate::data::{Prepared, Statistics};
-use crate::error::{Fault, StageError};
-use crate::image::{Layout, PixelFormat};
+use super::epoch_sampler::InputValues;
+use super::sequential::RecordShape;
+use crate::data::{DatasetStatistics, PreparedDataset};
+use crate::error::{ConfigError, StageError};
+use crate::image::{PixelFormat, TensorLayout};
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
 
 /// The input as the card will say it, and what follows from it.
-pub struct Input {
+pub struct NetworkInput {
     /// For the card: names and scaling filled in.
     pub spec: InputSpec,
     /// How raw values become a tensor's.
-    pub preparing: Preparing,
+    pub preparing: InputValues,
     /// Shape of a record.
-    pub shape: Shape,
+    pub shape: RecordShape,
     /// Mean and deviation of the tensor's values over the training part.
     pub moments: (f64, f64),
 }
 
 /// Faults of an input that show without data.
-pub fn faults(spec: &InputSpec) -> Vec<Fault> {
+pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     let mut faults = Vec::new();
-    if spec.layout == Some(Layout::Nhwc) {
-        faults.push(Fault::new("input.layout", "networks are trained on planes (nchw); leave it out"));
+    if spec.layout == Some(TensorLayout::Nhwc) {
+        faults.push(ConfigError::new("input.layout", "networks are trained on planes (nchw); leave it out"));
     }
     if kind(spec) == InputKind::Image
         && let Err(message) = format(spec).check()
     {
-        faults.push(Fault::new("input", message));
+        faults.push(ConfigError::new("input", message));
     }
     let learned = [("min", &spec.min), ("max", &spec.max), ("mean", &spec.mean), ("std", &spec.std)];
     for (key, _) in learned.into_iter().filter(|(_, given)| given.is_some() && kind(spec) == InputKind::Features) {
-        faults.push(Fault::new(format!("input.{key}"), "is found from the training part; leave it out"));
+        faults.push(ConfigError::new(format!("input.{key}"), "is found from the training part; leave it out"));
     }
     faults
 }
@@ -46,36 +46,36 @@ fn format(spec: &InputSpec) -> PixelFormat {
     let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
     PixelFormat {
         channels: spec.channels.unwrap_or_default(),
-        layout: Layout::Nchw,
+        layout: TensorLayout::Nchw,
         range: spec.range.unwrap_or([0.0, 1.0]),
         mean: narrow(&spec.mean),
         std: narrow(&spec.std),
     }
 }
 
-impl Input {
+impl NetworkInput {
     /// Reads the training part once.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(declared: &InputSpec, prepared: &Prepared) -> Result<Self, StageError> {
-        let statistics = Statistics::of(&prepared.training)?;
+    pub fn of(declared: &InputSpec, prepared: &PreparedDataset) -> Result<Self, StageError> {
+        let statistics = DatasetStatistics::of(&prepared.training)?;
         let mut spec = declared.clone();
         spec.kind = Some(prepared.kind);
         match prepared.kind {
             InputKind::Image => {
                 let format = format(declared);
                 spec.channels = Some(format.channels);
-                spec.layout = Some(Layout::Nchw);
+                spec.layout = Some(TensorLayout::Nchw);
                 spec.range = Some(format.range);
                 let size = declared.size.map(|[height, width]| (height, width));
-                let shape = Shape::Planes { channels: format.channels.count(), size };
+                let shape = RecordShape::Planes { channels: format.channels.count(), size };
                 let affine = |channel| {
                     let (scale, offset) = format.affine(channel);
                     (f64::from(scale), f64::from(offset))
                 };
                 let moments = moments(&statistics, affine);
-                Ok(Self { spec, preparing: Preparing::Pixels(format), shape, moments })
+                Ok(Self { spec, preparing: InputValues::Pixels(format), shape, moments })
             }
             InputKind::Features => {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
@@ -93,15 +93,15 @@ impl Input {
                     }
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
-                let shape = Shape::Flat(statistics.mean.len());
-                Ok(Self { spec, preparing: Preparing::Features(scaling), shape, moments })
+                let shape = RecordShape::Flat(statistics.mean.len());
+                Ok(Self { spec, preparing: InputValues::Features(scaling), shape, moments })
             }
         }
     }
 }
 
 /// Mean and deviation over all values, from those of each column or channel; all have the same number of values.
-fn moments(statistics: &Statistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
+fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
     let count = statistics.mean.len().max(1) as f64;
     let each: Vec<(f64, f64)> = statistics
         .mean

@@ -2,25 +2,25 @@
 
 use std::thread::JoinHandle;
 
-use super::batches::{Batch, Order};
+use super::epoch_sampler::{EpochSampler, TrainingBatch};
 use crate::error::StageError;
 
 /// Batches that the thread may be ahead.
 const AHEAD: usize = 2;
 
 /// The batches of one pass, in order.
-pub struct Loader {
-    batches: async_channel::Receiver<Result<Batch, StageError>>,
+pub struct BatchLoader {
+    batches: async_channel::Receiver<Result<TrainingBatch, StageError>>,
     thread: Option<JoinHandle<()>>,
     left: u64,
 }
 
-impl Loader {
+impl BatchLoader {
     /// Starts to make the batches of `order` from number `from` on.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(order: Order, from: u64) -> Result<Self, StageError> {
+    pub fn start(order: EpochSampler, from: u64) -> Result<Self, StageError> {
         let end = order.batches();
         let (sender, batches) = async_channel::bounded(AHEAD);
         let make = move || {
@@ -40,7 +40,7 @@ impl Loader {
     ///
     /// # Errors
     /// When it could not be made.
-    pub fn next(&mut self) -> Result<Option<Batch>, StageError> {
+    pub fn next(&mut self) -> Result<Option<TrainingBatch>, StageError> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl Loader {
     }
 }
 
-impl Drop for Loader {
+impl Drop for BatchLoader {
     fn drop(&mut self) {
         self.batches.close();
         if let Some(thread) = self.thread.take() {

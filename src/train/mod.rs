@@ -1,25 +1,25 @@
 //! Training: a declared autoencoder and its data become a model folder.
 
 mod backprop;
-mod batches;
+mod epoch_sampler;
 mod checkpoint;
-pub mod curve;
-mod declared;
-mod folder;
-mod initial;
+pub mod loss_curve;
+mod network_builder;
+mod export;
+mod weight_init;
 mod input;
 mod layers;
 mod loader;
-mod matrix;
-mod net;
-mod objective;
+mod gemm;
+mod sequential;
+mod sparsity_penalty;
 mod onnx;
-mod optimiser;
-mod pointwise;
-mod quality;
-mod run;
+mod optimizer;
+mod elementwise;
+mod card_metrics;
+mod train_loop;
 mod schedule;
-pub mod spec;
+pub mod config;
 mod trainer;
 #[cfg(test)]
 mod tests;
@@ -30,17 +30,17 @@ use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
-pub use curve::Point;
-pub use folder::Failed;
-pub use run::train;
-pub use spec::TrainingFile;
+pub use config::TrainingFile;
+pub use export::FailedRecords;
+pub use loss_curve::EpochRecord;
+pub use train_loop::train;
 
-use crate::data::{DataError, Prepared};
-use crate::error::{Fault, StageError};
+use crate::data::{DataError, PreparedDataset};
+use crate::error::{ConfigError, StageError};
 
 /// What a training is run with, beside its file.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct TrainOptions {
     /// Forget what an earlier run of the same training has done.
     pub restart: bool,
     /// Once true: keep the best so far and end.
@@ -49,26 +49,26 @@ pub struct Options {
 
 /// What happens in a training, for whoever watches.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum TrainEvent<'a> {
     /// So many records were read from the sources.
     Reading(u64),
     /// The data is ready.
-    Prepared(&'a Prepared),
+    Prepared(&'a PreparedDataset),
     /// The network stands; training begins, or goes on.
-    Started(&'a Started),
+    Started(&'a TrainStarted),
     /// Learned from some batches.
-    Stepped(Stepped),
+    Stepped(TrainStep),
     /// An epoch is over; whether it was the best so far.
-    Epoch(Point, bool),
+    Epoch(EpochRecord, bool),
     /// The model is written and measured.
     Finishing,
     /// The model is measured on the validation part, but for the records on which it failed.
-    Measured(&'a Failed),
+    Measured(&'a FailedRecords),
 }
 
 /// What is trained, and from where on.
 #[derive(Debug)]
-pub struct Started {
+pub struct TrainStarted {
     /// Numbers that are learned.
     pub parameters: usize,
     /// Records of the training part, or cuts of them, in an epoch.
@@ -83,7 +83,7 @@ pub struct Started {
 
 /// Where a training stands between two epochs.
 #[derive(Debug, Clone, Copy)]
-pub struct Stepped {
+pub struct TrainStep {
     /// The present epoch, counted from 1.
     pub epoch: u32,
     /// Batches of it that were learned from.
@@ -96,11 +96,11 @@ pub struct Stepped {
 
 /// How a training ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trained {
+pub struct TrainResult {
     /// Whether it came to its end; else it was told to stop, and a further run goes on.
     pub finished: bool,
     /// The epochs that are over.
-    pub curve: Vec<Point>,
+    pub curve: Vec<EpochRecord>,
     /// Seconds of work, those of earlier runs included.
     pub seconds: f64,
     /// The epoch whose weights were kept.
@@ -112,7 +112,7 @@ pub struct Trained {
 pub enum TrainError {
     /// What is wrong with the file, every fault at once; keys from its top.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Fault>),
+    Faults(Vec<ConfigError>),
     /// A file cannot be read or written.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -137,7 +137,8 @@ impl From<DataError> for TrainError {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Faults(faults) => {
-                let place = |fault: Fault| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
+                let place =
+                    |fault: ConfigError| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
                 Self::Faults(faults.into_iter().map(place).collect())
             }
             DataError::Stage(error) => Self::Stage(error),

@@ -6,20 +6,20 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::backprop::Backprop;
-use super::batches::Batch;
-use super::initial::initial;
-use super::net::{Activation, Chain, Convolution, Shape, Step};
+use super::config::{Penalty, Sparsity};
+use super::epoch_sampler::TrainingBatch;
 use super::onnx;
-use super::spec::{Penalty, Sparsity};
+use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
+use super::weight_init::initial;
 use crate::metrics::Metrics;
-use crate::model::{Loss, Model, ModelSpec, Pass, testing};
+use crate::model::{Loss, Model, ModelPath, ModelSpec, testing};
 
-const fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Convolution {
-    Convolution { inputs, outputs, kernel, stride, padding }
+const fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> ConvolutionSpec {
+    ConvolutionSpec { inputs, outputs, kernel, stride, padding }
 }
 
-fn image(channels: usize, height: usize, width: usize) -> Shape {
-    Shape::Planes { channels, size: Some((height, width)) }
+fn image(channels: usize, height: usize, width: usize) -> RecordShape {
+    RecordShape::Planes { channels, size: Some((height, width)) }
 }
 
 const ACTIVATIONS: [Activation; 7] = [
@@ -33,49 +33,53 @@ const ACTIVATIONS: [Activation; 7] = [
 ];
 
 /// Every kind of step, in the smallest chain that shows it.
-fn chains() -> Vec<(String, Chain)> {
-    let activations = ACTIVATIONS.map(|kind| (kind.as_str(), Shape::Flat(6), vec![Step::Activate(kind)]));
+fn chains() -> Vec<(String, Sequential)> {
+    let activations = ACTIVATIONS.map(|kind| (kind.as_str(), RecordShape::Flat(6), vec![LayerSpec::Activate(kind)]));
     let steps = vec![
-        ("affine", Shape::Flat(3), vec![Step::Affine { scale: 2.5, offset: -0.75 }]),
-        ("dense", Shape::Flat(5), vec![Step::Dense { inputs: 5, outputs: 3 }]),
-        ("conv", image(2, 5, 6), vec![Step::Conv(conv(2, 3, 3, 1, 1))]),
-        ("conv stride 2", image(2, 7, 7), vec![Step::Conv(conv(2, 3, 3, 2, 1))]),
-        ("conv 2x2 stride 2", image(2, 6, 4), vec![Step::Conv(conv(2, 3, 2, 2, 0))]),
-        ("conv 5x5", image(1, 6, 6), vec![Step::Conv(conv(1, 2, 5, 1, 2))]),
-        ("transposed conv 3x3", image(3, 4, 4), vec![Step::ConvTranspose(conv(3, 2, 3, 2, 1))]),
-        ("transposed conv 4x4", image(3, 3, 4), vec![Step::ConvTranspose(conv(3, 2, 4, 2, 1))]),
-        ("transposed conv 2x2", image(3, 3, 2), vec![Step::ConvTranspose(conv(3, 2, 2, 2, 0))]),
-        ("flatten", image(2, 2, 3), vec![Step::Flatten]),
-        ("unflatten", Shape::Flat(12), vec![Step::Unflatten { shape: [2, 2, 3] }]),
-        ("space to depth", image(3, 4, 6), vec![Step::SpaceToDepth]),
-        ("depth to space", image(8, 2, 3), vec![Step::DepthToSpace]),
-        ("residual", Shape::Flat(4), vec![Step::Keep, Step::Dense { inputs: 4, outputs: 4 }, Step::Add]),
+        ("affine", RecordShape::Flat(3), vec![LayerSpec::Affine { scale: 2.5, offset: -0.75 }]),
+        ("dense", RecordShape::Flat(5), vec![LayerSpec::Dense { inputs: 5, outputs: 3 }]),
+        ("conv", image(2, 5, 6), vec![LayerSpec::Conv(conv(2, 3, 3, 1, 1))]),
+        ("conv stride 2", image(2, 7, 7), vec![LayerSpec::Conv(conv(2, 3, 3, 2, 1))]),
+        ("conv 2x2 stride 2", image(2, 6, 4), vec![LayerSpec::Conv(conv(2, 3, 2, 2, 0))]),
+        ("conv 5x5", image(1, 6, 6), vec![LayerSpec::Conv(conv(1, 2, 5, 1, 2))]),
+        ("transposed conv 3x3", image(3, 4, 4), vec![LayerSpec::ConvTranspose(conv(3, 2, 3, 2, 1))]),
+        ("transposed conv 4x4", image(3, 3, 4), vec![LayerSpec::ConvTranspose(conv(3, 2, 4, 2, 1))]),
+        ("transposed conv 2x2", image(3, 3, 2), vec![LayerSpec::ConvTranspose(conv(3, 2, 2, 2, 0))]),
+        ("flatten", image(2, 2, 3), vec![LayerSpec::Flatten]),
+        ("unflatten", RecordShape::Flat(12), vec![LayerSpec::Unflatten { shape: [2, 2, 3] }]),
+        ("space to depth", image(3, 4, 6), vec![LayerSpec::SpaceToDepth]),
+        ("depth to space", image(8, 2, 3), vec![LayerSpec::DepthToSpace]),
+        (
+            "residual",
+            RecordShape::Flat(4),
+            vec![LayerSpec::SaveSkip, LayerSpec::Dense { inputs: 4, outputs: 4 }, LayerSpec::AddSkip],
+        ),
         (
             "nested residual",
             image(2, 4, 4),
             vec![
-                Step::Keep,
-                Step::Conv(conv(2, 2, 3, 1, 1)),
-                Step::Keep,
-                Step::Activate(Activation::Tanh),
-                Step::Conv(conv(2, 2, 3, 1, 1)),
-                Step::Add,
-                Step::Add,
+                LayerSpec::SaveSkip,
+                LayerSpec::Conv(conv(2, 2, 3, 1, 1)),
+                LayerSpec::SaveSkip,
+                LayerSpec::Activate(Activation::Tanh),
+                LayerSpec::Conv(conv(2, 2, 3, 1, 1)),
+                LayerSpec::AddSkip,
+                LayerSpec::AddSkip,
             ],
         ),
     ];
     let all = activations.into_iter().chain(steps);
-    all.map(|(name, shape, steps)| (name.to_owned(), Chain::new(shape, steps).unwrap())).collect()
+    all.map(|(name, shape, steps)| (name.to_owned(), Sequential::new(shape, steps).unwrap())).collect()
 }
 
 fn random(len: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.5_f32..1.5)).collect()
 }
 
-fn dims(shape: Shape) -> Vec<usize> {
+fn dims(shape: RecordShape) -> Vec<usize> {
     match shape {
-        Shape::Flat(len) => vec![len],
-        Shape::Planes { channels, size } => {
+        RecordShape::Flat(len) => vec![len],
+        RecordShape::Planes { channels, size } => {
             let (height, width) = size.unwrap();
             vec![channels, height, width]
         }
@@ -83,7 +87,7 @@ fn dims(shape: Shape) -> Vec<usize> {
 }
 
 /// Weights with biases that are not 0, and a batch of records.
-fn material(chain: &Chain, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
+fn material(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut weights = initial(chain, &mut rng);
     for values in weights.iter_mut().filter(|values| values.iter().all(|&value| value == 0.0)) {
@@ -93,13 +97,13 @@ fn material(chain: &Chain, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     (weights, input)
 }
 
-fn batch(chain: &Chain, input: &[f32], records: usize) -> Batch {
+fn batch(chain: &Sequential, input: &[f32], records: usize) -> TrainingBatch {
     let target = vec![0.0; records * chain.output().len().unwrap()];
-    Batch { records, shape: dims(chain.input()), input: input.to_vec(), target }
+    TrainingBatch { records, shape: dims(chain.input()), input: input.to_vec(), target }
 }
 
-fn run(chain: &Chain, weights: &[Vec<f32>], input: &[f32], records: usize) -> Vec<f32> {
-    let mut backprop = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+fn run(chain: &Sequential, weights: &[Vec<f32>], input: &[f32], records: usize) -> Vec<f32> {
+    let mut backprop = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
     backprop.output(weights, &batch(chain, input, records)).unwrap()
 }
 
@@ -115,7 +119,7 @@ fn onnx_runtime_gives_what_each_step_gives() {
         let model = Model::open("test", &spec, &runtime, &std::sync::Arc::new(Metrics::new()));
         let model = model.unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
         let mut output = Vec::new();
-        model.chain(Pass::Whole).unwrap().run(&input, &dims(chain.input()), &mut output).unwrap();
+        model.chain(ModelPath::Whole).unwrap().run(&input, &dims(chain.input()), &mut output).unwrap();
         let expected = run(&chain, &weights, &input, 3);
         assert_eq!(output.len(), expected.len(), "{name}");
         let off = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -126,19 +130,19 @@ fn onnx_runtime_gives_what_each_step_gives() {
 /// A network and records for it: what a gradient is found for.
 struct Case {
     name: String,
-    encoder: Chain,
-    decoder: Vec<Step>,
+    encoder: Sequential,
+    decoder: Vec<LayerSpec>,
     loss: Loss,
     sparsity: Option<Sparsity>,
     weights: Vec<Vec<f32>>,
-    batch: Batch,
+    batch: TrainingBatch,
 }
 
 impl Case {
-    fn new(name: &str, encoder: Chain, decoder: Vec<Step>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+    fn new(name: &str, encoder: Sequential, decoder: Vec<LayerSpec>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
         let records = 3;
         let (mut weights, input) = material(&encoder, records);
-        let back = Chain::new(encoder.output(), decoder.clone()).unwrap();
+        let back = Sequential::new(encoder.output(), decoder.clone()).unwrap();
         weights.extend(material(&back, 1).0);
         let mut batch = batch(&back, &input, records);
         batch.shape = dims(encoder.input());
@@ -148,7 +152,8 @@ impl Case {
     }
 
     fn backprop(&self) -> Backprop {
-        let mut backprop = Backprop::new(self.encoder.steps().to_vec(), self.decoder.clone(), self.loss, self.sparsity);
+        let mut backprop =
+            Backprop::new(self.encoder.layers().to_vec(), self.decoder.clone(), self.loss, self.sparsity);
         // Each record is worth a thread.
         backprop.worth_a_thread = 1;
         backprop
@@ -158,7 +163,7 @@ impl Case {
     fn learn(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
         // What stands in a gradient before does not stay.
         let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
-        let value = self.backprop().learn(weights, &self.batch, &mut gradients).unwrap();
+        let value = self.backprop().loss_and_gradients(weights, &self.batch, &mut gradients).unwrap();
         (value, gradients)
     }
 
@@ -185,18 +190,18 @@ impl Case {
 }
 
 /// A layer whose gradients are wrong unless the layer behind it carries the gradient back by its input.
-fn before(shape: Shape) -> Step {
+fn before(shape: RecordShape) -> LayerSpec {
     match shape {
-        Shape::Flat(len) => Step::Dense { inputs: len, outputs: len },
-        Shape::Planes { channels, .. } => Step::Conv(conv(channels, channels, 1, 1, 0)),
+        RecordShape::Flat(len) => LayerSpec::Dense { inputs: len, outputs: len },
+        RecordShape::Planes { channels, .. } => LayerSpec::Conv(conv(channels, channels, 1, 1, 0)),
     }
 }
 
 #[test]
 fn gradients_of_each_step_are_finite_differences() {
     for (name, chain) in chains() {
-        let steps = [&[before(chain.input())], chain.steps()].concat();
-        let chain = Chain::new(chain.input(), steps).unwrap();
+        let steps = [&[before(chain.input())], chain.layers()].concat();
+        let chain = Sequential::new(chain.input(), steps).unwrap();
         Case::new(&name, chain, Vec::new(), Loss::Mse, None).check_gradients();
     }
 }
@@ -206,8 +211,8 @@ fn the_gradient_of_an_elu_is_finite_for_any_value() {
     let values = [-1e30_f32, -200.0, 0.5, 100.0, 1e30];
     let mut slopes = [1.0; 5];
     let mut outputs = values;
-    super::pointwise::activate(Activation::Elu, &mut outputs);
-    super::pointwise::activate_back(Activation::Elu, &outputs, &outputs, &mut slopes);
+    super::elementwise::activate(Activation::Elu, &mut outputs);
+    super::elementwise::activate_back(Activation::Elu, &outputs, &outputs, &mut slopes);
     assert_eq!(slopes, [0.0, 0.0, 1.0, 1.0, 1.0]);
 }
 
@@ -222,7 +227,7 @@ fn bce_on_logits_is_that_of_their_sigmoid_and_finite() {
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
     let loss = |logits: [f32; 5], targets: [f32; 5]| {
         let mut slopes = [0.0; 5];
-        super::pointwise::cross_entropy(&logits, &targets, 1.0, &mut slopes) / 5.0
+        super::elementwise::cross_entropy(&logits, &targets, 1.0, &mut slopes) / 5.0
     };
     let sigmoid = logits.map(|z| 1.0 / (1.0 + (-z).exp()));
     let (found, expected) = (loss(logits, targets), Loss::Bce.error(&targets, &sigmoid));
@@ -236,34 +241,34 @@ fn networks() -> Vec<Case> {
     let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
         let dense = vec![
-            Step::Affine { scale: 1.5, offset: -0.25 },
-            Step::Flatten,
-            Step::Dense { inputs: 48, outputs: 7 },
-            Step::Activate(kind),
+            LayerSpec::Affine { scale: 1.5, offset: -0.25 },
+            LayerSpec::Flatten,
+            LayerSpec::Dense { inputs: 48, outputs: 7 },
+            LayerSpec::Activate(kind),
         ];
         let convolutional = vec![
-            Step::Affine { scale: 1.5, offset: -0.25 },
-            Step::Conv(conv(3, 4, 3, 2, 1)),
-            Step::Activate(kind),
-            Step::Keep,
-            Step::Conv(conv(4, 4, 3, 1, 1)),
-            Step::Activate(kind),
-            Step::Add,
-            Step::Flatten,
-            Step::Dense { inputs: 16, outputs: 7 },
+            LayerSpec::Affine { scale: 1.5, offset: -0.25 },
+            LayerSpec::Conv(conv(3, 4, 3, 2, 1)),
+            LayerSpec::Activate(kind),
+            LayerSpec::SaveSkip,
+            LayerSpec::Conv(conv(4, 4, 3, 1, 1)),
+            LayerSpec::Activate(kind),
+            LayerSpec::AddSkip,
+            LayerSpec::Flatten,
+            LayerSpec::Dense { inputs: 16, outputs: 7 },
         ];
         let mut encoder = if place % 2 == 0 { dense } else { convolutional };
-        encoder.extend([Step::Dense { inputs: 7, outputs: 5 }, Step::Activate(Activation::Sigmoid)]);
+        encoder.extend([LayerSpec::Dense { inputs: 7, outputs: 5 }, LayerSpec::Activate(Activation::Sigmoid)]);
         let decoder = vec![
-            Step::Dense { inputs: 5, outputs: 16 },
-            Step::Activate(kind),
-            Step::Affine { scale: 0.5, offset: 0.1 },
-            Step::Unflatten { shape: [4, 2, 2] },
-            Step::ConvTranspose(conv(4, 3, 4, 2, 1)),
+            LayerSpec::Dense { inputs: 5, outputs: 16 },
+            LayerSpec::Activate(kind),
+            LayerSpec::Affine { scale: 0.5, offset: 0.1 },
+            LayerSpec::Unflatten { shape: [4, 2, 2] },
+            LayerSpec::ConvTranspose(conv(4, 3, 4, 2, 1)),
         ];
         let loss = if place % 2 == 0 { Loss::Mse } else { Loss::Bce };
         let sparsity = |penalty| Sparsity { penalty, weight: 0.3, target: 0.05 };
-        let encoder = Chain::new(image(3, 4, 4), encoder).unwrap();
+        let encoder = Sequential::new(image(3, 4, 4), encoder).unwrap();
         Case::new(kind.as_str(), encoder, decoder, loss, penalties[place % 3].map(sparsity))
     };
     ACTIVATIONS.into_iter().enumerate().map(network).collect()
@@ -293,15 +298,15 @@ fn a_batch_leaves_nothing_to_the_next() {
     let (_, chain) = all.iter().find(|(name, _)| name == "nested residual").unwrap();
     let (weights, _) = material(chain, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    let mut used = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+    let mut used = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
     // Other numbers of records, and images of other sizes.
     for (records, height, width) in [(3, 4, 6), (1, 4, 6), (2, 8, 2), (3, 4, 6)] {
         let values = random(records * 2 * height * width, &mut rng);
-        let batch = Batch { records, shape: vec![2, height, width], input: Vec::new(), target: values };
-        let mut fresh = Backprop::new(chain.steps().to_vec(), Vec::new(), Loss::Mse, None);
+        let batch = TrainingBatch { records, shape: vec![2, height, width], input: Vec::new(), target: values };
+        let mut fresh = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
         let learn = |backprop: &mut Backprop| {
             let mut gradients = weights.clone();
-            (backprop.learn(&weights, &batch, &mut gradients).unwrap(), gradients)
+            (backprop.loss_and_gradients(&weights, &batch, &mut gradients).unwrap(), gradients)
         };
         assert_eq!(learn(&mut used), learn(&mut fresh), "{records} of {height}x{width}");
     }
@@ -309,8 +314,8 @@ fn a_batch_leaves_nothing_to_the_next() {
 
 #[test]
 fn records_that_do_not_fit_are_refused() {
-    let mut backprop = Backprop::new(vec![Step::SpaceToDepth], Vec::new(), Loss::Mse, None);
-    let batch = Batch { records: 1, shape: vec![1, 3, 4], input: Vec::new(), target: vec![0.0; 12] };
-    let refused = backprop.measure(&[], &batch).unwrap_err();
+    let mut backprop = Backprop::new(vec![LayerSpec::SpaceToDepth], Vec::new(), Loss::Mse, None);
+    let batch = TrainingBatch { records: 1, shape: vec![1, 3, 4], input: Vec::new(), target: vec![0.0; 12] };
+    let refused = backprop.loss_of(&[], &batch).unwrap_err();
     assert!(refused.contains("height and width must be even"), "{refused}");
 }

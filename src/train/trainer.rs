@@ -4,51 +4,51 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::backprop::Backprop;
-use super::batches::Batch;
-use super::declared::{Declared, Network};
-use super::initial::initial;
-use super::net::{Parameter, Step};
-use super::optimiser::Optimising;
-use super::pointwise;
-use super::spec::TrainingFile;
+use super::config::TrainingFile;
+use super::elementwise;
+use super::epoch_sampler::TrainingBatch;
+use super::network_builder::{BuiltLayers, BuiltNetwork};
+use super::optimizer::OptimizerState;
+use super::sequential::{LayerSpec, Parameter};
+use super::weight_init::initial;
 use crate::model::Loss;
 
 /// A network in training.
 pub struct Trainer {
     backprop: Backprop,
-    clip: Option<f32>,
+    clip_grad_norm: Option<f32>,
     average: Option<f32>,
     weights: Vec<Vec<f32>>,
     gradients: Vec<Vec<f32>>,
-    averaged: Vec<Vec<f32>>,
-    optimiser: Optimising,
+    ema: Vec<Vec<f32>>,
+    optimizer: OptimizerState,
 }
 
 impl Trainer {
     /// A network with its first weights.
-    pub fn new(file: &TrainingFile, declared: &Declared) -> Self {
+    pub fn new(file: &TrainingFile, declared: &BuiltNetwork) -> Self {
         let chains = declared.network.chains();
         let parameters: Vec<Parameter> = chains.iter().flat_map(|chain| chain.parameters()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(file.head.seed);
         let weights: Vec<Vec<f32>> = chains.iter().flat_map(|chain| initial(chain, &mut rng)).collect();
-        let mut steps: Vec<Vec<Step>> = chains.iter().map(|chain| chain.steps().to_vec()).collect();
+        let mut steps: Vec<Vec<LayerSpec>> = chains.iter().map(|chain| chain.layers().to_vec()).collect();
         // The loss contains the last sigmoid.
         if declared.loss == Loss::Bce
             && let Some(last) = steps.last_mut()
         {
             last.pop();
         }
-        let coded = matches!(declared.network, Network::Autoencoder { .. });
+        let coded = matches!(declared.network, BuiltLayers::Autoencoder { .. });
         let decoder = if coded { steps.pop().unwrap_or_default() } else { Vec::new() };
         let encoder = steps.pop().unwrap_or_default();
         let sparsity = file.sparsity.filter(|_| coded);
         let training = &file.training;
         Self {
             backprop: Backprop::new(encoder, decoder, declared.loss, sparsity),
-            clip: training.clip,
+            clip_grad_norm: training.clip,
             average: training.average,
-            optimiser: Optimising::new(training.optimiser, training.weight_decay, &parameters),
-            averaged: if training.average.is_some() { weights.clone() } else { Vec::new() },
+            optimizer: OptimizerState::new(training.optimiser, training.weight_decay, &parameters),
+            ema: if training.average.is_some() { weights.clone() } else { Vec::new() },
             gradients: weights.iter().map(|weight| vec![0.0; weight.len()]).collect(),
             weights,
         }
@@ -58,10 +58,10 @@ impl Trainer {
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
-    pub fn step(&mut self, step: u64, rate: f64, batch: &Batch) -> Result<f32, String> {
+    pub fn step(&mut self, step: u64, rate: f64, batch: &TrainingBatch) -> Result<f32, String> {
         // Within the pool of threads, where loops over numbers are shared out without a detour.
         rayon::scope(|_| {
-            let objective = self.backprop.learn(&self.weights, batch, &mut self.gradients)?;
+            let objective = self.backprop.loss_and_gradients(&self.weights, batch, &mut self.gradients)?;
             self.update(step, rate);
             Ok(objective)
         })
@@ -69,13 +69,13 @@ impl Trainer {
 
     /// Changes the weights by their gradients.
     fn update(&mut self, step: u64, rate: f64) {
-        self.clip();
-        self.optimiser.step(step, rate as f32, &mut self.weights, &self.gradients);
+        self.clip_grad_norm();
+        self.optimizer.step(step, rate as f32, &mut self.weights, &self.gradients);
         if let Some(share) = self.average {
             // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
             let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
-            let pairs = self.averaged.iter_mut().zip(&self.weights);
-            pairs.for_each(|(mean, now)| pointwise::blend(mean, now, share));
+            let pairs = self.ema.iter_mut().zip(&self.weights);
+            pairs.for_each(|(mean, now)| elementwise::blend(mean, now, share));
         }
     }
 
@@ -83,15 +83,15 @@ impl Trainer {
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
-    pub fn measure(&mut self, batch: &Batch) -> Result<f32, String> {
-        let kept = if self.average.is_some() { &self.averaged } else { &self.weights };
-        rayon::scope(|_| self.backprop.measure(kept, batch))
+    pub fn validation_loss(&mut self, batch: &TrainingBatch) -> Result<f32, String> {
+        let kept = if self.average.is_some() { &self.ema } else { &self.weights };
+        rayon::scope(|_| self.backprop.loss_of(kept, batch))
     }
 
     /// Shortens a gradient that is too long, all weights together.
-    fn clip(&mut self) {
-        let Some(clip) = self.clip else { return };
-        let squares: f64 = self.gradients.iter().map(|gradient| pointwise::squares(gradient)).sum();
+    fn clip_grad_norm(&mut self) {
+        let Some(clip) = self.clip_grad_norm else { return };
+        let squares: f64 = self.gradients.iter().map(|gradient| elementwise::squares(gradient)).sum();
         let share = (f64::from(clip) / squares.sqrt()) as f32;
         if share < 1.0 {
             self.gradients.iter_mut().flatten().for_each(|gradient| *gradient *= share);
@@ -99,13 +99,13 @@ impl Trainer {
     }
 
     /// The weights that would be kept now: the running mean, where there is one; of all chains one after the other.
-    pub fn kept(&self) -> &[Vec<f32>] {
-        if self.average.is_some() { &self.averaged } else { &self.weights }
+    pub fn ema_weights(&self) -> &[Vec<f32>] {
+        if self.average.is_some() { &self.ema } else { &self.weights }
     }
 
     /// Everything that the next step depends on: weights, running means, moments.
     pub fn state(&self) -> Vec<Vec<f32>> {
-        self.weights.iter().chain(&self.averaged).chain(self.optimiser.state()).cloned().collect()
+        self.weights.iter().chain(&self.ema).chain(self.optimizer.state()).cloned().collect()
     }
 
     /// Goes on from what [`Trainer::state`] gave.
@@ -114,7 +114,7 @@ impl Trainer {
     /// When it is of another network.
     pub fn restore(&mut self, state: &[Vec<f32>]) -> Result<(), String> {
         let own: Vec<&mut Vec<f32>> =
-            self.weights.iter_mut().chain(&mut self.averaged).chain(self.optimiser.state_mut()).collect();
+            self.weights.iter_mut().chain(&mut self.ema).chain(self.optimizer.state_mut()).collect();
         let fits = own.len() == state.len() && own.iter().zip(state).all(|(own, other)| own.len() == other.len());
         if !fits {
             return Err("it is of another network".to_owned());

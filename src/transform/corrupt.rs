@@ -7,32 +7,32 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
+use super::rows::{RejectReason, RejectedRows, TensorRows, append, find_tensor, with_columns};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::corruption::{Amount, Corruption, CorruptionSpec, Noise};
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, vector_field};
 
 /// The options. The same record gets the same noise in every run.
 // Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of its faults.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct CorruptConfig {
     /// What is done to the values.
     #[schemars(extend("x-changes-rows" = true))]
-    pub noise: Noise,
+    pub noise: CorruptionKind,
     /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record draws its own. For
     /// pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255 of the range; for other columns in
     /// their own units.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    pub sigma: Option<Amount>,
+    pub sigma: Option<Strength>,
     /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1, or a range of it.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    pub rate: Option<Amount>,
+    pub rate: Option<Strength>,
     /// For `watermark_text`: the text. Default: latentflow.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
@@ -41,7 +41,7 @@ pub struct Config {
     /// `watermark`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    pub opacity: Option<Amount>,
+    pub opacity: Option<Strength>,
     /// Another seed is other noise. Give two stages of a pipeline different ones.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
@@ -56,15 +56,15 @@ pub struct Config {
     pub to: Option<String>,
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for CorruptConfig {
+    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let spec = self.corruption();
         let mut faults = spec.faults();
         let found = find_tensor(input, "column", self.column.as_deref()).map_err(|fault| faults.push(fault)).ok();
         let Some((index, field, shape)) = found else { return Err(faults) };
         let format = pixel_format(field, &shape).map_err(|fault| faults.push(fault)).unwrap_or_default();
         if let Some(what) = spec.unfit(format.as_ref()).filter(|_| faults.is_empty()) {
-            faults.push(Fault::new("column", format!("column `{}` holds {what}", field.name())));
+            faults.push(ConfigError::new("column", format!("column `{}` holds {what}", field.name())));
         }
         let schema = self.schema(input, index, &shape).map_err(|fault| faults.push(fault));
         let (Ok(schema), true) = (schema, faults.is_empty()) else { return Err(faults) };
@@ -72,24 +72,24 @@ impl TransformConfig for Config {
         let CorruptionSpec { text, opacity, .. } = spec.with_defaults();
         (self.column, self.text, self.opacity) = (Some(field.name().clone()), text, opacity);
         let replaces = self.to.is_none();
-        Ok(Box::new(Corrupt { corruption, seed: self.seed, index, shape, format, replaces, schema }))
+        Ok(Box::new(CorruptTransform { corruption, seed: self.seed, index, shape, format, replaces, schema }))
     }
 }
 
-impl Config {
+impl CorruptConfig {
     fn corruption(&self) -> CorruptionSpec {
         let Self { noise, sigma, rate, opacity, .. } = *self;
         CorruptionSpec { noise, sigma, rate, opacity, text: self.text.clone() }
     }
 
     /// The columns that go out: the corrupted one keeps its metadata, thus its pixel format.
-    fn schema(&self, input: &Schema, index: usize, shape: &TensorShape) -> Result<SchemaRef, Fault> {
+    fn schema(&self, input: &Schema, index: usize, shape: &TensorShape) -> Result<SchemaRef, ConfigError> {
         let before = input.field(index);
         let name = self.to.as_deref().unwrap_or(before.name());
         let canonical = match shape {
             TensorShape::Fixed(shape) => vector_field(name, shape.iter().product()),
             TensorShape::Variable(dims) => {
-                variable_field(name, *dims).map_err(|error| Fault::new("column", error.to_string()))?
+                variable_field(name, *dims).map_err(|error| ConfigError::new("column", error.to_string()))?
             }
         };
         let field = canonical.with_metadata(before.metadata().clone());
@@ -103,24 +103,24 @@ impl Config {
 }
 
 /// The pixel format of a column, where it has one: sound, and true of the column's shape.
-fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, Fault> {
+fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, ConfigError> {
     let Some(format) = PixelFormat::of(field) else { return Ok(None) };
     let fits = match shape {
         TensorShape::Fixed(shape) => format.size(shape).is_some(),
         TensorShape::Variable(dims) => *dims == 3,
     };
     match format.check() {
-        Err(message) => Err(Fault::new("column", format!("the pixels of `{}`: {message}", field.name()))),
+        Err(message) => Err(ConfigError::new("column", format!("the pixels of `{}`: {message}", field.name()))),
         Ok(()) if !fits => {
             let message = format!("column `{}` is {shape}, which its pixel format contradicts", field.name());
-            Err(Fault::new("column", message))
+            Err(ConfigError::new("column", message))
         }
         Ok(()) => Ok(Some(format)),
     }
 }
 
 #[derive(Clone)]
-struct Corrupt {
+struct CorruptTransform {
     corruption: Corruption,
     seed: u64,
     index: usize,
@@ -130,7 +130,7 @@ struct Corrupt {
     schema: SchemaRef,
 }
 
-impl TransformPlan for Corrupt {
+impl TransformPlan for CorruptTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -152,11 +152,11 @@ impl TransformPlan for Corrupt {
     }
 }
 
-impl Transform for Corrupt {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+impl Transform for CorruptTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = TensorRows::new(&batch, self.index, &self.shape);
-        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), Refused::default());
-        for (row, &origin) in batch.origin.iter().enumerate() {
+        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), RejectedRows::default());
+        for (row, &origin) in batch.row_ordinals.iter().enumerate() {
             let read = rows.get(row).and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
             match read {
                 Err(refusal) => refused.add(row, refusal),
@@ -169,7 +169,7 @@ impl Transform for Corrupt {
                 }
             }
         }
-        let batch = refused.leave_out(batch, rejects)?;
+        let batch = refused.remove_from(batch, rejects)?;
         let column: ArrayRef = match &self.shape {
             TensorShape::Fixed(shape) => fixed_column(shape.iter().product(), values)?,
             TensorShape::Variable(dims) => variable_column(*dims, values, &shapes)?,
@@ -184,9 +184,9 @@ impl Transform for Corrupt {
     }
 }
 
-impl Corrupt {
+impl CorruptTransform {
     /// Height and width of an image; a row of values that are no pixels is an image of height 1.
-    fn size(&self, shape: &[usize]) -> Result<(usize, usize), Refusal> {
+    fn size(&self, shape: &[usize]) -> Result<(usize, usize), RejectReason> {
         let Some(format) = &self.format else { return Ok((1, shape.iter().product())) };
         format.size(shape).ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
     }
@@ -200,18 +200,18 @@ mod tests {
 
     use super::super::testing::{batch, faults, of, part, plan, reasons, run, strings};
     use super::*;
-    use crate::image::format::{Channels, Layout};
+    use crate::image::pixel_format::{Channels, TensorLayout};
     use crate::tensor::{fixed_values, tensor_field, variable_row};
 
     fn pixels(format: &PixelFormat, height: usize, width: usize, rows: usize, value: f32) -> Batch {
         let shape = format.shape(height, width);
-        let field = format.mark(tensor_field("pixels", &shape).unwrap());
+        let field = format.annotate(tensor_field("pixels", &shape).unwrap());
         let len: usize = shape.iter().product();
         of([(field, fixed_column(len, vec![value; len * rows]).unwrap())])
     }
 
     fn out(options: &str, batch: Batch) -> Vec<f32> {
-        let (out, rejects) = run::<Config>(options, batch);
+        let (out, rejects) = run::<CorruptConfig>(options, batch);
         assert!(rejects.is_empty());
         fixed_values(out.records.column(out.records.num_columns() - 1)).unwrap().to_vec()
     }
@@ -259,9 +259,9 @@ mod tests {
     #[test]
     fn another_seed_is_other_noise_and_another_layout_is_the_same() {
         let image = |layout| pixels(&PixelFormat { layout, ..PixelFormat::default() }, 4, 5, 1, 0.5);
-        let planar = out(GAUSSIAN, image(Layout::Nchw));
-        assert_ne!(planar, out(r#"{"noise": "gaussian", "sigma": 25, "seed": 1}"#, image(Layout::Nchw)));
-        let interleaved = out(GAUSSIAN, image(Layout::Nhwc));
+        let planar = out(GAUSSIAN, image(TensorLayout::Nchw));
+        assert_ne!(planar, out(r#"{"noise": "gaussian", "sigma": 25, "seed": 1}"#, image(TensorLayout::Nchw)));
+        let interleaved = out(GAUSSIAN, image(TensorLayout::Nhwc));
         for (place, value) in planar.iter().enumerate() {
             assert_eq!(*value, interleaved[place % 20 * 3 + place / 20]);
         }
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn salt_and_pepper_turn_whole_pixels_black_or_white() {
-        let format = PixelFormat { range: [-1.0, 1.0], layout: Layout::Nhwc, ..PixelFormat::default() };
+        let format = PixelFormat { range: [-1.0, 1.0], layout: TensorLayout::Nhwc, ..PixelFormat::default() };
         let values = out(r#"{"noise": "salt_and_pepper", "rate": 0.5}"#, pixels(&format, 32, 32, 1, 0.25));
         let count = |level: f32| values.chunks(3).filter(|pixel| pixel.iter().all(|&v| v == level)).count();
         let (pepper, salt, clean) = (count(-1.0), count(1.0), count(0.25));
@@ -303,9 +303,9 @@ mod tests {
         let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
         let shapes = [vec![1, 2, 3], vec![2, 2, 2], vec![1, 1, 1]];
         let column = variable_column(3, vec![0.5; 15], &shapes).unwrap();
-        let input = of([(gray.mark(variable_field("pixels", 3).unwrap()), column)]);
-        let (out, rejects) = run::<Config>(r#"{"noise": "masking", "rate": 1}"#, input);
-        assert_eq!(out.origin, [0, 2]);
+        let input = of([(gray.annotate(variable_field("pixels", 3).unwrap()), column)]);
+        let (out, rejects) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1}"#, input);
+        assert_eq!(out.row_ordinals, [0, 2]);
         assert_eq!(variable_row(out.records.column(0), 0), Some((&[0.0; 6][..], vec![1, 2, 3])));
         assert_eq!(variable_row(out.records.column(0), 1), Some((&[0.0][..], vec![1, 1, 1])));
         expect!["1: mismatch: [2, 2, 2] is no shape of such an image"].assert_eq(&reasons(&rejects));
@@ -317,10 +317,10 @@ mod tests {
         let variable =
             of([(variable_field("pixels", 3).unwrap(), variable_column(3, vec![0.5], &[vec![1, 1, 1]]).unwrap())]);
         for input in [pixels(&gray, 2, 2, 1, 0.5), variable] {
-            let (out, _) = run::<Config>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
+            let (out, _) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
             assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
         }
-        let planned = plan::<Config>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
+        let planned = plan::<CorruptConfig>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
         assert_eq!(PixelFormat::of(planned.schema().field(0)), Some(gray));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     fn every_fault_is_named() {
         let column = || fixed_column(2, vec![0.0; 2]).unwrap();
         let two = of([(vector_field("a", 2), column()), (vector_field("b", 2), column())]);
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &two));
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<CorruptConfig>(options, &two));
         check(
             r#"{"noise": "masking", "sigma": 1, "rate": 2, "text": "x", "opacity": 1}"#,
             expect![[r#"
@@ -358,9 +358,9 @@ mod tests {
         );
         let text = batch([("source", strings(&["a"]))]);
         expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]
-            .assert_eq(&faults::<Config>(GAUSSIAN, &text));
-        let lie = PixelFormat::default().mark(vector_field("a", 2));
+            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &text));
+        let lie = PixelFormat::default().annotate(vector_field("a", 2));
         expect!["column: column `a` is [2], which its pixel format contradicts"]
-            .assert_eq(&faults::<Config>(GAUSSIAN, &of([(lie, column())])));
+            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &of([(lie, column())])));
     }
 }

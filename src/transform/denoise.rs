@@ -9,22 +9,24 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Refused, TensorRows};
-use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
-use super::tile::{Cut, OVERLAP, Placed, TILE, Tiling};
-use super::{Look, Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
-use crate::model::port::values;
-use crate::model::session::Chain;
-use crate::model::{ImageInput, Model, Pass, same_layout};
+use super::model_columns::{
+    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite, reject_unusable_rows,
+};
+use super::rows::{RejectedRows, TensorRows};
+use super::tile::{OVERLAP, PlacedImage, TILE, TileCut, Tiling};
+use super::{ImagePreview, Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
+use crate::model::{ImageInput, Model, ModelPath, same_layout};
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
 /// Options of `denoise`: the model, and for images of any size how they are cut.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct DenoiseConfig {
     /// The model, as declared under `models`.
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
@@ -47,54 +49,54 @@ pub struct Config {
     pub overlap: Option<usize>,
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for DenoiseConfig {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
-        if model.parts(Pass::Whole).is_none() {
+        if model.parts(ModelPath::Whole).is_none() {
             let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
-            return Err(vec![Fault::new("model", message)]);
+            return Err(vec![ConfigError::new("model", message)]);
         }
         let mut faults = Vec::new();
-        let way = self.way(&model).map_err(|found| faults.extend(found)).ok();
+        let mode = self.mode(&model).map_err(|found| faults.extend(found)).ok();
         let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
             Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
-        let (Some(way), Some((column, field, shape))) = (way, found) else { return Err(faults) };
-        if let Err(reason) = check_output(&model, &way, &shape) {
-            faults.push(Fault::new("model", reason));
+        let (Some(mode), Some((column, field, shape))) = (mode, found) else { return Err(faults) };
+        if let Err(reason) = check_output(&model, &mode, &shape) {
+            faults.push(ConfigError::new("model", reason));
         }
         let name = self.to.as_ref().unwrap_or(field.name());
         let place = if self.to.is_some() { input.fields().len() } else { column };
         if self.to.is_some() && input.column_with_name(name).is_some() {
-            faults.push(Fault::new("to", format!("the input has a column `{name}` already")));
+            faults.push(ConfigError::new("to", format!("the input has a column `{name}` already")));
         }
-        let output = like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
+        let output = field_like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
         let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
         self.column = Some(field.name().clone());
-        if let Way::Tiles { cut, .. } = &way {
+        if let DenoiseMode::Tiles { cut, .. } = &mode {
             (self.tile, self.overlap) = (NonZeroUsize::new(cut.tile), Some(cut.overlap));
         }
         let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
         fields.truncate(fields.len().max(place));
         fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
-        Ok(Box::new(Denoise(Arc::new(Plan { model, schema, column, place, shape, way }))))
+        Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams { model, schema, column, place, shape, mode }))))
     }
 }
 
-impl Config {
+impl DenoiseConfig {
     /// How images go through the model: as they are, or in tiles.
-    fn way(&self, model: &Model) -> Result<Way, Vec<Fault>> {
+    fn mode(&self, model: &Model) -> Result<DenoiseMode, Vec<ConfigError>> {
         let Some(image) = model.image_input().filter(|image| image.size.is_none()) else {
             let set = [("tile", self.tile.is_some()), ("overlap", self.overlap.is_some())];
             let set = set.into_iter().filter(|(_, set)| *set);
             let message = "the model takes records of one shape, which are not cut; leave it out";
-            let faults: Vec<Fault> = set.map(|(key, _)| Fault::new(key, message)).collect();
-            return if faults.is_empty() { Ok(Way::Records) } else { Err(faults) };
+            let faults: Vec<ConfigError> = set.map(|(key, _)| ConfigError::new(key, message)).collect();
+            return if faults.is_empty() { Ok(DenoiseMode::Records) } else { Err(faults) };
         };
-        let cut = Cut {
+        let cut = TileCut {
             tile: self.tile.map_or(TILE, NonZeroUsize::get),
             overlap: self.overlap.unwrap_or(OVERLAP),
             multiple: model.multiple(),
@@ -102,16 +104,17 @@ impl Config {
         let mut faults = Vec::new();
         if !cut.tile.is_multiple_of(cut.multiple) {
             let message = format!("{} is no multiple of {}, which the model needs", cut.tile, cut.multiple);
-            faults.push(Fault::new("tile", message));
+            faults.push(ConfigError::new("tile", message));
         }
         if cut.overlap > cut.tile / 2 {
             let message = format!("{} is more than half of a tile of {}", cut.overlap, cut.tile);
-            faults.push(Fault::new("overlap", message));
+            faults.push(ConfigError::new("overlap", message));
         }
         if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
-            faults.push(Fault::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
+            faults
+                .push(ConfigError::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
         }
-        if faults.is_empty() { Ok(Way::Tiles { format: image.format, cut }) } else { Err(faults) }
+        if faults.is_empty() { Ok(DenoiseMode::Tiles { format: image.format, cut }) } else { Err(faults) }
     }
 }
 
@@ -120,11 +123,11 @@ const MAX_TILE_VALUES: usize = 3 << 26;
 
 /// How records go through the model.
 #[derive(Debug)]
-enum Way {
+enum DenoiseMode {
     /// As they are: all have the shape that the model takes.
     Records,
     /// Images of any size, in tiles.
-    Tiles { format: PixelFormat, cut: Cut },
+    Tiles { format: PixelFormat, cut: TileCut },
 }
 
 fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), String> {
@@ -134,7 +137,7 @@ fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), St
         (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => {
             Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()))
         }
-        (TensorShape::Fixed(row), _) => model.output_shape(Pass::Whole, row).map(|_| ()),
+        (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Whole, row).map(|_| ()),
         (TensorShape::Variable(_), _) => {
             let name = model.name();
             Err(format!(
@@ -150,21 +153,21 @@ fn fit_any_size(model: &Model, format: &PixelFormat, field: &Field, shape: &Tens
         TensorShape::Fixed(row) => format.size(row).is_some(),
         TensorShape::Variable(dims) => *dims == 3,
     };
-    let kind = format.tell();
+    let kind = format.describe();
     if fits { Ok(()) } else { Err(format!("its records have the shape {shape}, but the model takes {kind}")) }
 }
 
 /// What comes out must be laid out as what went in; for images of any size, one of them tells.
-fn check_output(model: &Model, way: &Way, shape: &TensorShape) -> Result<(), String> {
+fn check_output(model: &Model, way: &DenoiseMode, shape: &TensorShape) -> Result<(), String> {
     let record = match (way, shape) {
-        (Way::Records, TensorShape::Fixed(row)) => row.clone(),
-        (Way::Records, TensorShape::Variable(_)) => return Ok(()),
-        (Way::Tiles { format, cut }, _) => {
+        (DenoiseMode::Records, TensorShape::Fixed(row)) => row.clone(),
+        (DenoiseMode::Records, TensorShape::Variable(_)) => return Ok(()),
+        (DenoiseMode::Tiles { format, cut }, _) => {
             let side = PROBE.next_multiple_of(cut.multiple).min(cut.tile);
             format.shape(side, side)
         }
     };
-    let back = model.output_shape(Pass::Whole, &record)?;
+    let back = model.output_shape(ModelPath::Whole, &record)?;
     if same_layout(&back, &record) {
         return Ok(());
     }
@@ -175,29 +178,29 @@ fn check_output(model: &Model, way: &Way, shape: &TensorShape) -> Result<(), Str
 /// Side of the image that is tried while planning, in pixels.
 const PROBE: usize = 32;
 
-struct Plan {
+struct DenoiseParams {
     model: Arc<Model>,
     schema: SchemaRef,
     column: usize,
     place: usize,
     shape: TensorShape,
-    way: Way,
+    mode: DenoiseMode,
 }
 
-struct Denoise(Arc<Plan>);
+struct DenoisePlan(Arc<DenoiseParams>);
 
-impl TransformPlan for Denoise {
+impl TransformPlan for DenoisePlan {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.0.schema)
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
-        Ok(Box::new(Worker { plan: Arc::clone(&self.0), chain: self.0.model.chain(Pass::Whole)? }))
+        Ok(Box::new(DenoiseTransform { params: Arc::clone(&self.0), chain: self.0.model.chain(ModelPath::Whole)? }))
     }
 
     fn bytes_per_pixel(&self) -> u64 {
-        match (&self.0.way, &self.0.shape) {
-            (Way::Tiles { format, .. }, TensorShape::Variable(_)) => {
+        match (&self.0.mode, &self.0.shape) {
+            (DenoiseMode::Tiles { format, .. }, TensorShape::Variable(_)) => {
                 (format.channels.count() * size_of::<f32>()) as u64
             }
             _ => 0,
@@ -205,85 +208,87 @@ impl TransformPlan for Denoise {
     }
 
     fn scratch_bytes(&self) -> u64 {
-        let len = match (&self.0.way, &self.0.shape) {
-            (Way::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
-            (Way::Records, shape) => shape.len(),
+        let len = match (&self.0.mode, &self.0.shape) {
+            (DenoiseMode::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
+            (DenoiseMode::Records, shape) => shape.len(),
         };
-        self.0.model.scratch_bytes(Pass::Whole, len.unwrap_or_default())
+        self.0.model.scratch_bytes(ModelPath::Whole, len.unwrap_or_default())
     }
 
     fn summary(&self) -> String {
         let name = self.0.model.name();
-        match &self.0.way {
-            Way::Records => format!("model {name}: {}", self.0.shape),
-            Way::Tiles { cut, .. } => {
+        match &self.0.mode {
+            DenoiseMode::Records => format!("model {name}: {}", self.0.shape),
+            DenoiseMode::Tiles { cut, .. } => {
                 format!("model {name}: images above {0}x{0} in tiles that overlap by {1}", cut.tile, cut.overlap)
             }
         }
     }
 }
 
-struct Worker {
-    plan: Arc<Plan>,
-    chain: Chain,
+struct DenoiseTransform {
+    params: Arc<DenoiseParams>,
+    chain: SessionChain,
 }
 
-impl Transform for Worker {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
-        let plan = Arc::clone(&self.plan);
-        let is_image = |shape: &[usize]| match &plan.way {
-            Way::Tiles { format, .. } if format.size(shape).is_none_or(|(height, width)| height * width == 0) => {
-                Err(format!("the shape {shape:?} is not that of {}", format.tell()))
+impl Transform for DenoiseTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+        let plan = Arc::clone(&self.params);
+        let is_image = |shape: &[usize]| match &plan.mode {
+            DenoiseMode::Tiles { format, .. }
+                if format.size(shape).is_none_or(|(height, width)| height * width == 0) =>
+            {
+                Err(format!("the shape {shape:?} is not that of {}", format.describe()))
             }
             _ => Ok(()),
         };
-        let batch = usable(batch, plan.column, &plan.shape, rejects, is_image)?;
-        let mut refused = Refused::default();
-        let column = match (&plan.way, &plan.shape) {
-            (Way::Tiles { format, cut }, _) => self.run_tiles(&batch, format, *cut, &mut refused)?,
-            (Way::Records, shape) => self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?,
+        let batch = reject_unusable_rows(batch, plan.column, &plan.shape, rejects, is_image)?;
+        let mut refused = RejectedRows::default();
+        let column = match (&plan.mode, &plan.shape) {
+            (DenoiseMode::Tiles { format, cut }, _) => self.run_tiles(&batch, format, *cut, &mut refused)?,
+            (DenoiseMode::Records, shape) => self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?,
         };
         refused.check_model(batch.records.num_rows())?;
         let mut columns = batch.records.columns().to_vec();
         columns.splice(plan.place..columns.len().min(plan.place + 1), [column]);
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
-        refused.leave_out(batch.with_records(records), rejects)
+        refused.remove_from(batch.with_records(records), rejects)
     }
 
-    fn look(&mut self, input: &Batch, output: &Batch) -> Option<Look> {
-        let plan = &self.plan;
-        let ordinal = *output.origin.first()?;
-        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+    fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
+        let plan = &self.params;
+        let ordinal = *output.row_ordinals.first()?;
+        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let (before, shape) = TensorRows::new(input, plan.column, &plan.shape).get(place).ok()?;
         let (after, _) = TensorRows::new(output, plan.place, &plan.shape).get(0).ok()?;
-        Look::new(ordinal, &format, &shape, [before, after])
+        ImagePreview::new(ordinal, &format, &shape, [before, after])
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {
-        let shape = match (&self.plan.way, &self.plan.shape) {
-            (Way::Records, TensorShape::Fixed(row)) => row.clone(),
+        let shape = match (&self.params.mode, &self.params.shape) {
+            (DenoiseMode::Records, TensorShape::Fixed(row)) => row.clone(),
             // What it is worth depends on the size of the images to come.
             _ => return Ok(()),
         };
         let zeros = vec![0.0; values(&shape).unwrap_or_default()];
-        let name = self.plan.model.name();
+        let name = self.params.model.name();
         let run = self.chain.run(&zeros, &shape, &mut Vec::new());
         run.map(|_| ()).map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
     }
 }
 
-impl Worker {
-    fn run_records(&mut self, batch: &Batch, len: usize, refused: &mut Refused) -> Result<ArrayRef, StageError> {
-        let plan = &self.plan;
+impl DenoiseTransform {
+    fn run_records(&mut self, batch: &Batch, len: usize, refused: &mut RejectedRows) -> Result<ArrayRef, StageError> {
+        let plan = &self.params;
         let records = fixed_values(batch.records.column(plan.column));
         let (TensorShape::Fixed(shape), Some(records)) = (&plan.shape, records) else {
             return Err(StageError::Other("the column holds no tensors, against the plan".to_owned()));
         };
         let mut out = Vec::with_capacity(records.len());
         let failures = self.chain.run_rows(records, shape, len, &mut out);
-        refuse_failures(failures, 0, refused);
-        refuse_not_finite(&out, len, "result", 0, refused);
+        reject_model_failures(failures, 0, refused);
+        reject_not_finite(&out, len, "result", 0, refused);
         Ok(fixed_column(len, out)?)
     }
 
@@ -292,18 +297,18 @@ impl Worker {
         &mut self,
         batch: &Batch,
         format: &PixelFormat,
-        cut: Cut,
-        refused: &mut Refused,
+        cut: TileCut,
+        refused: &mut RejectedRows,
     ) -> Result<ArrayRef, StageError> {
-        let rows = TensorRows::new(batch, self.plan.column, &self.plan.shape);
+        let rows = TensorRows::new(batch, self.params.column, &self.params.shape);
         let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
         for row in 0..batch.records.num_rows() {
             let (values, shape) = rows.get(row).map_err(|(_, reason)| StageError::Other(reason))?;
-            images.push(Placed { values, at: len });
+            images.push(PlacedImage { values, at: len });
             shapes.push(shape.into_owned());
             len += values.len();
         }
-        let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<Placed<'_>>)> = BTreeMap::new();
+        let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<PlacedImage<'_>>)> = BTreeMap::new();
         for (row, image) in images.into_iter().enumerate() {
             let same = by_size.entry(format.size(&shapes[row]).unwrap_or_default()).or_default();
             same.0.push(row);
@@ -314,7 +319,7 @@ impl Worker {
             let mut refuse = |image: usize, code, reason| refused.add(rows[image], (code, reason));
             Tiling::new(format, size, cut).run(&mut self.chain, format, &images, &mut out, &mut refuse);
         }
-        match &self.plan.shape {
+        match &self.params.shape {
             TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
             TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
         }
@@ -328,8 +333,8 @@ mod tests {
 
     use super::*;
     use crate::tensor::variable_row;
+    use crate::transform::model_columns::testing::{column, faults, images, plan, run, tensors};
     use crate::transform::testing::{part, reasons};
-    use crate::transform::through::testing::{column, faults, images, plan, run, tensors};
 
     const BLUR: &str = "model = 'blur.onnx'";
     const HALVE: &str = "encoder = 'halve.onnx'\ndecoder = 'double.onnx'\nmultiple = 2";
@@ -355,7 +360,7 @@ mod tests {
     fn images_of_any_size_come_out_in_their_places_and_shapes() {
         let sizes = [[5, 7, 3], [3, 2, 3], [5, 7, 3], [40, 9, 3]];
         let batch = images(&sizes, |row, at| ((row * 31 + at * 7) % 17) as f32);
-        let (out, rejects) = run::<Config>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
+        let (out, rejects) = run::<DenoiseConfig>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
         assert!(rejects.is_empty());
         for (place, size) in sizes.iter().enumerate() {
             let (before, _) = row(&out, "x", place);
@@ -371,7 +376,7 @@ mod tests {
     #[test]
     fn images_of_one_size_are_denoised_in_place() {
         let image: Vec<f32> = (0..12).map(|value| value as f32).collect();
-        let (out, _) = run::<Config>(BLUR, "{}", tensors(&[2, 2, 3], &image));
+        let (out, _) = run::<DenoiseConfig>(BLUR, "{}", tensors(&[2, 2, 3], &image));
         assert_eq!(out.records.num_columns(), 1);
         assert_eq!(column(&out, "x"), blur(&image, 2, 2));
     }
@@ -379,13 +384,13 @@ mod tests {
     #[test]
     fn sides_that_the_model_cannot_halve_are_padded_and_cropped() {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
-        let (out, rejects) = run::<Config>(HALVE, "{}", batch);
+        let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch);
         assert!(rejects.is_empty());
         assert_eq!(row(&out, "x", 0), (vec![2., 2., 3.5, 2., 2., 3.5, 6.5, 6.5, 8.], vec![1, 3, 3]));
         assert_eq!(row(&out, "x", 1), (vec![1.5; 4], vec![1, 2, 2]));
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
-        let (out, rejects) = run::<Config>(&HALVE.replace("multiple = 2", ""), "{}", batch);
-        assert_eq!(out.origin, [1]);
+        let (out, rejects) = run::<DenoiseConfig>(&HALVE.replace("multiple = 2", ""), "{}", batch);
+        assert_eq!(out.row_ordinals, [1]);
         expect!["0: model: the model gave the shape [1, 2, 2] for a record of shape [1, 3, 3]; expected 9 values"]
             .assert_eq(&reasons(&rejects));
     }
@@ -393,9 +398,9 @@ mod tests {
     #[test]
     fn records_of_one_shape_go_through_as_they_are() {
         let pairs = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
-        let (out, _) = run::<Config>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
+        let (out, _) = run::<DenoiseConfig>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
         assert_eq!(column(&out, "x"), [2., 2., 5., 5.]);
-        let (out, rejects) = run::<Config>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
+        let (out, rejects) = run::<DenoiseConfig>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
         assert_eq!(column(&out, "x"), [0., 0.]);
         expect!["1: not_finite: the model gave a result that is not finite"].assert_eq(&reasons(&rejects));
     }
@@ -403,8 +408,8 @@ mod tests {
     #[test]
     fn images_without_pixels_or_of_other_channels_are_rejected() {
         let batch = images(&[[2, 2, 3], [0, 2, 3], [2, 2, 1]], |_, _| 1.0);
-        let (out, rejects) = run::<Config>(BLUR, "{}", batch);
-        assert_eq!(out.origin, [0]);
+        let (out, rejects) = run::<DenoiseConfig>(BLUR, "{}", batch);
+        assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
             1: mismatch: the shape [0, 2, 3] is not that of rgb nhwc in [0, 1]
             2: mismatch: the shape [2, 2, 1] is not that of rgb nhwc in [0, 1]"#]]
@@ -414,14 +419,14 @@ mod tests {
     #[test]
     fn a_batch_without_rows_stays_one() {
         let empty = part(&images(&[[2, 2, 3]], |_, _| 0.0), 0, 0);
-        let (out, _) = run::<Config>(BLUR, r#"{"to": "y"}"#, empty);
+        let (out, _) = run::<DenoiseConfig>(BLUR, r#"{"to": "y"}"#, empty);
         assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
     }
 
     #[test]
     fn every_fault_is_named() {
         let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
-            expected.assert_eq(&faults::<Config>(model, options, batch));
+            expected.assert_eq(&faults::<DenoiseConfig>(model, options, batch));
         };
         let any = images(&[[2, 2, 3]], |_, _| 0.0);
         check(
@@ -493,7 +498,7 @@ mod tests {
 
     #[test]
     fn what_a_record_may_cost_is_told() {
-        let any = plan::<Config>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
+        let any = plan::<DenoiseConfig>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
         assert_eq!(any.bytes_per_pixel(), 12);
         assert!(any.scratch_bytes() >= 512 * 512 * 3 * 4);
         assert_eq!(any.summary(), "model tested: images above 512x512 in tiles that overlap by 32");

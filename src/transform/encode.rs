@@ -7,16 +7,18 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::Refused;
-use super::through::{check_pixels, find_column, like, refuse_failures, refuse_not_finite, usable};
-use super::{Look, Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use super::model_columns::{
+    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite, reject_unusable_rows,
+};
+use super::rows::RejectedRows;
+use super::{ImagePreview, Transform, TransformConfig, TransformPlan};
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
-use crate::model::port::values;
-use crate::model::session::Chain;
-use crate::model::{Model, Pass, same_layout};
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
+use crate::model::{Model, ModelPath, same_layout};
+use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 
 /// The column of a record's reconstruction error.
@@ -26,7 +28,7 @@ const RECONSTRUCTION: &str = "reconstruction";
 
 /// Options of `encode`: the model, and what to keep beside its codes.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct EncodeConfig {
     /// The model, as declared under `models`.
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
@@ -57,28 +59,31 @@ fn latent() -> String {
     "latent".to_owned()
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for EncodeConfig {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
         let mut faults = Vec::new();
         if self.keep_reconstruction && !self.reconstruct {
-            faults.push(Fault::new("keep_reconstruction", "there is none to keep; set `reconstruct = true` as well"));
+            faults.push(ConfigError::new(
+                "keep_reconstruction",
+                "there is none to keep; set `reconstruct = true` as well",
+            ));
         }
         let fits = |field: &Field, shape: &TensorShape| fit(&model, field, shape).map(|_| ());
         let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
         let Some((column, field, shape)) = found else { return Err(faults) };
-        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![Fault::new("column", reason)])?;
+        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![ConfigError::new("column", reason)])?;
         if self.reconstruct
             && let Err(reason) = check_reconstruction(&model, &row)
         {
-            faults.push(Fault::new("reconstruct", reason));
+            faults.push(ConfigError::new("reconstruct", reason));
         }
         let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || place != column).collect();
         let added = self.added(field, &shape, code).map_err(|fault| vec![fault])?;
         for (key, added) in &added {
             if kept.iter().any(|&place| input.field(place).name() == added.name()) {
                 let message = format!("the input has a column `{}` already", added.name());
-                faults.push(Fault::new(*key, message));
+                faults.push(ConfigError::new(*key, message));
             }
         }
         if !faults.is_empty() {
@@ -89,23 +94,28 @@ impl TransformConfig for Config {
         let fields: Vec<Arc<Field>> = fields.chain(added.into_iter().map(|(_, field)| Arc::new(field))).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         let reconstruct = match (self.reconstruct, self.keep_reconstruction) {
-            (false, _) => Reconstruct::No,
-            (true, false) => Reconstruct::Error,
-            (true, true) => Reconstruct::Keep,
+            (false, _) => ReconstructionMode::No,
+            (true, false) => ReconstructionMode::Error,
+            (true, true) => ReconstructionMode::Keep,
         };
-        Ok(Box::new(Encode(Arc::new(Plan { model, schema, column, row, code, kept, reconstruct }))))
+        Ok(Box::new(EncodePlan(Arc::new(EncodeParams { model, schema, column, row, code, kept, reconstruct }))))
     }
 }
 
-impl Config {
+impl EncodeConfig {
     /// The columns that are added, each with the option that it comes from.
-    fn added(&self, field: &Field, shape: &TensorShape, code: usize) -> Result<Vec<(&'static str, Field)>, Fault> {
+    fn added(
+        &self,
+        field: &Field,
+        shape: &TensorShape,
+        code: usize,
+    ) -> Result<Vec<(&'static str, Field)>, ConfigError> {
         let mut added = vec![("to", vector_field(&self.to, code))];
         if self.reconstruct {
             added.push(("reconstruct", Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false)));
         }
         if self.keep_reconstruction {
-            added.push(("keep_reconstruction", like(field, shape, RECONSTRUCTION)?));
+            added.push(("keep_reconstruction", field_like(field, shape, RECONSTRUCTION)?));
         }
         Ok(added)
     }
@@ -122,7 +132,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
     {
         return Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()));
     }
-    let code = model.output_shape(Pass::Encode, row)?;
+    let code = model.output_shape(ModelPath::Encode, row)?;
     match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
         Some(size) => Ok((row.clone(), size)),
         None => Err(format!("the model gives {code:?} for a record, which is no code")),
@@ -130,7 +140,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
 }
 
 fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
-    let back = model.output_shape(Pass::Whole, row)?;
+    let back = model.output_shape(ModelPath::Whole, row)?;
     if same_layout(&back, row) {
         return Ok(());
     }
@@ -139,25 +149,25 @@ fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
 
 /// What becomes of the reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reconstruct {
+enum ReconstructionMode {
     No,
     Error,
     Keep,
 }
 
-struct Plan {
+struct EncodeParams {
     model: Arc<Model>,
     schema: SchemaRef,
     column: usize,
     row: Vec<usize>,
     code: usize,
     kept: Vec<usize>,
-    reconstruct: Reconstruct,
+    reconstruct: ReconstructionMode,
 }
 
-struct Encode(Arc<Plan>);
+struct EncodePlan(Arc<EncodeParams>);
 
-impl TransformPlan for Encode {
+impl TransformPlan for EncodePlan {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.0.schema)
     }
@@ -165,71 +175,71 @@ impl TransformPlan for Encode {
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         let plan = &self.0;
         let decoder = match plan.reconstruct {
-            Reconstruct::No => None,
+            ReconstructionMode::No => None,
             // A network in one piece has no decoder: what it gives is the reconstruction.
-            _ => plan.model.parts(Pass::Decode).map(|_| plan.model.chain(Pass::Decode)).transpose()?,
+            _ => plan.model.parts(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
         };
-        let encoder = plan.model.chain(Pass::Encode)?;
-        Ok(Box::new(Worker { plan: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
+        let encoder = plan.model.chain(ModelPath::Encode)?;
+        Ok(Box::new(EncodeTransform { params: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
     }
 
     fn model(&self) -> Option<&str> {
-        (self.0.reconstruct != Reconstruct::No).then(|| self.0.model.name())
+        (self.0.reconstruct != ReconstructionMode::No).then(|| self.0.model.name())
     }
 
     fn scratch_bytes(&self) -> u64 {
-        let pass = if self.0.reconstruct == Reconstruct::No { Pass::Encode } else { Pass::Whole };
+        let pass = if self.0.reconstruct == ReconstructionMode::No { ModelPath::Encode } else { ModelPath::Whole };
         self.0.model.scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
     }
 
     fn summary(&self) -> String {
-        let Plan { model, row, code, reconstruct, .. } = &*self.0;
+        let EncodeParams { model, row, code, reconstruct, .. } = &*self.0;
         let error = match reconstruct {
-            Reconstruct::No => String::new(),
+            ReconstructionMode::No => String::new(),
             _ => format!(", {RECONSTRUCTION_ERROR} in {}", model.loss().as_str()),
         };
         format!("model {}: {row:?} to a code of {code}{error}", model.name())
     }
 }
 
-struct Worker {
-    plan: Arc<Plan>,
-    encoder: Chain,
-    decoder: Option<Chain>,
+struct EncodeTransform {
+    params: Arc<EncodeParams>,
+    encoder: SessionChain,
+    decoder: Option<SessionChain>,
     /// The reconstructions of a slice.
     decoded: Vec<f32>,
 }
 
-impl Transform for Worker {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
-        let plan = Arc::clone(&self.plan);
+impl Transform for EncodeTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+        let plan = Arc::clone(&self.params);
         let shape = TensorShape::Fixed(plan.row.clone());
-        let batch = usable(batch, plan.column, &shape, rejects, |_| Ok(()))?;
+        let batch = reject_unusable_rows(batch, plan.column, &shape, rejects, |_| Ok(()))?;
         let records = fixed_values(batch.records.column(plan.column))
             .ok_or_else(|| StageError::Other("the column holds no tensors, against the plan".to_owned()))?;
-        let mut refused = Refused::default();
-        let Results { codes, errors, reconstructions } = self.run(records, batch.records.num_rows(), &mut refused);
+        let mut refused = RejectedRows::default();
+        let EncodedRows { codes, errors, reconstructions } = self.run(records, batch.records.num_rows(), &mut refused);
         refused.check_model(batch.records.num_rows())?;
         let mut added = vec![fixed_column(plan.code, codes)?];
-        if plan.reconstruct != Reconstruct::No {
+        if plan.reconstruct != ReconstructionMode::No {
             added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);
         }
-        if plan.reconstruct == Reconstruct::Keep {
+        if plan.reconstruct == ReconstructionMode::Keep {
             added.push(fixed_column(values(&plan.row).unwrap_or_default(), reconstructions)?);
         }
         let kept = plan.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
-        refused.leave_out(batch.with_records(records), rejects)
+        refused.remove_from(batch.with_records(records), rejects)
     }
 
-    fn look(&mut self, input: &Batch, output: &Batch) -> Option<Look> {
-        let plan = Arc::clone(&self.plan);
-        if plan.reconstruct == Reconstruct::No {
+    fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
+        let plan = Arc::clone(&self.params);
+        if plan.reconstruct == ReconstructionMode::No {
             return None;
         }
         // One that was not refused; its reconstruction is made once more, since it is not kept.
-        let ordinal = *output.origin.first()?;
-        let place = input.origin.iter().position(|&origin| origin == ordinal)?;
+        let ordinal = *output.row_ordinals.first()?;
+        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let len = values(&plan.row)?;
         let before = fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
@@ -239,43 +249,43 @@ impl Transform for Worker {
             Some(decoder) => decoder.run(&code, &[plan.code], &mut after).map(|_| ()).ok()?,
             None => after = code,
         }
-        Look::new(ordinal, &format, &plan.row, [before, &after])
+        ImagePreview::new(ordinal, &format, &plan.row, [before, &after])
     }
 
     fn warm_up(&mut self) -> Result<(), StageError> {
-        let name = self.plan.model.name().to_owned();
+        let name = self.params.model.name().to_owned();
         self.run_zeros().map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
     }
 }
 
-impl Worker {
+impl EncodeTransform {
     fn run_zeros(&mut self) -> Result<(), String> {
-        let (row, mut codes) = (&self.plan.row, Vec::new());
+        let (row, mut codes) = (&self.params.row, Vec::new());
         self.encoder.run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
         match &mut self.decoder {
-            Some(decoder) => decoder.run(&codes, &[self.plan.code], &mut Vec::new()).map(|_| ()),
+            Some(decoder) => decoder.run(&codes, &[self.params.code], &mut Vec::new()).map(|_| ()),
             None => Ok(()),
         }
     }
 
     /// Carries records through the model slice after slice, so that each is in the cache from its code to its error, and
     /// that reconstructions which are not kept take little memory.
-    fn run(&mut self, records: &[f32], rows: usize, refused: &mut Refused) -> Results {
-        let plan = Arc::clone(&self.plan);
+    fn run(&mut self, records: &[f32], rows: usize, refused: &mut RejectedRows) -> EncodedRows {
+        let plan = Arc::clone(&self.params);
         let len = values(&plan.row).unwrap_or_default().max(1);
         let slice_rows = self.encoder.slice_rows(len);
-        let mut results = Results { codes: Vec::with_capacity(rows * plan.code), ..Results::default() };
+        let mut results = EncodedRows { codes: Vec::with_capacity(rows * plan.code), ..EncodedRows::default() };
         for (slice, records) in records.chunks(slice_rows * len).enumerate() {
             let (first, start) = (slice * slice_rows, results.codes.len());
             let failures = self.encoder.run_rows(records, &plan.row, plan.code, &mut results.codes);
-            refuse_failures(failures, first, refused);
+            reject_model_failures(failures, first, refused);
             let codes = &results.codes[start..];
-            refuse_not_finite(codes, plan.code, "code", first, refused);
-            if plan.reconstruct != Reconstruct::No {
+            reject_not_finite(codes, plan.code, "code", first, refused);
+            if plan.reconstruct != ReconstructionMode::No {
                 self.decode(codes, records, first, refused);
                 self.compare(records, first, &mut results.errors, refused);
             }
-            if plan.reconstruct == Reconstruct::Keep {
+            if plan.reconstruct == ReconstructionMode::Keep {
                 results.reconstructions.extend_from_slice(&self.decoded);
             }
         }
@@ -283,22 +293,22 @@ impl Worker {
     }
 
     /// Decodes a slice into `self.decoded`.
-    fn decode(&mut self, codes: &[f32], records: &[f32], first: usize, refused: &mut Refused) {
-        let len = values(&self.plan.row).unwrap_or_default().max(1);
+    fn decode(&mut self, codes: &[f32], records: &[f32], first: usize, refused: &mut RejectedRows) {
+        let len = values(&self.params.row).unwrap_or_default().max(1);
         self.decoded.clear();
         self.decoded.reserve(records.len());
         match &mut self.decoder {
             Some(decoder) => {
-                let failures = decoder.run_rows(codes, &[self.plan.code], len, &mut self.decoded);
-                refuse_failures(failures, first, refused);
+                let failures = decoder.run_rows(codes, &[self.params.code], len, &mut self.decoded);
+                reject_model_failures(failures, first, refused);
             }
             None => self.decoded.extend_from_slice(codes),
         }
     }
 
     /// Adds the error of each record of a slice that is decoded.
-    fn compare(&self, records: &[f32], first: usize, errors: &mut Vec<f32>, refused: &mut Refused) {
-        let (loss, len) = (self.plan.model.loss(), values(&self.plan.row).unwrap_or_default().max(1));
+    fn compare(&self, records: &[f32], first: usize, errors: &mut Vec<f32>, refused: &mut RejectedRows) {
+        let (loss, len) = (self.params.model.loss(), values(&self.params.row).unwrap_or_default().max(1));
         for (row, (target, output)) in records.chunks_exact(len).zip(self.decoded.chunks_exact(len)).enumerate() {
             let error = loss.error(target, output) as f32;
             if !error.is_finite() {
@@ -312,7 +322,7 @@ impl Worker {
 
 /// What comes of a batch, record after record.
 #[derive(Default)]
-struct Results {
+struct EncodedRows {
     codes: Vec<f32>,
     errors: Vec<f32>,
     reconstructions: Vec<f32>,
@@ -324,9 +334,9 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::image::format::PixelFormat;
+    use crate::image::pixel_format::PixelFormat;
+    use crate::transform::model_columns::testing::{column, faults, images, plan, run, tensors};
     use crate::transform::testing::{of, part, reasons};
-    use crate::transform::through::testing::{column, faults, images, plan, run, tensors};
 
     const PAIRS: &str = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
 
@@ -336,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_tensor_column_becomes_a_latent() {
-        let (out, rejects) = run::<Config>(PAIRS, "{}", tensors(&[4], &[1., 2., 3., 4., 5., 6., 7., 8.]));
+        let (out, rejects) = run::<EncodeConfig>(PAIRS, "{}", tensors(&[4], &[1., 2., 3., 4., 5., 6., 7., 8.]));
         assert_eq!(names(&out), ["latent"]);
         assert_eq!(column(&out, "latent"), [3., 7., 11., 15.]);
         assert!(rejects.is_empty());
@@ -347,19 +357,20 @@ mod tests {
         let options = r#"{"reconstruct": true, "keep_reconstruction": true, "keep": true, "to": "code"}"#;
         let batch = tensors(&[2, 2], &[1., 3., 5., 5.]);
         let before = batch.records.schema().field(0).clone();
-        let (out, _) = run::<Config>(PAIRS, options, batch);
+        let (out, _) = run::<EncodeConfig>(PAIRS, options, batch);
         assert_eq!(names(&out), ["x", "code", "reconstruction_error", "reconstruction"]);
         assert_eq!(column(&out, "reconstruction"), [2., 2., 5., 5.]);
         assert_eq!(column(&out, "reconstruction_error"), [0.5]);
         assert_eq!(out.records.schema().field(3).metadata(), before.metadata());
         let bce = format!("{PAIRS}\nloss = 'bce'");
-        let (out, _) = run::<Config>(&bce, r#"{"reconstruct": true}"#, tensors(&[4], &[1., 0., 0.5, 0.5]));
+        let (out, _) = run::<EncodeConfig>(&bce, r#"{"reconstruct": true}"#, tensors(&[4], &[1., 0., 0.5, 0.5]));
         assert!((column(&out, "reconstruction_error")[0] - std::f32::consts::LN_2).abs() < 1e-6);
     }
 
     #[test]
     fn a_network_in_one_piece_encodes_and_where_shapes_agree_reconstructs() {
-        let (out, _) = run::<Config>("model = 'picky.onnx'", r#"{"reconstruct": true}"#, tensors(&[2], &[1., 2.]));
+        let (out, _) =
+            run::<EncodeConfig>("model = 'picky.onnx'", r#"{"reconstruct": true}"#, tensors(&[2], &[1., 2.]));
         assert_eq!(column(&out, "latent"), [1., 2.]);
         assert_eq!(column(&out, "reconstruction_error"), [0.]);
     }
@@ -368,8 +379,8 @@ mod tests {
     fn rows_that_are_not_finite_before_or_after_are_rejected() {
         let log = "encoder = 'log.onnx'";
         let batch = tensors(&[2], &[1., 1., f32::NAN, 1., 0., 1., -1., 1., 1., f32::INFINITY]);
-        let (out, rejects) = run::<Config>(log, "{}", batch);
-        assert_eq!(out.origin, [0]);
+        let (out, rejects) = run::<EncodeConfig>(log, "{}", batch);
+        assert_eq!(out.row_ordinals, [0]);
         assert_eq!(column(&out, "latent"), [0., 0.]);
         expect![[r#"
             1: not_finite: `x` holds a value that is not finite
@@ -383,8 +394,8 @@ mod tests {
     fn rows_on_which_the_model_fails_are_rejected_and_the_others_go_on() {
         let batch = tensors(&[2], &[1., 2., 60., 0., 3., 4.]);
         let options = r#"{"reconstruct": true, "keep_reconstruction": true}"#;
-        let (out, rejects) = run::<Config>("model = 'picky.onnx'", options, batch);
-        assert_eq!(out.origin, [0, 2]);
+        let (out, rejects) = run::<EncodeConfig>("model = 'picky.onnx'", options, batch);
+        assert_eq!(out.row_ordinals, [0, 2]);
         assert_eq!(column(&out, "latent"), [1., 2., 3., 4.]);
         assert_eq!((rejects.len(), rejects[0].ordinal, rejects[0].code), (1, 1, RejectCode::Model));
     }
@@ -392,7 +403,7 @@ mod tests {
     #[test]
     fn a_batch_without_rows_stays_one() {
         let empty = part(&tensors(&[4], &[0.; 4]), 0, 0);
-        let (out, _) = run::<Config>(PAIRS, r#"{"reconstruct": true, "keep_reconstruction": true}"#, empty);
+        let (out, _) = run::<EncodeConfig>(PAIRS, r#"{"reconstruct": true, "keep_reconstruction": true}"#, empty);
         assert_eq!(out.records.num_rows(), 0);
     }
 
@@ -403,15 +414,15 @@ mod tests {
             (a.records.schema().field(0).clone().with_name("a"), Arc::clone(a.records.column(0))),
             (b.records.schema().field(0).clone().with_name("b"), Arc::clone(b.records.column(0))),
         ]);
-        let (out, _) = run::<Config>(PAIRS, "{}", of_two);
+        let (out, _) = run::<EncodeConfig>(PAIRS, "{}", of_two);
         assert_eq!(names(&out), ["a", "latent"]);
     }
 
     #[test]
     fn metrics_are_told_of_the_model_where_there_is_an_error() {
         let batch = tensors(&[4], &[0.; 4]);
-        assert_eq!(plan::<Config>(PAIRS, "{}", &batch).unwrap().model(), None);
-        let told = plan::<Config>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
+        assert_eq!(plan::<EncodeConfig>(PAIRS, "{}", &batch).unwrap().model(), None);
+        let told = plan::<EncodeConfig>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
         assert_eq!(told.model(), Some("tested"));
         assert_eq!(told.summary(), "model tested: [4] to a code of 2, reconstruction_error in mse");
     }
@@ -419,7 +430,7 @@ mod tests {
     #[test]
     fn every_fault_is_named() {
         let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
-            expected.assert_eq(&faults::<Config>(model, options, batch));
+            expected.assert_eq(&faults::<EncodeConfig>(model, options, batch));
         };
         let (four, three) = (tensors(&[4], &[0.; 4]), tensors(&[3], &[0.; 3]));
         check(
@@ -458,7 +469,7 @@ mod tests {
             ],
         );
         let pixels = tensors(&[2, 2, 3], &[0.; 12]);
-        let field = PixelFormat::default().mark(pixels.records.schema().field(0).clone());
+        let field = PixelFormat::default().annotate(pixels.records.schema().field(0).clone());
         let pixels = of([(field, Arc::clone(pixels.records.column(0)))]);
         check(
             "model = 'blur.onnx'",

@@ -7,19 +7,19 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Refused, append, find};
-use super::vector::{BLOCK, Column};
+use super::feature_column::{BLOCK, FeatureColumn};
+use super::rows::{RejectedRows, append, find};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
 use crate::model::{FeatureInput, Scaling};
+use crate::plan_context::PlanContext;
 use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 
 /// The options: the columns and their scaling, or the model whose card knows both.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Config {
+pub struct FeaturesConfig {
     /// The columns, in the order of the vector: numbers, truth values (1 and 0), or lists, which give all their
     /// values. Not needed where the model's card names them.
     #[schemars(extend("x-changes-rows" = true))]
@@ -31,7 +31,7 @@ pub struct Config {
     /// How values are scaled, where no model says: `none`, `standard` (with `mean` and `std`) or
     /// `min_max` (with `min` and `max`).
     #[schemars(extend("x-changes-rows" = true))]
-    pub scaling: Option<Method>,
+    pub scaling: Option<ScalingMethod>,
     /// For `standard`: subtracted, one number per value of the vector.
     #[schemars(extend("x-changes-rows" = true))]
     pub mean: Vec<f64>,
@@ -55,7 +55,7 @@ pub struct Config {
     pub keep: bool,
 }
 
-impl Default for Config {
+impl Default for FeaturesConfig {
     fn default() -> Self {
         Self {
             columns: vec![],
@@ -75,7 +75,7 @@ impl Default for Config {
 /// Methods of scaling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Method {
+pub enum ScalingMethod {
     /// Values stay as they are.
     #[default]
     None,
@@ -85,8 +85,8 @@ pub enum Method {
     MinMax,
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for FeaturesConfig {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.unused();
         let chosen = match &self.model {
             None => FeatureInput { columns: self.columns.clone(), scaling: self.scaling(&mut faults) },
@@ -95,10 +95,10 @@ impl TransformConfig for Config {
                     context.model(name).map_err(|more| faults.iter().cloned().chain(more).collect::<Vec<_>>())?;
                 let taken = model.feature_input().ok_or_else(|| format!("model `{name}` takes no feature records"));
                 let chosen = taken.and_then(|input| self.for_model(input));
-                chosen.map_err(|message| vec![Fault::new("model", message)])?
+                chosen.map_err(|message| vec![ConfigError::new("model", message)])?
             }
         };
-        let planned = Features::new(self, input, chosen, &mut faults);
+        let planned = FeaturesTransform::new(self, input, chosen, &mut faults);
         match planned {
             Some(planned) if faults.is_empty() => {
                 self.width = Some(planned.width);
@@ -112,55 +112,55 @@ impl TransformConfig for Config {
     }
 }
 
-impl Config {
+impl FeaturesConfig {
     /// Faults for options that the others leave without effect.
-    fn unused(&self) -> Vec<Fault> {
+    fn unused(&self) -> Vec<ConfigError> {
         let method = self.scaling.unwrap_or_default();
         let lists = [
-            ("mean", &self.mean, Method::Standard),
-            ("std", &self.std, Method::Standard),
-            ("min", &self.min, Method::MinMax),
-            ("max", &self.max, Method::MinMax),
+            ("mean", &self.mean, ScalingMethod::Standard),
+            ("std", &self.std, ScalingMethod::Standard),
+            ("min", &self.min, ScalingMethod::MinMax),
+            ("max", &self.max, ScalingMethod::MinMax),
         ];
         let idle = lists.into_iter().filter(|(_, list, owner)| !list.is_empty() && *owner != method);
-        let mut faults: Vec<Fault> = idle
+        let mut faults: Vec<ConfigError> = idle
             .map(|(key, _, owner)| {
-                let owner = if owner == Method::Standard { "standard" } else { "min_max" };
-                Fault::new(key, format!("has no effect without scaling = \"{owner}\""))
+                let owner = if owner == ScalingMethod::Standard { "standard" } else { "min_max" };
+                ConfigError::new(key, format!("has no effect without scaling = \"{owner}\""))
             })
             .collect();
         if self.model.is_some() && self.scaling.is_some() {
-            faults.push(Fault::new("scaling", "the model says already how its input is scaled; leave this out"));
+            faults.push(ConfigError::new("scaling", "the model says already how its input is scaled; leave this out"));
         }
         faults
     }
 
     /// The scaling as written; its lists are sound and of equal length where no fault is added.
-    fn scaling(&self, faults: &mut Vec<Fault>) -> Scaling {
+    fn scaling(&self, faults: &mut Vec<ConfigError>) -> Scaling {
         let (low, high) = match self.scaling.unwrap_or_default() {
-            Method::None => return Scaling::None,
-            Method::Standard => (("mean", &self.mean), ("std", &self.std)),
-            Method::MinMax => (("min", &self.min), ("max", &self.max)),
+            ScalingMethod::None => return Scaling::None,
+            ScalingMethod::Standard => (("mean", &self.mean), ("std", &self.std)),
+            ScalingMethod::MinMax => (("min", &self.min), ("max", &self.max)),
         };
         if low.1.len() != high.1.len() || low.1.is_empty() {
             let lengths = format!("met {} and {}", low.1.len(), high.1.len());
             let message = format!("`{}` and `{}` need one number per value; {lengths}", low.0, high.0);
-            faults.push(Fault::new(low.0, message));
+            faults.push(ConfigError::new(low.0, message));
         }
         for (key, list) in [low, high] {
             if list.iter().any(|value| !value.is_finite()) {
-                faults.push(Fault::new(key, "holds a number that is not finite"));
+                faults.push(ConfigError::new(key, "holds a number that is not finite"));
             }
         }
         let (lows, highs) = (low.1.clone(), high.1.clone());
         if low.0 == "mean" {
             if highs.iter().any(|&std| std <= 0.0) {
-                faults.push(Fault::new("std", "must be above 0; for a column that never changes, write 1"));
+                faults.push(ConfigError::new("std", "must be above 0; for a column that never changes, write 1"));
             }
             return Scaling::Standard { mean: lows, std: highs };
         }
         if lows.iter().zip(&highs).any(|(min, max)| max <= min) {
-            faults.push(Fault::new("max", "must be above `min`; for a column that never changes, write min + 1"));
+            faults.push(ConfigError::new("max", "must be above `min`; for a column that never changes, write min + 1"));
         }
         Scaling::MinMax { min: lows, max: highs }
     }
@@ -176,8 +176,8 @@ impl Config {
 }
 
 #[derive(Clone)]
-struct Features {
-    columns: Vec<Column>,
+struct FeaturesTransform {
+    columns: Vec<FeatureColumn>,
     width: usize,
     scaling: Scaling,
     /// Places of the columns that stay.
@@ -185,21 +185,29 @@ struct Features {
     schema: SchemaRef,
 }
 
-impl Features {
-    fn new(config: &Config, input: &Schema, chosen: FeatureInput, faults: &mut Vec<Fault>) -> Option<Self> {
+impl FeaturesTransform {
+    fn new(
+        config: &FeaturesConfig,
+        input: &Schema,
+        chosen: FeatureInput,
+        faults: &mut Vec<ConfigError>,
+    ) -> Option<Self> {
         let key = if chosen.columns == config.columns { "columns" } else { "model" };
         if chosen.columns.is_empty() {
-            faults.push(Fault::new(key, "no column is chosen; list the numeric columns that make up the vector"));
+            faults.push(ConfigError::new(key, "no column is chosen; list the numeric columns that make up the vector"));
             return None;
         }
         let width = config.width.or_else(|| scaled_values(&chosen.scaling));
         let columns = resolve(input, key, &chosen.columns, width, faults)?;
         let found = columns.iter().map(|column| column.len).sum();
         if let Some(width) = config.width.filter(|&width| width != found) {
-            faults.push(Fault::new("width", format!("is {width}, but the columns hold {found} values")));
+            faults.push(ConfigError::new("width", format!("is {width}, but the columns hold {found} values")));
         }
         if let Some(scaled) = scaled_values(&chosen.scaling).filter(|&scaled| scaled != found) {
-            faults.push(Fault::new(key, format!("the columns hold {found} values, but the scaling is for {scaled}")));
+            faults.push(ConfigError::new(
+                key,
+                format!("the columns hold {found} values, but the scaling is for {scaled}"),
+            ));
         }
         let used = |index: &usize| columns.iter().any(|column| column.index == *index);
         let kept: Vec<usize> = (0..input.fields().len()).filter(|index| config.keep || !used(index)).collect();
@@ -223,19 +231,19 @@ fn resolve(
     key: &str,
     names: &[String],
     width: Option<usize>,
-    faults: &mut Vec<Fault>,
-) -> Option<Vec<Column>> {
+    faults: &mut Vec<ConfigError>,
+) -> Option<Vec<FeatureColumn>> {
     let before = faults.len();
     let mut found: Vec<(&str, usize, Option<usize>, bool)> = Vec::new();
     for name in names {
         match find(input, key, name) {
             Err(fault) => faults.push(fault),
             Ok((index, _)) if found.iter().any(|(_, earlier, ..)| *earlier == index) => {
-                faults.push(Fault::new(key, format!("column `{name}` is chosen twice")));
+                faults.push(ConfigError::new(key, format!("column `{name}` is chosen twice")));
             }
             Ok((index, field)) => match length(field.data_type()) {
                 Ok((len, list)) => found.push((name, index, len, list)),
-                Err(met) => faults.push(Fault::new(key, format!("column `{name}` holds {met}, not numbers"))),
+                Err(met) => faults.push(ConfigError::new(key, format!("column `{name}` holds {met}, not numbers"))),
             },
         }
     }
@@ -246,19 +254,19 @@ fn resolve(
         ([_], Some(width)) if width > fixed => width - fixed,
         _ => {
             let message = format!("lists of no fixed length: {}; give `width`, for one such column", open.join(", "));
-            faults.push(Fault::new(key, message));
+            faults.push(ConfigError::new(key, message));
             0
         }
     };
     let mut start = 0;
     let columns = found.into_iter().map(|(name, index, len, list)| {
-        let column = Column { name: name.to_owned(), index, start, len: len.unwrap_or(rest), list };
+        let column = FeatureColumn { name: name.to_owned(), index, start, len: len.unwrap_or(rest), list };
         start += column.len;
         column
     });
     let columns = columns.collect();
     if i32::try_from(start).is_err() {
-        faults.push(Fault::new(key, format!("{start} values are more than a vector can hold")));
+        faults.push(ConfigError::new(key, format!("{start} values are more than a vector can hold")));
     }
     (faults.len() == before).then_some(columns)
 }
@@ -276,7 +284,7 @@ fn length(column: &DataType) -> Result<(Option<usize>, bool), &DataType> {
     }
 }
 
-impl TransformPlan for Features {
+impl TransformPlan for FeaturesTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -295,13 +303,13 @@ impl TransformPlan for Features {
     }
 }
 
-impl Transform for Features {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
-        let mut incomplete = Refused::default();
+impl Transform for FeaturesTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+        let mut incomplete = RejectedRows::default();
         for column in &self.columns {
             column.check(batch.records.column(column.index), &mut incomplete);
         }
-        let batch = incomplete.leave_out(batch, rejects)?;
+        let batch = incomplete.remove_from(batch, rejects)?;
         let vectors = match self.whole(&batch.records) {
             Some(vectors) => vectors,
             None => fixed_column(self.width, self.gather(&batch.records)?)?,
@@ -309,11 +317,11 @@ impl Transform for Features {
         let infinite = self.not_finite(fixed_values(&vectors).unwrap_or_default());
         let columns = self.kept.iter().map(|&index| Arc::clone(batch.records.column(index))).chain([vectors]);
         let records = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect())?;
-        infinite.leave_out(batch.with_records(records), rejects)
+        infinite.remove_from(batch.with_records(records), rejects)
     }
 }
 
-impl Features {
+impl FeaturesTransform {
     /// The one column that is the vector already, without a copy of its values.
     fn whole(&self, records: &RecordBatch) -> Option<ArrayRef> {
         let ([only], Scaling::None) = (self.columns.as_slice(), &self.scaling) else { return None };
@@ -345,8 +353,8 @@ impl Features {
     }
 
     /// Refuses the vectors that hold NaN or infinity, with the column that they came from.
-    fn not_finite(&self, vectors: &[f32]) -> Refused {
-        let mut refused = Refused::default();
+    fn not_finite(&self, vectors: &[f32]) -> RejectedRows {
+        let mut refused = RejectedRows::default();
         if all_finite(vectors) {
             return refused;
         }
@@ -392,12 +400,12 @@ mod tests {
 
     #[test]
     fn numbers_truth_values_and_lists_stand_in_the_vector_in_the_order_of_the_options() {
-        let (out, rejects) = run::<Config>(r#"{"columns": ["flag", "list", "n"], "width": 4}"#, mixed());
+        let (out, rejects) = run::<FeaturesConfig>(r#"{"columns": ["flag", "list", "n"], "width": 4}"#, mixed());
         assert_eq!(vectors(&out), [1.0, 1.0, 2.0, 10.0, 0.0, 3.0, 4.0, 20.0, 1.0, 5.0, 6.0, 30.0]);
         let names: Vec<_> = out.records.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, ["name", "features"]);
         assert!(rejects.is_empty());
-        let (out, _) = run::<Config>(r#"{"columns": ["n"], "keep": true, "to": "v"}"#, mixed());
+        let (out, _) = run::<FeaturesConfig>(r#"{"columns": ["n"], "keep": true, "to": "v"}"#, mixed());
         assert_eq!(out.records.num_columns(), 5);
     }
 
@@ -405,9 +413,9 @@ mod tests {
     fn scaling_counts_in_float64_before_it_rounds() {
         let input = batch([("a", floats(&[1e9 + 1.0, 1e9 - 1.0])), ("b", floats(&[5.0, 7.0]))]);
         let standard = r#"{"columns": ["a", "b"], "scaling": "standard", "mean": [1e9, 5], "std": [2, 4]}"#;
-        assert_eq!(vectors(&run::<Config>(standard, input.clone()).0), [0.5, 0.0, -0.5, 0.5]);
+        assert_eq!(vectors(&run::<FeaturesConfig>(standard, input.clone()).0), [0.5, 0.0, -0.5, 0.5]);
         let min_max = r#"{"columns": ["b", "a"], "scaling": "min_max", "min": [5, 999999999], "max": [6, 1000000001]}"#;
-        assert_eq!(vectors(&run::<Config>(min_max, input).0), [0.0, 1.0, 2.0, 0.0]);
+        assert_eq!(vectors(&run::<FeaturesConfig>(min_max, input).0), [0.0, 1.0, 2.0, 0.0]);
     }
 
     #[test]
@@ -415,7 +423,7 @@ mod tests {
         let column = fixed_column(2, vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let input = of([(vector_field("x", 2), column)]);
         let before = fixed_values(input.records.column(0)).unwrap().as_ptr();
-        let (out, _) = run::<Config>(r#"{"columns": ["x"]}"#, input);
+        let (out, _) = run::<FeaturesConfig>(r#"{"columns": ["x"]}"#, input);
         assert_eq!(vectors(&out).as_ptr(), before);
         assert_eq!(vectors(&out), [1.0, 2.0, 3.0, 4.0]);
     }
@@ -434,9 +442,9 @@ mod tests {
         let x = Float32Array::from(vec![None, Some(0.0), Some(0.0), Some(0.0), Some(1e38), Some(0.0), Some(0.5)]);
         let input = batch([("x", Arc::new(x)), ("list", Arc::new(lists))]);
         let scaling = r#""scaling": "standard", "mean": [0, 0, 0], "std": [0.01, 1, 1]"#;
-        let (out, rejects) = run::<Config>(&format!(r#"{{"columns": ["x", "list"], {scaling}}}"#), input);
+        let (out, rejects) = run::<FeaturesConfig>(&format!(r#"{{"columns": ["x", "list"], {scaling}}}"#), input);
         assert_eq!(vectors(&out), [50.0, 8.0, 9.0]);
-        assert_eq!(out.origin, [6]);
+        assert_eq!(out.row_ordinals, [6]);
         expect![[r#"
             0: missing: `x` is null
             1: missing: `list` is null
@@ -452,15 +460,15 @@ mod tests {
         let item = Arc::new(Field::new("element", DataType::Float32, true));
         let values = Float32Array::from(vec![Some(1.0), Some(2.0), None, Some(4.0), Some(f32::INFINITY), Some(6.0)]);
         let column = FixedSizeListArray::try_new(item, 2, Arc::new(values), None).unwrap();
-        let (out, rejects) = run::<Config>(r#"{"columns": ["x"]}"#, batch([("x", Arc::new(column))]));
-        assert_eq!((vectors(&out), out.origin.as_slice()), (&[1.0, 2.0][..], &[0][..]));
+        let (out, rejects) = run::<FeaturesConfig>(r#"{"columns": ["x"]}"#, batch([("x", Arc::new(column))]));
+        assert_eq!((vectors(&out), out.row_ordinals.as_slice()), (&[1.0, 2.0][..], &[0][..]));
         assert_eq!(rejects.len(), 2);
     }
 
     #[test]
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
         for options in [r#"{"columns": ["n", "list"], "width": 3}"#, r#"{"columns": ["n"]}"#] {
-            let (out, _) = run::<Config>(options, part(&mixed(), 0, 0));
+            let (out, _) = run::<FeaturesConfig>(options, part(&mixed(), 0, 0));
             assert_eq!(out.records.num_rows(), 0);
         }
     }
@@ -468,7 +476,7 @@ mod tests {
     #[test]
     fn slices_of_a_batch_give_the_same_vectors() {
         let options = r#"{"columns": ["list", "n"], "width": 3}"#;
-        let (out, _) = run::<Config>(options, part(&mixed(), 1, 3));
+        let (out, _) = run::<FeaturesConfig>(options, part(&mixed(), 1, 3));
         assert_eq!(vectors(&out), [3.0, 4.0, 20.0, 5.0, 6.0, 30.0]);
     }
 
@@ -476,12 +484,13 @@ mod tests {
     fn the_models_card_names_columns_and_scaling() {
         let scaling = Scaling::Standard { mean: vec![20.0], std: vec![10.0] };
         let card = FeatureInput { columns: vec!["n".to_owned()], scaling };
-        let chosen = Config::default().for_model(&card).unwrap();
+        let chosen = FeaturesConfig::default().for_model(&card).unwrap();
         let mut faults = Vec::new();
-        let plan = Features::new(&Config::default(), &mixed().records.schema(), chosen, &mut faults).unwrap();
-        let out = plan.build().unwrap().apply(mixed(), &mut Rejects::default()).unwrap();
+        let plan =
+            FeaturesTransform::new(&FeaturesConfig::default(), &mixed().records.schema(), chosen, &mut faults).unwrap();
+        let out = plan.build().unwrap().apply(mixed(), &mut RejectCollector::default()).unwrap();
         assert_eq!((vectors(&out), faults), (&[-1.0, 0.0, 1.0][..], vec![]));
-        let both = Config { columns: vec!["n".to_owned()], ..Config::default() };
+        let both = FeaturesConfig { columns: vec!["n".to_owned()], ..FeaturesConfig::default() };
         assert!(both.for_model(&card).is_err());
         let bare = FeatureInput { columns: vec![], ..card };
         assert_eq!(both.for_model(&bare).unwrap().columns, ["n"]);
@@ -491,14 +500,14 @@ mod tests {
     fn a_column_that_the_model_needs_and_the_input_lacks_is_a_fault_of_the_model() {
         let card = FeatureInput { columns: vec!["duration".to_owned()], scaling: Scaling::None };
         let mut faults = Vec::new();
-        Features::new(&Config::default(), &mixed().records.schema(), card, &mut faults);
-        let expected = Fault::new("model", "no column `duration`; the input has: name, n, flag, list");
+        FeaturesTransform::new(&FeaturesConfig::default(), &mixed().records.schema(), card, &mut faults);
+        let expected = ConfigError::new("model", "no column `duration`; the input has: name, n, flag, list");
         assert_eq!(faults, [expected]);
     }
 
     #[test]
     fn every_fault_is_named() {
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &mixed()));
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<FeaturesConfig>(options, &mixed()));
         check("{}", expect!["columns: no column is chosen; list the numeric columns that make up the vector"]);
         check(
             r#"{"columns": ["name", "m", "n", "n", "list"], "mean": [1], "to": "n"}"#,

@@ -10,16 +10,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::columns::find;
+use super::rows::find;
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 
 /// The options: a column, and exactly one comparison. Records that do not pass are dropped, not rejected;
 /// so are those whose value is null.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct FilterConfig {
     /// The column to look at: of numbers, strings or truth values.
     #[schemars(extend("x-changes-rows" = true))]
     pub column: String,
@@ -63,43 +63,44 @@ fn literal(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["number", "string", "boolean"] })
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for FilterConfig {
+    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let column = find(input, "column", &self.column).map_err(|fault| faults.push(fault)).ok();
         let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();
         let (Some((index, field)), Some((operator, value))) = (column, comparison) else { return Err(faults) };
-        let bound = Bound::new(field.data_type(), operator, &value);
-        let bound = bound.map_err(|message| vec![Fault::new(operator.name(), message)])?;
+        let bound = ComparisonBound::new(field.data_type(), operator, &value);
+        let bound = bound.map_err(|message| vec![ConfigError::new(operator.name(), message)])?;
         let summary = format!("keeps records where {} is {} {value}", self.column, operator.words());
-        Ok(Box::new(Filter { index, operator, bound, schema: Arc::clone(input), summary }))
+        Ok(Box::new(FilterTransform { index, operator, bound, schema: Arc::clone(input), summary }))
     }
 }
 
-impl Config {
-    fn comparison(&self) -> Result<(Operator, Value), Fault> {
+impl FilterConfig {
+    fn comparison(&self) -> Result<(ComparisonOperator, Value), ConfigError> {
         let written = [
-            (Operator::Above, &self.above),
-            (Operator::AtLeast, &self.at_least),
-            (Operator::Below, &self.below),
-            (Operator::AtMost, &self.at_most),
-            (Operator::Equals, &self.equals),
-            (Operator::NotEquals, &self.not_equals),
+            (ComparisonOperator::Above, &self.above),
+            (ComparisonOperator::AtLeast, &self.at_least),
+            (ComparisonOperator::Below, &self.below),
+            (ComparisonOperator::AtMost, &self.at_most),
+            (ComparisonOperator::Equals, &self.equals),
+            (ComparisonOperator::NotEquals, &self.not_equals),
         ];
         let known = written.each_ref().map(|(operator, _)| operator.name()).join(", ");
         let mut met = written.into_iter().filter_map(|(operator, value)| Some((operator, value.clone()?)));
         match (met.next(), met.next()) {
             (Some(only), None) => Ok(only),
-            (None, _) => Err(Fault::new("", format!("there is no comparison; give one of {known}"))),
-            (Some(_), Some((second, _))) => {
-                Err(Fault::new(second.name(), "there is a comparison already; give one, and chain filters for more"))
-            }
+            (None, _) => Err(ConfigError::new("", format!("there is no comparison; give one of {known}"))),
+            (Some(_), Some((second, _))) => Err(ConfigError::new(
+                second.name(),
+                "there is a comparison already; give one, and chain filters for more",
+            )),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operator {
+enum ComparisonOperator {
     Above,
     AtLeast,
     Below,
@@ -108,7 +109,7 @@ enum Operator {
     NotEquals,
 }
 
-impl Operator {
+impl ComparisonOperator {
     fn name(self) -> &'static str {
         match self {
             Self::Above => "above",
@@ -148,16 +149,16 @@ impl Operator {
 
 /// What values are compared with, in the column's own type.
 #[derive(Clone)]
-enum Bound {
+enum ComparisonBound {
     /// Floating point compares as IEEE 754 says, which Arrow's kernels do not: they order NaN and -0.0 too.
     Float(f64),
     /// Anything else compares exactly.
     Exact(Scalar<ArrayRef>),
 }
 
-impl Bound {
+impl ComparisonBound {
     /// The value as one of the column's type, so that 0.1 is the 0.1 that a column of float32 holds.
-    fn new(column: &DataType, operator: Operator, value: &Value) -> Result<Self, String> {
+    fn new(column: &DataType, operator: ComparisonOperator, value: &Value) -> Result<Self, String> {
         let column = match column {
             DataType::Dictionary(_, value) => value.as_ref(),
             plain => plain,
@@ -197,7 +198,7 @@ fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
     }
 }
 
-fn mismatch(column: &DataType, operator: Operator, value: &Value) -> String {
+fn mismatch(column: &DataType, operator: ComparisonOperator, value: &Value) -> String {
     let wanted = match column {
         DataType::Boolean => "compare it with true or false",
         _ if column.is_integer() => "compare it with a whole number",
@@ -209,15 +210,15 @@ fn mismatch(column: &DataType, operator: Operator, value: &Value) -> String {
 }
 
 #[derive(Clone)]
-struct Filter {
+struct FilterTransform {
     index: usize,
-    operator: Operator,
-    bound: Bound,
+    operator: ComparisonOperator,
+    bound: ComparisonBound,
     schema: SchemaRef,
     summary: String,
 }
 
-impl TransformPlan for Filter {
+impl TransformPlan for FilterTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -231,21 +232,21 @@ impl TransformPlan for Filter {
     }
 }
 
-impl Transform for Filter {
-    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+impl Transform for FilterTransform {
+    fn apply(&mut self, batch: Batch, _rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let column = batch.records.column(self.index);
         let mask = match &self.bound {
-            Bound::Float(bound) => {
+            ComparisonBound::Float(bound) => {
                 let values = cast(column, &DataType::Float64)?;
                 BooleanArray::from_unary(values.as_primitive::<Float64Type>(), |v| self.operator.holds(v, *bound))
             }
-            Bound::Exact(bound) => match self.operator {
-                Operator::Above => cmp::gt(column, bound)?,
-                Operator::AtLeast => cmp::gt_eq(column, bound)?,
-                Operator::Below => cmp::lt(column, bound)?,
-                Operator::AtMost => cmp::lt_eq(column, bound)?,
-                Operator::Equals => cmp::eq(column, bound)?,
-                Operator::NotEquals => cmp::neq(column, bound)?,
+            ComparisonBound::Exact(bound) => match self.operator {
+                ComparisonOperator::Above => cmp::gt(column, bound)?,
+                ComparisonOperator::AtLeast => cmp::gt_eq(column, bound)?,
+                ComparisonOperator::Below => cmp::lt(column, bound)?,
+                ComparisonOperator::AtMost => cmp::lt_eq(column, bound)?,
+                ComparisonOperator::Equals => cmp::eq(column, bound)?,
+                ComparisonOperator::NotEquals => cmp::neq(column, bound)?,
             },
         };
         Ok(batch.filter(&mask)?)
@@ -265,9 +266,10 @@ mod tests {
 
     /// Which records pass.
     fn kept(column: ArrayRef, comparison: &str) -> Vec<u32> {
-        let (out, rejects) = run::<Config>(&format!(r#"{{"column": "x", {comparison}}}"#), batch([("x", column)]));
+        let (out, rejects) =
+            run::<FilterConfig>(&format!(r#"{{"column": "x", {comparison}}}"#), batch([("x", column)]));
         assert!(rejects.is_empty(), "filtering is no rejection");
-        out.origin
+        out.row_ordinals
     }
 
     #[test]
@@ -313,7 +315,7 @@ mod tests {
     #[test]
     fn a_batch_without_rows_stays_one() {
         let empty = part(&batch([("x", floats(&[1.0]))]), 0, 0);
-        let (out, _) = run::<Config>(r#"{"column": "x", "above": 0}"#, empty);
+        let (out, _) = run::<FilterConfig>(r#"{"column": "x", "above": 0}"#, empty);
         assert_eq!(out.records.column(0).len(), 0);
     }
 
@@ -324,7 +326,7 @@ mod tests {
         let time: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![1]));
         let input =
             batch([("error", floats(&[1.0])), ("n", int8), ("name", strings(&["a"])), ("ok", flag), ("t", time)]);
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &input));
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<FilterConfig>(options, &input));
         check(
             r#"{"column": "eror"}"#,
             expect![[r#"

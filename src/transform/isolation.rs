@@ -8,13 +8,13 @@ use arrow::array::{Array as _, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use super::{Look, Transform, TransformPlan, zero_record};
-use crate::batch::{Batch, Provenance, RejectCode, Rejects};
+use super::{ImagePreview, Transform, TransformPlan, zero_record};
+use crate::batch::{Batch, Provenance, RejectCode, RejectCollector};
 use crate::error::StageError;
 
 /// One worker's instance of a transform. A batch on which it fails is halved until one record is left; that record is
 /// rejected if the transform still takes another one, and else the transform is broken.
-pub struct Isolated {
+pub struct IsolatedTransform {
     plan: Arc<dyn TransformPlan>,
     transform: Box<dyn Transform>,
     /// A record that went through, alone.
@@ -27,7 +27,7 @@ const KEPT_BYTES: usize = 1 << 20;
 /// Characters of a panic's message that a reason quotes.
 const MESSAGE_CHARS: usize = 300;
 
-impl Isolated {
+impl IsolatedTransform {
     /// Builds an instance.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Isolated {
     ///
     /// # Errors
     /// When the environment fails, or the transform fails on every record: the error that was met first.
-    pub fn apply(&mut self, batch: &Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    pub fn apply(&mut self, batch: &Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         match self.attempt(batch.clone())? {
             Ok((output, found)) => {
                 self.keep_good(batch, &output);
@@ -56,19 +56,19 @@ impl Isolated {
                 Some(output) => Ok(output),
                 None => Ok(Batch {
                     records: RecordBatch::new_empty(self.plan.schema()),
-                    origin: Vec::new(),
+                    row_ordinals: Vec::new(),
                     provenance: Arc::clone(&batch.provenance),
                 }),
             },
         }
     }
 
-    /// As [`Transform::look`]; a transform that panics makes no image.
+    /// As [`Transform::preview`]; a transform that panics makes no image.
     ///
     /// # Errors
     /// When the transform cannot be built again after a panic.
-    pub fn look(&mut self, input: &Batch, output: &Batch) -> Result<Option<Look>, StageError> {
-        match catch_unwind(AssertUnwindSafe(|| self.transform.look(input, output))) {
+    pub fn preview(&mut self, input: &Batch, output: &Batch) -> Result<Option<ImagePreview>, StageError> {
+        match catch_unwind(AssertUnwindSafe(|| self.transform.preview(input, output))) {
             Ok(look) => Ok(look),
             Err(_) => {
                 self.transform = self.plan.build()?;
@@ -83,31 +83,36 @@ impl Isolated {
     /// When the model fails: it is of no use for any record.
     pub fn warm_up(&mut self) -> Result<(), StageError> {
         let warmed = catch_unwind(AssertUnwindSafe(|| self.transform.warm_up()));
-        warmed.unwrap_or_else(|panic| Err(Failure::Panic(message(panic.as_ref())).into()))
+        warmed.unwrap_or_else(|panic| Err(TransformFailure::Panic(message(panic.as_ref())).into()))
     }
 
     /// The outer error ends the run: the transform cannot be built again after a panic.
-    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, Rejects), Failure>, StageError> {
+    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, RejectCollector), TransformFailure>, StageError> {
         let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let mut found = Rejects::default();
+            let mut found = RejectCollector::default();
             self.transform.apply(batch, &mut found).map(|output| (output, found))
         }));
         match attempt {
-            Ok(outcome) => Ok(outcome.map_err(Failure::Error)),
+            Ok(outcome) => Ok(outcome.map_err(TransformFailure::Error)),
             Err(panic) => {
                 // The state that a panic leaves behind is not reliable.
                 self.transform = self.plan.build()?;
-                Ok(Err(Failure::Panic(message(panic.as_ref()))))
+                Ok(Err(TransformFailure::Panic(message(panic.as_ref()))))
             }
         }
     }
 
     /// Applies the transform to the halves of a batch on which it failed; `None` where no record is left.
-    fn narrow(&mut self, batch: &Batch, failure: Failure, rejects: &mut Rejects) -> Result<Option<Batch>, StageError> {
+    fn narrow(
+        &mut self,
+        batch: &Batch,
+        failure: TransformFailure,
+        rejects: &mut RejectCollector,
+    ) -> Result<Option<Batch>, StageError> {
         if failure.is_of_environment() {
             return Err(failure.into());
         }
-        let half = match batch.origin.as_slice() {
+        let half = match batch.row_ordinals.as_slice() {
             [] => return Err(failure.into()),
             &[ordinal] => {
                 self.blame(batch, ordinal, failure, rejects)?;
@@ -116,7 +121,7 @@ impl Isolated {
             records => records.len() / 2,
         };
         let mut outputs = Vec::new();
-        for part in [batch.rows(0..half), batch.rows(half..batch.origin.len())] {
+        for part in [batch.rows(0..half), batch.rows(half..batch.row_ordinals.len())] {
             match self.attempt(part.clone())? {
                 Ok((output, found)) => {
                     self.keep_good(&part, &output);
@@ -135,8 +140,8 @@ impl Isolated {
         &mut self,
         batch: &Batch,
         ordinal: u32,
-        failure: Failure,
-        rejects: &mut Rejects,
+        failure: TransformFailure,
+        rejects: &mut RejectCollector,
     ) -> Result<(), StageError> {
         let probe = match &self.good {
             Some(good) => good.clone(),
@@ -146,9 +151,11 @@ impl Isolated {
             return Err(failure.into());
         }
         let (code, reason) = match failure {
-            Failure::Error(error @ StageError::Model(_)) => (RejectCode::Model, error.to_string()),
-            Failure::Error(error) => (RejectCode::Internal, error.to_string()),
-            Failure::Panic(message) => (RejectCode::Panicked, format!("the stage panicked on this record: {message}")),
+            TransformFailure::Error(error @ StageError::Model(_)) => (RejectCode::Model, error.to_string()),
+            TransformFailure::Error(error) => (RejectCode::Internal, error.to_string()),
+            TransformFailure::Panic(message) => {
+                (RejectCode::Panicked, format!("the stage panicked on this record: {message}"))
+            }
         };
         rejects.push(ordinal, code, reason);
         Ok(())
@@ -156,8 +163,8 @@ impl Isolated {
 
     /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this costs nothing.
     fn keep_good(&mut self, input: &Batch, output: &Batch) {
-        let (None, Some(ordinal)) = (&self.good, output.origin.first()) else { return };
-        let Some(place) = input.origin.iter().position(|origin| origin == ordinal) else { return };
+        let (None, Some(ordinal)) = (&self.good, output.row_ordinals.first()) else { return };
+        let Some(place) = input.row_ordinals.iter().position(|origin| origin == ordinal) else { return };
         let bytes = |column: &ArrayRef| column.slice(place, 1).to_data().get_slice_memory_size();
         let bytes = input.records.columns().iter().map(bytes).sum::<Result<usize, _>>();
         let Some((split, row)) = input.provenance.row(*ordinal) else { return };
@@ -169,23 +176,23 @@ impl Isolated {
 }
 
 /// Why a transform did not get through a batch.
-enum Failure {
+enum TransformFailure {
     Error(StageError),
     /// With its message.
     Panic(String),
 }
 
-impl Failure {
+impl TransformFailure {
     fn is_of_environment(&self) -> bool {
         matches!(self, Self::Error(error) if error.is_of_environment())
     }
 }
 
-impl From<Failure> for StageError {
-    fn from(failure: Failure) -> Self {
+impl From<TransformFailure> for StageError {
+    fn from(failure: TransformFailure) -> Self {
         match failure {
-            Failure::Error(error) => error,
-            Failure::Panic(message) => Self::Other(format!("the stage panicked: {message}")),
+            TransformFailure::Error(error) => error,
+            TransformFailure::Panic(message) => Self::Other(format!("the stage panicked: {message}")),
         }
     }
 }

@@ -1,28 +1,28 @@
 //! Transforms: what becomes of a batch. The traits, and the table of kinds.
 
-mod columns;
+mod rows;
 mod corrupt;
 mod denoise;
 mod encode;
 mod features;
 mod filter;
 mod isolation;
-mod look;
+mod preview;
 mod pixels;
 mod score;
 mod select;
 #[cfg(test)]
 mod testing;
-mod through;
+mod model_columns;
 pub(crate) mod tile;
-mod unusual;
-mod vector;
+mod anomaly;
+mod feature_column;
 mod zero_record;
 
 pub use encode::RECONSTRUCTION_ERROR;
-pub use filter::Config as Comparison;
-pub use isolation::Isolated;
-pub use look::Look;
+pub use filter::FilterConfig as Comparison;
+pub use isolation::IsolatedTransform;
+pub use preview::ImagePreview;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -30,10 +30,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::kind::{self, Kind, Planned, options};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
+use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 
 /// A transform as planned: checked against its input, instantiated once per worker.
 pub trait TransformPlan: Send + Sync {
@@ -79,13 +79,13 @@ pub trait Transform: Send {
     /// in the planned schema.
     ///
     /// # Errors
-    /// An error that it does not expect of a record: [`Isolated`] finds the record that causes it. An error of the
+    /// An error that it does not expect of a record: [`IsolatedTransform`] finds the record that causes it. An error of the
     /// environment, or on every record, ends the run.
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError>;
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 
     /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what
     /// [`Transform::apply`] gave for them. `None` where it makes no images.
-    fn look(&mut self, _input: &Batch, _output: &Batch) -> Option<Look> {
+    fn preview(&mut self, _input: &Batch, _output: &Batch) -> Option<ImagePreview> {
         None
     }
 
@@ -105,33 +105,37 @@ pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>>;
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
 }
 
 /// How a transform of some kind is planned: options as written, schema of its input, context.
-pub type PlanTransform = fn(Value, &SchemaRef, &Context) -> Result<Planned<Box<dyn TransformPlan>>, Vec<Fault>>;
+pub type PlanTransform =
+    fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
 
 /// Every kind of transform.
-pub const KINDS: &[Kind<PlanTransform>] = &[
-    kind::<pixels::Config>("pixels", "decode, orient, resize and normalise images into a tensor column"),
-    kind::<features::Config>("features", "chooses numeric columns, scales them, puts them into one vector column"),
-    kind::<corrupt::Config>("corrupt", "adds noise or a watermark, to test or train denoisers"),
-    kind::<encode::Config>("encode", "runs the encoder: a tensor column becomes a latent"),
-    kind::<denoise::Config>("denoise", "runs the whole autoencoder, or a denoiser"),
-    kind::<score::Config>("score", "measures the reconstruction error between two tensor columns"),
-    kind::<filter::Config>("filter", "keeps the records for which a comparison on a column holds"),
-    kind::<select::Config>("select", "chooses, renames and drops columns"),
+pub const KINDS: &[ComponentKind<PlanTransform>] = &[
+    kind::<pixels::PixelsConfig>("pixels", "decode, orient, resize and normalise images into a tensor column"),
+    kind::<features::FeaturesConfig>(
+        "features",
+        "chooses numeric columns, scales them, puts them into one vector column",
+    ),
+    kind::<corrupt::CorruptConfig>("corrupt", "adds noise or a watermark, to test or train denoisers"),
+    kind::<encode::EncodeConfig>("encode", "runs the encoder: a tensor column becomes a latent"),
+    kind::<denoise::DenoiseConfig>("denoise", "runs the whole autoencoder, or a denoiser"),
+    kind::<score::ScoreConfig>("score", "measures the reconstruction error between two tensor columns"),
+    kind::<filter::FilterConfig>("filter", "keeps the records for which a comparison on a column holds"),
+    kind::<select::SelectConfig>("select", "chooses, renames and drops columns"),
 ];
 
-const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> Kind<PlanTransform> {
-    Kind {
+const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanTransform> {
+    ComponentKind {
         name,
         summary,
         schema: |generator| generator.subschema_for::<C>(),
-        check: |written| options::<C>(written).err().unwrap_or_default(),
+        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
-            let mut config = options::<C>(written)?;
-            Ok(Planned { stage: config.plan(input, context)?, options: kind::values(&config)? })
+            let mut config = parse_options::<C>(written)?;
+            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
         },
     }
 }

@@ -8,11 +8,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::{Context, Limits};
-use crate::error::{Fault, StageError};
-use crate::image::{Area, Channels, Fit, ImageError, Layout, PixelFormat, Resizer, Size, decode, draft};
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::{
+    Channels, CropBox, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize, TensorLayout, decode, jpeg_scaled,
+};
 use crate::model::ImageInput;
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::source::IMAGE;
 use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
@@ -20,20 +22,20 @@ use crate::transform::{Transform, TransformConfig, TransformPlan};
 /// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs from the defaults.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Config {
+pub struct PixelsConfig {
     /// The model that the pixels are for: size, channels, layout, range, mean and std are then as it was trained.
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
     /// `[height, width]` in pixels, or `"original"` to keep each image's own size.
     #[schemars(extend("x-changes-rows" = true))]
-    pub size: Option<Size>,
+    pub size: Option<TargetSize>,
     /// Colours of a pixel. Default: rgb.
     #[schemars(extend("x-changes-rows" = true))]
     pub channels: Option<Channels>,
     /// Order of the tensor's dimensions. Default: nchw.
     #[schemars(extend("x-changes-rows" = true))]
-    pub layout: Option<Layout>,
+    pub layout: Option<TensorLayout>,
     /// Bytes 0..255 are mapped linearly onto this range. Default: [0.0, 1.0].
     #[schemars(extend("x-changes-rows" = true))]
     pub range: Option<[f32; 2]>,
@@ -45,7 +47,7 @@ pub struct Config {
     pub std: Option<Vec<f32>>,
     /// What becomes of an image in another proportion than `size`. Default: stretch.
     #[schemars(extend("x-changes-rows" = true))]
-    pub fit: Option<Fit>,
+    pub fit: Option<ResizeMode>,
     /// Decode JPEGs at 1/2, 1/4 or 1/8 of their size where `size` is far smaller still: up to twice as fast, and pixels
     /// differ by a few steps of 255. For builds with the feature `turbojpeg`.
     #[schemars(extend("x-changes-rows" = true))]
@@ -61,82 +63,82 @@ pub struct Config {
     pub keep: bool,
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for PixelsConfig {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let (name, to) = (self.column.get_or_insert_with(|| IMAGE.to_owned()).clone(), self.to().to_owned());
         let mut faults = Vec::new();
         let column = find_column(input, &name).map_err(|fault| faults.push(fault)).ok();
         let target = self.target(context).map_err(|found| faults.extend(found)).ok();
         let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || Some(place) != column).collect();
         if kept.iter().any(|&place| input.field(place).name() == &to) {
-            faults.push(Fault::new("to", format!("there is a column `{to}` already; choose another name")));
+            faults.push(ConfigError::new("to", format!("there is a column `{to}` already; choose another name")));
         }
         let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else { return Err(faults) };
-        let field = target.field(&to).map_err(|error| vec![Fault::new("size", error.to_string())])?;
+        let field = target.field(&to).map_err(|error| vec![ConfigError::new("size", error.to_string())])?;
         let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
         let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         self.fill(&target);
-        Ok(Box::new(Plan { schema, column, kept, target }))
+        Ok(Box::new(PixelsPlan { schema, column, kept, target }))
     }
 }
 
-impl Config {
+impl PixelsConfig {
     /// The name of the column of tensors.
     fn to(&mut self) -> &str {
         self.to.get_or_insert_with(|| "pixels".to_owned())
     }
 
     /// Has the options say what images become.
-    fn fill(&mut self, Target { format, size, fit, .. }: &Target) {
+    fn fill(&mut self, PixelsTarget { format, size, fit, .. }: &PixelsTarget) {
         let PixelFormat { channels, layout, range, mean, std } = format.clone();
         (self.channels, self.layout, self.range) = (Some(channels), Some(layout), Some(range));
         (self.mean, self.std, self.size) = (Some(mean), Some(std), Some(*size));
-        if *size != Size::Original {
+        if *size != TargetSize::Original {
             self.fit = Some(*fit);
         }
     }
 
     /// What the images become, by the model where there is one.
-    fn target(&self, context: &Context) -> Result<Target, Vec<Fault>> {
+    fn target(&self, context: &PlanContext) -> Result<PixelsTarget, Vec<ConfigError>> {
         let (format, size) = match &self.model {
             Some(name) => {
                 let input = context.model(name)?.image_input();
-                let none = || vec![Fault::new("model", format!("model `{name}` takes no images"))];
+                let none = || vec![ConfigError::new("model", format!("model `{name}` takes no images"))];
                 self.as_trained(name, input.ok_or_else(none)?)?
             }
             None => {
                 let expected = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
-                let size = self.size.ok_or_else(|| vec![Fault::new("size", expected)])?;
+                let size = self.size.ok_or_else(|| vec![ConfigError::new("size", expected)])?;
                 (self.written_format(PixelFormat::default()), size)
             }
         };
         let mut faults = Vec::new();
         if let Err(message) = format.check() {
-            faults.push(Fault::new("", message));
+            faults.push(ConfigError::new("", message));
         }
-        if size == Size::Original && self.fit.is_some() {
-            faults.push(Fault::new("fit", "images that keep their own size are not fitted; remove `fit`"));
+        if size == TargetSize::Original && self.fit.is_some() {
+            faults.push(ConfigError::new("fit", "images that keep their own size are not fitted; remove `fit`"));
         }
         let max_pixels = max_pixels(&context.limits, format.channels);
-        if let Size::Fixed(height, width) = size
+        if let TargetSize::Fixed(height, width) = size
             && (height as u64).saturating_mul(width as u64) > max_pixels
         {
             let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
-            faults.push(Fault::new("size", message));
+            faults.push(ConfigError::new("size", message));
         }
-        if self.draft && size == Size::Original {
-            faults.push(Fault::new("draft", "images that keep their own size are decoded whole; remove `draft`"));
-        } else if self.draft && !draft::AVAILABLE {
+        if self.draft && size == TargetSize::Original {
+            faults.push(ConfigError::new("draft", "images that keep their own size are decoded whole; remove `draft`"));
+        } else if self.draft && !jpeg_scaled::AVAILABLE {
             let advice = "remove `draft`, or build with `--features turbojpeg`";
-            faults.push(Fault::new("draft", format!("this build has no decoder that can; {advice}")));
+            faults.push(ConfigError::new("draft", format!("this build has no decoder that can; {advice}")));
         }
         let (fit, draft) = (self.fit.unwrap_or_default(), self.draft);
-        if faults.is_empty() { Ok(Target { format, size, fit, draft, max_pixels }) } else { Err(faults) }
+        if faults.is_empty() { Ok(PixelsTarget { format, size, fit, draft, max_pixels }) } else { Err(faults) }
     }
 
     /// The model's format and size; the options may repeat them, not contradict them.
-    fn as_trained(&self, name: &str, input: ImageInput) -> Result<(PixelFormat, Size), Vec<Fault>> {
+    fn as_trained(&self, name: &str, input: ImageInput) -> Result<(PixelFormat, TargetSize), Vec<ConfigError>> {
         let mut faults = Vec::new();
         let trained = input.format;
         let written = self.written_format(trained.clone());
@@ -148,17 +150,20 @@ impl Config {
             ("std", written.std != trained.std),
         ];
         for (key, _) in contradictions.iter().filter(|(_, contradicts)| *contradicts) {
-            faults.push(Fault::new(*key, format!("model `{name}` was trained with another `{key}`; remove it here")));
+            faults.push(ConfigError::new(
+                *key,
+                format!("model `{name}` was trained with another `{key}`; remove it here"),
+            ));
         }
-        let trained_size = input.size.map(|(height, width)| Size::Fixed(height, width));
+        let trained_size = input.size.map(|(height, width)| TargetSize::Fixed(height, width));
         let size = match (trained_size, self.size) {
             (Some(trained), Some(written)) if trained != written => {
                 let message = format!("model `{name}` takes images of {trained}; remove `size` here");
-                faults.push(Fault::new("size", message));
+                faults.push(ConfigError::new("size", message));
                 trained
             }
             (Some(trained), _) => trained,
-            (None, written) => written.unwrap_or(Size::Original),
+            (None, written) => written.unwrap_or(TargetSize::Original),
         };
         if faults.is_empty() { Ok((trained, size)) } else { Err(faults) }
     }
@@ -175,61 +180,63 @@ impl Config {
     }
 }
 
-fn find_column(input: &SchemaRef, name: &str) -> Result<usize, Fault> {
+fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
     let Some((place, field)) = input.column_with_name(name) else {
         let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
-        return Err(Fault::new("column", format!("no column `{name}`; the input has: {}", known.join(", "))));
+        return Err(ConfigError::new("column", format!("no column `{name}`; the input has: {}", known.join(", "))));
     };
     match field.data_type() {
         DataType::Binary | DataType::LargeBinary => Ok(place),
-        other => Err(Fault::new("column", format!("column `{name}` holds {other}, not the bytes of encoded images"))),
+        other => {
+            Err(ConfigError::new("column", format!("column `{name}` holds {other}, not the bytes of encoded images")))
+        }
     }
 }
 
 /// Arrow counts the values of a list with an `i32`, whatever the limit that the user sets.
-fn max_pixels(limits: &Limits, channels: Channels) -> u64 {
+fn max_pixels(limits: &PipelineLimits, channels: Channels) -> u64 {
     limits.pixels.min(i32::MAX as u64 / channels.count() as u64)
 }
 
 /// What images become.
 #[derive(Debug, Clone)]
-struct Target {
+struct PixelsTarget {
     format: PixelFormat,
-    size: Size,
-    fit: Fit,
+    size: TargetSize,
+    fit: ResizeMode,
     draft: bool,
     max_pixels: u64,
 }
 
-impl Target {
+impl PixelsTarget {
     fn field(&self, name: &str) -> Result<Field, arrow::error::ArrowError> {
         let field = match self.size {
-            Size::Fixed(height, width) => tensor::tensor_field(name, &self.format.shape(height, width))?,
-            Size::Original => tensor::variable_field(name, 3)?,
+            TargetSize::Fixed(height, width) => tensor::tensor_field(name, &self.format.shape(height, width))?,
+            TargetSize::Original => tensor::variable_field(name, 3)?,
         };
-        Ok(self.format.mark(field))
+        Ok(self.format.annotate(field))
     }
 }
 
-struct Plan {
+struct PixelsPlan {
     schema: SchemaRef,
     column: usize,
     /// The columns of the input that stay.
     kept: Vec<usize>,
-    target: Target,
+    target: PixelsTarget,
 }
 
-impl TransformPlan for Plan {
+impl TransformPlan for PixelsPlan {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         let resizer = match self.target.size {
-            Size::Fixed(height, width) => Some(Resizer::new(height, width, self.target.fit)),
-            Size::Original => None,
+            TargetSize::Fixed(height, width) => Some(Resizer::new(height, width, self.target.fit)),
+            TargetSize::Original => None,
         };
-        Ok(Box::new(Pixels {
+        Ok(Box::new(PixelsTransform {
             schema: Arc::clone(&self.schema),
             column: self.column,
             kept: self.kept.clone(),
@@ -240,15 +247,15 @@ impl TransformPlan for Plan {
 
     fn bytes_per_pixel(&self) -> u64 {
         match self.target.size {
-            Size::Original => (self.target.format.channels.count() * size_of::<f32>()) as u64,
-            Size::Fixed(..) => 0,
+            TargetSize::Original => (self.target.format.channels.count() * size_of::<f32>()) as u64,
+            TargetSize::Fixed(..) => 0,
         }
     }
 
     // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the batch's pixels.
 
     fn summary(&self) -> String {
-        let Target { format, size, draft, .. } = &self.target;
+        let PixelsTarget { format, size, draft, .. } = &self.target;
         let [low, high] = format.range;
         let drafted = if *draft { ", from drafts" } else { "" };
         let normalised = if format.mean.is_empty() && format.std.is_empty() { "" } else { ", standardised" };
@@ -256,30 +263,30 @@ impl TransformPlan for Plan {
     }
 }
 
-struct Pixels {
+struct PixelsTransform {
     schema: SchemaRef,
     column: usize,
     kept: Vec<usize>,
-    target: Target,
+    target: PixelsTarget,
     /// For a fixed size.
     resizer: Option<Resizer>,
 }
 
-impl Transform for Pixels {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+impl Transform for PixelsTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let images = Arc::clone(batch.records.column(self.column));
-        let mut tensors = Tensors { values: Vec::new(), shapes: Vec::new() };
-        if let Size::Fixed(height, width) = self.target.size {
+        let mut tensors = TensorBuilder { values: Vec::new(), shapes: Vec::new() };
+        if let TargetSize::Fixed(height, width) = self.target.size {
             let rows = images.len() - images.null_count();
             tensors.reserve(rows.saturating_mul(height * width * self.target.format.channels.count()))?;
         }
         let mut usable = Vec::with_capacity(images.len());
-        for (row, &ordinal) in batch.origin.iter().enumerate() {
+        for (row, &ordinal) in batch.row_ordinals.iter().enumerate() {
             let read = read(bytes(&images, row), &self.target, self.resizer.as_mut());
             usable.push(read.is_ok());
             match read {
-                Ok(Row { pixels, shape }) => {
-                    self.target.format.normalise(&pixels, tensors.grow(shape, pixels.len())?);
+                Ok(DecodedRow { pixels, shape }) => {
+                    self.target.format.normalize(&pixels, tensors.grow(shape, pixels.len())?);
                 }
                 Err((code, reason)) => rejects.push(ordinal, code, reason),
             }
@@ -293,7 +300,7 @@ impl Transform for Pixels {
 }
 
 /// What becomes a row of the column of tensors.
-struct Row<'a> {
+struct DecodedRow<'a> {
     /// Interleaved.
     pixels: Cow<'a, [u8]>,
     /// Where the column's is not fixed.
@@ -303,14 +310,14 @@ struct Row<'a> {
 /// Decodes and resizes an image, or says why it cannot be used.
 fn read<'a>(
     image: Option<&[u8]>,
-    target: &Target,
+    target: &PixelsTarget,
     resizer: Option<&'a mut Resizer>,
-) -> Result<Row<'a>, (RejectCode, String)> {
+) -> Result<DecodedRow<'a>, (RejectCode, String)> {
     let refuse = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
     let drafted = match target.size {
-        Size::Fixed(height, width) if target.draft => {
-            draft::draft(image, target.format.channels, target.max_pixels, (height, width))
+        TargetSize::Fixed(height, width) if target.draft => {
+            jpeg_scaled::decode_scaled(image, target.format.channels, target.max_pixels, (height, width))
         }
         _ => None,
     };
@@ -318,27 +325,29 @@ fn read<'a>(
         Some((pixels, area)) => (pixels, area),
         None => {
             let pixels = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
-            let area = Area::whole(&pixels);
+            let area = CropBox::whole(&pixels);
             (pixels, area)
         }
     };
     Ok(match resizer {
-        Some(resizer) => Row { pixels: Cow::Borrowed(resizer.resize_area(&image, area).map_err(refuse)?), shape: None },
+        Some(resizer) => {
+            DecodedRow { pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?), shape: None }
+        }
         None => {
             let shape = target.format.shape(image.height, image.width);
-            Row { pixels: Cow::Owned(image.data), shape: Some(shape) }
+            DecodedRow { pixels: Cow::Owned(image.data), shape: Some(shape) }
         }
     })
 }
 
 /// The column of tensors while it is filled.
-struct Tensors {
+struct TensorBuilder {
     values: Vec<f32>,
     /// Of each row, where the column's is not fixed.
     shapes: Vec<Vec<usize>>,
 }
 
-impl Tensors {
+impl TensorBuilder {
     fn reserve(&mut self, more: usize) -> Result<(), StageError> {
         self.values.try_reserve(more).map_err(|_| {
             StageError::Memory(format!(
@@ -363,12 +372,12 @@ impl Tensors {
         Ok(&mut self.values[start..])
     }
 
-    fn column(self, target: &Target) -> Result<ArrayRef, StageError> {
+    fn column(self, target: &PixelsTarget) -> Result<ArrayRef, StageError> {
         Ok(match target.size {
-            Size::Fixed(height, width) => {
+            TargetSize::Fixed(height, width) => {
                 tensor::fixed_column(height * width * target.format.channels.count(), self.values)?
             }
-            Size::Original => tensor::variable_column(3, self.values, &self.shapes)?,
+            TargetSize::Original => tensor::variable_column(3, self.values, &self.shapes)?,
         })
     }
 }
@@ -395,12 +404,12 @@ mod tests {
     use super::*;
     use crate::batch::{Provenance, Split};
     use crate::image::{OutputFormat, encode};
-    use crate::kind::find;
+    use crate::registry::find;
     use crate::tensor::{TensorShape, fixed_values, variable_row};
     use crate::transform::KINDS;
 
-    fn context() -> Context {
-        Context::new(Default::default(), Limits::default())
+    fn context() -> PlanContext {
+        PlanContext::new(Default::default(), PipelineLimits::default())
     }
 
     fn input(image: DataType) -> SchemaRef {
@@ -433,7 +442,7 @@ mod tests {
     }
 
     fn applied(plan: &dyn TransformPlan, batch: Batch) -> (Batch, Vec<(u32, RejectCode)>) {
-        let mut rejects = Rejects::default();
+        let mut rejects = RejectCollector::default();
         let batch = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
         assert_eq!(batch.records.schema(), plan.schema());
         (batch, rejects.into_vec().into_iter().map(|reject| (reject.ordinal, reject.code)).collect())
@@ -448,7 +457,7 @@ mod tests {
 
         let refused = [(1, RejectCode::Missing), (2, RejectCode::Unsupported), (3, RejectCode::Truncated)];
         assert_eq!(rejects, refused);
-        assert_eq!(batch.origin, [0, 4]);
+        assert_eq!(batch.row_ordinals, [0, 4]);
         let field = batch.records.schema_ref().field(1).clone();
         assert_eq!(field.name(), "pixels");
         assert_eq!(TensorShape::of(&field), Some(TensorShape::Fixed(vec![1, 2, 3])));
@@ -487,7 +496,7 @@ mod tests {
 
     #[test]
     fn large_binary_columns_are_read_as_well() {
-        let mut config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
         let plan = config.plan(&input(DataType::LargeBinary), &context()).unwrap();
         let (batch, _) =
             applied(plan.as_ref(), batch(Arc::new(LargeBinaryArray::from(vec![png(1, 1, 255).as_slice()]))));
@@ -498,11 +507,11 @@ mod tests {
     fn an_image_beyond_the_limit_is_rejected_by_its_header() {
         let mut context = context();
         context.limits.pixels = 5;
-        let mut config = Config { size: Some(Size::Fixed(1, 1)), ..Config::default() };
+        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
         let plan = config.plan(&input(DataType::Binary), &context).unwrap();
         let images = BinaryArray::from(vec![png(3, 2, 0).as_slice(), png(5, 1, 0).as_slice()]);
         let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
-        assert_eq!((batch.origin, rejects), (vec![1], vec![(0, RejectCode::TooLarge)]));
+        assert_eq!((batch.row_ordinals, rejects), (vec![1], vec![(0, RejectCode::TooLarge)]));
     }
 
     #[test]
@@ -525,7 +534,7 @@ mod tests {
         assert_eq!(only(json!({ "size": "original", "fit": "pad" })), ("fit".to_owned(), unfitted.to_owned()));
         let whole = "images that keep their own size are decoded whole; remove `draft`";
         assert_eq!(only(json!({ "size": "original", "draft": true })), ("draft".to_owned(), whole.to_owned()));
-        if !draft::AVAILABLE {
+        if !jpeg_scaled::AVAILABLE {
             let unable = "this build has no decoder that can; remove `draft`, or build with `--features turbojpeg`";
             assert_eq!(only(json!({ "size": [1, 1], "draft": true })), ("draft".to_owned(), unable.to_owned()));
         }
@@ -538,16 +547,16 @@ mod tests {
     fn options_may_repeat_what_the_model_wants_but_not_contradict_it() {
         let wants = |size| ImageInput { format: PixelFormat::default(), size };
         let keys = |options: Value, size| {
-            let config: Config = serde_json::from_value(options).unwrap();
+            let config: PixelsConfig = serde_json::from_value(options).unwrap();
             let outcome = config.as_trained("photo", wants(size));
             outcome.map(|(_, size)| size).map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
         };
         let fixed = Some((64, 48));
-        assert_eq!(keys(json!({}), fixed), Ok(Size::Fixed(64, 48)));
-        assert_eq!(keys(json!({ "size": [64, 48], "channels": "rgb" }), fixed), Ok(Size::Fixed(64, 48)));
+        assert_eq!(keys(json!({}), fixed), Ok(TargetSize::Fixed(64, 48)));
+        assert_eq!(keys(json!({ "size": [64, 48], "channels": "rgb" }), fixed), Ok(TargetSize::Fixed(64, 48)));
         let contradictions = json!({ "size": "original", "channels": "gray", "range": [-1.0, 1.0] });
         assert_eq!(keys(contradictions, fixed).unwrap_err(), ["channels", "range", "size"]);
-        assert_eq!(keys(json!({}), None), Ok(Size::Original));
-        assert_eq!(keys(json!({ "size": [32, 32] }), None), Ok(Size::Fixed(32, 32)));
+        assert_eq!(keys(json!({}), None), Ok(TargetSize::Original));
+        assert_eq!(keys(json!({ "size": [32, 32] }), None), Ok(TargetSize::Fixed(32, 32)));
     }
 }

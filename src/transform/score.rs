@@ -8,22 +8,22 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Refusal, Refused, TensorRows, append, find_tensor, with_columns};
-use super::unusual::{Added, Unusual};
+use super::anomaly::{AnomalyColumns, AnomalyScorer};
+use super::rows::{RejectReason, RejectedRows, TensorRows, append, find_tensor, with_columns};
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCode, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
-use crate::image::format::PixelFormat;
+use crate::batch::{Batch, RejectCode, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::WINDOW;
 use crate::measure::psnr;
 use crate::model::Loss;
+use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 
 /// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
 /// named after the metric.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct ScoreConfig {
     /// The tensor column with what should have come out.
     #[schemars(extend("x-changes-rows" = true))]
     pub original: String,
@@ -33,7 +33,7 @@ pub struct Config {
     /// What is measured. Default: mse.
     #[serde(default = "mse_only")]
     #[schemars(extend("x-changes-rows" = true))]
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<ScoreMetric>,
     /// Put before the metrics' names to name the columns, as in `noisy_psnr`. Default: nothing.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
@@ -71,14 +71,14 @@ pub struct Config {
     pub top_features: Option<NonZeroUsize>,
 }
 
-fn mse_only() -> Vec<Metric> {
-    vec![Metric::Mse]
+fn mse_only() -> Vec<ScoreMetric> {
+    vec![ScoreMetric::Mse]
 }
 
 /// What can be measured between a tensor and its reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Metric {
+pub enum ScoreMetric {
     /// Mean squared error, in the squared units of the column.
     Mse,
     /// Mean binary cross-entropy, in nats; both columns must lie within 0..1.
@@ -91,7 +91,7 @@ pub enum Metric {
     Ssim,
 }
 
-impl Metric {
+impl ScoreMetric {
     fn name(self) -> &'static str {
         match self {
             Self::Mse => "mse",
@@ -103,48 +103,49 @@ impl Metric {
     }
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for ScoreConfig {
+    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
         let (original, reconstruction) =
             (find("original", &self.original), find("reconstruction", &self.reconstruction));
         let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let unusual = shape.map(|shape| Unusual::plan(self, shape, context).map_err(|found| faults.extend(found)));
-        let unusual = unusual.and_then(Result::ok);
-        let schema = self.schema(input, unusual.as_ref(), &mut faults);
+        let anomaly =
+            shape.map(|shape| AnomalyScorer::plan(self, shape, context).map_err(|found| faults.extend(found)));
+        let anomaly = anomaly.and_then(Result::ok);
+        let schema = self.schema(input, anomaly.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
             let message = format!("is {other}, but `{}` is {shape}; they must be equal", self.original);
-            faults.push(Fault::new("reconstruction", message));
+            faults.push(ConfigError::new("reconstruction", message));
         }
         let formats = [PixelFormat::of(original.1), PixelFormat::of(reconstruction.1)];
         if matches!(&formats, [Some(one), Some(two)] if one != two) {
-            faults.push(Fault::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
+            faults.push(ConfigError::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
         }
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
-        let (Some(unusual), true) = (unusual, faults.is_empty()) else { return Err(faults) };
-        if format.is_none() && self.metrics.contains(&Metric::Psnr) {
+        let (Some(anomaly), true) = (anomaly, faults.is_empty()) else { return Err(faults) };
+        if format.is_none() && self.metrics.contains(&ScoreMetric::Psnr) {
             self.peak.get_or_insert(1.0);
         }
-        let measure = Measure { format, peak: self.peak.unwrap_or(1.0) };
+        let measure = ErrorMeasure { format, peak: self.peak.unwrap_or(1.0) };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(Score { columns, metrics: self.metrics.clone(), measure, unusual, schema }))
+        Ok(Box::new(ScoreTransform { columns, metrics: self.metrics.clone(), measure, anomaly, schema }))
     }
 }
 
-impl Config {
+impl ScoreConfig {
     /// The input's columns, those of the metrics, and those that the card is asked for.
-    fn schema(&self, input: &SchemaRef, unusual: Option<&Unusual>, faults: &mut Vec<Fault>) -> SchemaRef {
-        if self.metrics.is_empty() && !Unusual::is_asked(self) {
-            faults.push(Fault::new("metrics", "nothing is measured; give at least one metric"));
+    fn schema(&self, input: &SchemaRef, unusual: Option<&AnomalyScorer>, faults: &mut Vec<ConfigError>) -> SchemaRef {
+        if self.metrics.is_empty() && !AnomalyScorer::is_asked(self) {
+            faults.push(ConfigError::new("metrics", "nothing is measured; give at least one metric"));
         }
         let mut added = Vec::new();
         for (place, metric) in self.metrics.iter().enumerate() {
             if self.metrics[..place].contains(metric) {
-                faults.push(Fault::new("metrics", format!("`{}` is measured twice", metric.name())));
+                faults.push(ConfigError::new("metrics", format!("`{}` is measured twice", metric.name())));
                 continue;
             }
             added.push(Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false));
@@ -161,34 +162,37 @@ impl Config {
     }
 
     /// Faults for metrics that do not fit the columns, and for a peak that means nothing.
-    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<Fault>) {
+    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<ConfigError>) {
         if let Some(peak) = self.peak {
             if !(peak.is_finite() && peak > 0.0) {
-                faults.push(Fault::new("peak", format!("must be above 0; met {peak}")));
+                faults.push(ConfigError::new("peak", format!("must be above 0; met {peak}")));
             } else if format.is_some() {
-                faults.push(Fault::new("peak", "the columns hold pixels, whose range is known; leave this out"));
-            } else if !self.metrics.contains(&Metric::Psnr) {
-                faults.push(Fault::new("peak", "has no effect without the metric psnr"));
+                faults.push(ConfigError::new("peak", "the columns hold pixels, whose range is known; leave this out"));
+            } else if !self.metrics.contains(&ScoreMetric::Psnr) {
+                faults.push(ConfigError::new("peak", "has no effect without the metric psnr"));
             }
         }
         if let Some(message) = format.and_then(|format| format.check().err()) {
-            faults.push(Fault::new("original", format!("its pixel format is broken: {message}")));
+            faults.push(ConfigError::new("original", format!("its pixel format is broken: {message}")));
         }
         let scaled = |format: &PixelFormat| {
             format.range[0] < 0.0 || format.range[1] > 1.0 || !format.mean.is_empty() || !format.std.is_empty()
         };
-        if self.metrics.contains(&Metric::Bce) && format.is_some_and(scaled) {
-            faults.push(Fault::new("metrics", "bce needs values within 0..1, but these pixels are scaled otherwise"));
+        if self.metrics.contains(&ScoreMetric::Bce) && format.is_some_and(scaled) {
+            faults.push(ConfigError::new(
+                "metrics",
+                "bce needs values within 0..1, but these pixels are scaled otherwise",
+            ));
         }
         let image = match shape {
             TensorShape::Fixed(shape) => format.and_then(|format| format.size(shape)),
             TensorShape::Variable(dims) => (*dims == 3).then_some((WINDOW, WINDOW)),
         };
-        if self.metrics.contains(&Metric::Ssim) && format.is_none_or(|_| image.is_none()) {
-            faults.push(Fault::new("metrics", "ssim compares images, but the columns hold no pixels"));
-        } else if self.metrics.contains(&Metric::Ssim) && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW) {
+        if self.metrics.contains(&ScoreMetric::Ssim) && format.is_none_or(|_| image.is_none()) {
+            faults.push(ConfigError::new("metrics", "ssim compares images, but the columns hold no pixels"));
+        } else if self.metrics.contains(&ScoreMetric::Ssim) && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW) {
             let message = format!("ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}");
-            faults.push(Fault::new("metrics", message));
+            faults.push(ConfigError::new("metrics", message));
         }
     }
 }
@@ -206,16 +210,16 @@ fn comparable(one: &TensorShape, other: &TensorShape) -> bool {
 }
 
 #[derive(Clone)]
-struct Score {
+struct ScoreTransform {
     /// Place and shape of the original and of the reconstruction.
     columns: [(usize, TensorShape); 2],
-    metrics: Vec<Metric>,
-    measure: Measure,
-    unusual: Unusual,
+    metrics: Vec<ScoreMetric>,
+    measure: ErrorMeasure,
+    anomaly: AnomalyScorer,
     schema: SchemaRef,
 }
 
-impl TransformPlan for Score {
+impl TransformPlan for ScoreTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -225,44 +229,44 @@ impl TransformPlan for Score {
     }
 
     fn depends_on(&self) -> Option<String> {
-        self.unusual.known()
+        self.anomaly.fingerprint()
     }
 
     fn summary(&self) -> String {
         let names = self.metrics.iter().map(|metric| metric.name().to_owned());
-        names.chain(self.unusual.summary()).collect::<Vec<_>>().join(", ")
+        names.chain(self.anomaly.summary()).collect::<Vec<_>>().join(", ")
     }
 }
 
-impl Transform for Score {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+impl Transform for ScoreTransform {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let [original, reconstruction] =
             self.columns.each_ref().map(|(index, shape)| TensorRows::new(&batch, *index, shape));
-        let mut scores = vec![Vec::with_capacity(batch.origin.len()); self.metrics.len()];
-        let (mut added, mut refused) = (Added::default(), Refused::default());
-        for row in 0..batch.origin.len() {
+        let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); self.metrics.len()];
+        let (mut added, mut refused) = (AnomalyColumns::default(), RejectedRows::default());
+        for row in 0..batch.row_ordinals.len() {
             match self.score(&original, &reconstruction, row, &mut added) {
                 Ok(row) => scores.iter_mut().zip(row).for_each(|(scores, score)| scores.push(score)),
                 Err(refusal) => refused.add(row, refusal),
             }
         }
-        let batch = refused.leave_out(batch, rejects)?;
+        let batch = refused.remove_from(batch, rejects)?;
         let column = |scores| Arc::new(Float32Array::from(scores)) as ArrayRef;
         let mut columns: Vec<ArrayRef> = scores.into_iter().map(column).collect();
-        columns.extend(self.unusual.columns(added)?);
+        columns.extend(self.anomaly.columns(added)?);
         with_columns(batch, &self.schema, columns)
     }
 }
 
-impl Score {
+impl ScoreTransform {
     /// All metrics of a row; what the card is asked for is added to `added`.
     fn score(
         &self,
         original: &TensorRows,
         reconstruction: &TensorRows,
         row: usize,
-        added: &mut Added,
-    ) -> Result<Vec<f32>, Refusal> {
+        added: &mut AnomalyColumns,
+    ) -> Result<Vec<f32>, RejectReason> {
         let ((x, shape), (y, other)) = (original.get(row)?, reconstruction.get(row)?);
         if shape != other {
             return Err((RejectCode::Mismatch, format!("the original is {shape:?}, its reconstruction {other:?}")));
@@ -278,42 +282,42 @@ impl Score {
         let metrics = self.metrics.iter();
         let scores =
             metrics.map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32)).collect::<Result<_, _>>()?;
-        self.unusual.add(x, y, added);
+        self.anomaly.add(x, y, added);
         Ok(scores)
     }
 }
 
 /// How values are read as levels.
 #[derive(Debug, Clone)]
-struct Measure {
+struct ErrorMeasure {
     format: Option<PixelFormat>,
     /// The width of the range of values that are no pixels.
     peak: f64,
 }
 
-impl Measure {
+impl ErrorMeasure {
     /// A metric of two tensors of one shape, all finite, not empty.
-    fn of(&self, metric: Metric, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+    fn of(&self, metric: ScoreMetric, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
         match metric {
-            Metric::Mse => Ok(Loss::Mse.error(x, y)),
-            Metric::Mae => Ok(mae(x, y)),
-            Metric::Bce => match x.iter().chain(y).find(|value| !(0.0..=1.0).contains(*value)) {
+            ScoreMetric::Mse => Ok(Loss::Mse.error(x, y)),
+            ScoreMetric::Mae => Ok(mae(x, y)),
+            ScoreMetric::Bce => match x.iter().chain(y).find(|value| !(0.0..=1.0).contains(*value)) {
                 Some(value) => Err((RejectCode::Mismatch, format!("bce needs values within 0..1; met {value}"))),
                 None => Ok(Loss::Bce.error(x, y)),
             },
-            Metric::Psnr => self.psnr(x, y, shape),
-            Metric::Ssim => self.ssim(x, y, shape),
+            ScoreMetric::Psnr => self.psnr(x, y, shape),
+            ScoreMetric::Ssim => self.ssim(x, y, shape),
         }
     }
 
-    fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+    fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
         match &self.format {
             None => Ok(psnr(Loss::Mse.error(x, y), self.peak)),
             Some(format) => format.psnr(shape, x, y).ok_or_else(|| no_image(shape)),
         }
     }
 
-    fn ssim(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, Refusal> {
+    fn ssim(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
         let format = self.format.clone().unwrap_or_default();
         let (height, width) = format.size(shape).ok_or_else(|| no_image(shape))?;
         format.ssim(shape, x, y).ok_or_else(|| {
@@ -322,7 +326,7 @@ impl Measure {
     }
 }
 
-fn no_image(shape: &[usize]) -> Refusal {
+fn no_image(shape: &[usize]) -> RejectReason {
     (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image"))
 }
 
@@ -341,7 +345,7 @@ mod tests {
 
     use super::super::testing::{faults, of, part, reasons, run};
     use super::*;
-    use crate::image::format::{Channels, Layout};
+    use crate::image::pixel_format::{Channels, TensorLayout};
     use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
 
     fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
@@ -351,7 +355,7 @@ mod tests {
 
     fn images(format: &PixelFormat, side: usize, x: &[f32], y: &[f32]) -> Batch {
         let shape = format.shape(side, side);
-        let field = |name| format.mark(tensor_field(name, &shape).unwrap());
+        let field = |name| format.annotate(tensor_field(name, &shape).unwrap());
         let column = |values: &[f32]| fixed_column(shape.iter().product(), values.to_vec()).unwrap();
         of([(field("x"), column(x)), (field("y"), column(y))])
     }
@@ -361,7 +365,7 @@ mod tests {
     }
 
     fn scores(metrics: &str, batch: Batch) -> Vec<f32> {
-        let (out, rejects) = run::<Config>(&options(metrics), batch);
+        let (out, rejects) = run::<ScoreConfig>(&options(metrics), batch);
         assert!(rejects.is_empty(), "{rejects:?}");
         out.records.columns()[2..].iter().map(|scores| scores.as_primitive::<Float32Type>().value(0)).collect()
     }
@@ -378,7 +382,7 @@ mod tests {
 
     #[test]
     fn mse_is_the_default_and_a_prefix_names_the_column() {
-        let (out, _) = run::<Config>(&options(r#""prefix": "noisy_""#), vectors(&[1.0], &[3.0], 1));
+        let (out, _) = run::<ScoreConfig>(&options(r#""prefix": "noisy_""#), vectors(&[1.0], &[3.0], 1));
         assert_eq!(out.records.column_by_name("noisy_mse").unwrap().as_primitive::<Float32Type>().value(0), 4.0);
     }
 
@@ -405,7 +409,7 @@ mod tests {
     #[test]
     fn a_perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
         let image: Vec<f32> = (0..12 * 12 * 3).map(|place| (place % 7) as f32 / 7.0).collect();
-        let interleaved = PixelFormat { layout: Layout::Nhwc, ..PixelFormat::default() };
+        let interleaved = PixelFormat { layout: TensorLayout::Nhwc, ..PixelFormat::default() };
         let input = images(&interleaved, 12, &image, &image);
         assert_eq!(scores(r#""metrics": ["psnr", "ssim", "mse"]"#, input), [f32::INFINITY, 1.0, 0.0]);
         assert_eq!(scores(r#""metrics": ["psnr"]"#, vectors(&[1.0], &[1.0], 1)), [f32::INFINITY]);
@@ -420,7 +424,8 @@ mod tests {
     #[test]
     fn rows_that_cannot_be_compared_are_refused_with_the_reason() {
         let field = |name| {
-            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }.mark(variable_field(name, 3).unwrap())
+            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }
+                .annotate(variable_field(name, 3).unwrap())
         };
         let column = |shapes: &[Vec<usize>], fill: f32| {
             let len = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
@@ -430,16 +435,16 @@ mod tests {
         let mut other = shapes.clone();
         other[2] = vec![1, 12, 11];
         let input = of([(field("x"), column(&shapes, 0.5)), (field("y"), column(&other, 0.5))]);
-        let (out, rejects) = run::<Config>(&options(r#""metrics": ["ssim"]"#), input);
-        assert_eq!(out.origin, [0]);
+        let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["ssim"]"#), input);
+        assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
             1: mismatch: ssim needs at least 11x11 pixels; met 4x4
             2: mismatch: the original is [1, 11, 12], its reconstruction [1, 12, 11]
             3: mismatch: [1, 0, 11] holds no value to compare"#]]
         .assert_eq(&reasons(&rejects));
         let input = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
-        let (out, rejects) = run::<Config>(&options(r#""metrics": ["bce"]"#), input);
-        assert_eq!(out.origin, [2]);
+        let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["bce"]"#), input);
+        assert_eq!(out.row_ordinals, [2]);
         expect![[r#"
             0: not_finite: the original holds NaN
             1: mismatch: bce needs values within 0..1; met 2"#]]
@@ -449,14 +454,14 @@ mod tests {
     #[test]
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
         let (out, _) =
-            run::<Config>(&options(r#""metrics": ["mse", "psnr"]"#), part(&vectors(&[1.0], &[1.0], 1), 0, 0));
+            run::<ScoreConfig>(&options(r#""metrics": ["mse", "psnr"]"#), part(&vectors(&[1.0], &[1.0], 1), 0, 0));
         assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 4));
     }
 
     #[test]
     fn every_fault_is_named() {
         let check = |input: &Batch, written: &str, expected: Expect| {
-            expected.assert_eq(&faults::<Config>(&options(written), input));
+            expected.assert_eq(&faults::<ScoreConfig>(&options(written), input));
         };
         let plain = vectors(&[0.0], &[0.0], 1);
         check(
@@ -484,6 +489,6 @@ mod tests {
         expect![[r#"
             prefix: the input has a column `mse` already; choose another name
             reconstruction: is [3], but `x` is [2]; they must be equal"#]]
-        .assert_eq(&faults::<Config>(r#"{"original": "x", "reconstruction": "mse"}"#, &unequal));
+        .assert_eq(&faults::<ScoreConfig>(r#"{"original": "x", "reconstruction": "mse"}"#, &unequal));
     }
 }

@@ -8,16 +8,16 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::find;
+use super::rows::find;
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, Rejects};
-use crate::context::Context;
-use crate::error::{Fault, StageError};
+use crate::batch::{Batch, RejectCollector};
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::PlanContext;
 
 /// The options. All of them speak of columns by the names that the input gives them.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct Config {
+pub struct SelectConfig {
     /// Keep just these columns, in this order. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
@@ -29,8 +29,8 @@ pub struct Config {
     pub rename: BTreeMap<String, String>,
 }
 
-impl TransformConfig for Config {
-    fn plan(&mut self, input: &SchemaRef, _context: &Context) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
+impl TransformConfig for SelectConfig {
+    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.contradictions();
         let kept = self.kept(input, &mut faults);
         for old in self.rename.keys() {
@@ -38,7 +38,7 @@ impl TransformConfig for Config {
             match find(input, &key, old) {
                 Err(fault) => faults.push(fault),
                 Ok((index, _)) if !kept.contains(&index) => {
-                    faults.push(Fault::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
+                    faults.push(ConfigError::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
                 }
                 Ok(_) => {}
             }
@@ -46,10 +46,10 @@ impl TransformConfig for Config {
         let fields: Vec<Field> = kept.iter().map(|&index| self.renamed(input.field(index))).collect();
         faults.extend(twice(fields.iter().map(|field| field.name().as_str())).into_iter().map(|name| {
             let key = if self.rename.is_empty() { "columns" } else { "rename" };
-            Fault::new(key, format!("two columns would be called `{name}`"))
+            ConfigError::new(key, format!("two columns would be called `{name}`"))
         }));
         if kept.is_empty() && faults.is_empty() {
-            faults.push(Fault::new("", "no column is left; keep at least one"));
+            faults.push(ConfigError::new("", "no column is left; keep at least one"));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -57,24 +57,24 @@ impl TransformConfig for Config {
         let names = kept.iter().map(|&index| input.field(index).name().clone());
         (self.columns, self.drop) = (Some(names.collect()), Vec::new());
         self.rename.retain(|old, new| old != new);
-        Ok(Box::new(Select { kept, schema: Arc::new(Schema::new(fields)) }))
+        Ok(Box::new(SelectTransform { kept, schema: Arc::new(Schema::new(fields)) }))
     }
 }
 
-impl Config {
-    fn contradictions(&self) -> Vec<Fault> {
+impl SelectConfig {
+    fn contradictions(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if self.columns.is_none() && self.drop.is_empty() && self.rename.is_empty() {
-            faults.push(Fault::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
+            faults.push(ConfigError::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
         }
         if self.columns.is_some() && !self.drop.is_empty() {
-            faults.push(Fault::new("drop", "`columns` says already what is kept; give one of the two"));
+            faults.push(ConfigError::new("drop", "`columns` says already what is kept; give one of the two"));
         }
         faults
     }
 
     /// Places of the columns that are kept, in the order that they will have.
-    fn kept(&self, input: &Schema, faults: &mut Vec<Fault>) -> Vec<usize> {
+    fn kept(&self, input: &Schema, faults: &mut Vec<ConfigError>) -> Vec<usize> {
         let mut places = |key: &str, names: &[String]| -> Vec<usize> {
             let found = names.iter().filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
             found.map(|(index, _)| index).collect()
@@ -101,12 +101,12 @@ fn twice<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 }
 
 #[derive(Clone)]
-struct Select {
+struct SelectTransform {
     kept: Vec<usize>,
     schema: SchemaRef,
 }
 
-impl TransformPlan for Select {
+impl TransformPlan for SelectTransform {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -121,8 +121,8 @@ impl TransformPlan for Select {
     }
 }
 
-impl Transform for Select {
-    fn apply(&mut self, batch: Batch, _rejects: &mut Rejects) -> Result<Batch, StageError> {
+impl Transform for SelectTransform {
+    fn apply(&mut self, batch: Batch, _rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let columns = self.kept.iter().map(|&index| Arc::clone(batch.records.column(index))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.records.num_rows()));
         let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn columns_come_in_the_order_that_is_asked_for_under_their_new_names() {
-        let (out, rejects) = run::<Config>(r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#, input());
+        let (out, rejects) = run::<SelectConfig>(r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#, input());
         assert_eq!(names(&out.records), ["z", "source"]);
         assert_eq!(out.records.column(0), &floats(&[3.0, 4.0]));
         assert!(rejects.is_empty());
@@ -157,28 +157,28 @@ mod tests {
 
     #[test]
     fn dropped_columns_are_gone_and_the_others_keep_their_order() {
-        let (out, _) = run::<Config>(r#"{"drop": ["x"]}"#, input());
+        let (out, _) = run::<SelectConfig>(r#"{"drop": ["x"]}"#, input());
         assert_eq!(names(&out.records), ["source", "y"]);
     }
 
     #[test]
     fn names_can_be_exchanged() {
-        let (out, _) = run::<Config>(r#"{"rename": {"x": "y", "y": "x"}}"#, input());
+        let (out, _) = run::<SelectConfig>(r#"{"rename": {"x": "y", "y": "x"}}"#, input());
         assert_eq!(names(&out.records), ["source", "y", "x"]);
     }
 
     #[test]
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
         let options = r#"{"columns": ["x"]}"#;
-        let planned = plan::<Config>(options, &input()).unwrap().schema();
-        let empty = Batch { origin: vec![], records: input().records.slice(0, 0), ..input() };
-        let (out, _) = run::<Config>(options, empty);
+        let planned = plan::<SelectConfig>(options, &input()).unwrap().schema();
+        let empty = Batch { row_ordinals: vec![], records: input().records.slice(0, 0), ..input() };
+        let (out, _) = run::<SelectConfig>(options, empty);
         assert_eq!((out.records.num_rows(), out.records.schema()), (0, planned));
     }
 
     #[test]
     fn every_fault_is_named() {
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<Config>(options, &input()));
+        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<SelectConfig>(options, &input()));
         check("{}", expect!["(stage): nothing is selected; give `columns`, `drop` or `rename`"]);
         check(
             r#"{"columns": ["sorce", "x"], "drop": ["y"], "rename": {"y": "z", "q": "r"}}"#,

@@ -9,14 +9,14 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
 
 use super::{TransformConfig, TransformPlan};
-use crate::batch::{Batch, Provenance, Reject, Rejects, Split};
-use crate::context::{Context, Limits};
-use crate::error::Fault;
-use crate::kind::options;
+use crate::batch::{Batch, Provenance, Reject, RejectCollector, Split};
+use crate::error::ConfigError;
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::registry::parse_options;
 
 /// A context without models.
-pub(super) fn context() -> Context {
-    Context::new(BTreeMap::new(), Limits::default())
+pub(super) fn context() -> PlanContext {
+    PlanContext::new(BTreeMap::new(), PipelineLimits::default())
 }
 
 /// Nullable columns under plain fields.
@@ -36,7 +36,7 @@ pub(super) fn of<const N: usize>(columns: [(Field, ArrayRef); N]) -> Batch {
 pub(super) fn part(batch: &Batch, from: usize, to: usize) -> Batch {
     Batch {
         records: batch.records.slice(from, to - from),
-        origin: batch.origin[from..to].to_vec(),
+        row_ordinals: batch.row_ordinals[from..to].to_vec(),
         provenance: Arc::clone(&batch.provenance),
     }
 }
@@ -50,24 +50,27 @@ pub(super) fn strings(values: &[&str]) -> ArrayRef {
 }
 
 /// Plans from options as JSON.
-pub(super) fn plan<C: TransformConfig>(written: &str, batch: &Batch) -> Result<Box<dyn TransformPlan>, Vec<Fault>> {
-    options::<C>(serde_json::from_str(written).unwrap())?.plan(&batch.records.schema(), &context())
+pub(super) fn plan<C: TransformConfig>(
+    written: &str,
+    batch: &Batch,
+) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    parse_options::<C>(serde_json::from_str(written).unwrap())?.plan(&batch.records.schema(), &context())
 }
 
 /// Plans and applies; the schema of what comes out must be the planned one.
 pub(super) fn run<C: TransformConfig>(written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
     let plan = plan::<C>(written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let mut rejects = Rejects::default();
+    let mut rejects = RejectCollector::default();
     let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
     assert_eq!(out.records.schema(), plan.schema());
-    assert_eq!(out.records.num_rows(), out.origin.len());
+    assert_eq!(out.records.num_rows(), out.row_ordinals.len());
     (out, rejects.into_vec())
 }
 
 /// The faults of a plan, one a line.
 pub(super) fn faults<C: TransformConfig>(written: &str, batch: &Batch) -> String {
     let faults = plan::<C>(written, batch).err().unwrap_or_default();
-    let line = |fault: Fault| match fault.key.as_str() {
+    let line = |fault: ConfigError| match fault.key.as_str() {
         "" => format!("(stage): {}", fault.message),
         key => format!("{key}: {}", fault.message),
     };

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use crate::batch::RejectCode;
-use crate::image::format::{Layout, PixelFormat};
-use crate::model::port::values;
-use crate::model::session::Chain;
+use crate::image::pixel_format::{PixelFormat, TensorLayout};
+use crate::model::session::SessionChain;
+use crate::model::tensor_spec::values;
 use crate::tensor::all_finite;
 
 /// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in pixels.
@@ -19,19 +19,19 @@ pub(crate) struct Tiling {
     interleaved: usize,
     height: usize,
     width: usize,
-    down: Axis,
-    across: Axis,
+    down: TileAxis,
+    across: TileAxis,
 }
 
 impl Tiling {
     /// For images of `height` x `width`: tiles of at most `cut.tile` a side.
-    pub(crate) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: Cut) -> Self {
+    pub(crate) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: TileCut) -> Self {
         let channels = format.channels.count();
         let (planes, interleaved) = match format.layout {
-            Layout::Nchw => (channels, 1),
-            Layout::Nhwc => (1, channels),
+            TensorLayout::Nchw => (channels, 1),
+            TensorLayout::Nhwc => (1, channels),
         };
-        Self { planes, interleaved, height, width, down: Axis::new(height, cut), across: Axis::new(width, cut) }
+        Self { planes, interleaved, height, width, down: TileAxis::new(height, cut), across: TileAxis::new(width, cut) }
     }
 
     /// How many tiles an image has.
@@ -82,9 +82,9 @@ impl Tiling {
     /// zeros there. `refuse` is told the place among `images` of each that failed, and why.
     pub(crate) fn run(
         &self,
-        chain: &mut Chain,
+        chain: &mut SessionChain,
         format: &PixelFormat,
-        images: &[Placed<'_>],
+        images: &[PlacedImage<'_>],
         out: &mut [f32],
         refuse: &mut dyn FnMut(usize, RejectCode, String),
     ) {
@@ -106,13 +106,13 @@ impl Tiling {
                     let reason = "the model gave a result that is not finite".to_owned();
                     refuse(image, RejectCode::NotFinite, reason);
                 }
-                let Placed { values: image, at } = &images[image];
+                let PlacedImage { values: image, at } = &images[image];
                 self.blend(values, tile, &mut out[*at..at + image.len()]);
             }
         }
     }
 
-    fn spans(&self, tile: usize) -> (&Span, &Span) {
+    fn spans(&self, tile: usize) -> (&TileSpan, &TileSpan) {
         let columns = self.across.spans.len();
         (&self.down.spans[tile / columns], &self.across.spans[tile % columns])
     }
@@ -124,14 +124,14 @@ impl Tiling {
 }
 
 /// The values of an image, and where in an output its own begin.
-pub(crate) struct Placed<'a> {
+pub(crate) struct PlacedImage<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) at: usize,
 }
 
 /// How large tiles are, in pixels: `tile` is a multiple of `multiple`, and at least twice `overlap`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut {
+pub(crate) struct TileCut {
     /// Side of a tile, for images that exceed it.
     pub(crate) tile: usize,
     /// How far neighbours reach into each other.
@@ -140,7 +140,7 @@ pub(crate) struct Cut {
     pub(crate) multiple: usize,
 }
 
-impl Cut {
+impl TileCut {
     /// Tiles of 512 that overlap by 32, or a little more where the model needs sides of a `multiple`.
     pub(crate) fn usual(multiple: usize) -> Self {
         Self { tile: TILE.next_multiple_of(multiple.max(1)), overlap: OVERLAP, multiple: multiple.max(1) }
@@ -149,23 +149,23 @@ impl Cut {
 
 /// One direction of an image, cut.
 #[derive(Debug)]
-struct Axis {
+struct TileAxis {
     side: usize,
-    spans: Vec<Span>,
+    spans: Vec<TileSpan>,
 }
 
 /// The pixels of the image that a tile covers in one direction, and what it contributes to each: over all tiles that
 /// cover a pixel, weights add up to 1.
 #[derive(Debug)]
-struct Span {
+struct TileSpan {
     range: Range<usize>,
     weights: Vec<f32>,
 }
 
-impl Axis {
-    fn new(len: usize, cut: Cut) -> Self {
+impl TileAxis {
+    fn new(len: usize, cut: TileCut) -> Self {
         if len <= cut.tile {
-            let span = Span { range: 0..len, weights: vec![1.0; len] };
+            let span = TileSpan { range: 0..len, weights: vec![1.0; len] };
             return Self { side: len.next_multiple_of(cut.multiple), spans: vec![span] };
         }
         let overlap = cut.overlap.next_multiple_of(cut.multiple).min(cut.tile - cut.multiple);
@@ -184,7 +184,7 @@ impl Axis {
         let spans = starts.into_iter().map(|start| {
             let range = covered(start);
             let weights = range.clone().map(|pixel| ramp(pixel - start) / sums[pixel]).collect();
-            Span { range, weights }
+            TileSpan { range, weights }
         });
         Self { side, spans: spans.collect() }
     }
@@ -193,14 +193,14 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::format::Channels;
+    use crate::image::pixel_format::Channels;
 
-    fn format(layout: Layout) -> PixelFormat {
+    fn format(layout: TensorLayout) -> PixelFormat {
         PixelFormat { layout, channels: Channels::Rgb, ..PixelFormat::default() }
     }
 
     /// Cuts an image, leaves its tiles as they are, and puts it together.
-    fn there_and_back(layout: Layout, height: usize, width: usize, cut: Cut) -> (usize, (usize, usize)) {
+    fn there_and_back(layout: TensorLayout, height: usize, width: usize, cut: TileCut) -> (usize, (usize, usize)) {
         let tiling = Tiling::new(&format(layout), (height, width), cut);
         let image: Vec<f32> = (0..3 * height * width).map(|value| (value % 251) as f32).collect();
         let mut back = vec![0.0; image.len()];
@@ -217,20 +217,20 @@ mod tests {
 
     #[test]
     fn an_image_survives_being_cut_in_every_layout_and_size() {
-        for layout in [Layout::Nchw, Layout::Nhwc] {
-            let cut = Cut { tile: 16, overlap: 4, multiple: 4 };
+        for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
+            let cut = TileCut { tile: 16, overlap: 4, multiple: 4 };
             assert_eq!(there_and_back(layout, 16, 16, cut), (1, (16, 16)));
             assert_eq!(there_and_back(layout, 5, 7, cut), (1, (8, 8)));
             assert_eq!(there_and_back(layout, 1, 1, cut), (1, (4, 4)));
             assert_eq!(there_and_back(layout, 17, 40, cut), (6, (12, 16)));
             assert_eq!(there_and_back(layout, 100, 3, cut), (8, (16, 4)));
-            assert_eq!(there_and_back(layout, 33, 33, Cut { overlap: 0, ..cut }), (9, (12, 12)));
+            assert_eq!(there_and_back(layout, 33, 33, TileCut { overlap: 0, ..cut }), (9, (12, 12)));
         }
     }
 
     #[test]
     fn seams_are_linear() {
-        let axis = Axis::new(13, Cut { tile: 8, overlap: 3, multiple: 1 });
+        let axis = TileAxis::new(13, TileCut { tile: 8, overlap: 3, multiple: 1 });
         let weights: Vec<&[f32]> = axis.spans.iter().map(|span| span.weights.as_slice()).collect();
         assert_eq!(weights, [&[1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25], &[0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]]);
     }
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_small_image_is_padded_with_its_edge() {
         let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
-        let tiling = Tiling::new(&gray, (2, 3), Cut { tile: 4, overlap: 0, multiple: 4 });
+        let tiling = Tiling::new(&gray, (2, 3), TileCut { tile: 4, overlap: 0, multiple: 4 });
         let mut padded = Vec::new();
         tiling.cut(&[1., 2., 3., 4., 5., 6.], 0, &mut padded);
         assert_eq!(padded, [1., 2., 3., 3., 4., 5., 6., 6., 4., 5., 6., 6., 4., 5., 6., 6.]);

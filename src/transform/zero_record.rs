@@ -26,7 +26,7 @@ pub(super) fn record(schema: &Schema, batch: &Batch) -> Result<Batch, ArrowError
         .collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
     let records = RecordBatch::try_new(schema, columns)?;
-    let (ranges, part) = (&batch.provenance, batch.origin.first().copied().unwrap_or_default());
+    let (ranges, part) = (&batch.provenance, batch.row_ordinals.first().copied().unwrap_or_default());
     let row = u64::from(part);
     Ok(Batch::new(records, Provenance::slice(ranges, row..row + 1)))
 }
@@ -67,7 +67,7 @@ mod tests {
     fn of(fields: Vec<Field>) -> Batch {
         let empty = Batch {
             records: RecordBatch::new_empty(Arc::new(Schema::empty())),
-            origin: vec![1],
+            row_ordinals: vec![1],
             provenance: Arc::new(Provenance::rows(Split::new("s"), 5..8)),
         };
         record(&Schema::new(fields), &empty).unwrap()
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn tensors_of_any_shape_get_a_small_one() {
         let format = PixelFormat::default();
-        let zeros = of(vec![format.mark(variable_field("pixels", 3).unwrap()), variable_field("x", 2).unwrap()]);
+        let zeros = of(vec![format.annotate(variable_field("pixels", 3).unwrap()), variable_field("x", 2).unwrap()]);
         let shape = |place: usize| variable_row(zeros.records.column(place), 0).unwrap().1;
         assert_eq!((shape(0), shape(1)), (format.shape(SIDE, SIDE), vec![1, 1]));
     }

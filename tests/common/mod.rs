@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
-use latentflow::batch::{Batch, Provenance, Rejects, SourceBatch, Split};
-use latentflow::context::Limits;
-use latentflow::coverage::{Coverage, Progress};
+use latentflow::batch::{Batch, Provenance, RejectCollector, SourceBatch, Split};
+use latentflow::coverage::{Coverage, ResumeState};
 use latentflow::error::StageError;
-use latentflow::plan::{Allowed, Footprint, Memory, Plan, Role, Stage};
-use latentflow::sink::{Durable, History, Identity, Sink, Writer, Written};
-use latentflow::source::{BatchSize, Opened, Source, origin_fields};
+use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageRole};
+use latentflow::plan_context::PipelineLimits;
+use latentflow::sink::{CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter};
+use latentflow::source::{BatchSize, Source, SourceHandle, origin_fields};
 use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
@@ -37,7 +37,7 @@ impl Source for Numbers {
         schema()
     }
 
-    fn open(self: Box<Self>, _: &Progress) -> Result<Opened, StageError> {
+    fn open(self: Box<Self>, _: &ResumeState) -> Result<SourceHandle, StageError> {
         let (name, rows, size) = (self.name, self.rows, self.batch);
         let split = Split::new(name);
         let batches = (0..rows.div_ceil(size)).map(move |n| {
@@ -51,18 +51,20 @@ impl Source for Numbers {
             let batch = Batch::new(records, Provenance::rows(Arc::clone(&split), range));
             Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
         });
-        Ok(Opened::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
+        Ok(SourceHandle::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
     }
 }
 
-type Apply = dyn Fn(Batch, &mut Rejects) -> Result<Batch, StageError> + Send + Sync;
+type Apply = dyn Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync;
 
 /// A transform that keeps the schema.
 #[derive(Clone)]
 pub struct Map(pub Arc<Apply>);
 
 impl Map {
-    pub fn new(apply: impl Fn(Batch, &mut Rejects) -> Result<Batch, StageError> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(apply))
     }
 }
@@ -78,7 +80,7 @@ impl TransformPlan for Map {
 }
 
 impl Transform for Map {
-    fn apply(&mut self, batch: Batch, rejects: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         (self.0)(batch, rejects)
     }
 }
@@ -118,13 +120,13 @@ impl Sink for Memo {
         Some(Location::Local("memory".into()))
     }
 
-    fn history(&self) -> Result<History, StageError> {
-        let mut history = History::default();
+    fn history(&self) -> Result<OutputHistory, StageError> {
+        let mut history = OutputHistory::default();
         history.add(&identity(), &self.kept.lock().unwrap().committed);
         Ok(history)
     }
 
-    fn open(self: Box<Self>, _: Identity) -> Result<Box<dyn Writer>, StageError> {
+    fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         Ok(Box::new(MemoWriter { memo: *self, pending: Coverage::default(), batches: 0 }))
     }
 }
@@ -135,8 +137,8 @@ struct MemoWriter {
     batches: u64,
 }
 
-impl Writer for MemoWriter {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
+impl SinkWriter for MemoWriter {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         if self.memo.fails_at == Some(self.batches) {
             return Err(StageError::Other("the disk is full".to_owned()));
         }
@@ -152,7 +154,7 @@ impl Writer for MemoWriter {
             kept.rows.push((source.value(place).to_owned(), row.value(place)));
         }
         self.pending.insert(&batch.provenance);
-        Ok(Durable::Nothing)
+        Ok(CommitProgress::Nothing)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -160,30 +162,30 @@ impl Writer for MemoWriter {
         Ok(())
     }
 
-    fn written(&self) -> Written {
-        Written::default()
+    fn stats(&self) -> CommitStats {
+        CommitStats::default()
     }
 }
 
 pub fn source(name: &'static str, rows: u64, batch: u64) -> Stage {
     let source = Numbers { name, rows, batch, fails_after: None };
-    stage(name, vec![], Role::Source(Box::new(source), BatchSize::default()))
+    stage(name, vec![], StageRole::Source(Box::new(source), BatchSize::default()))
 }
 
 pub fn transform(name: &str, inputs: Vec<usize>, map: Map) -> Stage {
-    stage(name, inputs, Role::Transform(Arc::new(map)))
+    stage(name, inputs, StageRole::Transform(Arc::new(map)))
 }
 
 pub fn sink(name: &str, inputs: Vec<usize>, memo: &Memo) -> Stage {
-    stage(name, inputs, Role::Sink(Box::new(memo.clone()), identity()))
+    stage(name, inputs, StageRole::Sink(Box::new(memo.clone()), identity()))
 }
 
-pub fn stage(name: &str, inputs: Vec<usize>, role: Role) -> Stage {
+pub fn stage(name: &str, inputs: Vec<usize>, role: StageRole) -> Stage {
     Stage { name: Arc::from(name), kind: "test", inputs, role }
 }
 
-pub fn identity() -> Identity {
-    Identity { pipeline: "test".into(), stage: "test".into(), digest: "d".into(), ..Identity::default() }
+pub fn identity() -> OutputIdentity {
+    OutputIdentity { pipeline: "test".into(), stage: "test".into(), digest: "d".into(), ..OutputIdentity::default() }
 }
 
 pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
@@ -191,18 +193,18 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         name: "test".to_owned(),
         stages,
         models: vec![],
-        limits: Limits::default(),
+        limits: PipelineLimits::default(),
         workers,
         footprint: Footprint::default(),
-        memory: Memory { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },
+        memory: MemoryEstimate { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },
         state: None,
         rejects: None,
         keeps_originals: true,
-        allowed: Allowed { share: None, number: None },
+        reject_limits: RejectLimits { share: None, number: None },
         commit_age: None,
         admin: Default::default(),
         listeners: Default::default(),
-        written: serde_json::Value::Null,
-        grace: None,
+        effective: serde_json::Value::Null,
+        shutdown_timeout: None,
     }
 }

@@ -6,12 +6,12 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::sink::STATE;
+use crate::sink::STATE_DIR;
 
 /// Whether a folder holds anything but the sink's own notes.
 pub(super) fn holds_files(root: &Path) -> Result<bool, StageError> {
     for entry in fs::read_dir(root).map_err(StageError::io(root))? {
-        if entry.map_err(StageError::io(root))?.file_name() != STATE {
+        if entry.map_err(StageError::io(root))?.file_name() != STATE_DIR {
             return Ok(true);
         }
     }

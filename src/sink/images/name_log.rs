@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-use crate::durable::{create_folders, state_file, sync_folder, temporary};
 use crate::error::StageError;
 use crate::file_descriptors;
-use crate::sink::{STATE, Written};
+use crate::fs_durable::{create_dir_all_synced, fsync_dir, state_file, temp_path};
+use crate::sink::{CommitStats, STATE_DIR};
 
 /// The list at work: one name a line, relative to the folder, with `/`.
 pub(super) struct NameLog {
@@ -21,7 +21,7 @@ pub(super) struct NameLog {
 }
 
 fn place(root: &Path) -> PathBuf {
-    root.join(STATE).join("names")
+    root.join(STATE_DIR).join("names")
 }
 
 impl NameLog {
@@ -72,7 +72,7 @@ impl NameLog {
             text.push('\n');
         }
         let folder = self.place.parent().unwrap_or(Path::new("."));
-        create_folders(folder)?;
+        create_dir_all_synced(folder)?;
         let opened = file_descriptors::open(|| state_file().create(true).append(true).open(&self.place));
         let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
@@ -80,7 +80,7 @@ impl NameLog {
         });
         written.map_err(StageError::io(&self.place))?;
         if self.bytes == 0 {
-            sync_folder(folder)?;
+            fsync_dir(folder)?;
         }
         self.bytes += text.len() as u64;
         Ok(())
@@ -103,8 +103,8 @@ impl NameLog {
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn forget(root: &Path, remove: bool) -> Result<Written, StageError> {
-        let (place, mut found) = (place(root), Written::default());
+    pub(super) fn forget(root: &Path, remove: bool) -> Result<CommitStats, StageError> {
+        let (place, mut found) = (place(root), CommitStats::default());
         each(&place, 0, |name| {
             if let Some(file) = own_file(root, name)? {
                 let bytes = file.metadata().map_err(StageError::io(&file))?.len();
@@ -153,16 +153,16 @@ fn each(place: &Path, from: u64, mut with: impl FnMut(&str) -> Result<(), StageE
 fn take_back(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
     let mut changed: Option<PathBuf> = None;
     each(place, from, |name| {
-        let Some(file) = own_file(root, name)?.filter(|file| !is_there(&temporary(file))) else { return Ok(()) };
+        let Some(file) = own_file(root, name)?.filter(|file| !is_there(&temp_path(file))) else { return Ok(()) };
         let folder = file.parent().map(Path::to_path_buf);
         if changed != folder {
-            changed.take().map_or(Ok(()), |before| sync_folder(&before))?;
+            changed.take().map_or(Ok(()), |before| fsync_dir(&before))?;
         }
         fs::remove_file(&file).map_err(StageError::io(&file))?;
         changed = folder;
         Ok(())
     })?;
-    changed.map_or(Ok(()), |last| sync_folder(&last))
+    changed.map_or(Ok(()), |last| fsync_dir(&last))
 }
 
 /// The file of a name, where it is one, and no link leads out of the folder on the way to it.
@@ -251,7 +251,7 @@ mod tests {
             let found = NameLog::forget(root.path(), remove).unwrap();
             assert_eq!((found.files, found.records, found.bytes), (1, 1, 3));
         }
-        assert_eq!(NameLog::forget(root.path(), false).unwrap(), Written::default());
+        assert_eq!(NameLog::forget(root.path(), false).unwrap(), CommitStats::default());
         assert!(!root.path().join("own.png").exists() && root.path().join("other.png").exists());
     }
 }

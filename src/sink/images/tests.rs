@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::writer::COMMIT_FILES;
 use super::*;
-use crate::batch::{Batch, Provenance, Rejects, Split};
-use crate::context::Limits;
+use crate::batch::{Batch, Provenance, RejectCollector, Split};
 use crate::image::decode::decode;
-use crate::image::format::{Channels, Layout, PixelFormat};
-use crate::kind::find;
-use crate::sink::{Durable, KINDS};
+use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
+use crate::plan_context::PipelineLimits;
+use crate::registry::find;
+use crate::sink::{CommitProgress, KINDS};
 use crate::source::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
 
@@ -26,32 +26,32 @@ fn schema(fields: Vec<Field>) -> SchemaRef {
 
 /// Two rows of two pixels each: RGB, planes.
 fn pixels() -> Field {
-    PixelFormat::default().mark(tensor_field("pixels", &[3, 1, 2]).unwrap())
+    PixelFormat::default().annotate(tensor_field("pixels", &[3, 1, 2]).unwrap())
 }
 
-fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<Fault>> {
-    let context = Context::new(BTreeMap::new(), Limits::default());
+fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+    let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
     (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
 }
 
-fn identity() -> Identity {
-    Identity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..Identity::default() }
+fn identity() -> OutputIdentity {
+    OutputIdentity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..OutputIdentity::default() }
 }
 
 /// The sink at work, and what workers do for it.
 struct Opened {
-    preparation: Arc<dyn Prepare>,
-    writer: Box<dyn Writer>,
+    preparation: Arc<dyn BatchEncoder>,
+    writer: Box<dyn SinkWriter>,
 }
 
 impl Opened {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        self.writer.write(&self.preparation.prepare(batch.clone(), &mut Rejects::default())?)
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        self.writer.write(&self.preparation.encode(batch.clone(), &mut RejectCollector::default())?)
     }
 }
 
 fn open_sink(sink: Box<dyn Sink>) -> Opened {
-    Opened { preparation: sink.preparation().unwrap(), writer: sink.open(identity()).unwrap() }
+    Opened { preparation: sink.batch_encoder().unwrap(), writer: sink.open(identity()).unwrap() }
 }
 
 fn open(folder: &Path) -> Opened {
@@ -94,7 +94,7 @@ fn records_become_files_with_their_pixels_once_committed() {
     let bytes = fs::read(folder.path().join("a/b.png")).unwrap();
     let image = decode(&bytes, Channels::Rgb, 100).unwrap();
     assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
-    let written = sink.writer.written();
+    let written = sink.writer.stats();
     assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
 }
 
@@ -102,8 +102,8 @@ fn records_become_files_with_their_pixels_once_committed() {
 fn images_of_their_own_sizes_are_written_in_any_format() {
     for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
         let folder = tempfile::tempdir().unwrap();
-        let gray = PixelFormat { channels: Channels::Gray, layout: Layout::Nhwc, ..PixelFormat::default() };
-        let schema = schema(vec![gray.mark(variable_field("pixels", 3).unwrap())]);
+        let gray = PixelFormat { channels: Channels::Gray, layout: TensorLayout::Nhwc, ..PixelFormat::default() };
+        let schema = schema(vec![gray.annotate(variable_field("pixels", 3).unwrap())]);
         let shapes = [vec![2, 3, 1], vec![1, 1, 1]];
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["a.parquet", "a.parquet"])),
@@ -147,7 +147,7 @@ fn a_batch_that_lost_its_records_is_done_as_well() {
     let mut sink = open(folder.path());
     let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
     empty.records = empty.records.slice(0, 0);
-    empty.origin.clear();
+    empty.row_ordinals.clear();
     sink.write(&empty).unwrap();
     sink.writer.commit().unwrap();
     drop(sink);
@@ -171,7 +171,7 @@ fn many_files_are_made_durable_without_being_asked() {
     let mut sink = open(folder.path());
     let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
     sink.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
-    assert_eq!(sink.writer.written().files, COMMIT_FILES as u64);
+    assert_eq!(sink.writer.stats().files, COMMIT_FILES as u64);
     drop(sink);
     assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
 }
@@ -313,9 +313,9 @@ fn former_output(folder: &Path) {
     fs::write(folder.join("b.jpg.png"), kept(1, "b.jpg", 0.5)).unwrap();
     let mut done = crate::coverage::Coverage::default();
     done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
-    let mut marker = Marker::default();
-    marker.history.add(&identity(), &done);
-    marker.save(&marker::place(&folder.into(), None)).unwrap();
+    let mut snapshot = CoverageSnapshot::default();
+    snapshot.history.add(&identity(), &done);
+    snapshot.save(&coverage_snapshot::place(&folder.into(), None)).unwrap();
 }
 
 #[test]
@@ -384,12 +384,12 @@ fn a_forgotten_output_is_made_again_under_the_same_names() {
     };
     let before = write(0.0);
     let sink = || plan(&schema(vec![pixels()]), json!({ "path": folder.path() })).unwrap();
-    let found = sink().forget(false).unwrap();
+    let found = sink().reset(false).unwrap();
     assert_eq!((found.files, found.records, files(folder.path()).len()), (3, 3, 4));
-    assert_eq!(sink().forget(true).unwrap(), found);
+    assert_eq!(sink().reset(true).unwrap(), found);
     assert_eq!(files(folder.path()), ["notes.txt"]);
     assert_eq!(write(1.0), before);
-    assert_eq!(sink().forget(false).unwrap().records, 3);
+    assert_eq!(sink().reset(false).unwrap().records, 3);
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn every_fault_of_the_options_is_named() {
         let faults = plan(&schema(fields), options).err().unwrap_or_default();
         faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
     };
-    let other = || PixelFormat::default().mark(tensor_field("clean", &[3, 1, 2]).unwrap());
+    let other = || PixelFormat::default().annotate(tensor_field("clean", &[3, 1, 2]).unwrap());
     let one = faults(vec![pixels(), other()], json!({ "path": "", "quality": 101 }));
     assert_eq!(
         one,

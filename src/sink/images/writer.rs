@@ -14,14 +14,14 @@ use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free
 use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
-use crate::durable::{crash_point, remove_temporaries, sync_folder, temporary};
 use crate::error::StageError;
 use crate::file_descriptors;
-use crate::sink::encoder::{self, Encoded};
-use crate::sink::lock::Lock;
-use crate::sink::marker::{Marker, Naming};
-use crate::sink::names::{Scheme, hash};
-use crate::sink::{Durable, Identity, Writer, Written};
+use crate::fs_durable::{failpoint, fsync_dir, remove_stale_temp_files, temp_path};
+use crate::sink::coverage_snapshot::{CoverageSnapshot, NamingState};
+use crate::sink::file_lock::FileLock;
+use crate::sink::file_naming::{NamingScheme, hash};
+use crate::sink::image_encoder::{self, EncodedImage};
+use crate::sink::{CommitProgress, CommitStats, OutputIdentity, SinkWriter};
 use crate::store::Location;
 
 /// Files after which they are committed.
@@ -37,45 +37,45 @@ const COMMIT_AGE: Duration = Duration::from_secs(5);
 const SUFFIXES: [usize; 3] = [8, 16, 32];
 
 /// An output as it was found.
-pub(super) struct Found {
+pub(super) struct ClaimedImageFolder {
     pub(super) path: PathBuf,
-    pub(super) lock: Lock,
-    pub(super) marker: Marker,
-    pub(super) marker_file: Location,
+    pub(super) lock: FileLock,
+    pub(super) snapshot: CoverageSnapshot,
+    pub(super) snapshot_file: Location,
 }
 
-impl Found {
+impl ClaimedImageFolder {
     /// Whether it was begun before the names of files were noted.
     pub(super) fn is_former(&self) -> bool {
-        self.marker.naming.map_or(!self.marker.history.writers.is_empty(), |naming| naming.former)
+        self.snapshot.naming.map_or(!self.snapshot.history.writers.is_empty(), |naming| naming.former)
     }
 }
 
 /// Files get their names when they are durable; then the marker says whose rows are done.
 pub(super) struct ImageWriter {
     root: PathBuf,
-    scheme: Scheme,
+    scheme: NamingScheme,
     extension: &'static str,
-    identity: Identity,
-    lock: Lock,
-    marker: Marker,
-    marker_file: Location,
-    naming: Naming,
+    identity: OutputIdentity,
+    lock: FileLock,
+    snapshot: CoverageSnapshot,
+    snapshot_file: Location,
+    naming: NamingState,
     listed: NameLog,
     /// The source rows since the marker was written.
     taken: Coverage,
     /// Folders in which names have changed, known to be no links.
     folders: BTreeSet<PathBuf>,
     /// Files that still have their temporary name.
-    unnamed: Vec<Unnamed>,
+    unnamed: Vec<UnnamedFile>,
     unnamed_bytes: u64,
-    written: Written,
+    written: CommitStats,
     /// Whether it was said that names are not always those of the scheme.
     said: bool,
 }
 
 /// A file that still has its temporary name.
-struct Unnamed {
+struct UnnamedFile {
     /// The name that it will have, relative to the folder.
     name: String,
     path: PathBuf,
@@ -86,20 +86,20 @@ struct Unnamed {
 impl ImageWriter {
     /// Removes the files of a commit that a crash cut short.
     pub(super) fn open(
-        found: Found,
-        scheme: Scheme,
+        found: ClaimedImageFolder,
+        scheme: NamingScheme,
         extension: &'static str,
-        identity: Identity,
+        identity: OutputIdentity,
     ) -> Result<Self, StageError> {
         let former = found.is_former();
-        let Found { path: root, lock, marker, marker_file } = found;
-        let listed = match marker.naming {
+        let ClaimedImageFolder { path: root, lock, snapshot, snapshot_file } = found;
+        let listed = match snapshot.naming {
             Some(naming) => NameLog::open(&root, naming.listed)?,
             // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
             None => NameLog::start_over(&root)?,
         };
-        remove_temporaries(&root, usize::MAX)?;
-        let adopts = match marker.naming {
+        remove_stale_temp_files(&root, usize::MAX)?;
+        let adopts = match snapshot.naming {
             Some(naming) => naming.adopts,
             None => holds_files(&root)?,
         };
@@ -109,21 +109,21 @@ impl ImageWriter {
             extension,
             identity,
             lock,
-            marker,
-            marker_file,
-            naming: Naming { former, adopts, listed: listed.bytes() },
+            snapshot,
+            snapshot_file,
+            naming: NamingState { former, adopts, listed: listed.bytes() },
             listed,
             taken: Coverage::default(),
             folders: BTreeSet::new(),
             unnamed: Vec::new(),
             unnamed_bytes: 0,
-            written: Written::default(),
+            written: CommitStats::default(),
             said: false,
         })
     }
 
     /// Writes a record's file, under the first of its names that is free.
-    fn put(&mut self, file: &Encoded<'_>, record: impl Fn() -> String) -> Result<(), StageError> {
+    fn put(&mut self, file: &EncodedImage<'_>, record: impl Fn() -> String) -> Result<(), StageError> {
         let place = self.scheme.place(file.source, file.row, self.extension);
         for (attempt, name) in names(&place, self.extension, &record).enumerate() {
             let Some(unnamed) = self.reserve(name, file.bytes)? else { continue };
@@ -144,7 +144,7 @@ impl ImageWriter {
 
     /// Writes a file under its temporary name; `None` where the name that it is to have is taken, or the system does not
     /// let a file have it.
-    fn reserve(&mut self, name: String, bytes: &[u8]) -> Result<Option<Unnamed>, StageError> {
+    fn reserve(&mut self, name: String, bytes: &[u8]) -> Result<Option<UnnamedFile>, StageError> {
         let path = self.root.join(&name);
         if !make_folders(&self.root, &path, &mut self.folders)? {
             return Ok(None);
@@ -156,7 +156,7 @@ impl ImageWriter {
             Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
             Err(error) => return Err(StageError::io(&path)(error)),
         };
-        let unfinished = temporary(&path);
+        let unfinished = temp_path(&path);
         // A file that is there already is one of this commit: temporary files of other runs are removed before.
         let mut file =
             match file_descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
@@ -165,7 +165,7 @@ impl ImageWriter {
                 Err(error) => return Err(StageError::io(&unfinished)(error)),
             };
         file.write_all(bytes).map_err(StageError::io(&unfinished))?;
-        Ok(Some(Unnamed { name, path, replaces }))
+        Ok(Some(UnnamedFile { name, path, replaces }))
     }
 
     /// Whether a file that is there is the record's own, from a run of which nothing is noted.
@@ -180,32 +180,32 @@ impl ImageWriter {
 
     fn give_names(&mut self) -> Result<(), StageError> {
         for unnamed in &self.unnamed {
-            let unfinished = temporary(&unnamed.path);
+            let unfinished = temp_path(&unnamed.path);
             file_descriptors::open(|| File::open(&unfinished))
                 .and_then(|file| file.sync_all())
                 .map_err(StageError::io(&unfinished))?;
         }
-        crash_point("pictures-synced");
-        if self.marker.naming.is_none() {
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+        failpoint("pictures-synced");
+        if self.snapshot.naming.is_none() {
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.listed.append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
-        crash_point("pictures-listed");
+        failpoint("pictures-listed");
         for unnamed in &self.unnamed {
             unnamed.give_name()?;
-            crash_point("picture-named");
+            failpoint("picture-named");
         }
-        self.folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        crash_point("pictures-named");
+        self.folders.iter().try_for_each(|folder| fsync_dir(folder))?;
+        failpoint("pictures-named");
         self.naming.listed = self.listed.bytes();
         Ok(())
     }
 }
 
-impl Unnamed {
+impl UnnamedFile {
     fn give_name(&self) -> Result<(), StageError> {
-        let (from, to) = (temporary(&self.path), &self.path);
+        let (from, to) = (temp_path(&self.path), &self.path);
         let renamed = if self.replaces { fs::rename(&from, to) } else { rename_to_free(&from, to) };
         renamed.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
@@ -217,17 +217,17 @@ impl Unnamed {
     }
 }
 
-impl Writer for ImageWriter {
-    fn write(&mut self, batch: &Batch) -> Result<Durable, StageError> {
-        for (place, file) in encoder::files(batch)?.enumerate() {
+impl SinkWriter for ImageWriter {
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        for (place, file) in image_encoder::files(batch)?.enumerate() {
             self.put(&file, || record_hash(batch, place))?;
         }
         self.taken.insert(&batch.provenance);
         if self.unnamed.len() < COMMIT_FILES && self.unnamed_bytes < COMMIT_BYTES {
-            return Ok(Durable::Nothing);
+            return Ok(CommitProgress::Nothing);
         }
         self.commit()?;
-        Ok(Durable::All)
+        Ok(CommitProgress::All)
     }
 
     fn commit_age(&self) -> Option<Duration> {
@@ -240,9 +240,9 @@ impl Writer for ImageWriter {
             self.give_names()?;
         }
         if !self.taken.is_empty() {
-            self.marker.history.add(&self.identity, &std::mem::take(&mut self.taken));
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+            self.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.written.files += self.unnamed.len() as u64;
         self.written.records += self.unnamed.len() as u64;
@@ -252,17 +252,17 @@ impl Writer for ImageWriter {
         Ok(())
     }
 
-    fn adopt(&mut self, identity: Identity) -> Result<(), StageError> {
+    fn switch_identity(&mut self, identity: OutputIdentity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.marker.history.accept(&[self.identity.digests(), identity.digests()].concat());
-            self.marker.naming = Some(self.naming);
-            self.marker.save(&self.marker_file)?;
+            self.snapshot.history.allow_mixing(&[self.identity.digests(), identity.digests()].concat());
+            self.snapshot.naming = Some(self.naming);
+            self.snapshot.save(&self.snapshot_file)?;
         }
         self.identity = identity;
         Ok(())
     }
 
-    fn written(&self) -> Written {
+    fn stats(&self) -> CommitStats {
         self.written
     }
 }
@@ -277,8 +277,8 @@ fn names<'a>(place: &'a str, extension: &'a str, record: &'a impl Fn() -> String
 /// A hash of a record's identity: its split, its row in there, and its number among the records of this row, where several arms
 /// of the pipeline give one each.
 fn record_hash(batch: &Batch, place: usize) -> String {
-    let ordinal = batch.origin[place];
-    let arm = batch.origin[..place].iter().filter(|&&before| before == ordinal).count();
+    let ordinal = batch.row_ordinals[place];
+    let arm = batch.row_ordinals[..place].iter().filter(|&&before| before == ordinal).count();
     let (split, row) =
         batch.provenance.row(ordinal).map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
     hash(&format!("{row} {arm} {split}"))

@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 use crate::batch::{Provenance, Split};
-use crate::sink::{Scope, StageIdentity};
+use crate::sink::{IdentityScope, StageIdentity};
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
 
 fn schema() -> Schema {
@@ -49,26 +49,26 @@ fn dropped(rows: Range<u16>) -> Batch {
     batch(rows).filter(&none).unwrap()
 }
 
-fn identity() -> Identity {
+fn identity() -> OutputIdentity {
     let models = BTreeMap::from([("photo".to_owned(), "5eed".to_owned())]);
     let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
     let stages = BTreeMap::from([(
         "px".into(),
         StageIdentity { kind: "pixels".into(), digest: "s1".into(), options, ..StageIdentity::default() },
     )]);
-    Identity {
+    OutputIdentity {
         pipeline: "photos".into(),
         stage: "out".into(),
         digest: "d1".into(),
         models,
         sinks: stages.clone(),
         stages,
-        ..Identity::default()
+        ..OutputIdentity::default()
     }
 }
 
-fn sink_with(path: &Path, change: impl FnOnce(&mut Config)) -> Box<dyn Sink> {
-    let mut config = Config::new(path);
+fn sink_with(path: &Path, change: impl FnOnce(&mut ParquetSinkConfig)) -> Box<dyn Sink> {
+    let mut config = ParquetSinkConfig::new(path);
     change(&mut config);
     config.sink(&schema()).unwrap()
 }
@@ -83,13 +83,13 @@ fn committed(path: &Path) -> Result<String, String> {
 }
 
 /// Writes the batches in one run, committing at its end.
-fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> Written {
+fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> CommitStats {
     let mut writer = sink.open(identity()).unwrap();
     for batch in batches {
         writer.write(batch).unwrap();
     }
     writer.commit().unwrap();
-    writer.written()
+    writer.stats()
 }
 
 fn names(path: &Path) -> Vec<String> {
@@ -103,7 +103,7 @@ fn read(file: &Path) -> RecordBatch {
     concat_batches(&schema, &batches).unwrap()
 }
 
-fn footer(file: &Path) -> Footer {
+fn footer(file: &Path) -> ProvenanceFooter {
     let location = Location::from(file);
     DataFile { entry: location.file().unwrap().unwrap(), location }.footer().unwrap().unwrap()
 }
@@ -118,7 +118,7 @@ fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
     let folder = tempfile::tempdir().unwrap();
     let written = run(sink(folder.path()), &[batch(0..10), batch(10..25)]);
     let file = folder.path().join("part-00000.parquet");
-    assert_eq!(written, Written { files: 1, bytes: fs::metadata(&file).unwrap().len(), records: 25 });
+    assert_eq!(written, CommitStats { files: 1, bytes: fs::metadata(&file).unwrap().len(), records: 25 });
     let read = read(&file);
     assert_eq!(read.schema().fields(), schema().fields());
     assert_eq!(read, batch(0..25).records.with_schema(read.schema()).unwrap());
@@ -126,7 +126,9 @@ fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
 
 #[test]
 fn every_compression_is_read_back() {
-    for compression in [Compression::Zstd, Compression::Snappy, Compression::Lz4, Compression::None] {
+    for compression in
+        [ParquetCompression::Zstd, ParquetCompression::Snappy, ParquetCompression::Lz4, ParquetCompression::None]
+    {
         let folder = tempfile::tempdir().unwrap();
         run(sink_with(folder.path(), |config| config.compression = compression), &[batch(0..9)]);
         let read = read(&folder.path().join("part-00000.parquet"));
@@ -147,7 +149,7 @@ fn only_the_chosen_columns_are_written() {
 #[test]
 fn file_records_hold_across_batches() {
     let folder = tempfile::tempdir().unwrap();
-    let ten = |config: &mut Config| config.file.records = NonZeroU64::new(10);
+    let ten = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(10);
     let batches = [batch(0..4), batch(4..8), batch(8..12), dropped(12..15), batch(15..35), batch(35..37)];
     let written = run(sink_with(folder.path(), ten), &batches);
     assert_eq!(records_of(folder.path()), [10, 10, 10, 4]);
@@ -165,10 +167,10 @@ fn file_records_hold_across_batches() {
 #[test]
 fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
     let folder = tempfile::tempdir().unwrap();
-    let ten = |config: &mut Config| config.file.records = NonZeroU64::new(10);
+    let ten = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(10);
     let mut writer = sink_with(folder.path(), ten).open(identity()).unwrap();
-    assert_eq!(writer.write(&batch(0..4)).unwrap(), Durable::Nothing);
-    assert_eq!(writer.write(&batch(4..34)).unwrap(), Durable::Before);
+    assert_eq!(writer.write(&batch(0..4)).unwrap(), CommitProgress::Nothing);
+    assert_eq!(writer.write(&batch(4..34)).unwrap(), CommitProgress::Before);
     drop(writer);
     assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,30]]}"#);
     run(sink_with(folder.path(), ten), &[batch(30..34)]);
@@ -178,7 +180,7 @@ fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
 #[test]
 fn records_of_one_source_row_stay_together() {
     let folder = tempfile::tempdir().unwrap();
-    let tiles = Batch { origin: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
+    let tiles = Batch { row_ordinals: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
     run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(3)), std::slice::from_ref(&tiles));
     assert_eq!(records_of(folder.path()), [4, 4, 4]);
     let folder = tempfile::tempdir().unwrap();
@@ -201,7 +203,7 @@ fn row_group_has_no_more_values_than_its_keys() {
         Batch::new(records, Provenance::rows(Split::new("a"), rows))
     };
     let folder = tempfile::tempdir().unwrap();
-    run(Config::new(folder.path()).sink(&schema).unwrap(), &[part(0), part(0), part(1), part(2)]);
+    run(ParquetSinkConfig::new(folder.path()).sink(&schema).unwrap(), &[part(0), part(0), part(1), part(2)]);
     let file = data_files(&folder.path().into()).unwrap().remove(0);
     let groups: Vec<i64> = file.metadata().unwrap().row_groups().iter().map(|group| group.num_rows()).collect();
     assert_eq!(groups, [200, 100, 100]);
@@ -212,7 +214,7 @@ fn files_hold_at_most_the_bytes_they_may() {
     let folder = tempfile::tempdir().unwrap();
     let batches: Vec<Batch> = (0..6).map(|n| batch(n * 4..n * 4 + 4)).collect();
     let two = record_bytes(&batches[0].records) + record_bytes(&batches[1].records);
-    run(sink_with(folder.path(), |config| config.file.bytes = Bytes(two + 20)), &batches);
+    run(sink_with(folder.path(), |config| config.file.bytes = ByteSize(two + 20)), &batches);
     assert_eq!(records_of(folder.path()), [8, 8, 8]);
 }
 
@@ -234,7 +236,7 @@ fn rows_that_left_no_record_are_done_without_a_file() {
         writer.write(&dropped(rows)).unwrap();
         writer.commit().unwrap();
     }
-    assert_eq!(writer.written(), Written::default());
+    assert_eq!(writer.stats(), CommitStats::default());
     drop(writer);
     assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,9]]}"#);
     run(sink(folder.path()), &[dropped(9..12)]);
@@ -247,7 +249,7 @@ fn nothing_is_committed_where_nothing_was_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("absent/out");
     assert_eq!(committed(&path).unwrap(), "{}");
-    assert_eq!(run(sink(&path), &[]), Written::default());
+    assert_eq!(run(sink(&path), &[]), CommitStats::default());
     assert_eq!(committed(&path).unwrap(), "{}");
 }
 
@@ -272,12 +274,12 @@ fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
     drop(writer);
     fs::write(&mine, "keep").unwrap();
     let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
-    let marker = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
-    fs::write(&marker, "{").unwrap();
+    let snapshot = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
+    fs::write(&snapshot, "{").unwrap();
     assert!(unfinished.exists());
     assert_eq!(committed(folder.path()).unwrap(), "{}");
     drop(sink(folder.path()).open(identity()).unwrap());
-    assert!(!unfinished.exists() && !marker.exists() && mine.exists());
+    assert!(!unfinished.exists() && !snapshot.exists() && mine.exists());
 }
 
 #[test]
@@ -307,16 +309,16 @@ fn a_file_without_a_sound_footer_is_named() {
 fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5)]);
-    let other = Identity { digest: "d2".into(), ..identity() };
+    let other = OutputIdentity { digest: "d2".into(), ..identity() };
     let sink2 = sink(folder.path());
-    assert!(sink2.history().unwrap().admit(&folder.path().into(), &other, Scope::Sink).is_err());
-    sink2.accept(&["d1".into(), "d2".into()]).unwrap();
+    assert!(sink2.history().unwrap().check_compatible(&folder.path().into(), &other, IdentityScope::Sink).is_err());
+    sink2.allow_mixing(&["d1".into(), "d2".into()]).unwrap();
     let mut writer = sink2.open(other.clone()).unwrap();
     writer.write(&batch(5..9)).unwrap();
     writer.commit().unwrap();
     drop(writer);
     let history = sink(folder.path()).history().unwrap();
-    history.admit(&folder.path().into(), &other, Scope::Sink).unwrap();
+    history.check_compatible(&folder.path().into(), &other, IdentityScope::Sink).unwrap();
     let writers: Vec<_> = history.writers.iter().map(|(who, rows)| (who.digest.as_str(), rows.len())).collect();
     assert_eq!(writers, [("d1", 5), ("d2", 4)]);
 }
@@ -324,13 +326,13 @@ fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
 #[test]
 fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
     let folder = tempfile::tempdir().unwrap();
-    let one = |config: &mut Config| config.file.records = NonZeroU64::new(1);
+    let one = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(1);
     let rows = u16::try_from(FOLD_FILES).unwrap() + 10;
     let batches: Vec<Batch> = (0..rows).map(|row| batch(row..row + 1)).collect();
     run(sink_with(folder.path(), one), &batches);
-    let marker = Marker::load(&folder.path().into()).unwrap();
-    assert_eq!(marker.folded, FOLD_FILES);
-    assert_eq!(marker.history.coverage().len(), u64::from(FOLD_FILES));
+    let snapshot = CoverageSnapshot::load(&folder.path().into()).unwrap();
+    assert_eq!(snapshot.folded, FOLD_FILES);
+    assert_eq!(snapshot.history.coverage().len(), u64::from(FOLD_FILES));
     for number in 0..FOLD_FILES {
         fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();
     }
@@ -351,10 +353,10 @@ fn what_is_forgotten_is_done_anew_and_files_of_others_stay() {
     run(sink(folder.path()), &[batch(0..5), dropped(5..6)]);
     run(sink(folder.path()), &[dropped(6..7)]);
     let bytes = fs::metadata(folder.path().join("part-00000.parquet")).unwrap().len();
-    let counted = sink(folder.path()).forget(false).unwrap();
-    assert_eq!(counted, Written { files: 1, bytes, records: 5 });
+    let counted = sink(folder.path()).reset(false).unwrap();
+    assert_eq!(counted, CommitStats { files: 1, bytes, records: 5 });
     assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,7]]}"#);
-    assert_eq!(sink(folder.path()).forget(true).unwrap(), counted);
+    assert_eq!(sink(folder.path()).reset(true).unwrap(), counted);
     assert_eq!(committed(folder.path()).unwrap(), "{}");
     assert!(names(folder.path()).is_empty());
 }
@@ -379,9 +381,9 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
         let records = whole.slice(rows.start.into(), rows.len());
         Batch { records, ..batch(rows) }
     });
-    let small = |config: &mut Config| {
-        config.row_group.bytes = Bytes(500);
-        config.file.bytes = Bytes(1500);
+    let small = |config: &mut ParquetSinkConfig| {
+        config.row_group.bytes = ByteSize(500);
+        config.file.bytes = ByteSize(1500);
     };
     run(sink_with(folders[0].path(), small), &[batch(0..10), batch(10..20), batch(20..40)]);
     run(sink_with(folders[1].path(), small), &slices);
@@ -398,9 +400,9 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
 
 #[test]
 fn every_fault_of_the_options_is_reported() {
-    let mut config = Config::new(Path::new(""));
+    let mut config = ParquetSinkConfig::new(Path::new(""));
     config.columns = Some(vec!["latend".into()]);
-    config.row_group.bytes = Bytes(0);
+    config.row_group.bytes = ByteSize(0);
     let faults = config.sink(&schema()).err().unwrap();
     let found: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
     assert_eq!(

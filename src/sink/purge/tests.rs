@@ -9,10 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::batch::{Batch, Provenance, RejectCode, Split};
 use crate::coverage::Coverage;
-use crate::sink::files::data_files;
-use crate::sink::rejects::RejectEntry;
-use crate::sink::{Identity, STATE};
-use crate::source::rejects::Format;
+use crate::sink::data_files::data_files;
+use crate::sink::rejects_dataset::RejectEntry;
+use crate::sink::{OutputIdentity, STATE_DIR};
+use crate::source::rejects::OriginalFormat;
 
 /// The original of a reject: no two are alike, and no compression makes them smaller.
 fn original(row: u64) -> Vec<u8> {
@@ -25,8 +25,8 @@ const SOURCES: [&str; 4] = ["a/1.jpg", "a/2.jpg", "b/[1].jpg", "b/none.jpg"];
 
 /// Three files of four rejects each; the last of each has no original.
 fn dataset(folder: &Path) {
-    let sink = rejects::plan(&folder.into()).unwrap();
-    let mut writer = sink.open(Identity { digest: "d".into(), ..Identity::default() }).unwrap();
+    let sink = rejects_dataset::plan(&folder.into()).unwrap();
+    let mut writer = sink.open(OutputIdentity { digest: "d".into(), ..OutputIdentity::default() }).unwrap();
     for file in 0..3_u64 {
         let originals: Vec<Vec<u8>> = (0..4).map(|row| original(file * 4 + row)).collect();
         let entries = SOURCES.iter().zip(&originals).zip(0_u64..).map(|((source, original), row)| RejectEntry {
@@ -38,12 +38,12 @@ fn dataset(folder: &Path) {
             code: RejectCode::Malformed,
             reason: "no image",
             records: 1,
-            record: (row < 3).then_some((Format::Image, original.as_slice())),
+            record: (row < 3).then_some((OriginalFormat::Image, original.as_slice())),
         });
-        let records = rejects::records(&entries.collect::<Vec<_>>()).unwrap();
+        let records = rejects_dataset::records(&entries.collect::<Vec<_>>()).unwrap();
         let rows = file * 10..file * 10 + 10;
         let provenance = Arc::new(Provenance::rows(Split::new("photos/listing-0"), rows));
-        writer.write(&Batch { records, origin: vec![0, 1, 2, 3], provenance }).unwrap();
+        writer.write(&Batch { records, row_ordinals: vec![0, 1, 2, 3], provenance }).unwrap();
         writer.commit().unwrap();
     }
 }
@@ -68,10 +68,10 @@ fn coverage(folder: &Path) -> Coverage {
 fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     let mut rows = Vec::new();
     for file in data_files(&folder.into()).unwrap() {
-        let found = Found::of(file).unwrap().unwrap();
+        let found = RewriteCandidate::of(file).unwrap().unwrap();
         let read = found.file.read(None, |records| {
             let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
-            let columns = Columns::of(&records)?;
+            let columns = RejectColumns::of(&records)?;
             for row in 0..records.num_rows() {
                 let has_original = columns.record.is_valid(row);
                 assert_eq!(has_original, columns.format.is_valid(row));
@@ -84,8 +84,8 @@ fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     rows
 }
 
-fn by(source: &str) -> Wanted {
-    Wanted { source: Some(Sources::new(source).unwrap()), before: None }
+fn by(source: &str) -> PurgeFilter {
+    PurgeFilter { source: Some(SourcePattern::new(source).unwrap()), before: None }
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
     assert_eq!(traces(folder.path()), [0, 1, 2, 4, 5, 6, 8, 9, 10]);
     fs::write(folder.path().join(".latentflow-part-00003.parquet.tmp"), original(0)).unwrap();
     let dry = purge(folder.path(), &by("a/*.jpg"), true).unwrap();
-    assert_eq!(dry, Purged { rejects: 12, originals: 6, bytes: 1800, files: 3, left: Vec::new() });
+    assert_eq!(dry, PurgeSummary { rejects: 12, originals: 6, bytes: 1800, files: 3, left: Vec::new() });
     assert_eq!(traces(folder.path()).len(), 9);
     assert_eq!(purge(folder.path(), &by("a/*.jpg"), false).unwrap(), dry);
     assert_eq!(traces(folder.path()), [2, 6, 10]);
@@ -119,10 +119,10 @@ fn originals_of_older_files_go_and_files_keep_their_age() {
     for (path, number) in paths.iter().zip(1..) {
         File::options().write(true).open(path).unwrap().set_modified(day(number)).unwrap();
     }
-    let wanted = Wanted { before: Some(day(3)), source: Some(Sources::new("a/1.jpg").unwrap()) };
+    let wanted = PurgeFilter { before: Some(day(3)), source: Some(SourcePattern::new("a/1.jpg").unwrap()) };
     assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [1, 2, 5, 6, 8, 9, 10]);
-    let wanted = Wanted { before: Some(day(2)), source: None };
+    let wanted = PurgeFilter { before: Some(day(2)), source: None };
     assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [5, 6, 8, 9, 10]);
     let times: Vec<_> = paths.iter().map(|path| fs::metadata(path).unwrap().modified().unwrap()).collect();
@@ -142,8 +142,8 @@ fn files_that_hold_no_rejects_are_not_touched() {
 
     let other = tempfile::tempdir().unwrap();
     let records = RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)]).unwrap();
-    let mut config = crate::sink::parquet::Config::new(other.path());
-    let mut writer = config.sink(&records.schema()).unwrap().open(Identity::default()).unwrap();
+    let mut config = crate::sink::parquet::ParquetSinkConfig::new(other.path());
+    let mut writer = config.sink(&records.schema()).unwrap().open(OutputIdentity::default()).unwrap();
     writer.write(&Batch::new(records, Provenance::rows(Split::new("x"), 0..1))).unwrap();
     writer.commit().unwrap();
     drop(writer);
@@ -155,10 +155,10 @@ fn files_that_hold_no_rejects_are_not_touched() {
 fn a_purge_beside_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
-    let held = Lock::take(folder.path()).unwrap();
+    let held = FileLock::take(folder.path()).unwrap();
     let error = purge(folder.path(), &by("**"), false).unwrap_err().to_string();
     assert!(error.contains("another sink is writing here"), "{error}");
     drop(held);
     purge(folder.path(), &by("**"), false).unwrap();
-    assert!(traces(folder.path()).is_empty() && folder.path().join(STATE).exists());
+    assert!(traces(folder.path()).is_empty() && folder.path().join(STATE_DIR).exists());
 }

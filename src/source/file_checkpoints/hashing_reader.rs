@@ -4,29 +4,29 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::FileCheckpoints;
-use super::store::{Ending, FileCheckpoint};
+use super::store::{CheckpointEnding, FileCheckpoint};
 use crate::error::StageError;
 use crate::source::content_digest::ContentHasher;
-use crate::source::files::InputFile;
-use crate::store::Input;
+use crate::source::input_file::InputFile;
+use crate::store::FileReader;
 
 /// What was read of a file.
 #[derive(Default)]
-struct Content {
+struct HashedContent {
     hasher: ContentHasher,
     last: Option<u8>,
 }
 
 /// A file that is read from its beginning, up to the length that was listed.
 pub(in crate::source) struct HashingReader {
-    input: Input,
+    input: FileReader,
     left: u64,
-    content: Option<Arc<Mutex<Content>>>,
+    content: Option<Arc<Mutex<HashedContent>>>,
 }
 
 impl HashingReader {
     /// Reads at most `length` bytes that nothing has to recognize later.
-    pub(in crate::source) fn plain(input: Input, length: u64) -> Self {
+    pub(in crate::source) fn plain(input: FileReader, length: u64) -> Self {
         Self { input, left: length, content: None }
     }
 }
@@ -52,7 +52,7 @@ pub(in crate::source) struct CheckpointTracker<'a> {
     companion: String,
     /// Rows that an earlier record speaks of.
     rows_before: u64,
-    content: Arc<Mutex<Content>>,
+    content: Arc<Mutex<HashedContent>>,
 }
 
 impl<'a> CheckpointTracker<'a> {
@@ -67,15 +67,15 @@ impl<'a> CheckpointTracker<'a> {
     }
 
     /// The file's text, hashed as it is read.
-    pub(in crate::source) fn read(&self, input: Input) -> HashingReader {
+    pub(in crate::source) fn read(&self, input: FileReader) -> HashingReader {
         HashingReader { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
     }
 
-    fn content(&self) -> MutexGuard<'_, Content> {
+    fn content(&self) -> MutexGuard<'_, HashedContent> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, rows: u64, ending: Ending) -> FileCheckpoint {
+    fn record(&self, rows: u64, ending: CheckpointEnding) -> FileCheckpoint {
         let content = self.content();
         FileCheckpoint {
             file: self.file.listed().clone(),
@@ -114,13 +114,13 @@ impl<'a> CheckpointTracker<'a> {
         store.add(self.record(rows, self.ending(in_quotes)))
     }
 
-    fn ending(&self, in_quotes: bool) -> Ending {
+    fn ending(&self, in_quotes: bool) -> CheckpointEnding {
         let content = self.content();
         match content.last {
-            _ if content.hasher.length() < self.file.size() => Ending::Within,
-            _ if in_quotes => Ending::Quote,
-            Some(b'\n') | None => Ending::Line,
-            Some(_) => Ending::Text,
+            _ if content.hasher.length() < self.file.size() => CheckpointEnding::Within,
+            _ if in_quotes => CheckpointEnding::Quote,
+            Some(b'\n') | None => CheckpointEnding::Line,
+            Some(_) => CheckpointEnding::Text,
         }
     }
 }

@@ -13,16 +13,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::coverage::{Coverage, Progress};
+use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::source::content_digest::{ContentDigest, ContentHasher};
-use crate::source::files::InputFile;
-use crate::source::record_files::Stop;
+use crate::source::file_source::ReadEnd;
+use crate::source::input_file::InputFile;
 use crate::store::Location;
 
 pub(super) use hashing_reader::{CheckpointTracker, HashingReader};
 pub(super) use store::forget;
-use store::{CheckpointStore, Ending, FileCheckpoint, Records};
+use store::{CheckpointEnding, CheckpointMap, CheckpointStore, FileCheckpoint};
 
 /// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +37,7 @@ pub enum OnChange {
 
 /// How a file relates to what earlier runs read.
 #[derive(Debug)]
-enum Relation {
+enum FileRelation {
     /// It is new, or its rows are known by its own split.
     Own,
     /// It begins with content that was read before, or is that content: its rows go on in that split.
@@ -47,7 +47,7 @@ enum Relation {
 }
 
 /// A file under the split of its rows.
-pub(super) struct Settled {
+pub(super) struct SettledFile {
     /// The file.
     pub(super) file: InputFile,
     /// What earlier runs recorded of its rows.
@@ -107,14 +107,14 @@ impl FileCheckpoints {
     pub(super) fn settle(
         &self,
         file: &InputFile,
-        progress: &Progress,
+        resume: &ResumeState,
         is_text: bool,
         on_change: OnChange,
-    ) -> Result<Option<Settled>, Stop> {
-        let before = match self.relate(file, progress)? {
-            Relation::Own => None,
-            Relation::Continues(before) => Some(*before),
-            Relation::Changed => {
+    ) -> Result<Option<SettledFile>, ReadEnd> {
+        let before = match self.relate(file, resume)? {
+            FileRelation::Own => None,
+            FileRelation::Continues(before) => Some(*before),
+            FileRelation::Changed => {
                 let name = &file.name;
                 if on_change == OnChange::Refuse {
                     return Err(refused(std::slice::from_ref(name)).into());
@@ -123,8 +123,10 @@ impl FileCheckpoints {
                 None
             }
         };
-        let is_all = |before: &FileCheckpoint| before.length == file.size() && before.ending != Ending::Within;
-        if before.as_ref().is_some_and(|before| is_all(before) && progress.done(&before.split, &(0..before.rows))) {
+        let is_all =
+            |before: &FileCheckpoint| before.length == file.size() && before.ending != CheckpointEnding::Within;
+        if before.as_ref().is_some_and(|before| is_all(before) && resume.is_committed(&before.split, &(0..before.rows)))
+        {
             return Ok(None);
         }
         let file = match &before {
@@ -134,17 +136,17 @@ impl FileCheckpoints {
         if !is_text && before.is_none() {
             self.record_whole(&file)?;
         }
-        Ok(Some(Settled { file, before }))
+        Ok(Some(SettledFile { file, before }))
     }
 
     /// How a file relates to what was read before. A file that continues a split is recorded as it is now.
     ///
     /// # Errors
     /// Why reading stops at the file.
-    fn relate(&self, file: &InputFile, progress: &Progress) -> Result<Relation, Stop> {
-        let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(Relation::Own) };
-        let relation = relate(&known, file, &self.stage, progress)?;
-        if let (Relation::Continues(record), Some(mut store)) = (&relation, self.store()) {
+    fn relate(&self, file: &InputFile, resume: &ResumeState) -> Result<FileRelation, ReadEnd> {
+        let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(FileRelation::Own) };
+        let relation = relate(&known, file, &self.stage, resume)?;
+        if let (FileRelation::Continues(record), Some(mut store)) = (&relation, self.store()) {
             store.add(FileCheckpoint { file: file.listed().clone(), ..(**record).clone() })?;
         }
         Ok(relation)
@@ -155,7 +157,7 @@ impl FileCheckpoints {
     ///
     /// # Errors
     /// Why reading stops at the file.
-    fn record_whole(&self, file: &InputFile) -> Result<(), Stop> {
+    fn record_whole(&self, file: &InputFile) -> Result<(), ReadEnd> {
         let Some(mut store) = self.store() else { return Ok(()) };
         if file.size() > WHOLE_BYTES || !file.is_local() {
             return Ok(());
@@ -170,7 +172,7 @@ impl FileCheckpoints {
             length: file.size(),
             digest,
             rows: u64::MAX,
-            ending: Ending::Whole,
+            ending: CheckpointEnding::Whole,
         })?;
         Ok(())
     }
@@ -195,17 +197,17 @@ const WHOLE_BYTES: u64 = 32 << 20;
 /// Checks that no file changed otherwise than by text that was appended.
 ///
 /// # Errors
-/// [`StageError::Refused`] names those that did; others when a file, or what was recorded, cannot be read.
-pub(super) fn admit(stage: &str, files: &[InputFile], progress: &Progress) -> Result<(), StageError> {
-    let records = progress.state.as_ref().map(|state| store::read(stage, state));
-    let records: Records = records.transpose()?.unwrap_or_default();
+/// [`StageError::Rejected`] names those that did; others when a file, or what was recorded, cannot be read.
+pub(super) fn admit(stage: &str, files: &[InputFile], resume: &ResumeState) -> Result<(), StageError> {
+    let records = resume.state.as_ref().map(|state| store::read(stage, state));
+    let records: CheckpointMap = records.transpose()?.unwrap_or_default();
     let mut changed = Vec::new();
     for file in files {
-        match relate(store::of(&records, &file.name), file, stage, progress) {
-            Ok(Relation::Changed) => changed.push(file.name.clone()),
-            Ok(Relation::Own | Relation::Continues(_)) | Err(Stop::Refused(..) | Stop::Closed) => {}
-            Err(Stop::Unavailable(unavailable)) => return Err(unavailable.into()),
-            Err(Stop::Failed(error)) => return Err(error),
+        match relate(store::of(&records, &file.name), file, stage, resume) {
+            Ok(FileRelation::Changed) => changed.push(file.name.clone()),
+            Ok(FileRelation::Own | FileRelation::Continues(_)) | Err(ReadEnd::Rejected(..) | ReadEnd::Cancelled) => {}
+            Err(ReadEnd::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(ReadEnd::Failed(error)) => return Err(error),
         }
     }
     if changed.is_empty() { Ok(()) } else { Err(refused(&changed)) }
@@ -217,36 +219,41 @@ fn same<'a>(known: &'a [FileCheckpoint], file: &InputFile, stage: &str) -> Optio
     known.iter().rev().find(|known| known.file.is_same(file.listed()) && known.companion == companion)
 }
 
-fn relate(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> Result<Relation, Stop> {
+fn relate(
+    known: &[FileCheckpoint],
+    file: &InputFile,
+    stage: &str,
+    resume: &ResumeState,
+) -> Result<FileRelation, ReadEnd> {
     if let Some(same) = same(known, file, stage) {
-        return Ok(Relation::Continues(Box::new(same.clone())));
+        return Ok(FileRelation::Continues(Box::new(same.clone())));
     }
-    let has_rows = |split: &str| progress.end_of(split) > 0;
-    if has_rows(file.split.name()) || !is_in_output(known, file, stage, progress) {
-        return Ok(Relation::Own);
+    let has_rows = |split: &str| resume.max_row_end(split) > 0;
+    if has_rows(file.split.name()) || !is_in_output(known, file, stage, resume) {
+        return Ok(FileRelation::Own);
     }
     let (size, companion) = (file.size(), file.companion(stage));
     let mut candidates: Vec<&FileCheckpoint> = known.iter().filter(|known| known.companion == companion).collect();
     candidates.retain(|known| match known.ending {
-        Ending::Whole | Ending::Quote => known.length == size,
-        Ending::Within | Ending::Line | Ending::Text => known.length <= size,
+        CheckpointEnding::Whole | CheckpointEnding::Quote => known.length == size,
+        CheckpointEnding::Within | CheckpointEnding::Line | CheckpointEnding::Text => known.length <= size,
     });
     // Rows beyond those that the record speaks of came of content that is not known.
-    candidates.retain(|known| progress.end_of(&known.split) <= known.rows);
+    candidates.retain(|known| resume.max_row_end(&known.split) <= known.rows);
     candidates.sort_by_key(|known| known.length);
     if candidates.is_empty() {
-        return Ok(Relation::Changed);
+        return Ok(FileRelation::Changed);
     }
     let found = longest(open(file)?, &candidates, size).map_err(file.stopped())?;
-    Ok(found.map_or(Relation::Changed, |found| Relation::Continues(Box::new(found.clone()))))
+    Ok(found.map_or(FileRelation::Changed, |found| FileRelation::Continues(Box::new(found.clone()))))
 }
 
-fn open(file: &InputFile) -> Result<crate::store::Input, Stop> {
-    file.open_listed(None).map_err(Stop::from)
+fn open(file: &InputFile) -> Result<crate::store::FileReader, ReadEnd> {
+    file.open_listed(None).map_err(ReadEnd::from)
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
-fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progress: &Progress) -> bool {
+fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, resume: &ResumeState) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
         // A name may hold colons: then another file's begins like this one.
@@ -257,7 +264,7 @@ fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, progres
         let versions = sink.splits().range(prefix.clone()..).map(|(split, _)| split.strip_prefix(&prefix));
         versions.map_while(|rest| rest).any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
     };
-    known.iter().any(|known| progress.end_of(&known.split) > 0) || progress.sinks.iter().any(by_name)
+    known.iter().any(|known| resume.max_row_end(&known.split) > 0) || resume.sinks.iter().any(by_name)
 }
 
 /// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.
@@ -282,7 +289,7 @@ fn longest<'a>(
             continue;
         }
         // Text that continues the last line changes its record.
-        let goes_on = candidate.ending == Ending::Text && candidate.length < size;
+        let goes_on = candidate.ending == CheckpointEnding::Text && candidate.length < size;
         if !goes_on || ends_line(&mut input, &mut hasher)? {
             found = Some(*candidate);
         }

@@ -11,8 +11,8 @@ use std::io::{Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{crash_point, create_folders, state_file};
 use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, failpoint, state_file};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
@@ -21,7 +21,7 @@ use crate::store::Location;
 /// How the content ended that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::source) enum Ending {
+pub(in crate::source) enum CheckpointEnding {
     /// Rows were handed over up to somewhere inside of it.
     Within,
     /// With a line end.
@@ -52,7 +52,7 @@ pub(in crate::source) struct FileCheckpoint {
     /// Rows that they gave.
     pub(super) rows: u64,
     /// How they ended.
-    pub(super) ending: Ending,
+    pub(super) ending: CheckpointEnding,
 }
 
 /// Splits that are remembered for one name: a file that is replaced again and again is recognized by its last contents.
@@ -61,15 +61,15 @@ const SPLITS: usize = 8;
 const STALE: usize = 4;
 
 /// Records by file name, those of one name from the oldest split to the newest.
-pub(super) type Records = BTreeMap<String, Vec<FileCheckpoint>>;
+pub(super) type CheckpointMap = BTreeMap<String, Vec<FileCheckpoint>>;
 
 /// The records of a stage, and where they are kept.
 pub(in crate::source) struct CheckpointStore {
-    records: Records,
-    place: Place,
+    records: CheckpointMap,
+    place: CheckpointFiles,
 }
 
-enum Place {
+enum CheckpointFiles {
     /// On a disk of this machine.
     Local { records: File, reading: File, path: std::path::PathBuf },
     /// In a bucket: written as a whole when the source has ended, if there is more than was read.
@@ -82,18 +82,18 @@ impl CheckpointStore {
     /// # Errors
     /// When they cannot be read, or the files cannot be opened for writing.
     pub(super) fn open(stage: &str, state: &Location) -> Result<Self, StageError> {
-        let Found { records, begun, lines, is_torn } = find(stage, state)?;
+        let LoadedCheckpoints { records, begun, lines, is_torn } = find(stage, state)?;
         let kept: usize = records.values().map(Vec::len).sum();
         let location = records_of(stage, state);
         let is_stale = lines > STALE * kept.max(64);
         if is_stale {
-            location.replace(&text_of(&records)?)?;
+            location.put(&text_of(&records)?)?;
         }
         let reading = reading_of(stage, state);
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
-            return Ok(Self { records, place: Place::Remote { location, is_new: false } });
+            return Ok(Self { records, place: CheckpointFiles::Remote { location, is_new: false } });
         };
-        create_folders(path.parent().unwrap_or(path))?;
+        create_dir_all_synced(path.parent().unwrap_or(path))?;
         let open = |path: &std::path::Path, append: bool| {
             let mut options = state_file();
             if append {
@@ -111,7 +111,7 @@ impl CheckpointStore {
         if let Some(begun) = begun.filter(|_| !is_stale) {
             append(&mut file, path, &begun)?;
         }
-        let place = Place::Local { records: file, reading: open(reading, false)?, path: path.to_path_buf() };
+        let place = CheckpointFiles::Local { records: file, reading: open(reading, false)?, path: path.to_path_buf() };
         Ok(Self { records, place })
     }
 
@@ -130,11 +130,11 @@ impl CheckpointStore {
             return Ok(());
         }
         match &mut self.place {
-            Place::Local { records, path, .. } => append(records, path, &record)?,
-            Place::Remote { is_new, .. } => *is_new = true,
+            CheckpointFiles::Local { records, path, .. } => append(records, path, &record)?,
+            CheckpointFiles::Remote { is_new, .. } => *is_new = true,
         }
         add(&mut self.records, record);
-        crash_point("input-recorded");
+        failpoint("input-recorded");
         Ok(())
     }
 
@@ -143,11 +143,11 @@ impl CheckpointStore {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn begin(&mut self, record: &FileCheckpoint) -> Result<(), StageError> {
-        let Place::Local { reading, path, .. } = &mut self.place else { return Ok(()) };
+        let CheckpointFiles::Local { reading, path, .. } = &mut self.place else { return Ok(()) };
         let line = to_json_lines([record])?;
         let written = reading.seek(SeekFrom::Start(0)).and_then(|_| reading.write_all(&line));
         written.map_err(StageError::io(path.as_path()))?;
-        crash_point("input-begun");
+        failpoint("input-begun");
         Ok(())
     }
 
@@ -157,16 +157,16 @@ impl CheckpointStore {
     /// When the system or the store refuses.
     pub(super) fn sync(&mut self) -> Result<(), StageError> {
         match &self.place {
-            Place::Local { records, path, .. } => records.sync_all().map_err(StageError::io(path.as_path())),
-            Place::Remote { is_new: false, .. } => Ok(()),
-            Place::Remote { location, is_new: true } => location.replace(&text_of(&self.records)?),
+            CheckpointFiles::Local { records, path, .. } => records.sync_all().map_err(StageError::io(path.as_path())),
+            CheckpointFiles::Remote { is_new: false, .. } => Ok(()),
+            CheckpointFiles::Remote { location, is_new: true } => location.put(&text_of(&self.records)?),
         }
     }
 }
 
 /// The records that earlier runs left.
-struct Found {
-    records: Records,
+struct LoadedCheckpoints {
+    records: CheckpointMap,
     /// What was noted of the file that was being read, where no line says as much. It is among the records.
     begun: Option<FileCheckpoint>,
     /// Lines of the file.
@@ -175,8 +175,8 @@ struct Found {
     is_torn: bool,
 }
 
-fn find(stage: &str, state: &Location) -> Result<Found, StageError> {
-    let (mut records, mut lines) = (Records::new(), 0);
+fn find(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> {
+    let (mut records, mut lines) = (CheckpointMap::new(), 0);
     let location = records_of(stage, state);
     let text = location.read()?.unwrap_or_default();
     for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -195,19 +195,19 @@ fn find(stage: &str, state: &Location) -> Result<Found, StageError> {
         add(&mut records, begun.clone());
     }
     let is_torn = text.last().is_some_and(|&byte| byte != b'\n');
-    Ok(Found { records, begun, lines, is_torn })
+    Ok(LoadedCheckpoints { records, begun, lines, is_torn })
 }
 
 /// The records of earlier runs.
 ///
 /// # Errors
 /// When they cannot be read.
-pub(super) fn read(stage: &str, state: &Location) -> Result<Records, StageError> {
+pub(super) fn read(stage: &str, state: &Location) -> Result<CheckpointMap, StageError> {
     Ok(find(stage, state)?.records)
 }
 
 /// The records of a file name, the newest split last.
-pub(super) fn of<'a>(records: &'a Records, name: &str) -> &'a [FileCheckpoint] {
+pub(super) fn of<'a>(records: &'a CheckpointMap, name: &str) -> &'a [FileCheckpoint] {
     records.get(name).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -238,7 +238,7 @@ fn last_begun(location: &Location) -> Result<Option<FileCheckpoint>, StageError>
     Ok(text.split(|&byte| byte == b'\n').next().and_then(|line| serde_json::from_slice(line).ok()))
 }
 
-fn add(records: &mut Records, record: FileCheckpoint) {
+fn add(records: &mut CheckpointMap, record: FileCheckpoint) {
     let of_name = records.entry(record.file.name.clone()).or_default();
     of_name.retain(|known| known.split != record.split);
     of_name.push(record);
@@ -250,6 +250,6 @@ fn append(file: &mut File, path: &std::path::Path, record: &FileCheckpoint) -> R
     file.write_all(&to_json_lines([record])?).map_err(StageError::io(path))
 }
 
-fn text_of(records: &Records) -> Result<Vec<u8>, StageError> {
+fn text_of(records: &CheckpointMap) -> Result<Vec<u8>, StageError> {
     to_json_lines(records.values().flatten())
 }

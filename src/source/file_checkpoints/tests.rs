@@ -11,8 +11,8 @@ use arrow::datatypes::Int64Type;
 use serde_json::json;
 
 use crate::batch::SourceBatch;
-use crate::coverage::{Coverage, Progress};
-use crate::source::record_files::testing::{drain, plan};
+use crate::coverage::{Coverage, ResumeState};
+use crate::source::file_source::testing::{drain, plan};
 use crate::source::{Source, csv, ndjson, npz};
 use crate::store::Location;
 
@@ -52,17 +52,17 @@ impl Runs {
         File::options().write(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
     }
 
-    fn progress(&self) -> Progress {
+    fn resume(&self) -> ResumeState {
         let state = Some(Location::from(self.path("state").as_path()));
-        Progress { sinks: Arc::new(vec![self.coverage.clone()]), state }
+        ResumeState { sinks: Arc::new(vec![self.coverage.clone()]), state }
     }
 
     /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the new batches.
     fn run(&mut self, source: Box<dyn Source>, most: usize) -> Vec<SourceBatch> {
-        let progress = self.progress();
+        let resume = self.resume();
         let mut new = Vec::new();
-        for batch in drain(source, &progress).unwrap().into_iter().take(most) {
-            for part in progress.pending(&batch.batch.provenance) {
+        for batch in drain(source, &resume).unwrap().into_iter().take(most) {
+            for part in resume.uncommitted_ranges(&batch.batch.provenance) {
                 new.push(batch.slice(part));
             }
         }
@@ -72,12 +72,12 @@ impl Runs {
 
     /// The values of column `n` that a run over the CSV files adds.
     fn csv(&mut self) -> Vec<i64> {
-        let source = plan::<csv::Config>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
+        let source = plan::<csv::CsvSourceConfig>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
         values(&self.run(source, usize::MAX))
     }
 
     fn ndjson(&mut self) -> Vec<i64> {
-        let source = plan::<ndjson::Config>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
+        let source = plan::<ndjson::NdjsonSourceConfig>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
         values(&self.run(source, usize::MAX))
     }
 
@@ -186,7 +186,7 @@ fn file_that_was_read_in_part_goes_on_after_it_grew() {
     runs.write("a.csv", &format!("n\n{text}"));
     let read = |runs: &mut Runs, most| {
         let options = json!({ "path": runs.path("*.csv"), "types": { "n": "string" } });
-        let batches = runs.run(plan::<csv::Config>(options, 4).unwrap(), most);
+        let batches = runs.run(plan::<csv::CsvSourceConfig>(options, 4).unwrap(), most);
         let of = |batch: &SourceBatch| {
             batch.batch.records["n"]
                 .as_string::<i32>()
@@ -244,14 +244,14 @@ fn refused_changes_are_named_and_growth_is_not_refused() {
     runs.append("a.csv", "3\n");
     runs.touch("c.csv");
     let source = |runs: &Runs, refuse: &str| {
-        plan::<csv::Config>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
+        plan::<csv::CsvSourceConfig>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
     };
-    source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap();
+    source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap();
     runs.write("b.csv", "n\n1\n3\n");
-    source(&runs, "new").admit_inputs(&runs.progress()).unwrap();
-    let error = source(&runs, "refuse").admit_inputs(&runs.progress()).unwrap_err().to_string();
+    source(&runs, "new").admit_inputs(&runs.resume()).unwrap();
+    let error = source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap_err().to_string();
     assert!(error.starts_with("b.csv: has changed since an earlier run read it"), "{error}");
-    let error = drain(source(&runs, "refuse"), &runs.progress()).unwrap_err().to_string();
+    let error = drain(source(&runs, "refuse"), &runs.resume()).unwrap_err().to_string();
     assert!(error.starts_with("b.csv: has changed"), "{error}");
 }
 
@@ -267,7 +267,7 @@ fn whole_files_are_recognized_by_content_and_not_continued() {
         bytes
     };
     let read = |runs: &mut Runs| {
-        let source = plan::<npz::Config>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
+        let source = plan::<npz::NpzSourceConfig>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
         runs.run(source, usize::MAX).iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>()
     };
     fs::write(runs.path("a.npy"), array(5)).unwrap();

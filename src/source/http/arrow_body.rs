@@ -7,10 +7,10 @@ use arrow::array::{Array as _, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::source::arrow_messages::{Bounds, Messages};
-use crate::source::cut::weight;
+use crate::source::batch_limits::arrow_bytes;
+use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds};
 use crate::source::http::cast_size::cast_size;
-use crate::source::http::columns::{Decoded, Most};
+use crate::source::http::columns::{BodyBudget, DecodedBody};
 use crate::source::http::error_response::ErrorResponse;
 
 /// Bytes of the description of a message: the schema, or where the buffers of a record batch lie.
@@ -20,11 +20,11 @@ const HEADER: usize = 1 << 20;
 ///
 /// # Errors
 /// 413 where they are more than a request may have, 422 where the stream or a column is not what it should be.
-pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Result<Decoded, ErrorResponse> {
+pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut BodyBudget<'_>) -> Result<DecodedBody, ErrorResponse> {
     most.hold(body.len() as u64)?;
     // Rows are counted once they are read, as those of other bodies are.
     let rows = i32::MAX as u64;
-    let bounds = Bounds { header: HEADER, rows, rows_per_byte: u64::MAX, stored: most.bytes, unpacked: most.bytes };
+    let bounds = IpcBounds { header: HEADER, rows, rows_per_byte: u64::MAX, stored: most.bytes, unpacked: most.bytes };
     let (most, stopped) = (RefCell::new(most), RefCell::new(None));
     let reserve = |bytes: u64| {
         let reserved = most.borrow_mut().hold(bytes);
@@ -35,14 +35,15 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Res
         })
     };
     let unfit = |message: String| stopped.take().unwrap_or_else(|| ErrorResponse::unprocessable(message));
-    let mut messages = Messages::within(body, bounds, reserve).map_err(unfit)?.with_text_views_as_bytes();
+    let mut messages =
+        BoundedIpcReader::with_reservation(body, bounds, reserve).map_err(unfit)?.with_text_views_as_bytes();
     let declared = SchemaRef::clone(messages.schema());
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = messages.next().map_err(unfit)? {
         let most = &mut *most.borrow_mut();
         most.count(batch.num_rows() as u64)?;
         let batch = conform(schema, &declared, &batch, most)?;
-        bytes += weight(&batch, 0..batch.num_rows());
+        bytes += arrow_bytes(&batch, 0..batch.num_rows());
         most.weigh(bytes)?;
         // Empty batches count as well: each takes some memory.
         most.hold(PER_COLUMN * schema.fields().len() as u64)?;
@@ -50,11 +51,11 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut Most<'_>) -> Res
     }
     let most = &mut *most.borrow_mut();
     if let [batch] = batches.as_slice() {
-        return Ok(Decoded { columns: batch.clone(), held: most.held() - body.len() as u64 });
+        return Ok(DecodedBody { columns: batch.clone(), held: most.held() - body.len() as u64 });
     }
     most.hold(bytes)?;
     let columns = concat_batches(schema, &batches).map_err(|error| ErrorResponse::unprocessable(error.to_string()))?;
-    Ok(Decoded { columns, held: bytes })
+    Ok(DecodedBody { columns, held: bytes })
 }
 
 /// Bytes that an array takes besides its values.
@@ -65,7 +66,7 @@ fn conform(
     schema: &SchemaRef,
     declared: &Schema,
     batch: &RecordBatch,
-    most: &mut Most<'_>,
+    most: &mut BodyBudget<'_>,
 ) -> Result<RecordBatch, ErrorResponse> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let mut column = |field: &Field| {

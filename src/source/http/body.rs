@@ -10,13 +10,13 @@ use tokio_stream::StreamExt;
 use crate::source::http::columns::NAME;
 use crate::source::http::content_encoding::ContentEncoding;
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::limits::Limits;
-use crate::source::http::media_type::Media;
+use crate::source::http::limits::HttpLimits;
+use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
 
 /// What the headers of a request say about its body, and about the answer.
-pub(super) struct Head {
-    pub(super) media: Media,
+pub(super) struct RequestHead {
+    pub(super) media: MediaType,
     /// As the client wrote it.
     pub(super) content_type: String,
     pub(super) encoding: ContentEncoding,
@@ -27,7 +27,7 @@ pub(super) struct Head {
     length: Option<u64>,
 }
 
-impl Head {
+impl RequestHead {
     /// Reads the headers.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Head {
         check_only(EXPECT, "100-continue", StatusCode::EXPECTATION_FAILED, &texts(EXPECT)?)?;
         check_only(TRANSFER_ENCODING, "chunked", StatusCode::NOT_IMPLEMENTED, &texts(TRANSFER_ENCODING)?)?;
         Ok(Self {
-            media: Media::of(&content_type)?,
+            media: MediaType::of(&content_type)?,
             encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
             content_type,
             key,
@@ -91,9 +91,9 @@ pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), ErrorResp
 /// # Errors
 /// 413 where it is too large, 429 where there is no memory for it, 408 where it takes too long.
 pub(super) async fn read(
-    head: &Head,
+    head: &RequestHead,
     body: Body,
-    limits: &Limits,
+    limits: &HttpLimits,
     memory: &MemoryPool,
 ) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
     let most = limits.request.0;
@@ -143,7 +143,7 @@ mod tests {
         let status = |name: HeaderName, value: &'static str| {
             let headers = [(CONTENT_TYPE, "application/json"), (name, value)];
             let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-            Head::of(&HeaderMap::from_iter(headers)).err().map(|refusal| refusal.status)
+            RequestHead::of(&HeaderMap::from_iter(headers)).err().map(|refusal| refusal.status)
         };
         assert_eq!(status(TRANSFER_ENCODING, "Chunked"), None);
         assert_eq!(status(EXPECT, "100-continue"), None);

@@ -10,19 +10,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::error::Fault;
+use crate::error::ConfigError;
+use crate::source::file_source::shorten;
 use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::json_images::ImageObjects;
-use crate::source::http::limits::Limits;
-use crate::source::http::media_type::Media;
+use crate::source::http::limits::HttpLimits;
+use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::MemoryReservation;
-use crate::source::http::multipart::Parts;
-use crate::source::http::rejected_lines::{Listed, Refused};
+use crate::source::http::multipart::FormParts;
+use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
 use crate::source::http::{arrow_body, json_lines};
-use crate::source::ndjson::Parser;
-use crate::source::record_files::shorten;
+use crate::source::ndjson::NdjsonParser;
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Bytes of the name that a client gives to its records.
 pub(super) const NAME: usize = 256;
@@ -30,7 +30,7 @@ pub(super) const NAME: usize = 256;
 /// The type of a column, as users write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Type {
+pub enum RequestColumnType {
     /// A 64-bit floating point number.
     Float,
     /// A list of 64-bit floating point numbers.
@@ -43,7 +43,7 @@ pub enum Type {
     Bool,
 }
 
-impl Type {
+impl RequestColumnType {
     fn data_type(self) -> DataType {
         match self {
             Self::Float => DataType::Float64,
@@ -56,7 +56,7 @@ impl Type {
 }
 
 /// Records of a body, and the memory that they take.
-pub(super) struct Decoded {
+pub(super) struct DecodedBody {
     /// Columns without `source` and `row`.
     pub(super) columns: RecordBatch,
     /// Bytes that are kept as long as the columns are.
@@ -64,18 +64,18 @@ pub(super) struct Decoded {
 }
 
 /// What a body came to.
-pub(super) struct Records {
+pub(super) struct RequestRecords {
     /// Columns without `source` and `row`.
     pub(super) columns: RecordBatch,
     /// The names of their sources, where the body gives each its own.
     pub(super) sources: Option<StringArray>,
-    pub(super) refused: Listed<Refused>,
+    pub(super) rejected: TruncatedList<RejectedLine>,
     /// Bytes that are kept as long as the columns are.
     pub(super) held: u64,
 }
 
 /// What the records of a request may take, and what they have reserved.
-pub(super) struct Most<'a> {
+pub(super) struct BodyBudget<'a> {
     /// Bytes, once they are in their columns, with the name of their source.
     pub(super) bytes: u64,
     /// Records, and lines that are none.
@@ -93,9 +93,9 @@ pub(super) fn name_bytes(source: &str) -> u64 {
     source.len() as u64 + 4
 }
 
-impl<'a> Most<'a> {
+impl<'a> BodyBudget<'a> {
     /// The bounds of a request, before anything is taken.
-    pub(super) fn new(limits: &Limits, source: &str, charge: &'a mut MemoryReservation) -> Self {
+    pub(super) fn new(limits: &HttpLimits, source: &str, charge: &'a mut MemoryReservation) -> Self {
         let records = u64::from(limits.records.get());
         Self { bytes: limits.request.0, records, name: name_bytes(source), charge, counted: 0, held: 0 }
     }
@@ -131,7 +131,7 @@ impl<'a> Most<'a> {
     pub(super) fn weigh(&self, bytes: u64) -> Result<(), ErrorResponse> {
         let bytes = bytes.saturating_add(self.counted.saturating_mul(self.name));
         if bytes > self.bytes {
-            let (met, most) = (Bytes(bytes), Bytes(self.bytes));
+            let (met, most) = (ByteSize(bytes), ByteSize(self.bytes));
             let message = format!(
                 "its records take {met} in their columns, and limits.request allows {most}; send them in several requests"
             );
@@ -142,15 +142,15 @@ impl<'a> Most<'a> {
 }
 
 /// The columns that a source gives.
-pub(super) struct Columns {
+pub(super) struct RequestColumns {
     /// Beside `source` and `row`.
     schema: SchemaRef,
     /// Understands objects; `None` where records are images.
-    objects: Option<Parser>,
+    objects: Option<NdjsonParser>,
     record_bytes: u64,
 }
 
-impl Columns {
+impl RequestColumns {
     /// For images.
     pub(super) fn images(record_bytes: u64) -> Self {
         let schema = Arc::new(Schema::new(vec![Field::new(IMAGE, DataType::Binary, false)]));
@@ -161,19 +161,25 @@ impl Columns {
     ///
     /// # Errors
     /// A fault at `columns` where there is none, or one has a name that is taken.
-    pub(super) fn features(columns: &BTreeMap<String, Type>, record_bytes: u64) -> Result<Self, Fault> {
+    pub(super) fn features(
+        columns: &BTreeMap<String, RequestColumnType>,
+        record_bytes: u64,
+    ) -> Result<Self, ConfigError> {
         if columns.is_empty() {
-            return Err(Fault::new(
+            return Err(ConfigError::new(
                 "columns",
                 "is missing: name each column that records have, such as { x = \"float\" }",
             ));
         }
         if let Some(name) = [SOURCE, ROW].into_iter().find(|name| columns.contains_key(*name)) {
-            return Err(Fault::new("columns", format!("`{name}` is the name of a column that every source adds")));
+            return Err(ConfigError::new(
+                "columns",
+                format!("`{name}` is the name of a column that every source adds"),
+            ));
         }
         let fields = columns.iter().map(|(name, given)| Field::new(name, given.data_type(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { objects: Some(Parser::new(SchemaRef::clone(&schema), record_bytes)), schema, record_bytes })
+        Ok(Self { objects: Some(NdjsonParser::new(SchemaRef::clone(&schema), record_bytes)), schema, record_bytes })
     }
 
     /// `source`, `row` and the others.
@@ -186,31 +192,37 @@ impl Columns {
     ///
     /// # Errors
     /// Why it has no records at all; 413 where it has more than a request may have.
-    pub(super) fn parse(&self, media: &Media, body: Vec<u8>, mut most: Most<'_>) -> Result<Records, ErrorResponse> {
+    pub(super) fn parse(
+        &self,
+        media: &MediaType,
+        body: Vec<u8>,
+        mut most: BodyBudget<'_>,
+    ) -> Result<RequestRecords, ErrorResponse> {
         let most = &mut most;
-        let whole = |(Decoded { columns, held }, refused)| Records { columns, sources: None, refused, held };
+        let whole =
+            |(DecodedBody { columns, held }, rejected)| RequestRecords { columns, sources: None, rejected, held };
         let records = match (media, &self.objects) {
-            (Media::Image, None) => whole((self.parse_image(body, most)?, Listed::default())),
-            (Media::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
-            (Media::Arrow, _) => whole((arrow_body::parse(&self.schema, &body, most)?, Listed::default())),
-            (Media::Ndjson, Some(objects)) => whole(json_lines::parse(objects, self.record_bytes, &body, most)?),
-            (Media::Ndjson, None) => {
+            (MediaType::Image, None) => whole((self.parse_image(body, most)?, TruncatedList::default())),
+            (MediaType::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
+            (MediaType::Arrow, _) => whole((arrow_body::parse(&self.schema, &body, most)?, TruncatedList::default())),
+            (MediaType::Ndjson, Some(objects)) => whole(json_lines::parse(objects, self.record_bytes, &body, most)?),
+            (MediaType::Ndjson, None) => {
                 let objects = ImageObjects(SchemaRef::clone(&self.schema));
                 // Base64 has four characters for three bytes.
                 let line = self.record_bytes.saturating_mul(4) / 3 + OBJECT;
                 whole(json_lines::parse(&objects, line, &body, most)?)
             }
-            (Media::Image | Media::Multipart(_), Some(_)) => {
+            (MediaType::Image | MediaType::Multipart(_), Some(_)) => {
                 return Err(ErrorResponse::unprocessable("this source takes records of columns, not images"));
             }
         };
-        match (records.columns.num_rows(), records.refused.count) {
+        match (records.columns.num_rows(), records.rejected.count) {
             (0, 0) => Err(ErrorResponse::unprocessable("the body has no records")),
             _ => Ok(records),
         }
     }
 
-    fn parse_image(&self, body: Vec<u8>, most: &mut Most<'_>) -> Result<Decoded, ErrorResponse> {
+    fn parse_image(&self, body: Vec<u8>, most: &mut BodyBudget<'_>) -> Result<DecodedBody, ErrorResponse> {
         if body.is_empty() {
             return Err(ErrorResponse::unprocessable("the body is empty; expected an image"));
         }
@@ -218,16 +230,21 @@ impl Columns {
         let offsets = OffsetBuffer::from_lengths([body.len()]);
         let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None).map_err(ErrorResponse::failed)?;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(image)]);
-        Ok(Decoded { columns: columns.map_err(ErrorResponse::failed)?, held: most.held() })
+        Ok(DecodedBody { columns: columns.map_err(ErrorResponse::failed)?, held: most.held() })
     }
 
     /// The files of a form, each an image whose source is the name of its file.
-    fn parse_form(&self, body: &[u8], boundary: &str, most: &mut Most<'_>) -> Result<Records, ErrorResponse> {
+    fn parse_form(
+        &self,
+        body: &[u8],
+        boundary: &str,
+        most: &mut BodyBudget<'_>,
+    ) -> Result<RequestRecords, ErrorResponse> {
         // Content and names are copied; both are in the body.
         most.hold(3 * body.len() as u64)?;
         let (mut images, mut names) = (BinaryBuilder::new(), StringBuilder::new());
-        let (mut refused, mut record) = (Listed::default(), 0);
-        let mut parts = Parts::new(body, boundary)?;
+        let (mut rejected, mut record) = (TruncatedList::default(), 0);
+        let mut parts = FormParts::new(body, boundary)?;
         while let Some(part) = parts.next()? {
             most.count(1)?;
             let content = &body[part.content];
@@ -236,9 +253,9 @@ impl Columns {
                     images.append_value(content);
                     names.append_value(name);
                 }
-                Err(what) => refused.push(|| {
+                Err(what) => rejected.push(|| {
                     let reason = shorten(&format!("the part `{}` {what}", part.field));
-                    Refused { record, code: RejectCode::Malformed.as_str(), reason }
+                    RejectedLine { record, code: RejectCode::Malformed.as_str(), reason }
                 }),
             }
             record += 1;
@@ -246,7 +263,7 @@ impl Columns {
         let (images, names) = (images.finish(), names.finish());
         let held = (images.get_array_memory_size() + names.get_array_memory_size()) as u64;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(images)]);
-        Ok(Records { columns: columns.map_err(ErrorResponse::failed)?, sources: Some(names), refused, held })
+        Ok(RequestRecords { columns: columns.map_err(ErrorResponse::failed)?, sources: Some(names), rejected, held })
     }
 }
 
@@ -267,8 +284,8 @@ fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, Stri
 ///
 /// # Errors
 /// None that is to be expected.
-pub(super) fn with_source(records: &Records, source: &str) -> Result<RecordBatch, String> {
-    let Records { columns: records, sources, .. } = records;
+pub(super) fn with_source(records: &RequestRecords, source: &str) -> Result<RecordBatch, String> {
+    let RequestRecords { columns: records, sources, .. } = records;
     let names: ArrayRef = match sources {
         Some(names) => Arc::new(names.clone()),
         None => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, records.num_rows()))),

@@ -57,11 +57,11 @@ impl ContentEncoding {
             ErrorResponse::unprocessable(format!("the body cannot be decoded as its Content-Encoding says: {error}"))
         };
         let held = body.len() as u64 + DECODER_BYTES;
-        let mut sink = Bounded { bytes: Vec::new(), most, held, charge };
+        let mut sink = BoundedBuffer { bytes: Vec::new(), most, held, charge };
         let filled = match self {
             Self::Identity => return Ok(body),
             Self::Gzip => sink.fill(MultiGzDecoder::new(body.as_slice())),
-            Self::Deflate => sink.fill(Zlib { input: &body, state: Decompress::new(true), is_at_end: false }),
+            Self::Deflate => sink.fill(ZlibReader { input: &body, state: Decompress::new(true), is_at_end: false }),
             Self::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(body.as_slice());
                 let mut decoder = decoder.map_err(|error| damaged(&error))?;
@@ -70,8 +70,8 @@ impl ContentEncoding {
             }
         };
         filled.map_err(|stop| match stop {
-            Stop::Input(error) => damaged(&error),
-            Stop::Bound(refusal) => refusal,
+            DecodeError::Input(error) => damaged(&error),
+            DecodeError::Bound(refusal) => refusal,
         })?;
         let bytes = sink.bytes;
         charge.set(bytes.capacity() as u64)?;
@@ -79,38 +79,38 @@ impl ContentEncoding {
     }
 }
 
-enum Stop {
+enum DecodeError {
     Input(io::Error),
     Bound(ErrorResponse),
 }
 
 /// Bytes that are reserved before they are allocated.
-struct Bounded<'a> {
+struct BoundedBuffer<'a> {
     bytes: Vec<u8>,
     most: u64,
     held: u64,
     charge: &'a mut MemoryReservation,
 }
 
-impl Bounded<'_> {
-    fn fill(&mut self, mut input: impl Read) -> Result<(), Stop> {
+impl BoundedBuffer<'_> {
+    fn fill(&mut self, mut input: impl Read) -> Result<(), DecodeError> {
         let mut step = vec![0; STEP];
         loop {
             let read = match input.read(&mut step) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Stop::Input(error)),
+                Err(error) => return Err(DecodeError::Input(error)),
             };
             let length = self.bytes.len() + read;
             if length as u64 > self.most {
                 let message = format!("the body has more than {} bytes once decoded (limits.request)", self.most);
-                return Err(Stop::Bound(ErrorResponse::too_large(message)));
+                return Err(DecodeError::Bound(ErrorResponse::too_large(message)));
             }
             if length > self.bytes.capacity() {
                 let most = usize::try_from(self.most).unwrap_or(usize::MAX);
                 let capacity = (2 * self.bytes.capacity()).max(length).min(most);
-                self.charge.set(self.held + capacity as u64).map_err(Stop::Bound)?;
+                self.charge.set(self.held + capacity as u64).map_err(DecodeError::Bound)?;
                 self.bytes.reserve_exact(capacity - self.bytes.len());
             }
             self.bytes.extend_from_slice(&step[..read]);
@@ -119,13 +119,13 @@ impl Bounded<'_> {
 }
 
 /// A zlib stream that must end where its input does: flate2's own reader takes one that was cut short for a whole one.
-struct Zlib<'a> {
+struct ZlibReader<'a> {
     input: &'a [u8],
     state: Decompress,
     is_at_end: bool,
 }
 
-impl Read for Zlib<'_> {
+impl Read for ZlibReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while !self.is_at_end {
             let (taken, given) = (self.state.total_in(), self.state.total_out());

@@ -2,11 +2,11 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::source::http::frame::{Digest, Fingerprint, Key};
+use crate::source::http::wal_record::{Digest, Fingerprint, Key};
 
 /// A request that has an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attempt {
+pub(super) struct RequestAttempt {
     /// A digest of the key and of who sent it.
     pub(super) key: Key,
     /// A digest of who sent it, its body, its source and its type.
@@ -15,7 +15,7 @@ pub(super) struct Attempt {
     pub(super) former: (Key, u32),
 }
 
-impl Attempt {
+impl RequestAttempt {
     /// What marks a request of `owner` under a key.
     pub(super) fn new(owner: &str, key: &str, content_type: &str, source: &str, body: &[u8]) -> Self {
         let former: [u8; 32] = Sha256::digest(key.as_bytes()).into();
@@ -57,8 +57,9 @@ mod tests {
 
     #[test]
     fn attempt_differs_by_owner_body_source_and_type() {
-        let attempt =
-            |owner, content_type, source, body: &str| Attempt::new(owner, "one", content_type, source, body.as_bytes());
+        let attempt = |owner, content_type, source, body: &str| {
+            RequestAttempt::new(owner, "one", content_type, source, body.as_bytes())
+        };
         let first = attempt("token", "application/json", "http", "{}");
         assert!(first.is(Fingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
         for (owner, content_type, source, body) in [

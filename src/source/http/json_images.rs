@@ -10,8 +10,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use crate::batch::RejectCode;
-use crate::source::json_shape::Shape;
-use crate::source::text::{TextFormat, Verdict};
+use crate::source::json_prescan::LineClass;
+use crate::source::text::{LineAction, TextFormat};
 
 /// The standard alphabet, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -23,24 +23,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) struct ImageObjects(pub(super) SchemaRef);
 
 #[derive(Deserialize)]
-struct Object<'a> {
+struct ImageObject<'a> {
     #[serde(borrow)]
     image: Cow<'a, str>,
 }
 
 impl TextFormat for ImageObjects {
-    fn check(&self, record: &[u8]) -> Verdict {
-        match Shape::of(record) {
-            Shape::Blank => Verdict::Skip,
-            Shape::Object { .. } => Verdict::Parse(record.len() as u64),
-            _ => Verdict::Refuse(RejectCode::Malformed, "the line is not one JSON object".to_owned()),
+    fn check(&self, record: &[u8]) -> LineAction {
+        match LineClass::of(record) {
+            LineClass::Blank => LineAction::Skip,
+            LineClass::Object { .. } => LineAction::Parse(record.len() as u64),
+            _ => LineAction::Refuse(RejectCode::Malformed, "the line is not one JSON object".to_owned()),
         }
     }
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
         let mut images = BinaryBuilder::with_capacity(count, text.len() / 4 * 3);
         for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let object: Object<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+            let object: ImageObject<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
             images.append_value(decode(&object.image)?);
         }
         let images: ArrayRef = Arc::new(images.finish());

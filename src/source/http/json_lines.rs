@@ -2,14 +2,14 @@
 
 use arrow::compute::concat_batches;
 
-use crate::source::cut::Cut;
-use crate::source::http::columns::{Decoded, Most};
+use crate::source::batch_limits::BatchLimits;
+use crate::source::http::columns::{BodyBudget, DecodedBody};
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::rejected_lines::{Listed, Refused};
-use crate::source::text::{Blocks, Framer, TextFormat};
+use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
+use crate::source::text::{Framer, TextBatches, TextFormat};
 
 /// What is parsed together.
-const BLOCK: Cut = Cut { records: 4096, bytes: 4 << 20, enough: 4096 };
+const BLOCK: BatchLimits = BatchLimits { records: 4096, bytes: 4 << 20, soft_max_records: 4096 };
 /// Bytes that a parser takes for each byte of what it makes: values as text, where they lie, and columns that grow.
 const PARSING: u64 = 4;
 /// Bytes of a line that is refused, beside its text.
@@ -23,12 +23,12 @@ pub(super) fn parse(
     format: &impl TextFormat,
     line_bytes: u64,
     body: &[u8],
-    most: &mut Most<'_>,
-) -> Result<(Decoded, Listed<Refused>), ErrorResponse> {
+    most: &mut BodyBudget<'_>,
+) -> Result<(DecodedBody, TruncatedList<RejectedLine>), ErrorResponse> {
     most.hold(body.len() as u64)?;
     let framer = Framer::new(body, None, line_bytes).map_err(ErrorResponse::failed)?;
-    let mut blocks = Blocks::new(framer, BLOCK);
-    let (mut batches, mut bytes, mut refused, mut before) = (Vec::new(), 0, Listed::default(), 0);
+    let mut blocks = TextBatches::new(framer, BLOCK);
+    let (mut batches, mut bytes, mut refused, mut before) = (Vec::new(), 0, TruncatedList::default(), 0);
     while let Some(block) = blocks.next(format).map_err(ErrorResponse::failed)? {
         let rows = u64::from(block.rows());
         most.count(rows)?;
@@ -37,7 +37,7 @@ pub(super) fn parse(
         let parsed = block.parse(format).map_err(ErrorResponse::failed)?;
         for reject in parsed.rejects {
             let record = before + u64::from(reject.ordinal);
-            refused.push(|| Refused { record, code: reject.code.as_str(), reason: reject.reason });
+            refused.push(|| RejectedLine { record, code: reject.code.as_str(), reason: reject.reason });
         }
         before += rows;
         most.free(work)?;
@@ -51,5 +51,5 @@ pub(super) fn parse(
     }
     most.hold(bytes)?;
     let columns = concat_batches(format.schema(), &batches).map_err(ErrorResponse::failed)?;
-    Ok((Decoded { columns, held: bytes }, refused))
+    Ok((DecodedBody { columns, held: bytes }, refused))
 }

@@ -4,7 +4,7 @@ use crate::source::http::error_response::ErrorResponse;
 
 /// What a body is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Media {
+pub(super) enum MediaType {
     /// One encoded image.
     Image,
     /// JSON objects, one a line.
@@ -20,7 +20,7 @@ pub(super) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 /// Characters of a boundary, as RFC 2046 has it.
 const BOUNDARY: usize = 70;
 
-impl Media {
+impl MediaType {
     /// What a header says.
     ///
     /// # Errors
@@ -64,11 +64,11 @@ mod tests {
 
     #[test]
     fn content_type_is_understood_whatever_its_case_and_parameters() {
-        assert_eq!(Media::of("Image/PNG; q=1").unwrap(), Media::Image);
-        assert_eq!(Media::of("application/JSON; charset=utf-8").unwrap(), Media::Ndjson);
-        let form = Media::of("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
-        assert_eq!(form, Media::Multipart("--a b".to_owned()));
-        let status = |content_type: &str| Media::of(content_type).unwrap_err().status.as_u16();
+        assert_eq!(MediaType::of("Image/PNG; q=1").unwrap(), MediaType::Image);
+        assert_eq!(MediaType::of("application/JSON; charset=utf-8").unwrap(), MediaType::Ndjson);
+        let form = MediaType::of("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
+        assert_eq!(form, MediaType::Multipart("--a b".to_owned()));
+        let status = |content_type: &str| MediaType::of(content_type).unwrap_err().status.as_u16();
         assert_eq!([status("text/html"), status(""), status("multipart/form-data")], [415, 415, 400]);
     }
 }

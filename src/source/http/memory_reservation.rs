@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::source::http::error_response::ErrorResponse;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 /// Memory is counted in units of 4 KiB.
 const UNIT: u64 = 4 << 10;
@@ -53,8 +53,8 @@ impl MemoryReservation {
         let Some(more) = u32::try_from(wanted - held).ok().filter(|_| bytes <= self.memory.bytes) else {
             return Err(ErrorResponse::too_large(format!(
                 "the request takes {} of memory, and limits.in_flight allows {}; send its records in several requests",
-                Bytes(bytes),
-                Bytes(self.memory.bytes)
+                ByteSize(bytes),
+                ByteSize(self.memory.bytes)
             )));
         };
         let permit = Arc::clone(&self.memory.units).try_acquire_many_owned(more).map_err(|_| {

@@ -6,7 +6,7 @@ use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::memory_reservation::MemoryReservation;
 
 /// Bytes that are reserved before they are written.
-pub(super) struct Metered {
+pub(super) struct MeteredBuffer {
     pub(super) bytes: Vec<u8>,
     /// Bytes that the request holds besides.
     others: u64,
@@ -17,7 +17,7 @@ pub(super) struct Metered {
 /// Bytes that are reserved at a time.
 const STEP: usize = 256 << 10;
 
-impl Metered {
+impl MeteredBuffer {
     /// Bytes beside `others`, which the request holds.
     pub(super) fn new(others: u64, charge: MemoryReservation) -> Self {
         Self { bytes: Vec::new(), others, charge, refusal: None }
@@ -35,7 +35,7 @@ impl Metered {
     }
 }
 
-impl Write for Metered {
+impl Write for MeteredBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.bytes.len() + bytes.len();
         if length > self.bytes.capacity() {

@@ -6,22 +6,22 @@ mod body;
 mod cast_size;
 mod memory_reservation;
 mod columns;
-mod commit;
+mod group_commit;
 mod content_encoding;
-mod encode;
-mod fates;
-mod frame;
+mod inference;
+mod ack_waiters;
+mod wal_record;
 mod idempotency;
 mod json_images;
-mod journal;
-mod keys;
+mod wal;
+mod idempotency_keys;
 mod limits;
 mod json_lines;
 mod media_type;
 mod metered;
 mod multipart;
 mod parse;
-mod pump;
+mod wal_reader;
 mod error_response;
 mod rejected_lines;
 mod routes;
@@ -38,26 +38,26 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::batch::{Fate, Split};
-use crate::context::Context;
-use crate::coverage::Progress;
-use crate::error::{Fault, StageError};
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
-use crate::server::{self, Access, HostCheck, Listeners, Server, Tls, TokenSource};
-use crate::source::cut::Cut;
-use crate::source::gather::Rules;
-use crate::source::{BatchSize, Opened, Source, SourceConfig, read_blocking};
+use crate::plan_context::PlanContext;
+use crate::server::{self, HostCheck, HttpServer, Listeners, TlsConfig, TokenAuth, TokenSource};
+use crate::source::batch_limits::BatchLimits;
+use crate::source::image_batcher::ImageBatchConfig;
+use crate::source::{BatchSize, Source, SourceConfig, SourceHandle, spawn_reader};
 use crate::store::Location;
-use crate::units::Span;
+use crate::units::HumanDuration;
 
-use columns::{Columns, Type};
-use encode::Encoder;
-use fates::Waiters;
-use journal::Journal;
-use limits::{Limits, Rate};
+use ack_waiters::AckWaiters;
+use columns::{RequestColumnType, RequestColumns};
+use inference::InferenceClient;
+use limits::{HttpLimits, TokenBucket};
 use memory_reservation::MemoryPool;
-use pump::{Pump, Shape};
-use routes::Shared;
+use routes::HttpState;
+use wal::WriteAheadLog;
+use wal_reader::{BatchShape, WalReader};
 
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 1;
@@ -71,7 +71,7 @@ const WAITING: usize = 256;
 /// What records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum HttpRecordKind {
     /// Encoded images: the column `image`.
     Images,
     /// Rows of `columns`.
@@ -80,17 +80,17 @@ enum Kind {
 
 /// Options of the source `http`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-pub struct Config {
+pub struct HttpSourceConfig {
     /// The address to listen on, such as "127.0.0.1:8080".
     #[schemars(extend("x-changes-rows" = false))]
     listen: SocketAddr,
     /// What records are: "images" or "features".
     #[schemars(extend("x-changes-rows" = true))]
-    records: Kind,
+    records: HttpRecordKind,
     /// For features: the columns of a record and their types.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
-    columns: BTreeMap<String, Type>,
+    columns: BTreeMap<String, RequestColumnType>,
     /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
@@ -107,76 +107,90 @@ pub struct Config {
     /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    tls: Option<Tls>,
+    tls: Option<TlsConfig>,
     /// Bounds on what clients may ask.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    limits: Limits,
+    limits: HttpLimits,
     /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not taken again. Of the last
     /// 1,000,000 keys at most. Default: 24h.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    window: Option<Span>,
+    window: Option<HumanDuration>,
 }
 
-impl SourceConfig for Config {
-    fn plan(&mut self, name: &str, batch: BatchSize, context: &Context) -> Result<Box<dyn Source>, Vec<Fault>> {
-        let mut faults = server::check_access(self.listen, self.token.as_ref(), ("anybody", self.anybody));
+impl SourceConfig for HttpSourceConfig {
+    fn plan(
+        &mut self,
+        name: &str,
+        batch: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let mut faults = server::check_auth(self.listen, self.token.as_ref(), ("anybody", self.anybody));
         faults.extend(server::check_hosts(&self.hosts));
         faults.extend(self.limits.bounds().faults().into_iter().map(|fault| fault.within("limits")));
         let record_bytes = context.limits.record_bytes.0;
         let columns = match self.records {
-            Kind::Images if !self.columns.is_empty() => {
-                Err(Fault::new("columns", "belongs to records = \"features\"; images have the column `image`"))
+            HttpRecordKind::Images if !self.columns.is_empty() => {
+                Err(ConfigError::new("columns", "belongs to records = \"features\"; images have the column `image`"))
             }
-            Kind::Images => Ok(Columns::images(record_bytes)),
-            Kind::Features => Columns::features(&self.columns, record_bytes),
+            HttpRecordKind::Images => Ok(RequestColumns::images(record_bytes)),
+            HttpRecordKind::Features => RequestColumns::features(&self.columns, record_bytes),
         };
         let columns = columns.map_err(|fault| faults.push(fault)).ok();
         let Some(columns) = columns.filter(|_| faults.is_empty()) else { return Err(faults) };
         let shape = match self.records {
-            Kind::Images => Shape::Images(Rules::new(batch, context.limits, None)),
-            Kind::Features => {
-                let cut = Cut::features(batch);
-                Shape::Features { schema: columns.with_origin(), cut }
+            HttpRecordKind::Images => BatchShape::Images(ImageBatchConfig::new(batch, context.limits, None)),
+            HttpRecordKind::Features => {
+                let cut = BatchLimits::features(batch);
+                BatchShape::Features { schema: columns.with_origin(), cut }
             }
         };
         context.listeners.plan(name);
         let (metrics, listeners) = (Arc::clone(&context.metrics), Arc::clone(&context.listeners));
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
-        Ok(Box::new(Http { name: name.to_owned(), config: self.clone(), columns, shape, delay, metrics, listeners }))
+        Ok(Box::new(HttpSource {
+            name: name.to_owned(),
+            config: self.clone(),
+            columns,
+            shape,
+            delay,
+            metrics,
+            listeners,
+        }))
     }
 }
 
 /// The source as planned.
-struct Http {
+struct HttpSource {
     name: String,
-    config: Config,
-    columns: Columns,
-    shape: Shape,
+    config: HttpSourceConfig,
+    columns: RequestColumns,
+    shape: BatchShape,
     delay: Duration,
     metrics: Arc<Metrics>,
     listeners: Arc<Listeners>,
 }
 
-impl Source for Http {
+impl Source for HttpSource {
     fn schema(&self) -> SchemaRef {
         self.columns.with_origin()
     }
 
     fn reading_bytes(&self) -> u64 {
-        let Limits { request, in_flight, backlog, .. } = self.config.limits;
+        let HttpLimits { request, in_flight, backlog, .. } = self.config.limits;
         // Requests; frames that are read from the journal, decoded and put together; what is known of frames and keys.
-        let frames = request.0.min(in_flight.0).saturating_mul(3) + pump::MOST_BYTES as u64;
-        in_flight.0.saturating_add(frames).saturating_add(backlog.0 / journal::BYTES_PER_ENTRY_BYTE) + keys::KEYS_BYTES
+        let frames = request.0.min(in_flight.0).saturating_mul(3) + wal_reader::MAX_BYTES as u64;
+        in_flight.0.saturating_add(frames).saturating_add(backlog.0 / wal::BYTES_PER_ENTRY_BYTE)
+            + idempotency_keys::KEYS_BYTES
     }
 
-    fn is_endless(&self) -> bool {
+    fn is_unbounded(&self) -> bool {
         true
     }
 
-    fn open(self: Box<Self>, progress: &Progress) -> Result<Opened, StageError> {
-        let state = progress.state.as_ref().and_then(Location::local).ok_or_else(|| {
+    fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
+        let state = resume.state.as_ref().and_then(Location::local).ok_or_else(|| {
             StageError::Other(
                 "requests are journalled on a disk of this machine: write `state = \"some/folder\"` at the top of the \
                  pipeline"
@@ -187,62 +201,67 @@ impl Source for Http {
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
         let window = config.window.map_or(WINDOW, |window| window.0);
-        let journal = Arc::new(Journal::open(&folder, split.name(), window, progress)?);
+        let wal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
         let (requests, heard) = mpsc::channel(WAITING);
         let (asks, asked) = mpsc::channel(1);
-        let (fates_sender, fates) = mpsc::unbounded_channel();
+        let (fates_sender, acks) = mpsc::unbounded_channel();
         let (end, ends) = watch::channel(false);
         let (closed_sender, closed) = oneshot::channel();
-        let (server, access) = listen(&config, &name, &listeners, &metrics)?;
+        let (server, auth) = listen(&config, &name, &listeners, &metrics)?;
         let places = places(config.limits.requests.get(), server.connections());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HttpState {
             split: Arc::clone(&split),
             columns,
-            access,
-            rate: config.limits.rate.map(Rate::new),
-            places: Arc::new(Semaphore::new(places)),
+            auth,
+            rate_limit: config.limits.rate.map(TokenBucket::new),
+            slots: Arc::new(Semaphore::new(places)),
             memory: MemoryPool::new(config.limits.in_flight.0),
             owner: if config.token.is_some() { "token" } else { "anybody" },
             limits: config.limits,
             requests,
-            journal: Arc::clone(&journal),
-            waiters: Waiters::default(),
-            encoder: Encoder::start(shape.clone(), &name, asks),
+            wal: Arc::clone(&wal),
+            ack_waiters: AckWaiters::default(),
+            inference: InferenceClient::start(shape.clone(), &name, asks),
             ends: ends.clone(),
             metrics,
             stage: name,
         });
         let router = guarded(&config, &shared);
         let backlog = config.limits.backlog.0;
-        let committed = Arc::clone(&journal);
+        let committed = Arc::clone(&wal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
         let caller = || shared.metrics.calls.caller(&shared.stage, true);
         let (committing, pumping) = (caller(), caller());
-        let committer = committer.spawn(move || commit::run(&committed, backlog, heard, &committing));
+        let committer = committer.spawn(move || group_commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
-        runtime.spawn(hear(Arc::clone(&shared), fates, end.clone(), until, closed_sender));
-        let pump = Pump { journal, split, shape, progress: progress.clone(), delay, runtime, caller: pumping };
-        let batches = read_blocking(AHEAD, move |out| {
+        runtime.spawn(forward_acks(Arc::clone(&shared), acks, end.clone(), until, closed_sender));
+        let pump = WalReader { wal, split, shape, resume: resume.clone(), delay, runtime, caller: pumping };
+        let batches = spawn_reader(AHEAD, move |out| {
             let pumped = pump.run(out);
             // Nobody wants more: the clients are told.
             end.send_replace(true);
             pumped
         });
-        Ok(Opened { fates: Some(fates_sender), asks: Some(asked), closed: Some(closed), ..Opened::new(batches, None) })
+        Ok(SourceHandle {
+            acks: Some(fates_sender),
+            inference_requests: Some(asked),
+            shutdown_complete: Some(closed),
+            ..SourceHandle::new(batches, None)
+        })
     }
 }
 
 /// Binds the port, and says where; reads who may ask.
 fn listen(
-    config: &Config,
+    config: &HttpSourceConfig,
     name: &str,
     listeners: &Listeners,
     metrics: &Arc<Metrics>,
-) -> Result<(Server, Arc<Access>), StageError> {
+) -> Result<(HttpServer, Arc<TokenAuth>), StageError> {
     let access = listeners.access(name, config.token.as_ref(), metrics)?;
     let (bounds, tls) = (config.limits.bounds(), config.tls.as_ref());
-    let options = server::Options { name, address: config.listen, bounds, tls };
+    let options = server::ListenOptions { name, address: config.listen, bounds, tls };
     let server = listeners.bind(&options, listeners.source(), metrics)?;
     tracing::info!(stage = name, "listening on {}", server.url());
     Ok((server, access))
@@ -254,16 +273,17 @@ fn places(requests: u32, connections: usize) -> usize {
 }
 
 /// The routes, for requests that the page of another site cannot have made. A page does not know the token.
-fn guarded(config: &Config, shared: &Arc<Shared>) -> Router {
+fn guarded(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
     let open = config.token.is_none();
     let guard = HostCheck { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
-    routes::router(Arc::clone(shared)).layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::guard))
+    routes::router(Arc::clone(shared))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::require_allowed_host))
 }
 
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.
-async fn hear(
-    shared: Arc<Shared>,
-    mut fates: mpsc::UnboundedReceiver<Fate>,
+async fn forward_acks(
+    shared: Arc<HttpState>,
+    mut acks: mpsc::UnboundedReceiver<BatchAck>,
     end: watch::Sender<bool>,
     server: impl Future<Output = ()> + Send + 'static,
     closed: oneshot::Sender<()>,
@@ -274,17 +294,17 @@ async fn hear(
     gauges.backlog_limit_bytes.with_label_values(&labels).set(limit);
     let set = || {
         let set = |gauge: prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(gauges.backlog_records.with_label_values(&labels), shared.journal.pending_rows());
-        set(gauges.backlog_bytes.with_label_values(&labels), shared.journal.state().pending_bytes);
+        set(gauges.backlog_records.with_label_values(&labels), shared.wal.pending_rows());
+        set(gauges.backlog_bytes.with_label_values(&labels), shared.wal.state().pending_bytes);
     };
     let serving = tokio::spawn(server);
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
-            fate = fates.recv() => match fate {
-                Some(fate) => {
-                    shared.waiters.hear(&shared.journal, &shared.split, &fate);
-                    let journal = Arc::clone(&shared.journal);
+            ack = acks.recv() => match ack {
+                Some(ack) => {
+                    shared.ack_waiters.on_ack(&shared.wal, &shared.split, &ack);
+                    let journal = Arc::clone(&shared.wal);
                     // Files are removed aside: a disk that hangs must not keep clients from their answers.
                     drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }
@@ -300,7 +320,7 @@ async fn hear(
 }
 
 /// Removes what is of no more use from the journal.
-fn retire(journal: &Journal) {
+fn retire(journal: &WriteAheadLog) {
     if let Err(error) = journal.retire() {
         tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
     }

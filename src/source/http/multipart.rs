@@ -11,7 +11,7 @@ const HEAD: usize = 8 << 10;
 
 /// A part of a form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct FormPart {
     /// The name of its field.
     pub(super) field: String,
     /// The name of its file; `None` where it is not one.
@@ -21,14 +21,14 @@ pub(super) struct Part {
 }
 
 /// The parts of a body, one after another.
-pub(super) struct Parts<'a> {
+pub(super) struct FormParts<'a> {
     body: &'a [u8],
     delimiter: Finder<'static>,
     /// The end of the last delimiter that was found; `None` after the last part.
     at: Option<usize>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> FormParts<'a> {
     /// The parts between lines of `boundary`.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// 422 where it is malformed, or the body ends before the form does.
-    pub(super) fn next(&mut self) -> Result<Option<Part>, ErrorResponse> {
+    pub(super) fn next(&mut self) -> Result<Option<FormPart>, ErrorResponse> {
         let Some(at) = self.at else { return Ok(None) };
         let rest = &self.body[at..];
         if rest.starts_with(b"--") {
@@ -72,7 +72,7 @@ impl<'a> Parts<'a> {
         let end = end.ok_or_else(|| malformed("it ends before the last boundary"))?;
         self.at = Some(end + self.delimiter.needle().len());
         let (field, file) = names(&within[..head])?;
-        Ok(Some(Part { field, file, content: content..end.max(content) }))
+        Ok(Some(FormPart { field, file, content: content..end.max(content) }))
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn parts(body: &str) -> Result<Vec<(String, Option<String>, String)>, ErrorResponse> {
-        let mut parts = Parts::new(body.as_bytes(), "XX")?;
+        let mut parts = FormParts::new(body.as_bytes(), "XX")?;
         let mut found = Vec::new();
         while let Some(part) = parts.next()? {
             found.push((part.field, part.file, body[part.content].to_owned()));

@@ -2,34 +2,34 @@
 
 use arrow::array::RecordBatch;
 
-use crate::source::cut::weight;
-use crate::source::http::body::Head;
-use crate::source::http::columns::{Columns, Most, name_bytes, with_source};
+use crate::source::batch_limits::arrow_bytes;
+use crate::source::file_source::catch_panic;
+use crate::source::http::body::RequestHead;
+use crate::source::http::columns::{BodyBudget, RequestColumns, name_bytes, with_source};
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::frame;
-use crate::source::http::idempotency::Attempt;
-use crate::source::http::limits::Limits;
-use crate::source::http::media_type::{Media, essence};
+use crate::source::http::idempotency::RequestAttempt;
+use crate::source::http::limits::HttpLimits;
+use crate::source::http::media_type::{MediaType, essence};
 use crate::source::http::memory_reservation::MemoryReservation;
-use crate::source::http::rejected_lines::{Listed, Refused};
-use crate::source::record_files::guarded;
+use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
+use crate::source::http::wal_record;
 
 /// A request whose body has arrived.
-pub(super) struct Arrived {
+pub(super) struct ReceivedRequest {
     /// What the column `source` says.
     pub(super) source: String,
-    pub(super) head: Head,
+    pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
     /// Its memory counts until it is let go of.
     pub(super) charge: MemoryReservation,
 }
 
 /// Records of a request, ready to be worked on.
-pub(super) struct Parsed {
+pub(super) struct ParsedRequest {
     /// `source`, then the columns.
     pub(super) records: RecordBatch,
-    pub(super) attempt: Option<Attempt>,
-    pub(super) refused: Listed<Refused>,
+    pub(super) attempt: Option<RequestAttempt>,
+    pub(super) rejected: TruncatedList<RejectedLine>,
     /// Bytes that the records take.
     pub(super) held: u64,
     pub(super) charge: MemoryReservation,
@@ -40,19 +40,19 @@ pub(super) struct Parsed {
 /// # Errors
 /// Why none of it can be taken.
 pub(super) fn parse_body(
-    columns: &Columns,
-    limits: &Limits,
+    columns: &RequestColumns,
+    limits: &HttpLimits,
     owner: &str,
-    arrived: Arrived,
-) -> Result<Parsed, ErrorResponse> {
-    let Arrived { source, head, body, mut charge } = arrived;
+    arrived: ReceivedRequest,
+) -> Result<ParsedRequest, ErrorResponse> {
+    let ReceivedRequest { source, head, body, mut charge } = arrived;
     let body = head.encoding.decode(body, limits.request.0, &mut charge)?;
     let kind = essence(&head.content_type);
-    let attempt = |body: &[u8]| head.key.as_ref().map(|key| Attempt::new(owner, key, &kind, &source, body));
+    let attempt = |body: &[u8]| head.key.as_ref().map(|key| RequestAttempt::new(owner, key, &kind, &source, body));
     // A client makes a boundary of its own for each attempt: forms are compared by the records in them.
-    let is_form = matches!(head.media, Media::Multipart(_));
+    let is_form = matches!(head.media, MediaType::Multipart(_));
     let of_body = if is_form { None } else { attempt(&body) };
-    let parsed = columns.parse(&head.media, body, Most::new(limits, &source, &mut charge))?;
+    let parsed = columns.parse(&head.media, body, BodyBudget::new(limits, &source, &mut charge))?;
     let names = match &parsed.sources {
         Some(_) => 0,
         None => name_bytes(&source).saturating_mul(parsed.columns.num_rows() as u64),
@@ -61,7 +61,7 @@ pub(super) fn parse_body(
     charge.set(held)?;
     let records = with_source(&parsed, &source).map_err(ErrorResponse::failed)?;
     let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
-    Ok(Parsed { records, attempt: of_body.or(of_form), refused: parsed.refused, held, charge })
+    Ok(ParsedRequest { records, attempt: of_body.or(of_form), rejected: parsed.rejected, held, charge })
 }
 
 /// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
@@ -70,9 +70,9 @@ pub(super) fn encoded(
     held: u64,
     charge: &mut MemoryReservation,
 ) -> Result<Vec<u8>, ErrorResponse> {
-    let bytes = weight(records, 0..records.num_rows());
+    let bytes = arrow_bytes(records, 0..records.num_rows());
     charge.set(held.saturating_add(bytes.saturating_mul(2)))?;
-    frame::encode(records).map_err(ErrorResponse::failed)
+    wal_record::encode(records).map_err(ErrorResponse::failed)
 }
 
 /// Does what takes time off the threads that others wait for.
@@ -86,7 +86,7 @@ pub(super) async fn aside<T: Send + 'static>(
 /// A panic of a reader is a fault of what it reads.
 fn guarded_work<T>(work: impl FnOnce() -> Result<T, ErrorResponse>) -> Result<T, ErrorResponse> {
     let mut outcome = None;
-    match guarded(|| {
+    match catch_panic(|| {
         outcome = Some(work());
         Ok::<(), String>(())
     }) {

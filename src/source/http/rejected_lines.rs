@@ -7,18 +7,18 @@ pub(super) const LISTED: usize = 100;
 
 /// The first entries of a list, and how many it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed<T> {
+pub(super) struct TruncatedList<T> {
     pub(super) first: Vec<T>,
     pub(super) count: u64,
 }
 
-impl<T> Default for Listed<T> {
+impl<T> Default for TruncatedList<T> {
     fn default() -> Self {
         Self { first: Vec::new(), count: 0 }
     }
 }
 
-impl<T> Listed<T> {
+impl<T> TruncatedList<T> {
     /// Adds an entry; beyond the first, it is only counted.
     pub(super) fn push(&mut self, entry: impl FnOnce() -> T) {
         self.count += 1;
@@ -30,7 +30,7 @@ impl<T> Listed<T> {
 
 /// A record of a request that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Refused {
+pub(super) struct RejectedLine {
     /// Its place in the request, counted from 0; blank lines do not count.
     pub(super) record: u64,
     pub(super) code: &'static str,
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn list_keeps_its_first_entries_and_counts_all() {
-        let mut list = Listed::default();
+        let mut list = TruncatedList::default();
         (0..1000).for_each(|entry| list.push(|| entry));
         assert_eq!((list.count, list.first), (1000, (0..100).collect()));
     }

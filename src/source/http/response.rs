@@ -16,24 +16,24 @@ use serde_json::{Value, json};
 
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::tensor_column::{pixel_columns, pixels_of};
-use crate::source::http::encode::Encoded;
+use crate::source::http::ack_waiters::RejectedRecord;
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::fates::Rejected;
+use crate::source::http::inference::InferenceResult;
 use crate::source::http::media_type::ARROW_STREAM;
 use crate::source::http::memory_reservation::MemoryReservation;
-use crate::source::http::metered::Metered;
-use crate::source::http::rejected_lines::{Listed, Refused};
+use crate::source::http::metered::MeteredBuffer;
+use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
 use crate::tensor::TensorShape;
 
 /// How an answer is to look.
-pub(super) struct Wanted {
+pub(super) struct ResponseOptions {
     columns: Option<Vec<String>>,
-    form: Form,
+    form: ResponseFormat,
 }
 
 /// In what form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum ResponseFormat {
     Json,
     Arrow,
     Picture(OutputFormat),
@@ -42,7 +42,7 @@ enum Form {
 /// Quality of a JPEG that is answered.
 const QUALITY: u8 = 90;
 
-impl Form {
+impl ResponseFormat {
     /// The first form that `Accept` names; JSON where it names none.
     fn of(accept: &str) -> Self {
         let kinds =
@@ -59,41 +59,41 @@ impl Form {
 }
 
 /// An answer, whose memory counts until it is sent.
-pub(super) struct Answer {
+pub(super) struct EncodeResponse {
     status: StatusCode,
     content_type: &'static str,
-    body: Held,
+    body: ReservedBytes,
 }
 
-struct Held {
+struct ReservedBytes {
     bytes: Vec<u8>,
     _charge: MemoryReservation,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Answer {
-    fn of(written: Metered, content_type: &'static str) -> Result<Self, ErrorResponse> {
+impl EncodeResponse {
+    fn of(written: MeteredBuffer, content_type: &'static str) -> Result<Self, ErrorResponse> {
         let (bytes, charge) = written.finish()?;
-        Ok(Self { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
+        Ok(Self { status: StatusCode::OK, content_type, body: ReservedBytes { bytes, _charge: charge } })
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for EncodeResponse {
     fn into_response(self) -> Response {
         (self.status, [(CONTENT_TYPE, self.content_type)], Bytes::from_owner(self.body)).into_response()
     }
 }
 
-impl Wanted {
+impl ResponseOptions {
     /// By the parameter `columns` and the header `Accept`.
     pub(super) fn new(columns: Option<&str>, accept: &str) -> Self {
         let columns = columns.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
-        Self { columns, form: Form::of(accept) }
+        Self { columns, form: ResponseFormat::of(accept) }
     }
 
     /// Whether so many records can be answered in this form.
@@ -102,7 +102,7 @@ impl Wanted {
     /// 400 for several pictures.
     pub(super) fn check(&self, records: usize) -> Result<(), ErrorResponse> {
         match self.form {
-            Form::Picture(_) if records > 1 => Err(ErrorResponse::bad(format!(
+            ResponseFormat::Picture(_) if records > 1 => Err(ErrorResponse::bad(format!(
                 "an answer is one picture, and {records} images came; accept {ARROW_STREAM}"
             ))),
             _ => Ok(()),
@@ -115,7 +115,7 @@ impl Wanted {
     /// # Errors
     /// 400 for a column that is not there, 406 where there is no picture, or it is not known which.
     pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, ErrorResponse> {
-        if let Form::Picture(_) = self.form {
+        if let ResponseFormat::Picture(_) = self.form {
             return self.picture(schema).map(|place| vec![place]);
         }
         let Some(names) = &self.columns else {
@@ -150,14 +150,18 @@ impl Wanted {
     ///
     /// # Errors
     /// 413 or 429 where there is no memory for it.
-    pub(super) fn write(&self, encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
+    pub(super) fn write(
+        &self,
+        encoded: InferenceResult,
+        refused: &TruncatedList<RejectedLine>,
+    ) -> Result<EncodeResponse, ErrorResponse> {
         match self.form {
-            Form::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
-            Form::Picture(_) => {
-                Ok(Answer { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? })
+            ResponseFormat::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
+            ResponseFormat::Picture(_) => {
+                Ok(EncodeResponse { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? })
             }
-            Form::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, refused),
-            Form::Arrow | Form::Json => write_json(encoded, refused),
+            ResponseFormat::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, refused),
+            ResponseFormat::Arrow | ResponseFormat::Json => write_json(encoded, refused),
         }
     }
 }
@@ -170,12 +174,15 @@ fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, ErrorResponse> {
 }
 
 /// Where the line of a record lies, or what to say in place of it.
-type Line = Option<std::ops::Range<usize>>;
+type RowRange = Option<std::ops::Range<usize>>;
 
-fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
-    let Encoded { total, parts, rejected, held, charge } = encoded;
-    let mut lines = Metered::new(held, charge);
-    let mut places: Vec<Line> = vec![None; total];
+fn write_json(
+    encoded: InferenceResult,
+    refused: &TruncatedList<RejectedLine>,
+) -> Result<EncodeResponse, ErrorResponse> {
+    let InferenceResult { total, parts, rejected, held, charge } = encoded;
+    let mut lines = MeteredBuffer::new(held, charge);
+    let mut places: Vec<RowRange> = vec![None; total];
     for (records, origin) in &parts {
         let mut start = lines.bytes.len();
         let mut writer = LineDelimitedWriter::new(&mut lines);
@@ -188,9 +195,10 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Err
             start = end + 1;
         }
     }
-    let mut rejected: HashMap<u64, &Rejected> = rejected.iter().map(|rejected| (rejected.row, rejected)).collect();
-    let Metered { bytes: lines, charge, .. } = lines;
-    let mut answer = Metered::new(held + lines.capacity() as u64, charge);
+    let mut rejected: HashMap<u64, &RejectedRecord> =
+        rejected.iter().map(|rejected| (rejected.row, rejected)).collect();
+    let MeteredBuffer { bytes: lines, charge, .. } = lines;
+    let mut answer = MeteredBuffer::new(held + lines.capacity() as u64, charge);
     let mut write = |text: &[u8]| {
         let written = answer.write_all(text);
         written.map_err(|error| answer.failed(error))
@@ -201,7 +209,7 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Err
             write(b",")?;
         }
         match (rejected.remove(&(at as u64)), place) {
-            (Some(Rejected { stage, code, reason, .. }), _) => {
+            (Some(RejectedRecord { stage, code, reason, .. }), _) => {
                 write(
                     json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string().as_bytes(),
                 )?;
@@ -217,12 +225,15 @@ fn write_json(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Err
     }
     write(b"}\n")?;
     drop(lines);
-    Answer::of(answer, "application/json")
+    EncodeResponse::of(answer, "application/json")
 }
 
 /// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of its
 /// schema.
-fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, ErrorResponse> {
+fn write_arrow(
+    encoded: InferenceResult,
+    refused: &TruncatedList<RejectedLine>,
+) -> Result<EncodeResponse, ErrorResponse> {
     let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, refused) };
     let record = Arc::new(Field::new("record", DataType::UInt32, false));
     let fields: Vec<_> = std::iter::once(record).chain(first.schema().fields().iter().cloned()).collect();
@@ -234,8 +245,8 @@ fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Er
     ];
     let told: HashMap<String, String> = told.into_iter().collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, told));
-    let Encoded { parts, held, charge, .. } = encoded;
-    let mut output = Metered::new(held, charge);
+    let InferenceResult { parts, held, charge, .. } = encoded;
+    let mut output = MeteredBuffer::new(held, charge);
     let written = StreamWriter::try_new(&mut output, &schema).and_then(|mut writer| {
         for (records, origin) in &parts {
             let record = origin.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX));
@@ -246,12 +257,12 @@ fn write_arrow(encoded: Encoded, refused: &Listed<Refused>) -> Result<Answer, Er
         writer.finish()
     });
     written.map_err(|error| output.failed(error))?;
-    Answer::of(output, ARROW_STREAM)
+    EncodeResponse::of(output, ARROW_STREAM)
 }
 
 /// The picture of the only record.
-fn write_picture(encoded: Encoded, format: OutputFormat) -> Result<Answer, ErrorResponse> {
-    let Encoded { parts, held, mut charge, .. } = encoded;
+fn write_picture(encoded: InferenceResult, format: OutputFormat) -> Result<EncodeResponse, ErrorResponse> {
+    let InferenceResult { parts, held, mut charge, .. } = encoded;
     let Some((records, _)) = parts.first() else { return Err(ErrorResponse::failed("there is no picture")) };
     let (field, pixels) = (records.schema().field(0).clone(), pixel_columns(&records.schema()).into_iter().next());
     let Some((_, pixels)) = pixels else { return Err(ErrorResponse::failed("the column holds no pixels")) };
@@ -262,7 +273,7 @@ fn write_picture(encoded: Encoded, format: OutputFormat) -> Result<Answer, Error
     let bytes = file.map_err(|error| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
     charge.set(bytes.capacity() as u64)?;
     let content_type = if format == OutputFormat::Png { "image/png" } else { "image/jpeg" };
-    Ok(Answer { status: StatusCode::OK, content_type, body: Held { bytes, _charge: charge } })
+    Ok(EncodeResponse { status: StatusCode::OK, content_type, body: ReservedBytes { bytes, _charge: charge } })
 }
 
 #[cfg(test)]
@@ -271,17 +282,17 @@ mod tests {
 
     #[test]
     fn accept_names_the_form_of_the_answer() {
-        let png = Form::Picture(OutputFormat::Png);
+        let png = ResponseFormat::Picture(OutputFormat::Png);
         for (accept, form) in [
-            ("", Form::Json),
-            ("*/*", Form::Json),
-            ("text/html, application/json;q=0.9, image/png", Form::Json),
+            ("", ResponseFormat::Json),
+            ("*/*", ResponseFormat::Json),
+            ("text/html, application/json;q=0.9, image/png", ResponseFormat::Json),
             ("image/png", png),
-            ("Image/JPEG; q=1, */*", Form::Picture(OutputFormat::Jpeg(QUALITY))),
+            ("Image/JPEG; q=1, */*", ResponseFormat::Picture(OutputFormat::Jpeg(QUALITY))),
             ("image/webp, image/*", png),
-            ("application/vnd.apache.arrow.stream", Form::Arrow),
+            ("application/vnd.apache.arrow.stream", ResponseFormat::Arrow),
         ] {
-            assert_eq!(Form::of(accept), form, "{accept}");
+            assert_eq!(ResponseFormat::of(accept), form, "{accept}");
         }
     }
 }

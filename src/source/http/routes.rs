@@ -17,44 +17,44 @@ use tokio_stream::StreamExt;
 
 use crate::batch::Split;
 use crate::metrics::Metrics;
-use crate::server::Access;
-use crate::source::http::body::{self, Head, check_name};
-use crate::source::http::columns::Columns;
-use crate::source::http::commit::{Answer, Request};
-use crate::source::http::encode::Encoder;
+use crate::server::TokenAuth;
+use crate::source::http::ack_waiters::AckWaiters;
+use crate::source::http::body::{self, RequestHead, check_name};
+use crate::source::http::columns::RequestColumns;
 use crate::source::http::error_response::ErrorResponse;
-use crate::source::http::fates::Waiters;
-use crate::source::http::frame;
-use crate::source::http::idempotency::Attempt;
-use crate::source::http::journal::Journal;
-use crate::source::http::limits::{Limits, Rate};
+use crate::source::http::group_commit::{CommitOutcome, CommitRequest};
+use crate::source::http::idempotency::RequestAttempt;
+use crate::source::http::inference::InferenceClient;
+use crate::source::http::limits::{HttpLimits, TokenBucket};
 use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
-use crate::source::http::parse::{Arrived, Parsed, aside, encoded, parse_body};
-use crate::source::http::rejected_lines::Listed;
-use crate::source::http::response::Wanted;
+use crate::source::http::parse::{ParsedRequest, ReceivedRequest, aside, encoded, parse_body};
+use crate::source::http::rejected_lines::TruncatedList;
+use crate::source::http::response::ResponseOptions;
+use crate::source::http::wal::WriteAheadLog;
+use crate::source::http::wal_record;
 
 /// What all requests share.
-pub(super) struct Shared {
+pub(super) struct HttpState {
     pub(super) stage: String,
     pub(super) split: Arc<Split>,
-    pub(super) columns: Columns,
-    pub(super) limits: Limits,
-    pub(super) access: Arc<Access>,
-    pub(super) rate: Option<Rate>,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) columns: RequestColumns,
+    pub(super) limits: HttpLimits,
+    pub(super) auth: Arc<TokenAuth>,
+    pub(super) rate_limit: Option<TokenBucket>,
+    pub(super) slots: Arc<Semaphore>,
     pub(super) memory: MemoryPool,
     /// Who sends requests, as far as that is known: keys of one are not those of another.
     pub(super) owner: &'static str,
-    pub(super) requests: mpsc::Sender<Request>,
-    pub(super) journal: Arc<Journal>,
-    pub(super) waiters: Waiters,
-    pub(super) encoder: Encoder,
+    pub(super) requests: mpsc::Sender<CommitRequest>,
+    pub(super) wal: Arc<WriteAheadLog>,
+    pub(super) ack_waiters: AckWaiters,
+    pub(super) inference: InferenceClient,
     pub(super) ends: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 /// What can be asked, and the description of it.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<HttpState>) -> Router {
     Router::new()
         .route("/v1/records", post(records))
         .route("/v1/encode", post(encode))
@@ -64,7 +64,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Whether requests are taken, for those who send them here; no token is necessary.
-async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+async fn healthz(State(shared): State<Arc<HttpState>>) -> Response {
     if *shared.ends.borrow() { ErrorResponse::ending().into_response() } else { "ok\n".into_response() }
 }
 
@@ -79,7 +79,7 @@ async fn openapi() -> impl IntoResponse {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct QueryParams {
     /// What the records' column `source` says.
     source: Option<String>,
     /// `journalled` (the default) or `committed`.
@@ -88,25 +88,25 @@ struct Asked {
     columns: Option<String>,
 }
 
-type Asking = Result<Query<Asked>, axum::extract::rejection::QueryRejection>;
+type QueryResult = Result<Query<QueryParams>, axum::extract::rejection::QueryRejection>;
 
-async fn records(State(shared): State<Arc<Shared>>, asked: Asking, headers: HeaderMap, body: Body) -> Response {
-    shared.answer("records", asked, &headers, body, take).await
+async fn records(State(shared): State<Arc<HttpState>>, asked: QueryResult, headers: HeaderMap, body: Body) -> Response {
+    shared.answer("records", asked, &headers, body, ingest).await
 }
 
-async fn encode(State(shared): State<Arc<Shared>>, asked: Asking, headers: HeaderMap, body: Body) -> Response {
-    shared.answer("encode", asked, &headers, body, encode_now).await
+async fn encode(State(shared): State<Arc<HttpState>>, asked: QueryResult, headers: HeaderMap, body: Body) -> Response {
+    shared.answer("encode", asked, &headers, body, infer).await
 }
 
-impl Shared {
+impl HttpState {
     /// Lets a request in or not, reads its body, has `work` answer it, and counts.
     async fn answer<F>(
         self: Arc<Self>,
         route: &'static str,
-        asked: Asking,
+        asked: QueryResult,
         headers: &HeaderMap,
         body: Body,
-        work: impl FnOnce(Arc<Self>, Asked, Arrived) -> F,
+        work: impl FnOnce(Arc<Self>, QueryParams, ReceivedRequest) -> F,
     ) -> Response
     where
         F: Future<Output = Result<Response, ErrorResponse>>,
@@ -114,7 +114,7 @@ impl Shared {
         let begun = Instant::now();
         let in_flight = self.metrics.http.in_flight.with_label_values(&[&self.stage]);
         in_flight.inc();
-        let answered = match self.admit(headers) {
+        let answered = match self.check_admission(headers) {
             Err(refusal) => {
                 discard(body).await;
                 Err(refusal)
@@ -133,16 +133,16 @@ impl Shared {
     }
 
     /// Who asks, and how often.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
+    fn check_admission(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if !self.access.admits(authorization) {
+        if !self.auth.is_authorized(authorization) {
             let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
             return Err(ErrorResponse::new(StatusCode::UNAUTHORIZED, message));
         }
         if *self.ends.borrow() {
             return Err(ErrorResponse::ending());
         }
-        if self.rate.as_ref().is_some_and(|rate| !rate.passes()) {
+        if self.rate_limit.as_ref().is_some_and(|rate| !rate.try_acquire()) {
             return Err(ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "more requests per second than limits.rate",
@@ -155,7 +155,7 @@ impl Shared {
     /// A place among the requests that are answered. Those whose bodies arrive have none, or clients that send slowly would take
     /// all: connections and memory bound them.
     fn place(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "as many requests as limits.requests are being answered",
@@ -165,13 +165,18 @@ impl Shared {
     }
 
     /// Reads the headers and the body, within bounds of size and time.
-    async fn receive(&self, asked: Asking, headers: &HeaderMap, body: Body) -> Result<(Asked, Arrived), ErrorResponse> {
+    async fn receive(
+        &self,
+        asked: QueryResult,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(QueryParams, ReceivedRequest), ErrorResponse> {
         let Query(asked) = asked.map_err(|error| ErrorResponse::bad(error.to_string()))?;
         check_name("source", asked.source.as_deref())?;
-        let head = Head::of(headers)?;
+        let head = RequestHead::of(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
         let source = asked.source.clone().unwrap_or_else(|| "http".to_owned());
-        Ok((asked, Arrived { source, head, body, charge }))
+        Ok((asked, ReceivedRequest { source, head, body, charge }))
     }
 }
 
@@ -197,7 +202,7 @@ async fn discard(body: Body) {
 }
 
 /// Puts a list into an answer: its first entries, and how many there are where it is not empty.
-fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
+fn list<T: Serialize>(told: &mut Value, name: &str, list: &TruncatedList<T>) {
     told[name] = json!(list.first);
     if list.count > 0 {
         told[format!("{name}_records")] = json!(list.count);
@@ -206,7 +211,11 @@ fn list<T: Serialize>(told: &mut Value, name: &str, list: &Listed<T>) {
 
 /// Journals the records of a request, and answers when they are durable; or, where that is asked, when every sink has
 /// them.
-async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, ErrorResponse> {
+async fn ingest(
+    shared: Arc<HttpState>,
+    asked: QueryParams,
+    arrived: ReceivedRequest,
+) -> Result<Response, ErrorResponse> {
     let committed = match asked.ack.as_deref() {
         None | Some("journalled") => false,
         Some("committed") => true,
@@ -217,37 +226,38 @@ async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Res
     };
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || {
-        let Shared { columns, limits, owner, .. } = &*parsing;
-        let Parsed { records, attempt, refused, held, mut charge } = parse_body(columns, limits, owner, arrived)?;
+        let HttpState { columns, limits, owner, .. } = &*parsing;
+        let ParsedRequest { records, attempt, rejected, held, mut charge } =
+            parse_body(columns, limits, owner, arrived)?;
         let rows = u32::try_from(records.num_rows()).map_err(ErrorResponse::failed)?;
         let mut payload = encoded(&records, held, &mut charge)?;
         drop(records);
         if let Some(attempt) = &attempt {
-            frame::seal(&mut payload, &attempt.request);
+            wal_record::seal(&mut payload, &attempt.request);
         }
         charge.set(payload.capacity() as u64)?;
-        Ok((payload, rows, attempt, refused, charge))
+        Ok((payload, rows, attempt, rejected, charge))
     });
-    let (payload, rows, attempt, refused, charge) = parsed.await?;
+    let (payload, rows, attempt, rejected, charge) = parsed.await?;
     if rows == 0 {
         let mut answer = json!({ "error": "none of its records can be taken" });
-        list(&mut answer, "refused", &refused);
+        list(&mut answer, "refused", &rejected);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
     let (first, rows, again) = shared.journalled(payload, rows, attempt, charge).await?;
     let mut told = json!({ "first": first, "records": rows });
-    list(&mut told, "refused", &refused);
+    list(&mut told, "refused", &rejected);
     if again {
         told["again"] = json!(true);
     }
     if !committed {
         return Ok((StatusCode::ACCEPTED, Json(told)).into_response());
     }
-    if let Some(outcome) = shared.waiters.wait(&shared.journal, first, first + u64::from(rows)) {
+    if let Some(outcome) = shared.ack_waiters.wait(&shared.wal, first, first + u64::from(rows)) {
         match tokio::time::timeout(shared.limits.wait.0, outcome).await {
             Ok(Ok(outcome)) => {
                 list(&mut told, "rejected", &outcome.rejected);
-                list(&mut told, "dropped", &outcome.dropped);
+                list(&mut told, "dropped", &outcome.filtered);
             }
             Ok(Err(_)) | Err(_) => {
                 told["error"] = json!("the records are safe, but not committed yet");
@@ -259,17 +269,17 @@ async fn take(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Res
     Ok((StatusCode::OK, Json(told)).into_response())
 }
 
-impl Shared {
+impl HttpState {
     /// Has records made durable; the row of the first, how many there are, and whether they were there before.
     async fn journalled(
         &self,
         payload: Vec<u8>,
         rows: u32,
-        attempt: Option<Attempt>,
+        attempt: Option<RequestAttempt>,
         charge: MemoryReservation,
     ) -> Result<(u64, u32, bool), ErrorResponse> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { payload, rows, attempt, reply, charge };
+        let request = CommitRequest { payload, rows, attempt, reply, charge };
         // A request that has not been begun to be written by then is not taken: its receiver is gone.
         let written = async {
             self.requests.send(request).await.map_err(|_| ErrorResponse::ending())?;
@@ -284,18 +294,18 @@ impl Shared {
     }
 }
 
-fn accepted(answer: Answer) -> Result<(u64, u32, bool), ErrorResponse> {
+fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
     match answer {
-        Answer::Taken { first, rows, again } => Ok((first, rows, again)),
-        Answer::OtherBody => {
+        CommitOutcome::Accepted { first, rows, again } => Ok((first, rows, again)),
+        CommitOutcome::KeyReused => {
             let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
             Err(ErrorResponse::unprocessable(message))
         }
-        Answer::Full => {
+        CommitOutcome::BacklogFull => {
             let message = "as many records wait to be worked on as limits.backlog allows";
             Err(ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 5))
         }
-        Answer::Failed => {
+        CommitOutcome::Failed => {
             let message = "the records cannot be made durable: the disk is full, or fails";
             Err(ErrorResponse::later(StatusCode::INSUFFICIENT_STORAGE, message, 30))
         }
@@ -303,19 +313,23 @@ fn accepted(answer: Answer) -> Result<(u64, u32, bool), ErrorResponse> {
 }
 
 /// Carries the records through the graph now, and answers with what comes of them.
-async fn encode_now(shared: Arc<Shared>, asked: Asked, arrived: Arrived) -> Result<Response, ErrorResponse> {
+async fn infer(
+    shared: Arc<HttpState>,
+    asked: QueryParams,
+    arrived: ReceivedRequest,
+) -> Result<Response, ErrorResponse> {
     if asked.ack.is_some() {
         return Err(ErrorResponse::bad("`ack` is for /v1/records: nothing is kept here"));
     }
-    let wanted = Arc::new(Wanted::new(asked.columns.as_deref(), &arrived.head.accept));
+    let wanted = Arc::new(ResponseOptions::new(asked.columns.as_deref(), &arrived.head.accept));
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
-    let Parsed { records, refused, held, charge, .. } = parsed.await?;
+    let ParsedRequest { records, rejected, held, charge, .. } = parsed.await?;
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.wait.0;
-    let answered = shared.encoder.encode(records, held, charge, Arc::clone(&wanted));
+    let answered = shared.inference.encode(records, held, charge, Arc::clone(&wanted));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
         ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
     })??;
-    aside(move || wanted.write(encoded, &refused)).await.map(IntoResponse::into_response)
+    aside(move || wanted.write(encoded, &rejected)).await.map(IntoResponse::into_response)
 }

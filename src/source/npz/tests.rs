@@ -13,9 +13,9 @@ use rawzip::ZipArchiveWriter;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::coverage::Progress;
+use crate::coverage::ResumeState;
 use crate::image::{Channels, decode};
-use crate::source::record_files::testing::{drain, plan, read, records, rejects};
+use crate::source::file_source::testing::{drain, plan, read, records, rejects};
 
 fn npy(descr: &str, fortran: bool, shape: &str, values: &[u8]) -> Vec<u8> {
     let order = if fortran { "True" } else { "False" };
@@ -70,7 +70,7 @@ const DEFLATE: CompressionMethod = CompressionMethod::DEFLATE;
 fn arrays_become_columns_whatever_their_order_and_compression() {
     for method in [CompressionMethod::STORE, DEFLATE] {
         let folder = folder(&[("t.npz", npz(method, &table(25)))]);
-        let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+        let batches = read::<NpzSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).collect::<Vec<_>>(), [10, 10, 5]);
         let all = records(&batches);
         let names: Vec<_> = all.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -92,7 +92,7 @@ fn an_array_of_several_dimensions_is_the_same_in_either_order() {
         ("f.npy", npy("<f8", true, "(2, 3, 4)", &f8(scattered))),
     ];
     let folder = folder(&[("t.npz", npz(DEFLATE, &members))]);
-    let all = records(&read::<Config>(json!({ "path": folder.path() }), 10));
+    let all = records(&read::<NpzSourceConfig>(json!({ "path": folder.path() }), 10));
     assert_eq!(&all["c"], &all["f"]);
     assert_eq!(all["f"].as_fixed_size_list().value(1).as_primitive::<Float64Type>().value(0), 12.0);
 }
@@ -104,7 +104,7 @@ fn a_file_of_one_array_and_arrays_of_images_are_read_too() {
         ("b.npz", npz(DEFLATE, &[("x/rgb.npy", npy("|u1", false, "(1, 1, 1, 3)", &[7, 8, 9]))])),
     ]);
     let images = |path: &str, channels| {
-        let batches = read::<Config>(json!({ "path": folder.path().join(path) }), 10);
+        let batches = read::<NpzSourceConfig>(json!({ "path": folder.path().join(path) }), 10);
         let all = records(&batches);
         let last = all["image"].as_binary::<i32>().value(all.num_rows() - 1).to_vec();
         (batches[0].pixels, decode(&last, channels, 10).unwrap().data)
@@ -130,7 +130,7 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
     ]);
     let check = |name: &str, arrays: Option<Value>, expected: Expect| {
         let options = json!({ "path": folder.path().join(name), "arrays": arrays });
-        let faults = plan::<Config>(options, 10).err().unwrap();
+        let faults = plan::<NpzSourceConfig>(options, 10).err().unwrap();
         let fault = faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>();
         let digits = |text: String| text.split("at most ").next().unwrap().to_owned();
         expected.assert_eq(&digits(fault.join("\n")));
@@ -188,12 +188,12 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
 fn files_that_differ_from_the_first_are_rejects() {
     let other = |rows: u32, classes: u32| vec![table(rows).remove(0), table(classes).remove(1)];
     let files = folder(&[("a.npz", npz(DEFLATE, &table(3))), ("b.npz", npz(DEFLATE, &other(4, 5)))]);
-    let batches = read::<Config>(json!({ "path": files.path() }), 10);
+    let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
     assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(0, "mismatch", None)]));
     let wide = npy("<f8", false, "(1, 4)", &f8([0.0; 4]));
     let files =
         folder(&[("a.npz", npz(DEFLATE, &table(3))), ("b.npz", npz(DEFLATE, &[("X.npy", wide), table(1).remove(1)]))]);
-    let batches = read::<Config>(json!({ "path": files.path() }), 10);
+    let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
     assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(0, "mismatch", None)]));
     let reason = &batches[1].rejects[0].reason;
     assert!(reason.starts_with("b.npz: column `X` is FixedSizeList"), "{reason}");
@@ -211,7 +211,7 @@ fn an_array_that_ends_early_or_late_gives_its_records_and_a_reject() {
             ("a.npz", npz(DEFLATE, &[("x.npy", npy("<f8", false, "(1, 2)", &f8([0.0; 2])))])),
             ("b.npz", npz(DEFLATE, &[("x.npy", bad)])),
         ]);
-        let batches = read::<Config>(json!({ "path": files.path() }), 3);
+        let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 3);
         let refused = rejects(&batches);
         assert_eq!((records(&batches).num_rows() - 1, refused.len(), refused[0].1), (rows, 1, code));
         assert_eq!(refused[0].0, rows as u64);
@@ -230,8 +230,8 @@ proptest! {
         }
         let is_sound = bytes == whole;
         let files = folder(&[("a.npz", npz(DEFLATE, &table(1))), ("b.npz", bytes)]);
-        let source = plan::<Config>(json!({ "path": files.path() }), 8).unwrap();
-        match drain(source, &Progress::default()) {
+        let source = plan::<NpzSourceConfig>(json!({ "path": files.path() }), 8).unwrap();
+        match drain(source, &ResumeState::default()) {
             Ok(batches) => {
                 let (rows, refused) = (records(&batches).num_rows() - 1, rejects(&batches).len());
                 prop_assert!(rows == 20 || refused == 1, "{} rows, {} rejects", rows, refused);

@@ -13,12 +13,12 @@ use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 use super::*;
-use crate::context::Limits;
-use crate::coverage::Progress;
-use crate::source::Total;
-use crate::source::record_files::testing::{drain, plan, progress_of, read, records, rejects};
+use crate::coverage::ResumeState;
+use crate::plan_context::PipelineLimits;
+use crate::source::RecordCount;
+use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 use crate::tensor::{fixed_column, tensor_field};
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
     write_batch(path, &RecordBatch::try_from_iter(columns).unwrap(), group);
@@ -44,9 +44,9 @@ fn columns_come_as_they_are_in_batches_within_row_groups() {
     let folder = tempfile::tempdir().unwrap();
     let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..250).map(|row| row.to_string())));
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..250)), ("t", text)], 100);
-    let source = plan::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
+    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
     assert_eq!(source.schema().fields().len(), 3);
-    let batches = drain(source, &Progress::default()).unwrap();
+    let batches = drain(source, &ResumeState::default()).unwrap();
     assert_eq!(ranges(&batches), [0..60, 60..100, 100..160, 160..200, 200..250]);
     let all = records(&batches);
     assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
@@ -59,13 +59,13 @@ fn what_is_to_be_read_is_counted() {
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..30))], 100);
     std::fs::write(folder.path().join("c.parquet"), "no Parquet").unwrap();
-    let plan = || plan::<Config>(json!({ "path": folder.path() }), 60).unwrap();
-    let counted = |progress: &Progress| match plan().open(progress).unwrap().total {
-        Total::Counting(total) => total.blocking_recv().unwrap(),
+    let plan = || plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 60).unwrap();
+    let counted = |resume: &ResumeState| match plan().open(resume).unwrap().total {
+        RecordCount::Counting(total) => total.blocking_recv().unwrap(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(counted(&Progress::default()), 250 + 30 + 1);
-    let batches = drain(plan(), &Progress::default()).unwrap();
+    assert_eq!(counted(&ResumeState::default()), 250 + 30 + 1);
+    let batches = drain(plan(), &ResumeState::default()).unwrap();
     assert_eq!(counted(&progress_of(&batches[1..])), 60);
     assert_eq!(counted(&progress_of(&batches)), 0);
 }
@@ -81,7 +81,7 @@ fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
     let (start, length) = metadata.row_group(4).column(0).byte_range();
     bytes[start as usize..(start + length) as usize].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
-    let read = |readers: u16| read::<Config>(json!({ "path": folder.path(), "readers": readers }), 40);
+    let read = |readers: u16| read::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": readers }), 40);
     let one = read(1);
     assert_eq!(rejects(&one).iter().map(|(row, ..)| *row).collect::<Vec<_>>(), [360]);
     for readers in [2, 3, 20] {
@@ -100,15 +100,15 @@ fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250)), ("x", vectors)], 100);
     for columns in [json!(["x"]), json!(["n", "x"])] {
         let options = json!({ "path": folder.path(), "columns": columns });
-        let all = read::<Config>(options.clone(), 30);
+        let all = read::<ParquetSourceConfig>(options.clone(), 30);
         assert_eq!(ranges(&all).len(), 10);
         let whole = records(&all);
         let vectors = whole["x"].as_fixed_size_list();
         assert_eq!(vectors.values().as_primitive::<Float32Type>().values(), &values[..]);
         assert_eq!(whole["row"].as_primitive::<UInt64Type>().values(), &(0..250).collect::<Vec<u64>>()[..]);
         for done in [1, 4, 6] {
-            let progress = progress_of(&all[..done]);
-            let rest = drain(plan::<Config>(options.clone(), 30).unwrap(), &progress).unwrap();
+            let resume = progress_of(&all[..done]);
+            let rest = drain(plan::<ParquetSourceConfig>(options.clone(), 30).unwrap(), &resume).unwrap();
             assert_eq!(records(&rest), records(&all[done..]), "{done}");
         }
     }
@@ -121,7 +121,7 @@ fn vectors_with_nulls_come_with_their_nulls() {
     let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..120).map(some), 2);
     let expected = vectors.clone();
     write(&folder.path().join("a.parquet"), vec![("x", Arc::new(vectors))], 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 20);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 20);
     assert_eq!(ranges(&batches), [0..20, 20..40, 40..60, 60..80, 80..100, 100..120]);
     let all = records(&batches);
     assert_eq!(all["x"].as_fixed_size_list().iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
@@ -133,12 +133,12 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 1000);
     let read = |readers: u16| {
         // Half of it is for pages: enough for a row group, and a quarter of that is not.
-        let limits = Limits { memory: Some(Bytes(64 << 10)), ..Limits::default() };
-        let context = Context::new(std::collections::BTreeMap::new(), limits);
+        let limits = PipelineLimits { memory: Some(ByteSize(64 << 10)), ..PipelineLimits::default() };
+        let context = PlanContext::new(std::collections::BTreeMap::new(), limits);
         let options = json!({ "path": folder.path(), "readers": readers });
-        let mut config: Config = crate::kind::options(options).unwrap();
+        let mut config: ParquetSourceConfig = crate::registry::parse_options(options).unwrap();
         let source = config.plan("in", BatchSize::default(), &context).unwrap();
-        drain(source, &Progress::default()).unwrap()
+        drain(source, &ResumeState::default()).unwrap()
     };
     let (one, four) = (read(1), read(4));
     assert_eq!(rejects(&one), []);
@@ -151,8 +151,8 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
 fn a_reader_that_nobody_listens_to_any_more_ends() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 50);
-    let source = plan::<Config>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
-    let mut batches = source.open(&Progress::default()).unwrap().batches;
+    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
+    let mut batches = source.open(&ResumeState::default()).unwrap().batches;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let first = runtime.block_on(tokio_stream::StreamExt::next(&mut batches)).unwrap().unwrap();
     assert_eq!(first.batch.records.num_rows(), 10);
@@ -175,7 +175,7 @@ fn tensors_keep_their_type() {
     let column = fixed_column(6, vec![0.5; 24]).unwrap();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![column]).unwrap();
     write_batch(&folder.path().join("a.parquet"), &batch, 100);
-    let all = records(&read::<Config>(json!({ "path": folder.path() }), 10));
+    let all = records(&read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10));
     assert_eq!(all.schema().field(2).data_type(), field.data_type());
     assert_eq!(all.schema().field(2).extension_type_name(), Some("arrow.fixed_shape_tensor"));
 }
@@ -184,9 +184,9 @@ fn tensors_keep_their_type() {
 fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
-    let all = read::<Config>(json!({ "path": folder.path() }), 30);
+    let all = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 30);
     let rest = |done: &[crate::batch::SourceBatch]| {
-        drain(plan::<Config>(json!({ "path": folder.path() }), 30).unwrap(), &progress_of(done)).unwrap()
+        drain(plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 30).unwrap(), &progress_of(done)).unwrap()
     };
     for done in [1, 2, 4, 6, 9] {
         let rest = rest(&all[..done]);
@@ -206,7 +206,7 @@ fn images_of_hugging_face_tables_become_a_binary_column() {
     let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
     let pair = StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
     write(&folder.path().join("a.parquet"), vec![("img", Arc::new(pair)), ("label", numbers(0..3))], 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
     assert_eq!(all["image"].as_binary::<i32>().value(0), image);
     assert!(all["image"].is_null(1));
@@ -222,7 +222,7 @@ fn images_count_at_their_decoded_size() {
     let image: &[u8] = b"P5 2000 2000 255\n";
     let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(vec![image; 8]));
     write(&folder.path().join("a.parquet"), vec![("image", images)], 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 8);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 8);
     assert_eq!(ranges(&batches), [0..2, 2..4, 4..6, 6..8]);
     assert_eq!(batches[0].pixels, 8_000_000);
 }
@@ -232,12 +232,12 @@ fn a_broken_file_among_others_is_one_reject() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.parquet"), b"PAR1 this is nothing PAR1").unwrap();
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     assert_eq!(rejects(&batches), [(0, "malformed", None)]);
     assert!(batches[0].rejects[0].reason.starts_with("a.parquet, row 0: "), "{}", batches[0].rejects[0].reason);
     assert_eq!(records(&batches).num_rows(), 5);
     std::fs::remove_file(folder.path().join("b.parquet")).unwrap();
-    let faults = plan::<Config>(json!({ "path": folder.path() }), 10).err().unwrap();
+    let faults = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
     assert!(faults[0].message.starts_with("no file can be read; a.parquet: "), "{faults:?}");
 }
 
@@ -246,12 +246,12 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     write(&path, vec![("n", numbers(0..300))], 100);
-    let footer = metadata(&Input::from(File::open(&path).unwrap())).unwrap();
+    let footer = metadata(&FileReader::from(File::open(&path).unwrap())).unwrap();
     let (start, length) = footer.row_group(1).column(0).byte_range();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[start as usize..(start + length) as usize].fill(0xff);
     std::fs::write(&path, bytes).unwrap();
-    let batches = read::<Config>(json!({ "path": folder.path() }), 100);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 100);
     assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
     assert_eq!(batches[1].rejects.len(), 1);
     assert_eq!((batches[1].rejects[0].rows, batches[1].rejects[0].records), (100, 100));
@@ -270,8 +270,8 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
         let mut bytes = bytes.clone();
         bytes[place] ^= 0xff;
         std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
-        let source = plan::<Config>(json!({ "path": folder.path() }), 15).unwrap();
-        match drain(source, &Progress::default()) {
+        let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 15).unwrap();
+        match drain(source, &ResumeState::default()) {
             Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
             Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
         }
@@ -284,13 +284,13 @@ fn a_file_of_another_type_is_one_reject_for_its_records() {
     write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
     write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0, 2.0])))], 100);
     write(&folder.path().join("c.parquet"), vec![("n", numbers(5..9))], 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let reason = &batches[1].rejects[0].reason;
     assert!(reason.starts_with("b.parquet: column `n` is Float32; expected Int64, as in the first file; "), "{reason}");
     assert_eq!((ranges(&batches), rejects(&batches).len()), (vec![0..5, 0..2, 0..4], 1));
     assert_eq!(records(&batches).num_rows(), 9);
     // It is rejected once.
-    let source = plan::<Config>(json!({ "path": folder.path() }), 10).unwrap();
+    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
     assert!(drain(source, &progress_of(&batches)).unwrap().is_empty());
 }
 
@@ -303,7 +303,7 @@ fn nulls_where_the_first_file_declares_none_are_rejects() {
     let loose = RecordBatch::try_new(field(true), vec![loose]).unwrap();
     write_batch(&folder.path().join("a.parquet"), &strict, 100);
     write_batch(&folder.path().join("b.parquet"), &loose, 100);
-    let batches = read::<Config>(json!({ "path": folder.path() }), 10);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
     assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 5]);
     assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1, 2, 0, 2]);
@@ -315,7 +315,7 @@ fn wanted_columns_are_those_of_the_first_file_that_has_them() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("m", numbers(0..5))], 100);
     write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
-    let batches = read::<Config>(json!({ "path": folder.path(), "columns": ["n"] }), 10);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 10);
     assert_eq!(records(&batches)["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 4]);
     assert_eq!((batches[0].rejects.len(), batches[0].batch.provenance.len()), (1, 5));
 }
@@ -324,7 +324,7 @@ fn wanted_columns_are_those_of_the_first_file_that_has_them() {
 fn faults_name_their_key() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a.parquet"), vec![("length", numbers(0..5))], 100);
-    let faults = |options| plan::<Config>(options, 10).err().unwrap();
+    let faults = |options| plan::<ParquetSourceConfig>(options, 10).err().unwrap();
     let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
     assert_eq!(found[0].message, "there is no column `lenght` (did you mean `length`?); known: length");
     assert_eq!(faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key, "image_column");
@@ -338,13 +338,13 @@ fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
         return;
     };
     let root = Path::new(&data).join("bad/parquet-testing");
-    let files = files::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
+    let files = input_file::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
     assert!(files.len() > 60, "{} files", files.len());
     for file in files {
-        let what = match plan::<Config>(json!({ "path": root.join(&file.name) }), 1000) {
+        let what = match plan::<ParquetSourceConfig>(json!({ "path": root.join(&file.name) }), 1000) {
             Err(faults) => format!("fault: {}", faults[0].message),
             Ok(source) => {
-                let batches = drain(source, &Progress::default()).unwrap();
+                let batches = drain(source, &ResumeState::default()).unwrap();
                 let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
                 let covered: u64 = batches.iter().map(|batch| batch.batch.provenance.len()).sum();
                 let reasons: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).map(|r| &r.reason).collect();

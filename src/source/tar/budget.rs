@@ -4,23 +4,23 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use crate::store::Input;
+use crate::store::FileReader;
 
 /// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few KiB.
 pub(super) const HEADER_BYTES: u64 = 1 << 20;
 
 /// Bytes that may be read until more are allowed, since archives claim any length for their names.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Budget(Rc<Meter>);
+pub(super) struct ReadBudget(Rc<BudgetState>);
 
 #[derive(Debug, Default)]
-struct Meter {
+struct BudgetState {
     left: Cell<u64>,
     /// Whether the last read met the end of the file.
     is_at_end: Cell<bool>,
 }
 
-impl Budget {
+impl ReadBudget {
     pub(super) fn allow(&self, bytes: u64) {
         self.0.left.set(bytes);
     }
@@ -31,12 +31,12 @@ impl Budget {
 }
 
 /// A shard that gives no more bytes than its budget allows.
-pub(super) struct Metered {
-    pub(super) file: BufReader<Input>,
-    pub(super) budget: Budget,
+pub(super) struct MeteredReader {
+    pub(super) file: BufReader<FileReader>,
+    pub(super) budget: ReadBudget,
 }
 
-impl Read for Metered {
+impl Read for MeteredReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.budget.0.left.get();
         if left == 0 && !buffer.is_empty() {
@@ -50,7 +50,7 @@ impl Read for Metered {
     }
 }
 
-impl Seek for Metered {
+impl Seek for MeteredReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match to {
             // Keeps what is buffered, unlike `seek`: most steps skip the padding of a member.

@@ -14,11 +14,11 @@ use tokio_stream::StreamExt;
 
 use super::*;
 use crate::batch::SourceBatch;
-use crate::context::Limits;
 use crate::coverage::Coverage;
-use crate::kind::find;
+use crate::plan_context::PipelineLimits;
+use crate::registry::find;
 use crate::source::KINDS;
-use crate::units::Bytes;
+use crate::units::ByteSize;
 
 const PIXEL: &[u8] = b"P6 1 1 255\nrgb";
 
@@ -33,18 +33,18 @@ fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn plan_shards(folder: &Path, records: u32) -> Box<dyn Source> {
-    let limits = Limits { pixels: 1000, record_bytes: Bytes(1000), memory: None };
-    let context = Context::new(BTreeMap::new(), limits);
+    let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(1000), memory: None };
+    let context = PlanContext::new(BTreeMap::new(), limits);
     let plan = find(KINDS, "tar", "source").unwrap().plan;
     let batch = serde_json::from_value(json!({ "records": records })).unwrap();
     plan("in", json!({ "path": folder }), batch, &context).unwrap().stage
 }
 
-fn read(folder: &Path, records: u32, progress: &Progress) -> Vec<SourceBatch> {
+fn read(folder: &Path, records: u32, progress: &ResumeState) -> Vec<SourceBatch> {
     collect(plan_shards(folder, records).open(progress).unwrap())
 }
 
-fn collect(opened: Opened) -> Vec<SourceBatch> {
+fn collect(opened: SourceHandle) -> Vec<SourceBatch> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
     batches.unwrap()
@@ -53,7 +53,7 @@ fn collect(opened: Opened) -> Vec<SourceBatch> {
 fn read_one(shard: &[u8]) -> Vec<SourceBatch> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), shard).unwrap();
-    read(folder.path(), 100, &Progress::default())
+    read(folder.path(), 100, &ResumeState::default())
 }
 
 fn texts(batch: &SourceBatch, column: usize) -> Vec<&str> {
@@ -99,7 +99,7 @@ fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() 
     fs::write(folder.path().join("b/1.tar"), shard(&[("x/a.jpg", PIXEL), ("x/a.json", b"{}"), (&long, PIXEL)]))
         .unwrap();
     fs::write(folder.path().join("a.tar"), shard(&[("c.ppm", b"")])).unwrap();
-    let batches = read(folder.path(), 100, &Progress::default());
+    let batches = read(folder.path(), 100, &ResumeState::default());
     assert_eq!(texts(&batches[0], 0), ["a.tar/c.ppm"]);
     assert_eq!(texts(&batches[1], 0), ["b/1.tar/x/a.jpg", &format!("b/1.tar/{long}")]);
     assert_eq!(texts(&batches[1], 3), ["x/a", long.strip_suffix(".seg.PNG").unwrap()]);
@@ -160,20 +160,20 @@ fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
     let names = ["a.jfif", "b.jpg", "c.JPE", "d.json", "e.jpg", "f.apng", "g"];
     let whole = shard(&names.map(|name| (name, PIXEL)));
     fs::write(folder.path().join("s.tar"), &whole).unwrap();
-    let batches = read(folder.path(), 2, &Progress::default());
+    let batches = read(folder.path(), 2, &ResumeState::default());
     let sources: Vec<_> = batches.iter().flat_map(|batch| texts(batch, 0)).collect();
     assert_eq!(sources, ["b.jpg", "e.jpg", "a.jfif", "c.JPE", "f.apng"].map(|name| format!("s.tar/{name}")));
     // An output that was made before further images were read has the first split alone.
     let mut done = Coverage::default();
     done.insert(&batches[0].batch.provenance);
-    let again = read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done.clone()]), state: None });
+    let again = read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done.clone()]), state: None });
     let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
     assert_eq!(rows(&again), rows(&batches[1..]));
     batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
-    assert!(read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done]), state: None }).is_empty());
+    assert!(read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done]), state: None }).is_empty());
     // What is broken is one reject, of the first pass.
     fs::write(folder.path().join("s.tar"), &whole[..whole.len() - 1024]).unwrap();
-    let codes = read(folder.path(), 100, &Progress::default()).into_iter().flat_map(|batch| batch.rejects);
+    let codes = read(folder.path(), 100, &ResumeState::default()).into_iter().flat_map(|batch| batch.rejects);
     assert_eq!(codes.map(|reject| reject.code).collect::<Vec<_>>(), [RejectCode::Truncated]);
 }
 
@@ -197,10 +197,10 @@ fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
     fs::write(folder.path().join("s.tar"), builder.into_inner().unwrap()).unwrap();
     fs::write(folder.path().join("notes.txt"), b"").unwrap();
     let source = plan_shards(folder.path(), 100);
-    let passed_over = source.passed_over().unwrap();
-    let batches = collect(source.open(&Progress::default()).unwrap());
+    let skipped_files = source.skipped_files().unwrap();
+    let batches = collect(source.open(&ResumeState::default()).unwrap());
     assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
-    assert_eq!(passed_over.get().to_string(), "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives");
+    assert_eq!(skipped_files.get().to_string(), "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives");
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
     fs::write(folder.path().join("s.tar"), shard(&names.map(|name| (name, PIXEL)))).unwrap();
-    let first = read(folder.path(), 2, &Progress::default());
+    let first = read(folder.path(), 2, &ResumeState::default());
     let mut done = Coverage::default();
     done.insert(&first[0].batch.provenance);
-    let second = read(folder.path(), 2, &Progress { sinks: Arc::new(vec![done]), state: None });
+    let second = read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done]), state: None });
     let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
     assert_eq!(rows(&second), rows(&first[1..]));
     assert_eq!(second[0].batch.records, first[1].batch.records);
@@ -238,7 +238,7 @@ fn compressed_shards_among_others_are_rejects() {
     for name in ["1.tar", "3.tar"] {
         fs::write(folder.path().join(name), shard(&[("a.jpg", PIXEL)])).unwrap();
     }
-    let batches = read(folder.path(), 100, &Progress::default());
+    let batches = read(folder.path(), 100, &ResumeState::default());
     let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
     let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
     assert_eq!(codes, [RejectCode::Unsupported; 2]);
@@ -246,7 +246,7 @@ fn compressed_shards_among_others_are_rejects() {
     assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>(), 2);
     let mut done = Coverage::default();
     batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
-    let again = read(folder.path(), 100, &Progress { sinks: Arc::new(vec![done]), state: None });
+    let again = read(folder.path(), 100, &ResumeState { sinks: Arc::new(vec![done]), state: None });
     assert!(again.is_empty(), "they are rejected once");
 }
 
@@ -254,7 +254,7 @@ fn compressed_shards_among_others_are_rejects() {
 fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
-    let error = plan_shards(folder.path(), 2).open(&Progress::default()).err().unwrap().to_string();
+    let error = plan_shards(folder.path(), 2).open(&ResumeState::default()).err().unwrap().to_string();
     assert!(error.contains("s.tar: is compressed") && error.contains("gunzip"), "{error}");
 }
 

@@ -33,9 +33,9 @@ pub(super) enum FsEvent {
 
 /// The notices of a folder and all below it.
 pub(super) struct FsEvents {
-    notices: Receiver<FsEvent>,
+    events: Receiver<FsEvent>,
     sender: SyncSender<FsEvent>,
-    heard: Arc<Heard>,
+    state: Arc<EventState>,
     /// FsEvents end when it is dropped; `None` where the system gives none.
     watcher: Option<RecommendedWatcher>,
     /// The folders that are watched, by their paths.
@@ -46,13 +46,13 @@ pub(super) struct FsEvents {
 
 /// What the thread of the system's events shares.
 #[derive(Default)]
-struct Heard {
+struct EventState {
     missed: AtomicBool,
     /// Files that were written to and not closed since.
     written: Mutex<HashSet<PathBuf>>,
 }
 
-impl Heard {
+impl EventState {
     fn written(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,17 +61,17 @@ impl Heard {
 impl FsEvents {
     /// FsEvents of no folder.
     pub(super) fn none() -> Self {
-        let (sender, notices) = sync_channel(WAITING);
+        let (sender, events) = sync_channel(WAITING);
         let (covered, uncovered) = (BTreeMap::new(), HashSet::new());
-        Self { notices, sender, heard: Arc::default(), watcher: None, covered, uncovered }
+        Self { events, sender, state: Arc::default(), watcher: None, covered, uncovered }
     }
 
     /// FsEvents of the folders that will be covered. Where the system gives none, that is logged.
     pub(super) fn begin(root: &Path) -> Self {
         let mut notices = Self::none();
-        let (sender, heard) = (notices.sender.clone(), Arc::clone(&notices.heard));
-        let mut listener = EventForwarder { sender, heard, created: None };
-        let watcher = notify::recommended_watcher(move |event| listener.hear(event));
+        let (sender, state) = (notices.sender.clone(), Arc::clone(&notices.state));
+        let mut listener = EventForwarder { sender, state, created: None };
+        let watcher = notify::recommended_watcher(move |event| listener.on_event(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {
                 watcher.watch(root, RecursiveMode::Recursive)?;
@@ -135,35 +135,35 @@ impl FsEvents {
 
     /// The next notice; `None` if there is none until `end`.
     pub(super) fn next(&self, end: Instant) -> Option<FsEvent> {
-        self.notices.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
+        self.events.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Whether notices were lost since the last call.
-    pub(super) fn take_missed(&self) -> bool {
-        let missed = self.heard.missed.swap(false, Relaxed);
+    pub(super) fn take_overflow(&self) -> bool {
+        let missed = self.state.missed.swap(false, Relaxed);
         if missed {
             // The notice that a file was closed may be among them.
-            self.heard.written().clear();
+            self.state.written().clear();
         }
         missed
     }
 
     /// Whether a file was written to and not closed since.
     pub(super) fn is_written(&self, path: &Path) -> bool {
-        self.heard.written().contains(path)
+        self.state.written().contains(path)
     }
 }
 
 /// Where the system reports its events.
 struct EventForwarder {
     sender: SyncSender<FsEvent>,
-    heard: Arc<Heard>,
+    state: Arc<EventState>,
     /// The file whose name was made last: if it is opened next, its maker has it open.
     created: Option<PathBuf>,
 }
 
 impl EventForwarder {
-    fn hear(&mut self, event: notify::Result<Event>) {
+    fn on_event(&mut self, event: notify::Result<Event>) {
         let event = match event {
             Ok(event) if event.need_rescan() => return self.miss(),
             Ok(event) => event,
@@ -176,11 +176,11 @@ impl EventForwarder {
         for path in event.paths {
             match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                    self.heard.written().remove(&path);
+                    self.state.written().remove(&path);
                     self.tell(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From)) | EventKind::Remove(_) => {
-                    self.heard.written().remove(&path);
+                    self.state.written().remove(&path);
                     self.tell(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Data(_)) => self.write(path),
@@ -198,7 +198,7 @@ impl EventForwarder {
     }
 
     fn write(&self, path: PathBuf) {
-        let mut written = self.heard.written();
+        let mut written = self.state.written();
         if written.len() < WRITTEN {
             written.insert(path);
         } else {
@@ -208,7 +208,7 @@ impl EventForwarder {
     }
 
     fn miss(&self) {
-        self.heard.missed.store(true, Relaxed);
+        self.state.missed.store(true, Relaxed);
     }
 
     fn tell(&self, notice: FsEvent) {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Split;
-use crate::error::{ErrorClass, StageError, Unavailable};
-use crate::metrics::Doing;
+use crate::error::{ErrorClass, StageError, UnavailableInput};
+use crate::metrics::BlockingOperation;
 use crate::source::BatchSender;
-use crate::source::fetch::Fetch;
-use crate::source::file_identity::{self, Verdict};
+use crate::source::file_identity::{self, FileMatch};
 use crate::source::file_reference::FileReference;
-use crate::source::gather::Stretch;
+use crate::source::image_batcher::ImageBatchBuilder;
 use crate::source::images::{GONE, member, unseen};
-use crate::source::journal::{Journal, Row, Standing};
-use crate::source::listed_file::{ListedFile, Refusal};
+use crate::source::listed_file::{ListedFile, RecordError};
+use crate::source::listing_journal::{JournalRow, JournaledListing, RowState};
+use crate::source::object_prefetch::ObjectPrefetcher;
 
-use super::read::{Attempt, fetched, read_local};
-use super::retry::{JournalledRow, Retry};
-use super::{GROUP, Watch, paced};
+use super::read::{ReadAttempt, fetched, read_local};
+use super::retry::{FileRetry, JournaledRow};
+use super::{FolderWatcher, GROUP, paced};
 
 /// Bytes of files that are read before they are journalled together; a single larger file is journalled alone.
 pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
@@ -26,81 +26,82 @@ pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is handed over for a row.
-pub(super) enum Outcome {
+pub(super) enum ReadOutcome {
     /// The image.
     Image(Vec<u8>),
     /// A reject.
-    Refused(Refusal),
+    Refused(RecordError),
     /// Nothing: the file was replaced by a later version, which has a row of its own.
     Superseded,
 }
 
 /// A row that is to be handed over.
-struct Item {
+struct IngestedFile {
     row: u64,
     file: ListedFile,
-    outcome: Outcome,
+    outcome: ReadOutcome,
 }
 
-impl Watch {
+impl FolderWatcher {
     /// Reads files that are complete, journals those that are new, and hands them over. `false` when no more is wanted.
-    pub(super) fn take(&mut self, out: &BatchSender) -> Result<bool, StageError> {
-        if self.is_paused() || self.place.trouble().is_some() || self.arrivals.is_empty() {
+    pub(super) fn ingest(&mut self, out: &BatchSender) -> Result<bool, StageError> {
+        if self.is_paused() || self.folder.trouble().is_some() || self.pending.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.caller.during(Doing::Journals, || self.appender.prepare()) {
+        if let Err(error) = self.caller.during(BlockingOperation::Journals, || self.segment_writer.prepare()) {
             return self.pause_for(error).map(|()| true);
         }
         let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
         if files.is_empty() {
             return Ok(true);
         }
-        let first = self.appender.next;
-        self.caller.during(Doing::Journals, || self.appender.append(&files))?;
-        self.known.add(&files, &self.appender.segment);
+        let first = self.segment_writer.next;
+        self.caller.during(BlockingOperation::Journals, || self.segment_writer.append(&files))?;
+        self.tracked.add(&files, &self.segment_writer.segment);
         let items = (first..).zip(files.into_iter().zip(outcomes));
-        let items: Vec<Item> = items.map(|(row, (file, outcome))| Item { row, file, outcome }).collect();
-        self.hand_over(&Arc::clone(&self.split), items, out)
+        let items: Vec<IngestedFile> =
+            items.map(|(row, (file, outcome))| IngestedFile { row, file, outcome }).collect();
+        self.forward(&Arc::clone(&self.split), items, out)
     }
 
     /// The new ones among files that are complete, as far as they can be read, each with what its record will be.
-    fn gather(&mut self) -> Result<Vec<(ListedFile, Outcome)>, StageError> {
-        let files = self.arrivals.take(GROUP);
-        let (root, limit) = (self.root.clone(), self.rules.record_bytes);
-        let mut fetch = Fetch::new(&root, limit, files.iter());
+    fn gather(&mut self) -> Result<Vec<(ListedFile, ReadOutcome)>, StageError> {
+        let files = self.pending.take(GROUP);
+        let (root, limit) = (self.root.clone(), self.batch_config.record_bytes);
+        let mut fetch = ObjectPrefetcher::new(&root, limit, files.iter());
         let (mut group, mut bytes) = (Vec::new(), 0);
         let mut files = files.iter();
         for file in files.by_ref() {
-            let attempt = match self.place.is_bucket() {
+            let attempt = match self.folder.is_bucket() {
                 true => fetched(file, limit, fetch.next(file)),
                 false => read_local(file, &root, limit),
             };
             match attempt {
                 // It has changed since it was found complete: more may follow.
-                Attempt::Content(now, _) | Attempt::Refused(now, _)
+                ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _)
                     if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) =>
                 {
-                    self.arrivals.unsettled(now, Instant::now());
+                    self.pending.add_unstable(now, Instant::now());
                 }
-                Attempt::Content(now, content) if self.is_new(&now)? => {
+                ReadAttempt::Content(now, content) if self.is_new(&now)? => {
                     bytes += content.len() as u64;
-                    group.push((now, Outcome::Image(content)));
+                    group.push((now, ReadOutcome::Image(content)));
                 }
-                Attempt::Refused(now, refusal) if self.is_new(&now)? => {
-                    group.push((now.clone(), Outcome::Refused(self.referring(&now, refusal))));
+                ReadAttempt::Refused(now, refusal) if self.is_new(&now)? => {
+                    group.push((now.clone(), ReadOutcome::Refused(self.referring(&now, refusal))));
                 }
-                Attempt::Content(..) | Attempt::Refused(..) | Attempt::Gone => {}
-                Attempt::Changing => {
-                    self.arrivals.unsettled(file.clone(), Instant::now());
+                ReadAttempt::Content(..) | ReadAttempt::Refused(..) | ReadAttempt::Gone => {}
+                ReadAttempt::Changing => {
+                    self.pending.add_unstable(file.clone(), Instant::now());
                     continue;
                 }
-                Attempt::Unavailable(unavailable) => {
+                ReadAttempt::Unavailable(unavailable) => {
                     if self.pauses(&unavailable) {
-                        self.arrivals.complete(file.clone());
+                        self.pending.add_ready(file.clone());
                         break;
                     }
                     if let Some(refusal) = self.postpone(file, None, &unavailable) {
-                        group.push((file.clone(), Outcome::Refused(refusal)));
+                        group.push((file.clone(), ReadOutcome::Refused(refusal)));
                     }
                     continue;
                 }
@@ -110,28 +111,28 @@ impl Watch {
                 break;
             }
         }
-        files.for_each(|file| self.arrivals.complete(file.clone()));
+        files.for_each(|file| self.pending.add_ready(file.clone()));
         Ok(group)
     }
 
     /// Whether a file that was just read was not taken before, and is not being written again.
     fn is_new(&mut self, now: &ListedFile) -> Result<bool, StageError> {
         if self.is_written(now) {
-            self.arrivals.unsettled(now.clone(), Instant::now());
+            self.pending.add_unstable(now.clone(), Instant::now());
             return Ok(false);
         }
-        if self.known.verdict(now) != Some(Verdict::Same) {
+        if self.tracked.verdict(now) != Some(FileMatch::Same) {
             return Ok(true);
         }
-        let note = self.known.met(now, None);
-        self.notes.append(note.as_slice())?;
+        let note = self.tracked.met(now, None);
+        self.digest_log.append(note.as_slice())?;
         Ok(false)
     }
 
     /// Hands over the rows of a journal that are not done. `false` when no more is wanted.
-    pub(super) fn replay(&mut self, journal: Journal, out: &BatchSender) -> Result<bool, StageError> {
-        let Journal { split, first, rows, .. } = journal;
-        self.hand_over_journalled(&split, (first..).zip(rows), out)
+    pub(super) fn replay(&mut self, journal: JournaledListing, out: &BatchSender) -> Result<bool, StageError> {
+        let JournaledListing { split, first, rows, .. } = journal;
+        self.forward_journaled(&split, (first..).zip(rows), out)
     }
 
     /// Tries again what is due. `false` when no more is wanted.
@@ -139,17 +140,17 @@ impl Watch {
         if self.is_paused() {
             return Ok(true);
         }
-        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, Row>)> = BTreeMap::new();
-        for Retry { file, row, .. } in self.retries.due(Instant::now()) {
+        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> = BTreeMap::new();
+        for FileRetry { file, row, .. } in self.retries.due(Instant::now()) {
             let Some((split, row)) = row else {
-                self.arrivals.complete(file);
+                self.pending.add_ready(file);
                 continue;
             };
             let (_, rows) = journalled.entry(split.name().to_owned()).or_insert_with(|| (split, BTreeMap::new()));
-            rows.insert(row, Row { file, standing: Standing::Present });
+            rows.insert(row, JournalRow { file, standing: RowState::Present });
         }
         for (split, rows) in journalled.into_values() {
-            if !self.hand_over_journalled(&split, rows, out)? {
+            if !self.forward_journaled(&split, rows, out)? {
                 return Ok(false);
             }
         }
@@ -157,70 +158,72 @@ impl Watch {
     }
 
     /// Hands over rows of a split that are not done, in groups, as far as they can be read. `false` when no more is wanted.
-    fn hand_over_journalled(
+    fn forward_journaled(
         &mut self,
         split: &Arc<Split>,
-        rows: impl IntoIterator<Item = (u64, Row)>,
+        rows: impl IntoIterator<Item = (u64, JournalRow)>,
         out: &BatchSender,
     ) -> Result<bool, StageError> {
         let (mut items, mut bytes) = (Vec::new(), 0);
-        for (row, Row { file, standing }) in rows {
-            if self.progress.done(split.name(), &(row..row + 1)) {
+        for (row, JournalRow { file, standing }) in rows {
+            if self.resume.is_committed(split.name(), &(row..row + 1)) {
                 continue;
             }
             let outcome = match standing {
-                Standing::Present | Standing::Gone => self.attempt_row(&file, split, row),
-                Standing::Changed => Some(Outcome::Superseded),
-                Standing::Rejected => Some(Outcome::Refused(self.referring(&file, file.unreadable(GONE)))),
-                Standing::Unseen => {
+                RowState::Present | RowState::Gone => self.attempt_row(&file, split, row),
+                RowState::Changed => Some(ReadOutcome::Superseded),
+                RowState::Rejected => Some(ReadOutcome::Refused(self.referring(&file, file.unreadable(GONE)))),
+                RowState::Unseen => {
                     let unavailable = unseen(&file, &self.root);
-                    self.postpone(&file, Some((Arc::clone(split), row)), &unavailable).map(Outcome::Refused)
+                    self.postpone(&file, Some((Arc::clone(split), row)), &unavailable).map(ReadOutcome::Refused)
                 }
             };
             let Some(outcome) = outcome else { continue };
-            bytes += if let Outcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
-            items.push(Item { row, file, outcome });
+            bytes += if let ReadOutcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
+            items.push(IngestedFile { row, file, outcome });
             if items.len() >= GROUP || bytes >= GROUP_BYTES {
                 bytes = 0;
-                if !self.hand_over(split, std::mem::take(&mut items), out)? {
+                if !self.forward(split, std::mem::take(&mut items), out)? {
                     return Ok(false);
                 }
             }
         }
-        self.hand_over(split, items, out)
+        self.forward(split, items, out)
     }
 
     /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out later.
-    fn attempt_row(&mut self, file: &ListedFile, split: &Arc<Split>, row: u64) -> Option<Outcome> {
-        let key: JournalledRow = Some((Arc::clone(split), row));
-        let limit = self.rules.record_bytes;
-        let attempt = match self.place.is_bucket() {
-            true => fetched(file, limit, Fetch::new(&self.root, limit, std::iter::once(file)).next(file)),
+    fn attempt_row(&mut self, file: &ListedFile, split: &Arc<Split>, row: u64) -> Option<ReadOutcome> {
+        let key: JournaledRow = Some((Arc::clone(split), row));
+        let limit = self.batch_config.record_bytes;
+        let attempt = match self.folder.is_bucket() {
+            true => fetched(file, limit, ObjectPrefetcher::new(&self.root, limit, std::iter::once(file)).next(file)),
             false => read_local(file, &self.root, limit),
         };
-        let is_same = |now: &ListedFile| file_identity::compare(file, now) == Verdict::Same;
+        let is_same = |now: &ListedFile| file_identity::compare(file, now) == FileMatch::Same;
         let outcome = match attempt {
-            Attempt::Content(now, content) if is_same(&now) => Outcome::Image(content),
-            Attempt::Refused(now, refusal) if is_same(&now) => Outcome::Refused(self.referring(file, refusal)),
-            Attempt::Content(now, _) | Attempt::Refused(now, _) => {
-                self.arrivals.unsettled(now, Instant::now());
-                Outcome::Superseded
+            ReadAttempt::Content(now, content) if is_same(&now) => ReadOutcome::Image(content),
+            ReadAttempt::Refused(now, refusal) if is_same(&now) => ReadOutcome::Refused(self.referring(file, refusal)),
+            ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _) => {
+                self.pending.add_unstable(now, Instant::now());
+                ReadOutcome::Superseded
             }
             // Where it was moved away with its folder, it may come back.
-            Attempt::Gone if self.place.is_bucket() || self.place.lacks_file(&file.name, &file.relative_path()) => {
+            ReadAttempt::Gone
+                if self.folder.is_bucket() || self.folder.lacks_file(&file.name, &file.relative_path()) =>
+            {
                 tracing::warn!("{}: {GONE}", file.name);
-                if let Err(error) = self.gone.add(split.name(), row) {
+                if let Err(error) = self.missing_rows.add(split.name(), row) {
                     tracing::warn!("{}: if the same file comes back, it is not read: {error}", file.name);
                 }
-                self.known.forget(&file.name);
-                Outcome::Refused(self.referring(file, file.unreadable(GONE)))
+                self.tracked.forget(&file.name);
+                ReadOutcome::Refused(self.referring(file, file.unreadable(GONE)))
             }
-            Attempt::Gone | Attempt::Changing => {
-                Outcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?)
+            ReadAttempt::Gone | ReadAttempt::Changing => {
+                ReadOutcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?)
             }
-            Attempt::Unavailable(unavailable) => {
+            ReadAttempt::Unavailable(unavailable) => {
                 self.pauses(&unavailable);
-                Outcome::Refused(self.postpone(file, key.clone(), &unavailable)?)
+                ReadOutcome::Refused(self.postpone(file, key.clone(), &unavailable)?)
             }
         };
         self.retries.remove(&file.name, &key);
@@ -228,11 +231,16 @@ impl Watch {
     }
 
     /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too long.
-    fn postpone(&mut self, file: &ListedFile, row: JournalledRow, unavailable: &Unavailable) -> Option<Refusal> {
+    fn postpone(
+        &mut self,
+        file: &ListedFile,
+        row: JournaledRow,
+        unavailable: &UnavailableInput,
+    ) -> Option<RecordError> {
         let error = unavailable.to_string();
         let waited = self.retries.failed(file, row.clone(), error.clone(), Instant::now());
         // The folder is waited for, however long that takes.
-        if waited < self.pace.retry_timeout || self.place.trouble().is_some() || self.paused.is_some() {
+        if waited < self.config.retry_timeout || self.folder.trouble().is_some() || self.paused.is_some() {
             return None;
         }
         self.retries.remove(&file.name, &row);
@@ -241,8 +249,8 @@ impl Watch {
     }
 
     /// A refusal with a reference to the file, by which it can be read later.
-    fn referring(&self, file: &ListedFile, refusal: Refusal) -> Refusal {
-        Refusal { reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()), ..refusal }
+    fn referring(&self, file: &ListedFile, refusal: RecordError) -> RecordError {
+        RecordError { reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()), ..refusal }
     }
 
     fn is_paused(&mut self) -> bool {
@@ -252,7 +260,7 @@ impl Watch {
     }
 
     /// Whether an error concerns the whole process: then nothing is read for a while.
-    fn pauses(&mut self, unavailable: &Unavailable) -> bool {
+    fn pauses(&mut self, unavailable: &UnavailableInput) -> bool {
         let pauses = unavailable.class == ErrorClass::Process;
         if pauses {
             self.paused = Some((Instant::now() + paced(PAUSE), unavailable.error.to_string()));
@@ -264,7 +272,7 @@ impl Watch {
     fn pause_for(&mut self, error: StageError) -> Result<(), StageError> {
         match error {
             StageError::Io { path, source } if ErrorClass::of(&source) == ErrorClass::Process => {
-                self.pauses(&Unavailable { path, class: ErrorClass::Process, error: source });
+                self.pauses(&UnavailableInput { path, class: ErrorClass::Process, error: source });
                 Ok(())
             }
             error => Err(error),
@@ -272,37 +280,37 @@ impl Watch {
     }
 
     /// Hands rows over, in their order. `false` when no more is wanted.
-    fn hand_over(&mut self, split: &Arc<Split>, items: Vec<Item>, out: &BatchSender) -> Result<bool, StageError> {
+    fn forward(&mut self, split: &Arc<Split>, items: Vec<IngestedFile>, out: &BatchSender) -> Result<bool, StageError> {
         if items.is_empty() {
             return Ok(true);
         }
-        let superseded = items.iter().filter(|item| matches!(item.outcome, Outcome::Superseded)).count();
+        let superseded = items.iter().filter(|item| matches!(item.outcome, ReadOutcome::Superseded)).count();
         self.metrics.watch.superseded.with_label_values(&[&self.stage]).inc_by(superseded as u64);
-        let (mut stretch, mut next, mut count) = (None, 0, 0);
-        for Item { row, file, outcome } in items {
-            let mut open: Stretch<'_> = match stretch.take() {
-                Some(open) if row == next && count < self.rules.stretch() => open,
+        let (mut builder, mut next, mut count) = (None, 0, 0);
+        for IngestedFile { row, file, outcome } in items {
+            let mut open: ImageBatchBuilder<'_> = match builder.take() {
+                Some(open) if row == next && count < self.batch_config.max_records() => open,
                 ended => {
                     if let Some(mut ended) = ended
-                        && !Stretch::close(&mut ended)?
+                        && !ImageBatchBuilder::close(&mut ended)?
                     {
                         return Ok(false);
                     }
                     count = 0;
-                    Stretch::new(&self.rules, &self.progress, out, split, row)
+                    ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, row)
                 }
             };
             let goes_on = match outcome {
-                Outcome::Image(image) => open.push(member(&file, Ok(image.into())))?,
-                Outcome::Refused(refusal) => open.push(member(&file, Err(refusal)))?,
-                Outcome::Superseded => open.pass(),
+                ReadOutcome::Image(image) => open.push(member(&file, Ok(image.into())))?,
+                ReadOutcome::Refused(refusal) => open.push(member(&file, Err(refusal)))?,
+                ReadOutcome::Superseded => open.pass(),
             };
             if !goes_on {
                 return Ok(false);
             }
             (next, count) = (row + 1, count + 1);
-            stretch = Some(open);
+            builder = Some(open);
         }
-        stretch.map_or(Ok(true), |mut stretch| stretch.close())
+        builder.map_or(Ok(true), |mut builder| builder.close())
     }
 }

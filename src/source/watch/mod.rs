@@ -15,33 +15,33 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::batch::{Fate, Split};
-use crate::coverage::Progress;
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
 use crate::error::StageError;
-use crate::metrics::{Caller, Doing, Metrics};
+use crate::metrics::{BlockingCaller, BlockingOperation, Metrics};
+use crate::source::arrival_log::{self, SegmentWriter};
 use crate::source::digest_log::{DigestEntry, DigestLog};
-use crate::source::file_identity::Verdict;
+use crate::source::file_identity::FileMatch;
 use crate::source::file_set::FileSet;
-use crate::source::gather::Rules;
+use crate::source::image_batcher::ImageBatchConfig;
 use crate::source::images::AHEAD;
-use crate::source::journal::{self, Journal, Recalled};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::Listing;
+use crate::source::listing_journal::{self, JournaledListing, LoadedListings};
 use crate::source::missing_rows::MissingRows;
-use crate::source::watched::{self, Appender};
-use crate::source::{BatchSender, Opened, read_blocking};
+use crate::source::{BatchSender, SourceHandle, spawn_reader};
 use crate::store::Location;
 
 use fs_events::FsEvent;
 use pending_files::{PendingFiles, is_older_than};
-use retry::{Relooks, Retries};
+use retry::{FolderRescans, Retries};
 use tracked_files::TrackedFiles;
 use watched_folder::WatchedFolder;
 
 pub(super) use ingest::GROUP_BYTES;
 
 /// How quick a watch is.
-pub(super) struct Pace {
+pub(super) struct WatchConfig {
     /// How often all files are looked at.
     pub(super) rescan: Duration,
     /// How long a file that has come waits for more.
@@ -53,7 +53,7 @@ pub(super) struct Pace {
 /// Files that are journalled together at most, and notices that are read together.
 const GROUP: usize = 1024;
 /// A file of which the system did not report that it is complete is taken when it has not changed for so long.
-const SETTLE: Duration = Duration::from_secs(2);
+const STABLE_FOR: Duration = Duration::from_secs(2);
 /// A file that was written to and not closed is waited for as long as it was changed within this time.
 const WRITING: Duration = Duration::from_secs(60);
 /// How often a watch that has nothing to do looks whether the run goes on.
@@ -84,12 +84,12 @@ fn unix_now() -> u64 {
 pub(super) fn open(
     stage: &str,
     files: FileSet,
-    rules: Rules,
-    progress: &Progress,
-    pace: Pace,
+    batch_config: ImageBatchConfig,
+    resume: &ResumeState,
+    config: WatchConfig,
     metrics: Arc<Metrics>,
-) -> Result<Opened, StageError> {
-    let state = progress.state.clone().filter(|state| state.local().is_some());
+) -> Result<SourceHandle, StageError> {
+    let state = resume.state.clone().filter(|state| state.local().is_some());
     let Some(state) = state else {
         return Err(StageError::Other(
             "a folder that is watched needs a journal on a disk of this machine: write `state = \"some/folder\"` at the \
@@ -97,51 +97,51 @@ pub(super) fn open(
                 .to_owned(),
         ));
     };
-    let mut place = WatchedFolder::new(stage, files, &state)?;
-    let mut notes = DigestLog::new(stage, Some(&state));
-    let (listing, journals, known, gone) = first_look(stage, &state, &mut place, progress, &mut notes)?;
-    let split = watched::split(stage);
+    let mut folder = WatchedFolder::new(stage, files, &state)?;
+    let mut digest_log = DigestLog::new(stage, Some(&state));
+    let (listing, journals, tracked, missing_rows) = first_scan(stage, &state, &mut folder, resume, &mut digest_log)?;
+    let split = arrival_log::split(stage);
     let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
-    let next = next.unwrap_or(0).max(progress.end_of(split.name()));
-    let appender = Appender::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
-    let (sender, fates) = unbounded_channel();
+    let next = next.unwrap_or(0).max(resume.max_row_end(split.name()));
+    let segment_writer = SegmentWriter::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
+    let (sender, acks) = unbounded_channel();
     let root = listing.root.clone();
     let caller = metrics.calls.caller(stage, root.local().is_some());
     let out_caller = Arc::clone(&caller);
-    let watch = Watch {
+    let watch = FolderWatcher {
         stage: stage.to_owned(),
-        place,
+        folder,
         root,
         split,
-        rules,
-        progress: progress.clone(),
-        pace,
-        known,
-        gone,
-        notes,
-        appender,
-        fates,
-        arrivals: PendingFiles::default(),
+        batch_config,
+        resume: resume.clone(),
+        config,
+        tracked,
+        missing_rows,
+        digest_log,
+        segment_writer,
+        acks,
+        pending: PendingFiles::default(),
         retries: Retries::default(),
-        relooks: Relooks::default(),
+        rescans: FolderRescans::default(),
         paused: None,
         reminded: None,
         reported: None,
         metrics,
         caller,
     };
-    let batches = read_blocking(AHEAD, move |out| watch.run(journals, listing, &out.outside_of(out_caller)));
-    Ok(Opened { fates: Some(sender), ..Opened::new(batches, None) })
+    let batches = spawn_reader(AHEAD, move |out| watch.run(journals, listing, &out.outside_of(out_caller)));
+    Ok(SourceHandle { acks: Some(sender), ..SourceHandle::new(batches, None) })
 }
 
 /// Lists the folder and compares it with the journals. Where it cannot be relied upon, no file of theirs is taken for gone.
-fn first_look(
+fn first_scan(
     stage: &str,
     state: &Location,
     place: &mut WatchedFolder,
-    progress: &Progress,
+    resume: &ResumeState,
     notes: &mut DigestLog,
-) -> Result<(Listing, Vec<Journal>, TrackedFiles, MissingRows), StageError> {
+) -> Result<(Listing, Vec<JournaledListing>, TrackedFiles, MissingRows), StageError> {
     let listed = match place.list() {
         Ok(listing) => Some(listing),
         Err(why) if place.is_known() => {
@@ -156,7 +156,7 @@ fn first_look(
     if let Some(mut listing) = listed {
         root = listing.root.clone();
         let is_empty = listing.files.is_empty();
-        let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
+        let recalled = listing_journal::load(stage, Some(state), &mut listing, notes)?;
         let names = recalled.journals.iter().flat_map(|journal| &journal.rows).map(|row| &*row.file.name);
         let expected = names.filter(|name| !away.contains_key(name)).collect::<BTreeSet<_>>().len();
         let expected = if is_empty { expected } else { 0 };
@@ -164,15 +164,15 @@ fn first_look(
             relied = Some((listing, recalled));
         }
     }
-    let (listing, Recalled { journals, gone, .. }) = match relied {
+    let (listing, LoadedListings { journals, gone, .. }) = match relied {
         Some(relied) => relied,
         None => {
             let mut listing = Listing::unread(root);
-            let recalled = journal::recall(stage, Some(state), &mut listing, notes)?;
+            let recalled = listing_journal::load(stage, Some(state), &mut listing, notes)?;
             (listing, recalled)
         }
     };
-    let known = TrackedFiles::of(&journals, progress, &away, unix_now());
+    let known = TrackedFiles::of(&journals, resume, &away, unix_now());
     // DigestLog of files that are forgotten, or that were replaced by later ones, go. Those of listings, which are kept for ever,
     // are among the known.
     if all.len() > 2 * known.len() + 1000 {
@@ -185,24 +185,24 @@ fn first_look(
     Ok((listing, journals, known, gone))
 }
 
-struct Watch {
+struct FolderWatcher {
     stage: String,
-    place: WatchedFolder,
+    folder: WatchedFolder,
     /// What names are relative to.
     root: Location,
     split: Arc<Split>,
-    rules: Rules,
-    progress: Progress,
-    pace: Pace,
-    known: TrackedFiles,
+    batch_config: ImageBatchConfig,
+    resume: ResumeState,
+    config: WatchConfig,
+    tracked: TrackedFiles,
     /// Rows that are rejected because their files are gone.
-    gone: MissingRows,
-    notes: DigestLog,
-    appender: Appender,
-    fates: UnboundedReceiver<Fate>,
-    arrivals: PendingFiles,
+    missing_rows: MissingRows,
+    digest_log: DigestLog,
+    segment_writer: SegmentWriter,
+    acks: UnboundedReceiver<BatchAck>,
+    pending: PendingFiles,
     retries: Retries,
-    relooks: Relooks,
+    rescans: FolderRescans,
     /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
     paused: Option<(Instant, String)>,
     /// When files that wait were last mentioned in the log.
@@ -210,43 +210,43 @@ struct Watch {
     reported: Option<Instant>,
     metrics: Arc<Metrics>,
     /// Says when it is in a call that may not return.
-    caller: Arc<Caller>,
+    caller: Arc<BlockingCaller>,
 }
 
-impl Watch {
-    fn run(mut self, journals: Vec<Journal>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
-        self.caller.begin(Doing::Reads);
+impl FolderWatcher {
+    fn run(mut self, journals: Vec<JournaledListing>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
+        self.caller.begin(BlockingOperation::Reads);
         for journal in journals {
             if !self.replay(journal, out)? {
                 return Ok(());
             }
         }
-        self.found(first)?;
+        self.add_candidates(first)?;
         let (mut rescanned, mut checked, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         while !out.is_closed() {
-            self.caller.begin(Doing::Lists);
-            self.hear()?;
-            let mut must_list = self.place.notices.take_missed() || rescanned.elapsed() >= self.pace.rescan;
+            self.caller.begin(BlockingOperation::Lists);
+            self.collect_events()?;
+            let mut must_list = self.folder.events.take_overflow() || rescanned.elapsed() >= self.config.rescan;
             if checked.elapsed() >= paced(CHECK) {
-                must_list |= self.place.has_changed();
+                must_list |= self.folder.has_changed();
                 checked = Instant::now();
             }
             if must_list {
-                self.look_at_all()?;
+                self.rescan_all()?;
                 rescanned = Instant::now();
             }
             if expired.elapsed() >= REMIND {
-                self.known.expire(unix_now(), &self.appender.segment);
+                self.tracked.expire(unix_now(), &self.segment_writer.segment);
                 expired = Instant::now();
             }
-            self.look_again()?;
-            self.settle();
-            while let Ok(fate) = self.fates.try_recv() {
-                self.known.done(&self.split, &fate, &self.appender.segment);
+            self.rescan_due()?;
+            self.recheck_pending();
+            while let Ok(ack) = self.acks.try_recv() {
+                self.tracked.done(&self.split, &ack, &self.segment_writer.segment);
             }
-            self.caller.begin(Doing::Reads);
-            let goes_on = self.retry(out)? && self.take(out)?;
-            self.caller.begin(Doing::Lists);
+            self.caller.begin(BlockingOperation::Reads);
+            let goes_on = self.retry(out)? && self.ingest(out)?;
+            self.caller.begin(BlockingOperation::Lists);
             self.report();
             if !goes_on {
                 break;
@@ -256,20 +256,20 @@ impl Watch {
     }
 
     /// Waits for the first notice, and then for those that come soon after it.
-    fn hear(&mut self) -> Result<(), StageError> {
-        let waits = self.arrivals.is_empty() || self.paused.is_some() || self.place.trouble().is_some();
-        let wait = if waits { IDLE.min(self.pace.rescan).min(paced(CHECK)) } else { Duration::ZERO };
+    fn collect_events(&mut self) -> Result<(), StageError> {
+        let waits = self.pending.is_empty() || self.paused.is_some() || self.folder.trouble().is_some();
+        let wait = if waits { IDLE.min(self.config.rescan).min(paced(CHECK)) } else { Duration::ZERO };
         let mut end = Instant::now() + wait;
         let mut heard = BTreeSet::new();
-        while let Some(notice) = self.caller.outside(|| self.place.notices.next(end)) {
+        while let Some(notice) = self.caller.outside(|| self.folder.events.next(end)) {
             match notice {
                 FsEvent::Changed(path) => {
-                    if self.place.is_lost(&path) {
-                        self.look_at_all()?;
+                    if self.folder.is_lost(&path) {
+                        self.rescan_all()?;
                         continue;
                     }
                     if heard.is_empty() {
-                        end = Instant::now() + self.pace.delay;
+                        end = Instant::now() + self.config.delay;
                     }
                     heard.insert(path);
                     if heard.len() >= GROUP {
@@ -279,7 +279,7 @@ impl Watch {
                 FsEvent::Created(path) => self.created(&path)?,
                 FsEvent::Folder(path) => self.enter(&path)?,
                 FsEvent::Attributes(path) => {
-                    if let Some(below) = self.place.below(&path) {
+                    if let Some(below) = self.folder.below(&path) {
                         self.retries.hasten(&name_of(below), Instant::now());
                         if path.is_dir() {
                             self.enter(&path)?;
@@ -288,33 +288,33 @@ impl Watch {
                 }
             }
         }
-        heard.into_iter().try_for_each(|path| self.look_at(&path))
+        heard.into_iter().try_for_each(|path| self.scan_path(&path))
     }
 
     /// Something was closed after it was written, moved, or removed: what is there now is complete.
-    fn look_at(&mut self, path: &Path) -> Result<(), StageError> {
-        let Some(below) = self.place.below(path) else { return Ok(()) };
+    fn scan_path(&mut self, path: &Path) -> Result<(), StageError> {
+        let Some(below) = self.folder.below(path) else { return Ok(()) };
         let name = name_of(below);
-        if self.place.lacks(&name, below) {
-            self.place.notices.uncover(path);
-            self.arrivals.remove(&name);
-            let notes = self.known.lose_below(&name, unix_now());
-            return self.notes.append(&notes);
+        if self.folder.lacks(&name, below) {
+            self.folder.events.uncover(path);
+            self.pending.remove(&name);
+            let notes = self.tracked.lose_below(&name, unix_now());
+            return self.digest_log.append(&notes);
         }
         if path.is_dir() {
             return self.enter(path);
         }
         // A folder that was waited for, since it is empty, or on a disk that is not mounted.
-        if self.place.trouble().is_some() {
-            return self.look_at_all();
+        if self.folder.trouble().is_some() {
+            return self.rescan_all();
         }
-        let Some(listing) = self.look(below) else { return Ok(()) };
+        let Some(listing) = self.scan(below) else { return Ok(()) };
         for file in self.news(listing)? {
             // A file that is emptied is most often about to be filled.
             if file.size == 0 {
-                self.arrivals.unsettled(file, Instant::now());
+                self.pending.add_unstable(file, Instant::now());
             } else {
-                self.arrivals.complete(file);
+                self.pending.add_ready(file);
             }
         }
         Ok(())
@@ -322,35 +322,35 @@ impl Watch {
 
     /// A name was made: its file may be open for writing, and otherwise nothing more is reported of it.
     fn created(&mut self, path: &Path) -> Result<(), StageError> {
-        let listing = self.place.below(path).map(Path::to_path_buf).and_then(|below| self.look(&below));
-        listing.map_or(Ok(()), |listing| self.found(listing))
+        let listing = self.folder.below(path).map(Path::to_path_buf).and_then(|below| self.scan(&below));
+        listing.map_or(Ok(()), |listing| self.add_candidates(listing))
     }
 
     /// Lists what lies at or below a path. What cannot be looked at is looked at again later.
-    fn look(&mut self, below: &Path) -> Option<Listing> {
-        let (listing, now) = (self.place.look(below), Instant::now());
+    fn scan(&mut self, below: &Path) -> Option<Listing> {
+        let (listing, now) = (self.folder.scan(below), Instant::now());
         let name = name_of(below);
-        self.relooks.remove(&name);
+        self.rescans.remove(&name);
         match &listing {
-            Some(listing) => listing.unread.keys().for_each(|name| self.relooks.failed(name.clone(), now)),
-            None if self.place.lacks(&name, below) => {}
-            None => self.relooks.failed(name, now),
+            Some(listing) => listing.unread.keys().for_each(|name| self.rescans.failed(name.clone(), now)),
+            None if self.folder.lacks(&name, below) => {}
+            None => self.rescans.failed(name, now),
         }
         listing
     }
 
     /// Looks again at what could not be looked at.
-    fn look_again(&mut self) -> Result<(), StageError> {
-        for name in self.relooks.due(Instant::now()) {
-            if let Some(listing) = self.place.look(Path::new(&name)) {
+    fn rescan_due(&mut self) -> Result<(), StageError> {
+        for name in self.rescans.due(Instant::now()) {
+            if let Some(listing) = self.folder.scan(Path::new(&name)) {
                 if listing.unread.is_empty() {
-                    self.relooks.remove(&name);
+                    self.rescans.remove(&name);
                 }
-                self.found(listing)?;
-            } else if self.place.lacks(&name, Path::new(&name)) {
-                self.relooks.remove(&name);
+                self.add_candidates(listing)?;
+            } else if self.folder.lacks(&name, Path::new(&name)) {
+                self.rescans.remove(&name);
             }
-            self.relooks.again(&name, Instant::now());
+            self.rescans.again(&name, Instant::now());
         }
         Ok(())
     }
@@ -358,22 +358,22 @@ impl Watch {
     /// A folder has come, or can be read now: what is in it may still be written.
     fn enter(&mut self, path: &Path) -> Result<(), StageError> {
         // Another folder may have been watched under this path.
-        self.place.notices.uncover(path);
+        self.folder.events.uncover(path);
         self.created(path)
     }
 
     /// Lists all files, where the folder can be relied upon.
-    fn look_at_all(&mut self) -> Result<(), StageError> {
-        let listing = match self.place.list() {
+    fn rescan_all(&mut self) -> Result<(), StageError> {
+        let listing = match self.folder.list() {
             Ok(listing) => listing,
             Err(why) => {
-                self.place.wait(why);
+                self.folder.wait(why);
                 return Ok(());
             }
         };
-        let is_known = |file| self.known.verdict(file) == Some(Verdict::Same);
-        let was_waited_for = self.place.trouble().is_some();
-        if !self.place.accept(&listing, self.known.present(), listing.files.values().any(is_known))? {
+        let is_known = |file| self.tracked.verdict(file) == Some(FileMatch::Same);
+        let was_waited_for = self.folder.trouble().is_some();
+        if !self.folder.accept(&listing, self.tracked.present(), listing.files.values().any(is_known))? {
             return Ok(());
         }
         if was_waited_for {
@@ -385,11 +385,11 @@ impl Watch {
         for (name, failure) in &listing.unread {
             let Some(unavailable) = failure else { continue };
             tracing::warn!("{}: left out: {unavailable}", self.stage);
-            self.relooks.failed(name.clone(), Instant::now());
+            self.rescans.failed(name.clone(), Instant::now());
         }
-        let notes = self.known.lose_unlisted(&listing, unix_now());
-        self.notes.append(&notes)?;
-        self.found(listing)
+        let notes = self.tracked.lose_unlisted(&listing, unix_now());
+        self.digest_log.append(&notes)?;
+        self.add_candidates(listing)
     }
 
     /// The files of a listing that may have to be taken; of the others it is kept in mind that they are there.
@@ -397,25 +397,25 @@ impl Watch {
         let (mut news, mut notes) = (Vec::new(), Vec::new());
         let Listing { files, folders, .. } = listing;
         for (name, file) in files {
-            if self.known.verdict(&file) == Some(Verdict::Same) {
-                notes.extend(self.known.met(&file, Listing::device_among(&folders, &name)));
+            if self.tracked.verdict(&file) == Some(FileMatch::Same) {
+                notes.extend(self.tracked.met(&file, Listing::device_among(&folders, &name)));
             } else {
                 news.push(file);
             }
         }
-        self.notes.append(&notes)?;
+        self.digest_log.append(&notes)?;
         Ok(news)
     }
 
     /// Files that were found without a notice: those that have not changed for a while are complete.
-    fn found(&mut self, listing: Listing) -> Result<(), StageError> {
+    fn add_candidates(&mut self, listing: Listing) -> Result<(), StageError> {
         for file in self.news(listing)? {
             let is_complete =
-                self.place.is_bucket() || (is_older_than(&file, paced(SETTLE)) && !self.is_written(&file));
+                self.folder.is_bucket() || (is_older_than(&file, paced(STABLE_FOR)) && !self.is_written(&file));
             if is_complete {
-                self.arrivals.complete(file);
+                self.pending.add_ready(file);
             } else {
-                self.arrivals.unsettled(file, Instant::now());
+                self.pending.add_unstable(file, Instant::now());
             }
         }
         Ok(())
@@ -423,19 +423,19 @@ impl Watch {
 
     /// Whether a file is open to who writes it, as far as the system reports that.
     fn is_written(&self, file: &ListedFile) -> bool {
-        let path = self.place.reported(&file.relative_path());
-        !is_older_than(file, WRITING) && path.is_some_and(|path| self.place.notices.is_written(&path))
+        let path = self.folder.reported(&file.relative_path());
+        !is_older_than(file, WRITING) && path.is_some_and(|path| self.folder.events.is_written(&path))
     }
 
     /// Looks again at files that may have been written when they were found.
-    fn settle(&mut self) {
-        for before in self.arrivals.due(paced(SETTLE), Instant::now()) {
+    fn recheck_pending(&mut self) {
+        for before in self.pending.due(paced(STABLE_FOR), Instant::now()) {
             let now =
-                self.place.look(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
+                self.folder.scan(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
             match now {
-                Some(now) if self.is_written(&now) => self.arrivals.unsettled(now, Instant::now()),
-                Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => self.arrivals.complete(now),
-                Some(now) => self.arrivals.unsettled(now, Instant::now()),
+                Some(now) if self.is_written(&now) => self.pending.add_unstable(now, Instant::now()),
+                Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => self.pending.add_ready(now),
+                Some(now) => self.pending.add_unstable(now, Instant::now()),
                 None => {}
             }
         }
@@ -453,11 +453,11 @@ impl Watch {
         let age = oldest.map_or(Duration::ZERO, |(_, age)| age);
         metrics.waiting_files.with_label_values(&stage).set(i64::try_from(waiting).unwrap_or(i64::MAX));
         metrics.oldest_waiting.with_label_values(&stage).set(age.as_secs_f64());
-        metrics.available.with_label_values(&stage).set(i64::from(self.place.trouble().is_none()));
-        let uncovered = self.place.notices.uncovered();
+        metrics.available.with_label_values(&stage).set(i64::from(self.folder.trouble().is_none()));
+        let uncovered = self.folder.events.uncovered();
         metrics.unwatched_folders.with_label_values(&stage).set(i64::try_from(uncovered).unwrap_or(i64::MAX));
         let paused = self.paused.as_ref().map(|(_, error)| format!("nothing can be read: {error}"));
-        let trouble = self.place.trouble().map(str::to_owned).or(paused);
+        let trouble = self.folder.trouble().map(str::to_owned).or(paused);
         let remark = oldest.map(|(retry, age)| {
             let files = if waiting == 1 { "1 file waits".to_owned() } else { format!("{waiting} files wait") };
             format!("{files} to be read, the oldest for {} s: {}", age.as_secs(), retry.error)

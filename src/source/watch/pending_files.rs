@@ -9,51 +9,51 @@ use crate::source::listed_file::ListedFile;
 #[derive(Default)]
 pub(super) struct PendingFiles {
     /// Files that are complete.
-    complete: BTreeMap<String, ListedFile>,
+    add_ready: BTreeMap<String, ListedFile>,
     /// Files that may still be written, and since when they have not changed.
-    unsettled: BTreeMap<String, (ListedFile, Instant)>,
+    add_unstable: BTreeMap<String, (ListedFile, Instant)>,
 }
 
 impl PendingFiles {
     /// Whether no file is complete.
     pub(super) fn is_empty(&self) -> bool {
-        self.complete.is_empty()
+        self.add_ready.is_empty()
     }
 
     /// A file is complete.
-    pub(super) fn complete(&mut self, file: ListedFile) {
-        self.unsettled.remove(&file.name);
-        self.complete.insert(file.name.clone(), file);
+    pub(super) fn add_ready(&mut self, file: ListedFile) {
+        self.add_unstable.remove(&file.name);
+        self.add_ready.insert(file.name.clone(), file);
     }
 
     /// A file may still be written. One that is known to wait goes on waiting, unless it has changed.
-    pub(super) fn unsettled(&mut self, file: ListedFile, now: Instant) {
-        self.complete.remove(&file.name);
-        let known = self.unsettled.get(&file.name);
+    pub(super) fn add_unstable(&mut self, file: ListedFile, now: Instant) {
+        self.add_ready.remove(&file.name);
+        let known = self.add_unstable.get(&file.name);
         if known.is_none_or(|(known, _)| (known.size, known.mtime_ns) != (file.size, file.mtime_ns)) {
-            self.unsettled.insert(file.name.clone(), (file, now));
+            self.add_unstable.insert(file.name.clone(), (file, now));
         }
     }
 
     /// A file is not there, or need not be taken.
     pub(super) fn remove(&mut self, name: &str) {
-        self.complete.remove(name);
-        self.unsettled.remove(name);
+        self.add_ready.remove(name);
+        self.add_unstable.remove(name);
     }
 
     /// The files that have not changed for `settle`: they are to be looked at once more.
     pub(super) fn due(&mut self, settle: Duration, now: Instant) -> Vec<ListedFile> {
         let is_due = |(_, since): &(ListedFile, Instant)| now - *since >= settle;
-        let due = self.unsettled.values().filter(|entry| is_due(entry)).map(|(file, _)| file.clone()).collect();
-        self.unsettled.retain(|_, entry| !is_due(entry));
+        let due = self.add_unstable.values().filter(|entry| is_due(entry)).map(|(file, _)| file.clone()).collect();
+        self.add_unstable.retain(|_, entry| !is_due(entry));
         due
     }
 
     /// Takes the first files that are complete, at most `count` of them.
     pub(super) fn take(&mut self, count: usize) -> Vec<ListedFile> {
-        let rest = self.complete.keys().nth(count).cloned();
-        let rest = rest.map(|name| self.complete.split_off(&name)).unwrap_or_default();
-        std::mem::replace(&mut self.complete, rest).into_values().collect()
+        let rest = self.add_ready.keys().nth(count).cloned();
+        let rest = rest.map(|name| self.add_ready.split_off(&name)).unwrap_or_default();
+        std::mem::replace(&mut self.add_ready, rest).into_values().collect()
     }
 }
 
@@ -79,14 +79,14 @@ mod tests {
         let (mut arrivals, begin) = (PendingFiles::default(), Instant::now());
         let settle = Duration::from_secs(2);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        arrivals.unsettled(file("a", 1), begin);
-        arrivals.unsettled(file("a", 1), at(1));
-        arrivals.unsettled(file("b", 1), begin);
-        arrivals.unsettled(file("b", 2), at(1));
+        arrivals.add_unstable(file("a", 1), begin);
+        arrivals.add_unstable(file("a", 1), at(1));
+        arrivals.add_unstable(file("b", 1), begin);
+        arrivals.add_unstable(file("b", 2), at(1));
         assert_eq!(arrivals.due(settle, at(2)), [file("a", 1)]);
         assert_eq!(arrivals.due(settle, at(3)), [file("b", 2)]);
-        arrivals.complete(file("a", 3));
-        arrivals.complete(file("c", 3));
+        arrivals.add_ready(file("a", 3));
+        arrivals.add_ready(file("c", 3));
         assert!(!arrivals.is_empty());
         assert_eq!(arrivals.take(1), [file("a", 3)]);
         arrivals.remove("c");

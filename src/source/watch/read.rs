@@ -3,50 +3,52 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::error::Unavailable;
+use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
-use crate::source::folder::{self, size_and_time};
-use crate::source::listed_file::{ListedFile, ReadFailure, Refusal};
+use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
+use crate::source::stat_cache::{self, size_and_time};
 use crate::store::Location;
 
 /// The result of an attempt to read a file.
-pub(super) enum Attempt {
+pub(super) enum ReadAttempt {
     /// Its content, and the file as it was while it was read, with the digest.
     Content(ListedFile, Vec<u8>),
     /// It cannot become a record.
-    Refused(ListedFile, Refusal),
+    Refused(ListedFile, RecordError),
     /// It is not there.
     Gone,
     /// It changed while it was read.
     Changing,
     /// It cannot be read now.
-    Unavailable(Unavailable),
+    Unavailable(UnavailableInput),
 }
 
 /// Reads a file of this machine below `root`, unless it has more than `limit` bytes.
-pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> Attempt {
+pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> ReadAttempt {
     let location = file.location(root);
-    let Some(path) = location.local() else { return Attempt::Gone };
+    let Some(path) = location.local() else { return ReadAttempt::Gone };
     let mut now = file.clone();
     now.digest = None;
     match read_whole(path, limit, &mut now) {
         Ok(Some(bytes)) => {
             now.digest = Some(ContentDigest::of(&bytes));
-            Attempt::Content(now, bytes)
+            ReadAttempt::Content(now, bytes)
         }
         Ok(None) if now.size > limit => {
-            let refusal = Refusal::too_large(&now.name, now.size, limit);
-            Attempt::Refused(now, refusal)
+            let refusal = RecordError::too_large(&now.name, now.size, limit);
+            ReadAttempt::Refused(now, refusal)
         }
-        Ok(None) => Attempt::Changing,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Attempt::Gone,
+        Ok(None) => ReadAttempt::Changing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            ReadAttempt::Gone
+        }
         Err(error) => from_failure(file, file.failure(&location, error)),
     }
 }
 
 /// The bytes of a file, of which `now` gets the size and the time; `None` if it is too large, or changed meanwhile.
 fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Option<Vec<u8>>> {
-    let mut file = folder::open(path)?;
+    let mut file = stat_cache::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::ErrorKind::NotFound.into());
@@ -62,21 +64,21 @@ fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Optio
 }
 
 /// An object as it was fetched.
-pub(super) fn fetched(file: &ListedFile, limit: u64, result: Result<Vec<u8>, ReadFailure>) -> Attempt {
+pub(super) fn fetched(file: &ListedFile, limit: u64, result: Result<Vec<u8>, ReadFailure>) -> ReadAttempt {
     match result {
-        Ok(bytes) => Attempt::Content(file.clone(), bytes),
+        Ok(bytes) => ReadAttempt::Content(file.clone(), bytes),
         Err(failure) => match from_failure(file, failure) {
             // An object that was replaced or removed is listed with another etag, or not at all.
-            Attempt::Refused(..) if file.size <= limit => Attempt::Gone,
+            ReadAttempt::Refused(..) if file.size <= limit => ReadAttempt::Gone,
             attempt => attempt,
         },
     }
 }
 
-fn from_failure(file: &ListedFile, failure: ReadFailure) -> Attempt {
+fn from_failure(file: &ListedFile, failure: ReadFailure) -> ReadAttempt {
     match failure {
-        ReadFailure::Rejected(refusal) => Attempt::Refused(file.clone(), refusal),
-        ReadFailure::Unavailable(unavailable) => Attempt::Unavailable(unavailable),
+        ReadFailure::Rejected(refusal) => ReadAttempt::Refused(file.clone(), refusal),
+        ReadFailure::Unavailable(unavailable) => ReadAttempt::Unavailable(unavailable),
     }
 }
 
@@ -93,14 +95,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Location::from(folder.path());
         let file: ListedFile = serde_json::from_str(r#"{"path":"a","size":1,"mtime_ns":2}"#).unwrap();
-        assert!(matches!(read_local(&file, &root, 10), Attempt::Gone));
+        assert!(matches!(read_local(&file, &root, 10), ReadAttempt::Gone));
         fs::write(folder.path().join("a"), "content").unwrap();
-        let Attempt::Content(now, bytes) = read_local(&file, &root, 10) else { panic!("it can be read") };
+        let ReadAttempt::Content(now, bytes) = read_local(&file, &root, 10) else { panic!("it can be read") };
         assert_eq!((bytes.as_slice(), now.size), (b"content".as_slice(), 7));
         assert_eq!(now.digest, Some(ContentDigest::of(b"content")));
-        assert!(matches!(read_local(&file, &root, 6), Attempt::Refused(now, _) if now.size == 7));
+        assert!(matches!(read_local(&file, &root, 6), ReadAttempt::Refused(now, _) if now.size == 7));
         fs::remove_file(folder.path().join("a")).unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();
-        assert!(matches!(read_local(&file, &root, 10), Attempt::Gone), "a folder has taken its place");
+        assert!(matches!(read_local(&file, &root, 10), ReadAttempt::Gone), "a folder has taken its place");
     }
 }

@@ -13,15 +13,15 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The row of a file that was journalled by an earlier run; `None` for a file that is not journalled.
-pub(super) type JournalledRow = Option<(Arc<Split>, u64)>;
+pub(super) type JournaledRow = Option<(Arc<Split>, u64)>;
 
 /// A file that waits to be read.
 #[derive(Clone)]
-pub(super) struct Retry {
+pub(super) struct FileRetry {
     /// The file as it was found.
     pub(super) file: ListedFile,
     /// Its row, if it has one.
-    pub(super) row: JournalledRow,
+    pub(super) row: JournaledRow,
     /// The error of the last attempt.
     pub(super) error: String,
     since: Instant,
@@ -32,18 +32,18 @@ pub(super) struct Retry {
 /// The files that wait, by name and row.
 #[derive(Default)]
 pub(super) struct Retries {
-    files: BTreeMap<(String, String, u64), Retry>,
+    files: BTreeMap<(String, String, u64), FileRetry>,
 }
 
-fn key(name: &str, row: &JournalledRow) -> (String, String, u64) {
+fn key(name: &str, row: &JournaledRow) -> (String, String, u64) {
     let (split, row) = row.as_ref().map_or(("", 0), |(split, row)| (split.name(), *row));
     (name.to_owned(), split.to_owned(), row)
 }
 
 impl Retries {
     /// An attempt failed. Returns for how long the file has been tried.
-    pub(super) fn failed(&mut self, file: &ListedFile, row: JournalledRow, error: String, now: Instant) -> Duration {
-        let entry = self.files.entry(key(&file.name, &row)).or_insert_with(|| Retry {
+    pub(super) fn failed(&mut self, file: &ListedFile, row: JournaledRow, error: String, now: Instant) -> Duration {
+        let entry = self.files.entry(key(&file.name, &row)).or_insert_with(|| FileRetry {
             file: file.clone(),
             row,
             error: String::new(),
@@ -59,12 +59,12 @@ impl Retries {
     }
 
     /// The file was read, is gone, or is given up.
-    pub(super) fn remove(&mut self, name: &str, row: &JournalledRow) {
+    pub(super) fn remove(&mut self, name: &str, row: &JournaledRow) {
         self.files.remove(&key(name, row));
     }
 
     /// The files whose next attempt is due; until it is reported, none follows.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Retry> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<FileRetry> {
         let mut due = Vec::new();
         for retry in self.files.values_mut().filter(|retry| retry.next <= now) {
             retry.next = now + LONGEST_PAUSE;
@@ -94,7 +94,7 @@ impl Retries {
     }
 
     /// The file that has waited longest, and for how long.
-    pub(super) fn oldest(&self, now: Instant) -> Option<(&Retry, Duration)> {
+    pub(super) fn oldest(&self, now: Instant) -> Option<(&FileRetry, Duration)> {
         let oldest = self.files.values().min_by_key(|retry| retry.since)?;
         Some((oldest, now - oldest.since))
     }
@@ -102,11 +102,11 @@ impl Retries {
 
 /// Names that were reported or met, and could not be looked at: when each is looked at again.
 #[derive(Default)]
-pub(super) struct Relooks {
+pub(super) struct FolderRescans {
     names: BTreeMap<String, (Instant, Duration)>,
 }
 
-impl Relooks {
+impl FolderRescans {
     /// A look failed.
     pub(super) fn failed(&mut self, name: String, now: Instant) {
         let entry = self.names.entry(name).or_insert((now, FIRST_PAUSE / 2));
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn failed_look_is_repeated_less_and_less_often() {
-        let (mut relooks, begin) = (Relooks::default(), Instant::now());
+        let (mut relooks, begin) = (FolderRescans::default(), Instant::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         relooks.failed("sub".to_owned(), begin);
         assert!(relooks.due(begin).is_empty());

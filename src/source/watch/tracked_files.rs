@@ -2,30 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Fate, Split};
-use crate::coverage::Progress;
+use crate::batch::{BatchAck, Split};
+use crate::coverage::ResumeState;
+use crate::source::arrival_log::ArrivalSegment;
 use crate::source::digest_log::DigestEntry;
-use crate::source::file_identity::{self, Verdict};
-use crate::source::journal::{Journal, Standing};
+use crate::source::file_identity::{self, FileMatch};
 use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
-use crate::source::watched::Segment;
+use crate::source::listing_journal::{JournaledListing, RowState};
 
 /// Seconds for which a file is remembered that its folder lacks: if it comes back with the same content, it is the same file.
 pub(super) const RETENTION: u64 = 7 * 24 * 3600;
 /// Files that are remembered so at most; those that have been away longest are forgotten first.
-const MOST_AWAY: usize = 1_000_000;
+const MAX_AWAY: usize = 1_000_000;
 
 /// What is known of files that were journalled: it grows with those that are there, and with those that went lately.
 pub(super) struct TrackedFiles {
-    files: BTreeMap<String, Entry>,
+    files: BTreeMap<String, TrackedFile>,
     /// By their first row.
-    segments: BTreeMap<u64, Use>,
+    segments: BTreeMap<u64, SegmentUsage>,
     /// Files that are there, as far as is known.
     present: usize,
 }
 
-struct Entry {
+struct TrackedFile {
     file: ListedFile,
     /// The first row of its segment; `None` where it was listed before the folder was watched.
     segment: Option<u64>,
@@ -36,8 +36,8 @@ struct Entry {
 }
 
 /// What keeps a segment: rows that are not done, and files that are remembered.
-struct Use {
-    segment: Segment,
+struct SegmentUsage {
+    segment: ArrivalSegment,
     rows: u64,
     pending: u64,
     files: u64,
@@ -58,26 +58,31 @@ pub(super) fn away(notes: &[DigestEntry]) -> BTreeMap<&str, u64> {
 
 impl TrackedFiles {
     /// What the journals say. Files that their folders lack are away since the time that is noted, or since `now`.
-    pub(super) fn of(journals: &[Journal], progress: &Progress, away: &BTreeMap<&str, u64>, now: u64) -> Self {
+    pub(super) fn of(
+        journals: &[JournaledListing],
+        resume: &ResumeState,
+        away: &BTreeMap<&str, u64>,
+        now: u64,
+    ) -> Self {
         let mut known = Self { files: BTreeMap::new(), segments: BTreeMap::new(), present: 0 };
         let mut matched = BTreeSet::new();
-        for Journal { split, first, rows, segment } in journals {
+        for JournaledListing { split, first, rows, segment } in journals {
             let all = rows.len() as u64;
-            let done = |&row: &u64| progress.done(split.name(), &(row..row + 1));
+            let done = |&row: &u64| resume.is_committed(split.name(), &(row..row + 1));
             if let Some(segment) = segment {
                 let pending = all - (*first..*first + all).filter(done).count() as u64;
-                known.segments.insert(*first, Use { segment: segment.clone(), rows: all, pending, files: 0 });
+                known.segments.insert(*first, SegmentUsage { segment: segment.clone(), rows: all, pending, files: 0 });
             }
             let first = segment.as_ref().map(|segment| segment.first);
-            for row in rows.iter().filter(|row| row.standing != Standing::Rejected) {
+            for row in rows.iter().filter(|row| row.standing != RowState::Rejected) {
                 // Of several versions, the one that is there counts, or else the last.
-                if row.standing == Standing::Present {
+                if row.standing == RowState::Present {
                     matched.insert(&*row.file.name);
                 } else if matched.contains(&*row.file.name) {
                     continue;
                 }
-                let away = (row.standing == Standing::Gone).then(|| away.get(&*row.file.name).copied().unwrap_or(now));
-                known.insert(Entry { file: row.file.clone(), segment: first, device: None, away });
+                let away = (row.standing == RowState::Gone).then(|| away.get(&*row.file.name).copied().unwrap_or(now));
+                known.insert(TrackedFile { file: row.file.clone(), segment: first, device: None, away });
             }
         }
         known
@@ -103,16 +108,16 @@ impl TrackedFiles {
         self.files.values().map(|entry| DigestEntry { away: entry.away, ..DigestEntry::of(&entry.file) })
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: TrackedFile) {
         if let Some(used) = entry.segment.and_then(|first| self.segments.get_mut(&first)) {
             used.files += 1;
         }
         self.present += usize::from(entry.away.is_none());
         let before = self.files.insert(entry.file.name.clone(), entry);
-        self.let_go(before);
+        self.release(before);
     }
 
-    fn let_go(&mut self, entry: Option<Entry>) {
+    fn release(&mut self, entry: Option<TrackedFile>) {
         let Some(entry) = entry else { return };
         self.present -= usize::from(entry.away.is_none());
         if let Some(used) = entry.segment.and_then(|first| self.segments.get_mut(&first)) {
@@ -121,7 +126,7 @@ impl TrackedFiles {
     }
 
     /// Whether a file that was found was taken before; `None`: its name is new.
-    pub(super) fn verdict(&self, found: &ListedFile) -> Option<Verdict> {
+    pub(super) fn verdict(&self, found: &ListedFile) -> Option<FileMatch> {
         self.files.get(&found.name).map(|entry| file_identity::compare(&entry.file, found))
     }
 
@@ -138,8 +143,8 @@ impl TrackedFiles {
     }
 
     /// Files that were just journalled in `segment`.
-    pub(super) fn add(&mut self, files: &[ListedFile], segment: &Segment) {
-        let used = self.segments.entry(segment.first).or_insert_with(|| Use {
+    pub(super) fn add(&mut self, files: &[ListedFile], segment: &ArrivalSegment) {
+        let used = self.segments.entry(segment.first).or_insert_with(|| SegmentUsage {
             segment: segment.clone(),
             rows: 0,
             pending: 0,
@@ -148,13 +153,13 @@ impl TrackedFiles {
         used.rows += files.len() as u64;
         used.pending += files.len() as u64;
         for file in files {
-            self.insert(Entry { file: file.clone(), segment: Some(segment.first), device: None, away: None });
+            self.insert(TrackedFile { file: file.clone(), segment: Some(segment.first), device: None, away: None });
         }
     }
 
     /// Rows are durable. `open` is the segment that is written to.
-    pub(super) fn done(&mut self, split: &Split, fate: &Fate, open: &Segment) {
-        for range in fate.provenance.ranges().iter().filter(|range| *range.split == *split) {
+    pub(super) fn done(&mut self, split: &Split, ack: &BatchAck, open: &ArrivalSegment) {
+        for range in ack.provenance.ranges().iter().filter(|range| *range.split == *split) {
             let mut rows = range.rows.clone();
             while rows.start < rows.end {
                 let Some((&first, used)) = self.segments.range_mut(..=rows.start).next_back() else { break };
@@ -163,7 +168,7 @@ impl TrackedFiles {
                 rows.start = end;
             }
         }
-        self.sweep(open);
+        self.remove_unused_segments(open);
     }
 
     /// A file, or a folder with all below it, was removed or moved away. Returns what is to be noted.
@@ -177,7 +182,7 @@ impl TrackedFiles {
     /// Files are away that a whole listing lacks, unless they lie below folders that were not read, or that are on another device
     /// than they were. Returns what is to be noted.
     pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<DigestEntry> {
-        let is_lost = |(name, entry): &(&String, &Entry)| {
+        let is_lost = |(name, entry): &(&String, &TrackedFile)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
                 && entry.device.is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
@@ -198,31 +203,31 @@ impl TrackedFiles {
     }
 
     /// Forgets files that have been away for too long, and segments that are of no more use.
-    pub(super) fn expire(&mut self, now: u64, open: &Segment) {
+    pub(super) fn expire(&mut self, now: u64, open: &ArrivalSegment) {
         let mut away: Vec<(u64, &String)> =
             self.files.iter().filter_map(|(name, entry)| Some((entry.away?, name))).collect();
         away.sort_unstable();
-        let too_many = away.len().saturating_sub(MOST_AWAY);
+        let too_many = away.len().saturating_sub(MAX_AWAY);
         let expired =
             |(at, (since, _)): &(usize, (u64, &String))| *at < too_many || now.saturating_sub(*since) >= RETENTION;
         let expired: Vec<String> =
             away.into_iter().enumerate().filter(expired).map(|(_, (_, name))| name.clone()).collect();
         for name in expired {
             let entry = self.files.remove(&name);
-            self.let_go(entry);
+            self.release(entry);
         }
-        self.sweep(open);
+        self.remove_unused_segments(open);
     }
 
     /// A file was rejected because it is gone: if the same one comes back, it is new.
     pub(super) fn forget(&mut self, name: &str) {
         let entry = self.files.remove(name);
-        self.let_go(entry);
+        self.release(entry);
     }
 
     /// Removes segments whose rows are all done and whose files are all forgotten.
-    fn sweep(&mut self, open: &Segment) {
-        let useless = |first: &u64, used: &Use| used.pending == 0 && used.files == 0 && *first != open.first;
+    fn remove_unused_segments(&mut self, open: &ArrivalSegment) {
+        let useless = |first: &u64, used: &SegmentUsage| used.pending == 0 && used.files == 0 && *first != open.first;
         let firsts: Vec<u64> =
             self.segments.iter().filter(|(first, used)| useless(first, used)).map(|(f, _)| *f).collect();
         for first in firsts {
@@ -240,8 +245,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::source::arrival_log::{SegmentWriter, segments};
     use crate::source::content_digest::ContentDigest;
-    use crate::source::watched::{Appender, segments};
     use crate::store::Location;
 
     fn file(name: &str, time: i64, content: &str) -> ListedFile {
@@ -253,14 +258,14 @@ mod tests {
     }
 
     fn known() -> TrackedFiles {
-        TrackedFiles::of(&[], &Progress::default(), &BTreeMap::new(), 0)
+        TrackedFiles::of(&[], &ResumeState::default(), &BTreeMap::new(), 0)
     }
 
     #[test]
     fn file_that_returns_is_known_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
-        let mut appender = Appender::open("in", folder.path(), 0).unwrap();
+        let mut appender = SegmentWriter::open("in", folder.path(), 0).unwrap();
         let (a, b) = (file("sub/a", 1, "a"), file("sub/b", 1, "b"));
         appender.append(&[a.clone(), b.clone()]).unwrap();
         let old = appender.segment.clone();
@@ -272,7 +277,7 @@ mod tests {
         let noted: Vec<DigestEntry> = known.lose_below("sub", 100);
         assert_eq!((noted.len(), noted[0].away, known.present()), (2, Some(100), 0));
         let back = file("sub/a", 2, "a");
-        assert_eq!(known.verdict(&back), Some(Verdict::Same));
+        assert_eq!(known.verdict(&back), Some(FileMatch::Same));
         assert_eq!(known.met(&back, None), Some(DigestEntry::of(&back)));
         assert_eq!((known.met(&back, None), known.present()), (None, 1));
         known.expire(100 + RETENTION, &open);
@@ -287,7 +292,7 @@ mod tests {
     fn file_below_folder_that_was_not_read_is_kept() {
         let mut known = known();
         let folder = tempfile::tempdir().unwrap();
-        let appender = Appender::open("in", folder.path(), 0).unwrap();
+        let appender = SegmentWriter::open("in", folder.path(), 0).unwrap();
         let names = ["gone", "locked/a", "other/a"];
         known.add(&names.map(|name| file(name, 1, name)), &appender.segment);
         known.met(&file("other/a", 1, "other/a"), Some(7));

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::source::file_set::{FileSet, Watched};
+use crate::source::file_set::{FileSet, WatchRoot};
 use crate::source::listing::{Listing, is_at_or_below};
-use crate::source::root_folder::{Root, RootRecord};
+use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::watch::fs_events::FsEvents;
 use crate::store::Location;
 
@@ -16,17 +16,17 @@ pub(super) struct WatchedFolder {
     state: Location,
     files: FileSet,
     /// The folder; `None` for a bucket.
-    folder: Option<Watched>,
+    folder: Option<WatchRoot>,
     record: RootRecord,
     /// The folder as it was when it was listed last; `None` where it could not be listed.
-    root: Option<Root>,
+    root: Option<SourceRoot>,
     /// The folder that was listed last, whether it is still there or not.
-    last_listed: Option<Root>,
+    last_listed: Option<SourceRoot>,
     /// Folders below that lacked what is mounted there when the folder was listed last.
     unmounted: BTreeSet<String>,
     /// Why files are not taken at present: a clause.
     trouble: Option<String>,
-    pub(super) notices: FsEvents,
+    pub(super) events: FsEvents,
 }
 
 impl WatchedFolder {
@@ -35,7 +35,7 @@ impl WatchedFolder {
     /// # Errors
     /// When it cannot be watched, or the record of it cannot be read.
     pub(super) fn new(stage: &str, files: FileSet, state: &Location) -> Result<Self, StageError> {
-        let folder = files.watched()?;
+        let folder = files.watch_root()?;
         let record = RootRecord::load(stage, Some(state))?;
         Ok(Self {
             stage: stage.to_owned(),
@@ -47,7 +47,7 @@ impl WatchedFolder {
             last_listed: None,
             unmounted: BTreeSet::new(),
             trouble: None,
-            notices: FsEvents::none(),
+            events: FsEvents::none(),
         })
     }
 
@@ -78,19 +78,19 @@ impl WatchedFolder {
     /// A clause that says why the folder cannot be listed.
     pub(super) fn list(&mut self) -> Result<Listing, String> {
         let Some(folder) = &self.folder else { return self.files.list_inbox().map_err(|error| error.to_string()) };
-        let root = match Root::look(&folder.root) {
+        let root = match SourceRoot::look(&folder.root) {
             Ok(root) => root,
             Err(why) => {
                 self.root = None;
-                self.notices = FsEvents::none();
+                self.events = FsEvents::none();
                 return Err(why);
             }
         };
         if self.root.as_ref() != Some(&root) {
-            self.notices = FsEvents::begin(&root.path);
+            self.events = FsEvents::begin(&root.path);
         }
         self.log_changes(&root);
-        let (notices, path) = (&mut self.notices, root.path.clone());
+        let (notices, path) = (&mut self.events, root.path.clone());
         self.root = Some(root);
         let listing = self.files.list_visiting(&mut |below, id| notices.cover(path.join(below), id));
         let mut listing = listing.map_err(|error| error.to_string())?;
@@ -99,7 +99,7 @@ impl WatchedFolder {
     }
 
     /// Logs that another folder lies under the path than was listed last, and which file systems below it came or went.
-    fn log_changes(&mut self, root: &Root) {
+    fn log_changes(&mut self, root: &SourceRoot) {
         let (stage, path) = (&self.stage, root.path.display());
         if self.last_listed.as_ref().is_some_and(|last| last != root) {
             tracing::warn!(
@@ -157,7 +157,7 @@ impl WatchedFolder {
     /// folder and at each mount point.
     pub(super) fn has_changed(&mut self) -> bool {
         let Some(folder) = &self.folder else { return false };
-        match Root::look(&folder.root) {
+        match SourceRoot::look(&folder.root) {
             Ok(root) if self.root.as_ref() == Some(&root) => {
                 let waits = self.trouble.is_some() && self.record.missing(&root).is_none();
                 waits || self.record.missing_below(&root) != self.unmounted
@@ -165,7 +165,7 @@ impl WatchedFolder {
             Ok(_) => true,
             Err(why) => {
                 self.root = None;
-                self.notices = FsEvents::none();
+                self.events = FsEvents::none();
                 self.wait(why);
                 false
             }
@@ -193,15 +193,15 @@ impl WatchedFolder {
 
     /// Lists what lies at or below a path that is relative to the folder; folders are watched before they are read. `None` where
     /// nothing can be read there.
-    pub(super) fn look(&mut self, below: &Path) -> Option<Listing> {
+    pub(super) fn scan(&mut self, below: &Path) -> Option<Listing> {
         let (folder, root) = (self.folder.as_ref()?, self.root.as_ref()?);
-        let (notices, path) = (&mut self.notices, &root.path);
-        folder.look(below, &mut |below, id| notices.cover(path.join(below), id)).ok()
+        let (notices, path) = (&mut self.events, &root.path);
+        folder.scan(below, &mut |below, id| notices.cover(path.join(below), id)).ok()
     }
 
     /// Whether a file, by its name and its path relative to the folder, is gone, while the folder that held it is there.
     pub(super) fn lacks_file(&self, name: &str, below: &Path) -> bool {
-        let holds_parent = |root: &Root| root.path.join(below).parent().is_some_and(Path::is_dir);
+        let holds_parent = |root: &SourceRoot| root.path.join(below).parent().is_some_and(Path::is_dir);
         self.trouble.is_none() && self.root.as_ref().is_some_and(holds_parent) && self.lacks(name, below)
     }
 
@@ -210,7 +210,7 @@ impl WatchedFolder {
         let Some(root) = &self.root else { return false };
         let is_absent =
             |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-        self.folder.as_ref().is_some_and(|folder| Root::look(&folder.root).as_ref() == Ok(root))
+        self.folder.as_ref().is_some_and(|folder| SourceRoot::look(&folder.root).as_ref() == Ok(root))
             && is_absent(&root.path.join(below))
             && !self.record.missing_below(root).iter().any(|folder| is_at_or_below(name, folder))
     }

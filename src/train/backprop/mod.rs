@@ -3,18 +3,18 @@
 //! Each thread takes a part of the batch through all layers and back, so that threads wait for each other three times a
 //! step rather than at each layer. Sums over parts are taken in the order of the parts.
 
-mod part;
+mod shard;
 
 use rayon::prelude::*;
 
-use self::part::Part;
-use super::batches::Batch;
-use super::layers::{Kind, Plan};
-use super::matrix::{Before, Matrix, multiply};
-use super::net::Step;
-use super::objective::{self, Codes};
-use super::pointwise;
-use super::spec::Sparsity;
+use self::shard::BatchShard;
+use super::config::Sparsity;
+use super::elementwise;
+use super::epoch_sampler::TrainingBatch;
+use super::gemm::{Accumulate, Matrix, multiply};
+use super::layers::{LayerKind, LayerPlan};
+use super::sequential::LayerSpec;
+use super::sparsity_penalty::{self, CodeGradients};
 use crate::model::Loss;
 
 /// Multiplications that are worth another thread: some ten microseconds of work, several times what it takes to wake one.
@@ -22,22 +22,22 @@ const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A network, and what it remembers of the present batch.
 pub struct Backprop {
-    encoder: Vec<Step>,
-    decoder: Vec<Step>,
+    encoder: Vec<LayerSpec>,
+    decoder: Vec<LayerSpec>,
     loss: Loss,
     sparsity: Option<Sparsity>,
     /// The layers for records of the shape beside them.
-    plan: Option<(Vec<usize>, Plan)>,
+    plan: Option<(Vec<usize>, LayerPlan)>,
     /// The weights of the convolutions, in the order in which they are multiplied.
     kernels: Vec<Vec<f32>>,
-    parts: Vec<Part>,
+    parts: Vec<BatchShard>,
     /// Multiplications that are worth another thread.
     pub(super) worth_a_thread: usize,
 }
 
 impl Backprop {
     /// The network of two chains of steps, one after the other; the penalty is on what the first gives.
-    pub fn new(encoder: Vec<Step>, decoder: Vec<Step>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+    pub fn new(encoder: Vec<LayerSpec>, decoder: Vec<LayerSpec>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
         let (kernels, parts) = (Vec::new(), Vec::new());
         Self { encoder, decoder, loss, sparsity, plan: None, kernels, parts, worth_a_thread: WORTH_A_THREAD }
     }
@@ -46,7 +46,7 @@ impl Backprop {
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
-    pub fn measure(&mut self, weights: &[Vec<f32>], batch: &Batch) -> Result<f32, String> {
+    pub fn loss_of(&mut self, weights: &[Vec<f32>], batch: &TrainingBatch) -> Result<f32, String> {
         let plan = self.planned(&batch.shape)?;
         let loss = self.losses(&plan, weights, batch);
         self.plan = Some((batch.shape.clone(), plan));
@@ -57,7 +57,12 @@ impl Backprop {
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
-    pub fn learn(&mut self, weights: &[Vec<f32>], batch: &Batch, gradients: &mut [Vec<f32>]) -> Result<f32, String> {
+    pub fn loss_and_gradients(
+        &mut self,
+        weights: &[Vec<f32>],
+        batch: &TrainingBatch,
+        gradients: &mut [Vec<f32>],
+    ) -> Result<f32, String> {
         let plan = self.planned(&batch.shape)?;
         let loss = self.losses(&plan, weights, batch);
         let penalty = self.penalize(&plan);
@@ -74,30 +79,30 @@ impl Backprop {
     /// # Errors
     /// When the network cannot take records of this shape.
     #[cfg(test)]
-    pub fn output(&mut self, weights: &[Vec<f32>], batch: &Batch) -> Result<Vec<f32>, String> {
-        self.measure(weights, batch)?;
+    pub fn output(&mut self, weights: &[Vec<f32>], batch: &TrainingBatch) -> Result<Vec<f32>, String> {
+        self.loss_of(weights, batch)?;
         Ok(self.parts.iter().flat_map(|part| part.output(batch)).copied().collect())
     }
 
     /// The layers for records of a shape; those of the batch before, where it had the same shape.
-    fn planned(&mut self, shape: &[usize]) -> Result<Plan, String> {
+    fn planned(&mut self, shape: &[usize]) -> Result<LayerPlan, String> {
         match self.plan.take() {
             Some((known, plan)) if known == shape => Ok(plan),
-            _ => Plan::new(&self.encoder, &self.decoder, shape),
+            _ => LayerPlan::new(&self.encoder, &self.decoder, shape),
         }
     }
 
-    fn losses(&mut self, plan: &Plan, weights: &[Vec<f32>], batch: &Batch) -> f32 {
+    fn losses(&mut self, plan: &LayerPlan, weights: &[Vec<f32>], batch: &TrainingBatch) -> f32 {
         let worth = (batch.records * plan.multiplications / self.worth_a_thread).min(batch.records);
         let threads = worth.clamp(1, rayon::current_num_threads());
         let size = batch.records.div_ceil(threads);
-        self.parts.resize_with(threads, Part::default);
+        self.parts.resize_with(threads, BatchShard::default);
         for (part, place) in self.parts.iter_mut().zip(0..) {
             part.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
         }
         let mut met = 0;
         for layer in &plan.layers {
-            let Kind::Convolution { weight, convolution, .. } = layer.kind else { continue };
+            let LayerKind::Convolution { weight, convolution, .. } = layer.kind else { continue };
             if self.kernels.len() <= met {
                 self.kernels.push(Vec::new());
             }
@@ -115,24 +120,24 @@ impl Backprop {
         (sum / batch.target.len().max(1) as f64) as f32
     }
 
-    /// The penalty on the code; its gradient is kept beside the codes, where [`Part::backward`] adds it.
-    fn penalize(&mut self, plan: &Plan) -> f32 {
+    /// The penalty on the code; its gradient is kept beside the codes, where [`BatchShard::backward`] adds it.
+    fn penalize(&mut self, plan: &LayerPlan) -> f32 {
         let Some(sparsity) = self.sparsity else { return 0.0 };
         let Some(code) = plan.code.checked_sub(1) else { return 0.0 };
-        let mut codes: Vec<Codes<'_>> = self.parts.iter_mut().map(|part| part.codes(code)).collect();
-        objective::penalty(&sparsity, plan.layers[code].width, &mut codes)
+        let mut codes: Vec<CodeGradients<'_>> = self.parts.iter_mut().map(|part| part.codes(code)).collect();
+        sparsity_penalty::penalty(&sparsity, plan.layers[code].width, &mut codes)
     }
 
     /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the convolutions.
-    fn collect(&self, plan: &Plan, batch: &Batch, gradients: &mut [Vec<f32>]) {
+    fn collect(&self, plan: &LayerPlan, batch: &TrainingBatch, gradients: &mut [Vec<f32>]) {
         let threads = self.parts.len();
         let share = |rows: usize| if threads > 1 { rows.div_ceil(2 * threads) } else { rows };
         let mut rest = gradients;
         rayon::scope(|scope| {
             for (place, layer) in plan.layers.iter().enumerate() {
                 let convolution = match layer.kind {
-                    Kind::Dense { .. } => None,
-                    Kind::Convolution { number, convolution, .. } => Some((number, convolution)),
+                    LayerKind::Dense { .. } => None,
+                    LayerKind::Convolution { number, convolution, .. } => Some((number, convolution)),
                     _ => continue,
                 };
                 let Some((of_layer, behind)) = std::mem::take(&mut rest).split_at_mut_checked(2) else { break };
@@ -160,7 +165,7 @@ impl Backprop {
                     });
                 }
                 bias.fill(0.0);
-                self.parts.iter().for_each(|part| pointwise::add_rows(part.slope(place), bias));
+                self.parts.iter().for_each(|part| elementwise::add_rows(part.slope(place), bias));
             }
         });
     }
@@ -174,6 +179,6 @@ fn added<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
 }
 
 /// The first product takes the place of what was there, the others are added.
-fn before() -> impl Iterator<Item = Before> {
-    std::iter::once(Before::Replaced).chain(std::iter::repeat(Before::Added))
+fn before() -> impl Iterator<Item = Accumulate> {
+    std::iter::once(Accumulate::Replace).chain(std::iter::repeat(Accumulate::Add))
 }

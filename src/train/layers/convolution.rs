@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::rearrange::Rearrange;
-use super::windows::Windows;
-use crate::train::matrix::{Before, Matrix, multiply};
-use crate::train::pointwise::add_rows;
+use super::windows::KernelWindows;
+use crate::train::elementwise::add_rows;
+use crate::train::gemm::{Accumulate, Matrix, multiply};
 
 /// Values of windows that are laid out at a time: 512 KiB stay in the cache of a core.
 const BLOCK: usize = 1 << 17;
@@ -15,9 +15,9 @@ const BLOCK: usize = 1 << 17;
 /// Both kinds connect an image with a grid of points, one under each window: a convolution makes points of an image, a
 /// transposed one makes an image of points. The weights are `[depth, windows.values()]` for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Convolution {
+pub struct ConvolutionLayer {
     /// The windows on the image.
-    pub windows: Windows,
+    pub windows: KernelWindows,
     /// Channels of the points.
     pub depth: usize,
     /// Whether points go in and an image comes out.
@@ -26,14 +26,14 @@ pub struct Convolution {
 
 /// Gradients by the parameters of a convolution, summed up over some records.
 #[derive(Debug, Clone, Default)]
-pub struct Sums {
+pub struct ConvolutionGradients {
     /// By the weights, in their order here.
     pub weight: Vec<f32>,
     /// By the bias.
     pub bias: Vec<f32>,
 }
 
-impl Convolution {
+impl ConvolutionLayer {
     /// Values of a record that come out.
     pub fn outputs(&self) -> usize {
         if self.transposed { self.windows.image_values() } else { self.points() }
@@ -55,7 +55,7 @@ impl Convolution {
 
     /// From a parameter, `[depth, channels, kernel, kernel]`, to the weights here, whose channels come last.
     pub fn order(&self) -> Rearrange {
-        let Windows { channels, kernel, .. } = self.windows;
+        let KernelWindows { channels, kernel, .. } = self.windows;
         Rearrange::ToPixels { channels, pixels: kernel * kernel }
     }
 
@@ -65,14 +65,14 @@ impl Convolution {
         if self.transposed {
             self.blocks(input.len(), room, |block| {
                 let points = self.matrix(&input[block.points.clone()], block.windows);
-                multiply(points, self.weights(weight), block.rows, Before::Replaced);
+                multiply(points, self.weights(weight), block.rows, Accumulate::Replace);
                 self.windows.scatter(block.rows, block.lines, output);
             });
         } else {
             self.blocks(output.len(), room, |block| {
                 self.windows.gather(input, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, self.windows.values());
-                multiply(rows, self.weights(weight).transposed(), &mut output[block.points], Before::Added);
+                multiply(rows, self.weights(weight).transposed(), &mut output[block.points], Accumulate::Add);
             });
         }
     }
@@ -85,7 +85,7 @@ impl Convolution {
         input: &[f32],
         slope: &[f32],
         mut by_input: Option<&mut [f32]>,
-        sums: &mut Sums,
+        sums: &mut ConvolutionGradients,
         room: &mut Vec<f32>,
     ) {
         add_rows(slope, &mut sums.bias);
@@ -95,10 +95,10 @@ impl Convolution {
                 self.windows.gather(slope, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, values);
                 let points = self.matrix(&input[block.points.clone()], block.windows);
-                multiply(points.transposed(), rows, &mut sums.weight, Before::Added);
+                multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
                 if let Some(by_input) = &mut by_input {
                     let out = &mut by_input[block.points];
-                    multiply(rows, self.weights(weight).transposed(), out, Before::Replaced);
+                    multiply(rows, self.weights(weight).transposed(), out, Accumulate::Replace);
                 }
             });
             return;
@@ -110,16 +110,16 @@ impl Convolution {
             self.windows.gather(input, block.lines.clone(), block.rows);
             let points = self.matrix(&slope[block.points], block.windows);
             let rows = Matrix::new(block.rows, block.windows, values);
-            multiply(points.transposed(), rows, &mut sums.weight, Before::Added);
+            multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
             if let Some(by_input) = &mut by_input {
-                multiply(points, self.weights(weight), block.rows, Before::Replaced);
+                multiply(points, self.weights(weight), block.rows, Accumulate::Replace);
                 self.windows.scatter(block.rows, block.lines, by_input);
             }
         });
     }
 
     /// Sums of 0, in the buffers of `sums`.
-    pub fn clear(&self, sums: &mut Sums) {
+    pub fn clear(&self, sums: &mut ConvolutionGradients) {
         for (values, len) in
             [(&mut sums.weight, self.depth * self.windows.values()), (&mut sums.bias, self.channels_out())]
         {
@@ -137,7 +137,7 @@ impl Convolution {
     }
 
     /// Visits all windows, some lines at a time; `points` is how many values the points of all records have.
-    fn blocks(&self, points: usize, room: &mut Vec<f32>, mut visit: impl FnMut(Block<'_>)) {
+    fn blocks(&self, points: usize, room: &mut Vec<f32>, mut visit: impl FnMut(WindowBlock<'_>)) {
         let across = self.windows.count[1];
         let lines = points / (across * self.depth).max(1);
         let line = across * self.windows.values();
@@ -148,7 +148,7 @@ impl Convolution {
         for first in (0..lines).step_by(step) {
             let lines = first..(first + step).min(lines);
             let windows = lines.start * across..lines.end * across;
-            visit(Block {
+            visit(WindowBlock {
                 windows: windows.len(),
                 points: windows.start * self.depth..windows.end * self.depth,
                 rows: &mut room[..windows.len() * self.windows.values()],
@@ -159,7 +159,7 @@ impl Convolution {
 }
 
 /// Some lines of windows.
-struct Block<'a> {
+struct WindowBlock<'a> {
     lines: Range<usize>,
     /// How many windows.
     windows: usize,

@@ -4,16 +4,16 @@ mod convolution;
 mod rearrange;
 mod windows;
 
-pub use self::convolution::{Convolution, Sums};
+pub use self::convolution::{ConvolutionGradients, ConvolutionLayer};
 pub use self::rearrange::Rearrange;
-use self::windows::Windows;
-use super::net::{self, Activation, Shape, Step};
+use self::windows::KernelWindows;
+use super::sequential::{self, Activation, LayerSpec, RecordShape};
 
 /// One layer, and the activation that is applied to its output in place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer {
     /// What is computed.
-    pub kind: Kind,
+    pub kind: LayerKind,
     /// [`Activation::Linear`] where none follows.
     pub activation: Activation,
     /// Values of a record that come out.
@@ -22,7 +22,7 @@ pub struct Layer {
 
 /// What a layer computes from `[records, values]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum LayerKind {
     /// `x scale + offset`.
     Affine {
         /// Factor.
@@ -46,7 +46,7 @@ pub enum Kind {
         /// Its number among the convolutions.
         number: usize,
         /// Its sizes.
-        convolution: Convolution,
+        convolution: ConvolutionLayer,
     },
     /// An activation whose input is needed for its gradient.
     Activate(Activation),
@@ -61,7 +61,7 @@ pub enum Kind {
 
 /// The layers of a network for records of one shape.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct LayerPlan {
     /// The layers; values of images lie as planes before the first and behind the last.
     pub layers: Vec<Layer>,
     /// Layers before the code.
@@ -72,19 +72,19 @@ pub struct Plan {
     pub multiplications: usize,
 }
 
-impl Plan {
+impl LayerPlan {
     /// The layers of two chains of steps, one after the other, for records of `shape`: one dimension, or channels,
     /// height, width.
     ///
     /// # Errors
     /// The first step that the shape does not fit.
-    pub fn new(encoder: &[Step], decoder: &[Step], shape: &[usize]) -> Result<Self, String> {
+    pub fn new(encoder: &[LayerSpec], decoder: &[LayerSpec], shape: &[usize]) -> Result<Self, String> {
         let shape = match *shape {
-            [channels, height, width] => Shape::Planes { channels, size: Some((height, width)) },
-            _ => Shape::Flat(shape.iter().product()),
+            [channels, height, width] => RecordShape::Planes { channels, size: Some((height, width)) },
+            _ => RecordShape::Flat(shape.iter().product()),
         };
         let mut planner =
-            Planner { layers: Vec::new(), code: None, shape, pixels: false, kept: Vec::new(), met: (0, 0) };
+            LayerPlanner { layers: Vec::new(), code: None, shape, pixels: false, kept: Vec::new(), met: (0, 0) };
         planner.steps(encoder)?;
         let code = planner.layers.len();
         planner.code = Some(code);
@@ -92,34 +92,34 @@ impl Plan {
         planner.planes();
         let layers = planner.layers;
         let multiplications = layers.iter().map(|layer| match layer.kind {
-            Kind::Dense { inputs, outputs, .. } => inputs * outputs,
-            Kind::Convolution { convolution, .. } => convolution.multiplications(),
+            LayerKind::Dense { inputs, outputs, .. } => inputs * outputs,
+            LayerKind::Convolution { convolution, .. } => convolution.multiplications(),
             _ => 0,
         });
         let multiplications = multiplications.sum();
-        let learns = |layer: &Layer| matches!(layer.kind, Kind::Dense { .. } | Kind::Convolution { .. });
+        let learns = |layer: &Layer| matches!(layer.kind, LayerKind::Dense { .. } | LayerKind::Convolution { .. });
         let first = layers.iter().position(learns).unwrap_or(layers.len());
         Ok(Self { layers, code, first, multiplications })
     }
 }
 
-struct Planner {
+struct LayerPlanner {
     layers: Vec<Layer>,
     code: Option<usize>,
     /// Of a record behind the last layer.
-    shape: Shape,
+    shape: RecordShape,
     /// Whether images lie as `[height, width, channels]` there, rather than as planes.
     pixels: bool,
     /// Of each value that is kept: layers before it, whether it lies as pixels, and its shape.
-    kept: Vec<(usize, bool, Shape)>,
+    kept: Vec<(usize, bool, RecordShape)>,
     /// Weights and convolutions that were met.
     met: (usize, usize),
 }
 
-impl Planner {
-    fn steps(&mut self, steps: &[Step]) -> Result<(), String> {
+impl LayerPlanner {
+    fn steps(&mut self, steps: &[LayerSpec]) -> Result<(), String> {
         for (place, step) in steps.iter().enumerate() {
-            let mut shapes: Vec<Shape> = self.kept.iter().map(|&(_, _, shape)| shape).collect();
+            let mut shapes: Vec<RecordShape> = self.kept.iter().map(|&(_, _, shape)| shape).collect();
             let before = self.shape;
             let after = step.after(before, &mut shapes);
             let after = after.map_err(|reason| format!("step {place} ({step}) after {before}: {reason}"))?;
@@ -129,54 +129,54 @@ impl Planner {
         Ok(())
     }
 
-    fn step(&mut self, step: &Step, before: Shape, after: Shape) {
+    fn step(&mut self, step: &LayerSpec, before: RecordShape, after: RecordShape) {
         match *step {
-            Step::Affine { scale, offset } => self.push(Kind::Affine { scale, offset }, after),
-            Step::Dense { inputs, outputs } => {
+            LayerSpec::Affine { scale, offset } => self.push(LayerKind::Affine { scale, offset }, after),
+            LayerSpec::Dense { inputs, outputs } => {
                 let weight = self.weight();
-                self.push(Kind::Dense { weight, inputs, outputs }, after);
+                self.push(LayerKind::Dense { weight, inputs, outputs }, after);
             }
-            Step::Conv(conv) => self.convolution(conv, [before, after], false),
-            Step::ConvTranspose(conv) => self.convolution(conv, [after, before], true),
-            Step::Activate(Activation::Linear) => {}
-            Step::Activate(kind) => self.activate(kind),
-            Step::Flatten => self.planes(),
-            Step::Unflatten { .. } => self.pixels = false,
-            Step::SpaceToDepth => {
+            LayerSpec::Conv(conv) => self.convolution(conv, [before, after], false),
+            LayerSpec::ConvTranspose(conv) => self.convolution(conv, [after, before], true),
+            LayerSpec::Activate(Activation::Linear) => {}
+            LayerSpec::Activate(kind) => self.activate(kind),
+            LayerSpec::Flatten => self.planes(),
+            LayerSpec::Unflatten { .. } => self.pixels = false,
+            LayerSpec::SpaceToDepth => {
                 self.as_pixels();
                 let (channels, [_, width]) = sides(before);
-                self.push(Kind::Rearrange(Rearrange::Fold { line: width * channels, channels }), after);
+                self.push(LayerKind::Rearrange(Rearrange::Fold { line: width * channels, channels }), after);
             }
-            Step::DepthToSpace => {
+            LayerSpec::DepthToSpace => {
                 self.as_pixels();
                 let (channels, [_, width]) = sides(after);
-                self.push(Kind::Rearrange(Rearrange::Unfold { line: width * channels, channels }), after);
+                self.push(LayerKind::Rearrange(Rearrange::Unfold { line: width * channels, channels }), after);
             }
-            Step::Keep => self.kept.push((self.layers.len(), self.pixels, before)),
-            Step::Add => {
+            LayerSpec::SaveSkip => self.kept.push((self.layers.len(), self.pixels, before)),
+            LayerSpec::AddSkip => {
                 let Some((kept, pixels, _)) = self.kept.pop() else { return };
                 if pixels {
                     self.as_pixels();
                 } else {
                     self.planes();
                 }
-                self.push(Kind::Add { kept }, after);
+                self.push(LayerKind::Add { kept }, after);
             }
         }
     }
 
-    fn convolution(&mut self, conv: net::Convolution, [image, points]: [Shape; 2], transposed: bool) {
+    fn convolution(&mut self, conv: sequential::ConvolutionSpec, [image, points]: [RecordShape; 2], transposed: bool) {
         self.as_pixels();
         let (channels, image) = sides(image);
         let (depth, count) = sides(points);
-        let net::Convolution { kernel, stride, padding, .. } = conv;
-        let windows = Windows { image, channels, count, kernel, stride, padding };
-        let convolution = Convolution { windows, depth, transposed };
+        let sequential::ConvolutionSpec { kernel, stride, padding, .. } = conv;
+        let windows = KernelWindows { image, channels, count, kernel, stride, padding };
+        let convolution = ConvolutionLayer { windows, depth, transposed };
         let (weight, number) = (self.weight(), self.met.1);
         self.met.1 += 1;
         let width = convolution.outputs();
         self.layers.push(Layer {
-            kind: Kind::Convolution { weight, number, convolution },
+            kind: LayerKind::Convolution { weight, number, convolution },
             activation: Activation::Linear,
             width,
         });
@@ -191,15 +191,15 @@ impl Planner {
                 if !needed
                     && kind != Activation::Silu
                     && layer.activation == Activation::Linear
-                    && !matches!(layer.kind, Kind::Activate(_)) =>
+                    && !matches!(layer.kind, LayerKind::Activate(_)) =>
             {
                 layer.activation = kind;
             }
-            _ => self.push(Kind::Activate(kind), self.shape),
+            _ => self.push(LayerKind::Activate(kind), self.shape),
         }
     }
 
-    fn push(&mut self, kind: Kind, shape: Shape) {
+    fn push(&mut self, kind: LayerKind, shape: RecordShape) {
         let width = shape.len().unwrap_or_default();
         self.layers.push(Layer { kind, activation: Activation::Linear, width });
     }
@@ -223,17 +223,17 @@ impl Planner {
         // One channel, or one pixel, lies the same both ways.
         if pixels != self.pixels && channels > 1 && height * width > 1 {
             let to_pixels = Rearrange::ToPixels { channels, pixels: height * width };
-            self.push(Kind::Rearrange(if pixels { to_pixels } else { to_pixels.inverse() }), self.shape);
+            self.push(LayerKind::Rearrange(if pixels { to_pixels } else { to_pixels.inverse() }), self.shape);
         }
         self.pixels = pixels;
     }
 }
 
 /// Channels, height and width; values without height and width are channels of one pixel.
-fn sides(shape: Shape) -> (usize, [usize; 2]) {
+fn sides(shape: RecordShape) -> (usize, [usize; 2]) {
     match shape {
-        Shape::Flat(len) => (len, [1, 1]),
-        Shape::Planes { channels, size } => {
+        RecordShape::Flat(len) => (len, [1, 1]),
+        RecordShape::Planes { channels, size } => {
             let (height, width) = size.unwrap_or_default();
             (channels, [height, width])
         }
@@ -245,46 +245,53 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const CONV: net::Convolution = net::Convolution { inputs: 3, outputs: 3, kernel: 3, stride: 1, padding: 1 };
+    const CONV: sequential::ConvolutionSpec =
+        sequential::ConvolutionSpec { inputs: 3, outputs: 3, kernel: 3, stride: 1, padding: 1 };
 
-    fn kinds(plan: &Plan) -> Vec<Kind> {
+    fn kinds(plan: &LayerPlan) -> Vec<LayerKind> {
         plan.layers.iter().map(|layer| layer.kind).collect()
     }
 
     #[test]
     fn images_are_rearranged_only_where_a_layer_needs_it() {
-        let relu = Step::Activate(Activation::Relu);
-        let plan = Plan::new(&[Step::Conv(CONV), relu, Step::Conv(CONV), Step::Flatten], &[], &[3, 4, 4]).unwrap();
+        let relu = LayerSpec::Activate(Activation::Relu);
+        let plan =
+            LayerPlan::new(&[LayerSpec::Conv(CONV), relu, LayerSpec::Conv(CONV), LayerSpec::Flatten], &[], &[3, 4, 4])
+                .unwrap();
         let [there, first, second, back] = kinds(&plan)[..] else { panic!("{plan:?}") };
-        assert_eq!(there, Kind::Rearrange(Rearrange::ToPixels { channels: 3, pixels: 16 }));
-        assert!(matches!(first, Kind::Convolution { weight: 0, number: 0, .. }));
-        assert!(matches!(second, Kind::Convolution { weight: 2, number: 1, .. }));
-        assert_eq!(back, Kind::Rearrange(Rearrange::ToPlanes { channels: 3, pixels: 16 }));
+        assert_eq!(there, LayerKind::Rearrange(Rearrange::ToPixels { channels: 3, pixels: 16 }));
+        assert!(matches!(first, LayerKind::Convolution { weight: 0, number: 0, .. }));
+        assert!(matches!(second, LayerKind::Convolution { weight: 2, number: 1, .. }));
+        assert_eq!(back, LayerKind::Rearrange(Rearrange::ToPlanes { channels: 3, pixels: 16 }));
         assert_eq!((plan.layers[1].activation, plan.first, plan.code), (Activation::Relu, 1, 4));
         assert_eq!(plan.multiplications, 2 * 16 * 9 * 9);
         // Dense layers, and images of one channel, need none.
-        let dense = Step::Dense { inputs: 48, outputs: 2 };
-        assert_eq!(Plan::new(&[Step::Flatten, dense], &[], &[3, 4, 4]).unwrap().layers.len(), 1);
-        let conv = net::Convolution { inputs: 1, outputs: 1, ..CONV };
-        assert_eq!(Plan::new(&[Step::Conv(conv), Step::Flatten], &[], &[1, 4, 4]).unwrap().layers.len(), 1);
+        let dense = LayerSpec::Dense { inputs: 48, outputs: 2 };
+        assert_eq!(LayerPlan::new(&[LayerSpec::Flatten, dense], &[], &[3, 4, 4]).unwrap().layers.len(), 1);
+        let conv = sequential::ConvolutionSpec { inputs: 1, outputs: 1, ..CONV };
+        assert_eq!(
+            LayerPlan::new(&[LayerSpec::Conv(conv), LayerSpec::Flatten], &[], &[1, 4, 4]).unwrap().layers.len(),
+            1
+        );
     }
 
     #[test]
     fn an_activation_leaves_values_that_are_needed() {
-        let dense = Step::Dense { inputs: 2, outputs: 2 };
-        let (relu, silu) = (Step::Activate(Activation::Relu), Step::Activate(Activation::Silu));
-        let layers = |encoder: &[Step], decoder: &[Step]| Plan::new(encoder, decoder, &[2]).unwrap().layers.len();
+        let dense = LayerSpec::Dense { inputs: 2, outputs: 2 };
+        let (relu, silu) = (LayerSpec::Activate(Activation::Relu), LayerSpec::Activate(Activation::Silu));
+        let layers =
+            |encoder: &[LayerSpec], decoder: &[LayerSpec]| LayerPlan::new(encoder, decoder, &[2]).unwrap().layers.len();
         assert_eq!(layers(&[dense, relu, dense], &[]), 2);
         assert_eq!(layers(&[dense, silu, dense], &[]), 3);
         assert_eq!(layers(&[dense, relu, relu], &[]), 2);
-        assert_eq!(layers(&[dense, Step::Keep, relu, Step::Add], &[]), 3);
+        assert_eq!(layers(&[dense, LayerSpec::SaveSkip, relu, LayerSpec::AddSkip], &[]), 3);
         assert_eq!(layers(&[dense], &[relu]), 2);
         assert_eq!(layers(&[relu], &[]), 1);
     }
 
     #[test]
     fn a_shape_that_does_not_fit_is_named_with_its_step() {
-        let found = Plan::new(&[Step::SpaceToDepth], &[], &[3, 5, 4]).unwrap_err();
+        let found = LayerPlan::new(&[LayerSpec::SpaceToDepth], &[], &[3, 5, 4]).unwrap_err();
         assert_eq!(found, "step 0 (space to depth) after [3, 5, 4]: height and width must be even");
     }
 }

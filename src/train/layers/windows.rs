@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use crate::machine::wide;
+use crate::system::simd_dispatch;
 
 /// How the windows of a square kernel lie on images of `[height, width, channels]`, with zeros around each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Windows {
+pub struct KernelWindows {
     /// Height and width of an image.
     pub image: [usize; 2],
     /// Channels of an image.
@@ -22,7 +22,7 @@ pub struct Windows {
 }
 
 /// One line of one window: `kernel` pixels, of which some may lie beside the image.
-struct Run {
+struct WindowRun {
     /// The first value in the matrix.
     start: usize,
     /// Values of the run that lie within the image.
@@ -31,7 +31,7 @@ struct Run {
     from: usize,
 }
 
-impl Windows {
+impl KernelWindows {
     /// Values of an image.
     pub fn image_values(&self) -> usize {
         self.image[0] * self.image[1] * self.channels
@@ -45,10 +45,10 @@ impl Windows {
     /// Writes `[windows, values]`, for `lines` of windows counted through all images; zeros where there is no image.
     pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
-        wide(
+        simd_dispatch(
             #[inline(always)]
             || {
-                self.each(lines, |Run { start, inside, from }| {
+                self.each(lines, |WindowRun { start, inside, from }| {
                     let run = &mut rows[start..start + length];
                     run[..inside.start].fill(0.0);
                     run[inside.end..].fill(0.0);
@@ -58,12 +58,12 @@ impl Windows {
         );
     }
 
-    /// Adds `[windows, values]` to the images at the places that [`Windows::gather`] reads.
+    /// Adds `[windows, values]` to the images at the places that [`KernelWindows::gather`] reads.
     pub fn scatter(&self, rows: &[f32], lines: Range<usize>, images: &mut [f32]) {
-        wide(
+        simd_dispatch(
             #[inline(always)]
             || {
-                self.each(lines, |Run { start, inside, from }| {
+                self.each(lines, |WindowRun { start, inside, from }| {
                     let run = &rows[start + inside.start..start + inside.end];
                     images[from..from + run.len()].iter_mut().zip(run).for_each(|(sum, value)| *sum += value);
                 });
@@ -72,7 +72,7 @@ impl Windows {
     }
 
     #[inline(always)]
-    fn each(&self, lines: Range<usize>, mut visit: impl FnMut(Run)) {
+    fn each(&self, lines: Range<usize>, mut visit: impl FnMut(WindowRun)) {
         let ([height, width], [down, across]) = (self.image, self.count);
         let length = self.kernel * self.channels;
         for (number, line) in lines.enumerate() {
@@ -88,12 +88,12 @@ impl Windows {
                     let y = top + row;
                     let start = (window + row) * length;
                     if y < self.padding || y >= height + self.padding {
-                        visit(Run { start, inside: 0..0, from: 0 });
+                        visit(WindowRun { start, inside: 0..0, from: 0 });
                         continue;
                     }
                     let from = ((image * height + y - self.padding) * width + first - self.padding) * self.channels;
                     let from = if inside.is_empty() { 0 } else { from };
-                    visit(Run { start, inside: inside.clone(), from });
+                    visit(WindowRun { start, inside: inside.clone(), from });
                 }
             }
         }
@@ -104,13 +104,13 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn windows(image: [usize; 2], channels: usize, kernel: usize, stride: usize, padding: usize) -> Windows {
+    fn windows(image: [usize; 2], channels: usize, kernel: usize, stride: usize, padding: usize) -> KernelWindows {
         let count = image.map(|side| (side + 2 * padding - kernel) / stride + 1);
-        Windows { image, channels, count, kernel, stride, padding }
+        KernelWindows { image, channels, count, kernel, stride, padding }
     }
 
     /// Value by value.
-    fn slow(windows: &Windows, images: &[f32], window: usize, value: usize) -> f32 {
+    fn slow(windows: &KernelWindows, images: &[f32], window: usize, value: usize) -> f32 {
         let [down, across] = windows.count;
         let (image, place) = (window / (down * across), window % (down * across));
         let (pixel, channel) = (value / windows.channels, value % windows.channels);

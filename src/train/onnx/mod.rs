@@ -5,9 +5,10 @@ mod proto;
 use prost::Message as _;
 
 use self::proto::{
-    Attribute, Dimension, Graph, KeyValue, Model, Node, OperatorSet, Tensor, TensorShape, TensorType, Type, ValueInfo,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::net::{Activation, Chain, Convolution, LEAK, Parameter, Shape, Step};
+use super::sequential::{Activation, ConvolutionSpec, LEAK, LayerSpec, Parameter, RecordShape, Sequential};
 
 /// The operator set: the first that all of our operators have their present meaning in.
 pub const OPSET: i64 = 17;
@@ -17,11 +18,22 @@ const IR_VERSION: i64 = 8;
 /// A chain as a file that ONNX Runtime reads: one input and one output, float32, with a batch dimension of any size, and
 /// height and width of any size where the chain leaves them open. `weights` are the chain's parameters in order;
 /// `metadata` goes into `metadata_props`.
-pub fn write(name: &str, ends: [&str; 2], chain: &Chain, weights: &[Vec<f32>], metadata: &[(&str, String)]) -> Vec<u8> {
-    let mut writer =
-        Writer { parameters: chain.parameters(), weights, next: 0, graph: Graph::default(), value: ends[0].to_owned() };
+pub fn write(
+    name: &str,
+    ends: [&str; 2],
+    chain: &Sequential,
+    weights: &[Vec<f32>],
+    metadata: &[(&str, String)],
+) -> Vec<u8> {
+    let mut writer = OnnxGraphWriter {
+        parameters: chain.parameters(),
+        weights,
+        next: 0,
+        graph: GraphProto::default(),
+        value: ends[0].to_owned(),
+    };
     let mut kept = Vec::new();
-    for (place, step) in chain.steps().iter().enumerate() {
+    for (place, step) in chain.layers().iter().enumerate() {
         writer.step(place, step, &mut kept);
     }
     // A node's output bears the name that it gets here; a chain of nothing still needs one node.
@@ -32,73 +44,76 @@ pub fn write(name: &str, ends: [&str; 2], chain: &Chain, weights: &[Vec<f32>], m
     graph.name = name.to_owned();
     graph.input = vec![value_info(ends[0], chain.input())];
     graph.output = vec![value_info(ends[1], chain.output())];
-    let properties = metadata.iter().map(|(key, value)| KeyValue { key: (*key).to_owned(), value: value.clone() });
-    let model = Model {
+    let properties =
+        metadata.iter().map(|(key, value)| StringStringEntryProto { key: (*key).to_owned(), value: value.clone() });
+    let model = ModelProto {
         ir_version: IR_VERSION,
         producer_name: "latentflow".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         graph: Some(graph),
         metadata_props: properties.collect(),
     };
     model.encode_to_vec()
 }
 
-struct Writer<'a> {
+struct OnnxGraphWriter<'a> {
     parameters: Vec<Parameter>,
     weights: &'a [Vec<f32>],
     /// The parameter that comes next.
     next: usize,
-    graph: Graph,
+    graph: GraphProto,
     /// The name of the value on its way.
     value: String,
 }
 
-impl Writer<'_> {
-    fn step(&mut self, place: usize, step: &Step, kept: &mut Vec<String>) {
+impl OnnxGraphWriter<'_> {
+    fn step(&mut self, place: usize, step: &LayerSpec, kept: &mut Vec<String>) {
         match *step {
-            Step::Affine { scale, offset } => {
+            LayerSpec::Affine { scale, offset } => {
                 let scale = self.constant(format!("{place}.scale"), &[scale]);
                 let offset = self.constant(format!("{place}.offset"), &[offset]);
                 self.node("Mul", &format!("{place}.scaled"), &[&scale], vec![]);
                 self.node("Add", &format!("{place}.shifted"), &[&offset], vec![]);
             }
-            Step::Dense { .. } => {
+            LayerSpec::Dense { .. } => {
                 let (weight, bias) = (self.learned(), self.learned());
                 self.node("Gemm", &format!("{place}.dense"), &[&weight, &bias], vec![]);
             }
-            Step::Conv(conv) => self.convolution("Conv", place, &conv),
-            Step::ConvTranspose(conv) => self.convolution("ConvTranspose", place, &conv),
-            Step::Activate(activation) => self.activation(place, activation),
-            Step::Flatten => self.node("Flatten", &format!("{place}.flat"), &[], vec![Attribute::int("axis", 1)]),
-            Step::Unflatten { shape: [channels, height, width] } => {
+            LayerSpec::Conv(conv) => self.convolution("Conv", place, &conv),
+            LayerSpec::ConvTranspose(conv) => self.convolution("ConvTranspose", place, &conv),
+            LayerSpec::Activate(activation) => self.activation(place, activation),
+            LayerSpec::Flatten => {
+                self.node("Flatten", &format!("{place}.flat"), &[], vec![AttributeProto::int("axis", 1)])
+            }
+            LayerSpec::Unflatten { shape: [channels, height, width] } => {
                 // A leading 0 keeps the batch dimension as it is.
                 let shape = [0, channels as i64, height as i64, width as i64];
                 let name = format!("{place}.shape");
-                self.graph.initializer.push(Tensor::int64(&name, &shape));
+                self.graph.initializer.push(TensorProto::int64(&name, &shape));
                 self.node("Reshape", &format!("{place}.planes"), &[&name], vec![]);
             }
-            Step::SpaceToDepth => {
-                self.node("SpaceToDepth", &format!("{place}.folded"), &[], vec![Attribute::int("blocksize", 2)]);
+            LayerSpec::SpaceToDepth => {
+                self.node("SpaceToDepth", &format!("{place}.folded"), &[], vec![AttributeProto::int("blocksize", 2)]);
             }
-            Step::DepthToSpace => {
-                self.node("DepthToSpace", &format!("{place}.unfolded"), &[], vec![Attribute::int("blocksize", 2)]);
+            LayerSpec::DepthToSpace => {
+                self.node("DepthToSpace", &format!("{place}.unfolded"), &[], vec![AttributeProto::int("blocksize", 2)]);
             }
-            Step::Keep => kept.push(self.value.clone()),
-            Step::Add => {
+            LayerSpec::SaveSkip => kept.push(self.value.clone()),
+            LayerSpec::AddSkip => {
                 let other = kept.pop().expect("a chain keeps before it adds");
                 self.node("Add", &format!("{place}.sum"), &[&other], vec![]);
             }
         }
     }
 
-    fn convolution(&mut self, operator: &str, place: usize, conv: &Convolution) {
+    fn convolution(&mut self, operator: &str, place: usize, conv: &ConvolutionSpec) {
         let (weight, bias) = (self.learned(), self.learned());
-        let square = |name: &str, size: usize| Attribute::ints(name, &[size as i64; 2]);
+        let square = |name: &str, size: usize| AttributeProto::ints(name, &[size as i64; 2]);
         let attributes = vec![
             square("kernel_shape", conv.kernel),
             square("strides", conv.stride),
-            Attribute::ints("pads", &[conv.padding as i64; 4]),
+            AttributeProto::ints("pads", &[conv.padding as i64; 4]),
         ];
         self.node(operator, &format!("{place}.conv"), &[&weight, &bias], attributes);
     }
@@ -108,8 +123,8 @@ impl Writer<'_> {
         match activation {
             Activation::Linear => {}
             Activation::Relu => self.node("Relu", &output, &[], vec![]),
-            Activation::LeakyRelu => self.node("LeakyRelu", &output, &[], vec![Attribute::float("alpha", LEAK)]),
-            Activation::Elu => self.node("Elu", &output, &[], vec![Attribute::float("alpha", 1.0)]),
+            Activation::LeakyRelu => self.node("LeakyRelu", &output, &[], vec![AttributeProto::float("alpha", LEAK)]),
+            Activation::Elu => self.node("Elu", &output, &[], vec![AttributeProto::float("alpha", 1.0)]),
             Activation::Tanh => self.node("Tanh", &output, &[], vec![]),
             Activation::Sigmoid => self.node("Sigmoid", &output, &[], vec![]),
             Activation::Silu => {
@@ -121,9 +136,9 @@ impl Writer<'_> {
     }
 
     /// Appends a node whose first input is the value on its way, which its output then is.
-    fn node(&mut self, operator: &str, output: &str, others: &[&str], attribute: Vec<Attribute>) {
+    fn node(&mut self, operator: &str, output: &str, others: &[&str], attribute: Vec<AttributeProto>) {
         let input = std::iter::once(self.value.as_str()).chain(others.iter().copied()).map(str::to_owned).collect();
-        let node = Node {
+        let node = NodeProto {
             input,
             output: vec![output.to_owned()],
             name: output.to_owned(),
@@ -135,27 +150,29 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self, name: String, values: &[f32]) -> String {
-        self.graph.initializer.push(Tensor::float(&name, &[], values));
+        self.graph.initializer.push(TensorProto::float(&name, &[], values));
         name
     }
 
     fn learned(&mut self) -> String {
         let (parameter, values) = (&self.parameters[self.next], &self.weights[self.next]);
         self.next += 1;
-        self.graph.initializer.push(Tensor::float(&parameter.name, &parameter.shape, values));
+        self.graph.initializer.push(TensorProto::float(&parameter.name, &parameter.shape, values));
         parameter.name.clone()
     }
 }
 
-fn value_info(name: &str, shape: Shape) -> ValueInfo {
-    let fixed = |size: usize| Dimension { value: Some(size as i64), param: None };
-    let open = |name: &str| Dimension { value: None, param: Some(name.to_owned()) };
+fn value_info(name: &str, shape: RecordShape) -> ValueInfoProto {
+    let fixed = |size: usize| DimensionProto { value: Some(size as i64), param: None };
+    let open = |name: &str| DimensionProto { value: None, param: Some(name.to_owned()) };
     let mut dims = vec![open("batch")];
     match shape {
-        Shape::Flat(len) => dims.push(fixed(len)),
-        Shape::Planes { channels, size: Some((height, width)) } => dims.extend([channels, height, width].map(fixed)),
-        Shape::Planes { channels, size: None } => dims.extend([fixed(channels), open("height"), open("width")]),
+        RecordShape::Flat(len) => dims.push(fixed(len)),
+        RecordShape::Planes { channels, size: Some((height, width)) } => {
+            dims.extend([channels, height, width].map(fixed))
+        }
+        RecordShape::Planes { channels, size: None } => dims.extend([fixed(channels), open("height"), open("width")]),
     }
-    let tensor = TensorType { elem_type: proto::FLOAT, shape: Some(TensorShape { dim: dims }) };
-    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor) }) }
+    let tensor = TensorTypeProto { elem_type: proto::FLOAT, shape: Some(TensorShapeProto { dim: dims }) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }

@@ -6,7 +6,7 @@ const INT64: i32 = 7;
 
 /// `ModelProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Model {
+pub struct ModelProto {
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
     #[prost(string, tag = "2")]
@@ -14,16 +14,16 @@ pub struct Model {
     #[prost(string, tag = "3")]
     pub producer_version: String,
     #[prost(message, optional, tag = "7")]
-    pub graph: Option<Graph>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub opset_import: Vec<OperatorSet>,
+    pub opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
-    pub metadata_props: Vec<KeyValue>,
+    pub metadata_props: Vec<StringStringEntryProto>,
 }
 
 /// `OperatorSetIdProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct OperatorSet {
+pub struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
     pub domain: String,
     #[prost(int64, tag = "2")]
@@ -32,7 +32,7 @@ pub struct OperatorSet {
 
 /// `StringStringEntryProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyValue {
+pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]
@@ -41,22 +41,22 @@ pub struct KeyValue {
 
 /// `GraphProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Graph {
+pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub node: Vec<Node>,
+    pub node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
     pub name: String,
     #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<Tensor>,
+    pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub input: Vec<ValueInfo>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub output: Vec<ValueInfo>,
+    pub output: Vec<ValueInfoProto>,
 }
 
 /// `NodeProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Node {
+pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -66,12 +66,12 @@ pub struct Node {
     #[prost(string, tag = "4")]
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub attribute: Vec<Attribute>,
+    pub attribute: Vec<AttributeProto>,
 }
 
 /// `AttributeProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Attribute {
+pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(float, optional, tag = "2")]
@@ -84,7 +84,7 @@ pub struct Attribute {
     pub r#type: i32,
 }
 
-impl Attribute {
+impl AttributeProto {
     pub fn float(name: &str, value: f32) -> Self {
         Self { name: name.to_owned(), f: Some(value), r#type: 1, ..Self::default() }
     }
@@ -100,7 +100,7 @@ impl Attribute {
 
 /// `TensorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Tensor {
+pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -111,7 +111,7 @@ pub struct Tensor {
     pub raw_data: Vec<u8>,
 }
 
-impl Tensor {
+impl TensorProto {
     pub fn float(name: &str, shape: &[usize], values: &[f32]) -> Self {
         let dims = shape.iter().map(|&size| size as i64).collect();
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -127,39 +127,39 @@ impl Tensor {
 
 /// `ValueInfoProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct ValueInfo {
+pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
-    pub r#type: Option<Type>,
+    pub r#type: Option<TypeProto>,
 }
 
 /// `TypeProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Type {
+pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    pub tensor_type: Option<TensorType>,
+    pub tensor_type: Option<TensorTypeProto>,
 }
 
-/// `TypeProto.Tensor`
+/// `TypeProto.TensorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct TensorType {
+pub struct TensorTypeProto {
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    pub shape: Option<TensorShape>,
+    pub shape: Option<TensorShapeProto>,
 }
 
 /// `TensorShapeProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct TensorShape {
+pub struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
-    pub dim: Vec<Dimension>,
+    pub dim: Vec<DimensionProto>,
 }
 
-/// `TensorShapeProto.Dimension`: one of both.
+/// `TensorShapeProto.DimensionProto`: one of both.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Dimension {
+pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]
     pub value: Option<i64>,
     #[prost(string, optional, tag = "2")]

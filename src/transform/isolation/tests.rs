@@ -43,7 +43,7 @@ impl TransformPlan for Picky {
 }
 
 impl Transform for Instance {
-    fn apply(&mut self, batch: Batch, _: &mut Rejects) -> Result<Batch, StageError> {
+    fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         self.calls.fetch_add(1, Relaxed);
         if self.broken.load(Relaxed) {
             return Err(StageError::Other("it is broken".to_owned()));
@@ -52,13 +52,13 @@ impl Transform for Instance {
         Ok(batch)
     }
 
-    fn look(&mut self, _: &Batch, _: &Batch) -> Option<Look> {
+    fn preview(&mut self, _: &Batch, _: &Batch) -> Option<ImagePreview> {
         panic!("made to panic")
     }
 }
 
 struct Tried {
-    isolated: Isolated,
+    isolated: IsolatedTransform,
     broken: Arc<AtomicBool>,
     built: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
@@ -69,16 +69,16 @@ fn picky(verdict: Verdict) -> Tried {
     let (broken, built, calls) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
     let plan =
         Picky { schema, verdict, broken: Arc::clone(&broken), built: Arc::clone(&built), calls: Arc::clone(&calls) };
-    Tried { isolated: Isolated::build(Arc::new(plan)).unwrap(), broken, built, calls }
+    Tried { isolated: IsolatedTransform::build(Arc::new(plan)).unwrap(), broken, built, calls }
 }
 
 impl Tried {
     /// The values that came through, and the rejects, one a line.
     fn apply(&mut self, values: &[f64]) -> Result<(Vec<f64>, String), String> {
-        let mut rejects = Rejects::default();
+        let mut rejects = RejectCollector::default();
         let output = self.isolated.apply(&batch([("x", floats(values))]), &mut rejects);
         let output = output.map_err(|error| error.to_string())?;
-        assert_eq!(output.records.num_rows(), output.origin.len());
+        assert_eq!(output.records.num_rows(), output.row_ordinals.len());
         let values = output.records.column(0).as_primitive::<Float64Type>().values().to_vec();
         Ok((values, reasons(&rejects.into_vec())))
     }
@@ -183,10 +183,10 @@ fn a_large_record_is_not_kept() {
     let large = "x".repeat(KEPT_BYTES + 1);
     let schema = batch([("x", floats(&[])), ("text", strings(&[]))]).records.schema();
     let plan = Picky { schema, verdict: not_13, broken: Arc::default(), built: Arc::default(), calls: Arc::default() };
-    let mut isolated = Isolated::build(Arc::new(plan)).unwrap();
-    let apply = |isolated: &mut Isolated, text: &str| {
+    let mut isolated = IsolatedTransform::build(Arc::new(plan)).unwrap();
+    let apply = |isolated: &mut IsolatedTransform, text: &str| {
         let columns = [("x", floats(&[1.0])), ("text", strings(&[text]))];
-        isolated.apply(&batch(columns), &mut Rejects::default()).unwrap();
+        isolated.apply(&batch(columns), &mut RejectCollector::default()).unwrap();
     };
     apply(&mut isolated, &large);
     assert!(isolated.good.is_none());
@@ -198,7 +198,7 @@ fn a_large_record_is_not_kept() {
 fn a_panic_while_looking_costs_the_image_alone() {
     let mut tried = picky(not_13);
     let batch = batch([("x", floats(&[1.0]))]);
-    assert!(tried.isolated.look(&batch, &batch).unwrap().is_none());
+    assert!(tried.isolated.preview(&batch, &batch).unwrap().is_none());
     assert_eq!(tried.built.load(Relaxed), 2);
     assert_eq!(tried.apply(&[1.0]).unwrap().0, [1.0]);
 }

@@ -8,23 +8,23 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use arrow::ipc::writer::StreamWriter;
 
 use super::*;
-use crate::source::http::media_type::Media;
+use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::MemoryPool;
 
-fn columns() -> Columns {
-    let columns = [("x", Type::Float), ("n", Type::Int), ("list", Type::Floats)];
+fn columns() -> RequestColumns {
+    let columns = [("x", RequestColumnType::Float), ("n", RequestColumnType::Int), ("list", RequestColumnType::Floats)];
     let columns = columns.into_iter().map(|(name, given)| (name.to_owned(), given)).collect();
-    Columns::features(&columns, 1 << 20).unwrap()
+    RequestColumns::features(&columns, 1 << 20).unwrap()
 }
 
-fn texts() -> Columns {
-    Columns::features(&BTreeMap::from([("text".to_owned(), Type::String)]), 1 << 20).unwrap()
+fn texts() -> RequestColumns {
+    RequestColumns::features(&BTreeMap::from([("text".to_owned(), RequestColumnType::String)]), 1 << 20).unwrap()
 }
 
 /// Parses within 1 MiB a request and 8 MiB in all.
-fn parse(columns: &Columns, media: &Media, body: Vec<u8>) -> Result<Records, ErrorResponse> {
-    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
-    columns.parse(media, body, Most::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()))
+fn parse(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> Result<RequestRecords, ErrorResponse> {
+    let limits = HttpLimits { request: ByteSize(1 << 20), ..HttpLimits::default() };
+    columns.parse(media, body, BodyBudget::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()))
 }
 
 fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-fn refusal(columns: &Columns, media: &Media, body: Vec<u8>) -> (u16, String) {
+fn refusal(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> (u16, String) {
     let refusal = parse(columns, media, body).err().unwrap();
     (refusal.status.as_u16(), refusal.message)
 }
@@ -42,34 +42,35 @@ fn refusal(columns: &Columns, media: &Media, body: Vec<u8>) -> (u16, String) {
 #[test]
 fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
     let body = b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
-    let Records { columns, refused, .. } = parse(&columns(), &Media::Ndjson, body).unwrap();
+    let RequestRecords { columns, rejected, .. } = parse(&columns(), &MediaType::Ndjson, body).unwrap();
     let (n, x) = (columns.column_by_name("n").unwrap(), columns.column_by_name("x").unwrap());
     assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
     assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
-    let told: Vec<_> = refused.first.iter().map(|refused| (refused.record, refused.code)).collect();
+    let told: Vec<_> = rejected.first.iter().map(|rejected| (rejected.record, rejected.code)).collect();
     assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
 }
 
 #[test]
 fn many_bad_lines_are_counted_and_the_first_listed() {
     let body = format!("{{\"x\":1}}\n{}{{\"x\":2}}\n", "x\n".repeat(10_000)).into_bytes();
-    let records = parse(&columns(), &Media::Ndjson, body).unwrap();
-    assert_eq!((records.columns.num_rows(), records.refused.count, records.refused.first.len()), (2, 10_000, 100));
-    let limits = Limits { records: std::num::NonZeroU32::new(100).unwrap(), ..Limits::default() };
+    let records = parse(&columns(), &MediaType::Ndjson, body).unwrap();
+    assert_eq!((records.columns.num_rows(), records.rejected.count, records.rejected.first.len()), (2, 10_000, 100));
+    let limits = HttpLimits { records: std::num::NonZeroU32::new(100).unwrap(), ..HttpLimits::default() };
     let mut charge = MemoryPool::new(8 << 20).charge();
     let lines = "x\n".repeat(101).into_bytes();
-    let refused = columns().parse(&Media::Ndjson, lines, Most::new(&limits, "http", &mut charge));
+    let refused = columns().parse(&MediaType::Ndjson, lines, BodyBudget::new(&limits, "http", &mut charge));
     assert!(refused.err().unwrap().message.contains("limits.records"));
 }
 
 #[test]
 fn name_of_the_source_counts_for_each_record() {
     let body = || "{}\n".repeat(5000).into_bytes();
-    assert_eq!(parse(&texts(), &Media::Ndjson, body()).unwrap().columns.num_rows(), 5000);
-    let limits = Limits { request: Bytes(1 << 20), ..Limits::default() };
+    assert_eq!(parse(&texts(), &MediaType::Ndjson, body()).unwrap().columns.num_rows(), 5000);
+    let limits = HttpLimits { request: ByteSize(1 << 20), ..HttpLimits::default() };
     let mut charge = MemoryPool::new(8 << 20).charge();
     let name = "n".repeat(256);
-    let refusal = texts().parse(&Media::Ndjson, body(), Most::new(&limits, &name, &mut charge)).err().unwrap();
+    let refusal =
+        texts().parse(&MediaType::Ndjson, body(), BodyBudget::new(&limits, &name, &mut charge)).err().unwrap();
     assert_eq!(refusal.status.as_u16(), 413, "{}", refusal.message);
 }
 
@@ -79,10 +80,10 @@ fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
     let n: ArrayRef = Arc::new(Int32Array::from(vec![3]));
     let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
     let body = stream(vec![("n", Arc::clone(&n)), ("more", Arc::clone(&n)), ("x", x), ("list", list)]);
-    let records = parse(&columns(), &Media::Arrow, body).unwrap().columns;
+    let records = parse(&columns(), &MediaType::Arrow, body).unwrap().columns;
     assert_eq!(records.schema().field(0).name(), "list");
     assert_eq!(records.column(0).as_list::<i32>().value(0).as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
-    let told = |body| refusal(&columns(), &Media::Arrow, body).1;
+    let told = |body| refusal(&columns(), &MediaType::Arrow, body).1;
     assert!(told(stream(vec![("n", Arc::clone(&n))])).contains("no column `list`"));
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
@@ -103,7 +104,7 @@ fn arrow_columns_weigh_what_they_become() {
         Arc::new(arrow::compute::take(&views, &Int32Array::from(vec![0; rows]), None).unwrap())
     };
     for column in [dictionary(100), runs(100), views(100)] {
-        let records = parse(&texts(), &Media::Arrow, stream(vec![("text", column)])).unwrap();
+        let records = parse(&texts(), &MediaType::Arrow, stream(vec![("text", column)])).unwrap();
         let text = records.columns.column(0).as_string::<i32>();
         assert_eq!((text.len(), text.value(99).len()), (100, 4000));
     }
@@ -112,7 +113,7 @@ fn arrow_columns_weigh_what_they_become() {
         let kind = column.data_type().clone();
         let body = stream(vec![("text", column)]);
         assert!(body.len() < 40_000, "{kind}: {}", body.len());
-        assert_eq!(refusal(&texts(), &Media::Arrow, body).0, 413, "{kind}");
+        assert_eq!(refusal(&texts(), &MediaType::Arrow, body).0, 413, "{kind}");
     }
 }
 
@@ -121,7 +122,7 @@ fn arrow_columns_weigh_what_they_become() {
 fn views_of_one_long_text_are_weighed_before_their_text_is_checked() {
     let text = StringViewArray::from(vec!["t".repeat(4 << 20)]);
     let views = arrow::compute::take(&text, &Int32Array::from(vec![0; 500_000]), None).unwrap();
-    assert_eq!(refusal(&texts(), &Media::Arrow, stream(vec![("text", views)])).0, 413);
+    assert_eq!(refusal(&texts(), &MediaType::Arrow, stream(vec![("text", views)])).0, 413);
 }
 
 #[test]
@@ -133,38 +134,38 @@ fn text_views_are_text_wherever_they_are() {
         (text, vec![Some("short"), Some("a text of more than twelve bytes")]),
         (dictionary, vec![Some("a text of more than twelve bytes"), None, Some("short")]),
     ] {
-        let records = parse(&texts(), &Media::Arrow, stream(vec![("text", column)])).unwrap();
+        let records = parse(&texts(), &MediaType::Arrow, stream(vec![("text", column)])).unwrap();
         assert_eq!(records.columns.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), expected);
     }
     let numbers: ArrayRef = Arc::new(StringViewArray::from(vec!["7"]));
     let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
     let body = stream(vec![("list", list), ("n", Arc::clone(&numbers)), ("x", x)]);
-    let records = parse(&columns(), &Media::Arrow, body).unwrap().columns;
+    let records = parse(&columns(), &MediaType::Arrow, body).unwrap().columns;
     assert_eq!(records["n"].as_primitive::<arrow::datatypes::Int64Type>().value(0), 7);
 }
 
 #[test]
 fn arrow_rows_are_bounded_whatever_their_columns() {
     let nulls: ArrayRef = Arc::new(NullArray::new(1_000_001));
-    let (status, message) = refusal(&texts(), &Media::Arrow, stream(vec![("text", nulls)]));
+    let (status, message) = refusal(&texts(), &MediaType::Arrow, stream(vec![("text", nulls)]));
     assert!(status == 413 && message.contains("limits.records"), "{message}");
 }
 
 #[test]
 fn files_of_a_form_are_images_named_after_them() {
-    let images = Columns::images(1 << 20);
+    let images = RequestColumns::images(1 << 20);
     let part = |head: &str, content: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"i\"{head}\r\n\r\n{content}\r\n")
     };
     let body = [part("; filename=\"a.jpg\"", "one"), part("", "text"), part("; filename=\"b.jpg\"", "two")].concat();
     let body = format!("{body}--b--\r\n").into_bytes();
-    let records = parse(&images, &Media::Multipart("b".to_owned()), body).unwrap();
+    let records = parse(&images, &MediaType::Multipart("b".to_owned()), body).unwrap();
     let names = with_source(&records, "http").unwrap();
     assert_eq!(names.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.jpg", "b.jpg"]);
     assert_eq!(names.column(1).as_binary::<i32>().value(1), b"two");
-    assert_eq!((records.refused.first[0].record, records.refused.count), (1, 1));
-    let features = refusal(&texts(), &Media::Multipart("b".to_owned()), b"--b--".to_vec());
+    assert_eq!((records.rejected.first[0].record, records.rejected.count), (1, 1));
+    let features = refusal(&texts(), &MediaType::Multipart("b".to_owned()), b"--b--".to_vec());
     assert_eq!(features.0, 422);
 }
 
@@ -172,19 +173,19 @@ fn files_of_a_form_are_images_named_after_them() {
 fn images_in_json_are_decoded_and_bad_ones_refused_alone() {
     let body =
         b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
-    let records = parse(&Columns::images(1 << 20), &Media::Ndjson, body).unwrap();
+    let records = parse(&RequestColumns::images(1 << 20), &MediaType::Ndjson, body).unwrap();
     let images = records.columns.column(0).as_binary::<i32>();
     assert_eq!((images.value(0), images.value(1)), ([0, 1, 2].as_slice(), [3, 4].as_slice()));
-    let told: Vec<u64> = records.refused.first.iter().map(|refused| refused.record).collect();
+    let told: Vec<u64> = records.rejected.first.iter().map(|refused| refused.record).collect();
     assert_eq!(told, [1, 2]);
 }
 
 #[test]
 fn what_this_source_does_not_take_is_refused_as_a_whole() {
-    let images = Columns::images(1 << 20);
-    assert_eq!(parse(&images, &Media::Image, vec![1, 2]).unwrap().columns.num_rows(), 1);
-    assert!(parse(&images, &Media::Image, vec![]).is_err());
-    assert!(parse(&columns(), &Media::Image, vec![1]).is_err());
-    assert!(refusal(&columns(), &Media::Ndjson, b"\n".to_vec()).1.contains("no records"));
-    assert!(parse(&columns(), &Media::Arrow, b"junk".to_vec()).is_err());
+    let images = RequestColumns::images(1 << 20);
+    assert_eq!(parse(&images, &MediaType::Image, vec![1, 2]).unwrap().columns.num_rows(), 1);
+    assert!(parse(&images, &MediaType::Image, vec![]).is_err());
+    assert!(parse(&columns(), &MediaType::Image, vec![1]).is_err());
+    assert!(refusal(&columns(), &MediaType::Ndjson, b"\n".to_vec()).1.contains("no records"));
+    assert!(parse(&columns(), &MediaType::Arrow, b"junk".to_vec()).is_err());
 }

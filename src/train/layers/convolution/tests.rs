@@ -15,11 +15,11 @@ const CASES: [[usize; 7]; 8] = [
     [2, 3, 1, 5, 7, 1, 3],
 ];
 
-fn made([height, width, channels, depth, kernel, stride, padding]: [usize; 7], transposed: bool) -> Convolution {
+fn made([height, width, channels, depth, kernel, stride, padding]: [usize; 7], transposed: bool) -> ConvolutionLayer {
     let image = [height, width];
     let count = image.map(|side| (side + 2 * padding - kernel) / stride + 1);
-    let windows = Windows { image, channels, count, kernel, stride, padding };
-    Convolution { windows, depth, transposed }
+    let windows = KernelWindows { image, channels, count, kernel, stride, padding };
+    ConvolutionLayer { windows, depth, transposed }
 }
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -27,8 +27,9 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
 }
 
 /// Each product of the definition: its place in the weights, in the image and in the points.
-fn products(conv: &Convolution, records: usize, mut each: impl FnMut(usize, usize, usize)) {
-    let Windows { image: [height, width], channels, count: [down, across], kernel, stride, padding } = conv.windows;
+fn products(conv: &ConvolutionLayer, records: usize, mut each: impl FnMut(usize, usize, usize)) {
+    let KernelWindows { image: [height, width], channels, count: [down, across], kernel, stride, padding } =
+        conv.windows;
     for (record, y, x) in (0..records * down * across).map(|i| (i / (down * across), i / across % down, i % across)) {
         for (row, column) in (0..kernel * kernel).map(|i| (i / kernel, i % kernel)) {
             let (iy, ix) = ((y * stride + row).wrapping_sub(padding), (x * stride + column).wrapping_sub(padding));
@@ -46,11 +47,11 @@ fn products(conv: &Convolution, records: usize, mut each: impl FnMut(usize, usiz
 }
 
 /// Values of a record that go in.
-fn inputs(conv: &Convolution) -> usize {
+fn inputs(conv: &ConvolutionLayer) -> usize {
     if conv.transposed { conv.points() } else { conv.windows.image_values() }
 }
 
-fn output(conv: &Convolution, weight: &[f32], bias: &[f32], input: &[f32], records: usize) -> Vec<f32> {
+fn output(conv: &ConvolutionLayer, weight: &[f32], bias: &[f32], input: &[f32], records: usize) -> Vec<f32> {
     let mut output = vec![f32::NAN; records * conv.outputs()];
     conv.forward(weight, bias, input, &mut output, &mut Vec::new());
     output
@@ -84,7 +85,7 @@ fn gradients_are_those_of_finite_differences() {
         let input = numbers(records * inputs(&conv), 3);
         // The objective is linear in each number, so that differences are exact but for rounding.
         let slope = numbers(records * conv.outputs(), 4);
-        let (mut sums, mut by_input) = (Sums::default(), vec![f32::NAN; input.len()]);
+        let (mut sums, mut by_input) = (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
         conv.backward(&weight, &input, &slope, Some(&mut by_input), &mut sums, &mut Vec::new());
         let parts = [weight, bias, input];
@@ -115,7 +116,7 @@ fn many_blocks_give_what_one_block_gives() {
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(2 * inputs(&conv), 3);
         let slope = numbers(2 * conv.outputs(), 4);
-        let (mut sums, mut by_input) = (Sums::default(), vec![f32::NAN; input.len()]);
+        let (mut sums, mut by_input) = (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
         conv.backward(&weight, &input, &slope, Some(&mut by_input), &mut sums, &mut Vec::new());
         let mut expected = [vec![0.0_f64; sums.weight.len()], vec![0.0; input.len()], vec![0.0; slope.len()]];

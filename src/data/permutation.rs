@@ -1,0 +1,130 @@
+//! A random order of any number of records, without a list of them.
+
+use crate::batch::splitmix64;
+
+/// A keyed permutation of `0..len` that takes no memory: a balanced Feistel network over the next even power of two,
+/// walked along until it comes to a number below `len` (Black and Rogaway 2002, "cycle-walking").
+#[derive(Debug, Clone, Copy)]
+pub struct Permutation {
+    len: u64,
+    /// Bits of each half of a number.
+    half: u32,
+    keys: [u64; ROUNDS],
+}
+
+/// Four would do against an opponent; small numbers of bits want some more to look random.
+const ROUNDS: usize = 8;
+
+impl Permutation {
+    /// The permutation of `0..len` that `seed` names.
+    pub fn new(len: u64, seed: u64) -> Self {
+        let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
+        let mut key = seed;
+        let keys = std::array::from_fn(|_| {
+            key = splitmix64(key);
+            key
+        });
+        Self { len, half: bits.div_ceil(2).max(1), keys }
+    }
+
+    /// Where `place` goes: every number of `0..len` is reached once. A place beyond the end counts from 0 again.
+    pub fn at(&self, place: u64) -> u64 {
+        let mut value = place % self.len.max(1);
+        // The walk starts inside `0..len` and the network permutes its own range, so it comes back inside.
+        loop {
+            value = self.network(value);
+            if value < self.len.max(1) {
+                return value;
+            }
+        }
+    }
+
+    fn network(&self, value: u64) -> u64 {
+        let mask = u64::MAX >> (u64::BITS - self.half);
+        let (mut left, mut right) = (value >> self.half, value & mask);
+        for key in self.keys {
+            (left, right) = (right, left ^ (splitmix64(right ^ key) >> (u64::BITS - self.half)));
+        }
+        left << self.half | right
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn order(len: u64, seed: u64) -> Vec<u64> {
+        let permutation = Permutation::new(len, seed);
+        (0..len).map(|place| permutation.at(place)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_is_reached_once(len in 0_u64..3000, seed: u64) {
+            let mut all = order(len, seed);
+            all.sort_unstable();
+            prop_assert!(all.into_iter().eq(0..len));
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_any_memory_work() {
+        for len in [1 << 40, (1 << 40) + 1, u64::MAX] {
+            let permutation = Permutation::new(len, 1);
+            let some: std::collections::BTreeSet<u64> = (0..1000).map(|place| permutation.at(place)).collect();
+            assert_eq!(some.len(), 1000);
+            assert!(some.into_iter().all(|value| value < len));
+        }
+    }
+
+    #[test]
+    fn the_order_depends_on_the_seed_alone() {
+        assert_eq!(order(1000, 7), order(1000, 7));
+        let same = order(1000, 7).into_iter().zip(order(1000, 8)).filter(|(a, b)| a == b).count();
+        // Of two random orders one place agrees on average.
+        assert!(same < 10, "{same}");
+    }
+
+    /// The chance of a chi-square value beyond mean + 5 deviations is below one in 10,000.
+    fn looks_uniform(counts: &[u64]) {
+        let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+        let chi: f64 = counts.iter().map(|&count| (count as f64 - expected).powi(2) / expected).sum();
+        let freedom = counts.len() as f64 - 1.0;
+        assert!((chi - freedom).abs() < 5.0 * (2.0 * freedom).sqrt(), "{chi} for {freedom} degrees of freedom");
+    }
+
+    #[test]
+    fn over_many_seeds_a_place_goes_anywhere_and_its_neighbour_anywhere_else() {
+        const LEN: usize = 12;
+        let mut pairs = vec![0; LEN * LEN];
+        let mut orders = std::collections::BTreeMap::<Vec<u64>, u64>::new();
+        for seed in 0..100_000 {
+            let permutation = Permutation::new(LEN as u64, seed);
+            let (first, second) = (permutation.at(0) as usize, permutation.at(1) as usize);
+            pairs[first * LEN + second] += 1;
+            *orders.entry(order(4, seed)).or_default() += 1;
+        }
+        let pairs: Vec<u64> = (0..LEN * LEN).filter(|at| at / LEN != at % LEN).map(|at| pairs[at]).collect();
+        looks_uniform(&pairs);
+        assert_eq!(orders.len(), 24, "every order of four is met");
+    }
+
+    #[test]
+    fn a_long_order_has_the_ascents_and_fixed_points_of_a_random_one() {
+        const LEN: u64 = 100_000;
+        let order = order(LEN, 3);
+        let ascents = order.windows(2).filter(|pair| pair[0] < pair[1]).count() as f64;
+        // Mean (n - 1) / 2, variance (n + 1) / 12.
+        assert!((ascents - 49_999.5).abs() < 5.0 * (LEN as f64 / 12.0).sqrt(), "{ascents}");
+        let fixed = order.iter().enumerate().filter(|(place, value)| *place as u64 == **value).count();
+        assert!(fixed < 12, "{fixed}");
+        // Where the first tenth goes.
+        let mut counts = vec![0; 100];
+        order[..LEN as usize / 10].iter().for_each(|&value| counts[(value / (LEN / 100)) as usize] += 1);
+        looks_uniform(&counts);
+    }
+}

@@ -1,0 +1,300 @@
+//! Reads the planned sources to their ends and writes their records, each into its part.
+
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use sha2::{Digest, Sha256};
+use tokio_stream::StreamExt;
+
+use super::config::{DataSpec, Subset};
+use super::image_decoder::ParallelDecoder;
+use super::labels::{ClassIndex, class_names};
+use super::manifest::Manifest;
+use super::plan::{DatasetPlan, PlannedSource, RecordKind, SourceSteps};
+use super::record_file::RecordTrailer;
+use super::record_id::RecordIdResolver;
+use super::record_writer::RecordWriter;
+use crate::batch::{Batch, Reject, RejectCode, RejectCollector, SourceBatch};
+use crate::coverage::ResumeState;
+use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, fsync_dir, remove_stale_temp_files};
+use crate::source::Source;
+use crate::tensor::fixed_values;
+
+/// Reasons that are kept of those for which records were rejected.
+const REASONS: usize = 10;
+
+/// Makes the files in `folder` anew. Until the manifest is written they count for nothing.
+///
+/// # Errors
+/// When a source or the folder fails, or there is no record.
+pub(super) fn build_dataset(
+    plan: DatasetPlan,
+    spec: &DataSpec,
+    keys: Option<[String; 2]>,
+    folder: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Manifest, StageError> {
+    create_dir_all_synced(folder)?;
+    Manifest::remove(folder)?;
+    remove_stale_temp_files(folder, 1)?;
+    let columns = match &plan.target {
+        RecordKind::Features { columns } => columns.clone(),
+        RecordKind::Images { .. } => vec![],
+    };
+    let channels = match plan.target {
+        RecordKind::Images { channels, .. } => channels.count(),
+        RecordKind::Features { .. } => plan.width,
+    };
+    let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
+    let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
+    let mut filling = DatasetBuilder::new(folder, &plan.target, spec)?;
+    let mut read = 0;
+    for (at, PlannedSource { source, mut steps, .. }) in plan.sources.into_iter().enumerate() {
+        each_batch(source, |batch| {
+            read += batch.batch.provenance.len();
+            filling.add_batch(at, &mut steps, batch)?;
+            progress(read);
+            Ok(())
+        })?;
+    }
+    let DatasetBuilder { writers, classes: labels, digest, rejects, reasons, left_out, anomalies, .. } = filling;
+    let [training, validation, test] = writers.map(RecordWriter::finish);
+    let parts = [training?, validation?, test?];
+    if parts.iter().all(|part| part.records == 0) {
+        return Err(nothing(rejects, &reasons, left_out));
+    }
+    fsync_dir(folder)?;
+    let (labels, classes) = labels.sorted();
+    let digest = format!("{:x}", digest.finalize());
+    let manifest = Manifest {
+        key,
+        written,
+        kind,
+        channels,
+        columns,
+        columns_are_values,
+        labels,
+        classes,
+        digest,
+        rejects,
+        reasons,
+        left_out,
+        anomalies,
+        parts,
+    };
+    manifest.write(folder)?;
+    Ok(manifest)
+}
+
+fn nothing(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
+    let first = reasons.first().map(|reason| format!("; the first because: {reason}")).unwrap_or_default();
+    StageError::Other(format!(
+        "there is no record: {rejects} could not be used{first}{}",
+        if left_out > 0 { format!("; `keep` left out {left_out}") } else { String::new() }
+    ))
+}
+
+/// Gives every batch of a source to `take`.
+fn each_batch(
+    source: Box<dyn Source>,
+    mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| StageError::Other(format!("cannot wait for a source: {error}")))?;
+    let mut batches = source.open(&ResumeState::default())?.batches;
+    while let Some(batch) = runtime.block_on(batches.next()) {
+        take(batch?)?;
+    }
+    Ok(())
+}
+
+/// The files while they are filled.
+struct DatasetBuilder<'a> {
+    spec: &'a DataSpec,
+    decoder: Option<ParallelDecoder>,
+    writers: [RecordWriter; 3],
+    classes: ClassIndex,
+    digest: Sha256,
+    rejects: u64,
+    reasons: Vec<String>,
+    left_out: u64,
+    anomalies: u64,
+    /// The values of a feature record as they stand in the file.
+    row: Vec<u8>,
+}
+
+impl<'a> DatasetBuilder<'a> {
+    fn new(folder: &Path, target: &RecordKind, spec: &'a DataSpec) -> Result<Self, StageError> {
+        let writer = |part| RecordWriter::new(folder, part);
+        Ok(Self {
+            spec,
+            decoder: ParallelDecoder::new(target),
+            writers: [writer(Subset::Training)?, writer(Subset::Validation)?, writer(Subset::Test)?],
+            classes: ClassIndex::default(),
+            digest: Sha256::new(),
+            rejects: 0,
+            reasons: vec![],
+            left_out: 0,
+            anomalies: 0,
+            row: vec![],
+        })
+    }
+
+    /// Writes the records of one batch.
+    fn add_batch(&mut self, source: usize, steps: &mut SourceSteps, batch: SourceBatch) -> Result<(), StageError> {
+        let SourceBatch { mut batch, rejects, pixels } = batch;
+        rejects.iter().for_each(|reject| self.reject(&reject.reason, reject.records));
+        let all = batch.records.num_rows();
+        let mut failed = 0;
+        for keep in &mut steps.keep {
+            let mut rejects = RejectCollector::default();
+            let kept = keep.apply(&batch, &mut rejects)?;
+            failed += self.reject_failures(&steps.record_ids, &batch, rejects).len();
+            batch = kept;
+        }
+        self.left_out += (all - batch.records.num_rows() - failed) as u64;
+        if let Some(features) = &mut steps.features {
+            let mut rejects = RejectCollector::default();
+            let taken = features.apply(&batch, &mut rejects)?;
+            self.reject_rows(&steps.record_ids, &batch, &rejects.into_vec());
+            batch = taken;
+        }
+        let mut normal = None;
+        if let Some(step) = &mut steps.normal {
+            let mut rejects = RejectCollector::default();
+            normal = Some(step.apply(&batch, &mut rejects)?.row_ordinals);
+            // Whether these are normal is not known.
+            let failed = self.reject_failures(&steps.record_ids, &batch, rejects);
+            if !failed.is_empty() {
+                let known = batch.row_ordinals.iter().map(|ordinal| Some(!failed.contains(ordinal))).collect();
+                batch = batch.filter(&known)?;
+            }
+        }
+        let labels = steps.label.map(|place| class_names(batch.records.column(place))).transpose()?;
+        let mut known = RecordContext { source, record_ids: &mut steps.record_ids, normal, labels };
+        match steps.image {
+            Some(image) => self.add_images(&batch, image, pixels, &mut known),
+            None => self.add_features(&batch, &mut known),
+        }
+    }
+
+    fn add_features(&mut self, batch: &Batch, known: &mut RecordContext<'_>) -> Result<(), StageError> {
+        let vectors = batch.records.columns().last().and_then(|column| fixed_values(column.as_ref()));
+        let width = vectors.map_or(0, |values| values.len() / batch.records.num_rows().max(1));
+        let mut row = std::mem::take(&mut self.row);
+        for (place, values) in vectors.unwrap_or_default().chunks_exact(width.max(1)).enumerate() {
+            row.clear();
+            row.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            self.add(batch, place, known, [1, 1], &row)?;
+        }
+        self.row = row;
+        Ok(())
+    }
+
+    fn add_images(
+        &mut self,
+        batch: &Batch,
+        column: usize,
+        pixels: u64,
+        known: &mut RecordContext<'_>,
+    ) -> Result<(), StageError> {
+        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        let images: ArrayRef = cast(batch.records.column(column), &DataType::Binary)?;
+        let images = images.as_binary::<i32>();
+        for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
+            match decoded {
+                // A record of another length than its size says would shift those behind it.
+                Ok(image) if image.data.len() == image.height * image.width * image.channels.count() => {
+                    self.add(batch, place, known, [image.height, image.width], &image.data)?;
+                }
+                Ok(image) => {
+                    let (name, row) = known.record_ids.name(batch, place);
+                    let (bytes, size) = (image.data.len(), [image.height, image.width]);
+                    let reason = format!("{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels");
+                    self.reject(&reason, 1);
+                }
+                Err(reason) => {
+                    let (name, row) = known.record_ids.name(batch, place);
+                    self.reject(&format!("{name}, row {row}: {reason}"), 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one record.
+    fn add(
+        &mut self,
+        batch: &Batch,
+        place: usize,
+        known: &mut RecordContext<'_>,
+        size: [usize; 2],
+        values: &[u8],
+    ) -> Result<(), StageError> {
+        let origin = known.record_ids.of(batch, place, known.source);
+        let anomaly = known.is_anomaly(batch, place);
+        let part = if anomaly { Subset::Test } else { origin.subset(self.spec.validation, self.spec.test) };
+        let label = known.labels.as_ref().filter(|labels| labels.is_valid(place)).map(|labels| labels.value(place));
+        let number = label.map(|label| self.classes.number(label)).transpose()?;
+        // An image's sides are 32 bits in its header.
+        let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+        let tail = RecordTrailer {
+            identity: origin.identity,
+            height,
+            width,
+            label: number.unwrap_or(RecordTrailer::NO_LABEL),
+            anomaly,
+        };
+        self.digest.update([part as u8, u8::from(anomaly), u8::from(label.is_some())]);
+        let text = label.unwrap_or_default();
+        self.digest
+            .update([height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)].map(u32::to_le_bytes).concat());
+        self.digest.update(text);
+        self.digest.update(values);
+        self.anomalies += u64::from(anomaly);
+        self.writers[part as usize].add(values, &tail)
+    }
+
+    /// Counts what a transform refused, by the names that the batch before it had.
+    fn reject_rows(&mut self, origins: &RecordIdResolver, before: &Batch, rejects: &[Reject]) {
+        for reject in rejects {
+            let place = before.row_ordinals.binary_search(&reject.ordinal).unwrap_or(usize::MAX);
+            let (name, row) = origins.name(before, place);
+            self.reject(&format!("{name}, row {row}: {}", reject.reason), reject.records);
+        }
+    }
+
+    /// Counts the records on which a comparison failed, and returns their ordinals. Those that it leaves out, since a value is
+    /// missing, are none of them.
+    fn reject_failures(&mut self, origins: &RecordIdResolver, before: &Batch, rejects: RejectCollector) -> Vec<u32> {
+        let failed = |reject: &Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
+        let failures: Vec<Reject> = rejects.into_vec().into_iter().filter(failed).collect();
+        self.reject_rows(origins, before, &failures);
+        failures.iter().map(|reject| reject.ordinal).collect()
+    }
+
+    fn reject(&mut self, reason: &str, records: u64) {
+        self.rejects = self.rejects.saturating_add(records);
+        if self.reasons.len() < REASONS {
+            self.reasons.push(reason.to_owned());
+        }
+    }
+}
+
+/// What is known of a batch's records beside their values.
+struct RecordContext<'a> {
+    source: usize,
+    record_ids: &'a mut RecordIdResolver,
+    /// The ordinals of those that are normal, ascending; `None`: all are.
+    normal: Option<Vec<u32>>,
+    labels: Option<StringArray>,
+}
+
+impl RecordContext<'_> {
+    fn is_anomaly(&self, batch: &Batch, place: usize) -> bool {
+        self.normal.as_ref().is_some_and(|normal| normal.binary_search(&batch.row_ordinals[place]).is_err())
+    }
+}

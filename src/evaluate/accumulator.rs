@@ -1,0 +1,157 @@
+//! What is kept of each record while a model is scored: its errors, the quality of its image, some codes.
+
+use super::inference::ModelOutput;
+use super::result::{ImageQuality, RecordScore};
+use super::sampler::{MiniBatch, RecordRef, is_selected};
+use crate::image::PixelFormat;
+use crate::measure::Pca;
+use crate::model::Loss;
+use crate::model::feature_errors::FeatureErrors;
+
+/// Images whose structural similarity is measured at most: it takes a millisecond or two each.
+pub(super) const MAX_SSIM_IMAGES: usize = 5000;
+
+/// What is known of records that a model has seen.
+pub(super) struct ScoreAccumulator<'a> {
+    loss: Loss,
+    pca: Option<&'a Pca>,
+    pub(super) scores: Vec<RecordScore>,
+    pub(super) quality: Option<ImageQualityAccumulator>,
+    pub(super) features: Option<FeatureErrors>,
+    pub(super) codes: Option<LatentSample>,
+    pub(super) failed: usize,
+}
+
+impl<'a> ScoreAccumulator<'a> {
+    /// For `records` records, of images if there is a `format`, of so many `features` if there are; `codes`: how many are
+    /// kept.
+    pub(super) fn new(
+        loss: Loss,
+        (format, features): (Option<PixelFormat>, Option<usize>),
+        pca: Option<&'a Pca>,
+        records: usize,
+        codes: Option<usize>,
+    ) -> Self {
+        Self {
+            loss,
+            pca,
+            scores: Vec::with_capacity(records),
+            quality: format.map(|format| ImageQualityAccumulator::new(format, records)),
+            features: features.map(FeatureErrors::new),
+            codes: codes.map(|most| LatentSample::new(most, records)),
+            failed: 0,
+        }
+    }
+
+    /// Takes in a slice and what the model has made of it.
+    pub(super) fn add(&mut self, slice: &MiniBatch, given: &ModelOutput) {
+        let pca_codes = self.pca.map(|pca| pca.encode(&slice.values));
+        let pca_outputs = self.pca.zip(pca_codes.as_ref()).map(|(pca, codes)| pca.decode(codes));
+        for (row, entry) in slice.records.iter().enumerate() {
+            if given.failed[row] {
+                self.failed += 1;
+                continue;
+            }
+            let target = slice.of(entry);
+            if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
+                let codes = row_of(codes, row, slice.records.len());
+                let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.records.len()));
+                kept.add(entry, codes, pca);
+            }
+            let Some(outputs) = &given.outputs else { continue };
+            let output = &outputs[entry.at.clone()];
+            let pca = pca_outputs.as_ref().map(|outputs| Loss::Mse.error(target, &outputs[entry.at.clone()]));
+            let (error, mse) = (self.loss.error(target, output), Loss::Mse.error(target, output));
+            let (part, index, label, anomaly) = (entry.part, entry.index, entry.label, entry.anomaly);
+            self.scores.push(RecordScore { part, index, label, anomaly, error, mse, pca });
+            if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
+                quality.add(entry.place, &entry.shape, target, output);
+            }
+            if let Some(features) = self.features.as_mut().filter(|_| !anomaly) {
+                features.push(target, output);
+            }
+        }
+    }
+}
+
+/// The values of a row, where `values` holds `rows` rows of one length.
+pub(super) fn row_of(values: &[f32], row: usize, rows: usize) -> &[f32] {
+    let len = values.len() / rows.max(1);
+    &values[row * len..(row + 1) * len]
+}
+
+/// How alike images are, while they are compared.
+pub(super) struct ImageQualityAccumulator {
+    format: PixelFormat,
+    expected: usize,
+    psnr: f64,
+    ssim: f64,
+    images: usize,
+    ssim_images: usize,
+    identical: usize,
+}
+
+impl ImageQualityAccumulator {
+    /// For so many images.
+    pub(super) fn new(format: PixelFormat, expected: usize) -> Self {
+        Self { format, expected, psnr: 0.0, ssim: 0.0, images: 0, ssim_images: 0, identical: 0 }
+    }
+
+    /// Compares two images of one shape; `place` is that among the expected ones.
+    pub(super) fn add(&mut self, place: usize, shape: &[usize], x: &[f32], y: &[f32]) {
+        let Some(psnr) = self.format.psnr(shape, x, y) else { return };
+        self.images += 1;
+        if psnr.is_finite() {
+            self.psnr += psnr;
+        } else {
+            self.identical += 1;
+        }
+        if is_selected(place, MAX_SSIM_IMAGES, self.expected)
+            && let Some(ssim) = self.format.ssim(shape, x, y)
+        {
+            self.ssim += ssim;
+            self.ssim_images += 1;
+        }
+    }
+
+    /// The means; `None` without images.
+    pub(super) fn finish(&self) -> Option<ImageQuality> {
+        let mean = |sum: f64, count: usize| (count > 0).then(|| sum / count as f64);
+        (self.images > 0).then(|| ImageQuality {
+            psnr: mean(self.psnr, self.images - self.identical),
+            ssim: mean(self.ssim, self.ssim_images),
+            images: self.images,
+            ssim_images: self.ssim_images,
+            identical: self.identical,
+        })
+    }
+}
+
+/// Codes that are kept, evenly spread over the records.
+pub(super) struct LatentSample {
+    most: usize,
+    expected: usize,
+    /// Codes, one after the other.
+    pub(super) codes: Vec<f32>,
+    /// The label of each.
+    pub(super) labels: Vec<Option<u32>>,
+    /// Whether each is that of an anomaly.
+    pub(super) anomalies: Vec<bool>,
+    /// Those of principal components.
+    pub(super) pca: Vec<f32>,
+}
+
+impl LatentSample {
+    fn new(most: usize, expected: usize) -> Self {
+        Self { most, expected, codes: vec![], labels: vec![], anomalies: vec![], pca: vec![] }
+    }
+
+    fn add(&mut self, entry: &RecordRef, code: &[f32], pca: Option<&[f32]>) {
+        if is_selected(entry.place, self.most, self.expected) {
+            self.codes.extend_from_slice(code);
+            self.labels.push(entry.label);
+            self.anomalies.push(entry.anomaly);
+            self.pca.extend_from_slice(pca.unwrap_or_default());
+        }
+    }
+}

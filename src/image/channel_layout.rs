@@ -1,0 +1,108 @@
+//! 8-bit samples as decoders deliver them, and their conversion to the channels that are wanted.
+
+use crate::image::decode::Pixels;
+use crate::image::error::ImageError;
+use crate::image::pixel_format::Channels;
+use crate::image::probe::ImageInfo;
+
+/// Interleaved 8-bit samples, by the order of the colours in a pixel.
+pub(super) enum DecodedSamples {
+    Gray(Vec<u8>),
+    GrayAlpha(Vec<u8>),
+    Rgb(Vec<u8>),
+    Rgba(Vec<u8>),
+}
+
+impl DecodedSamples {
+    /// The pixels of an image of the header's size; alpha is dropped.
+    ///
+    /// # Errors
+    /// When the number of samples is not that of an image of this size. Decoders report their output wrongly for some files.
+    pub(super) fn into_pixels(self, header: &ImageInfo, channels: Channels) -> Result<Pixels, ImageError> {
+        let (met, each) = match &self {
+            Self::Gray(data) => (data.len(), 1),
+            Self::GrayAlpha(data) => (data.len(), 2),
+            Self::Rgb(data) => (data.len(), 3),
+            Self::Rgba(data) => (data.len(), 4),
+        };
+        let ImageInfo { format, width, height, .. } = *header;
+        if header.pixels().checked_mul(each) != Some(met as u64) {
+            let reason = format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
+            return Err(ImageError::malformed(format, reason));
+        }
+        let data = match (self, channels) {
+            (Self::Gray(data), Channels::Gray) | (Self::Rgb(data), Channels::Rgb) => data,
+            (Self::GrayAlpha(data), Channels::Gray) => compact(data, |[gray, _]| [gray]),
+            (Self::Rgb(data), Channels::Gray) => compact(data, |rgb: [u8; 3]| [luma(rgb)]),
+            (Self::Rgba(data), Channels::Gray) => compact(data, |[r, g, b, _]| [luma([r, g, b])]),
+            (Self::Rgba(data), Channels::Rgb) => compact(data, |[r, g, b, _]| [r, g, b]),
+            (Self::Gray(data), Channels::Rgb) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
+            (Self::GrayAlpha(data), Channels::Rgb) => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        };
+        Ok(Pixels { width: width as usize, height: height as usize, channels, data })
+    }
+}
+
+/// Makes pixels smaller, in place.
+fn compact<const FROM: usize, const TO: usize>(mut data: Vec<u8>, pixel: impl Fn([u8; FROM]) -> [u8; TO]) -> Vec<u8> {
+    let pixels = data.len() / FROM;
+    for place in 0..pixels {
+        let mut from = [0; FROM];
+        from.copy_from_slice(&data[place * FROM..][..FROM]);
+        data[place * TO..][..TO].copy_from_slice(&pixel(from));
+    }
+    data.truncate(pixels * TO);
+    data
+}
+
+/// ITU-R BT.601 in Pillow's 16-bit fixed point (`L24` in its Convert.c), to the same bit.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let weighted = u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471;
+    // The weights add up to 1 << 16, so it fits.
+    ((weighted + 0x8000) >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::batch::RejectCode;
+    use crate::image::probe::ImageFormat;
+
+    fn converted(samples: DecodedSamples, channels: Channels) -> Vec<u8> {
+        samples
+            .into_pixels(&ImageInfo { format: ImageFormat::Png, width: 2, height: 1, bytes_per_pixel: 12 }, channels)
+            .unwrap()
+            .data
+    }
+
+    #[test]
+    fn samples_that_do_not_fill_the_image_are_malformed() {
+        let header = ImageInfo { format: ImageFormat::Tiff, width: 2, height: 1, bytes_per_pixel: 12 };
+        for samples in
+            [DecodedSamples::Gray(vec![0; 3]), DecodedSamples::GrayAlpha(vec![0; 2]), DecodedSamples::Rgba(vec![0; 6])]
+        {
+            let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
+            assert_eq!(error.code(), RejectCode::Malformed, "{error}");
+        }
+        let error = DecodedSamples::Rgb(vec![0; 7]).into_pixels(&header, Channels::Rgb).unwrap_err().to_string();
+        assert_eq!(error, "malformed TIFF: 7 samples, 3 per pixel, do not fill 2 x 1 pixels");
+    }
+
+    #[test]
+    fn alpha_is_dropped_and_gray_is_spread() {
+        assert_eq!(converted(DecodedSamples::Rgba(vec![1, 2, 3, 0, 4, 5, 6, 9]), Channels::Rgb), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Gray), [7, 8]);
+        assert_eq!(converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
+        assert_eq!(converted(DecodedSamples::Gray(vec![7, 8]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
+    }
+
+    #[test]
+    fn luma_weighs_colours_as_bt_601_does() {
+        // 0.299 * 255 = 76.2, 0.587 * 255 = 149.7
+        assert_eq!(converted(DecodedSamples::Rgb(vec![255, 0, 0, 0, 255, 0]), Channels::Gray), [76, 150]);
+        // 0.114 * 255 = 29.1
+        assert_eq!(converted(DecodedSamples::Rgba(vec![0, 0, 255, 0, 255, 255, 255, 0]), Channels::Gray), [29, 255]);
+    }
+}

@@ -1,0 +1,73 @@
+//! WebP, BMP, GIF, TIFF and PNM, by the decoders of the `image` library.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use crate::image::channel_layout::DecodedSamples;
+use crate::image::decode::{DecodedImage, memory_limit};
+use crate::image::error::ImageError;
+use crate::image::exif_orientation::orientation;
+use crate::image::probe::{DECODING, ImageFormat, ImageInfo};
+
+/// Decodes the first frame or page.
+pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
+    let failed = |error: image::ImageError| ImageError::of_library(header.format, bytes, &error);
+    let mut reader = reader(bytes, header.format);
+    let mut limits = Limits::no_limits();
+    limits.max_image_width = Some(header.width);
+    limits.max_image_height = Some(header.height);
+    limits.max_alloc = Some(memory_limit(bytes, header));
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let orientation = match decoder.exif_metadata().map_err(failed)? {
+        Some(exif) => orientation(&exif),
+        // TIFF has a tag of its own for it.
+        None => decoder.orientation().map_err(failed)?,
+    };
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let size = (image.width(), image.height());
+    Ok(DecodedImage { samples: samples(image), size, orientation })
+}
+
+/// Width and height as the decoder will see them, and the bytes that it takes for each pixel at its peak: twice what it gives,
+/// since it holds a whole frame before it hands it over, and what becomes of that.
+pub(super) fn size(bytes: &[u8], format: ImageFormat) -> Result<((u32, u32), u64), ImageError> {
+    let decoder =
+        reader(bytes, format).into_decoder().map_err(|error| ImageError::of_library(format, bytes, &error))?;
+    let given = u64::from(decoder.color_type().bytes_per_pixel());
+    Ok((decoder.dimensions(), DECODING.max(2 * given + 4)))
+}
+
+fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+    let format = match format {
+        ImageFormat::Jpeg => image::ImageFormat::Jpeg,
+        ImageFormat::Png => image::ImageFormat::Png,
+        ImageFormat::WebP => image::ImageFormat::WebP,
+        ImageFormat::Bmp => image::ImageFormat::Bmp,
+        ImageFormat::Gif => image::ImageFormat::Gif,
+        ImageFormat::Tiff => image::ImageFormat::Tiff,
+        ImageFormat::Pnm => image::ImageFormat::Pnm,
+    };
+    ImageReader::with_format(Cursor::new(bytes), format)
+}
+
+fn samples(image: DynamicImage) -> DecodedSamples {
+    match image {
+        DynamicImage::ImageLuma8(image) => DecodedSamples::Gray(image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => DecodedSamples::GrayAlpha(image.into_raw()),
+        DynamicImage::ImageRgb8(image) => DecodedSamples::Rgb(image.into_raw()),
+        DynamicImage::ImageRgba8(image) => DecodedSamples::Rgba(image.into_raw()),
+        DynamicImage::ImageLuma16(image) => DecodedSamples::Gray(upper(&image)),
+        DynamicImage::ImageLumaA16(image) => DecodedSamples::GrayAlpha(upper(&image)),
+        DynamicImage::ImageRgb16(image) => DecodedSamples::Rgb(upper(&image)),
+        DynamicImage::ImageRgba16(image) => DecodedSamples::Rgba(upper(&image)),
+        // Floats: 0 to 1, clamped.
+        other => DecodedSamples::Rgb(other.into_rgb8().into_raw()),
+    }
+}
+
+/// The upper 8 bits of each 16.
+fn upper(samples: &[u16]) -> Vec<u8> {
+    samples.iter().map(|sample| sample.to_be_bytes()[0]).collect()
+}

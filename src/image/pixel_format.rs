@@ -1,0 +1,160 @@
+//! How pixels stand in a tensor: channels, layout, range, normalisation. Travels in the column's metadata.
+
+use arrow::datatypes::Field;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Colours of a pixel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Channels {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Luma (ITU-R BT.601).
+    Gray,
+}
+
+impl Channels {
+    /// Values of a pixel.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Gray => 1,
+        }
+    }
+}
+
+/// Order of a tensor's dimensions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorLayout {
+    /// Planes: channel, height, width.
+    #[default]
+    Nchw,
+    /// Interleaved: height, width, channel.
+    Nhwc,
+}
+
+/// How the bytes of an image become the values of a tensor:
+/// `value = (range[0] + byte / 255 * (range[1] - range[0]) - mean[channel]) / std[channel]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PixelFormat {
+    /// Colours of a pixel.
+    pub channels: Channels,
+    /// Order of the dimensions.
+    pub layout: TensorLayout,
+    /// Bytes 0..255 are mapped linearly onto this range.
+    pub range: [f32; 2],
+    /// Subtracted per channel; empty: nothing.
+    pub mean: Vec<f32>,
+    /// Divided by per channel; empty: nothing.
+    pub std: Vec<f32>,
+}
+
+impl Default for PixelFormat {
+    fn default() -> Self {
+        Self { channels: Channels::Rgb, layout: TensorLayout::Nchw, range: [0.0, 1.0], mean: vec![], std: vec![] }
+    }
+}
+
+/// The key of a column's metadata that holds its [`PixelFormat`], as JSON.
+const METADATA: &str = "latentflow.pixels";
+
+impl PixelFormat {
+    /// The tensor's shape, without the batch dimension, for an image of this size.
+    pub fn shape(&self, height: usize, width: usize) -> Vec<usize> {
+        match self.layout {
+            TensorLayout::Nchw => vec![self.channels.count(), height, width],
+            TensorLayout::Nhwc => vec![height, width, self.channels.count()],
+        }
+    }
+
+    /// Height and width of an image with this tensor shape; `None` where the shape is not of this format.
+    pub fn size(&self, shape: &[usize]) -> Option<(usize, usize)> {
+        let (channels, height, width) = match (self.layout, shape) {
+            (TensorLayout::Nchw, &[channels, height, width]) | (TensorLayout::Nhwc, &[height, width, channels]) => {
+                (channels, height, width)
+            }
+            _ => return None,
+        };
+        (channels == self.channels.count()).then_some((height, width))
+    }
+
+    /// The place of a value in a tensor of `pixels` pixels, which are counted row after row.
+    pub fn index(&self, channel: usize, pixel: usize, pixels: usize) -> usize {
+        match self.layout {
+            TensorLayout::Nchw => channel * pixels + pixel,
+            TensorLayout::Nhwc => pixel * self.channels.count() + channel,
+        }
+    }
+
+    /// Per channel, `value = byte * scale + offset`.
+    pub fn affine(&self, channel: usize) -> (f32, f32) {
+        let mean = self.mean.get(channel).copied().unwrap_or(0.0);
+        let std = self.std.get(channel).copied().unwrap_or(1.0);
+        ((self.range[1] - self.range[0]) / 255.0 / std, (self.range[0] - mean) / std)
+    }
+
+    /// Whether both make the same values of the same image, however they say it.
+    pub fn equals(&self, other: &Self) -> bool {
+        let affine = (0..self.channels.count()).all(|channel| self.affine(channel) == other.affine(channel));
+        affine && (self.channels, self.layout) == (other.channels, other.layout)
+    }
+
+    /// The format in a phrase: `rgb nchw in [0, 1], mean [0.5], std [0.5]`.
+    pub fn describe(&self) -> String {
+        let channels = match self.channels {
+            Channels::Rgb => "rgb",
+            Channels::Gray => "gray",
+        };
+        let layout = match self.layout {
+            TensorLayout::Nchw => "nchw",
+            TensorLayout::Nhwc => "nhwc",
+        };
+        let list = |name: &str, values: &[f32]| match values {
+            [] => String::new(),
+            values => format!(", {name} {values:?}"),
+        };
+        let [low, high] = self.range;
+        format!("{channels} {layout} in [{low}, {high}]{}{}", list("mean", &self.mean), list("std", &self.std))
+    }
+
+    /// What is wrong with it, if anything.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn check(&self) -> Result<(), String> {
+        let count = self.channels.count();
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if !values.is_empty() && values.len() != count {
+                return Err(format!("`{name}` has {} values for {count} channels", values.len()));
+            }
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(format!("`{name}` holds a value that is not finite"));
+            }
+        }
+        if self.std.iter().any(|&std| std <= 0.0) {
+            return Err("`std` must be above 0".to_owned());
+        }
+        if !(self.range[0] < self.range[1] && self.range.iter().all(|end| end.is_finite())) {
+            return Err(format!("`range` must ascend, such as [0.0, 1.0]; met {:?}", self.range));
+        }
+        Ok(())
+    }
+
+    /// Reads the format from a column's metadata.
+    pub fn of(field: &Field) -> Option<Self> {
+        serde_json::from_str(field.metadata().get(METADATA)?).ok()
+    }
+
+    /// The field, with this format in its metadata.
+    #[must_use]
+    pub fn annotate(&self, field: Field) -> Field {
+        let mut metadata = field.metadata().clone();
+        // A struct of numbers and words always has a JSON form.
+        metadata.insert(METADATA.to_owned(), serde_json::to_string(self).unwrap_or_default());
+        field.with_metadata(metadata)
+    }
+}

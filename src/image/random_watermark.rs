@@ -1,0 +1,294 @@
+//! Watermarks that are drawn at random: texts and grids of any size, place, angle and shade, with smooth edges.
+
+use rand::Rng;
+
+use super::watermark::{GLYPH, glyph};
+
+/// A watermark as one record gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RandomWatermark {
+    pattern: WatermarkPattern,
+    /// Cosine and sine of the angle at which it rises.
+    angle: (f32, f32),
+    /// A pixel (x, y) at which the pattern's origin lies.
+    anchor: (f32, f32),
+    shade: f32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum WatermarkPattern {
+    Text {
+        glyphs: Vec<[u8; 8]>,
+        /// Pixels along the side of a dot of the font.
+        dot: f32,
+        /// Dots from one copy to the next in its line.
+        period: usize,
+        /// Dots from one line to the next.
+        line: f32,
+        /// The share of a period by which each line starts later than the one above.
+        stagger: f32,
+        /// How much of a stroke's smooth edge belongs to it: the less, the bolder.
+        threshold: f32,
+    },
+    Grid {
+        /// Pixels from one line to the next, along both axes.
+        spacing: [f32; 2],
+        /// Pixels across a line.
+        thickness: f32,
+    },
+}
+
+/// A text is drawn three times as often as a grid, since it has more to learn.
+const TEXT_SHARE: f64 = 0.75;
+/// The steepest rise or fall: 45 degrees.
+const STEEPEST: f32 = std::f32::consts::FRAC_PI_4;
+
+impl RandomWatermark {
+    /// Draws a watermark for an image of this size.
+    pub fn draw(height: usize, width: usize, rng: &mut impl Rng) -> Self {
+        let (height, width) = (height as f32, width as f32);
+        let pattern = match rng.random_bool(TEXT_SHARE) {
+            true => WatermarkPattern::text(height, width, rng),
+            false => WatermarkPattern::grid(height.min(width), rng),
+        };
+        let level = rng.random_bool(0.4);
+        let angle: f32 = if level { 0.0 } else { rng.random_range(-STEEPEST..STEEPEST) };
+        let anchor = (width * rng.random::<f32>(), height * rng.random::<f32>());
+        let light = rng.random_bool(0.67);
+        let shade = if light { rng.random_range(0.8..1.0) } else { rng.random_range(0.0..0.2) };
+        Self { pattern, angle: (angle.cos(), angle.sin()), anchor, shade }
+    }
+
+    /// From 0 for black to 1 for white.
+    pub fn shade(&self) -> f32 {
+        self.shade
+    }
+
+    /// Calls `paint` for each pixel that is covered, row after row, with its index and the share that is covered.
+    pub fn paint(&self, height: usize, width: usize, mut paint: impl FnMut(usize, f32)) {
+        for y in 0..height {
+            for x in 0..width {
+                let (u, v) = (x as f32 + 0.5 - self.anchor.0, y as f32 + 0.5 - self.anchor.1);
+                let (cos, sin) = self.angle;
+                let share = self.pattern.covers(u * cos - v * sin, u * sin + v * cos);
+                if share > 0.0 {
+                    paint(y * width + x, share);
+                }
+            }
+        }
+    }
+}
+
+impl WatermarkPattern {
+    fn text(height: f32, width: f32, rng: &mut impl Rng) -> Self {
+        let glyphs: Vec<[u8; 8]> = words(rng).filter_map(glyph).collect();
+        // From the font's own size to that of a word that fills a photograph.
+        let dot = between(rng, 1.0, (height.min(width) / 100.0).max(4.0));
+        // Beyond the image's diagonal there is no second copy.
+        let alone = rng.random_bool(0.25).then(|| height.hypot(width) / dot);
+        let gap = alone.unwrap_or_else(|| between(rng, 4.0, 40.0));
+        let line = alone.unwrap_or_else(|| between(rng, 2.0, 40.0)) + GLYPH;
+        let period = glyphs.len() * 8 + gap.ceil() as usize;
+        Self::Text { glyphs, dot, period, line, stagger: rng.random(), threshold: rng.random_range(0.3..0.5) }
+    }
+
+    fn grid(side: f32, rng: &mut impl Rng) -> Self {
+        let mut spacing = || between(rng, 6.0, (side / 4.0).max(24.0));
+        let spacing = [spacing(), spacing()];
+        Self::Grid { spacing, thickness: rng.random_range(1.0..3.0) }
+    }
+
+    /// The share of a pixel that is covered, at a place along and below the pattern's origin, in pixels.
+    fn covers(&self, along: f32, below: f32) -> f32 {
+        match self {
+            Self::Grid { spacing, thickness } => {
+                let line = |at: f32, spacing: f32| {
+                    let distance = (at - (at / spacing).round() * spacing).abs();
+                    (0.5 + thickness / 2.0 - distance).clamp(0.0, 1.0)
+                };
+                line(along, spacing[0]).max(line(below, spacing[1]))
+            }
+            Self::Text { glyphs, dot, period, line, stagger, threshold } => {
+                // The origin is the middle of a text.
+                let below = below / dot + GLYPH / 2.0;
+                let number = (below / line).floor();
+                let row = below - number * line;
+                if row > GLYPH + 1.0 && row < line - 1.0 {
+                    return 0.0;
+                }
+                let along = along / dot + (glyphs.len() * 8) as f32 / 2.0 + number * stagger * *period as f32;
+                let level = smooth(glyphs, *period, along, row);
+                // The smooth edge is a dot wide; it is sharpened until it is a pixel wide, and ends where no dot is near.
+                let sharpness = dot.max(0.5 / threshold);
+                ((level - threshold) * sharpness + 0.5).clamp(0.0, 1.0)
+            }
+        }
+    }
+}
+
+/// How near a place is to lit dots, 0 to 1: linear between the centres of the four dots around it, so that a large
+/// glyph is round rather than made of squares.
+fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
+    let (x, y) = (x.rem_euclid(period as f32) - 0.5, y - 0.5);
+    let (column, row) = (x.floor(), y.floor());
+    let (right, down) = (x - column, y - row);
+    let lit = |column: f32, row: f32| {
+        let column = if column < 0.0 { period - 1 } else { column as usize % period };
+        let dots = glyphs.get(column / 8).and_then(|rows| if row < 0.0 { None } else { rows.get(row as usize) });
+        // The font's lowest bit is its leftmost dot.
+        dots.map_or(0.0, |dots| f32::from(dots >> (column % 8) & 1))
+    };
+    let above = lit(column, row) * (1.0 - right) + lit(column + 1.0, row) * right;
+    let under = lit(column, row + 1.0) * (1.0 - right) + lit(column + 1.0, row + 1.0) * right;
+    above * (1.0 - down) + under * down
+}
+
+/// One to three words of letters and digits, in the cases that people write in.
+fn words(rng: &mut impl Rng) -> impl Iterator<Item = char> {
+    let mut text = String::new();
+    let case = rng.random_range(0..4);
+    for word in 0..rng.random_range(1..=3) {
+        if word > 0 {
+            text.push(' ');
+        }
+        let number = rng.random_bool(0.15);
+        for place in 0..rng.random_range(2..=9) {
+            let letter = char::from(b'a' + rng.random_range(0..26));
+            let digit = char::from(b'0' + rng.random_range(0..10));
+            let upper = case == 0 || (case == 1 && place == 0) || (case == 2 && rng.random_bool(0.3));
+            text.push(match (number, upper) {
+                (true, _) => digit,
+                (false, true) => letter.to_ascii_uppercase(),
+                (false, false) => letter,
+            });
+        }
+    }
+    text.chars().collect::<Vec<_>>().into_iter()
+}
+
+/// A number between two, small ones as often as large ones: uniform in its logarithm.
+fn between(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
+    low * (high / low).powf(rng.random::<f32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn picture(mark: &RandomWatermark, height: usize, width: usize) -> String {
+        let mut dots = vec!['.'; height * width];
+        mark.paint(height, width, |pixel, share| {
+            dots[pixel] = ['.', ':', 'o', '8', '#'][(share * 4.0).round() as usize]
+        });
+        dots.chunks(width).map(|row| row.iter().collect::<String>() + "\n").collect()
+    }
+
+    fn text(dot: f32, angle: f32, height: usize, width: usize) -> String {
+        let glyphs: Vec<_> = "Ab".chars().filter_map(glyph).collect();
+        let pattern = WatermarkPattern::Text { glyphs, dot, period: 100, line: 100.0, stagger: 0.0, threshold: 0.5 };
+        let anchor = (width as f32 / 2.0, height as f32 / 2.0);
+        picture(&RandomWatermark { pattern, angle: (angle.cos(), angle.sin()), anchor, shade: 1.0 }, height, width)
+    }
+
+    #[test]
+    fn glyphs_grow_round_and_turn() {
+        expect_test::expect![[r#"
+            ..##....###.....
+            .####....##.....
+            ##..##...##.....
+            ##..##...#####..
+            ######...##..##.
+            ##..##...##..##.
+            ##..##..##.###..
+            ................
+        "#]]
+        .assert_eq(&text(1.0, 0.0, 8, 16));
+        expect_test::expect![[r#"
+            .......:####:............:#######:................
+            .......######............#########................
+            ......8######8...........:########................
+            ....:##########:...........8######................
+            ....############............######................
+            ...8############8...........######................
+            .:#####8....8#####:.........######................
+            .######......######.........######................
+            .######......######.........######8...............
+            .######......######.........##############:.......
+            .######......######.........###############.......
+            .######8....8######.........###############8......
+            .##################.........######8....8#####:....
+            .##################.........######......######....
+            .##################.........######......######....
+            .######8....8######.........######......######....
+            .######......######.........######......######....
+            .######......######........8#####8:....8#####:....
+            .######......######......:#####8.:8########8......
+            .######......######......######...#########.......
+            .:####:......:####:......:####:...:#######:.......
+            ..................................................
+            ..................................................
+            ..................................................
+        "#]]
+        .assert_eq(&text(3.0, 0.0, 24, 50));
+        expect_test::expect![[r#"
+            ........................................
+            ........................................
+            .....................:..................
+            ...................8##:.................
+            .................8####8.................
+            ................:######:...o8#o:........
+            .................::8###8::8######.......
+            ...................:#######88####o......
+            ....................o#####o..o###8......
+            ........8o..........:####8....###:......
+            ......8#####o........o####....8##.......
+            ......#########:......####o.:o##8.......
+            ......####8####8......o###8o###o........
+            .....o##8:.:####:......8##.:#8:.........
+            .....8##....8###8......8##..............
+            .....###:...o####:....o##8..............
+            ....o###8..:#####8....o8o...............
+            ....:####88#######o.....................
+            .....8#####8o.o####.....................
+            .....:#####....###o.....................
+            ......o####....:8:......................
+            .......####o............................
+            .......o####............................
+            ........###o............................
+        "#]]
+        .assert_eq(&text(2.0, 0.5, 24, 40));
+    }
+
+    #[test]
+    fn lines_of_a_grid_may_lie_between_pixels() {
+        let pattern = WatermarkPattern::Grid { spacing: [6.0, 4.0], thickness: 1.5 };
+        let mark = RandomWatermark { pattern, angle: (1.0, 0.0), anchor: (2.0, 1.5), shade: 0.0 };
+        expect_test::expect![[r#"
+            :88::::88::::88:
+            ################
+            :88::::88::::88:
+            .88....88....88.
+            :88::::88::::88:
+            ################
+        "#]]
+        .assert_eq(&picture(&mark, 6, 16));
+    }
+
+    #[test]
+    fn every_mark_covers_a_share_of_0_to_1_of_pixels_that_exist() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for (height, width) in [(1, 1), (0, 9), (3, 200), (64, 64)] {
+            for _ in 0..50 {
+                let mark = RandomWatermark::draw(height, width, &mut rng);
+                let mut last = None;
+                mark.paint(height, width, |pixel, share| {
+                    assert!(share > 0.0 && share <= 1.0 && pixel < height * width && last < Some(pixel), "{mark:?}");
+                    last = Some(pixel);
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! How a model is opened: its files found, verified against the card, and matched to each other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::ConfigError;
+use crate::metrics::Metrics;
+use crate::model::card::{self, CARD, ModelCard};
+use crate::model::input::InputSpec;
+use crate::model::onnx_metadata::OnnxMetadata;
+use crate::model::ort_backend::OnnxGraph;
+use crate::model::session::shape_mismatch;
+use crate::model::tensor_spec::{ElementType, TensorSpec, values};
+use crate::model::{Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp};
+
+/// As [`Model::open`].
+pub(super) fn open(
+    name: &str,
+    spec: &ModelSpec,
+    runtime: &RuntimeSpec,
+    metrics: &Arc<Metrics>,
+) -> Result<Model, Vec<ConfigError>> {
+    let files = ModelFiles::find(spec)?;
+    let digests = files.verify()?;
+    let network = files.open(spec, runtime)?;
+    let card = files.card;
+    let said = card.as_ref().map_or_else(|| spec.input_spec(), |card| card.input.clone());
+    let first = match &network {
+        ModelNetwork::Autoencoder { encoder, .. } => encoder,
+        ModelNetwork::Whole(whole) => whole,
+    };
+    let place = |fault| match &spec.path {
+        Some(folder) => card::in_file(&folder.join(CARD), ConfigError::within(fault, "input")),
+        None => fault,
+    };
+    let input = said.resolve(&first.input).map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
+    let mut model = Model {
+        name: name.to_owned(),
+        kind: card.as_ref().map_or("onnx", |card| card.kind.as_str()).to_owned(),
+        digest: String::new(),
+        loss: card.as_ref().map(|card| card.loss).or(spec.loss).unwrap_or_default(),
+        multiple: card.as_ref().and_then(|card| card.multiple).or(spec.multiple.map(Into::into)).unwrap_or(1),
+        card,
+        input,
+        code_size: None,
+        network,
+        runtime: runtime.clone(),
+        shared: Mutex::default(),
+        metrics: Arc::clone(metrics),
+    };
+    model.digest = digest(&model, &said, &digests);
+    model.code_size = match_shapes(&model).map_err(|fault| {
+        let key = if spec.path.is_some() { "path" } else { fault.key.as_str() };
+        vec![ConfigError::new(key, fault.message.clone())]
+    })?;
+    Ok(model)
+}
+
+/// Where the parts of a model lie, and its card.
+struct ModelFiles {
+    folder: Option<PathBuf>,
+    card: Option<ModelCard>,
+    encoder: Option<PathBuf>,
+    decoder: Option<PathBuf>,
+    whole: Option<PathBuf>,
+}
+
+impl ModelFiles {
+    fn find(spec: &ModelSpec) -> Result<Self, Vec<ConfigError>> {
+        let (encoder, decoder, whole) = (spec.encoder.clone(), spec.decoder.clone(), spec.model.clone());
+        let named = [("encoder", &encoder), ("decoder", &decoder), ("model", &whole)];
+        let named: Vec<&str> = named.iter().filter_map(|(key, path)| path.as_ref().map(|_| *key)).collect();
+        let Some(folder) = &spec.path else {
+            let files = Self { folder: None, card: None, encoder, decoder, whole };
+            return files.complete().map_err(|fault| vec![fault]);
+        };
+        let said = spec.input_spec();
+        let said = said.set_keys().into_iter().chain(spec.loss.map(|_| "loss"));
+        let mut faults: Vec<ConfigError> =
+            said.map(|key| ConfigError::new(key, "the model's card says it; leave it out")).collect();
+        faults.extend(named.iter().map(|key| ConfigError::new(*key, "`path` names the whole model; give one of them")));
+        let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
+        let (encoder, decoder, whole) = (inside("encoder.onnx"), inside("decoder.onnx"), inside("model.onnx"));
+        let mut files = Self { folder: Some(folder.clone()), card: None, encoder, decoder, whole };
+        if !folder.is_dir() {
+            faults.push(ConfigError::new(
+                "path",
+                format!("{} is no folder; files are named by `model`", folder.display()),
+            ));
+            return Err(faults);
+        }
+        match ModelCard::read(&folder.join(CARD)) {
+            Ok(card) => files.card = Some(card),
+            Err(more) => faults.extend(more),
+        }
+        match files.complete() {
+            Ok(files) if faults.is_empty() => Ok(files),
+            Ok(_) => Err(faults),
+            Err(fault) => Err(faults.into_iter().chain([fault]).collect()),
+        }
+    }
+
+    /// The files make up a network: an encoder, perhaps with its decoder, or one file alone.
+    fn complete(self) -> Result<Self, ConfigError> {
+        let place = |key: &str, message: &str| match &self.folder {
+            Some(folder) => ConfigError::new("path", format!("{}: {message}", folder.display())),
+            None => ConfigError::new(key, message),
+        };
+        match (&self.encoder, &self.decoder, &self.whole) {
+            (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
+            (None, None, None) if self.folder.is_some() => Err(place("", "holds neither encoder.onnx nor model.onnx")),
+            (None, None, None) => Err(place("", "names no model; give `path`, or `encoder`, or `model`")),
+            (None, Some(_), None) => Err(place("decoder", "a decoder alone takes no records; add its encoder")),
+            (_, _, Some(_)) => Err(place("model", "is the whole network; encoder and decoder cannot stand beside it")),
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let parts = [("encoder", &self.encoder), ("decoder", &self.decoder), ("model", &self.whole)];
+        parts.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?)))
+    }
+
+    fn fault(&self, role: &str, path: &Path, message: &str) -> ConfigError {
+        let key = if self.folder.is_some() { "path" } else { role };
+        ConfigError::new(key, format!("{}: {message}", path.display()))
+    }
+
+    /// The digest of every file that the weights lie in, by role and name; the card's digests are checked.
+    fn verify(&self) -> Result<BTreeMap<String, String>, Vec<ConfigError>> {
+        let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
+        for (role, path) in self.parts() {
+            match file_digests(path) {
+                Ok(found) => digests.extend(found.into_iter().map(|(file, hex)| (format!("{role} {file}"), hex))),
+                Err(message) => {
+                    faults.push(ConfigError::new(if self.folder.is_some() { "path" } else { role }, message))
+                }
+            }
+        }
+        if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
+            for (file, listed) in &card.files {
+                let path = folder.join(file);
+                match sha256(&path) {
+                    Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {}
+                    Ok(hex) => {
+                        let message = format!("is not the file that the card describes: sha256:{hex}, listed {listed}");
+                        faults.push(self.fault("path", &path, &message));
+                    }
+                    Err(message) => faults.push(ConfigError::new("path", message)),
+                }
+            }
+        }
+        faults.dedup();
+        if faults.is_empty() { Ok(digests) } else { Err(faults) }
+    }
+
+    fn open(&self, spec: &ModelSpec, runtime: &RuntimeSpec) -> Result<ModelNetwork, Vec<ConfigError>> {
+        let mut faults = Vec::new();
+        let mut parts: Vec<ModelFile> = Vec::new();
+        for (role, path) in self.parts() {
+            let (key, wanted) = match role {
+                "decoder" => ("decoder_output", spec.decoder_output.as_deref()),
+                _ => ("output", spec.output.as_deref()),
+            };
+            match OnnxGraph::open(path, runtime) {
+                Ok(graph) => match choose(&graph, wanted) {
+                    Ok((input, output)) => {
+                        parts.push(ModelFile { role, stamp: stamp(path), path: path.clone(), input, output })
+                    }
+                    Err(OutputChoice::Output(message)) => faults.push(ConfigError::new(key, message)),
+                    Err(OutputChoice::File(message)) => faults.push(self.fault(role, path, &message)),
+                },
+                Err(reason) => faults.push(self.fault(role, path, &format!("ONNX Runtime refuses it: {reason}"))),
+            }
+        }
+        if self.decoder.is_none() && spec.decoder_output.is_some() {
+            faults.push(ConfigError::new("decoder_output", "there is no decoder"));
+        }
+        let mut parts = parts.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(whole), None) if faults.is_empty() && whole.role == "model" => Ok(ModelNetwork::Whole(whole)),
+            (Some(encoder), decoder) if faults.is_empty() => Ok(ModelNetwork::Autoencoder { encoder, decoder }),
+            _ => Err(faults),
+        }
+    }
+}
+
+/// Records that a file may fix as its batch: they are all fed to it, whether there are so many or not.
+const MAX_BATCH: usize = 1 << 16;
+
+/// What stands against taking one input and one output of a graph.
+enum OutputChoice {
+    Output(String),
+    File(String),
+}
+
+fn choose(graph: &OnnxGraph, wanted: Option<&str>) -> Result<(TensorSpec, TensorSpec), OutputChoice> {
+    let [input] = graph.inputs.as_slice() else {
+        let names: Vec<String> = graph.inputs.iter().map(TensorSpec::to_string).collect();
+        let message = format!("takes {} inputs, but a stage feeds one: {}", names.len(), names.join(", "));
+        return Err(OutputChoice::File(message));
+    };
+    if !matches!(input.element, ElementType::Float32 | ElementType::Float16 | ElementType::Uint8) {
+        return Err(OutputChoice::File(format!("its input is {input}; a stage feeds float32, float16 or uint8")));
+    }
+    if input.row_dims().is_none() || input.batch() == Some(0) {
+        return Err(OutputChoice::File(format!(
+            "its input {input} has no dimension that counts the records of a batch"
+        )));
+    }
+    let names = || graph.outputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let output = match wanted {
+        Some(name) => graph.outputs.iter().find(|port| port.name == name),
+        None => graph.outputs.first(),
+    };
+    let output = output.ok_or_else(|| OutputChoice::Output(format!("no such output; the file has: {}", names())))?;
+    if let ElementType::Other(_) = output.element {
+        let message =
+            format!("its output is {output}; expected float16, float32, float64 or uint8. All outputs: {}", names());
+        return Err(OutputChoice::File(message));
+    }
+    if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
+        return Err(OutputChoice::File(format!("its input {input} takes more than {MAX_BATCH} records at a time")));
+    }
+    match (input.batch(), output.batch()) {
+        (Some(taken), Some(given)) if taken != given => {
+            let message = format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
+            Err(OutputChoice::File(message))
+        }
+        _ => Ok((input.clone(), output.clone())),
+    }
+}
+
+/// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
+fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
+    let ModelNetwork::Autoencoder { encoder, decoder } = &model.network else { return Ok(None) };
+    let listed = model.card.as_ref().and_then(|card| card.code_size);
+    let at = |part: &'static str| move |message: String| ConfigError::new(part, message);
+    let Some(shape) = model.input_shape() else {
+        return match (encoder.output.row_shape(), decoder) {
+            (Some(code), Some(decoder)) if !decoder.input.takes(&code) => {
+                Err(at("decoder")(format!("{}: {}", decoder.path.display(), shape_mismatch(&code, &decoder.input))))
+            }
+            _ => Ok(listed),
+        };
+    };
+    let code = model.output_shape(ModelPath::Encode, &shape).map_err(at("encoder"))?;
+    let size = values(&code);
+    if let (Some(size), Some(listed)) = (size, listed)
+        && size != listed
+    {
+        let message = format!("the card says that a code has {listed} values, but the encoder gives {code:?}");
+        return Err(at("encoder")(message));
+    }
+    if decoder.is_some() {
+        let back = model.output_shape(ModelPath::Decode, &code).map_err(at("decoder"))?;
+        if !same_layout(&back, &shape) {
+            let message = format!("the decoder gives the shape {back:?} for records of shape {shape:?}");
+            return Err(at("decoder")(message));
+        }
+    }
+    Ok(size)
+}
+
+/// Over everything that determines results: files, what is fed to them, what is taken from them.
+fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> String {
+    let mut hash = Sha256::new();
+    for (file, digest) in files {
+        hash.update(format!("{file} {digest}\n"));
+    }
+    for part in [ModelPath::Encode, ModelPath::Decode].iter().flat_map(|&pass| model.parts(pass).unwrap_or_default()) {
+        hash.update(format!("{} output {:?}\n", part.role, part.output.name));
+    }
+    // Numbers and words always have a JSON form.
+    hash.update(serde_json::to_string(said).unwrap_or_default());
+    hash.update(format!("\n{} {}", model.loss.as_str(), model.multiple));
+    hex(&hash.finalize())
+}
+
+/// The digest of an ONNX file, and of each file beside it that holds weights.
+fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
+    let header = read_header(path, &read(path)?)?;
+    let mut digests = vec![(String::new(), sha256(path)?)];
+    for file in header.external {
+        let beside = path.parent().unwrap_or(Path::new("")).join(&file);
+        let digest =
+            sha256(&beside).map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
+        digests.push((file, digest));
+    }
+    Ok(digests)
+}
+
+/// What an ONNX file says of itself, checked before ONNX Runtime opens it and the files that it names.
+///
+/// # Errors
+/// That the bytes are not ONNX, or that it keeps weights outside its folder.
+pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<OnnxMetadata, String> {
+    let name = path.display();
+    let header = OnnxMetadata::read(bytes).map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
+    match header.external.iter().find(|file| !lies_inside(path, file)) {
+        Some(file) => Err(format!("{name}: keeps weights in `{file}`, outside of its folder; move them next to it")),
+        None => Ok(header),
+    }
+}
+
+/// Whether a file that an ONNX file names lies in the folder of that one, or below. Both may be links, as in the cache of the
+/// Hugging Face hub, where what they lead to lies in one folder.
+fn lies_inside(path: &Path, file: &str) -> bool {
+    use std::path::Component;
+    let is_below = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let folder = path.parent().unwrap_or(Path::new("")).join("");
+    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+    let roots = [folder.canonicalize().ok(), path.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()))];
+    match folder.join(file).canonicalize() {
+        Ok(real) => is_below && roots.iter().flatten().any(|root| real.starts_with(root)),
+        // A file that is gone is reported by whoever opens it.
+        Err(_) => is_below,
+    }
+}
+
+/// Protobuf holds no more; what is larger is no ONNX file.
+const MAX_ONNX_BYTES: u64 = 2 << 30;
+
+/// The bytes of an ONNX file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if !metadata.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    if metadata.len() > MAX_ONNX_BYTES {
+        return Err(format!("{} has {} bytes; ONNX files have at most 2 GiB", path.display(), metadata.len()));
+    }
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(super) fn sha256(path: &Path) -> Result<String, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    if !std::fs::metadata(path).map_err(named)?.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(path).map_err(named)?, &mut hash).map_err(named)?;
+    Ok(hex(&hash.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::image::pixel_format::{Channels, TensorLayout};
+    use crate::model::testing::{faults, file, open};
+    use crate::model::{FeatureInput, ModelInput, Scaling};
+
+    fn check(written: &str, expected: Expect) {
+        expected.assert_eq(&faults(written));
+    }
+
+    /// A model folder made of files under `tests/models`, with a card.
+    fn folder(files: &[(&str, &str)], card: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (from, to) in files {
+            std::fs::copy(file(from), folder.path().join(to)).unwrap();
+        }
+        std::fs::write(folder.path().join(CARD), card).unwrap();
+        folder
+    }
+
+    const CARD_TEXT: &str = r#"
+        name = "pairs"
+        kind = "linear"
+        code_size = 2
+        [input]
+        type = "features"
+        columns = ["a", "b", "c", "d"]
+        scaling = "standard"
+        mean = [1, 2, 3, 4]
+        std = [1, 2, 0, 4]
+    "#;
+
+    #[test]
+    fn a_folder_is_opened_by_its_card() {
+        let folder = folder(&[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], CARD_TEXT);
+        let model = open(&format!("path = {:?}", folder.path())).unwrap();
+        assert_eq!((model.name(), model.kind(), model.code_size()), ("tested", "linear", Some(2)));
+        let features = model.feature_input().unwrap();
+        assert_eq!(features.columns, ["a", "b", "c", "d"]);
+        assert_eq!(features.scaling.affine(1), (0.5, -1.0));
+        assert_eq!(features.scaling.affine(2), (1.0, -3.0), "a deviation of 0 counts as 1");
+        assert_eq!(model.card().unwrap().name, "pairs");
+    }
+
+    #[test]
+    fn bare_files_are_understood_by_their_shapes() {
+        let model = open("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'\nloss = 'bce'").unwrap();
+        assert_eq!(*model.input(), ModelInput::Features(FeatureInput { columns: vec![], scaling: Scaling::None }));
+        assert_eq!((model.code_size(), model.loss().as_str(), model.kind()), (Some(2), "bce", "onnx"));
+        let image = open("model = 'blur.onnx'").unwrap().image_input().unwrap();
+        assert_eq!((image.format.channels, image.format.layout, image.size), (Channels::Rgb, TensorLayout::Nhwc, None));
+        let image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
+        assert_eq!((image.format.range, image.size), ([0.0, 255.0], Some((2, 2))));
+    }
+
+    #[test]
+    fn a_code_whose_size_the_file_does_not_tell_is_found_by_a_run() {
+        assert_eq!(open("encoder = 'untold.onnx'").unwrap().code_size(), Some(2));
+    }
+
+    #[test]
+    fn the_digest_covers_weights_preprocessing_and_outputs() {
+        let digest = |written: &str| open(written).unwrap().digest().to_owned();
+        let plain = digest("encoder = 'encoder.onnx'");
+        assert_eq!(plain, digest("encoder = 'encoder.onnx'"));
+        assert_eq!(plain.len(), 64);
+        assert_ne!(plain, digest("encoder = 'fixed_batch.onnx'"));
+        assert_ne!(plain, digest("encoder = 'encoder.onnx'\ncolumns = ['a', 'b', 'c', 'd']"));
+        assert_ne!(digest("model = 'two_outputs.onnx'"), digest("model = 'two_outputs.onnx'\noutput = 'twice'"));
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("external.onnx");
+        std::fs::copy(file("external.onnx"), &copy).unwrap();
+        let mut weights = std::fs::read(file("external.bin")).unwrap();
+        std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
+        let external = digest("encoder = 'external.onnx'");
+        assert_eq!(external, digest(&format!("encoder = {copy:?}")), "where it lies makes no difference");
+        weights[0] ^= 1;
+        std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
+        assert_ne!(external, digest(&format!("encoder = {copy:?}")));
+    }
+
+    #[test]
+    fn what_is_not_the_file_that_the_card_lists_is_refused() {
+        let listed = format!("{CARD_TEXT}\n[files]\n'encoder.onnx' = 'sha256:{}'", "0".repeat(64));
+        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &listed);
+        let message = faults(&format!("path = {:?}", folder.path()));
+        assert!(message.contains("encoder.onnx: is not the file that the card describes: sha256:"), "{message}");
+    }
+
+    #[test]
+    fn a_card_that_contradicts_the_file_is_refused() {
+        let said = CARD_TEXT.replace("code_size = 2", "code_size = 3");
+        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &said);
+        check_in(&folder, expect!["path: the card says that a code has 3 values, but the encoder gives [2]"]);
+        std::fs::write(folder.path().join(CARD), CARD_TEXT.replace(", \"d\"]", "]")).unwrap();
+        check_in(
+            &folder,
+            expect![[r#"
+                path: model.toml: `input.columns`: 3 columns do not fit `x` float32 [batch, 4]
+                path: model.toml: `input.mean`: 4 values for 3 features
+                path: model.toml: `input.std`: 4 values for 3 features"#]],
+        );
+    }
+
+    fn check_in(folder: &tempfile::TempDir, expected: Expect) {
+        let faults = faults(&format!("path = {:?}", folder.path()));
+        expected.assert_eq(&faults.replace(&format!("{}/", folder.path().display()), ""));
+    }
+
+    #[test]
+    fn a_declaration_that_does_not_make_a_model_is_refused() {
+        check("loss = 'mse'", expect![": names no model; give `path`, or `encoder`, or `model`"]);
+        check("decoder = 'decoder.onnx'", expect!["decoder: a decoder alone takes no records; add its encoder"]);
+        check(
+            "model = 'blur.onnx'\nencoder = 'encoder.onnx'",
+            expect!["model: is the whole network; encoder and decoder cannot stand beside it"],
+        );
+        check("model = 'gone.onnx'", expect!["model: gone.onnx: No such file or directory (os error 2)"]);
+        check("model = '.'", expect!["model: . is no file"]);
+        check(
+            "encoder = 'encoder.onnx'\nsise = 4",
+            expect![
+                "sise: unknown key (did you mean `size`?); known: channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, output, path, range, scaling, size, std"
+            ],
+        );
+    }
+
+    #[test]
+    fn files_that_a_stage_cannot_feed_are_refused_with_their_tensors() {
+        check(
+            "model = 'two_inputs.onnx'",
+            expect![
+                "model: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]"
+            ],
+        );
+        check(
+            "model = 'whole_numbers.onnx'",
+            expect![
+                "model: whole_numbers.onnx: its output is `y` int64 [batch, 2]; expected float16, float32, float64 or uint8. All outputs: y"
+            ],
+        );
+        check(
+            "model = 'two_outputs.onnx'\noutput = 'thrice'",
+            expect!["output: no such output; the file has: minus, twice"],
+        );
+        check(
+            "model = 'external.bin'",
+            expect!["model: external.bin: is not an ONNX file: a field has an impossible number"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",
+            expect!["decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` float32 [batch, 3]"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nsize = [2, 3]",
+            expect!["size: images of shape [3, 2, 3] do not fit `x` float32 [batch, 4]"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nsize = [2, 2]\ncolumns = ['a']",
+            expect!["size: `size` describes images, but `columns` features; say one of them"],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nmean = [0, 0, 0, 0]",
+            expect![[r#"mean: not used; say scaling = "standard", or leave it out"#]],
+        );
+        check(
+            "encoder = 'encoder.onnx'\nscaling = 'min_max'\nmin = [0]\ncolumns = ['a', 'a', 'b', 'c']",
+            expect![[r#"
+            columns: `a` is named twice
+            min: 1 values for 4 features
+            max: missing: the scaling needs it"#]],
+        );
+        check(
+            "model = 'bytes.onnx'\nsize = [4294967296, 4294967296]\nrange = [1.0, 0.0]",
+            expect![[r#"
+            : `range` must ascend, such as [0.0, 1.0]; met [1.0, 0.0]
+            size: images of shape [4294967296, 4294967296, 3] do not fit `x` uint8 [batch, 2, 2, 3]"#]],
+        );
+    }
+}

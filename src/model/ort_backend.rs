@@ -1,0 +1,307 @@
+//! ONNX Runtime: the one file that names `ort`. Loads the library, reads graphs, runs them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use ort::environment::Environment;
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{self, ExecutionProvider as _, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use prometheus::Histogram;
+
+use crate::model::config::{ExecutionProvider, GraphOptimization, RuntimeSpec};
+use crate::model::dynamic_batcher::RunBatch;
+use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
+
+/// An ONNX file as ONNX Runtime understands it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnnxGraph {
+    /// What must be given; inputs with a default are not among them.
+    pub inputs: Vec<TensorSpec>,
+    /// What can be had.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl OnnxGraph {
+    /// Opens the file as a session would, and keeps only what it declares.
+    ///
+    /// # Errors
+    /// What ONNX Runtime has against the file, or against the settings.
+    pub fn open(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
+        let session = open_session(path, runtime)?;
+        let ports = |outlets: &[Outlet]| outlets.iter().map(tensor_spec_of).collect();
+        Ok(Self { inputs: ports(session.inputs()), outputs: ports(session.outputs()) })
+    }
+}
+
+/// A session that runs one input to one output, on the thread that owns it.
+pub struct OrtSession {
+    session: ort::session::Session,
+    wanted: RunOptions<HasSelectedOutputs>,
+    input: String,
+    element: ElementType,
+    output: String,
+    bytes: Vec<u8>,
+    halves: Vec<f16>,
+    watch: InferenceMetrics,
+}
+
+/// What is observed of each call.
+pub struct InferenceMetrics {
+    /// Seconds that it took.
+    pub seconds: Histogram,
+    /// Records that went in.
+    pub records: Histogram,
+}
+
+impl OrtSession {
+    /// Opens a session. `watch` observes each call.
+    ///
+    /// # Errors
+    /// What ONNX Runtime has against the file, or against the settings.
+    pub fn open(
+        path: &Path,
+        input: &TensorSpec,
+        output: &TensorSpec,
+        runtime: &RuntimeSpec,
+        watch: InferenceMetrics,
+    ) -> Result<Self, String> {
+        let session = open_session(path, runtime)?;
+        let selector = OutputSelector::no_default().with(&output.name);
+        Ok(Self {
+            session,
+            wanted: RunOptions::new().map_err(reason)?.with_outputs(selector),
+            input: input.name.clone(),
+            element: input.element.clone(),
+            output: output.name.clone(),
+            bytes: Vec::new(),
+            halves: Vec::new(),
+            watch,
+        })
+    }
+}
+
+impl RunBatch for OrtSession {
+    /// Values go into a uint8 input rounded and clamped.
+    fn run_batch(
+        &mut self,
+        dims: &[usize],
+        values: &[f32],
+        rows: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, String> {
+        let begun = Instant::now();
+        let value = match self.element {
+            ElementType::Uint8 => {
+                self.bytes.clear();
+                self.bytes.extend(values.iter().map(|value| value.round() as u8));
+                TensorRef::from_array_view((dims, self.bytes.as_slice())).map(TensorRef::into_dyn)
+            }
+            ElementType::Float16 => {
+                self.halves.resize(values.len(), f16::ZERO);
+                self.halves.convert_from_f32_slice(values);
+                TensorRef::from_array_view((dims, self.halves.as_slice())).map(TensorRef::into_dyn)
+            }
+            _ => TensorRef::from_array_view((dims, values)).map(TensorRef::into_dyn),
+        };
+        let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
+        let outputs = self.session.run_with_options(inputs, &self.wanted).map_err(reason)?;
+        self.watch.seconds.observe(begun.elapsed().as_secs_f64());
+        self.watch.records.observe(rows as f64);
+        let output = outputs.get(&self.output).ok_or_else(|| format!("output `{}` was not given", self.output))?;
+        append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
+    }
+}
+
+/// Copies the first `rows` of `batch` records.
+fn append_rows(value: &DynValue, batch: usize, rows: usize, out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(format!("the output is no tensor, but {}", value.dtype()));
+    };
+    let dims: Vec<usize> = shape.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect();
+    let Some((&first, row)) = dims.split_first().filter(|(first, _)| **first == batch) else {
+        return Err(format!("the output has the shape {dims:?} for a batch of {batch}; expected {batch} first"));
+    };
+    let len = dims.iter().product::<usize>() / first.max(1) * rows;
+    let short = || "the output holds fewer values than its shape says".to_owned();
+    match ty {
+        TensorElementType::Float32 => {
+            let (_, values) = value.try_extract_tensor::<f32>().map_err(reason)?;
+            out.extend_from_slice(values.get(..len).ok_or_else(short)?);
+        }
+        TensorElementType::Float64 => {
+            let (_, values) = value.try_extract_tensor::<f64>().map_err(reason)?;
+            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| value as f32));
+        }
+        TensorElementType::Float16 => {
+            let (_, values) = value.try_extract_tensor::<f16>().map_err(reason)?;
+            let start = out.len();
+            out.resize(start + len, 0.0);
+            values.get(..len).ok_or_else(short)?.convert_to_f32_slice(&mut out[start..]);
+        }
+        TensorElementType::Uint8 => {
+            let (_, values) = value.try_extract_tensor::<u8>().map_err(reason)?;
+            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| f32::from(value)));
+        }
+        other => {
+            return Err(format!("the output is {}; expected float16, float32, float64 or uint8", element_of(*other)));
+        }
+    }
+    Ok(row.to_vec())
+}
+
+/// One environment per process, for ever: a second library cannot be loaded.
+static LOADED: Mutex<Option<LoadedLibrary>> = Mutex::new(None);
+
+struct LoadedLibrary {
+    library: PathBuf,
+    environment: Environment,
+}
+
+/// The library that was loaded, if one was.
+pub fn loaded() -> Option<PathBuf> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.library.clone())
+}
+
+/// Loads the library, unless one was loaded before.
+///
+/// # Errors
+/// Why this file is not a fitting ONNX Runtime; another one may be tried then.
+pub fn load(library: &Path) -> Result<(), String> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if loaded.is_some() {
+        return Ok(());
+    }
+    // A library that exports the right symbol but is not ONNX Runtime trips assertions.
+    let builder = catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
+    let builder = builder.map_err(load_reason)?;
+    let environment =
+        catch_unwind(AssertUnwindSafe(|| builder.with_telemetry(false).with_logger(Arc::new(log)).build()));
+    let environment = environment.map_err(|_| "is not ONNX Runtime".to_owned())?.map_err(reason)?;
+    // A logger of one's own is asked about everything otherwise.
+    environment.set_log_level(LogLevel::Warning);
+    *loaded = Some(LoadedLibrary { library: library.to_path_buf(), environment });
+    Ok(())
+}
+
+/// What goes wrong comes back as an error, too; the library's own lines are for those who look for its causes.
+fn log(_: LogLevel, _: &str, _: &str, place: &str, message: &str) {
+    tracing::debug!(target: "onnxruntime", place, "{}", message.trim());
+}
+
+/// Whether the loaded library was built with this provider.
+pub fn available(provider: ExecutionProvider) -> bool {
+    let available = match provider {
+        ExecutionProvider::Cpu => Ok(true),
+        ExecutionProvider::Cuda => ep::CUDA::is_available(),
+        ExecutionProvider::Tensorrt => ep::TensorRT::is_available(),
+        ExecutionProvider::Openvino => ep::OpenVINO::is_available(),
+        ExecutionProvider::Coreml => ep::CoreML::is_available(),
+    };
+    available.unwrap_or(false)
+}
+
+fn load_reason(error: ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => {
+            // Its own words are only "dlopen failed".
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("cannot be loaded: {}", cause.unwrap_or_else(|| error.to_string()))
+        }
+        ort::LoadDynamicError::MissingApi { .. } => "is a library, but not ONNX Runtime".to_owned(),
+        ort::LoadDynamicError::InvalidVersionString => "does not tell its version".to_owned(),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            format!("is ONNX Runtime {version_str}; expected 1.{} or later", ort::MINOR_VERSION)
+        }
+    }
+}
+
+fn open_session(path: &Path, runtime: &RuntimeSpec) -> Result<ort::session::Session, String> {
+    let environment = {
+        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.as_ref().ok_or("ONNX Runtime is not loaded")?;
+        loaded.environment.clone()
+    };
+    // `ort` panics on types that it does not know.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
+    }));
+    opened.map_err(|_| "uses types that cannot be read".to_owned())?.map_err(reason)
+}
+
+fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<SessionBuilder> {
+    let level = match runtime.optimisation {
+        GraphOptimization::All => GraphOptimizationLevel::All,
+        GraphOptimization::Extended => GraphOptimizationLevel::Level2,
+        GraphOptimization::Basic => GraphOptimizationLevel::Level1,
+        GraphOptimization::None => GraphOptimizationLevel::Disable,
+    };
+    let providers: Vec<ExecutionProviderDispatch> =
+        runtime.providers.iter().map(|&provider| dispatch(provider)).collect();
+    let builder = ort::session::Session::builder(environment)?
+        .with_optimization_level(level)?
+        .with_intra_threads(runtime.threads.get())?
+        .with_intra_op_spinning(false)?
+        .with_execution_providers(providers)?;
+    if runtime.providers.contains(&ExecutionProvider::Cpu) {
+        Ok(builder)
+    } else {
+        Ok(builder.with_disable_cpu_fallback()?)
+    }
+}
+
+fn dispatch(provider: ExecutionProvider) -> ExecutionProviderDispatch {
+    let dispatch = match provider {
+        ExecutionProvider::Cpu => ep::CPU::default().build(),
+        // The default tries every algorithm anew for each size of a batch, and sizes vary.
+        ExecutionProvider::Cuda => {
+            ep::CUDA::default().with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build()
+        }
+        ExecutionProvider::Tensorrt => ep::TensorRT::default().build(),
+        ExecutionProvider::Openvino => ep::OpenVINO::default().build(),
+        ExecutionProvider::Coreml => ep::CoreML::default().build(),
+    };
+    dispatch.error_on_failure()
+}
+
+fn tensor_spec_of(outlet: &Outlet) -> TensorSpec {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return TensorSpec { name, element: ElementType::Other(outlet.dtype().to_string()), dims: vec![] };
+    };
+    let symbols = dimension_symbols.iter().map(Some).chain(std::iter::repeat(None));
+    let dim = |(&size, symbol): (&i64, Option<&String>)| match usize::try_from(size) {
+        Ok(size) => Dim::Fixed(size),
+        Err(_) => Dim::Dynamic(symbol.filter(|name| !name.is_empty()).cloned()),
+    };
+    TensorSpec { name, element: element_of(*ty), dims: shape.iter().zip(symbols).map(dim).collect() }
+}
+
+fn element_of(element: TensorElementType) -> ElementType {
+    match element {
+        TensorElementType::Float32 => ElementType::Float32,
+        TensorElementType::Float64 => ElementType::Float64,
+        TensorElementType::Uint8 => ElementType::Uint8,
+        TensorElementType::Float16 => ElementType::Float16,
+        TensorElementType::Bfloat16 => ElementType::Other("bfloat16".to_owned()),
+        TensorElementType::Int32 => ElementType::Other("int32".to_owned()),
+        TensorElementType::Int64 => ElementType::Other("int64".to_owned()),
+        other => ElementType::Other(other.to_string().to_lowercase()),
+    }
+}
+
+/// The words of ONNX Runtime, on one line; the caller names the file.
+fn reason<R>(error: ort::Error<R>) -> String {
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    match message.split_once(" failed:") {
+        Some((start, reason)) if start.starts_with("Load model from ") => reason.trim().to_owned(),
+        _ => message,
+    }
+}

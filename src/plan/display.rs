@@ -1,0 +1,134 @@
+//! A plan in words, for `latentflow check`, and as a picture, for `latentflow graph`.
+
+use std::fmt::{self, Write as _};
+
+use super::{Plan, Stage, StageRole};
+use crate::schema_display::write_columns;
+
+/// How `latentflow graph` draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum GraphFormat {
+    /// Indented lines.
+    Text,
+    /// A Mermaid flow chart, as GitHub and GitLab show in Markdown.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pipeline {}", self.name)?;
+        for model in &self.models {
+            writeln!(f, "\nmodel {}: {}", model.name(), model.summary())?;
+        }
+        for stage in &self.stages {
+            writeln!(f)?;
+            self.describe(f, stage)?;
+        }
+        writeln!(f)?;
+        if let Some(folder) = self.rejects.as_ref().and_then(|(sink, _)| sink.folder()) {
+            writeln!(f, "rejects   {}", folder)?;
+        }
+        let slots = super::max_in_flight_batches(self.workers);
+        writeln!(f, "segments  1: every transform runs in each worker, one batch at a time")?;
+        writeln!(f, "workers   {}, up to {slots} batches in flight", self.workers)?;
+        write!(f, "memory    {}", self.memory)
+    }
+}
+
+impl Plan {
+    fn describe(&self, f: &mut fmt::Formatter<'_>, stage: &Stage) -> fmt::Result {
+        let role = match &stage.role {
+            StageRole::Source(..) => "source",
+            StageRole::Transform(_) => "transform",
+            StageRole::Sink(..) => "sink",
+        };
+        write!(f, "{role} {} ({})", stage.name, stage.kind)?;
+        if !stage.inputs.is_empty() {
+            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
+            write!(f, " <- {}", inputs.join(", "))?;
+        }
+        writeln!(f)?;
+        match &stage.role {
+            StageRole::Source(source, _) => {
+                let passed_over = source.skipped_files().map(|counts| counts.get()).unwrap_or_default();
+                if !passed_over.is_empty() {
+                    writeln!(f, "  passes over {passed_over}")?;
+                }
+            }
+            StageRole::Transform(transform) if !transform.summary().is_empty() => {
+                writeln!(f, "  {}", transform.summary())?
+            }
+            StageRole::Sink(sink, _) => {
+                if let Some(folder) = sink.folder() {
+                    writeln!(f, "  writes {}", folder)?;
+                }
+            }
+            _ => {}
+        }
+        match stage.schema() {
+            Some(schema) => write_columns(f, &schema),
+            None => Ok(()),
+        }
+    }
+
+    /// The graph, drawn; ends with a line break.
+    pub fn draw(&self, format: GraphFormat) -> String {
+        match format {
+            GraphFormat::Text => self.draw_text(),
+            GraphFormat::Mermaid => self.draw_mermaid(),
+            GraphFormat::Dot => self.draw_dot(),
+        }
+    }
+
+    fn draw_text(&self) -> String {
+        let mut text = String::new();
+        for stage in &self.stages {
+            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
+            let arrow = if inputs.is_empty() { String::new() } else { format!(" <- {}", inputs.join(" + ")) };
+            // Writing to a string cannot fail, here and below.
+            let _ = writeln!(text, "{:<20} {:<10}{arrow}", stage.name, stage.kind);
+        }
+        text
+    }
+
+    fn draw_mermaid(&self) -> String {
+        let mut text = String::from("flowchart LR\n");
+        for (at, stage) in self.stages.iter().enumerate() {
+            let (open, close) = match stage.role {
+                StageRole::Source(..) => ("([", "])"),
+                StageRole::Transform(_) => ("[", "]"),
+                StageRole::Sink(..) => ("[(", ")]"),
+            };
+            let _ = writeln!(text, "    s{at}{open}\"{}<br/>{}\"{close}", stage.name, stage.kind);
+        }
+        self.edges(|from, to| {
+            let _ = writeln!(text, "    s{from} --> s{to}");
+        });
+        text
+    }
+
+    fn draw_dot(&self) -> String {
+        let mut text = format!("digraph \"{}\" {{\n    rankdir=LR;\n", self.name);
+        for (at, stage) in self.stages.iter().enumerate() {
+            let shape = match stage.role {
+                StageRole::Source(..) => "ellipse",
+                StageRole::Transform(_) => "box",
+                StageRole::Sink(..) => "cylinder",
+            };
+            let _ = writeln!(text, "    s{at} [shape={shape}, label=\"{}\\n{}\"];", stage.name, stage.kind);
+        }
+        self.edges(|from, to| {
+            let _ = writeln!(text, "    s{from} -> s{to};");
+        });
+        text.push_str("}\n");
+        text
+    }
+
+    fn edges(&self, mut draw: impl FnMut(usize, usize)) {
+        for (to, stage) in self.stages.iter().enumerate() {
+            stage.inputs.iter().for_each(|&from| draw(from, to));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A kind of stage as a row of its role's table: its name, what it does, its options, how it is planned.
+
+mod options;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::ConfigError;
+
+pub use options::{OptionAttributes, canonical, option_attributes, option_values, sorted};
+
+/// A row of a role's table. `P` is the role's planning function, which takes the options as written.
+pub struct ComponentKind<P: 'static> {
+    /// What users write after `kind =`.
+    pub name: &'static str,
+    /// One line for `--help` and the JSON Schema.
+    pub summary: &'static str,
+    /// The JSON Schema of its options.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// What is wrong with options that cannot be planned yet, since something above them is wrong.
+    pub check: fn(Value) -> Vec<ConfigError>,
+    /// Turns options into a planned stage.
+    pub plan: P,
+}
+
+/// A planned stage, and its options as they were understood: see [`option_values`].
+pub struct ResolvedStage<S> {
+    /// What was planned.
+    pub stage: S,
+    /// By name; unset ones are absent.
+    pub options: Map<String, Value>,
+}
+
+/// Looks a kind up by name.
+///
+/// # Errors
+/// A fault that lists the known names and the nearest.
+pub fn find<'a, P>(kinds: &'a [ComponentKind<P>], name: &str, role: &str) -> Result<&'a ComponentKind<P>, ConfigError> {
+    kinds.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+        ConfigError::new(
+            "kind",
+            format!("unknown {role} `{name}`{}; known: {}", did_you_mean(name, &known), known.join(", ")),
+        )
+    })
+}
+
+/// The options of a table, typed; every unknown key is named, and the first wrong value.
+///
+/// # Errors
+/// One fault per unknown key, and at most one for a value that does not fit.
+pub fn parse_options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result<C, Vec<ConfigError>> {
+    match parse_options_lenient::<C>(written) {
+        (Some(config), faults) if faults.is_empty() => Ok(config),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// As [`parse_options`], with what could be understood in spite of unknown keys.
+pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(written: Value) -> (Option<C>, Vec<ConfigError>) {
+    let written = if written.is_null() { Value::Object(serde_json::Map::new()) } else { written };
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+    let outcome = C::deserialize(serde_path_to_error::Deserializer::new(
+        serde_ignored::Deserializer::new(written, ignored),
+        &mut track,
+    ));
+    let known = known_keys::<C>();
+    let mut faults: Vec<ConfigError> = unknown.into_iter().map(|key| unknown_key(&key, &known)).collect();
+    match outcome {
+        Ok(config) => (Some(config), faults),
+        Err(error) => {
+            let path = track.path().to_string();
+            faults.push(ConfigError::new(if path == "." { String::new() } else { path }, error.to_string()));
+            (None, faults)
+        }
+    }
+}
+
+fn unknown_key(key: &str, known: &[String]) -> ConfigError {
+    if key.contains('.') {
+        return ConfigError::new(key, "unknown key");
+    }
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    ConfigError::new(key, format!("unknown key{}; known: {}", did_you_mean(key, &known), known.join(", ")))
+}
+
+fn known_keys<C: JsonSchema>() -> Vec<String> {
+    let schema = SchemaGenerator::default().into_root_schema_for::<C>();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// ` (did you mean ...?)` for the known word that is nearest to a mistyped one, or nothing where none is near.
+pub fn did_you_mean(word: &str, known: &[&str]) -> String {
+    let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+    match best {
+        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!(" (did you mean `{best}`?)"),
+        _ => String::new(),
+    }
+}

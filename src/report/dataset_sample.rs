@@ -1,0 +1,222 @@
+//! Reads from a dataset what its report shows, in bounded memory: evenly spread errors and codes, counts of sources.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::error::StageError;
+use crate::image::PixelFormat;
+use crate::sink::data_files::{DataFile, data_files};
+use crate::sink::inspect::ERRORS;
+use crate::sink::rewrite_commit::shared_read_lock;
+use crate::source::SOURCE;
+use crate::source::rejects::{CODE, RECORDS, STAGE};
+use crate::store::Location;
+use crate::tensor::fixed_values;
+
+/// Rows whose errors are read at most.
+const MAX_ERRORS: u64 = 100_000;
+/// Rows whose codes are read at most.
+const MAX_CODES: u64 = 4000;
+/// Values of all codes that are held at most: 64 MiB.
+const MAX_VALUES: usize = 1 << 24;
+/// Sources that are counted one by one; rows of others are counted together.
+const MAX_SOURCES: usize = 50_000;
+/// Characters of a word that are kept.
+const MAX_LABEL_BYTES: usize = 512;
+/// Columns whose words may name what a record is, the likeliest first.
+const LABELS: [&str; 5] = ["label", "class", "category", "target", "y"];
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct DatasetSample {
+    /// Per column of errors, by name.
+    pub(super) errors: Vec<(String, Vec<f64>)>,
+    /// Codes, evenly spread over the rows.
+    pub(super) codes: Option<SampledLatents>,
+    /// Rows per source.
+    pub(super) sources: BTreeMap<String, u64>,
+    /// Rows of sources that were too many to be told apart.
+    pub(super) other_sources: u64,
+}
+
+/// Codes, and what is known of their records.
+#[derive(Debug)]
+pub(super) struct SampledLatents {
+    pub(super) column: String,
+    pub(super) size: usize,
+    pub(super) values: Vec<f32>,
+    pub(super) labels: Vec<Option<String>>,
+    /// The first column of errors, row by row.
+    pub(super) errors: Vec<Option<f64>>,
+}
+
+/// Reads a dataset of `rows` rows with the columns of `schema`.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn sample_dataset(place: &Location, schema: &Schema, rows: u64) -> Result<DatasetSample, StageError> {
+    let columns = SampledColumns::of(schema);
+    let mut scan = DatasetSample {
+        errors: columns.errors.iter().map(|name| (name.clone(), Vec::new())).collect(),
+        codes: columns.codes.clone().map(|(column, size)| SampledLatents {
+            column,
+            size,
+            values: Vec::new(),
+            labels: Vec::new(),
+            errors: Vec::new(),
+        }),
+        ..DatasetSample::default()
+    };
+    let (mut first, _still) = (0, shared_read_lock(place));
+    for file in files(place)? {
+        read(&file, &columns.names(), &mut |records| {
+            scan.add(&columns, records, (first, rows));
+            first += records.num_rows() as u64;
+        })?;
+    }
+    Ok(scan)
+}
+
+/// How many records were refused, by stage and reason, in the dataset of rejects that lies at `place`.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
+    let (mut counts, _still) = (BTreeMap::new(), shared_read_lock(place));
+    for file in data_files(place)? {
+        read(&file, &[STAGE, CODE, RECORDS].map(str::to_owned), &mut |records| {
+            let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));
+            let numbers = records.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+            for row in 0..records.num_rows() {
+                let word = |column: &Option<ArrayRef>| word_of(column.as_ref(), row).unwrap_or_default();
+                let count: &mut u64 = counts.entry((word(&stages), word(&codes))).or_default();
+                *count = count.saturating_add(numbers.map_or(1, |numbers| numbers.value(row)));
+            }
+        })?;
+    }
+    Ok(counts)
+}
+
+fn files(place: &Location) -> Result<Vec<DataFile>, StageError> {
+    match place.file()? {
+        Some(entry) => Ok(vec![DataFile { location: place.clone(), entry }]),
+        None => data_files(place),
+    }
+}
+
+/// Hands over the records of a file, with those of the named columns that it has.
+fn read(file: &DataFile, names: &[String], work: &mut dyn FnMut(&RecordBatch)) -> Result<(), StageError> {
+    let named = |error: String| StageError::Other(format!("{}: {error}", file.location));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
+    let fields = reader.schema().fields().iter().enumerate();
+    let places: Vec<usize> = fields.filter(|(_, field)| names.contains(field.name())).map(|(place, _)| place).collect();
+    let mask = ProjectionMask::roots(reader.parquet_schema(), places);
+    for records in reader.with_projection(mask).build().map_err(|error| named(error.to_string()))? {
+        work(&records.map_err(|error| named(error.to_string()))?);
+    }
+    Ok(())
+}
+
+/// The columns that are read.
+struct SampledColumns {
+    errors: Vec<String>,
+    codes: Option<(String, usize)>,
+    label: Option<String>,
+}
+
+impl SampledColumns {
+    fn of(schema: &Schema) -> Self {
+        let is_float = |field: &Field| matches!(field.data_type(), DataType::Float32 | DataType::Float64);
+        let fields = || schema.fields().iter().map(AsRef::as_ref);
+        let errors = fields().filter(|field| ERRORS.contains(&field.name().as_str()) && is_float(field));
+        let codes = || fields().filter_map(|field| Some((field.name().clone(), code_size(field)?)));
+        let latent = codes().find(|(name, _)| name == "latent").or_else(|| codes().next());
+        let is_word = |name: &&str| schema.field_with_name(name).is_ok_and(|field| !field.data_type().is_nested());
+        Self {
+            errors: errors.map(|field| field.name().clone()).collect(),
+            codes: latent,
+            label: LABELS.into_iter().find(is_word).map(str::to_owned),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let codes = self.codes.iter().map(|(name, _)| name);
+        let source = SOURCE.to_owned();
+        self.errors.iter().chain(codes).chain(&self.label).chain([&source]).cloned().collect()
+    }
+}
+
+/// Values of a vector column; `None` for any other, and for images.
+fn code_size(field: &Field) -> Option<usize> {
+    let DataType::FixedSizeList(item, size) = field.data_type() else { return None };
+    let plain = item.data_type() == &DataType::Float32 && PixelFormat::of(field).is_none();
+    usize::try_from(*size).ok().filter(|&size| plain && size > 1 && field.extension_type_name().is_none())
+}
+
+impl DatasetSample {
+    /// Takes in records, the first of which is the `first` of all.
+    fn add(&mut self, columns: &SampledColumns, records: &RecordBatch, (first, all): (u64, u64)) {
+        let floats = |name: &str| {
+            let column = records.column_by_name(name)?;
+            cast(column, &DataType::Float64).ok()
+        };
+        let errors: Vec<Option<ArrayRef>> = columns.errors.iter().map(|name| floats(name)).collect();
+        let error = |column: Option<&Option<ArrayRef>>, row: usize| {
+            let column = column?.as_ref()?.as_primitive_opt::<Float64Type>()?;
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let sources = words(records, SOURCE);
+        let labels = columns.label.as_ref().and_then(|name| words(records, name));
+        let few = self.codes.as_ref().map_or(0, |codes| MAX_CODES.min((MAX_VALUES / codes.size.max(1)) as u64));
+        for row in 0..records.num_rows() {
+            let place = first + row as u64;
+            if is_selected(place, MAX_ERRORS, all) {
+                for (column, (_, values)) in errors.iter().zip(&mut self.errors) {
+                    values.extend(error(Some(column), row).filter(|value| value.is_finite()));
+                }
+            }
+            self.count(word_of(sources.as_ref(), row));
+            let code = columns.codes.as_ref().and_then(|(name, size)| {
+                let column = records.column_by_name(name).filter(|column| column.is_valid(row))?;
+                fixed_values(column)?.get(row * size..(row + 1) * size)
+            });
+            if let (Some(codes), Some(code), true) = (&mut self.codes, code, is_selected(place, few, all)) {
+                codes.values.extend_from_slice(code);
+                codes.labels.push(word_of(labels.as_ref(), row));
+                codes.errors.push(error(errors.first(), row));
+            }
+        }
+    }
+
+    fn count(&mut self, source: Option<String>) {
+        let Some(source) = source else { return };
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count += 1;
+        } else if self.sources.len() < MAX_SOURCES {
+            self.sources.insert(source, 1);
+        } else {
+            self.other_sources += 1;
+        }
+    }
+}
+
+/// Whether the `n`-th of `all` things is among `few` that are spread evenly over them.
+fn is_selected(n: u64, few: u64, all: u64) -> bool {
+    let before = |n: u64| u128::from(n) * u128::from(few) / u128::from(all.max(1));
+    few >= all || before(n + 1) > before(n)
+}
+
+/// A column as words, whatever it holds.
+fn words(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
+    cast(records.column_by_name(name)?, &DataType::Utf8).ok()
+}
+
+fn word_of(column: Option<&ArrayRef>, row: usize) -> Option<String> {
+    let column = column?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row).chars().take(MAX_LABEL_BYTES).collect())
+}

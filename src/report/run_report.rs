@@ -1,0 +1,199 @@
+//! The page about what a run has written: its errors, its codes, where its records came from, what was refused.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::chart::{ChartLabels, HistogramSeries, histogram};
+use super::dataset_sample::{self, DatasetSample, rejects, sample_dataset};
+use super::html::{Html, element};
+use super::latent_map::{self, LatentPoints};
+use super::page::{BarRow, FigureTile, bars, charts, document, facts, figures, section, tiles};
+use super::scale::{count, figure};
+use crate::error::StageError;
+use crate::schema_display::type_name;
+use crate::sink::STATE_DIR;
+use crate::sink::inspect::{self, DatasetDescription};
+use crate::store::Location;
+use crate::units::ByteSize;
+
+/// Sources that are shown, those with the most records.
+const SHOWN: usize = 20;
+/// Records above this share of all errors are marked on the map of codes.
+const UNUSUAL: f64 = 0.95;
+
+/// What a run has written, as far as its page shows it.
+#[derive(Debug)]
+pub struct RunReport {
+    description: DatasetDescription,
+    scan: DatasetSample,
+    rejects: BTreeMap<(String, String), u64>,
+}
+
+impl RunReport {
+    /// Reads a Parquet file, or a folder of them with the rejects below it.
+    ///
+    /// # Errors
+    /// When there is none, or one cannot be read.
+    pub fn read(place: &Location) -> Result<Self, StageError> {
+        let description = inspect::describe(place)?;
+        let scan = sample_dataset(place, &description.schema, description.rows)?;
+        let rejects = match place.file()? {
+            Some(_) => BTreeMap::new(),
+            None => rejects(&place.join(STATE_DIR).join("rejects"))?,
+        };
+        Ok(Self { description, scan, rejects })
+    }
+
+    /// The page.
+    pub fn page(&self) -> String {
+        let name = self.name();
+        let sections = [
+            section("Errors", [charts(self.errors())].into_iter().filter(|charts| !charts.is_empty())),
+            section("Latent space", self.latents().map(|map| charts([map]))),
+            section("Sources", self.sources()),
+            section("Rejects", self.refused()),
+            section("Columns", [self.columns()]),
+            section("Written by", self.writers()),
+        ];
+        document(&format!("{name} · latentflow"), self.head(&name), sections)
+    }
+
+    fn name(&self) -> String {
+        let place = self.description.place.to_string();
+        place.trim_end_matches('/').rsplit('/').next().unwrap_or(&place).to_owned()
+    }
+
+    fn head(&self, name: &str) -> Html {
+        let DatasetDescription { place, files, rows, bytes, .. } = &self.description;
+        let refused: u64 = self.rejects.values().sum();
+        let mut all = vec![
+            FigureTile::new("Records", count(*rows), ""),
+            FigureTile::new("Files", count(*files), ByteSize(*bytes).to_string()),
+            FigureTile::new("Rejects", count(refused), if refused == 0 { "none lie beside it" } else { "" }),
+        ];
+        for (name, summary) in &self.description.errors {
+            let note = format!("median {}, p99 {}", figure(summary.p50, 3), figure(summary.p99, 3));
+            all.push(FigureTile::new(name.replace('_', " "), figure(summary.mean, 4), note));
+        }
+        let mut head: Html = element("p").class("kicker").text(place).into();
+        head.push(element("h1").text(name));
+        head.push(tiles(&all));
+        head
+    }
+
+    fn errors(&self) -> Vec<Html> {
+        let drawn = |(name, values): &(String, Vec<f64>)| {
+            let title = name.replace('_', " ");
+            let words = ChartLabels { title: &title, x: name, y: "% of the records" };
+            let mut sorted = values.clone();
+            sorted.sort_by(f64::total_cmp);
+            let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
+            let marks = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)].map(|(name, share)| (name.to_owned(), at(share)));
+            histogram(words, &[HistogramSeries { name, values: values.clone() }], &marks)
+        };
+        self.scan.errors.iter().filter(|(_, values)| !values.is_empty()).map(drawn).collect()
+    }
+
+    /// By label where there are labels; else those with the largest errors apart from the others.
+    fn latents(&self) -> Option<Html> {
+        let dataset_sample::SampledLatents { column, size, values, labels, errors } = self.scan.codes.as_ref()?;
+        let mut groups: Vec<String> = labels.iter().flatten().cloned().collect();
+        groups.sort_unstable();
+        groups.dedup();
+        let (group, groups) = if (2..=MAX_LABELS).contains(&groups.len()) {
+            let place = |label: &String| groups.binary_search(label).ok();
+            (labels.iter().map(|label| label.as_ref().and_then(place)).collect(), groups)
+        } else {
+            let mut sorted: Vec<f64> = errors.iter().flatten().copied().collect();
+            sorted.sort_by(f64::total_cmp);
+            match sorted.get((sorted.len() as f64 * UNUSUAL) as usize) {
+                None => (vec![None; errors.len()], Vec::new()),
+                Some(limit) => {
+                    let group = errors.iter().map(|error| error.map(|error| usize::from(error >= *limit))).collect();
+                    (group, vec!["usual".to_owned(), "the 5 % with the largest errors".to_owned()])
+                }
+            }
+        };
+        latent_map::latent_map(&LatentPoints { size: *size, values, group, groups }, column)
+    }
+
+    fn sources(&self) -> Option<Html> {
+        let sources = &self.scan.sources;
+        if sources.is_empty() {
+            return None;
+        }
+        // Where each record is a source of its own, as an image is, folders say more.
+        let (what, counts) = match sources.values().all(|&records| records == 1) && sources.len() > SHOWN {
+            true => ("folder", folders(sources)),
+            false => ("source", sources.clone()),
+        };
+        let mut order: Vec<(&String, u64)> = counts.iter().map(|(name, &records)| (name, records)).collect();
+        order.sort_by_key(|&(name, records)| (Reverse(records), name));
+        let most = order.first().map_or(1, |&(_, records)| records).max(1);
+        let bar = |name: String, records: u64| BarRow {
+            name,
+            share: records as f64 / most as f64,
+            cells: vec![count(records)],
+        };
+        let (left, records) =
+            order.iter().skip(SHOWN).fold((0, 0), |(left, all), (_, records)| (left + 1, all + records));
+        let mut rows: Vec<BarRow> =
+            order.iter().take(SHOWN).map(|&(name, records)| bar(name.clone(), records)).collect();
+        if left > 0 {
+            rows.push(bar(format!("{} others", count(left)), records));
+        }
+        if self.scan.other_sources > 0 {
+            rows.push(bar("not told apart".to_owned(), self.scan.other_sources));
+        }
+        Some(bars(&format!("Records per {what}"), &[what, "records", ""], rows))
+    }
+
+    fn refused(&self) -> Option<Html> {
+        let most = self.rejects.values().copied().max()?;
+        let mut order: Vec<_> = self.rejects.iter().collect();
+        order.sort_by_key(|&(_, &records)| Reverse(records));
+        let rows = order.into_iter().map(|((stage, code), &records)| BarRow {
+            name: format!("{code} ({stage})"),
+            share: records as f64 / most as f64,
+            cells: vec![count(records)],
+        });
+        Some(bars("Records that were refused, by reason and stage", &["reason", "records", ""], rows))
+    }
+
+    fn columns(&self) -> Html {
+        let rows = self.description.schema.fields().iter().map(|field| vec![field.name().clone(), type_name(field)]);
+        figures("Columns", &["name", "type"], rows)
+    }
+
+    fn writers(&self) -> Option<Html> {
+        let writers = self.description.writers.iter().map(|(identity, version)| {
+            let models: Vec<String> = identity.models.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+            let version = version.as_ref().map_or(String::new(), |version| format!("latentflow {version}"));
+            let rows = [
+                ("pipeline", identity.pipeline.clone()),
+                ("stage", identity.stage.clone()),
+                ("digest", identity.digest.clone()),
+                ("models", models.join(", ")),
+                ("version", version),
+            ];
+            let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+            facts(rows.map(|(name, value)| (name.to_owned(), super::html::text(value))))
+        });
+        let writers: Html = writers.collect();
+        (!writers.is_empty()).then_some(writers)
+    }
+}
+
+/// Labels that are told apart at most: beyond, a label is rather a name.
+const MAX_LABELS: usize = 128;
+
+/// Records per folder that sources lie in.
+fn folders(sources: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut folders = BTreeMap::new();
+    for (source, records) in sources {
+        let folder = Path::new(source).parent().map_or(String::new(), |folder| folder.display().to_string());
+        *folders.entry(if folder.is_empty() { ".".to_owned() } else { folder }).or_default() += records;
+    }
+    folders
+}

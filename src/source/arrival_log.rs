@@ -1,0 +1,191 @@
+//! The journal of files that came while a folder was watched: rows of one split without an end, in segments.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::Split;
+use crate::error::StageError;
+use crate::fs_durable::{create_dir_all_synced, fsync_dir, state_file};
+use crate::json::to_json_lines;
+use crate::source::listed_file::ListedFile;
+use crate::source::listing_journal::parse;
+use crate::store::Location;
+
+/// Rows of a segment; then the next one begins.
+const SEGMENT_ROWS: u64 = 65_536;
+
+/// The split that all segments of a stage are part of.
+pub(super) fn split(stage: &str) -> Arc<Split> {
+    Split::new(format!("{stage}/watched"))
+}
+
+/// A file of the journal.
+#[derive(Debug, Clone)]
+pub(super) struct ArrivalSegment {
+    /// The row of its first line.
+    pub(super) first: u64,
+    path: PathBuf,
+}
+
+/// The segments of a stage, in the order of their rows; none where `state` is no folder of this machine.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<ArrivalSegment>, StageError> {
+    let Some(folder) = state.local().map(|state| folder(state, stage)) else { return Ok(Vec::new()) };
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StageError::io(&folder))?,
+    };
+    let mut segments = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(StageError::io(&folder))?.path();
+        let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".ndjson")?.parse().ok());
+        segments.extend(first.map(|first| ArrivalSegment { first, path }));
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+fn folder(state: &Path, stage: &str) -> PathBuf {
+    state.join("watched").join(stage)
+}
+
+impl ArrivalSegment {
+    /// The files that it names. A line that a crash cut short was never acted upon: it does not count.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has a line that is none.
+    pub(super) fn read(&self) -> Result<Vec<ListedFile>, StageError> {
+        let text = fs::read(&self.path).map_err(StageError::io(&self.path))?;
+        parse(&Location::from(self.path.as_path()), whole_lines(&text))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn remove(&self) -> Result<(), StageError> {
+        fs::remove_file(&self.path).map_err(StageError::io(&self.path))
+    }
+}
+
+fn whole_lines(text: &[u8]) -> &[u8] {
+    &text[..text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)]
+}
+
+/// Appends to the journal.
+pub(super) struct SegmentWriter {
+    folder: PathBuf,
+    file: Option<File>,
+    /// The segment that is appended to.
+    pub(super) segment: ArrivalSegment,
+    /// The row of the next file.
+    pub(super) next: u64,
+}
+
+impl SegmentWriter {
+    /// Goes on where the segments of `stage` end; `next` is the row after their last.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub(super) fn open(stage: &str, state: &Path, next: u64) -> Result<Self, StageError> {
+        let folder = folder(state, stage);
+        create_dir_all_synced(&folder)?;
+        let segment = ArrivalSegment { first: next, path: folder.join(name(next)) };
+        Ok(Self { folder, file: None, segment, next })
+    }
+
+    /// Makes the names of files durable, as the next rows.
+    ///
+    /// # Errors
+    /// When the system refuses; then none of them may be acted upon.
+    pub(super) fn append(&mut self, files: &[ListedFile]) -> Result<(), StageError> {
+        let text = to_json_lines(files)?;
+        self.prepare()?;
+        let file = self.file.take().ok_or_else(|| StageError::Other("the journal is not open".to_owned()))?;
+        let failed = StageError::io(&self.segment.path);
+        (&file).write_all(&text).and_then(|()| file.sync_data()).map_err(failed)?;
+        self.file = Some(file);
+        self.next += files.len() as u64;
+        Ok(())
+    }
+
+    /// Opens the segment that the next rows go to. Nothing is lost where it fails: it may be called again.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn prepare(&mut self) -> Result<(), StageError> {
+        if self.next - self.segment.first >= SEGMENT_ROWS {
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.file = Some(self.begin()?);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<File, StageError> {
+        let path = self.folder.join(name(self.next));
+        // What a crash has left under this name has no whole line.
+        let file = state_file().write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(StageError::io(&path))?;
+        fsync_dir(&self.folder)?;
+        self.segment = ArrivalSegment { first: self.next, path };
+        Ok(file)
+    }
+}
+
+/// Numbers of equal length, so that names sort as rows do.
+fn name(first: u64) -> String {
+    format!("{first:020}.ndjson")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn file(name: &str) -> ListedFile {
+        serde_json::from_str(&format!(r#"{{"path":"{name}","size":1,"mtime_ns":2}}"#)).unwrap()
+    }
+
+    /// Per segment, its first row and the files that it names.
+    fn journalled(state: &Path) -> Vec<(u64, Vec<String>)> {
+        let segments = segments("in", &state.into()).unwrap();
+        let names = |segment: &ArrivalSegment| segment.read().unwrap().into_iter().map(|file| file.name).collect();
+        segments.iter().map(|segment| (segment.first, names(segment))).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_found_again_and_a_line_that_was_cut_short_does_not_count() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(journalled(state.path()).is_empty());
+        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
+        appender.append(&[file("a"), file("b")]).unwrap();
+        appender.append(&[file("c")]).unwrap();
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(journalled(state.path()), [(0, names(&["a", "b", "c"]))]);
+        let path = state.path().join("watched/in/00000000000000000000.ndjson");
+        let mut text = fs::read(&path).unwrap();
+        text.truncate(text.len() - 5);
+        fs::write(&path, text).unwrap();
+        assert_eq!(journalled(state.path()), [(0, names(&["a", "b"]))]);
+        SegmentWriter::open("in", state.path(), 2).unwrap().append(&[file("d")]).unwrap();
+        assert_eq!(journalled(state.path()), [(0, names(&["a", "b"])), (2, names(&["d"]))]);
+    }
+
+    #[test]
+    fn a_segment_that_is_full_is_followed_by_the_next() {
+        let state = tempfile::tempdir().unwrap();
+        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
+        let many: Vec<ListedFile> = (0..SEGMENT_ROWS).map(|number| file(&number.to_string())).collect();
+        appender.append(&many).unwrap();
+        appender.append(&[file("last")]).unwrap();
+        let lengths: Vec<_> = journalled(state.path()).into_iter().map(|(first, names)| (first, names.len())).collect();
+        assert_eq!(lengths, [(0, 65_536), (65_536, 1)]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Correlated feature records: few hidden factors, mixed, with a little noise, and outliers that they do not explain.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+/// Factor analysis turned round: `x = W z + noise`, with unit variance of each value up to the noise;
+/// an outlier is moved by a fixed vector that no factors explain.
+pub(super) struct FactorModel {
+    /// Values of a record.
+    pub(super) width: usize,
+    /// Hidden factors.
+    pub(super) rank: usize,
+    /// The share of records that are outliers.
+    pub(super) outliers: f64,
+    /// W, `[width, rank]`.
+    mixing: Vec<f32>,
+    /// `[width]`.
+    shift: Vec<f32>,
+}
+
+/// The standard deviation of what the factors do not explain.
+const NOISE: f32 = 0.1;
+/// How far outliers lie off, in standard deviations of a value.
+const SHIFT: f32 = 3.0;
+
+impl FactorModel {
+    /// Draws the parameters.
+    pub(super) fn draw(rng: &mut ChaCha8Rng, width: usize, rank: usize, outliers: f64) -> Self {
+        let scale = (rank as f32).sqrt().recip();
+        let mixing = (0..width * rank).map(|_| scale * rng.sample::<f32, _>(StandardNormal)).collect();
+        let shift = (0..width).map(|_| SHIFT * rng.sample::<f32, _>(StandardNormal)).collect();
+        Self { width, rank, outliers, mixing, shift }
+    }
+
+    /// Appends a record's values; whether it is an outlier.
+    pub(super) fn record(&self, rng: &mut ChaCha8Rng, values: &mut Vec<f32>) -> bool {
+        // Drawn whatever the share, so that a share changes no other record.
+        let outlier = rng.random::<f64>() < self.outliers;
+        let factors: Vec<f32> = (0..self.rank).map(|_| rng.sample(StandardNormal)).collect();
+        for place in 0..self.width {
+            let weights = &self.mixing[place * self.rank..(place + 1) * self.rank];
+            let mixed: f32 = weights.iter().zip(&factors).map(|(weight, factor)| weight * factor).sum();
+            let shift = if outlier { self.shift[place] } else { 0.0 };
+            values.push(mixed + shift + NOISE * rng.sample::<f32, _>(StandardNormal));
+        }
+        outlier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn records(outliers: f64, count: usize) -> (Vec<f32>, Vec<bool>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let factors = FactorModel::draw(&mut rng, 6, 2, outliers);
+        let mut values = Vec::new();
+        let labels = (0..count).map(|_| factors.record(&mut rng, &mut values)).collect();
+        (values, labels)
+    }
+
+    #[test]
+    fn values_are_explained_by_few_factors() {
+        let (values, _) = records(0.0, 4000);
+        let covariance = |i: usize, j: usize| {
+            let products = values.chunks_exact(6).map(|record| f64::from(record[i]) * f64::from(record[j]));
+            products.sum::<f64>() / 4000.0
+        };
+        // Three values of two factors: the determinant is what the noise leaves, far below that of free values.
+        let (a, b, c) = (covariance(0, 0), covariance(1, 1), covariance(2, 2));
+        let (d, e, f) = (covariance(0, 1), covariance(0, 2), covariance(1, 2));
+        let determinant = a * b * c + 2.0 * d * e * f - a * f * f - b * e * e - c * d * d;
+        assert!(determinant < 0.1 * a * b * c, "{determinant} of {}", a * b * c);
+    }
+
+    #[test]
+    fn outliers_come_in_their_share_and_change_no_other_record() {
+        let ((plain, _), (mixed, labels)) = (records(0.0, 4000), records(0.25, 4000));
+        let share = labels.iter().filter(|&&outlier| outlier).count();
+        assert!((900..1100).contains(&share), "{share}");
+        for ((plain, mixed), outlier) in plain.chunks_exact(6).zip(mixed.chunks_exact(6)).zip(labels) {
+            assert_eq!(plain != mixed, outlier);
+        }
+    }
+}

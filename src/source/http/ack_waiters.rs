@@ -1,0 +1,100 @@
+//! What becomes of requests: who waits until its records are durable in every sink hears of each of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::batch::{BatchAck, Split};
+use crate::source::http::rejected_lines::TruncatedList;
+use crate::source::http::wal::WriteAheadLog;
+
+/// What became of the records of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RequestOutcome {
+    /// Those that were refused.
+    pub(super) rejected: TruncatedList<RejectedRecord>,
+    /// Rows that a filter let through to no sink.
+    pub(super) filtered: TruncatedList<u64>,
+}
+
+/// A record that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct RejectedRecord {
+    pub(super) row: u64,
+    pub(super) stage: String,
+    pub(super) code: &'static str,
+    pub(super) reason: String,
+}
+
+struct AckWaiter {
+    end: u64,
+    outcome: RequestOutcome,
+    reply: oneshot::Sender<RequestOutcome>,
+}
+
+/// Those who wait, by the first row of their request.
+#[derive(Default)]
+pub(super) struct AckWaiters {
+    waiters: Mutex<BTreeMap<u64, Vec<AckWaiter>>>,
+}
+
+impl AckWaiters {
+    fn waiters(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<AckWaiter>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the rows from `first` up to `end`; `None` where they are done already.
+    pub(super) fn wait(
+        &self,
+        journal: &WriteAheadLog,
+        first: u64,
+        end: u64,
+    ) -> Option<oneshot::Receiver<RequestOutcome>> {
+        let mut waiters = self.waiters();
+        // Looked at under the lock, so that what is done from now on finds the waiter.
+        if journal.state().done >= end {
+            return None;
+        }
+        let (reply, outcome) = oneshot::channel();
+        waiters.entry(first).or_default().push(AckWaiter { end, outcome: RequestOutcome::default(), reply });
+        Some(outcome)
+    }
+
+    /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
+    pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, ack: &BatchAck) {
+        let mut waiters = self.waiters();
+        let row_of = |ordinal: u32| ack.provenance.row(ordinal).map(|(_, row)| row);
+        for (stage, reject) in &ack.rejected {
+            let Some(row) = row_of(reject.ordinal) else { continue };
+            let rejected = || {
+                let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
+                RejectedRecord { row, stage, code, reason }
+            };
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
+        }
+        for row in ack.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
+            of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.filtered.push(|| row));
+        }
+        let ranges = ack.provenance.ranges().iter().filter(|range| *range.split == *split);
+        let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
+        journal.done(done);
+        waiters.retain(|_, of_request| {
+            let (ready, waiting) =
+                std::mem::take(of_request).into_iter().partition(|waiter: &AckWaiter| waiter.end <= done);
+            *of_request = waiting;
+            for AckWaiter { outcome, reply, .. } in ready {
+                // Who asked may have gone.
+                let _ = reply.send(outcome);
+            }
+            !of_request.is_empty()
+        });
+    }
+}
+
+/// Those who wait for a request that holds this row.
+fn of_row(waiters: &mut BTreeMap<u64, Vec<AckWaiter>>, row: u64) -> impl Iterator<Item = &mut AckWaiter> {
+    let request = waiters.range_mut(..=row).next_back().map(|(_, waiters)| waiters);
+    request.into_iter().flatten().filter(move |waiter| row < waiter.end)
+}

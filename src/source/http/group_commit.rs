@@ -1,0 +1,191 @@
+//! Makes requests durable, many with one sync, and tells each what came of it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fs_durable::failpoint;
+use crate::metrics::{BlockingCaller, BlockingOperation};
+use crate::source::http::idempotency::RequestAttempt;
+use crate::source::http::memory_reservation::MemoryReservation;
+use crate::source::http::wal::{WriteAheadLog, now};
+use crate::source::http::wal_record::{Fingerprint, RecordHeader};
+
+/// Bytes that are synced together at most; a single larger request goes alone.
+const GROUP_BYTES: usize = 8 << 20;
+/// Requests that are synced together at most.
+const GROUP: usize = 256;
+
+/// A request that is to be taken.
+pub(super) struct CommitRequest {
+    /// Its records, as the bytes of a frame; sealed where it has a key.
+    pub(super) payload: Vec<u8>,
+    /// How many there are.
+    pub(super) rows: u32,
+    /// By what it is known again, if it has a key.
+    pub(super) attempt: Option<RequestAttempt>,
+    /// Where to tell what came of it.
+    pub(super) reply: oneshot::Sender<CommitOutcome>,
+    /// The memory of its payload.
+    pub(super) charge: MemoryReservation,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CommitOutcome {
+    /// Its records are durable, from this row on; they were before, if it has come again.
+    Accepted { first: u64, rows: u32, again: bool },
+    /// Another request had this key.
+    KeyReused,
+    /// So much is pending that no more is taken.
+    BacklogFull,
+    /// It cannot be written: the disk is full, or fails.
+    Failed,
+}
+
+/// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
+/// `caller` says when it is in a call that may not return.
+pub(super) fn run(
+    journal: &Arc<WriteAheadLog>,
+    limit: u64,
+    mut requests: mpsc::Receiver<CommitRequest>,
+    caller: &BlockingCaller,
+) {
+    let mut committer = GroupCommitter { wal: Arc::clone(journal), limit, file: None };
+    let mut held: Vec<CommitRequest> = Vec::new();
+    loop {
+        let mut group = std::mem::take(&mut held);
+        if group.is_empty() {
+            match requests.blocking_recv() {
+                Some(request) => group.push(request),
+                None => return,
+            }
+        }
+        let mut bytes: usize = group.iter().map(|request| request.payload.len()).sum();
+        while bytes < GROUP_BYTES && group.len() < GROUP {
+            let Ok(request) = requests.try_recv() else { break };
+            bytes += request.payload.len();
+            group.push(request);
+        }
+        caller.during(BlockingOperation::Journals, || committer.commit(group, &mut held));
+    }
+}
+
+struct GroupCommitter {
+    wal: Arc<WriteAheadLog>,
+    limit: u64,
+    /// The last segment, and its length.
+    file: Option<(File, u64)>,
+}
+
+/// A request that is being written.
+struct EncodedRequest {
+    head: RecordHeader,
+    request: CommitRequest,
+}
+
+impl GroupCommitter {
+    /// Takes a group of requests; of several with one key, those behind the first are held for the next group.
+    fn commit(&mut self, group: Vec<CommitRequest>, held: &mut Vec<CommitRequest>) {
+        let (mut written, mut bytes): (Vec<EncodedRequest>, u64) = (Vec::new(), 0);
+        let mut keys = BTreeSet::new();
+        let (first, pending) = {
+            let state = self.wal.state();
+            (state.next, state.pending_bytes)
+        };
+        for request in group {
+            // A client that was refused meanwhile, or that has gone, may send its records again.
+            if request.reply.is_closed() {
+                continue;
+            }
+            if request.attempt.is_some_and(|attempt| !keys.insert(attempt.key)) {
+                held.push(request);
+                continue;
+            }
+            let next = written.last().map_or(first, |written| written.head.end());
+            match self.admit(&request, next, pending + bytes) {
+                Ok(head) => {
+                    bytes += head.bytes();
+                    written.push(EncodedRequest { head: head.in_group(first), request });
+                }
+                // Who asked may have gone; here and below.
+                Err(answer) => drop(request.reply.send(answer)),
+            }
+        }
+        if written.is_empty() {
+            return;
+        }
+        let durable = self.write(&written, bytes);
+        let heads: Vec<RecordHeader> = written.iter().map(|written| written.head).collect();
+        match &durable {
+            Ok(()) => self.wal.written(&heads),
+            Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.wal.folder.display()),
+        }
+        for EncodedRequest { head, request: CommitRequest { reply, charge, payload, .. } } in written {
+            drop((payload, charge));
+            let taken = CommitOutcome::Accepted { first: head.first, rows: head.rows, again: false };
+            let _ = reply.send(if durable.is_ok() { taken } else { CommitOutcome::Failed });
+        }
+    }
+
+    fn admit(&self, request: &CommitRequest, first: u64, pending: u64) -> Result<RecordHeader, CommitOutcome> {
+        let taken = request.attempt.and_then(|attempt| {
+            let keys = &self.wal.state().keys;
+            let former = || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, Fingerprint::Crc32(_)));
+            keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
+        });
+        if let Some((taken, same)) = taken {
+            let again = CommitOutcome::Accepted { first: taken.first, rows: taken.rows, again: true };
+            return Err(if same { again } else { CommitOutcome::KeyReused });
+        }
+        let key = request.attempt.map(|attempt| attempt.key);
+        let head = RecordHeader::new(first, request.rows, now(), key, &request.payload);
+        let head = head.ok_or(CommitOutcome::Failed)?;
+        // One request is always let in, however large, so that none waits for ever.
+        if pending > 0 && pending + head.bytes() > self.limit { Err(CommitOutcome::BacklogFull) } else { Ok(head) }
+    }
+
+    /// Appends frames to the last segment and syncs it; what could not be is cut off again.
+    fn write(&mut self, frames: &[EncodedRequest], bytes: u64) -> Result<(), String> {
+        if self.file.is_none() || self.wal.is_full() {
+            let file = self.wal.begin().map_err(|error| error.to_string())?;
+            self.file = Some((file, 0));
+        }
+        let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };
+        let outcome = append(file, frames).and_then(|()| {
+            failpoint("request-written");
+            file.sync_data()
+        });
+        failpoint("request-synced");
+        match outcome {
+            Ok(()) => *length += bytes,
+            Err(error) => {
+                // Where even that fails, a new segment is begun: what was cut short here is not read by anyone.
+                let cut = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
+                if cut.is_err() {
+                    self.file = None;
+                }
+                return Err(error.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that are written together; a larger frame is not copied.
+const BUFFER: usize = 256 << 10;
+
+fn append(file: &File, frames: &[EncodedRequest]) -> io::Result<()> {
+    let mut output = BufWriter::with_capacity(BUFFER, file);
+    let written = frames.iter().try_for_each(|EncodedRequest { head, request }| {
+        output.write_all(&head.to_bytes())?;
+        output.write_all(&request.payload)
+    });
+    let written = written.and_then(|()| output.flush());
+    // What could not be written must not be written behind what is cut off.
+    drop(output.into_parts());
+    written
+}

@@ -1,0 +1,283 @@
+//! The keys of requests that were acknowledged of late, so that a request that comes again is not taken again.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::StageError;
+use crate::fs_durable::{private_options, write_atomically};
+use crate::source::http::wal_record::{Fingerprint, Key, RecordHeader};
+
+/// Keys that are remembered at most; beyond, the oldest are forgotten before their time.
+const MAX_KEYS: usize = 1_000_000;
+/// Bytes that so many keys take in memory.
+pub(super) const KEYS_BYTES: u64 = 144 << 20;
+/// Bytes of an entry of the log.
+const ENTRY: usize = 57;
+/// Bytes of an entry of the log that earlier versions wrote.
+const FORMER_ENTRY: usize = 44;
+
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredOutcome {
+    /// The row of its first record.
+    pub(super) first: u64,
+    /// Records.
+    pub(super) rows: u32,
+    /// When, in seconds since 1970.
+    time: u64,
+    /// What it was.
+    pub(super) request: Fingerprint,
+}
+
+/// Keys, and what their requests came to.
+pub(super) struct IdempotencyKeys {
+    window: Duration,
+    taken: HashMap<Key, StoredOutcome>,
+    /// The oldest first.
+    order: VecDeque<Key>,
+}
+
+/// The file of keys whose frames are gone.
+pub(super) struct IdempotencyKeyLog {
+    path: PathBuf,
+    logged: usize,
+}
+
+/// What is to be written to the log.
+pub(super) enum KeyLogEntries {
+    /// Behind what is there.
+    More(Vec<u8>),
+    /// In place of it.
+    All(Vec<u8>),
+}
+
+impl IdempotencyKeys {
+    /// What the log in `folder` remembers of the last `window`, as of `now`.
+    ///
+    /// # Errors
+    /// When the log cannot be read or replaced.
+    pub(super) fn open(folder: &Path, window: Duration, now: u64) -> Result<(Self, IdempotencyKeyLog), StageError> {
+        let read = |path: &Path| match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(StageError::io(path)),
+        };
+        let (path, former) = (folder.join("keys-2.log"), folder.join("keys.log"));
+        let mut keys = Self { window, taken: HashMap::new(), order: VecDeque::new() };
+        // An entry that a crash cut short is that of a frame which is still there.
+        let of_former = read(&former)?;
+        of_former.chunks_exact(FORMER_ENTRY).filter_map(parse_former).for_each(|(key, taken)| keys.insert(key, taken));
+        read(&path)?.chunks_exact(ENTRY).filter_map(parse).for_each(|(key, taken)| keys.insert(key, taken));
+        keys.forget_old(now);
+        let mut log = IdempotencyKeyLog { path, logged: 0 };
+        log.write(&KeyLogEntries::All(keys.entries()))?;
+        if !of_former.is_empty() {
+            fs::remove_file(&former).map_err(StageError::io(&former))?;
+        }
+        Ok((keys, log))
+    }
+
+    fn insert(&mut self, key: Key, taken: StoredOutcome) {
+        if self.taken.insert(key, taken).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MAX_KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.taken.remove(&oldest);
+        }
+    }
+
+    /// Notes the key of a frame that is in the journal.
+    pub(super) fn add(&mut self, head: &RecordHeader) {
+        if let Some(key) = head.key {
+            self.insert(
+                key,
+                StoredOutcome { first: head.first, rows: head.rows, time: head.time, request: head.request },
+            );
+        }
+    }
+
+    /// What the request of this key came to.
+    pub(super) fn get(&self, key: &Key) -> Option<StoredOutcome> {
+        self.taken.get(key).copied()
+    }
+
+    fn forget_old(&mut self, now: u64) {
+        let window = self.window.as_secs();
+        while let Some(oldest) = self.order.front() {
+            match self.taken.get(oldest) {
+                Some(taken) if taken.time.saturating_add(window) >= now => return,
+                _ => {
+                    self.taken.remove(oldest);
+                    self.order.pop_front();
+                }
+            }
+        }
+    }
+
+    /// What `log` is to say before the frames of these keys go.
+    pub(super) fn persist_before_truncate(&mut self, keys: &[Key], log: &IdempotencyKeyLog, now: u64) -> KeyLogEntries {
+        self.forget_old(now);
+        let entries = |keys: &[Key]| -> Vec<u8> {
+            keys.iter().filter_map(|key| Some(bytes(key, self.taken.get(key)?))).flatten().collect()
+        };
+        if log.logged + keys.len() > 2 * self.taken.len() + 1024 {
+            return KeyLogEntries::All(self.entries());
+        }
+        KeyLogEntries::More(entries(keys))
+    }
+
+    fn entries(&self) -> Vec<u8> {
+        self.order.iter().filter_map(|key| Some(bytes(key, self.taken.get(key)?))).flatten().collect()
+    }
+}
+
+impl IdempotencyKeyLog {
+    /// Makes entries durable.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(super) fn write(&mut self, entries: &KeyLogEntries) -> Result<(), StageError> {
+        match entries {
+            KeyLogEntries::All(all) => {
+                write_atomically(&self.path, all)?;
+                self.logged = all.len() / ENTRY;
+                Ok(())
+            }
+            KeyLogEntries::More(more) if more.is_empty() => Ok(()),
+            KeyLogEntries::More(more) => {
+                let file = private_options().create(true).append(true).open(&self.path);
+                let appended = file.and_then(|mut file: File| file.write_all(more).and_then(|()| file.sync_data()));
+                self.logged += more.len() / ENTRY;
+                appended.map_err(StageError::io(&self.path))
+            }
+        }
+    }
+}
+
+fn bytes(key: &Key, taken: &StoredOutcome) -> [u8; ENTRY] {
+    let mut bytes = [0; ENTRY];
+    bytes[0..16].copy_from_slice(key);
+    bytes[16..24].copy_from_slice(&taken.first.to_le_bytes());
+    bytes[24..28].copy_from_slice(&taken.rows.to_le_bytes());
+    bytes[28..36].copy_from_slice(&taken.time.to_le_bytes());
+    match taken.request {
+        Fingerprint::Sha256(digest) => {
+            bytes[36] = 1;
+            bytes[37..53].copy_from_slice(&digest);
+        }
+        Fingerprint::Crc32(body) => bytes[37..41].copy_from_slice(&body.to_le_bytes()),
+    }
+    let checksum = crc32fast::hash(&bytes[..53]);
+    bytes[53..57].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// `None` for an entry that is damaged: it costs a repetition at worst.
+fn parse(bytes: &[u8]) -> Option<(Key, StoredOutcome)> {
+    let request = match bytes.get(36)? {
+        0 => Fingerprint::Crc32(four(bytes, 37)?),
+        _ => Fingerprint::Sha256(bytes.get(37..53)?.try_into().ok()?),
+    };
+    parsed(bytes, request, 53)
+}
+
+fn parse_former(bytes: &[u8]) -> Option<(Key, StoredOutcome)> {
+    parsed(bytes, Fingerprint::Crc32(four(bytes, 36)?), 40)
+}
+
+/// An entry whose checksum stands at `end`.
+fn parsed(bytes: &[u8], request: Fingerprint, end: usize) -> Option<(Key, StoredOutcome)> {
+    let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let taken = StoredOutcome { first: eight(16)?, rows: four(bytes, 24)?, time: eight(28)?, request };
+    let sound = four(bytes, end)? == crc32fast::hash(bytes.get(..end)?);
+    Some((bytes.get(..16)?.try_into().ok()?, taken)).filter(|_| sound)
+}
+
+fn four(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn head(key: u8, first: u64, time: u64) -> RecordHeader {
+        RecordHeader::new(first, 2, time, Some([key; 16]), b"payload").unwrap()
+    }
+
+    /// The frames of these heads are about to go.
+    fn outlive(keys: &mut IdempotencyKeys, log: &mut IdempotencyKeyLog, frames: &[RecordHeader], now: u64) {
+        let gone: Vec<Key> = frames.iter().filter_map(|head| head.key).collect();
+        let entries = keys.persist_before_truncate(&gone, log, now);
+        log.write(&entries).unwrap();
+    }
+
+    #[test]
+    fn keys_outlive_their_frames_and_the_process_and_are_forgotten_after_the_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
+        let frames = [head(1, 0, 1000), head(2, 2, 4000)];
+        frames.iter().for_each(|head| keys.add(head));
+        outlive(&mut keys, &mut log, &frames, 4000);
+        keys.add(&head(3, 4, 4001));
+        let first = |keys: &IdempotencyKeys, key: u8| keys.get(&[key; 16]).map(|taken| taken.first);
+        assert_eq!([first(&keys, 1), first(&keys, 2), first(&keys, 3)], [Some(0), Some(2), Some(4)]);
+        let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4601).unwrap();
+        assert_eq!([first(&keys, 1), first(&keys, 2), first(&keys, 3)], [None, Some(2), None], "3 was in a frame only");
+    }
+
+    #[test]
+    fn the_log_does_not_grow_with_what_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
+        for n in 0..10_000_u64 {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&(n + 1).to_le_bytes());
+            let head = RecordHeader::new(n, 1, n * 3600, Some(key), b"").unwrap();
+            keys.add(&head);
+            outlive(&mut keys, &mut log, &[head], n * 3600);
+        }
+        assert!(fs::metadata(folder.path().join("keys-2.log")).unwrap().len() < 200_000);
+        assert!(keys.taken.len() <= 2);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
+        let frames = [head(1, 0, 10), head(2, 2, 10)];
+        frames.iter().for_each(|head| keys.add(head));
+        outlive(&mut keys, &mut log, &frames, 10);
+        let path = folder.path().join("keys-2.log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        bytes.extend([1, 2, 3]);
+        fs::write(&path, bytes).unwrap();
+        let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 10).unwrap();
+        assert_eq!((keys.get(&[1; 16]), keys.get(&[2; 16]).map(|taken| taken.first)), (None, Some(2)));
+    }
+
+    #[test]
+    fn log_of_an_earlier_version_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut entry = [[7_u8; 16].as_slice(), &3_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat();
+        entry.extend(4000_u64.to_le_bytes());
+        entry.extend(99_u32.to_le_bytes());
+        entry.extend(crc32fast::hash(&entry).to_le_bytes());
+        fs::write(folder.path().join("keys.log"), entry).unwrap();
+        for _ in 0..2 {
+            let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4000).unwrap();
+            let taken = keys.get(&[7; 16]).unwrap();
+            assert_eq!((taken.first, taken.rows, taken.request), (3, 2, Fingerprint::Crc32(99)));
+            assert!(!folder.path().join("keys.log").exists());
+        }
+    }
+}

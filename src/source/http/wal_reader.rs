@@ -1,0 +1,198 @@
+//! Reads the journal as it grows, and makes batches of its records.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::batch::{Batch, Provenance, SourceBatch, Split};
+use crate::coverage::ResumeState;
+use crate::error::StageError;
+use crate::metrics::{BlockingCaller, BlockingOperation};
+use crate::source::BatchSender;
+use crate::source::batch_limits::{BatchLimits, arrow_bytes};
+use crate::source::http::wal::{SegmentReader, WriteAheadLog};
+use crate::source::http::wal_record;
+use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
+
+/// How often a source that has nothing to do looks whether it is still wanted.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What records are, and how they are put together.
+#[derive(Clone)]
+pub(super) enum BatchShape {
+    /// Encoded images.
+    Images(ImageBatchConfig),
+    /// Rows of columns; the schema is the source's.
+    Features { schema: SchemaRef, cut: BatchLimits },
+}
+
+impl BatchShape {
+    /// Records that travel together at most.
+    pub(super) fn most(&self) -> usize {
+        match self {
+            Self::Images(batch_config) => batch_config.max_records(),
+            Self::Features { cut, .. } => cut.records,
+        }
+    }
+}
+
+/// A source that reads its journal.
+pub(super) struct WalReader {
+    pub(super) wal: Arc<WriteAheadLog>,
+    pub(super) split: Arc<Split>,
+    pub(super) shape: BatchShape,
+    pub(super) resume: ResumeState,
+    /// How long records wait for more.
+    pub(super) delay: Duration,
+    pub(super) runtime: Handle,
+    /// Says when it is in a call that may not return.
+    pub(super) caller: Arc<BlockingCaller>,
+}
+
+impl WalReader {
+    /// Runs until nobody wants more.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn run(self, out: &BatchSender) -> Result<(), StageError> {
+        let out = &out.outside_of(Arc::clone(&self.caller));
+        let mut tail = self.wal.tail();
+        let mut row = self.wal.state().done;
+        let mut reader: Option<SegmentReader> = None;
+        while self.wait(&mut tail, row, out) {
+            self.caller.begin(BlockingOperation::Reads);
+            let mut gathered = Vec::new();
+            let (mut records, mut bytes) = (0, 0);
+            let begun = Instant::now();
+            loop {
+                let available = *tail.borrow_and_update();
+                while row < available && records < self.shape.most() && bytes < MAX_BYTES {
+                    let Some((first, batch, size)) = self.next(&mut reader, row)? else { break };
+                    row = first + batch.num_rows() as u64;
+                    records += batch.num_rows();
+                    bytes += size;
+                    gathered.push((first, batch));
+                }
+                let left = self.delay.saturating_sub(begun.elapsed());
+                if row < available || records >= self.shape.most() || left.is_zero() || !self.changed(&mut tail, left) {
+                    break;
+                }
+            }
+            if !self.send(&gathered, out)? {
+                return Ok(());
+            }
+            self.caller.end();
+        }
+        Ok(())
+    }
+
+    /// Waits for a row to read. `false`: nobody wants any.
+    fn wait(&self, tail: &mut watch::Receiver<u64>, row: u64, out: &BatchSender) -> bool {
+        loop {
+            if out.is_closed() {
+                return false;
+            }
+            if *tail.borrow_and_update() > row {
+                return true;
+            }
+            self.changed(tail, IDLE);
+        }
+    }
+
+    /// Whether something came within `wait`.
+    fn changed(&self, tail: &mut watch::Receiver<u64>, wait: Duration) -> bool {
+        self.runtime.block_on(async { tokio::time::timeout(wait, tail.changed()).await.is_ok() })
+    }
+
+    /// The records of the frame that holds `row`, from there on, and the row of the first.
+    fn next(
+        &self,
+        reader: &mut Option<SegmentReader>,
+        row: u64,
+    ) -> Result<Option<(u64, RecordBatch, usize)>, StageError> {
+        for _ in 0..2 {
+            if reader.is_none() {
+                *reader = self.wal.read_from(row)?;
+            }
+            while let Some((head, payload)) = reader.as_mut().map(SegmentReader::next).transpose()?.flatten() {
+                if head.end() <= row {
+                    continue;
+                }
+                let records = wal_record::decode(&payload).map_err(|reason| {
+                    StageError::Other(format!("{}: row {}: {reason}", self.wal.folder.display(), head.first))
+                })?;
+                let skip =
+                    usize::try_from(row.saturating_sub(head.first)).unwrap_or(usize::MAX).min(records.num_rows());
+                let first = head.first + skip as u64;
+                return Ok(Some((first, records.slice(skip, records.num_rows() - skip), payload.len())));
+            }
+            // The segment is at its end: the row is in the next one.
+            *reader = None;
+        }
+        Ok(None)
+    }
+
+    fn send(&self, gathered: &[(u64, RecordBatch)], out: &BatchSender) -> Result<bool, StageError> {
+        match &self.shape {
+            BatchShape::Images(batch_config) => {
+                let Some((first, _)) = gathered.first() else { return Ok(true) };
+                let mut builder = ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *first);
+                for (first, records) in gathered {
+                    if !push_images(&mut builder, *first, records)? {
+                        return Ok(false);
+                    }
+                }
+                builder.close()
+            }
+            BatchShape::Features { schema, cut } => {
+                let batches = feature_batches(schema, *cut, &self.split, gathered)?;
+                Ok(batches.into_iter().all(|batch| out.send(batch)))
+            }
+        }
+    }
+}
+
+/// Bytes of frames that are gathered at most; batches of images are cut by what they are once decoded.
+pub(super) const MAX_BYTES: usize = 32 << 20;
+
+/// Records of a frame: the text of `source`, then the columns.
+fn push_images(builder: &mut ImageBatchBuilder<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
+    let wrong = || StageError::Other("the journal holds other columns than this source has".to_owned());
+    let source = records.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
+    let image = records.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
+    for (row, at) in (first..).zip(0..records.num_rows()) {
+        let (source, image) = (source.value(at).into(), Ok(image.value(at).into()));
+        if !builder.push(ImageRecord { source, row, text: None, image })? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Frames put together, and cut where they are too many for one batch.
+pub(super) fn feature_batches(
+    schema: &SchemaRef,
+    cut: BatchLimits,
+    split: &Arc<Split>,
+    gathered: &[(u64, RecordBatch)],
+) -> Result<Vec<SourceBatch>, StageError> {
+    let Some((first, one)) = gathered.first() else { return Ok(Vec::new()) };
+    let all = concat_batches(&one.schema(), gathered.iter().map(|(_, records)| records))?;
+    let batch = |part: Range<usize>| {
+        let rows = first + part.start as u64..first + part.end as u64;
+        let part = all.slice(part.start, part.len());
+        let row: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.clone()));
+        let columns: Vec<ArrayRef> =
+            part.columns().iter().take(1).cloned().chain([row]).chain(part.columns().iter().skip(1).cloned()).collect();
+        let records = RecordBatch::try_new(SchemaRef::clone(schema), columns)?;
+        let batch = Batch::new(records, Provenance::rows(Arc::clone(split), rows));
+        Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
+    };
+    cut.split(all.num_rows(), &|rows| arrow_bytes(&all, rows)).into_iter().map(batch).collect()
+}

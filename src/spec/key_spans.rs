@@ -1,0 +1,203 @@
+//! Where each key of a pipeline file stands, and faults printed with their places.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::PipelineConfig;
+use crate::error::ConfigError;
+
+/// The line of every key, and which keys were overridden from outside the file.
+#[derive(Debug, Clone, Default)]
+pub struct KeySpans {
+    file: String,
+    lines: BTreeMap<String, usize>,
+    overridden: Vec<(String, String)>,
+}
+
+impl KeySpans {
+    /// Finds every key of the file.
+    ///
+    /// # Errors
+    /// Every error of syntax, with its line.
+    pub(super) fn of(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        let mut places = Self { file: path.display().to_string(), ..Self::default() };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let lines = LineIndex::new(text);
+        if !errors.is_empty() {
+            let located = errors.iter().map(|error| {
+                let line = error.span().map_or(0, |span| lines.of(span.start));
+                let place = if line == 0 { places.file.clone() } else { format!("{}:{line}", places.file) };
+                Diagnostic { place, line, fault: ConfigError::new("", error.message().trim().to_owned()) }
+            });
+            return Err(Diagnostics { located: located.collect(), partial: None });
+        }
+        places.walk(&lines, "", table.get_ref());
+        Ok(places)
+    }
+
+    fn walk(&mut self, lines: &LineIndex, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path =
+                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            self.lines.insert(path.clone(), lines.of(key.span().start));
+            self.walk_value(lines, &path, value);
+        }
+    }
+
+    fn walk_value(&mut self, lines: &LineIndex, path: &str, value: &Spanned<DeValue<'_>>) {
+        if let DeValue::Table(table) = value.get_ref() {
+            self.walk(lines, path, table);
+        }
+    }
+
+    pub(super) fn overridden(&mut self, key: &str, origin: String) {
+        self.overridden.push((key.to_owned(), origin));
+    }
+
+    /// Sorts tables as the file has them; what came from elsewhere comes last, by name.
+    pub(super) fn order(&self, key: &str) -> (usize, String) {
+        (self.lines.get(key).copied().unwrap_or(usize::MAX), key.to_owned())
+    }
+
+    /// The line of a key, or of the nearest table above it; 0 where there is none.
+    fn line(&self, key: &str) -> usize {
+        let mut key = key.split('[').next().unwrap_or_default();
+        loop {
+            match (self.lines.get(key), key.rsplit_once('.')) {
+                (Some(&line), _) => return line,
+                (None, Some((above, _))) => key = above,
+                (None, None) => return 0,
+            }
+        }
+    }
+
+    fn locate(&self, fault: ConfigError) -> Diagnostic {
+        let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
+        if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
+            return Diagnostic { place: origin.clone(), line: usize::MAX, fault };
+        }
+        match self.line(&fault.key) {
+            0 => Diagnostic { place: self.file.clone(), line: 0, fault },
+            line => Diagnostic { place: format!("{}:{line}", self.file), line, fault },
+        }
+    }
+}
+
+/// Faults that are printed: more is a file of another kind, and nobody reads them.
+const SHOWN: usize = 50;
+/// Characters of a fault's key, and of its message.
+const SHOWN_CHARS: usize = 1000;
+
+/// Everything that is wrong with a pipeline, each fault with its place; prints one a line.
+#[derive(Debug)]
+pub struct Diagnostics {
+    located: Vec<Diagnostic>,
+    partial: Option<Box<PipelineConfig>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Diagnostic {
+    place: String,
+    line: usize,
+    fault: ConfigError,
+}
+
+impl Diagnostics {
+    /// Whether the environment alone is at fault: the same pipeline may be planned later.
+    #[must_use]
+    pub fn are_of_environment(&self) -> bool {
+        self.located.iter().all(|located| located.fault.is_of_environment)
+    }
+
+    /// Faults, in the order of the file.
+    pub fn new(places: &KeySpans, faults: Vec<ConfigError>) -> Self {
+        let mut located: Vec<Diagnostic> = faults.into_iter().map(|fault| places.locate(fault)).collect();
+        located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
+        located.dedup();
+        Self { located, partial: None }
+    }
+
+    pub(super) fn partial(places: &KeySpans, faults: Vec<ConfigError>, spec: PipelineConfig) -> Self {
+        Self { partial: Some(Box::new(spec)), ..Self::new(places, faults) }
+    }
+
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let fault = ConfigError::new("", format!("cannot be read: {error}"));
+        let located = Diagnostic { place: path.display().to_string(), line: 0, fault };
+        Self { located: vec![located], partial: None }
+    }
+
+    /// The part of the pipeline that could be read all the same.
+    pub fn partial_spec(&self) -> Option<&PipelineConfig> {
+        self.partial.as_deref()
+    }
+
+    /// The part of the pipeline that could be read all the same, so that its faults can be told too.
+    pub fn take_partial(&mut self) -> Option<PipelineConfig> {
+        self.partial.take().map(|spec| *spec)
+    }
+
+    /// These and those, in the order of the file.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.located.extend(others.located);
+        self.located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
+        self.located.dedup();
+        self
+    }
+
+    /// How many faults there are.
+    pub fn len(&self) -> usize {
+        self.located.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.located.is_empty()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, Diagnostic { place, fault, .. }) in self.located.iter().enumerate() {
+            if count == SHOWN {
+                return write!(f, "\nand {} more", self.len() - SHOWN);
+            }
+            if count > 0 {
+                writeln!(f)?;
+            }
+            match shorten(&fault.key) {
+                "" => write!(f, "{place}: {}", shorten(&fault.message))?,
+                key => write!(f, "{place}: {key}: {}", shorten(&fault.message))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// The beginning of what may quote a hostile file.
+fn shorten(text: &str) -> &str {
+    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Where the lines of a text end.
+struct LineIndex {
+    ends: Vec<usize>,
+}
+
+impl LineIndex {
+    fn new(text: &str) -> Self {
+        Self { ends: text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place).collect() }
+    }
+
+    /// The line that a place is in, counted from 1.
+    fn of(&self, place: usize) -> usize {
+        1 + self.ends.partition_point(|&end| end < place)
+    }
+}

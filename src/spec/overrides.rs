@@ -1,0 +1,105 @@
+//! The layers of a pipeline: its file, then the environment, then `--set`; the later wins.
+
+use std::path::Path;
+
+use config::{Config, File, FileFormat};
+use serde_json::Value;
+
+use super::key_spans::{Diagnostics, KeySpans};
+use crate::error::ConfigError;
+
+/// Variables that override keys begin with this; `__` stands for the dot: `LATENTFLOW__STAGES__OUT__PATH`.
+const PREFIX: &str = "LATENTFLOW__";
+
+/// Parts of a key; no option lies deeper.
+const MAX_DEPTH: usize = 32;
+
+/// The layers as one value. Notes in `places` which keys came from elsewhere than the file.
+pub(super) fn apply_overrides(
+    path: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+    places: &mut KeySpans,
+) -> Result<Value, Diagnostics> {
+    let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    let mut faults = Vec::new();
+    let variables = variables.filter_map(|(name, value)| {
+        let key = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
+        Some((key, value, format!("environment variable {name}")))
+    });
+    let mut overrides: Vec<_> = variables.collect();
+    overrides.sort();
+    for set in sets {
+        match set.split_once('=') {
+            Some((key, value)) => {
+                overrides.push((key.trim().to_owned(), value.trim().to_owned(), format!("--set {set}")));
+            }
+            None => faults
+                .push(ConfigError::new("", format!("--set {set}: expected key=value, such as stages.out.path=out"))),
+        }
+    }
+    for (key, value, origin) in overrides {
+        if key.split('.').count() > MAX_DEPTH {
+            let shown: String = origin.chars().take(60).collect();
+            faults.push(ConfigError::new("", format!("{shown}...: the key has more than {MAX_DEPTH} parts")));
+            continue;
+        }
+        match builder.clone().set_override(&key, parse_value(&value)) {
+            Ok(with) => {
+                builder = with;
+                places.overridden(&key, origin);
+            }
+            Err(_) => faults.push(ConfigError::new(
+                "",
+                format!("{origin}: `{key}` is no key; write it with dots, such as stages.out.path"),
+            )),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Diagnostics::new(places, faults));
+    }
+    let merged = builder.build().and_then(Config::try_deserialize::<Value>);
+    let merged = merged.map_err(|error| {
+        Diagnostics::new(places, vec![ConfigError::new("", format!("{}: {error}", path.display()))])
+    })?;
+    let mut infinite = Vec::new();
+    add_infinite("", &merged, &mut infinite);
+    if infinite.is_empty() { Ok(merged) } else { Err(Diagnostics::new(places, infinite)) }
+}
+
+/// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they become `null`, which TOML
+/// lacks, and an option would have its default in their place.
+fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
+    match value {
+        Value::Null => faults.push(ConfigError::new(key, "is not a finite number; write one, or leave the key out")),
+        Value::Object(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                add_infinite(&key, value, faults);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| add_infinite(key, value, faults)),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be understood.
+pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
+    let wrong = |set: &str| vec![ConfigError::new("", format!("--set {set}: expected key=value, such as {example}"))];
+    let failed = |error: config::ConfigError| vec![ConfigError::new("", error.to_string())];
+    let mut builder = Config::builder().add_source(Config::try_from(table).map_err(failed)?);
+    for set in sets {
+        let (key, value) =
+            set.split_once('=').filter(|(key, _)| key.split('.').count() <= MAX_DEPTH).ok_or_else(|| wrong(set))?;
+        builder = builder.set_override(key.trim(), parse_value(value.trim())).map_err(|_| wrong(set))?;
+    }
+    builder.build().and_then(Config::try_deserialize).map_err(failed)
+}
+
+/// A value as TOML would read it (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); anything else is a string.
+fn parse_value(text: &str) -> config::Value {
+    let parsed = Config::builder().add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml)).build();
+    let value = parsed.and_then(|parsed| parsed.get::<config::Value>("value"));
+    value.unwrap_or_else(|_| config::Value::from(text))
+}

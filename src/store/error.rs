@@ -1,0 +1,115 @@
+//! What a store said went wrong, without what nobody may read: keys, tokens, and answers that repeat them.
+
+use std::io::{self, ErrorKind};
+
+use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::outage::UNREACHABLE;
+
+/// The error as the system would have put it: see [`crate::error::ErrorClass::of_store`].
+pub(super) fn to_io_error(error: &Error) -> io::Error {
+    let (kind, text) = match error {
+        Error::NotFound { .. } => (ErrorKind::NotFound, "there is no such object".to_owned()),
+        Error::Precondition { .. } | Error::NotModified { .. } => (
+            ErrorKind::StaleNetworkFileHandle,
+            "was changed since it was listed; the next run takes it anew".to_owned(),
+        ),
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            (ErrorKind::PermissionDenied, format!("the store refuses: {}", redact(&error.to_string())))
+        }
+        _ if is_unanswered(error) => (UNREACHABLE, redact(&error.to_string())),
+        _ => (ErrorKind::Other, redact(&error.to_string())),
+    };
+    io::Error::new(kind, text)
+}
+
+/// Whether no attempt at a request got an answer that decides it.
+fn is_unanswered(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return error.kind() == HttpErrorKind::Request;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Variables whose values are never shown.
+const SECRET: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
+
+/// Shorter values are for tests; to take them out would only spoil the words that they are part of.
+const SHORTEST: usize = 8;
+
+/// Who is asked for credentials where the environment has none: the machine, if it belongs to a cloud.
+const IMDS_HOST: &str = "169.254.169.254";
+
+/// Letters of a message that are kept.
+const LONGEST: usize = 400;
+
+/// A message without the body of an answer (but for its code and message), and without secrets.
+pub(super) fn redact(message: &str) -> String {
+    let mut text = match message.split_once('<') {
+        Some((before, body)) => {
+            let said: Vec<&str> = ["Code", "Message"].into_iter().filter_map(|name| element(body, name)).collect();
+            format!("{} {}", before.trim_end(), said.join(": "))
+        }
+        None => message.to_owned(),
+    };
+    for name in SECRET {
+        if let Ok(value) = std::env::var(name)
+            && value.len() >= SHORTEST
+        {
+            text = text.replace(&value, "***");
+        }
+    }
+    let mut text = without_user(&text);
+    if text.contains(IMDS_HOST) {
+        text.insert_str(0, "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ");
+    }
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.trim_end().to_owned(),
+    }
+}
+
+fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("{name}>"))?;
+    rest.split_once("</").map(|(text, _)| text)
+}
+
+/// URLs may hold a user and a password before the host.
+fn without_user(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(['/', ' ', '"', '?']).unwrap_or(part.len());
+        let start = part[..end].rfind('@').map_or(0, |at| at + 1);
+        plain.push_str("://");
+        plain.push_str(&part[start..]);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shortened_to_its_code_and_message() {
+        let body = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
+            <Code>SignatureDoesNotMatch</Code><Message>not the signature</Message>\
+            <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId></Error>";
+        assert_eq!(
+            redact(body),
+            "Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: not the signature"
+        );
+    }
+
+    #[test]
+    fn users_and_passwords_in_urls_are_left_out() {
+        assert_eq!(redact("GET http://me:pass@host:1/b?x=@ failed"), "GET http://host:1/b?x=@ failed");
+        assert_eq!(redact("GET http://host/a@b, then s3://b/k@l"), "GET http://host/a@b, then s3://b/k@l");
+    }
+}

@@ -1,0 +1,162 @@
+//! What the process may use of the machine: cores and memory, container limits honoured.
+
+use std::path::{Path, PathBuf};
+
+/// Cores that the process may use, by affinity and by its container's quota.
+pub fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Bytes of memory that the process may use: the smallest limit of its control groups, or the machine's memory.
+pub fn memory_limit() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text));
+    // Without /proc there is no cheap way to ask; 4 GiB is a modest machine.
+    let machine = machine.unwrap_or(4 << 30);
+    cgroup_memory_limit().map_or(machine, |limit| limit.min(machine))
+}
+
+/// Bytes of memory that the process's control groups (its container) allow: the smallest limit of them; `None` without one.
+pub fn cgroup_memory_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_limits(&groups, Path::new("/sys/fs/cgroup")).into_iter().min().filter(|&limit| limit < UNLIMITED)
+}
+
+/// What version 1 of control groups says where there is no limit is beyond this.
+const UNLIMITED: u64 = 1 << 60;
+
+/// What the kernel has counted since it was booted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OomKills {
+    /// Which boot it was.
+    pub boot: String,
+    /// Processes that were killed for lack of memory, in any control group of the machine.
+    pub kills: u64,
+}
+
+/// The kills for lack of memory, where the kernel tells.
+pub fn oom_kills() -> Option<OomKills> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
+    let kills = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()?;
+    Some(OomKills { boot, kills })
+}
+
+/// Files and connections that the process may have open at the same time; `None` where that is not bounded, or not known.
+pub fn open_file_limit() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
+/// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on it.
+#[inline(always)]
+pub fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Has glibc keep what batches free for the batches to come: by default it hands back what is free at the end of a thread's
+/// memory as soon as that is twice a batch or so, and fetches it again, page by page. Who has set how it is to be, has decided.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "there is no other way to tell the C library")]
+pub fn tune_allocator() {
+    const TRIM: (&str, i32) = ("MALLOC_TRIM_THRESHOLD_", 32 << 20);
+    const MAP: (&str, i32) = ("MALLOC_MMAP_THRESHOLD_", 16 << 20);
+    if [TRIM.0, MAP.0, "GLIBC_TUNABLES"].iter().all(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: it takes two numbers, and keeps them.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM.1);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAP.1);
+        }
+    }
+}
+
+/// Other C libraries are left as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn tune_allocator() {}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What a user that is not root may still write.
+    pub free: u64,
+    /// All that there is.
+    pub size: u64,
+}
+
+/// The room on the file system that holds a folder; `None` where that cannot be told.
+pub fn disk_space(folder: &Path) -> Option<DiskSpace> {
+    #[cfg(unix)]
+    {
+        let said = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(said.f_frsize);
+        Some(DiskSpace { free: bytes(said.f_bavail), size: bytes(said.f_blocks) })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The limits of the process's control group and of those above it; `groups` as in `/proc/self/cgroup`, mounted at `root`.
+fn cgroup_limits(groups: &str, root: &Path) -> Vec<u64> {
+    let root = root.display();
+    let paths = groups.lines().filter_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "", path] => Some((PathBuf::from(format!("{root}{path}")), "memory.max")),
+        [_, controllers, path] if controllers.split(',').any(|name| name == "memory") => {
+            Some((PathBuf::from(format!("{root}/memory{path}")), "memory.limit_in_bytes"))
+        }
+        _ => None,
+    });
+    paths.flat_map(|(path, file)| limits_upwards(&path, file)).collect()
+}
+
+fn limits_upwards(path: &Path, file: &str) -> Vec<u64> {
+    let limit = |folder: &Path| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
+    path.ancestors().filter_map(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    fn limits(groups: &str, files: &[(&str, &str)]) -> Vec<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        cgroup_limits(groups, root.path())
+    }
+
+    #[test]
+    fn limits_of_both_versions_and_of_groups_above_are_found() {
+        let nested = [("a/b/memory.max", "max\n"), ("a/memory.max", "1000\n"), ("memory.max", "3000\n")];
+        assert_eq!(limits("0::/a/b\n", &nested), [1000, 3000]);
+        let first =
+            [("memory/a/memory.limit_in_bytes", "2000\n"), ("memory/memory.limit_in_bytes", "9223372036854771712")];
+        assert_eq!(limits("4:cpu,memory:/a\n1:cpu:/b\n0::/\n", &first), [2000, 9_223_372_036_854_771_712]);
+    }
+
+    #[test]
+    fn group_of_the_host_is_found_at_the_root_of_a_container() {
+        // The path is that of the host, of which the container sees its own part alone.
+        let inside = [("memory/memory.limit_in_bytes", "4000")];
+        assert_eq!(limits("4:memory:/docker/0123\n", &inside), [4000]);
+    }
+}

@@ -1,0 +1,123 @@
+//! The reconstruction errors of one stage over time: their distribution since the start, and in each span of the last hour.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use sketches_ddsketch::{Config, DDSketch};
+
+use super::drift::DriftScore;
+use crate::metrics::unix_seconds;
+
+/// Spans that are kept.
+const SPANS: usize = 360;
+
+/// Errors since the start, and span by span.
+pub(super) struct ErrorHistory {
+    /// Of all spans that are over.
+    past: DDSketch,
+    /// Of the present one.
+    present: DDSketch,
+    spans: VecDeque<ErrorSpan>,
+}
+
+/// The distribution so far, in the loss of the model, per record.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ErrorSummary {
+    /// Records.
+    pub count: usize,
+    /// Mean over records.
+    pub mean: f64,
+    /// Median, within 1 %.
+    pub p50: f64,
+    /// 99th percentile, within 1 %.
+    pub p99: f64,
+}
+
+/// The errors of some seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ErrorSpan {
+    /// When it ended, in seconds since 1970.
+    pub unix_seconds: f64,
+    /// Records.
+    pub records: usize,
+    /// Median, within 1 %.
+    pub p50: f64,
+    /// 95th percentile, within 1 %.
+    pub p95: f64,
+    /// Population stability index against the model's card, at its end; `None` where that is not known.
+    pub drift_psi: Option<f64>,
+}
+
+impl ErrorHistory {
+    pub(super) fn new() -> Self {
+        let sketch = || DDSketch::new(Config::defaults());
+        Self { past: sketch(), present: sketch(), spans: VecDeque::new() }
+    }
+
+    pub(super) fn observe(&mut self, error: f64) {
+        self.present.add(error);
+    }
+
+    /// Ends the present span, and begins the next. One without records leaves nothing.
+    pub(super) fn end_span(&mut self, drifted: Option<DriftScore>) {
+        let present = std::mem::replace(&mut self.present, DDSketch::new(Config::defaults()));
+        let quantile = |q| present.quantile(q).ok().flatten();
+        let (Some(p50), Some(p95)) = (quantile(0.5), quantile(0.95)) else { return };
+        let drift_psi = drifted.map(|drifted| drifted.psi);
+        self.spans.push_back(ErrorSpan { unix_seconds: unix_seconds(), records: present.count(), p50, p95, drift_psi });
+        self.spans.drain(..self.spans.len().saturating_sub(SPANS));
+        // Sketches of one make always merge.
+        let _ = self.past.merge(&present);
+    }
+
+    pub(super) fn spans(&self) -> Vec<ErrorSpan> {
+        self.spans.iter().copied().collect()
+    }
+
+    /// The distribution so far; `None` before the first record.
+    pub(super) fn summary(&self) -> Option<ErrorSummary> {
+        let mut all = self.past.clone();
+        all.merge(&self.present).ok()?;
+        let count = all.count();
+        let quantile = |q| all.quantile(q).ok().flatten();
+        let mean = all.sum()? / count as f64;
+        Some(ErrorSummary { count, mean, p50: quantile(0.5)?, p99: quantile(0.99)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn spans_tell_their_own_records_and_the_summary_tells_all() {
+        let mut history = ErrorHistory::new();
+        assert_eq!(history.summary(), None);
+        (1..=100).for_each(|error| history.observe(f64::from(error)));
+        history.end_span(None);
+        (901..=1000).for_each(|error| history.observe(f64::from(error)));
+        let summary = history.summary().unwrap();
+        assert_eq!(summary.count, 200);
+        assert!((summary.mean - 500.5).abs() < 1e-9, "{summary:?}");
+        history.end_span(Some(DriftScore { zscore: 1.0, psi: 0.5 }));
+        history.end_span(None);
+        let spans = history.spans();
+        assert_eq!(spans.len(), 2);
+        assert!((spans[0].p50 / 50.0 - 1.0).abs() < 0.03 && (spans[1].p95 / 995.0 - 1.0).abs() < 0.03, "{spans:?}");
+        assert_eq!((spans[0].drift_psi, spans[1].drift_psi, spans[1].records), (None, Some(0.5), 100));
+        assert_eq!(history.summary().unwrap().count, 200);
+    }
+
+    #[test]
+    fn no_more_than_an_hour_is_kept() {
+        let mut history = ErrorHistory::new();
+        for error in 0..SPANS + 5 {
+            history.observe(error as f64);
+            history.end_span(None);
+        }
+        assert_eq!(history.spans().len(), SPANS);
+        assert_eq!(history.summary().unwrap().count, SPANS + 5);
+    }
+}

@@ -1,0 +1,256 @@
+//! The model folder that a training leaves: ONNX files, card, loss curve; measured by ONNX Runtime before it counts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::checkpoint::TrainingPosition;
+use super::config::TrainingFile;
+use super::epoch_sampler::{Augmentation, EpochSampler};
+use super::network_builder::{BuiltLayers, BuiltNetwork};
+use super::sequential::Sequential;
+use super::{TrainError, loss_curve, onnx};
+use crate::data::RecordFile;
+use crate::error::{ConfigError, StageError};
+use crate::fs_durable::write_atomically;
+use crate::metrics::Metrics;
+use crate::model::card::{CARD, ErrorStats, ModelCard, TrainingSummary};
+use crate::model::feature_errors::FeatureErrors;
+use crate::model::input::InputSpec;
+use crate::model::{Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
+
+/// What a training has come to.
+pub struct TrainingOutcome<'a> {
+    /// What was asked for.
+    pub file: &'a TrainingFile,
+    /// The network.
+    pub declared: &'a BuiltNetwork,
+    /// The input as the card says it.
+    pub input: InputSpec,
+    /// The weights to keep, of all chains one after the other.
+    pub weights: &'a [Vec<f32>],
+    /// Where it stands.
+    pub position: &'a TrainingPosition,
+    /// Numbers that were learned.
+    pub parameters: usize,
+    /// What it was trained with.
+    pub data: TrainingData,
+}
+
+/// What a model was trained with.
+pub struct TrainingData {
+    /// SHA-256 over all records.
+    pub digest: String,
+    /// Records that it learned from.
+    pub training: usize,
+    /// Records that it is measured by.
+    pub validation: Arc<RecordFile>,
+    /// How records become tensors.
+    pub preparation: Arc<Augmentation>,
+}
+
+/// Records on which a model failed while it was measured.
+#[derive(Debug, Default)]
+pub struct FailedRecords {
+    /// How many there are.
+    pub records: usize,
+    /// The reason for the first.
+    pub reason: Option<String>,
+}
+
+/// Writes the folder. The card comes last: what a crash leaves behind is seen to be no whole model.
+///
+/// # Errors
+/// When the system refuses, or ONNX Runtime does; when the model fails on every record.
+pub fn write(out: &Path, outcome: &TrainingOutcome<'_>) -> Result<(Model, FailedRecords), TrainError> {
+    let mut files = BTreeMap::new();
+    let mut weights = outcome.weights;
+    for (name, ends, chain) in parts(&outcome.declared.network) {
+        let (own, rest) = weights.split_at(chain.parameters().len());
+        weights = rest;
+        let bytes = onnx::write(&outcome.file.head.name, ends, chain, own, &properties(outcome));
+        write_atomically(&out.join(name), &bytes)?;
+        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        files.insert(name.to_owned(), format!("sha256:{digest}"));
+    }
+    loss_curve::write(&out.join(loss_curve::CURVE), &outcome.position.curve)?;
+    let mut card = card(outcome, files);
+    write_card(out, &card)?;
+    let model = open(out, &outcome.file.head.name)?;
+    let (stats, failed) = measure(&model, outcome)?;
+    if let Some(stats) = stats {
+        card.metrics.insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
+        card.reconstruction_error = Some(stats);
+        write_card(out, &card)?;
+    }
+    Ok((model, failed))
+}
+
+/// Adds figures to the card of a folder.
+///
+/// # Errors
+/// When the system refuses.
+pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainError> {
+    let path = out.join(CARD);
+    let card = ModelCard::read(&path).map_err(|faults| refused(&faults))?;
+    let added = metrics.into_iter().map(|(name, value)| (name, round(value)));
+    let metrics = card.metrics.into_iter().chain(added).collect();
+    write_card(out, &ModelCard { metrics, ..card })
+}
+
+/// The files of a network, the names of their ends, and what they hold.
+fn parts(network: &BuiltLayers) -> Vec<(&'static str, [&'static str; 2], &Sequential)> {
+    match network {
+        BuiltLayers::Autoencoder { encoder, decoder } => vec![
+            ("encoder.onnx", ["input", "latent"], encoder),
+            ("decoder.onnx", ["latent", "reconstruction"], decoder),
+        ],
+        BuiltLayers::Whole(whole) => vec![("model.onnx", ["input", "output"], whole)],
+    }
+}
+
+fn properties(outcome: &TrainingOutcome<'_>) -> Vec<(&'static str, String)> {
+    let head = &outcome.file.head;
+    vec![
+        ("kind", head.kind.describe()),
+        ("description", head.description.clone()),
+        ("loss", outcome.declared.loss.as_str().to_owned()),
+        ("training_data", outcome.file.data.description.clone()),
+        ("licence", outcome.file.data.licence.clone()),
+    ]
+}
+
+fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> ModelCard {
+    let (head, data) = (&outcome.file.head, &outcome.file.data);
+    let architecture = outcome.declared.network.chains().into_iter().flat_map(Sequential::describe).collect();
+    let multiple = outcome.declared.network.multiple();
+    ModelCard {
+        name: head.name.clone(),
+        kind: head.kind.describe(),
+        description: head.description.clone(),
+        code_size: head.code_size,
+        multiple: (multiple > 1).then_some(multiple),
+        loss: outcome.declared.loss,
+        input: outcome.input.clone(),
+        reconstruction_error: None,
+        training: Some(TrainingSummary {
+            data: data.description.clone(),
+            licence: data.licence.clone(),
+            data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
+            architecture,
+            hyperparameters: hyperparameters(outcome),
+            file: portable(outcome.file.written.clone()),
+        }),
+        metrics: BTreeMap::new(),
+        files,
+    }
+}
+
+fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
+    let (training, position) = (&outcome.file.training, outcome.position);
+    let mut all = BTreeMap::from([
+        ("optimiser".to_owned(), json!(training.optimiser)),
+        ("learning_rate".to_owned(), json!(training.learning_rate)),
+        ("schedule".to_owned(), json!(training.schedule)),
+        ("batch_size".to_owned(), json!(training.batch_size)),
+        ("epochs".to_owned(), json!(position.epoch)),
+        ("steps".to_owned(), json!(position.step)),
+        ("seconds".to_owned(), json!(position.seconds.round())),
+        ("seed".to_owned(), json!(outcome.file.head.seed)),
+        ("parameters".to_owned(), json!(outcome.parameters)),
+        ("training_records".to_owned(), json!(outcome.data.training)),
+        ("validation_records".to_owned(), json!(outcome.data.validation.len())),
+    ]);
+    if let Some(sparsity) = &outcome.file.sparsity {
+        all.insert("sparsity".to_owned(), json!(sparsity));
+    }
+    if !outcome.data.preparation.corruption.is_empty() {
+        let each: Vec<String> = outcome.data.preparation.corruption.iter().map(|one| one.summary()).collect();
+        all.insert("corruption".to_owned(), json!(each));
+    }
+    all
+}
+
+/// The training file without what holds on this machine alone: where the data lies.
+fn portable(mut written: Value) -> Value {
+    if let Some(data) = written.get_mut("data").and_then(Value::as_object_mut) {
+        data.remove("root");
+    }
+    without_nulls(written)
+}
+
+/// TOML has no nulls.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let kept = table.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
+        value => value,
+    }
+}
+
+fn write_card(out: &Path, card: &ModelCard) -> Result<(), TrainError> {
+    let text =
+        toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
+    Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
+}
+
+fn refused(faults: &[ConfigError]) -> TrainError {
+    let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
+}
+
+/// The model as pipelines will see it.
+fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
+    let settings = RuntimeSpec::default();
+    ort_library::init(&settings).map_err(|fault| refused(&[fault]))?;
+    let spec = ModelSpec { path: Some(out.to_path_buf()), ..ModelSpec::default() };
+    Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(|faults| refused(&faults))
+}
+
+/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without the records on which the
+/// model fails.
+fn measure(model: &Model, outcome: &TrainingOutcome<'_>) -> Result<(Option<ErrorStats>, FailedRecords), TrainError> {
+    let mut chain = model.chain(ModelPath::Whole)?;
+    let TrainingData { validation, preparation, .. } = &outcome.data;
+    let order = EpochSampler::validation(validation, preparation, outcome.file.training.batch_size);
+    let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), FailedRecords::default());
+    let mut features = outcome.input.columns.as_ref().map(|columns| FeatureErrors::new(columns.len()));
+    for number in 0..order.batches() {
+        let batch = order.batch(number)?;
+        output.clear();
+        let input = if batch.input.is_empty() { &batch.target } else { &batch.input };
+        let len = (batch.target.len() / batch.records.max(1)).max(1);
+        let mut failures = chain.run_rows(input, &batch.shape, len, &mut output).into_iter().peekable();
+        for (row, (target, output)) in batch.target.chunks(len).zip(output.chunks(len)).enumerate() {
+            let error = outcome.declared.loss.error(target, output);
+            let reason = match failures.next_if(|failure| failure.row == row) {
+                Some(failure) => Some(failure.reason),
+                None => (!error.is_finite()).then(|| "the reconstruction error is not finite".to_owned()),
+            };
+            if let Some(reason) = reason {
+                failed.records += 1;
+                failed.reason.get_or_insert(reason);
+                continue;
+            }
+            errors.push(error);
+            features.iter_mut().for_each(|features| features.push(target, output));
+        }
+    }
+    if let (true, Some(reason)) = (errors.is_empty(), &failed.reason) {
+        return Err(TrainError::Stage(StageError::Model(format!("the model fails on every record: {reason}"))));
+    }
+    let features = features.and_then(|features| features.stats());
+    let stats = ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats });
+    Ok((stats, failed))
+}
+
+/// Seven digits: as many as float32 has.
+fn round(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
+}

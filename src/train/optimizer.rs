@@ -1,0 +1,254 @@
+//! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that small networks are not
+//! held up by memory, and a checkpoint can hold the state bit for bit.
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::elementwise::{CHUNK, squares};
+use super::gemm::{Accumulate, Matrix, multiply_on_threads};
+use super::layers::Rearrange;
+use super::sequential::Parameter;
+use crate::system::simd_dispatch;
+
+/// Kinds of optimiser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Adam (Kingma and Ba, 2014); with `weight_decay`, decoupled, AdamW (Loshchilov and Hutter, 2017).
+    #[default]
+    Adam,
+    /// Stochastic gradient descent with a momentum of 0.9.
+    Sgd,
+    /// Muon (Jordan and others, 2024): the momentum of each weight matrix, made orthogonal; Adam for biases and for the
+    /// last layer. Its steps are as large as Adam's (Liu and others, 2025), so learning rates compare.
+    Muon,
+}
+
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
+const MOMENTUM: f32 = 0.9;
+const MUON_MOMENTUM: f32 = 0.95;
+
+/// An optimiser at work on some parameters.
+pub struct OptimizerState {
+    weight_decay: f32,
+    rules: Vec<UpdateRule>,
+    /// Of each parameter its moments: two of Adam's, one of the others.
+    state: Vec<Vec<Vec<f32>>>,
+}
+
+/// What is done with one parameter.
+#[derive(Clone, Copy)]
+enum UpdateRule {
+    Adam { decays: bool },
+    Sgd { decays: bool },
+    Muon { rows: usize, columns: usize },
+}
+
+impl OptimizerState {
+    /// Begins with moments of 0.
+    pub fn new(kind: Optimizer, weight_decay: f32, parameters: &[Parameter]) -> Self {
+        let matrices = parameters.iter().filter(|parameter| parameter.fan_in.is_some()).count();
+        let mut met = 0;
+        let mut rule = |parameter: &Parameter| {
+            let matrix = parameter.fan_in.is_some();
+            met += usize::from(matrix);
+            let rows = parameter.shape[0];
+            match kind {
+                Optimizer::Muon if matrix && met < matrices => {
+                    UpdateRule::Muon { rows, columns: parameter.len() / rows }
+                }
+                Optimizer::Sgd => UpdateRule::Sgd { decays: matrix },
+                Optimizer::Adam | Optimizer::Muon => UpdateRule::Adam { decays: matrix },
+            }
+        };
+        let rules: Vec<UpdateRule> = parameters.iter().map(&mut rule).collect();
+        let zeros = |(rule, parameter): (&UpdateRule, &Parameter)| {
+            let moments = if matches!(rule, UpdateRule::Adam { .. }) { 2 } else { 1 };
+            vec![vec![0.0; parameter.len()]; moments]
+        };
+        let state = rules.iter().zip(parameters).map(zeros).collect();
+        Self { weight_decay, rules, state }
+    }
+
+    /// Changes all parameters by step number `step`, counted from 1.
+    pub fn step(&mut self, step: u64, rate: f32, weights: &mut [Vec<f32>], gradients: &[Vec<f32>]) {
+        let all = self.rules.iter().zip(&mut self.state).zip(weights.iter_mut().zip(gradients));
+        for ((rule, state), (weight, gradient)) in all {
+            let keep = |decays: bool| if decays { 1.0 - rate * self.weight_decay } else { 1.0 };
+            match (*rule, state.as_mut_slice()) {
+                (UpdateRule::Adam { decays }, [first, second]) => {
+                    adam(AdamStep { step, rate, keep: keep(decays) }, weight, gradient, first, second);
+                }
+                (UpdateRule::Sgd { decays }, [moment, ..]) => {
+                    let keep = keep(decays);
+                    for ((weight, gradient), moment) in weight.iter_mut().zip(gradient).zip(moment) {
+                        *moment = *moment * MOMENTUM + gradient;
+                        *weight = *weight * keep - rate * *moment;
+                    }
+                }
+                (UpdateRule::Muon { rows, columns }, [moment, ..]) => {
+                    let change = muon(moment, gradient, [rows, columns]);
+                    let (keep, rate) = (keep(true), rate * muon_scale(rows, columns));
+                    weight.iter_mut().zip(change).for_each(|(weight, change)| *weight = *weight * keep - rate * change);
+                }
+                // A rule has its moments: `new` makes them.
+                (UpdateRule::Adam { .. } | UpdateRule::Sgd { .. } | UpdateRule::Muon { .. }, _) => {}
+            }
+        }
+    }
+
+    /// The moments, of all parameters one after the other.
+    pub fn state(&self) -> impl Iterator<Item = &Vec<f32>> {
+        self.state.iter().flatten()
+    }
+
+    /// As [`OptimizerState::state`], to be put back from a checkpoint.
+    pub fn state_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
+        self.state.iter_mut().flatten()
+    }
+}
+
+/// What one step of Adam goes by.
+struct AdamStep {
+    step: u64,
+    rate: f32,
+    /// The share of each weight that is kept.
+    keep: f32,
+}
+
+fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    // The moments begin at 0: their expectations are this much too small.
+    let power = i32::try_from(by.step).unwrap_or(i32::MAX);
+    let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
+    let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
+    let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+    let all = weight.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
+    all.for_each(|((weight, gradient), (first, second))| {
+        simd_dispatch(|| {
+            let moments = first.iter_mut().zip(second);
+            for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
+                *first = *first * BETA1 + gradient * (1.0 - BETA1);
+                *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
+                let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
+                *weight = *weight * by.keep - by.rate * change;
+            }
+        });
+    });
+}
+
+/// The momentum, looked ahead by one step, made orthogonal.
+fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
+    let ahead = |(moment, gradient): (&mut f32, &f32)| {
+        *moment = *moment * MUON_MOMENTUM + gradient;
+        gradient + *moment * MUON_MOMENTUM
+    };
+    orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
+}
+
+/// An orthogonal matrix has an RMS of 1 / sqrt(longer side); Adam's steps have about 0.2.
+fn muon_scale(rows: usize, columns: usize) -> f32 {
+    0.2 * (rows.max(columns) as f32).sqrt()
+}
+
+/// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz, whose coefficients
+/// take singular values from 0..1 to about 0.7..1.2 fast.
+fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    if rows > columns {
+        let turned = orthogonal(transposed(&matrix, rows, columns), [columns, rows]);
+        return transposed(&turned, columns, rows);
+    }
+    let norm = squares(&matrix).sqrt() as f32 + 1e-7;
+    let mut x = matrix;
+    x.iter_mut().for_each(|value| *value /= norm);
+    let (mut square, mut mixed) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
+    let mut next = vec![0.0; x.len()];
+    for _ in 0..5 {
+        let wide = Matrix::new(&x, rows, columns);
+        multiply_on_threads(wide, wide.transposed(), &mut square, Accumulate::Replace);
+        let squared = Matrix::new(&square, rows, rows);
+        multiply_on_threads(squared, squared, &mut mixed, Accumulate::Replace);
+        mixed.iter_mut().zip(&square).for_each(|(mixed, square)| *mixed = 2.0315 * *mixed - 4.775 * square);
+        multiply_on_threads(Matrix::new(&mixed, rows, rows), wide, &mut next, Accumulate::Replace);
+        x.iter_mut().zip(&next).for_each(|(x, next)| *x = 3.4445 * *x + next);
+    }
+    x
+}
+
+fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; matrix.len()];
+    Rearrange::ToPixels { channels: rows, pixels: columns }.apply(matrix, &mut turned);
+    turned
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn matrix(rows: usize, columns: usize) -> Parameter {
+        Parameter { name: String::new(), shape: vec![rows, columns], fan_in: Some(rows), zero: false }
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close && found.len() == expected.len(), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn adam_takes_the_steps_of_its_paper() {
+        let mut optimiser = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 3)]);
+        let mut weights = vec![vec![1.0, 1.0, 1.0]];
+        // The first step is the rate, whatever the gradient's size.
+        optimiser.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
+        close(&weights[0], &[0.9, 1.1, 1.0]);
+        // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
+        let mut optimiser = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 1)]);
+        let mut weights = vec![vec![0.0]];
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimiser.step(2, 0.1, &mut weights, &[vec![2.0]]);
+        close(&weights[0], &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()]);
+    }
+
+    #[test]
+    fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
+        let bias = Parameter { fan_in: None, ..matrix(1, 1) };
+        for kind in [Optimizer::Adam, Optimizer::Sgd] {
+            let mut optimiser = OptimizerState::new(kind, 0.5, &[matrix(1, 1), bias.clone()]);
+            let mut weights = vec![vec![2.0], vec![2.0]];
+            optimiser.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]);
+            close(&weights[0], &[1.9]);
+            close(&weights[1], &[2.0]);
+        }
+    }
+
+    #[test]
+    fn momentum_sums_up_gradients() {
+        let mut optimiser = OptimizerState::new(Optimizer::Sgd, 0.0, &[matrix(1, 1)]);
+        let mut weights = vec![vec![0.0]];
+        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimiser.step(2, 0.1, &mut weights, &[vec![1.0]]);
+        close(&weights[0], &[-0.1 - 0.19]);
+    }
+
+    #[test]
+    fn muon_changes_a_matrix_by_one_with_like_singular_values() {
+        for [rows, columns] in [[6, 10], [10, 6]] {
+            let mut rng = ChaCha8Rng::seed_from_u64(3);
+            let gradient: Vec<f32> = (0..60).map(|_| rng.random_range(-1.0_f32..1.0)).collect();
+            // The last matrix is Adam's, so there are two.
+            let parameters = [matrix(rows, columns), matrix(1, 1)];
+            let mut optimiser = OptimizerState::new(Optimizer::Muon, 0.0, &parameters);
+            let mut weights = vec![vec![0.0; 60], vec![0.0]];
+            optimiser.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]);
+            let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0]) / muon_scale(rows, columns);
+            let values = change.singular_values();
+            assert!(values.iter().all(|value| (0.5..1.5).contains(value)), "{values}");
+            close(&weights[1], &[-1.0]);
+        }
+    }
+}

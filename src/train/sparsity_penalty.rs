@@ -1,0 +1,101 @@
+//! What training makes small beside the loss: the penalty on the code.
+
+use super::config::{Penalty, Sparsity};
+use super::elementwise::add_rows;
+
+/// Keeps logarithms finite where a unit is never, or always, active.
+const EPSILON: f32 = 1e-6;
+
+/// The codes of some records of a batch.
+pub struct CodeGradients<'a> {
+    /// `[records, units]`.
+    pub values: &'a [f32],
+    /// Receives the gradient of the penalty by them.
+    pub slopes: &'a mut Vec<f32>,
+}
+
+/// The penalty on the codes of a batch, with its weight.
+///
+/// L1: the mean of `|a|`. KL: the mean over units of `KL(target || m)`, where `m` is a unit's mean activation over the
+/// batch (Ng, "Sparse autoencoder", 2011); activations lie in 0..1.
+pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, parts: &mut [CodeGradients<'_>]) -> f32 {
+    let values: usize = parts.iter().map(|part| part.values.len()).sum();
+    let share = weight / values.max(1) as f32;
+    match penalty {
+        Penalty::L1 => {
+            let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
+            let mut sum = 0.0;
+            for CodeGradients { values, slopes } in parts {
+                sum += values.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+                slopes.clear();
+                slopes.extend(values.iter().map(|&value| share * sign(value)));
+            }
+            share * sum as f32
+        }
+        Penalty::Kl => {
+            let mut means = vec![0.0; units];
+            parts.iter().for_each(|part| add_rows(part.values, &mut means));
+            means.iter_mut().for_each(|mean| *mean *= units as f32 / values.max(1) as f32);
+            let divergence = |mean: &f32| {
+                let mean = mean.clamp(EPSILON, 1.0 - EPSILON);
+                target * (target / mean).ln() + (1.0 - target) * ((1.0 - target) / (1.0 - mean)).ln()
+            };
+            let slope = |&mean: &f32| {
+                let inside = (EPSILON..=1.0 - EPSILON).contains(&mean);
+                if inside { share * ((1.0 - target) / (1.0 - mean) - target / mean) } else { 0.0 }
+            };
+            let of_a_record: Vec<f32> = means.iter().map(slope).collect();
+            for CodeGradients { values, slopes } in parts {
+                slopes.clear();
+                slopes.extend(of_a_record.iter().cycle().take(values.len()));
+            }
+            weight * means.iter().map(divergence).sum::<f32>() / units.max(1) as f32
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kl_penalty_is_the_divergence_of_mean_activations() {
+        let kl = |rho: f64, m: f64| rho * (rho / m).ln() + (1.0 - rho) * ((1.0 - rho) / (1.0 - m)).ln();
+        let expected = 2.0 * (kl(0.1, 0.2) + kl(0.1, 0.5)) / 2.0;
+        let sparsity = Sparsity { penalty: Penalty::Kl, weight: 2.0, target: 0.1 };
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let mut parts = [
+            CodeGradients { values: &[0.1, 0.4], slopes: &mut first },
+            CodeGradients { values: &[0.3, 0.6], slopes: &mut second },
+        ];
+        let found = f64::from(penalty(&sparsity, 2, &mut parts));
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        assert_eq!(first, second);
+        assert!(first.iter().all(|&slope| slope > 0.0), "{first:?}: both units are too active");
+    }
+
+    #[test]
+    fn gradients_of_penalties_are_finite_differences() {
+        for kind in [Penalty::L1, Penalty::Kl] {
+            let sparsity = Sparsity { penalty: kind, weight: 0.7, target: 0.05 };
+            let codes = [0.1, 0.4, 0.3, 0.6, 0.2, 0.35];
+            let of = |codes: &[f32]| {
+                let (mut first, mut second) = (Vec::new(), Vec::new());
+                let (a, b) = codes.split_at(2);
+                let mut parts =
+                    [CodeGradients { values: a, slopes: &mut first }, CodeGradients { values: b, slopes: &mut second }];
+                (f64::from(penalty(&sparsity, 2, &mut parts)), [first, second].concat())
+            };
+            let (_, slopes) = of(&codes);
+            for (place, slope) in slopes.into_iter().enumerate() {
+                let at = |off: f32| {
+                    let mut moved = codes;
+                    moved[place] += off;
+                    of(&moved).0
+                };
+                let expected = (at(0.01) - at(-0.01)) / 0.02;
+                assert!((expected - f64::from(slope)).abs() < 2e-3, "{kind:?}, {place}: {slope}, not {expected}");
+            }
+        }
+    }
+}

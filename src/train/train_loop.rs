@@ -1,0 +1,337 @@
+//! A training from its file to its model folder: prepared, resumed, run epoch by epoch, finished.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::card_metrics;
+use super::checkpoint::{TrainingCheckpoint, TrainingPosition};
+use super::config::{ModelHeader, ModelKinds, TrainingFile};
+use super::epoch_sampler::{Augmentation, EpochSampler, InputValues, ZoomRange};
+use super::export::{self, TrainingOutcome};
+use super::input::{self, NetworkInput};
+use super::loader::BatchLoader;
+use super::network_builder::build;
+use super::trainer::Trainer;
+use super::{EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainStep, work_folder};
+use crate::corruption::Corruption;
+use crate::data::{self, RecordFile};
+use crate::error::{ConfigError, StageError};
+use crate::model::input::InputSpec;
+use crate::registry::canonical;
+
+/// A checkpoint is written after so long, and after each epoch.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Progress is reported after so long.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An earlier run that was
+/// ended, or killed, is gone on with, and the result is the same as without the interruption.
+///
+/// # Errors
+/// Every fault of the file; what the system said; a loss that is no number.
+pub fn train(
+    file: &TrainingFile,
+    out: &Path,
+    options: &TrainOptions,
+    watch: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<TrainResult, TrainError> {
+    let work = work_folder(out);
+    begin(file, out, &work, options)?;
+    // Parts are cut from images of their own size.
+    let size = if file.training.zoom.is_some() { None } else { file.input.size };
+    let kept = InputSpec { size, ..file.input.clone() };
+    let mut told = |records| watch(TrainEvent::Reading(records));
+    let prepared = data::prepare(&file.data, &kept, &work.join("data"), &mut told)?;
+    watch(TrainEvent::Prepared(&prepared));
+    let input = NetworkInput::of(&file.input, &prepared)?;
+    let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
+    let preparation = Arc::new(preparation(file, input.preparing).map_err(TrainError::Faults)?);
+    let mut run = TrainLoop {
+        file,
+        options,
+        trainer: Trainer::new(file, &declared),
+        checkpoint: TrainingCheckpoint::default(),
+        training: Arc::new(prepared.training),
+        validation: Arc::new(prepared.validation),
+        preparation,
+        work: &work,
+    };
+    run.resume(digests(file, &prepared.digest), out)?;
+    let finished = run.epochs(watch)?;
+    watch(TrainEvent::Finishing);
+    let outcome = TrainingOutcome {
+        file,
+        declared: &declared,
+        input: input.spec,
+        weights: run.best(),
+        position: &run.checkpoint.position,
+        parameters: run.trainer.size(),
+        data: export::TrainingData {
+            digest: prepared.digest,
+            training: run.training.len(),
+            validation: Arc::clone(&run.validation),
+            preparation: Arc::clone(&run.preparation),
+        },
+    };
+    let (model, failed) = export::write(out, &outcome)?;
+    watch(TrainEvent::Measured(&failed));
+    // Where parts of images were trained on, whole ones are measured.
+    let records = if file.training.zoom.is_some() { "measured" } else { "data" };
+    let prepared = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
+    export::add_metrics(out, card_metrics::metrics(&model, &prepared)?)?;
+    if finished {
+        remove(&work)?;
+    }
+    let TrainingPosition { curve, seconds, .. } = run.checkpoint.position;
+    Ok(TrainResult { finished, best_epoch: best_epoch(&curve), curve, seconds })
+}
+
+/// Checks what shows without data, and that no model is in the way.
+fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &TrainOptions) -> Result<(), TrainError> {
+    let mut faults = input::faults(&file.input);
+    faults.extend(file.training.faults(&file.input));
+    if !faults.is_empty() {
+        return Err(TrainError::Faults(faults));
+    }
+    if options.restart {
+        remove(work)?;
+    } else if out.join(crate::model::card::CARD).exists() && !TrainingCheckpoint::path(work).exists() {
+        return Err(TrainError::Exists(out.display().to_string()));
+    }
+    Ok(())
+}
+
+fn preparation(file: &TrainingFile, values: InputValues) -> Result<Augmentation, Vec<ConfigError>> {
+    let training = &file.training;
+    let corruption = corruption(file, &values)?;
+    Ok(Augmentation {
+        values,
+        corruption,
+        crop: training.crop,
+        zoom: training.zoom.zip(file.input.size).map(|(share, size)| ZoomRange { size, share }),
+        crops: training.crops,
+        flips: training.flips,
+        seed: file.head.seed,
+    })
+}
+
+/// The first epoch of least validation loss.
+fn best_epoch(curve: &[EpochRecord]) -> Option<u32> {
+    let measured = curve.iter().filter_map(|point| Some((point.epoch, point.validation_loss?)));
+    measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(epoch, _)| epoch).or(curve.last().map(|point| point.epoch))
+}
+
+fn corruption(file: &TrainingFile, values: &InputValues) -> Result<Vec<Corruption>, Vec<ConfigError>> {
+    let format = match values {
+        InputValues::Pixels(format) => Some(format),
+        InputValues::Features(_) => None,
+    };
+    let mut faults = Vec::new();
+    let planned = file.corruption.iter().enumerate().filter_map(|(place, spec)| {
+        let key = format!("corruption[{place}]");
+        spec.plan(format).map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(&key)))).ok()
+    });
+    let planned = planned.collect();
+    if faults.is_empty() { Ok(planned) } else { Err(faults) }
+}
+
+/// Over what a training's result depends on: all that the file means but for where the data lies, and the data. Beside it
+/// the digest that earlier programs made of the file as it was written.
+fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
+    let without_places = |mut file: Value| {
+        if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
+            table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
+        }
+        file
+    };
+    let TrainingFile { head, input, network, sparsity, corruption, training, data: table, written } = file;
+    let head = ModelHeader {
+        description: String::new(),
+        kind: ModelKinds::Several(head.kind.words().to_vec()),
+        ..head.clone()
+    };
+    let corruption: Vec<_> = corruption.iter().map(|spec| spec.clone().with_defaults()).collect();
+    let meant = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
+        "corruption": corruption, "training": training, "data": table });
+    let texts = [canonical(&without_places(meant)), without_places(written.clone()).to_string()];
+    texts.map(|text| {
+        let hash = Sha256::digest(format!("{text}\n{data}"));
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    })
+}
+
+fn remove(folder: &Path) -> Result<(), StageError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+struct TrainLoop<'a> {
+    file: &'a TrainingFile,
+    options: &'a TrainOptions,
+    trainer: Trainer,
+    checkpoint: TrainingCheckpoint,
+    training: Arc<RecordFile>,
+    validation: Arc<RecordFile>,
+    preparation: Arc<Augmentation>,
+    work: &'a Path,
+}
+
+impl TrainLoop<'_> {
+    fn resume(&mut self, digests: [String; 2], out: &Path) -> Result<(), TrainError> {
+        let path = TrainingCheckpoint::path(self.work);
+        if let Some(found) = TrainingCheckpoint::read(&path)? {
+            let known = [&found.position.digest, &found.position.written];
+            if !digests.iter().any(|digest| known.contains(&digest)) {
+                return Err(TrainError::Changed(out.display().to_string()));
+            }
+            let restored = self.trainer.restore(&found.state);
+            restored.map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
+            self.checkpoint = found;
+        }
+        let TrainingPosition { digest, written, .. } = &mut self.checkpoint.position;
+        [*digest, *written] = digests;
+        Ok(())
+    }
+
+    /// `false` where it was told to stop before the end.
+    fn epochs(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
+        let epochs = self.file.training.epochs;
+        let first = self.order(0);
+        watch(TrainEvent::Started(&TrainStarted {
+            parameters: self.trainer.size(),
+            records: first.len(),
+            batches: first.batches(),
+            epochs,
+            resumed: self.checkpoint.position.step,
+        }));
+        while self.checkpoint.position.epoch < epochs && !self.patience_is_over() {
+            if !self.epoch(watch)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn patience_is_over(&self) -> bool {
+        self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
+    }
+
+    fn order(&self, epoch: u32) -> EpochSampler {
+        EpochSampler::training(&self.training, &self.preparation, epoch, self.file.training.batch_size)
+    }
+
+    /// Goes on with the present epoch, to its end or until told to stop.
+    fn epoch(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
+        let begun = self.checkpoint.position.clone();
+        let started = Instant::now();
+        let order = self.order(begun.epoch);
+        let batches = order.batches();
+        let mut loader = BatchLoader::start(order, begun.batch)?;
+        let (mut told, mut kept) = (started, started);
+        while let Some(batch) = loader.next()? {
+            let rate = self.rate(batches);
+            let position = &mut self.checkpoint.position;
+            position.step += 1;
+            position.batch += 1;
+            position.sum += self.trainer.step(position.step, rate, &batch).map_err(TrainError::Shape)?;
+            if !position.sum.is_finite() {
+                return Err(TrainError::NotFinite(position.step));
+            }
+            position.seconds = begun.seconds + started.elapsed().as_secs_f64();
+            let stop = self.options.stop.load(Relaxed);
+            if told.elapsed() >= TELL_EVERY || stop {
+                told = Instant::now();
+                let TrainingPosition { epoch, batch, sum, .. } = self.checkpoint.position;
+                let loss = f64::from(sum) / batch as f64;
+                watch(TrainEvent::Stepped(TrainStep { epoch: epoch + 1, batch, loss, learning_rate: rate }));
+            }
+            if stop || kept.elapsed() >= CHECKPOINT_EVERY {
+                kept = Instant::now();
+                self.keep()?;
+            }
+            if stop {
+                return Ok(false);
+            }
+        }
+        let rate = self.rate(batches);
+        let validation = self.validate()?;
+        self.checkpoint.position.seconds = begun.seconds + started.elapsed().as_secs_f64();
+        let better = self.close(rate, validation)?;
+        self.keep()?;
+        let point = self.checkpoint.position.curve.last().copied();
+        point.into_iter().for_each(|point| watch(TrainEvent::Epoch(point, better)));
+        Ok(true)
+    }
+
+    fn rate(&self, batches: u64) -> f64 {
+        let training = &self.file.training;
+        let total = batches * u64::from(training.epochs);
+        training.learning_rate * training.schedule.at(self.checkpoint.position.step, training.warmup, total)
+    }
+
+    /// Notes an epoch that is over; `true` where it is the best so far.
+    fn close(&mut self, rate: f64, validation: Option<f64>) -> Result<bool, TrainError> {
+        let position = &mut self.checkpoint.position;
+        let better = match (validation, position.best) {
+            (Some(loss), Some(best)) => loss < best,
+            _ => true,
+        };
+        position.epoch += 1;
+        let loss = f64::from(position.sum) / position.batch.max(1) as f64;
+        let TrainingPosition { epoch, step, seconds, .. } = *position;
+        position.curve.push(EpochRecord {
+            epoch,
+            step,
+            seconds,
+            learning_rate: rate,
+            loss,
+            validation_loss: validation,
+        });
+        (position.batch, position.sum) = (0, 0.0);
+        position.since_best = if better { 0 } else { position.since_best + 1 };
+        if better {
+            position.best = validation;
+            self.checkpoint.best = self.trainer.ema_weights().to_vec();
+        }
+        Ok(better)
+    }
+
+    /// The weights of the best epoch; the present ones before the first is over.
+    fn best(&self) -> &[Vec<f32>] {
+        match self.checkpoint.best.as_slice() {
+            [] => self.trainer.ema_weights(),
+            best => best,
+        }
+    }
+
+    fn keep(&mut self) -> Result<(), TrainError> {
+        self.checkpoint.state = self.trainer.state();
+        Ok(self.checkpoint.write(&TrainingCheckpoint::path(self.work))?)
+    }
+
+    /// The mean loss over the validation part; `None` where it is empty.
+    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let order = EpochSampler::validation(&self.validation, &self.preparation, self.file.training.batch_size);
+        let mut loader = BatchLoader::start(order, 0)?;
+        let (mut sum, mut count) = (0.0, 0.0);
+        while let Some(batch) = loader.next()? {
+            let loss = self.trainer.validation_loss(&batch).map_err(TrainError::Shape)?;
+            sum += f64::from(loss) * batch.records as f64;
+            count += batch.records as f64;
+        }
+        if !sum.is_finite() {
+            return Err(TrainError::NotFinite(self.checkpoint.position.step));
+        }
+        Ok(Some(sum / count))
+    }
+}

@@ -1,0 +1,420 @@
+//! How unusual the errors of a record are beside those on the model's validation data, as a whole and feature by feature.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, ListArray, StringArray, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields};
+
+use super::score::ScoreConfig;
+use crate::error::{ConfigError, StageError};
+use crate::model::card::ErrorStats;
+use crate::model::feature_errors::squared_errors;
+use crate::model::{Loss, Model};
+use crate::plan_context::PlanContext;
+use crate::tensor::{TensorShape, fixed_column, vector_field};
+
+/// The columns that are asked for, and what the card knows of errors.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AnomalyScorer {
+    error: Option<ErrorScale>,
+    features: usize,
+    feature_errors: bool,
+    feature_zscores: bool,
+    top_features: usize,
+    scales: Arc<FeatureScales>,
+}
+
+/// The error of a whole record.
+#[derive(Debug, Clone, Default)]
+struct ErrorScale {
+    loss: Loss,
+    mean: f64,
+    std: f64,
+}
+
+/// The errors of single features.
+#[derive(Debug, Default)]
+struct FeatureScales {
+    names: Vec<String>,
+    mean: Vec<f64>,
+    divisor: Vec<f64>,
+}
+
+impl AnomalyScorer {
+    /// What `config` asks for, of tensors of `shape`.
+    ///
+    /// # Errors
+    /// Faults for options that lack their model, and for a card that lacks what is asked of it.
+    pub(super) fn plan(
+        config: &ScoreConfig,
+        shape: &TensorShape,
+        context: &PlanContext,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut faults = Vec::new();
+        let top = config.top_features.map_or(0, std::num::NonZeroUsize::get);
+        let asked = [
+            ("zscore", config.zscore),
+            ("feature_zscores", config.feature_zscores),
+            ("top_features", config.top_features.is_some()),
+        ];
+        let asked: Vec<&str> = asked.into_iter().filter_map(|(key, asked)| asked.then_some(key)).collect();
+        let mut planned = Self {
+            features: shape.len().unwrap_or_default(),
+            feature_errors: config.feature_errors,
+            feature_zscores: config.feature_zscores,
+            top_features: top,
+            ..Self::default()
+        };
+        if config.feature_errors && planned.features == 0 {
+            faults.push(ConfigError::new("feature_errors", "every record has a shape of its own, thus no features"));
+        }
+        match (&config.model, asked.as_slice()) {
+            (None, asked) => {
+                let message = "needs `model`, whose card says how large errors usually are";
+                faults.extend(asked.iter().map(|&key| ConfigError::new(key, message)));
+            }
+            (Some(_), []) => {
+                let message = "is for zscore, feature_zscores and top_features; ask for one of them, or leave it out";
+                faults.push(ConfigError::new("model", message));
+            }
+            (Some(name), asked) => match context.model(name) {
+                Ok(model) => planned.load_card_stats(&model, asked, &mut faults),
+                // None where the model's own faults are reported already.
+                Err(found) => return Err(faults.into_iter().chain(found).collect()),
+            },
+        }
+        if faults.is_empty() { Ok(planned) } else { Err(faults) }
+    }
+
+    /// Takes from the card what `asked` needs.
+    fn load_card_stats(&mut self, model: &Model, asked: &[&str], faults: &mut Vec<ConfigError>) {
+        let Some(stats) = model.card().and_then(|card| card.reconstruction_error.as_ref()) else {
+            let message = format!("`{}` has no card with a [reconstruction_error] to compare with", model.name());
+            return faults.push(ConfigError::new("model", message));
+        };
+        for &key in asked {
+            let taken = match key {
+                "zscore" => self.load_error_stats(model, stats),
+                _ => self.load_feature_stats(model, stats),
+            };
+            faults.extend(taken.err().map(|message| ConfigError::new(key, message)));
+        }
+        let count = self.scales.names.len();
+        if count > 0 && self.top_features > count {
+            let message =
+                format!("`{}` takes {count} features, which is less than {}", model.name(), self.top_features);
+            faults.push(ConfigError::new("top_features", message));
+        }
+    }
+
+    fn load_error_stats(&mut self, model: &Model, stats: &ErrorStats) -> Result<(), String> {
+        if stats.std == 0.0 {
+            let name = model.name();
+            return Err(format!("all errors on the validation data of `{name}` were equal, so that none is unusual"));
+        }
+        self.error = Some(ErrorScale { loss: model.loss(), mean: stats.mean, std: stats.std });
+        Ok(())
+    }
+
+    fn load_feature_stats(&mut self, model: &Model, stats: &ErrorStats) -> Result<(), String> {
+        let name = model.name();
+        let (Some(features), Some(input)) = (&stats.features, model.feature_input()) else {
+            return Err(format!(
+                "the card of `{name}` does not tell the errors of single features; \
+                 `latentflow train` writes them as reconstruction_error.features"
+            ));
+        };
+        let count = features.mean.len();
+        if self.features != count {
+            return Err(format!("the original has {} values, but `{name}` takes {count} features", self.features));
+        }
+        let scales =
+            FeatureScales { names: input.columns.clone(), mean: features.mean.clone(), divisor: features.divisors() };
+        self.scales = Arc::new(scales);
+        Ok(())
+    }
+
+    /// Whether any column is asked for.
+    pub(super) fn is_asked(config: &ScoreConfig) -> bool {
+        config.zscore || config.feature_errors || config.feature_zscores || config.top_features.is_some()
+    }
+
+    /// The columns that are added.
+    pub(super) fn fields(&self, prefix: &str) -> Vec<Field> {
+        let name = |name: &str| format!("{prefix}{name}");
+        let mut fields = Vec::new();
+        if self.error.is_some() {
+            fields.push(Field::new(name("zscore"), DataType::Float32, false));
+        }
+        if self.feature_errors {
+            fields.push(vector_field(&name("feature_errors"), self.features));
+        }
+        if self.feature_zscores {
+            fields.push(vector_field(&name("feature_zscores"), self.features));
+        }
+        if self.top_features > 0 {
+            fields.push(Field::new(name("top_features"), DataType::List(top_item()), false));
+        }
+        fields
+    }
+
+    /// Takes in a record and its reconstruction, all finite, of the planned shape.
+    pub(super) fn add(&self, target: &[f32], output: &[f32], to: &mut AnomalyColumns) {
+        if let Some(ErrorScale { loss, mean, std }) = &self.error {
+            to.zscores.push(((loss.error(target, output) - mean) / std) as f32);
+        }
+        if self.feature_errors {
+            to.feature_errors.extend(squared_errors(target, output).map(|error| error as f32));
+        }
+        let scales = self.scales.mean.iter().zip(&self.scales.divisor);
+        let zscores =
+            squared_errors(target, output).zip(scales).map(|(error, (mean, by))| ((error - mean) / by) as f32);
+        if self.feature_zscores {
+            to.feature_zscores.extend(zscores.clone());
+        }
+        if self.top_features > 0 {
+            let start = to.top.len();
+            for (feature, zscore) in zscores.enumerate() {
+                let place = start + to.top[start..].partition_point(|&(_, higher)| higher >= zscore);
+                if place < start + self.top_features {
+                    to.top.insert(place, (feature, zscore));
+                    to.top.truncate(start + self.top_features);
+                }
+            }
+        }
+    }
+
+    /// The columns of the records that were taken in, in the order of [`AnomalyScorer::fields`].
+    ///
+    /// # Errors
+    /// When Arrow refuses them, which the plan rules out.
+    pub(super) fn columns(&self, added: AnomalyColumns) -> Result<Vec<ArrayRef>, StageError> {
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        if self.error.is_some() {
+            columns.push(Arc::new(Float32Array::from(added.zscores)));
+        }
+        if self.feature_errors {
+            columns.push(fixed_column(self.features, added.feature_errors)?);
+        }
+        if self.feature_zscores {
+            columns.push(fixed_column(self.features, added.feature_zscores)?);
+        }
+        if self.top_features > 0 {
+            let names = added.top.iter().map(|&(feature, _)| self.scales.names.get(feature).map_or("", String::as_str));
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+            let zscores: Float32Array = added.top.iter().map(|&(_, zscore)| zscore).collect();
+            let tops = StructArray::try_new(top_fields(), vec![names, Arc::new(zscores)], None)?;
+            let rows = added.top.len().checked_div(self.top_features).unwrap_or_default();
+            let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(self.top_features, rows));
+            columns.push(Arc::new(ListArray::try_new(top_item(), offsets, Arc::new(tops), None)?));
+        }
+        Ok(columns)
+    }
+
+    /// What the card said, where it was asked: with other figures come other columns.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        let Self { error, scales, .. } = self;
+        (error.is_some() || !scales.names.is_empty()).then(|| format!("{error:?} {scales:?}"))
+    }
+
+    /// What is added, in words.
+    pub(super) fn summary(&self) -> Vec<String> {
+        let ErrorScale { loss, mean, std } = self.error.clone().unwrap_or_default();
+        let told = [
+            (self.error.is_some(), format!("zscore of {} ({mean:.6} ± {std:.6})", loss.as_str())),
+            (self.feature_errors, format!("errors of {} features", self.features)),
+            (self.feature_zscores, format!("z-scores of {} features", self.features)),
+            (self.top_features > 0, format!("the {} most unusual features", self.top_features)),
+        ];
+        told.into_iter().filter_map(|(told, words)| told.then_some(words)).collect()
+    }
+}
+
+/// What was found for the records of a batch so far.
+#[derive(Default)]
+pub(super) struct AnomalyColumns {
+    zscores: Vec<f32>,
+    feature_errors: Vec<f32>,
+    feature_zscores: Vec<f32>,
+    /// As many a record as are asked for: features by their place, the most unusual first.
+    top: Vec<(usize, f32)>,
+}
+
+fn top_item() -> Arc<Field> {
+    Arc::new(Field::new_list_field(DataType::Struct(top_fields()), false))
+}
+
+fn top_fields() -> Fields {
+    Fields::from(vec![Field::new("feature", DataType::Utf8, false), Field::new("zscore", DataType::Float32, false)])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use arrow::array::{AsArray, RecordBatch};
+    use arrow::datatypes::Float32Type;
+    use expect_test::{Expect, expect};
+
+    use super::super::TransformConfig;
+    use super::*;
+    use crate::batch::{Batch, RejectCollector};
+    use crate::model::testing;
+    use crate::plan_context::PipelineLimits;
+    use crate::registry::parse_options;
+    use crate::transform::testing::of;
+
+    /// A model folder whose card tells `errors`; its encoder maps 4 features to 2.
+    fn context(errors: &str) -> (tempfile::TempDir, PlanContext) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["encoder.onnx", "decoder.onnx"] {
+            std::fs::copy(testing::file(file), folder.path().join(file)).unwrap();
+        }
+        let card = format!(
+            "name = \"m\"\nkind = \"deep\"\n[input]\ntype = \"features\"\ncolumns = [\"a\", \"b\", \"c\", \"d\"]\n{errors}"
+        );
+        std::fs::write(folder.path().join("model.toml"), card).unwrap();
+        let model = testing::open(&format!("path = {:?}", Path::new(folder.path())));
+        let model = model.unwrap_or_else(|faults| panic!("{faults:?}"));
+        let models = std::collections::BTreeMap::from([("m".to_owned(), Some(Arc::new(model)))]);
+        (folder, PlanContext::new(models, PipelineLimits::default()))
+    }
+
+    const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\nmin = 0.0\nmax = 9.0\n\
+        quantiles = { p01 = 0.0, p05 = 0.0, p25 = 0.0, p50 = 1.0, p75 = 2.0, p95 = 3.0, p99 = 4.0 }\n";
+    const FEATURES: &str = "features = { mean = [1.0, 0.0, 0.0, 0.0], std = [1.0, 2.0, 0.0, 0.25] }\n";
+
+    fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
+        let column = |values: &[f32]| fixed_column(len, values.to_vec()).unwrap();
+        of([(vector_field("x", len), column(x)), (vector_field("y", len), column(y))])
+    }
+
+    fn written(asked: &str) -> serde_json::Value {
+        serde_json::from_str(&format!(r#"{{"original": "x", "reconstruction": "y", {asked}}}"#)).unwrap()
+    }
+
+    fn run(errors: &str, asked: &str, batch: Batch) -> RecordBatch {
+        let (_folder, context) = context(errors);
+        let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
+        let plan = config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let out = plan.build().unwrap().apply(batch, &mut RejectCollector::default()).unwrap();
+        assert_eq!(out.records.schema(), plan.schema());
+        out.records
+    }
+
+    fn floats(records: &RecordBatch, name: &str) -> Vec<f32> {
+        let column = records.column_by_name(name).unwrap();
+        let values = column.as_fixed_size_list_opt().map_or(column, |list| list.values());
+        values.as_primitive::<Float32Type>().values().to_vec()
+    }
+
+    #[test]
+    fn a_record_is_measured_by_what_the_card_says() {
+        let batch = vectors(&[0.0; 8], &[2.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 0.5], 4);
+        let asked = r#""metrics": [], "model": "m", "zscore": true, "feature_errors": true, "feature_zscores": true,
+            "top_features": 2, "prefix": "n_""#;
+        let out = run(&format!("{ERRORS}{FEATURES}"), asked, batch);
+        let names: Vec<String> = out.schema().fields().iter().skip(2).map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["n_zscore", "n_feature_errors", "n_feature_zscores", "n_top_features"]);
+        // Mean squared errors 1 and 5.25 / 4.
+        assert_eq!(floats(&out, "n_zscore"), [0.0, 0.625]);
+        assert_eq!(floats(&out, "n_feature_errors"), [4.0, 0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 0.25]);
+        // The third never varied, so that it counts as the fourth does.
+        assert_eq!(floats(&out, "n_feature_zscores"), [3.0, 0.0, 0.0, 0.0, -1.0, 2.0, 4.0, 1.0]);
+        let top = out.column(5).as_list::<i32>();
+        assert_eq!((top.value_length(0), top.value_length(1)), (2, 2));
+        let top = top.values().as_struct();
+        let names: Vec<_> = top.column(0).as_string::<i32>().iter().flatten().collect();
+        assert_eq!(names, ["a", "b", "c", "b"]);
+        assert_eq!(top.column(1).as_primitive::<Float32Type>().values(), &[3.0, 0.0, 4.0, 2.0]);
+    }
+
+    #[test]
+    fn errors_of_features_need_no_model_and_no_row_is_no_list() {
+        let batch = vectors(&[1.0, 2.0], &[0.0, 0.0], 2);
+        let out = run(ERRORS, r#""feature_errors": true"#, batch.clone());
+        assert_eq!((floats(&out, "mse"), floats(&out, "feature_errors")), (vec![2.5], vec![1.0, 4.0]));
+        let empty = crate::transform::testing::part(&vectors(&[0.0; 4], &[0.0; 4], 4), 0, 0);
+        let asked = r#""model": "m", "zscore": true, "top_features": 4"#;
+        assert_eq!(run(&format!("{ERRORS}{FEATURES}"), asked, empty).num_rows(), 0);
+    }
+
+    #[test]
+    fn other_figures_in_the_card_make_other_output() {
+        let known = |errors: &str, asked: &str| {
+            let (_folder, context) = context(errors);
+            let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
+            let batch = vectors(&[0.0; 4], &[0.0; 4], 4);
+            config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}")).depends_on()
+        };
+        let zscore = r#""model": "m", "zscore": true"#;
+        assert_ne!(known(ERRORS, zscore), known(&ERRORS.replace("std = 0.5", "std = 0.6"), zscore));
+        assert_eq!(known(ERRORS, zscore), known(&ERRORS.replace("p50 = 1.0", "p50 = 1.1"), zscore));
+        let top = r#""model": "m", "top_features": 1"#;
+        let whole = format!("{ERRORS}{FEATURES}");
+        assert_ne!(known(&whole, top), known(&whole.replace("2.0, 0.0", "2.5, 0.0"), top));
+        assert_eq!(known(ERRORS, r#""feature_errors": true"#), None);
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let check = |errors: &str, asked: &str, len: usize, expected: Expect| {
+            let (_folder, context) = context(errors);
+            let batch = vectors(&vec![0.0; len], &vec![0.0; len], len);
+            let plan = parse_options::<ScoreConfig>(written(asked))
+                .and_then(|mut config| config.plan(&batch.records.schema(), &context));
+            let faults = plan.err().unwrap_or_default();
+            let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+            expected.assert_eq(&lines.join("\n"));
+        };
+        let all = r#""model": "m", "zscore": true, "feature_zscores": true, "top_features": 5"#;
+        check(
+            ERRORS,
+            r#""zscore": true, "top_features": 1"#,
+            4,
+            expect![[r#"
+            zscore: needs `model`, whose card says how large errors usually are
+            top_features: needs `model`, whose card says how large errors usually are"#]],
+        );
+        check(
+            ERRORS,
+            r#""model": "m", "feature_errors": true"#,
+            4,
+            expect!["model: is for zscore, feature_zscores and top_features; ask for one of them, or leave it out"],
+        );
+        check(ERRORS, r#""model": "n", "zscore": true"#, 4, expect!["model: no model `n`; declared: m"]);
+        check("", all, 4, expect!["model: `tested` has no card with a [reconstruction_error] to compare with"]);
+        check(
+            &ERRORS.replace("std = 0.5", "std = 0.0"),
+            all,
+            4,
+            expect![[r#"
+            zscore: all errors on the validation data of `tested` were equal, so that none is unusual
+            feature_zscores: the card of `tested` does not tell the errors of single features; `latentflow train` writes them as reconstruction_error.features
+            top_features: the card of `tested` does not tell the errors of single features; `latentflow train` writes them as reconstruction_error.features"#]],
+        );
+        check(
+            &format!("{ERRORS}{FEATURES}"),
+            all,
+            4,
+            expect!["top_features: `tested` takes 4 features, which is less than 5"],
+        );
+        check(
+            &format!("{ERRORS}{FEATURES}"),
+            all,
+            3,
+            expect![[r#"
+            feature_zscores: the original has 3 values, but `tested` takes 4 features
+            top_features: the original has 3 values, but `tested` takes 4 features"#]],
+        );
+        check(
+            ERRORS,
+            r#""top_features": 0"#,
+            4,
+            expect!["top_features: invalid value: integer `0`, expected a nonzero usize"],
+        );
+    }
+}

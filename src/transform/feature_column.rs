@@ -1,0 +1,163 @@
+//! A numeric column on its way into a vector: what it lacks, and its values.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray};
+use arrow::buffer::ScalarBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
+
+use super::rows::{RejectReason, RejectedRows};
+use crate::batch::RejectCode;
+use crate::error::StageError;
+use crate::system::simd_dispatch;
+
+/// Vectors that are filled column by column at a time: so few that they stay in the cache between two columns.
+pub(super) const BLOCK: usize = 32;
+
+/// A column that goes into the vector.
+#[derive(Debug, Clone)]
+pub(super) struct FeatureColumn {
+    pub(super) name: String,
+    /// Its place in the input.
+    pub(super) index: usize,
+    /// The place of its first value in the vector.
+    pub(super) start: usize,
+    /// How many values it gives.
+    pub(super) len: usize,
+    /// Whether its rows are lists.
+    pub(super) list: bool,
+}
+
+impl FeatureColumn {
+    /// Refuses the rows that are null, or hold a null, or are lists of another length.
+    pub(super) fn check(&self, column: &ArrayRef, refused: &mut RejectedRows) {
+        let has_nulls = column.null_count() > 0 || (self.list && item_nulls(column));
+        let same_length = matches!(column.data_type(), DataType::FixedSizeList(..)) || !self.list;
+        if !has_nulls && same_length {
+            return;
+        }
+        for row in 0..column.len() {
+            if let Some(refusal) = self.refusal(column, row) {
+                refused.add(row, refusal);
+            }
+        }
+    }
+
+    fn refusal(&self, column: &ArrayRef, row: usize) -> Option<RejectReason> {
+        if column.is_null(row) {
+            return Some((RejectCode::Missing, format!("`{}` is null", self.name)));
+        }
+        let list = self.list.then(|| list_value(column, row)).flatten()?;
+        if list.len() != self.len {
+            let reason = format!("`{}` has {} values, not {}", self.name, list.len(), self.len);
+            return Some((RejectCode::Mismatch, reason));
+        }
+        (list.null_count() > 0).then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
+    }
+
+    /// The values, `len` a row; the rows are known to be complete.
+    pub(super) fn values(&self, column: &ArrayRef) -> Result<FeatureValues, StageError> {
+        let values = if self.list {
+            let fixed = column.as_fixed_size_list_opt().filter(|list| list.value_type() == DataType::Float32);
+            match fixed {
+                Some(list) => Arc::clone(list.values()),
+                None => {
+                    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+                    // The plan bounds the length by what an `i32` holds.
+                    let len = i32::try_from(self.len).unwrap_or(i32::MAX);
+                    let lists = cast(column, &DataType::FixedSizeList(item, len))?;
+                    Arc::clone(lists.as_fixed_size_list().values())
+                }
+            }
+        } else {
+            Arc::clone(column)
+        };
+        Ok(match values.as_primitive_opt::<Float32Type>() {
+            Some(values) => FeatureValues::Float32(values.values().clone()),
+            None => FeatureValues::Float64(
+                cast(&values, &DataType::Float64)?.as_primitive::<Float64Type>().values().clone(),
+            ),
+        })
+    }
+
+    /// All rows of a column that is the whole vector, scaled as [`FeatureColumn::write`] does.
+    pub(super) fn scaled(&self, values: &FeatureValues, affine: &[(f64, f64)]) -> Vec<f32> {
+        match values {
+            FeatureValues::Float32(values) => simd_dispatch(|| self.scaled_from(values, affine)),
+            FeatureValues::Float64(values) => simd_dispatch(|| self.scaled_from(values, affine)),
+        }
+    }
+
+    #[inline(always)]
+    fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)]) -> Vec<f32> {
+        let mut vectors = Vec::with_capacity(values.len());
+        for row in values.chunks_exact(self.len) {
+            let scaled = row.iter().zip(affine).map(|(&value, (scale, offset))| (value.into() * scale + offset) as f32);
+            vectors.extend(scaled);
+        }
+        vectors
+    }
+
+    /// Writes a column's rows into the block of at most [`BLOCK`] vectors that begins at row `first`, scaled; `affine` holds
+    /// scale and offset of each of its values. Counts in float64, and rounds once.
+    pub(super) fn write(
+        &self,
+        values: &FeatureValues,
+        affine: &[(f64, f64)],
+        first: usize,
+        width: usize,
+        block: &mut [f32],
+    ) {
+        match values {
+            FeatureValues::Float32(values) => {
+                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+            }
+            FeatureValues::Float64(values) => {
+                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)], width: usize, block: &mut [f32]) {
+        if let &[(scale, offset)] = affine {
+            // All of them side by side, in vector registers, before each goes to its place.
+            let mut scaled = [0.0; BLOCK];
+            scaled.iter_mut().zip(values).for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
+            let places = block.iter_mut().skip(self.start).step_by(width);
+            return places.zip(scaled).for_each(|(place, value)| *place = value);
+        }
+        let vectors = block.chunks_exact_mut(width).map(|vector| &mut vector[self.start..self.start + self.len]);
+        for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
+            for ((to, &value), (scale, offset)) in vector.iter_mut().zip(row).zip(affine) {
+                *to = (value.into() * scale + offset) as f32;
+            }
+        }
+    }
+}
+
+/// What a column gives, without nulls.
+pub(super) enum FeatureValues {
+    Float32(ScalarBuffer<f32>),
+    Float64(ScalarBuffer<f64>),
+}
+
+/// Whether any value in a column of lists is null.
+fn item_nulls(column: &ArrayRef) -> bool {
+    let values = column
+        .as_fixed_size_list_opt()
+        .map(FixedSizeListArray::values)
+        .or_else(|| column.as_list_opt::<i32>().map(|list| list.values()))
+        .or_else(|| column.as_list_opt::<i64>().map(|list| list.values()));
+    values.is_some_and(|values| values.null_count() > 0)
+}
+
+fn list_value(column: &ArrayRef, row: usize) -> Option<ArrayRef> {
+    match column.data_type() {
+        DataType::FixedSizeList(..) => Some(column.as_fixed_size_list().value(row)),
+        DataType::List(_) => Some(column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => Some(column.as_list::<i64>().value(row)),
+        _ => None,
+    }
+}
