@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Whole runs beside their floor and beside what people use today: one table. `make bench` calls it.
+"""Compares whole runs with their floor and with Python programs, in one table. `make bench` calls it.
 
-The floor is the bare parts of a run in a plain loop (benches/floor.rs), and `floors` the same with a loop on each core,
-which share caches and memory as workers do; the peers are Python programs (benches/peers): what one would write first,
-what an expert would write, and Ray Data (with --ray). Each does the same work: the same model, the same pixels, the same
-columns to Parquet. Rounds take turns, figures are medians. CPU seconds are those of all processes; peak memory is their
-proportional share (PSS), looked at ten times a second in a round of its own.
+The floor is a plain loop over the same library calls (benches/floor.rs). `floors` runs one such loop per core; the loops
+share caches and memory, as workers do. The peers are Python programs (benches/peers): a simple one, an optimized one, and
+Ray Data (with --ray). Each does the same work: the same model, the same pixels, the same columns in Parquet. Programs alternate
+in each round, and the figures are medians. CPU seconds are those of all processes. Peak memory is their
+proportional share (PSS), sampled ten times per second in a separate round.
 
-Inputs are made once and kept in .bench, as are the peers' packages, in the versions of benches/peers/requirements.txt.
+Inputs are generated once and stored in .bench, like the packages of the peers, in the versions of benches/peers/requirements.txt.
 
 usage: compare.py [--works photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--peers floor floors naive expert]
 """
@@ -34,14 +34,14 @@ def arguments():
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="a share of the records, for a quick look")
-    parser.add_argument("--photos", type=pathlib.Path, help="JPEGs to use for `photos` instead of made ones")
-    parser.add_argument("--ray", action="store_true", help="Ray Data as well; its packages take some 400 MB")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the records, for a quick run")
+    parser.add_argument("--photos", type=pathlib.Path, help="JPEGs to use for `photos` instead of generated ones")
+    parser.add_argument("--ray", action="store_true", help="also run Ray Data; its packages take about 400 MB")
     return parser.parse_args()
 
 
 def install(ray):
-    """Returns what the peers are made of."""
+    """Installs the packages of the peers and returns their names."""
     files = [HERE / "peers/requirements.txt"] + ([HERE / "peers/requirements-ray.txt"] if ray else [])
     wanted = "".join(file.read_text() for file in files)
     packages = [line for line in wanted.splitlines() if "==" in line]
@@ -55,7 +55,7 @@ def install(ray):
 
 
 def build(features):
-    """The program, and the floor's path."""
+    """Builds the program and the floor; returns the path of the floor."""
     features = ["--features", ",".join(features)] if features else []
     call("cargo", "build", "--release", "--locked", *features, cwd=REPOSITORY)
     told = subprocess.run(
@@ -67,7 +67,7 @@ def build(features):
 
 
 class Memory(threading.Thread):
-    """The greatest proportional memory of processes and their children."""
+    """The peak proportional memory of processes and their children."""
 
     def __init__(self, pids):
         super().__init__(daemon=True)
@@ -97,7 +97,7 @@ class Memory(threading.Thread):
 
 
 def measure(commands, environment, watched):
-    """Seconds and CPU seconds of commands that run at once; peak bytes where they are `watched`, which takes time of theirs."""
+    """Seconds and CPU seconds of concurrent commands; their peak bytes if they are `watched`, which slows them down."""
     began = time.perf_counter()
     start = lambda words: subprocess.Popen([str(word) for word in words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     children = [start(words) for words in commands]
@@ -137,28 +137,28 @@ print(f"{off / size:.2g}")
 
 
 def difference(ours, theirs, kind):
-    """The largest difference of latents (or pixels), in their standard deviations, over those that both have among the first."""
+    """The largest difference of latents (or pixels), in standard deviations, over the first records that both outputs have."""
     done = subprocess.run([PYTHON, "-c", COMPARE, ours, theirs, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{theirs} has not what {ours} has:\n{done.stderr}")
+        raise SystemExit(f"{theirs} lacks records of {ours}:\n{done.stderr}")
     return done.stdout.strip()
 
 
 def commands(peers, floor, binary, out, work, given):
-    """The commands of each, which run at once; `given`: the input and the model."""
+    """The concurrent commands of each program; `given`: the input and the model."""
     program = {"floor": [floor], "naive": [PYTHON, HERE / "peers/naive.py"], "expert": [PYTHON, HERE / "peers/expert.py"], "ray": [PYTHON, HERE / "peers/ray_data.py"]}
-    # Images go to a folder, latents to a file of it.
+    # Images are written to a folder, latents to a file in it.
     place = lambda share: out / "floors" if work.kind == "denoise" else out / "floors" / f"{share}.parquet"
     floors = [[floor, "--share", f"{share}/{CORES}", *words(work, *given, place(share))] for share in range(CORES)]
     ours = [binary, "run", BENCH / "pipeline.toml", "--summary", "none", "--log-format", "text"]
-    # Ray Data is a framework for tables; nobody would write images with it.
+    # Ray Data is a framework for tables; it is not used to write images.
     others = [peer for peer in peers if work.kind != "denoise" or peer != "ray"]
     together = lambda peer: floors if peer == "floors" else [[*program[peer], *words(work, *given, out / peer)]]
     return {"latentflow": [ours], **{peer: together(peer) for peer in others}}
 
 
 def rounds(options, calls, out, environment):
-    """Seconds, CPU seconds and peak bytes of each, in rounds that take turns; the first is for memory alone."""
+    """Seconds, CPU seconds and peak bytes of each program. Programs alternate; the first round measures memory only."""
     times, peaks = {name: [] for name in calls}, {}
     for number in range(options.rounds + 1):
         shutil.rmtree(out, ignore_errors=True)
@@ -174,7 +174,7 @@ def rounds(options, calls, out, environment):
 def main():
     options = arguments()
     os.chdir(REPOSITORY)
-    # As releases are built, where there is what that needs.
+    # The features of releases, if their build tools are available.
     draft = bool(shutil.which("cmake") and shutil.which("nasm"))
     floor, binary = build(["turbojpeg"] if draft else []), REPOSITORY / "target/release/latentflow"
     packages = install(options.ray)
@@ -195,13 +195,13 @@ def main():
         print(f"{'':<12}{'records/s':>11}{'CPU s':>9}{'peak MiB':>10}{'speed':>8}{'CPU':>7}{'off by':>10}")
         ours = medians["latentflow"]
         for peer, (seconds, cpu, peak) in medians.items():
-            # Ray Data does not tell which row a record was.
+            # Ray Data does not report the row of a record.
             untold = peer == "latentflow" or (peer == "ray" and work.kind == "records")
             off = "" if untold else difference(out / "latentflow", out / peer, work.kind)
-            # Ray's workers are not its caller's to count.
+            # Ray's workers are not children of the process, so their CPU time is unknown.
             cpu, ratio = ("-", "-") if peer == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
             print(f"{peer:<12}{count / seconds:>11.0f}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
-    print("\nspeed: how many times as fast latentflow was; CPU: its CPU seconds over theirs; off by: largest difference of results, in deviations")
+    print("\nspeed: speedup of latentflow over the program; CPU: ratio of its CPU seconds to theirs; off by: largest difference of results, in standard deviations")
 
 
 def processor():

@@ -1,11 +1,11 @@
-//! The floor of a run: its unavoidable parts in a plain loop on one thread, the same libraries, no pipeline around them.
-//! What a run costs above this is overhead.
+//! The floor of a run: its unavoidable parts in a plain loop on one thread, with the same libraries and without a pipeline.
+//! The cost of a run above the floor is overhead.
 //!
 //! ```text
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
-//! floor records FILE MODEL OUT COLUMNS            float32, in a list or in so many columns -> latents and reconstruction error
+//! floor records FILE MODEL OUT COLUMNS            float32, in a list or in COLUMNS columns -> latents and reconstruction error
 //! floor denoise FOLDER MODEL OUT                  image files -> PNG files
-//! floor --share 1/2 ...                           the second half alone, counted from 0/2
+//! floor --share 1/2 ...                           only the second half; shares are numbered from 0/2
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -24,9 +24,9 @@ use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_l
 use latentflow::tensor::{fixed_column, vector_field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-/// Images of a batch: as many as the pipeline's default.
+/// Images per batch: the default of the pipeline.
 const IMAGES: usize = 32;
-/// Records of a batch, likewise.
+/// Records per batch: the default of the pipeline.
 const RECORDS: usize = 8192;
 
 fn main() {
@@ -58,7 +58,7 @@ fn open(folder: &str) -> Model {
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
 
-/// A part of the work, for a loop on each core.
+/// A share of the work, for one loop per core.
 #[derive(Clone, Copy)]
 struct Share {
     number: usize,
@@ -66,7 +66,7 @@ struct Share {
 }
 
 impl Share {
-    /// So many things, one after the other.
+    /// The items of this share.
     fn of<T: Clone>(self, all: &[T]) -> Vec<T> {
         let start = |number: usize| all.len() * number / self.of;
         all[start(self.number)..start(self.number + 1)].to_vec()
@@ -151,7 +151,7 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
     writer.close().unwrap();
 }
 
-/// The vectors of a batch, scaled, one after the other; returns their length.
+/// Replaces `scaled` with the scaled vectors of a batch; returns the length of one vector.
 fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize {
     let list = batch.column(0).as_fixed_size_list_opt();
     let len = list.map_or(batch.num_columns(), |list| usize::try_from(list.value_length()).unwrap());
@@ -164,7 +164,7 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
                 scaled.extend(record.iter().zip(&affine).map(|(value, (scale, offset))| value * scale + offset));
             }
         }
-        // So many rows at a time that the columns' pages and the vectors stay in the cache.
+        // A number of rows per pass for which the pages of the columns and the vectors stay in the cache.
         None => {
             let columns: Vec<&[f32]> =
                 batch.columns().iter().map(|column| &column.as_primitive::<Float32Type>().values()[..]).collect();

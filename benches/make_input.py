@@ -1,8 +1,8 @@
-"""Makes inputs of compare.py: the same ones for the same words.
+"""Generates inputs of compare.py, deterministically for the same arguments.
 
-usage: make_input.py images FOLDER COUNT WIDTH HEIGHT rgb|gray     JPEGs in colour, or gray PNGs
-       make_input.py copies FOLDER COUNT PHOTOGRAPHS               each several times where there are too few
-       make_input.py records FILE COUNT COLUMNS                    128 float32 each: in a list, or in so many columns
+usage: make_input.py images FOLDER COUNT WIDTH HEIGHT rgb|gray     color JPEGs, or gray PNGs
+       make_input.py copies FOLDER COUNT PHOTOGRAPHS               repeated if there are too few
+       make_input.py records FILE COUNT COLUMNS                    128 float32 each: in a list, or in COLUMNS columns
 """
 import pathlib
 import shutil
@@ -17,7 +17,7 @@ def images(folder, count, width, height, mode):
     folder.mkdir()
     rng = numpy.random.default_rng(1)
     channels = 1 if mode == "gray" else 3
-    # Smooth shapes with some grain: as large as photographs once they are encoded.
+    # Smooth shapes with some grain: encoded images of the size of photographs.
     for number in range(count):
         coarse = rng.integers(0, 256, (max(height // 16, 4), max(width // 16, 4), channels), numpy.uint8)
         image = Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC)

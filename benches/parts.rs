@@ -1,8 +1,8 @@
-//! The parts of a run, each alone: decoders, resize, normalise, one inference call, errors, Parquet, hand-over.
+//! The components of a run, measured separately: decoders, resizing, normalization, one inference call, errors, Parquet, handover.
 //!
 //! ```text
-//! cargo bench --bench parts                    all of them
-//! cargo bench --bench parts -- decode          those whose name contains a word
+//! cargo bench --bench parts                    all benchmarks
+//! cargo bench --bench parts -- decode          benchmarks whose name contains the word
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -23,7 +23,7 @@ use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_libr
 use latentflow::system;
 use latentflow::tensor::{fixed_column, vector_field};
 
-/// Smooth colours with some grain: as large as a photograph once it is encoded.
+/// Smooth colors with some grain: an encoded image of the size of a photograph.
 fn photograph(width: usize, height: usize, channels: Channels) -> Pixels {
     let mut grain = 1_u32;
     let value = |x: usize, y: usize, channel: usize| {
@@ -135,7 +135,7 @@ fn parquet(criterion: &mut Criterion) {
     group.bench_function("encode 65,536 latents of 32", |bencher| {
         bencher.iter(|| {
             let mut writer = support::writer(std::io::sink(), &schema);
-            // In batches, as they come from a model.
+            // In batches, like the output of a model.
             for start in (0..rows).step_by(8192) {
                 writer.write(black_box(&batch.slice(start, 8192))).unwrap();
             }
@@ -144,7 +144,7 @@ fn parquet(criterion: &mut Criterion) {
     });
 }
 
-/// There and back: a batch handed to a worker's thread, and its result handed back.
+/// Round trip: a batch is sent to the thread of a worker, and its result is sent back.
 fn handover(criterion: &mut Criterion) {
     let (work, inbox) = async_channel::bounded::<Box<[u8; 256]>>(4);
     let (done, outbox) = async_channel::unbounded();

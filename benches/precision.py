@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A model in int8 and in float16 beside itself: how fast it runs in a pipeline, and how far its latents move.
+"""Compares a model in int8 and float16 with the original: its speed in a pipeline, and the deviation of its latents.
 
-Makes both of the encoder of `--model` with ONNX Runtime's own tools (static quantisation, calibrated on the first 200
-images), runs all three in pipelines over the same images, and prints records per second, CPU seconds, and the change of the
-latents: root of the mean square, relative to theirs, and how many of the nearest neighbours stay the same.
-Run compare.py first: it makes the images and the Python packages.
+Converts the encoder of `--model` with ONNX Runtime's own tools (static quantization, calibrated on the first 200
+images), runs all three models in pipelines over the same images, and prints records per second, CPU seconds, and the change of the
+latents: the root of the mean square, relative to that of the latents, and the share of nearest neighbors that stay the same.
+Run compare.py first: it generates the images and installs the Python packages.
 
 usage: precision.py [--model models/photo-ae] [--images .bench/data/481x321-rgb-4000] [--rounds 3]
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Speed of training beside JAX: the nets of models/fashion-deep.toml and fashion-conv.toml, with Adam, on the same cores.
+"""Compares the speed of training with JAX: the networks of models/fashion-deep.toml and fashion-conv.toml, with Adam, on the same cores.
 
-Prints records per second of both, and the median of their ratio over rounds that take turns. Both are timed over steps
-alone, the first ones left out: what compiles and reads data is not counted. Needs `pip install jax` for the Python it
-runs under, a release build, and Linux for --cores.
+Prints records per second of both, and the median of their ratio over alternating rounds. Both are timed over training steps
+without the first ones, so compilation and reading of the data are not counted. Needs `pip install jax` for the Python that
+runs it, a release build, and Linux for --cores.
 
 usage: training.py --data FOLDER [--cores 0] [--nets deep conv] [--rounds 5] [--seconds 15]
 """
@@ -24,7 +24,7 @@ BATCH = 128
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that images/fashion_mnist lies in")
+    parser.add_argument("--data", required=True, help="the folder that contains images/fashion_mnist")
     parser.add_argument("--cores", default="0", help="such as 0 or 0,1")
     parser.add_argument("--nets", nargs="+", default=["deep", "conv"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -39,7 +39,7 @@ def on_cores(cores):
 
 
 def steps(address):
-    """Steps done, by the metrics of a running training; None before there are any."""
+    """Completed steps, from the metrics of a running training; None before the first."""
     try:
         text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
     except OSError:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The nets of models/fashion-deep.toml and fashion-conv.toml in JAX, with Adam, on random images: records per second.
+"""The networks of models/fashion-deep.toml and fashion-conv.toml in JAX, with Adam, on random images: records per second.
 
-Side by side with `latentflow train` on the same cores: benches/training.py runs both.
+benches/training.py runs it and `latentflow train` alternately on the same cores.
 usage: training_jax.py deep|conv BATCH STEPS
 """
 import sys

@@ -1,4 +1,4 @@
-"""What is measured: the works of compare.py, with their inputs, models and pipelines."""
+"""The benchmarks of compare.py, with their inputs, models and pipelines."""
 import dataclasses
 import pathlib
 import shutil
@@ -12,18 +12,18 @@ PYTHON = BENCH / "peers/bin/python"
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """`kind` is how the programs call it: `images` to latents, `records` to latents and errors, `denoise` images."""
+    """`kind` is the argument of the programs: `images` to latents, `records` to latents and errors, `denoise` images."""
 
     what: str
     kind: str
     count: int
-    #: Images: width and height as they lie on disk, and the side that they are resized to.
+    #: Images: width and height of the files, and the side after resizing.
     size: tuple[int, int] = (0, 0)
     side: int = 0
     mode: str = "rgb"
-    #: A shipped model, or one that is made here (MODELS).
+    #: An included model, or one that is trained here (names that begin with `bench-`).
     model: str = ""
-    #: Records: one column of lists, or so many of numbers.
+    #: Records: one column of lists, or this number of numeric columns.
     columns: int = 1
 
 
@@ -36,7 +36,7 @@ WORKS = {
     "denoise": Work("481x321 JPEG denoised to PNG, fully convolutional", "denoise", 60, (481, 321), model="photo-denoise-color"),
 }
 
-#: Models whose size matters here and whose weights don't: trained for a moment.
+#: Models whose size matters here and whose weights do not: trained for one epoch.
 DENSE = """
 kind = "deep"
 code_size = 32
@@ -90,7 +90,7 @@ def call(*command, **options):
 
 
 def make(place, *words):
-    """Makes an input once."""
+    """Generates an input once."""
     if place.exists():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def make(place, *words):
 
 
 def model(work, binary):
-    """The folder of a work's model, which is trained first where it is not shipped."""
+    """The folder of the model of a benchmark, which is trained first if it is not an included model."""
     if not work.model.startswith("bench-"):
         return REPOSITORY / "models" / work.model
     folder = BENCH / work.model
@@ -118,7 +118,7 @@ def model(work, binary):
 
 
 def source(name, work, count, photos):
-    """Where a work's input lies; `photos`: a folder of photographs to take instead of made ones."""
+    """The path of the input; `photos`: a folder of photographs to use instead of generated ones."""
     if work.kind == "records":
         file = BENCH / f"data/records-{work.columns}-{count}.parquet"
         make(file, "records", count, work.columns)
@@ -176,7 +176,7 @@ columns = ["source", "row", "latent"]
 """
 DENOISE = """
 kind = "images"
-# Few images, and each takes long: small batches, so that all workers have some.
+# Few images that each take long: small batches distribute them to all workers.
 batch = {{ records = 2 }}
 [stages.pixels]
 kind = "pixels"
@@ -194,8 +194,8 @@ path = "{out}"
 
 
 def pipeline(work, place, folder, out, draft):
-    """The pipeline of a work, as its user would write it. `folder`: its model, or an encoder's file; `draft`: whether the
-    program can decode JPEGs small."""
+    """The pipeline of a benchmark, as a user would write it. `folder`: its model, or the file of an encoder; `draft`: whether the
+    program can decode JPEGs at a reduced size."""
     key = "encoder" if pathlib.Path(folder).is_file() else "path"
     draft = "draft = true" if draft else ""
     columns = 'columns = ["x"]' if work.columns == 1 else ""
@@ -204,6 +204,6 @@ def pipeline(work, place, folder, out, draft):
 
 
 def words(work, place, folder, out):
-    """How the floor and the peers are called."""
+    """The arguments of the floor and the peers."""
     rest = {"records": [work.columns], "images": [work.side, work.mode], "denoise": []}[work.kind]
     return [work.kind, place, folder, out, *rest]

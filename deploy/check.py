@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks that what is deployed beside latentflow asks for metrics that exist.
+"""Checks that the dashboard and the alerts use metrics that exist.
 
     deploy/check.py                         names in the dashboard and the alerts, against src/metrics
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
 
-Exit code 1 where a name is unknown, or a query fails or has no data. Panels about HTTP and watched folders are skipped,
-visibly, where no source has been asked over HTTP, no folder is watched, or no listener has TLS.
+The exit code is 1 if a name is unknown, or a query fails or has no data. Panels about HTTP, watched folders and TLS are skipped
+and listed if no HTTP source has received requests, no folder is watched, or no listener has TLS.
 """
 
 import json
@@ -22,7 +22,7 @@ DASHBOARD = DEPLOY / "grafana/dashboard.json"
 ALERTS = DEPLOY / "prometheus/alerts.yml"
 METRICS = DEPLOY.parent / "src/metrics"
 
-# What every process has, from the client library.
+# Metrics of every process, from the client library.
 PROCESS = {
     "process_cpu_seconds_total",
     "process_max_fds",
@@ -32,13 +32,13 @@ PROCESS = {
     "process_threads",
     "process_virtual_memory_bytes",
 }
-# Metrics that only a source that is asked over HTTP has.
+# Metrics of HTTP sources only.
 HTTP = re.compile(r"latentflow_(http|journal)_")
-# Metrics that only a listener with TLS has.
+# Metrics of listeners with TLS only.
 CREDENTIAL = re.compile(r"latentflow_(certificate|credential)_")
-# Metrics that only a folder that is watched has.
+# Metrics of watched folders only.
 WATCH = re.compile(r"latentflow_watch_")
-# What Grafana puts in for variables: all jobs and instances, and times that suit a scrape every 15 seconds.
+# The values of Grafana's variables: all jobs and instances, and durations for a scrape interval of 15 seconds.
 VARIABLES = {"$job": ".+", "$instance": ".+", "$__rate_interval": "1m", "$__interval": "15s", "$__range": "5m"}
 RANGE_SECONDS = 300
 STEP_SECONDS = 15
@@ -53,7 +53,7 @@ def known_names():
 
 
 def names_in(expression):
-    """Names of metrics in an expression: words with one of the two prefixes, suffixes of histograms taken off."""
+    """Names of metrics in an expression: words with one of the two prefixes, without the suffixes of histograms."""
     found = re.findall(r"\b(?:latentflow|process)_[a-z0-9_]+", expression)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
 
@@ -63,10 +63,10 @@ def unknown_names():
     dashboard = {name for panel in panels() for expression in panel[2] for name in names_in(expression)}
     expressions = re.findall(r"^ +expr: (.*(?:\n {10,}.*)*)", ALERTS.read_text(), re.MULTILINE)
     alerts = names_in("\n".join(expressions))
-    # Descriptions tell people what to look at.
+    # Descriptions also name metrics.
     told = names_in(ALERTS.read_text())
     if not (dashboard and expressions and alerts):
-        return ["the dashboard or the alerts ask for nothing"]
+        return ["the dashboard or the alerts have no expressions"]
     return sorted((dashboard | told) - known)
 
 
@@ -75,7 +75,7 @@ def dashboard():
 
 
 def panels():
-    """Row, title and expressions of each panel that asks for something."""
+    """Row, title and expressions of each panel with a query."""
     row, found = "", []
     for panel in dashboard()["panels"]:
         if panel["type"] == "row":
@@ -87,19 +87,19 @@ def panels():
 
 
 def faults_of_layout():
-    """Panels with the same number, or that lie on each other or beyond the edge."""
+    """Panels with the same ID, overlapping panels, and panels beyond the page edge."""
     faults, numbers, taken = [], set(), {}
     for panel in dashboard()["panels"]:
         place, title = panel["gridPos"], panel["title"]
         if panel["id"] in numbers:
-            faults.append(f"panel {title}: its number is taken")
+            faults.append(f"panel {title}: its ID is a duplicate")
         numbers.add(panel["id"])
         if place["x"] + place["w"] > 24:
             faults.append(f"panel {title}: wider than the page")
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
                 if taken.setdefault((x, y), title) != title:
-                    faults.append(f"panel {title}: lies on {taken[x, y]}")
+                    faults.append(f"panel {title}: overlaps {taken[x, y]}")
                     return faults
     return faults
 
@@ -117,14 +117,14 @@ class Prometheus:
             raise ValueError(json.load(error).get("error", str(error))) from error
 
     def series(self, expression, end):
-        """Series that the expression gives, over the last minutes, that have a number in them."""
+        """The number of series of the expression that have a numeric value in the last minutes."""
         for variable, value in VARIABLES.items():
             expression = re.sub(re.escape(variable) + r"\b", value, expression)
         data = self.get("query_range", query=expression, start=end - RANGE_SECONDS, end=end, step=STEP_SECONDS)
         return sum(any(value != "NaN" for _, value in series["values"]) for series in data["result"])
 
     def label_values(self, query):
-        """What a variable of the dashboard offers."""
+        """The values of a variable of the dashboard."""
         metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()
         return self.get(f"label/{label}/values", **{"match[]": metric.replace("$job", ".+")})
 
@@ -132,7 +132,7 @@ class Prometheus:
 def check_queries(prometheus):
     end, failed, asked, skipped = time.time(), 0, 0, 0
     if not prometheus.series("latentflow_build_info", end):
-        print(f"{prometheus.url} knows no latentflow")
+        print(f"{prometheus.url} has no metrics of latentflow")
         return 1
     has_http = prometheus.series('{__name__=~"latentflow_http_.+"}', end) > 0
     has_credentials = prometheus.series('{__name__=~"latentflow_certificate_.+"}', end) > 0
@@ -171,7 +171,7 @@ def check_queries(prometheus):
 
 def main():
     faults = [f"no such metric: {name}" for name in unknown_names()] + faults_of_layout()
-    print("\n".join(faults) or "dashboard and alerts ask for metrics that exist")
+    print("\n".join(faults) or "dashboard and alerts use metrics that exist")
     if faults:
         return 1
     return check_queries(Prometheus(sys.argv[1])) if len(sys.argv) > 1 else 0

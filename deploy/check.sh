@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks what lies here, with the tools that there are; says which there are not. `make deploy-check` runs it.
+# Checks the files of this folder with the available tools, and lists the missing tools. `make deploy-check` runs it.
 set -eu
 
 cd "$(dirname "$0")"
@@ -18,15 +18,15 @@ if has promtool; then
 fi
 
 if has systemd-analyze; then
-    # Verified with a program that is there in place of the one that is not installed.
+    # Verified with an existing program in place of the one that is not installed.
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     sed 's|/usr/local/bin/latentflow|/bin/true|' systemd/latentflow@.service >"$work/latentflow@.service"
     systemd-analyze verify "$work/latentflow@.service"
-    # In tenths of the score that systemd tells.
+    # The threshold is in tenths of the score that systemd prints.
     score=$(systemd-analyze security --no-pager --offline=true --threshold=20 "$work/latentflow@.service") || {
         echo "$score"
-        echo "the service is less confined than it was" >&2
+        echo "the service is less sandboxed than before" >&2
         exit 1
     }
     echo "$score" | tail -n 1

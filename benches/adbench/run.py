@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Anomaly detection by one fixed recipe on the sets of ADBench, beside published figures.
+"""Anomaly detection with one fixed recipe on the data sets of ADBench, compared with published results.
 
-Each set trains a model of its own by recipe.toml on half of its normal rows; the other half and all anomalies are scored
-by their reconstruction error. Prints the AUCROC (in percent) of each set and their mean, beside the columns of a table of
-published figures (a CSV file with the column `Dataset` and one per method, such as `73.05(1.2)`). Needs Python alone.
+Trains one model per data set by recipe.toml on half of the normal rows; the other half and all anomalies are scored
+by their reconstruction error. Prints the AUCROC (in percent) of each data set and their mean, next to the columns of a table of
+published results (a CSV file with the column `Dataset` and one per method, such as `73.05(1.2)`). Needs only Python.
 
 usage: run.py --data FOLDER_OF_NPZ --published TABLE.csv [--latentflow BINARY] [--work FOLDER] [--set KEY=VALUE ...]
 """
@@ -25,7 +25,7 @@ def arguments():
     parser.add_argument("--latentflow", default=str(HERE.parent.parent / "target/release/latentflow"))
     parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--methods", nargs="+", default=["PCA", "VAE", "KNN", "DTE-C"])
-    parser.add_argument("--only", nargs="+", help="names of sets")
+    parser.add_argument("--only", nargs="+", help="names of data sets")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 
@@ -38,7 +38,7 @@ def run(command):
 
 
 def score(options, work, file, name):
-    """AUCROC in percent of the model, and of PCA as `evaluate` computes it, on one set."""
+    """AUCROC in percent of the model, and of PCA as `evaluate` computes it, on one data set."""
     model = str(work / name)
     source = f'data.sources=[{{ kind = "npz", path = "{file.resolve()}", arrays = ["X", "y"] }}]'
     settings = [part for setting in [source, *options.set] for part in ("--set", setting)]

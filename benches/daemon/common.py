@@ -1,4 +1,4 @@
-"""What the programs of this folder have in common: a daemon, its metrics, requests, and what Parquet holds. Python alone."""
+"""Common code of the programs in this folder: a daemon, its metrics, requests, and Parquet output. Needs only Python."""
 import argparse
 import http.client
 import pathlib
@@ -45,10 +45,10 @@ age = "{age}"
 
 
 def program(doc):
-    """A parser of what all programs of this folder may be told."""
+    """A parser of the options that all programs in this folder share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(REPOSITORY / "target/release/latentflow"))
-    parser.add_argument("--work", help="a folder to work in, kept; default: a temporary one")
+    parser.add_argument("--work", help="a working folder, which is kept; default: a temporary one")
     return parser
 
 
@@ -59,7 +59,7 @@ def workplace(options):
 
 
 class Daemon:
-    """The program on a pipeline in a folder; its log goes to daemon.log there."""
+    """The program with a pipeline in a folder; it logs to daemon.log there."""
 
     def __init__(self, folder, binary, metrics="127.0.0.1:0", arguments=()):
         self.folder = pathlib.Path(folder)
@@ -79,7 +79,7 @@ class Daemon:
             if self.child.poll() is not None:
                 raise SystemExit(f"the daemon ended: {(self.folder / 'daemon.log').read_text()[-2000:]}")
             time.sleep(0.05)
-        raise SystemExit("waited in vain")
+        raise SystemExit("timed out")
 
     def address(self, words):
         text = (self.folder / "daemon.log").read_bytes()[self.began:].decode()
@@ -133,18 +133,18 @@ def column(folder, name):
 
 
 def once(what, wanted, *met):
-    """Says whether what was met is what was wanted, each once."""
+    """Prints whether the values that were found are exactly the expected ones, each once."""
     all_met = sorted(value for values in met for value in values)
     ok = all_met == sorted(wanted)
     lost = len(set(wanted) - set(all_met))
     twice = len(all_met) - len(set(all_met))
-    print(f"{what}: {len(wanted)} wanted, {len(all_met)} met, {lost} lost, {twice} twice: {'ok' if ok else 'WRONG'}")
+    print(f"{what}: {len(wanted)} expected, {len(all_met)} found, {lost} lost, {twice} duplicates: {'ok' if ok else 'WRONG'}")
     return ok
 
 
 def rows_once(spans, folder):
-    """Says whether the rows of spans `(first, count)` are those of a folder's column `row`, each once; for hundreds of
-    millions of them."""
+    """Prints whether the rows of spans `(first, count)` are those of a folder's column `row`, each once; for hundreds of
+    millions of rows."""
     import numpy
     import pyarrow.parquet as parquet
 
@@ -152,12 +152,12 @@ def rows_once(spans, folder):
     met = numpy.concatenate([parquet.read_table(file, columns=["row"])["row"].to_numpy() for file in files])
     met.sort()
     twice = int((met[1:] == met[:-1]).sum())
-    # Without any twice, as many as a span has are all that it has.
+    # Without duplicates, an equal count means that all rows of a span were found.
     spans = sorted(spans)
     wanted = sum(count for _, count in spans)
     found = sum(int(numpy.searchsorted(met, first + count) - numpy.searchsorted(met, first)) for first, count in spans)
     ok = wanted == found == len(met) and twice == 0
-    print(f"records: {wanted} wanted, {len(met)} met, {wanted - found} lost, {twice} twice: {'ok' if ok else 'WRONG'}")
+    print(f"records: {wanted} expected, {len(met)} found, {wanted - found} lost, {twice} duplicates: {'ok' if ok else 'WRONG'}")
     return ok
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A daemon that watches a folder while files arrive, some broken and some large; it is killed again and again.
+"""Kills a daemon repeatedly while it watches a folder in which files arrive, some of them broken or large.
 
-In the end every file is in the latents or in the rejects, once. With --prometheus, a Prometheus as deploy/ configures
-it watches all the while, and the queries of the dashboard are put to it. Needs pyarrow, and images to copy.
+Checks that every file is in the latents or in the rejects exactly once. With --prometheus, a Prometheus with the configuration
+of deploy/ scrapes the daemon, and the queries of the dashboard are run on it. Needs pyarrow, and images to copy.
 
 usage: kills.py --images FOLDER [--broken FOLDER] [--kills 20] [--files 4000] [--prometheus] [--binary PATH] [--work FOLDER]
 """
@@ -37,7 +37,7 @@ def arguments():
 
 
 def arrive(sources, folder, count, names, done):
-    """Puts files into the folder at random moments, in three ways."""
+    """Writes files into the folder at random times, in three ways."""
     rng = random.Random(1)
     for number in range(count):
         source = rng.choice(sources)
@@ -59,7 +59,7 @@ def arrive(sources, folder, count, names, done):
 
 
 class Prometheus:
-    """Prometheus as deploy/ configures it, but for its port."""
+    """Prometheus with the configuration of deploy/, except for its port."""
 
     target = "127.0.0.1:9464"
     url = "http://127.0.0.1:9465"
@@ -77,12 +77,12 @@ class Prometheus:
             return json.load(answer)["data"]["result"]
 
     def conclude(self, daemon):
-        """What it has seen; whether all queries have data, and the metrics keep to the conventions."""
-        # Two scrapes, so that there are rates.
+        """Prints the scrapes and alerts; returns whether all queries have data and the metrics follow the conventions."""
+        # Two scrapes, which rates need.
         time.sleep(2.5 * 15)
         for name, query in [
             ("scrapes", 'count_over_time(up{job="latentflow"}[1d])'),
-            ("of them answered", 'sum_over_time(up{job="latentflow"}[1d])'),
+            ("successful scrapes", 'sum_over_time(up{job="latentflow"}[1d])'),
         ]:
             print(f"prometheus: {name}: {[series['value'][1] for series in self.ask(query)]}")
         print("prometheus: alerts:", sorted({series["metric"]["alertname"] + " " + series["metric"]["alertstate"] for series in self.ask("ALERTS")}))
@@ -112,7 +112,7 @@ def main():
         time.sleep(rng.uniform(0.5, 6))
         daemon.kill()
         daemon = Daemon(work, options.binary, metrics)
-        print(f"kill {kill + 1}: {len(names)} files have come", flush=True)
+        print(f"kill {kill + 1}: {len(names)} files have arrived", flush=True)
     done.wait()
     rejects = work / "out/_latentflow/rejects"
     daemon.wait(lambda: len(column(work / "out", "source")) + len(column(rejects, "source")) >= len(names) or None)

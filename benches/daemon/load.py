@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Many clients at once: images into the journal, images encoded at once, and more than the daemon can do.
+"""Many concurrent clients: images for the journal, images for synchronous encoding, and more than the daemon can process.
 
-Prints rates and latencies beside the bare time of inference, and checks that every acknowledged record came out once.
+Prints rates and latencies next to the bare inference time, and checks that every acknowledged record is in the output once.
 Needs pyarrow.
 
 usage: load.py --images FOLDER [--clients 32] [--requests 10000] [--binary PATH] [--work FOLDER]
@@ -31,7 +31,7 @@ def arguments():
 
 
 class Clients:
-    """Threads that post one image after another over connections that stay open."""
+    """Threads that send images one after another over persistent connections."""
 
     def __init__(self, address, images, path, clients, requests):
         self.host, self.port = address.split(":")
@@ -81,12 +81,12 @@ def main():
     (work / "p.toml").write_text(PIPELINE)
     daemon = Daemon(work, options.binary)
     source = daemon.address("listening on http://")
-    print("usage at first:", daemon.usage())
+    print("usage at the start:", daemon.usage())
     alone = Clients(source, images, "/v1/encode", 1, 300)
     alone.tell("encode, 1 client")
     calls, seconds = daemon.metric("latentflow_inference_seconds_count"), daemon.metric("latentflow_inference_seconds_sum")
     bare = 1e3 * seconds / calls * 2
-    print(f"bare inference: {bare:.2f} ms for encoder and decoder, one image at a time")
+    print(f"bare inference: {bare:.2f} ms for encoder and decoder, one image per call")
     for clients in [8, options.clients]:
         encode = Clients(source, images, "/v1/encode", clients, options.requests // 4)
         encode.tell(f"encode, {clients} clients")
@@ -100,7 +100,7 @@ def main():
     flood = Clients(source, images, "/v1/records", 4 * options.clients, options.requests)
     flood.tell(f"records, {4 * options.clients} clients")
     rows += flood.rows
-    print("usage after a flood:", daemon.usage())
+    print("usage after overload:", daemon.usage())
     wanted = len(rows)
     daemon.wait(lambda: len(column(work / "out", "row")) >= wanted or None, 600)
     daemon.stop()

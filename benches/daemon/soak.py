@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A daemon at full load for a while, its models exchanged every minute, a broken one among them: what it uses, and whether
-it grows. Needs pyarrow.
+"""Runs a daemon at full load and replaces its models every minute, sometimes with a broken model. Prints its resource usage and
+the growth of its memory. Needs pyarrow.
 
 usage: soak.py [--minutes 30] [--every 60] [--clients 4] [--binary PATH] [--work FOLDER]
 """
@@ -28,7 +28,7 @@ def arguments():
 
 
 def place(work, number, broken=False):
-    """A model that differs from the one before by its preprocessing alone."""
+    """Installs a model that differs from the previous one only in its preprocessing."""
     staged = work / "staged"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(MODEL, staged)
@@ -139,7 +139,7 @@ def main():
     [sender.join() for sender in senders]
     second_half = [sample for sample in samples if sample[0] > samples[-1][0] / 2]
     print(f"{swaps} swaps, {refused} refused, generation {daemon.metric('latentflow_model_generation'):.0f}; failures: {failed[:3]}")
-    print(f"slope of resident memory over the second half: {slope(second_half) / 1024:.1f} KiB a minute")
+    print(f"slope of resident memory over the second half: {slope(second_half) / 1024:.1f} KiB per minute")
     daemon.stop()
     sys.exit(0 if rows_once(rows, work / "out") and not failed else 1)
 

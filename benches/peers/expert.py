@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What an expert would write: a process per core, sessions of one thread, JPEGs decoded small, Arrow without copies.
+"""The optimized Python program: one process per core, sessions with one thread, JPEGs decoded at a reduced size, Arrow without copies.
 
-usage: expert.py images FOLDER MODEL OUT SIDE rgb|gray      OUT is a folder, with a file of each process
+usage: expert.py images FOLDER MODEL OUT SIDE rgb|gray      OUT is a folder, with one file per process
        expert.py records FILE MODEL OUT COLUMNS
        expert.py denoise FOLDER MODEL OUT
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What one would write first: one process, Pillow, ONNX Runtime as it comes, PyArrow.
+"""The simple Python program: one process, Pillow, ONNX Runtime with its defaults, PyArrow.
 
 usage: naive.py images FOLDER MODEL OUT SIDE rgb|gray
        naive.py records FILE MODEL OUT COLUMNS

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The same on Ray Data: `map_batches` with a session per actor.
+"""The program for Ray Data: `map_batches` with one session per actor.
 
 usage: ray_data.py images FOLDER MODEL OUT SIDE rgb|gray
        ray_data.py records FILE MODEL OUT COLUMNS
@@ -56,7 +56,7 @@ class Records:
 
 def main():
     what, source, model, out, *rest = sys.argv[1:]
-    # One for each actor, and as many for the tasks that read and write: with fewer, nobody is left to read.
+    # One CPU per actor, and the same number for the tasks that read and write: with fewer, no CPU is left for reading.
     ray.init(num_cpus=2 * CORES, logging_level="error", log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     if what == "images":

@@ -1,4 +1,4 @@
-//! What benchmarks share: outputs written as the pipeline writes them.
+//! Common code of the benchmarks: outputs with the format of the pipeline.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-/// Floats split into streams of bytes, zstd 1, no dictionary for them; places as differences.
+/// Floats with byte-stream splitting, zstd level 1 and no dictionary; row numbers with delta encoding.
 pub fn writer<W: Write + Send>(out: W, schema: &Arc<Schema>) -> ArrowWriter<W> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a Prometheus with this configuration on 127.0.0.1, beside a `latentflow run ... --metrics 127.0.0.1:9464`, until
-# Ctrl-C. Another port: try.sh 9091. What it has collected is thrown away.
+# Runs a Prometheus with this configuration on 127.0.0.1, next to a `latentflow run ... --metrics 127.0.0.1:9464`, until
+# Ctrl-C. Another port: try.sh 9091. The collected data is deleted at the end.
 set -eu
 
 cd "$(dirname "$0")"
@@ -22,5 +22,5 @@ trap 'exit 0' HUP INT TERM
 prometheus --config.file=prometheus.yml --storage.tsdb.path="$data" --web.listen-address="127.0.0.1:$port" \
     --log.level=warn &
 server=$!
-echo "http://127.0.0.1:$port/targets and http://127.0.0.1:$port/alerts; after some minutes: deploy/check.py http://127.0.0.1:$port"
+echo "http://127.0.0.1:$port/targets and http://127.0.0.1:$port/alerts; after a few minutes: deploy/check.py http://127.0.0.1:$port"
 wait "$server"

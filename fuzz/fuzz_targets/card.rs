@@ -1,4 +1,4 @@
-//! Any text as a model's card: faults, or a card that can be written.
+//! Arbitrary text as a model card: faults, or a card that can be written.
 #![no_main]
 
 use latentflow::model::ModelCard;

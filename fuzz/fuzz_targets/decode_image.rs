@@ -1,4 +1,4 @@
-//! Any bytes as an image: no panic, bounded memory, and pixels that are complete.
+//! Arbitrary bytes as an image: no panic, bounded memory, and pixels that are complete.
 #![no_main]
 
 use latentflow::image::{Channels, decode, probe};

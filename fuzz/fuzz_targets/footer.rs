@@ -1,4 +1,4 @@
-//! Any bytes as what a run finds of earlier ones: a Parquet footer's key-value metadata, and the marker.
+//! Arbitrary text as the state of earlier runs: the key-value metadata of a Parquet footer, and the coverage snapshot.
 #![no_main]
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 const KEYS: [&str; 7] = ["provenance", "pipeline", "stage", "digest", "models", "stages", "version"];
 
 fuzz_target!(|text: &str| {
-    // A line for each key, in order; an empty one for a key without a value, a missing one for no key.
+    // One line per key, in order: an empty line is a key without a value, a missing line is a missing key.
     let entries = KEYS
         .iter()
         .zip(text.split('\n'))

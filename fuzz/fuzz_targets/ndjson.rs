@@ -1,4 +1,4 @@
-//! Any bytes as a NDJSON file: every row is a record or a reject.
+//! Arbitrary bytes as an NDJSON file: every row is a record or a reject.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

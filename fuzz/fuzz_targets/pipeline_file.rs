@@ -1,4 +1,4 @@
-//! Any text as a pipeline file: faults with their places, or a plan; never a panic, never a stack that overflows.
+//! Arbitrary text as a pipeline file: faults with their places, or a plan; never a panic or a stack overflow.
 #![no_main]
 
 use std::path::Path;

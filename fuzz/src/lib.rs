@@ -1,4 +1,4 @@
-//! Runs a source over the bytes of one file, and holds it to what every source promises.
+//! Runs a source over the bytes of one file, and checks the guarantees of every source.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,8 @@ use tokio_stream::StreamExt as _;
 /// Small enough that inputs of a few KiB can exceed them.
 const LIMITS: PipelineLimits = PipelineLimits { pixels: 1 << 16, record_bytes: ByteSize(1 << 10), memory: None };
 
-/// Reads the file to its end. Every row must come as a record or a reject, none as both; an input that cannot be
-/// planned, or not be read, must say so in a sentence.
+/// Reads the file to its end. Every row must be either a record or a reject. The planning of an invalid input must return
+/// faults with messages.
 pub fn read(kind: &str, file: &Path) {
     let context = PlanContext::new(BTreeMap::new(), LIMITS);
     let batch = serde_json::from_value(json!({ "records": 7, "bytes": "2KiB" })).expect("a batch size");
@@ -35,7 +35,7 @@ pub fn read(kind: &str, file: &Path) {
         let mut next = 0;
         while let Some(Ok(batch)) = batches.next().await {
             let rows = batch.batch.provenance.ranges()[0].rows.clone();
-            assert_eq!(rows.start, next, "rows are missing, or came twice");
+            assert_eq!(rows.start, next, "rows are missing or duplicated");
             next = rows.end;
             assert_eq!(batch.batch.records.schema(), schema);
             assert_eq!(batch.batch.records.num_rows(), batch.batch.origin.len());
@@ -49,7 +49,7 @@ pub fn read(kind: &str, file: &Path) {
     });
 }
 
-/// A file of these bytes, on a file system in memory where there is one; the same path for ever.
+/// Writes a file with these bytes, on a file system in memory if one exists. The path is always the same.
 pub fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -62,8 +62,8 @@ pub fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
     path
 }
 
-/// Libraries that read hostile bytes may panic: latentflow catches that, and gives a reject. So only a panic that
-/// nobody catches is to end the fuzzer, unlike what libfuzzer's own hook does.
+/// Libraries that read hostile bytes may panic; latentflow catches these panics and returns a reject. Therefore only an
+/// uncaught panic must end the fuzzer. The default hook of libFuzzer ends it at every panic.
 pub fn allow_caught_panics() {
     std::panic::set_hook(Box::new(|panic| {
         if panic.location().is_some_and(|place| place.file().contains("fuzz")) {
