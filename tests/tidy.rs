@@ -116,7 +116,7 @@ fn every_file_says_in_its_first_line_what_it_owns() {
 fn onnx_runtime_is_named_in_one_file() {
     let naming: Vec<_> =
         sources().into_iter().filter(|(_, text)| names(&code(text), "ort")).map(|(path, _)| path).collect();
-    assert!(naming.len() == 1 && naming[0].ends_with("model/onnx.rs"), "`ort` is named in {naming:?}");
+    assert!(naming.len() == 1 && naming[0].ends_with("model/ort_backend.rs"), "`ort` is named in {naming:?}");
 }
 
 #[test]

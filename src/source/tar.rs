@@ -145,11 +145,6 @@ const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif",
 /// Members that are images, too: the rows of another split, which is read after the shard's own one.
 const FURTHER_EXTENSIONS: &[&str] = &["apng", "jfif", "jpe"];
 
-/// The split of the images with [`FURTHER_EXTENSIONS`]. What follows a `+` does not belong to the version of the file.
-fn further(split: &Split) -> Arc<Split> {
-    Split::new(format!("{}+further", split.name()))
-}
-
 /// Opens a shard if it is a plain tar file, as its first bytes show.
 fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
     let mut input = BufReader::new(file.open(root)?);
@@ -216,8 +211,8 @@ impl TarReader {
         let read =
             catch_unwind(AssertUnwindSafe(|| match self.known.settle(file, &self.resume, false, self.on_change)? {
                 Some(SettledFile { file, .. }) => {
-                    if self.read_members(file.listed(), &file.split, ShardPass::First, out)? {
-                        self.read_members(file.listed(), &further(&file.split), ShardPass::Further, out)?;
+                    if self.read_members(&file, ShardPass::First, out)? {
+                        self.read_members(&file, ShardPass::Further, out)?;
                     }
                     Ok(())
                 }
@@ -239,13 +234,8 @@ impl TarReader {
     }
 
     /// Reads the images of one pass over a shard; whether it also holds images of the further one.
-    fn read_members(
-        &self,
-        file: &ListedFile,
-        split: &Arc<Split>,
-        pass: ShardPass,
-        out: &BatchSender,
-    ) -> Result<bool, ReadEnd> {
+    fn read_members(&self, file: &InputFile, pass: ShardPass, out: &BatchSender) -> Result<bool, ReadEnd> {
+        let (split, file) = (pass.split(&file.split), file.listed());
         let budget = ReadBudget::default();
         let input = open(file, &self.root)?;
         let location = file.location(&self.root);
@@ -254,7 +244,7 @@ impl TarReader {
         let mut archive = Archive::new(MeteredReader { file: input, budget: budget.clone() });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
         let length = self.batch_config.max_records() as u64;
-        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, 0);
+        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &split, 0);
         let mut done = builder.is_done(length);
         let (mut row, mut end, mut has_further) = (0, 0, false);
         loop {
@@ -347,6 +337,16 @@ enum ShardPass {
     First,
     /// For members with [`FURTHER_EXTENSIONS`].
     Further,
+}
+
+impl ShardPass {
+    /// The split of the rows of this pass. What follows a `+` does not belong to the version of the file.
+    fn split(self, own: &Arc<Split>) -> Arc<Split> {
+        match self {
+            Self::First => Arc::clone(own),
+            Self::Further => Split::new(format!("{}+further", own.name())),
+        }
+    }
 }
 
 /// What an entry of a shard is.

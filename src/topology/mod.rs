@@ -217,7 +217,7 @@ impl Topology {
         let done = self.resume.sinks.iter().map(Coverage::len).sum();
         let poison_records =
             match PoisonRecordTracker::open(self.resume.state.as_ref().and_then(Location::local), done, capacity) {
-                Ok(poison_records) => poison_records,
+                Ok(poison_records) => Arc::new(poison_records),
                 Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
             };
         let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
@@ -226,9 +226,8 @@ impl Topology {
         let acks = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
         let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
-        let (stats, poison_records) = (Arc::clone(&self.stats), Arc::new(poison_records));
         let common = WorkerShared {
-            stats,
+            stats: Arc::clone(&self.stats),
             poison_records: Arc::clone(&poison_records),
             acks: Arc::clone(&acks),
             stop: stop.clone(),
@@ -272,12 +271,9 @@ impl Topology {
         if let Some(ticks) = ticks {
             ticks.abort();
         }
-        let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        join_all(threads, &stop).await;
         drop(gauges);
         self.metrics.utilization.workers.set(0);
-        if joined.is_err() {
-            stop.fail(&Arc::from("threads"), StageError::Other("a thread panicked".to_owned()));
-        }
         drop(acks);
         end_sources(closing).await;
         let failed = stop.take();
@@ -384,11 +380,12 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Thread {
     std::thread::Builder::new().name(name).spawn(body)
 }
 
-fn join(threads: Vec<Thread>) {
-    for thread in threads {
-        if thread.map(|thread| thread.join().is_err()).unwrap_or(true) {
-            std::panic::resume_unwind(Box::new("a thread could not be started, or panicked"));
-        }
+/// Waits for all threads, up to the first one that could not be started or panicked: that one fails the run.
+async fn join_all(threads: Vec<Thread>, stop: &FailureSignal) {
+    let ends_well = |thread: Thread| thread.is_ok_and(|thread| thread.join().is_ok());
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(ends_well)).await;
+    if !joined.unwrap_or(false) {
+        stop.fail(&Arc::from("threads"), StageError::Other("a thread could not be started, or panicked".to_owned()));
     }
 }
 
