@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a Prometheus with this configuration on 127.0.0.1, beside a `latentflow run ... --metrics 127.0.0.1:9464`, until
-# Ctrl-C. Another port: try.sh 9091. What it has collected is thrown away.
+# Ctrl-C. Another port: run_local.sh 9091. What it has collected is thrown away.
 set -eu
 
 cd "$(dirname "$0")"

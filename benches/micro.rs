@@ -1,8 +1,8 @@
 //! The parts of a run, each alone: decoders, resize, normalise, one inference call, errors, Parquet, hand-over.
 //!
 //! ```text
-//! cargo bench --bench parts                    all of them
-//! cargo bench --bench parts -- decode          those whose name contains a word
+//! cargo bench --bench micro                    all of them
+//! cargo bench --bench micro -- decode          those whose name contains a word
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
