@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 
-from works import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, model, pipeline, source, words
+from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, model, pipeline, source, words
 
 PEERS = ["floor", "floors", "naive", "expert"]
 CORES = len(os.sched_getaffinity(0))

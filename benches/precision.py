@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import time
 
-from works import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, pipeline
+from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, pipeline
 
 MAKE = """
 import pathlib, sys, numpy, onnx

@@ -1,6 +1,6 @@
-//! Sizes and durations as users write them: `"32MiB"`, `"500ms"`.
+//! Sizes and durations as users write them: `"32MiB"`, `"500ms"`; the present moment.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,6 +12,12 @@ pub struct ByteSize(pub u64);
 /// A span of time, written with its unit: `"30s"`, `"250ms"`, `"5m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
+
+/// The present moment as Prometheus counts it: seconds since 1970.
+pub fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |since| since.as_secs_f64())
+}
 
 impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

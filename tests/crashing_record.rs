@@ -19,7 +19,7 @@ use latentflow::plan_context::{PipelineLimits, PlanContext};
 use latentflow::registry::find;
 use latentflow::sink::{self, ChangePolicy, OutputIdentity, StageIdentity};
 use latentflow::store::Location;
-use latentflow::topology::{Outcome, Topology};
+use latentflow::topology::{RunOutcome, Topology};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Names the folder of the process that dies, and how it dies.
@@ -58,7 +58,7 @@ fn the_process_that_dies() {
     let topology =
         Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error).unwrap();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
-    assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::Finished), "{outcome:?}");
 }
 
 fn start(folder: &Path, death: &str) -> ExitStatus {

@@ -20,7 +20,7 @@ use latentflow::sink::{
     ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter, StageIdentity,
 };
 use latentflow::store::Location;
-use latentflow::topology::{Outcome, Topology};
+use latentflow::topology::{RunOutcome, Topology};
 use proptest::prelude::*;
 
 /// What a process that may die shares with its sinks.
@@ -236,7 +236,7 @@ impl Shape {
         plan.rejects = Some((Box::new(sink(&disks[self.sinks.len()], self.rejects_pace)), rejects));
         let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        matches!(runtime.block_on(topology.unwrap().run(None, pending())), Outcome::Finished)
+        matches!(runtime.block_on(topology.unwrap().run(None, pending())), RunOutcome::Finished)
     }
 
     /// Per stage, what comes out of it; and what is refused; told row by row, without batches.

@@ -16,13 +16,13 @@ use latentflow::plan::{Plan, StageRole};
 use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
 use latentflow::source::BatchSize;
 use latentflow::store::Location;
-use latentflow::topology::{Outcome, RunStats, Topology};
+use latentflow::topology::{RunOutcome, RunStats, Topology};
 
-fn run(plan: Plan) -> Outcome {
+fn run(plan: Plan) -> RunOutcome {
     run_some(plan, None)
 }
 
-fn run_some(plan: Plan, limit: Option<u64>) -> Outcome {
+fn run_some(plan: Plan, limit: Option<u64>) -> RunOutcome {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let topology =
         Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error).unwrap();
@@ -51,7 +51,7 @@ fn sinks_get_every_record_in_the_source_s_order_whatever_the_workers() {
     for workers in [1, 2, 7] {
         let memo = Memo::new();
         let stages = vec![source("a", 1000, 7), transform("t", vec![0], uneven()), sink("s", vec![1], &memo)];
-        assert!(matches!(run(plan(stages, workers)), Outcome::Finished));
+        assert!(matches!(run(plan(stages, workers)), RunOutcome::Finished));
         assert_eq!(memo.rows(), (0..1000).collect::<Vec<_>>(), "with {workers} workers");
         assert_eq!(memo.committed().len(), 1000);
     }
@@ -63,7 +63,7 @@ fn a_diamond_concatenates_its_arms_in_declared_order() {
     let odd = transform("odd", vec![0], keep(|row| row % 2 == 1));
     let even = transform("even", vec![0], keep(|row| row % 2 == 0));
     let stages = vec![source("a", 6, 4), odd, even, sink("s", vec![2, 1], &memo)];
-    assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
+    assert!(matches!(run(plan(stages, 2)), RunOutcome::Finished));
     assert_eq!(memo.rows(), [0, 2, 1, 3, 4, 5]);
 }
 
@@ -71,7 +71,7 @@ fn a_diamond_concatenates_its_arms_in_declared_order() {
 fn rows_that_a_filter_drops_are_done_all_the_same() {
     let memo = Memo::new();
     let stages = vec![source("a", 50, 8), transform("none", vec![0], keep(|_| false)), sink("s", vec![1], &memo)];
-    assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
+    assert!(matches!(run(plan(stages, 2)), RunOutcome::Finished));
     assert_eq!((memo.rows().len(), memo.committed().len()), (0, 50));
 }
 
@@ -79,7 +79,7 @@ fn rows_that_a_filter_drops_are_done_all_the_same() {
 fn several_sources_are_read_one_after_the_other() {
     let memo = Memo::new();
     let stages = vec![source("a", 5, 2), source("b", 3, 2), sink("s", vec![0, 1], &memo)];
-    assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
+    assert!(matches!(run(plan(stages, 2)), RunOutcome::Finished));
     assert_eq!(memo.rows(), [0, 1, 2, 3, 4, 0, 1, 2]);
     assert_eq!(memo.committed().splits().keys().collect::<Vec<_>>(), ["a", "b"]);
 }
@@ -98,7 +98,7 @@ fn a_panic_costs_the_record_that_caused_it_and_no_other() {
         .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
-    assert!(matches!(outcome, Outcome::Finished));
+    assert!(matches!(outcome, RunOutcome::Finished));
     assert_eq!(memo.rows(), (0..64).filter(|row| ![13, 40].contains(row)).collect::<Vec<_>>());
     assert_eq!(stats.stages[1].codes().into_iter().collect::<Vec<_>>(), [(RejectCode::Panicked, 2)]);
 }
@@ -125,7 +125,7 @@ fn an_error_costs_the_record_that_caused_it_and_no_other() {
         .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
-    assert!(matches!(outcome, Outcome::Finished));
+    assert!(matches!(outcome, RunOutcome::Finished));
     assert_eq!(memo.rows(), (1..64).filter(|&row| row != 40).collect::<Vec<_>>());
     assert_eq!(memo.committed().len(), 64);
     assert_eq!(stats.stages[2].codes().into_iter().collect::<Vec<_>>(), [(RejectCode::Internal, 1)]);
@@ -162,7 +162,7 @@ impl BatchEncoder for Rows {
     }
 }
 
-fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<RunStats>, Outcome) {
+fn prepared(fails: fn(u64) -> Result<(), StageError>) -> (Memo, Arc<RunStats>, RunOutcome) {
     let memo = Memo::new();
     let preparing = StageRole::Sink(Box::new(Preparing(memo.clone(), fails)), common::identity());
     let stages = vec![source("a", 64, 16), stage("s", vec![0], preparing)];
@@ -181,7 +181,7 @@ fn a_record_that_cannot_be_prepared_is_a_reject_of_the_sink() {
         40 => panic!("made to panic"),
         _ => Ok(()),
     });
-    assert!(matches!(outcome, Outcome::Finished));
+    assert!(matches!(outcome, RunOutcome::Finished));
     assert_eq!(memo.rows(), (0..64).filter(|row| ![13, 40].contains(row)).collect::<Vec<_>>());
     assert_eq!(memo.committed().len(), 64);
     let codes: Vec<_> = stats.stages[1].codes().into_iter().collect();
@@ -191,7 +191,7 @@ fn a_record_that_cannot_be_prepared_is_a_reject_of_the_sink() {
 #[test]
 fn a_sink_that_can_prepare_no_record_ends_the_run() {
     let (memo, _, outcome) = prepared(|row| Err(StageError::Other(format!("{row} has no name"))));
-    let Outcome::Failed { stage, error } = outcome else { panic!("it must fail") };
+    let RunOutcome::Failed { stage, error } = outcome else { panic!("it must fail") };
     assert_eq!(&*stage, "s");
     assert!(error.to_string().ends_with("has no name"), "{error}");
     assert!(memo.rows().is_empty());
@@ -205,7 +205,7 @@ fn a_full_disk_under_a_stage_is_not_narrowed_down() {
         _ => Ok(batch),
     });
     let stages = vec![source("a", 1000, 10), transform("t", vec![0], full), sink("s", vec![1], &memo)];
-    let Outcome::Failed { stage, error } = run(plan(stages, 3)) else { panic!("it must fail") };
+    let RunOutcome::Failed { stage, error } = run(plan(stages, 3)) else { panic!("it must fail") };
     assert_eq!(&*stage, "t");
     assert!(error.to_string().starts_with("scratch: "), "{error}");
     assert_eq!(memo.rows(), (0..40).collect::<Vec<_>>(), "a prefix without a gap");
@@ -227,7 +227,7 @@ fn a_broken_stage_ends_the_run_and_what_came_before_is_committed() {
         Ok(batch)
     });
     let stages = vec![source("a", 1000, 10), transform("t", vec![0], fails), sink("s", vec![1], &memo)];
-    let Outcome::Failed { stage, error } = run(plan(stages, 3)) else { panic!("it must fail") };
+    let RunOutcome::Failed { stage, error } = run(plan(stages, 3)) else { panic!("it must fail") };
     assert_eq!((&*stage, error.to_string().as_str()), ("t", "no more"));
     assert_eq!(memo.rows(), (0..40).collect::<Vec<_>>(), "a prefix without a gap");
     assert_eq!(memo.committed().len(), 40);
@@ -238,7 +238,7 @@ fn a_failing_source_ends_the_run_and_what_came_before_is_committed() {
     let memo = Memo::new();
     let broken = Numbers { name: "a", rows: 100, batch: 10, fails_after: Some(3) };
     let broken = stage("a", vec![], StageRole::Source(Box::new(broken), BatchSize::default()));
-    let Outcome::Failed { stage, error } = run(plan(vec![broken, sink("s", vec![0], &memo)], 2)) else {
+    let RunOutcome::Failed { stage, error } = run(plan(vec![broken, sink("s", vec![0], &memo)], 2)) else {
         panic!("it must fail")
     };
     assert_eq!((&*stage, error.to_string().as_str()), ("a", "the disk is gone"));
@@ -249,7 +249,7 @@ fn a_failing_source_ends_the_run_and_what_came_before_is_committed() {
 fn a_failing_sink_commits_nothing_more_and_does_not_hang_the_others() {
     let (bad, good) = (Memo { fails_at: Some(3), ..Memo::new() }, Memo::new());
     let stages = vec![source("a", 10_000, 10), sink("bad", vec![0], &bad), sink("good", vec![0], &good)];
-    let Outcome::Failed { stage, error } = run(plan(stages, 2)) else { panic!("it must fail") };
+    let RunOutcome::Failed { stage, error } = run(plan(stages, 2)) else { panic!("it must fail") };
     assert_eq!((&*stage, error.to_string().as_str()), ("bad", "the disk is full"));
     assert!(bad.committed().is_empty());
     assert_eq!(good.committed().len(), good.rows().len() as u64);
@@ -262,7 +262,7 @@ fn each_sink_gets_what_it_lacks_and_nothing_twice() {
     ahead.kept.lock().unwrap().committed.insert(&Provenance::rows(Split::new("a"), 31..33));
     behind.kept.lock().unwrap().committed.insert(&Provenance::rows(Split::new("a"), 0..10));
     let stages = vec![source("a", 50, 8), sink("ahead", vec![0], &ahead), sink("behind", vec![0], &behind)];
-    assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
+    assert!(matches!(run(plan(stages, 2)), RunOutcome::Finished));
     assert_eq!(ahead.rows(), (25..31).chain(33..50).collect::<Vec<_>>());
     assert_eq!(behind.rows(), (10..50).collect::<Vec<_>>());
 }
@@ -271,10 +271,10 @@ fn each_sink_gets_what_it_lacks_and_nothing_twice() {
 fn a_limit_takes_so_many_new_records_and_the_next_run_the_rest() {
     let memo = Memo::new();
     let stages = || vec![source("a", 30, 8), sink("s", vec![0], &memo)];
-    assert!(matches!(run_some(plan(stages(), 2), Some(13)), Outcome::Finished));
+    assert!(matches!(run_some(plan(stages(), 2), Some(13)), RunOutcome::Finished));
     assert_eq!(memo.rows(), (0..13).collect::<Vec<_>>());
-    assert!(matches!(run_some(plan(stages(), 2), Some(5)), Outcome::Finished));
-    assert!(matches!(run(plan(stages(), 2)), Outcome::Finished));
+    assert!(matches!(run_some(plan(stages(), 2), Some(5)), RunOutcome::Finished));
+    assert!(matches!(run(plan(stages(), 2)), RunOutcome::Finished));
     assert_eq!(memo.rows(), (0..30).collect::<Vec<_>>());
 }
 
@@ -292,7 +292,7 @@ fn a_request_to_stop_commits_what_was_read() {
         }
     };
     let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, asked));
-    assert!(matches!(outcome, Outcome::Drained));
+    assert!(matches!(outcome, RunOutcome::Drained));
     let rows = memo.rows();
     assert!(rows.len() >= 50 && rows.len() < 1_000_000);
     assert_eq!(rows, (0..rows.len() as u64).collect::<Vec<_>>());
@@ -313,7 +313,7 @@ fn a_slow_sink_holds_the_source_back() {
         Ok(batch)
     });
     let stages = vec![source("a", 300, 1), transform("t", vec![0], counts), sink("s", vec![1], &memo)];
-    assert!(matches!(run(plan(stages, 2)), Outcome::Finished));
+    assert!(matches!(run(plan(stages, 2)), RunOutcome::Finished));
     let slots = latentflow::plan::max_in_flight_batches(2) as u64;
     assert!(gap.load(std::sync::atomic::Ordering::SeqCst) <= slots, "more batches in flight than permits");
 }

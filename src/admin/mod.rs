@@ -1,4 +1,4 @@
-//! The listener for operators: metrics, health, a live page, and a wish to take models anew.
+//! The listener for operators: metrics, health, a live page, and requests to reload models.
 
 mod authorize;
 mod dashboard;
@@ -32,14 +32,14 @@ pub struct Admin {
 /// A run that has begun.
 struct AttachedRun {
     stats: Arc<RunStats>,
-    /// Where to wish for a reload; `None` where the run ends by itself.
+    /// Where a reload is requested; `None` where the run ends by itself.
     reload: Option<mpsc::Sender<ReloadRequest>>,
 }
 
-/// A wish to take models and the pipeline file anew, and where to tell what came of it.
+/// A request to reload the models and the pipeline file, and where to tell what came of it.
 pub struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
 
-/// What came of a wish: what was done, or why it was refused.
+/// What came of a request: what was done, or why it was refused.
 pub type ReloadResult = Result<String, Vec<String>>;
 
 impl Admin {

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
-use crate::metrics::{Metrics, unix_seconds};
+use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::model::card::Quantiles;
 use crate::topology::{ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats};
+use crate::units::unix_seconds;
 
 /// A run at a moment. Names and units are kept; more may be added.
 #[derive(Serialize)]

@@ -130,7 +130,7 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
     let name = folder.file_name().map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
-    if model.parts(ModelPath::Whole).is_none() && model.code_size().is_none() {
+    if model.files(ModelPath::Whole).is_none() && model.code_size().is_none() {
         bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
     }
     Ok(model)

@@ -25,7 +25,7 @@ use crate::plan::{Plan, RejectLimits};
 use crate::sink::ChangePolicy;
 use crate::store::outage;
 use crate::system;
-use crate::topology::{self, Outcome, RunStats, Topology};
+use crate::topology::{self, RunOutcome, RunStats, Topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -187,18 +187,18 @@ impl RunCommand {
     }
 }
 
-fn exit_code(outcome: Outcome, endless: bool, allowed: &RejectLimits, stats: &RunStats) -> anyhow::Result<ExitCode> {
+fn exit_code(outcome: RunOutcome, endless: bool, allowed: &RejectLimits, stats: &RunStats) -> anyhow::Result<ExitCode> {
     match outcome {
         // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
-        Outcome::Failed { stage, error: StageError::OutputClosed } => {
+        RunOutcome::Failed { stage, error: StageError::OutputClosed } => {
             tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
             Ok(ExitCode::Drained)
         }
-        Outcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
-        Outcome::Drained if endless => Ok(ExitCode::Done),
-        Outcome::Drained => Ok(ExitCode::Drained),
-        Outcome::Rejected => Ok(ExitCode::Rejects),
-        Outcome::Finished => Ok(match stats.exceeded(allowed, stats.records()) {
+        RunOutcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
+        RunOutcome::Drained if endless => Ok(ExitCode::Done),
+        RunOutcome::Drained => Ok(ExitCode::Drained),
+        RunOutcome::Rejected => Ok(ExitCode::Rejects),
+        RunOutcome::Finished => Ok(match stats.exceeded(allowed, stats.records()) {
             Some(why) => {
                 tracing::error!("{why}");
                 ExitCode::Rejects

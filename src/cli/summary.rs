@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::source::SkippedFiles;
-use crate::topology::{ErrorSummary, Outcome, RunStats};
+use crate::topology::{ErrorSummary, RunOutcome, RunStats};
 use crate::units::ByteSize;
 
 /// The summary of a run.
@@ -69,7 +69,7 @@ impl RunSummary {
     pub(super) fn new(
         pipeline: String,
         stats: &RunStats,
-        outcome: &Outcome,
+        outcome: &RunOutcome,
         done_before: u64,
         folders: Vec<Option<PathBuf>>,
     ) -> Self {
@@ -97,10 +97,10 @@ impl RunSummary {
         Self {
             pipeline,
             outcome: match outcome {
-                Outcome::Finished => "finished",
-                Outcome::Drained => "drained",
-                Outcome::Rejected => "stopped by its rejects",
-                Outcome::Failed { .. } => "failed",
+                RunOutcome::Finished => "finished",
+                RunOutcome::Drained => "drained",
+                RunOutcome::Rejected => "stopped by its rejects",
+                RunOutcome::Failed { .. } => "failed",
             },
             seconds,
             records,

@@ -25,9 +25,9 @@ const UNCHANGED: &str = "unchanged";
 type FileSnapshot = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
 
 pub(super) struct Reloader {
-    read: Arc<LoadPlan>,
+    load_plan: Arc<LoadPlan>,
     listeners: Arc<Listeners>,
-    exchange: Arc<ReloadHandle>,
+    reload_handle: Arc<ReloadHandle>,
     metrics: Arc<Metrics>,
     folders: BTreeSet<PathBuf>,
     /// The files that were taken, or refused, last.
@@ -38,13 +38,13 @@ impl Reloader {
     pub(super) fn new(
         read: LoadPlan,
         listeners: Arc<Listeners>,
-        exchange: Arc<ReloadHandle>,
+        reload_handle: Arc<ReloadHandle>,
         models: &[Arc<Model>],
         metrics: &Arc<Metrics>,
     ) -> Self {
         let folders = folders(models);
         let last_seen = files(&folders);
-        Self { read: Arc::new(read), listeners, exchange, metrics: Arc::clone(metrics), folders, last_seen }
+        Self { load_plan: Arc::new(read), listeners, reload_handle, metrics: Arc::clone(metrics), folders, last_seen }
     }
 
     /// Reloads whenever there is reason to, until it is aborted.
@@ -102,11 +102,11 @@ impl Reloader {
 
     async fn reload(&mut self, why: &str) -> ReloadResult {
         self.last_seen = self.poll_files().await;
-        let (read, exchange) = (Arc::clone(&self.read), Arc::clone(&self.exchange));
+        let (read, reload_handle) = (Arc::clone(&self.load_plan), Arc::clone(&self.reload_handle));
         let done = tokio::task::spawn_blocking(move || {
             let plan =
                 read().map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-            let exchanged = exchange.reload(&plan)?;
+            let exchanged = reload_handle.reload(&plan)?;
             Ok((exchanged, folders(&plan.models)))
         });
         let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));

@@ -16,7 +16,7 @@ use crate::model::input::InputKind;
 
 /// What was prepared, and from what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(super) struct DatasetManifest {
     /// A digest of what the spec means and of its inputs; `None` where it cannot be known whether they stay the same.
     pub(super) key: Option<String>,
     /// The same of the spec as it is written; earlier programs have that alone, as `key`.
@@ -43,7 +43,7 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
 }
 
-impl Manifest {
+impl DatasetManifest {
     /// The manifest in a folder; `None` where there is none, or none of ours.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path(folder)).ok()?).ok()
@@ -79,7 +79,7 @@ impl Manifest {
     /// When one is not there, or not as long as it was.
     pub(super) fn open(self, folder: &Path, reused: bool) -> Result<PreparedDataset, StageError> {
         let classes: Arc<[u32]> = Arc::from(self.classes.as_slice());
-        let open = |part: Subset| self.open_part(folder, part, &classes);
+        let open = |part: Subset| self.open_subset(folder, part, &classes);
         let (training, validation, test) = (open(Subset::Training)?, open(Subset::Validation)?, open(Subset::Test)?);
         let shape = common_shape(&[&training, &validation, &test]);
         Ok(PreparedDataset {
@@ -100,7 +100,7 @@ impl Manifest {
         })
     }
 
-    fn open_part(&self, folder: &Path, part: Subset, classes: &Arc<[u32]>) -> Result<RecordFile, StageError> {
+    fn open_subset(&self, folder: &Path, part: Subset, classes: &Arc<[u32]>) -> Result<RecordFile, StageError> {
         let written = &self.parts[part as usize];
         let path = records_path(folder, part);
         let file = File::open(&path).map_err(StageError::io(&path))?;

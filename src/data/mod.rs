@@ -25,7 +25,7 @@ pub use statistics::DatasetStatistics;
 
 use crate::error::{ConfigError, StageError};
 use crate::model::input::{InputKind, InputSpec};
-use manifest::Manifest;
+use manifest::DatasetManifest;
 use plan::DatasetPlan;
 use prepare::build_dataset;
 
@@ -107,7 +107,7 @@ pub fn prepare(
 ) -> Result<PreparedDataset, DataError> {
     let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
     let keys = plan.keys(spec)?;
-    let earlier = keys.as_ref().and_then(|keys| Manifest::read(folder).filter(|manifest| manifest.is_of(keys)));
+    let earlier = keys.as_ref().and_then(|keys| DatasetManifest::read(folder).filter(|manifest| manifest.is_of(keys)));
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
         && prepared.is_whole()?
     {

@@ -11,7 +11,7 @@ use tokio_stream::StreamExt;
 use super::config::{DataSpec, Subset};
 use super::image_decoder::ParallelDecoder;
 use super::labels::{ClassIndex, class_names};
-use super::manifest::Manifest;
+use super::manifest::DatasetManifest;
 use super::plan::{DatasetPlan, PlannedSource, RecordKind, SourceSteps};
 use super::record_file::RecordTrailer;
 use super::record_id::RecordIdResolver;
@@ -36,9 +36,9 @@ pub(super) fn build_dataset(
     keys: Option<[String; 2]>,
     folder: &Path,
     progress: &mut dyn FnMut(u64),
-) -> Result<Manifest, StageError> {
+) -> Result<DatasetManifest, StageError> {
     create_dir_all_synced(folder)?;
-    Manifest::remove(folder)?;
+    DatasetManifest::remove(folder)?;
     remove_stale_temp_files(folder, 1)?;
     let columns = match &plan.target {
         RecordKind::Features { columns } => columns.clone(),
@@ -69,7 +69,7 @@ pub(super) fn build_dataset(
     fsync_dir(folder)?;
     let (labels, classes) = labels.sorted();
     let digest = format!("{:x}", digest.finalize());
-    let manifest = Manifest {
+    let manifest = DatasetManifest {
         key,
         written,
         kind,

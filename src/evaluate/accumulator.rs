@@ -62,7 +62,7 @@ impl<'a> ScoreAccumulator<'a> {
             let output = &outputs[entry.at.clone()];
             let pca = pca_outputs.as_ref().map(|outputs| Loss::Mse.error(target, &outputs[entry.at.clone()]));
             let (error, mse) = (self.loss.error(target, output), Loss::Mse.error(target, output));
-            let (part, index, label, anomaly) = (entry.part, entry.index, entry.label, entry.anomaly);
+            let (part, index, label, anomaly) = (entry.subset, entry.index, entry.label, entry.anomaly);
             self.scores.push(RecordScore { part, index, label, anomaly, error, mse, pca });
             if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
                 quality.add(entry.place, &entry.shape, target, output);

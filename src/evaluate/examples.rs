@@ -19,7 +19,7 @@ pub struct ExampleSet {
 #[derive(Debug)]
 pub struct ExampleRecord {
     /// The part it is in.
-    pub part: Subset,
+    pub subset: Subset,
     /// Its place there, counted from 0.
     pub index: usize,
     /// The shape of its tensors.
@@ -48,17 +48,17 @@ pub fn collect_examples(
     let mut runner = ModelRunner::new(model)?;
     let mut shown = ExampleSet { corruption: level.as_ref().map(|level| level.text().to_owned()), records: Vec::new() };
     let mut record = Record::default();
-    for &(part, index) in records {
-        prepared.subset(part).read(index, &mut record)?;
+    for &(subset, index) in records {
+        prepared.subset(subset).read(index, &mut record)?;
         let mut slice = MiniBatch::default();
-        slice.add(model.input(), &record, (part, index, 0));
+        slice.add(model.input(), &record, (subset, index, 0));
         let Some(entry) = slice.records.first().cloned() else { continue };
         let clean = slice.values.clone();
         level.iter().for_each(|level| level.apply(&mut slice.values, &entry, format.as_ref()));
         let given = runner.run(&slice, false);
         if let (Some(output), [false]) = (given.outputs, given.failed.as_slice()) {
             let corrupted = level.is_some().then_some(slice.values);
-            shown.records.push(ExampleRecord { part, index, shape: entry.shape, clean, corrupted, output });
+            shown.records.push(ExampleRecord { subset, index, shape: entry.shape, clean, corrupted, output });
         }
     }
     Ok(shown)

@@ -51,12 +51,12 @@ impl ModelRunner {
             shape.ok_or_else(|| named("does not say what shape its records have; give `input` in its card".into()))?;
         let given = model.output_shape(ModelPath::Encode, &shape).map_err(StageError::Model)?;
         let first = model.chain(ModelPath::Encode)?;
-        let mode = match model.parts(ModelPath::Decode) {
+        let mode = match model.files(ModelPath::Decode) {
             Some(_) => {
                 RunMode::Records { first, shape, code: values(&given), decoder: Some(model.chain(ModelPath::Decode)?) }
             }
             // An encoder alone never reconstructs, whatever its shapes.
-            None if model.parts(ModelPath::Whole).is_some() && same_layout(&given, &shape) => {
+            None if model.files(ModelPath::Whole).is_some() && same_layout(&given, &shape) => {
                 RunMode::Records { first, shape, code: None, decoder: None }
             }
             None => RunMode::Records { first, shape, code: values(&given), decoder: None },

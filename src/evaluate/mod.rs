@@ -79,7 +79,7 @@ pub fn evaluate(
     let mut runner = ModelRunner::new(model)?;
     let scored = Subsample::new(parts(prepared, options), MAX_SCORED);
     if scored.len() == 0 {
-        let parts: Vec<&str> = scored.parts().iter().map(|(part, _)| part.as_str()).collect();
+        let parts: Vec<&str> = scored.subsets().iter().map(|(part, _)| part.as_str()).collect();
         let message = format!("the data has no record in its {}; name other parts", parts.join(" and "));
         return Err(StageError::Other(message).into());
     }
@@ -214,7 +214,7 @@ fn model_summary(model: &Model, runner: &ModelRunner) -> ModelSummary {
 fn data_summary(prepared: &PreparedDataset, scored: &Subsample<'_>, tally: &ScoreAccumulator<'_>) -> DataSummary {
     DataSummary {
         digest: prepared.digest.clone(),
-        parts: scored.parts().iter().map(|(part, _)| part.as_str()).collect(),
+        parts: scored.subsets().iter().map(|(part, _)| part.as_str()).collect(),
         records: scored.total(),
         scored: scored.len() - tally.failed,
         anomalies: tally.scores.iter().filter(|score| score.anomaly).count(),
@@ -346,7 +346,7 @@ fn notes(
     if fitted.len() < fitted.total() {
         notes.push(format!("fitted to {} of {} training records, evenly spread", fitted.len(), fitted.total()));
     }
-    if scored.parts().iter().any(|(part, _)| *part == Subset::Training) {
+    if scored.subsets().iter().any(|(part, _)| *part == Subset::Training) {
         notes.push("records of the training part are among those scored: the model has seen them".to_owned());
     }
     if fitted.len() == 0 {

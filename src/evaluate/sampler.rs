@@ -13,21 +13,21 @@ const BATCH_RECORDS: usize = 4096;
 
 /// Records of one or several parts.
 pub(super) struct Subsample<'a> {
-    parts: Vec<(Subset, &'a RecordFile)>,
+    subsets: Vec<(Subset, &'a RecordFile)>,
     total: usize,
     len: usize,
 }
 
 impl<'a> Subsample<'a> {
     /// All records of these parts, or `most` of them.
-    pub(super) fn new(parts: Vec<(Subset, &'a RecordFile)>, most: usize) -> Self {
-        let total = parts.iter().map(|(_, records)| records.len()).sum();
-        Self { parts, total, len: most.min(total) }
+    pub(super) fn new(subsets: Vec<(Subset, &'a RecordFile)>, most: usize) -> Self {
+        let total = subsets.iter().map(|(_, records)| records.len()).sum();
+        Self { subsets, total, len: most.min(total) }
     }
 
     /// The same parts, or fewer of their records.
     pub(super) fn at_most(&self, most: usize) -> Self {
-        Self::new(self.parts.clone(), most.min(self.len))
+        Self::new(self.subsets.clone(), most.min(self.len))
     }
 
     /// Records that are looked at.
@@ -41,8 +41,8 @@ impl<'a> Subsample<'a> {
     }
 
     /// The parts.
-    pub(super) fn parts(&self) -> &[(Subset, &'a RecordFile)] {
-        &self.parts
+    pub(super) fn subsets(&self) -> &[(Subset, &'a RecordFile)] {
+        &self.subsets
     }
 
     /// Reads the records in order, as `input` takes them. Those that are not what it takes, or hold a value that is not
@@ -70,7 +70,7 @@ impl<'a> Subsample<'a> {
 
     fn at(&self, place: usize) -> Option<(Subset, &'a RecordFile, usize)> {
         let mut left = evenly_spaced(place, self.len, self.total);
-        for &(part, records) in &self.parts {
+        for &(part, records) in &self.subsets {
             if left < records.len() {
                 return Some((part, records, left));
             }
@@ -102,7 +102,7 @@ pub(super) struct MiniBatch {
 #[derive(Clone)]
 pub(super) struct RecordRef {
     /// The part it is in.
-    pub(super) part: Subset,
+    pub(super) subset: Subset,
     /// Its place there.
     pub(super) index: usize,
     /// Its place in the sample.
@@ -119,13 +119,13 @@ pub(super) struct RecordRef {
 
 impl MiniBatch {
     /// Adds a record as `input` takes it, unless it is none, or holds a value that is not finite.
-    pub(super) fn add(&mut self, input: &ModelInput, record: &Record, (part, index, place): (Subset, usize, usize)) {
+    pub(super) fn add(&mut self, input: &ModelInput, record: &Record, (subset, index, place): (Subset, usize, usize)) {
         let start = self.values.len();
         let shape = tensor(input, record, &mut self.values);
         match shape.filter(|_| self.values[start..].iter().all(|value| value.is_finite())) {
             None => self.values.truncate(start),
             Some(shape) => self.records.push(RecordRef {
-                part,
+                subset,
                 index,
                 place,
                 label: record.label,

@@ -44,8 +44,8 @@ impl LinearProbe {
         let shape = probe.weights.shape();
         let found = lbfgs(DVector::zeros(probe.weights.len()), |weights| {
             let weights = DMatrix::from_column_slice(shape.0, shape.1, weights.as_slice());
-            let (loss, slope) = probe.loss(&weights, rows, &classes);
-            (loss, DVector::from_column_slice(slope.as_slice()))
+            let (loss, gradient) = probe.loss(&weights, rows, &classes);
+            (loss, DVector::from_column_slice(gradient.as_slice()))
         });
         probe.weights = DMatrix::from_column_slice(shape.0, shape.1, found.as_slice());
         Some(probe)
@@ -65,8 +65,8 @@ impl LinearProbe {
     /// The loss, and its slope along every weight.
     fn loss(&self, weights: &DMatrix<f64>, rows: RowMatrix<'_>, classes: &[usize]) -> (f64, DMatrix<f64>) {
         let share = 1.0 / rows.len() as f64;
-        let (mut loss, mut slope) = (0.0, weights.clone() * share);
-        slope.column_mut(rows.width()).fill(0.0);
+        let (mut loss, mut gradient) = (0.0, weights.clone() * share);
+        gradient.column_mut(rows.width()).fill(0.0);
         loss += 0.5 * share * weights.columns(0, rows.width()).norm_squared();
         for (block, classes) in rows.blocks(BLOCK).zip(classes.chunks(BLOCK)) {
             let inputs = self.standardized(block);
@@ -80,9 +80,9 @@ impl LinearProbe {
                 logits /= sum;
                 logits[class] -= 1.0;
             }
-            slope.gemm(share, &logits, &inputs.transpose(), 1.0);
+            gradient.gemm(share, &logits, &inputs.transpose(), 1.0);
         }
-        (loss, slope)
+        (loss, gradient)
     }
 
     /// Rows as columns, each value with mean 0 and deviation 1 over the fitted rows, and a 1 for the intercept.
@@ -119,15 +119,15 @@ fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
 /// function that is convex and gives its value and slope.
 fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, DVector<f64>)) -> DVector<f64> {
     let mut place = start;
-    let (mut value, mut slope) = function(&place);
+    let (mut value, mut gradient) = function(&place);
     let mut memory: Vec<(DVector<f64>, DVector<f64>)> = Vec::new();
     for _ in 0..STEPS {
-        if slope.amax() <= TOLERANCE {
+        if gradient.amax() <= TOLERANCE {
             break;
         }
-        let direction = -search_direction(&slope, &memory);
-        let descent = direction.dot(&slope);
-        let mut step = if memory.is_empty() { 1.0 / slope.norm().max(1.0) } else { 1.0 };
+        let direction = -search_direction(&gradient, &memory);
+        let descent = direction.dot(&gradient);
+        let mut step = if memory.is_empty() { 1.0 / gradient.norm().max(1.0) } else { 1.0 };
         let mut halvings = 0..HALVINGS;
         let next = loop {
             let there = &place + &direction * step;
@@ -142,21 +142,21 @@ fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, D
         };
         // No step leads downwards: as low as the numbers allow.
         let Some((there, value_there, slope_there)) = next else { break };
-        let (moved, turned) = (&there - &place, &slope_there - &slope);
+        let (moved, turned) = (&there - &place, &slope_there - &gradient);
         if moved.dot(&turned) > 1e-12 * moved.norm() * turned.norm() {
             memory.push((moved, turned));
             if memory.len() > MEMORY {
                 memory.remove(0);
             }
         }
-        (place, value, slope) = (there, value_there, slope_there);
+        (place, value, gradient) = (there, value_there, slope_there);
     }
     place
 }
 
 /// The slope, times an estimate of the inverse curvature.
-fn search_direction(slope: &DVector<f64>, memory: &[(DVector<f64>, DVector<f64>)]) -> DVector<f64> {
-    let mut direction = slope.clone();
+fn search_direction(gradient: &DVector<f64>, memory: &[(DVector<f64>, DVector<f64>)]) -> DVector<f64> {
+    let mut direction = gradient.clone();
     let mut shares = Vec::with_capacity(memory.len());
     for (moved, turned) in memory.iter().rev() {
         let share = moved.dot(&direction) / moved.dot(turned);

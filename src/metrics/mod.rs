@@ -12,8 +12,6 @@ mod process;
 mod training;
 mod watch;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use blocking_calls::{BlockedCall, BlockingCaller, BlockingCalls, BlockingOperation};
@@ -154,12 +152,6 @@ impl Metrics {
     pub fn resident_bytes(&self) -> Option<f64> {
         self.process.as_ref()?.resident_bytes()
     }
-}
-
-/// The present moment as Prometheus counts it: seconds since 1970.
-pub fn unix_seconds() -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0.0, |since| since.as_secs_f64())
 }
 
 impl Default for Metrics {

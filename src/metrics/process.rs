@@ -150,7 +150,7 @@ mod tests {
         assert!(gauge("process_threads") >= 2.0);
         assert!(gauge("process_open_fds") > 3.0 && gauge("process_max_fds") >= gauge("process_open_fds"));
         let started = gauge("process_start_time_seconds");
-        let now = crate::metrics::unix_seconds();
+        let now = crate::units::unix_seconds();
         assert!(started > 1.6e9 && started <= now + 2.0, "{started} {now}");
         assert!(value("process_cpu_seconds_total").get_counter().get_value() >= 0.0);
         assert_eq!(families.len(), 7);

@@ -175,7 +175,7 @@ fn ability(model: &Model) -> String {
             None => "tensors whose shape the file does not fix".to_owned(),
         },
     };
-    match (model.code_size(), model.parts(ModelPath::Decode)) {
+    match (model.code_size(), model.files(ModelPath::Decode)) {
         (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
         (Some(size), None) => format!("encodes {record} to {size} values"),
         (None, Some(_)) => format!("turns {record} into codes, and back"),

@@ -271,7 +271,7 @@ fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> 
     for (file, digest) in files {
         hash.update(format!("{file} {digest}\n"));
     }
-    for part in [ModelPath::Encode, ModelPath::Decode].iter().flat_map(|&pass| model.parts(pass).unwrap_or_default()) {
+    for part in [ModelPath::Encode, ModelPath::Decode].iter().flat_map(|&pass| model.files(pass).unwrap_or_default()) {
         hash.update(format!("{} output {:?}\n", part.role, part.output.name));
     }
     // Numbers and words always have a JSON form.

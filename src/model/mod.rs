@@ -203,7 +203,7 @@ impl Model {
     }
 
     /// The files that a pass runs through, in order; `None` where the model has no such way.
-    pub fn parts(&self, pass: ModelPath) -> Option<Vec<&ModelFile>> {
+    pub fn files(&self, pass: ModelPath) -> Option<Vec<&ModelFile>> {
         match (&self.network, pass) {
             (ModelNetwork::Whole(_), ModelPath::Decode) => None,
             (ModelNetwork::Whole(whole), _) => Some(vec![whole]),
@@ -222,7 +222,7 @@ impl Model {
     /// # Errors
     /// When the model has no such pass, when a record of this shape does not fit, or when the model fails on zeros.
     pub fn output_shape(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
-        let parts = self.parts(pass).ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
+        let parts = self.files(pass).ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
         let mut told = Some(shape.to_vec());
         for part in &parts {
             if let Some(shape) = &told
@@ -250,7 +250,7 @@ impl Model {
     /// # Errors
     /// When the model has no such pass, or a file cannot be opened again.
     pub fn chain(&self, pass: ModelPath) -> Result<SessionChain, StageError> {
-        let parts = self.parts(pass);
+        let parts = self.files(pass);
         let parts = parts.ok_or_else(|| StageError::Model(format!("the model `{}` has no decoder", self.name)))?;
         let sessions = parts.into_iter().map(|part| self.session(part)).collect::<Result<_, _>>()?;
         Ok(SessionChain::new(sessions))
@@ -286,7 +286,7 @@ impl Model {
 
     /// Seconds that the busiest of the sessions which all workers share was at work; `None` where each has its own.
     pub fn shared_seconds(&self) -> Option<f64> {
-        let seconds = self.every_part().map(|part| self.call_seconds(part).get_sample_sum());
+        let seconds = self.all_files().map(|part| self.call_seconds(part).get_sample_sum());
         self.runtime.shares_sessions().then(|| seconds.fold(0.0, f64::max))
     }
 
@@ -309,7 +309,7 @@ impl Model {
             return 0;
         }
         let scratch = |part: &&ModelFile| session::scratch_bytes(self.call_limits(part), len, part.input.batch());
-        self.parts(pass).unwrap_or_default().iter().map(scratch).max().unwrap_or_default()
+        self.files(pass).unwrap_or_default().iter().map(scratch).max().unwrap_or_default()
     }
 
     /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights as stored, and packed
@@ -320,22 +320,22 @@ impl Model {
             return (weights, 0);
         }
         let device = self.runtime.uses_device();
-        let calls = self.every_part().map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
+        let calls = self.all_files().map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
         (0, calls.fold(weights, u64::saturating_add))
     }
 
-    fn every_part(&self) -> impl Iterator<Item = &ModelFile> {
-        [ModelPath::Encode, ModelPath::Decode].into_iter().filter_map(|pass| self.parts(pass)).flatten()
+    fn all_files(&self) -> impl Iterator<Item = &ModelFile> {
+        [ModelPath::Encode, ModelPath::Decode].into_iter().filter_map(|pass| self.files(pass)).flatten()
     }
 
     /// The folders that its files lie in.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        self.every_part().filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
+        self.all_files().filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
     }
 
     /// Bytes of its ONNX files, without external data.
     pub fn file_bytes(&self) -> u64 {
-        self.every_part().filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
+        self.all_files().filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
 
     /// One line for people: its kind, what it takes and what it gives.

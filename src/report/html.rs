@@ -28,7 +28,7 @@ pub(super) fn element(tag: &'static str) -> HtmlElement {
 pub(super) fn text(content: impl Display) -> Html {
     let mut html = Html::default();
     // Writing to a string cannot fail.
-    let _ = write!(Escaping(&mut html.0), "{content}");
+    let _ = write!(HtmlEscaper(&mut html.0), "{content}");
     html
 }
 
@@ -67,7 +67,7 @@ impl HtmlElement {
     /// With an attribute.
     pub(super) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
         let _ = write!(self.attributes, " {name}=\"");
-        let _ = write!(Escaping(&mut self.attributes), "{value}");
+        let _ = write!(HtmlEscaper(&mut self.attributes), "{value}");
         self.attributes.push('"');
         self
     }
@@ -104,9 +104,9 @@ impl From<HtmlElement> for Html {
 }
 
 /// Writes text so that it means itself, in an element and in an attribute's quotes.
-struct Escaping<'a>(&'a mut String);
+struct HtmlEscaper<'a>(&'a mut String);
 
-impl fmt::Write for Escaping<'_> {
+impl fmt::Write for HtmlEscaper<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             match c {

@@ -177,7 +177,7 @@ impl ModelReport<'_> {
         let chosen = chosen(evaluation, self.model);
         let found = |example: &NamedExample<'_>| {
             let is_it =
-                |record: &&ExampleRecord| (record.part, record.index) == (example.score.part, example.score.index);
+                |record: &&ExampleRecord| (record.subset, record.index) == (example.score.part, example.score.index);
             shown.records.iter().find(is_it)
         };
         let both: Vec<(NamedExample<'_>, &ExampleRecord)> =

@@ -9,7 +9,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::error::StageError;
-use crate::metrics::{ListenerMetrics, Metrics, unix_seconds};
+use crate::metrics::{ListenerMetrics, Metrics};
+use crate::units::unix_seconds;
 
 /// How often the files are looked at. What changed is taken when it is the same at two looks, since a certificate and its key
 /// are not replaced in the same moment.

@@ -1,13 +1,13 @@
 //! Compaction: many small Parquet files of a dataset become few large ones, beside a run that goes on writing there.
 //!
 //! Files that follow each other and have the same writer and columns are copied into one, which takes the name of the last
-//! of them: so the number of the next file, and what the marker accounts for, stay as they are. Its footer stands for the
+//! of them: so the number of the next file, and what the snapshot accounts for, stay as they are. Its footer stands for the
 //! source rows of them all.
 
 use std::path::Path;
 
 use crate::error::StageError;
-use crate::sink::rewrite::{DatasetFile, MergeKey, Rewrite, RewriteCandidate, UnreadableFile};
+use crate::sink::rewrite::{DatasetFile, DatasetRewrite, MergeKey, RewriteCandidate, UnreadableFile};
 
 /// What a compaction came to, or would come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub fn compact(
     dry: bool,
     told: &mut dyn FnMut(&CompactionSummary),
 ) -> Result<CompactionSummary, StageError> {
-    let work = Compaction { rewrite: Rewrite::begin(folder)?, target, dry };
+    let work = Compaction { rewrite: DatasetRewrite::begin(folder)?, target, dry };
     let (mut compacted, mut group) = (CompactionSummary::default(), None::<MergeGroup>);
     for file in work.rewrite.files()? {
         compacted.before.add(file.entry.size);
@@ -137,7 +137,7 @@ impl MergeGroup {
 
 /// A compaction at work in a folder.
 struct Compaction<'a> {
-    rewrite: Rewrite<'a>,
+    rewrite: DatasetRewrite<'a>,
     target: CompactionTarget,
     dry: bool,
 }

@@ -1,4 +1,4 @@
-//! The marker: a small file in a sink's folder that says what its files no longer need to: rows that left no record,
+//! The coverage snapshot: a small file in a sink's folder that says what its files no longer need to: rows that left no record,
 //! long histories folded into one, and which outputs may be mixed.
 
 use serde::{Deserialize, Serialize};
@@ -8,15 +8,15 @@ use crate::json::to_json;
 use crate::sink::{OutputHistory, STATE_DIR};
 use crate::store::Location;
 
-/// What the marker holds, as JSON.
+/// What the snapshot holds, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CoverageSnapshot {
     /// Writers and their rows, as far as no footer needs to be read for them.
     #[serde(flatten)]
     pub history: OutputHistory,
     /// Data files with a lower number are accounted for in here, whether they are still there or not.
-    #[serde(default)]
-    pub folded: u32,
+    #[serde(default, rename = "folded")]
+    pub folded_below: u32,
     /// How the files of the sink `images` are named; absent for other sinks, and in outputs that are older than patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub naming: Option<NamingState>,
@@ -34,7 +34,7 @@ pub struct NamingState {
 }
 
 impl CoverageSnapshot {
-    /// What the markers in `folder` say together; an empty one where there is none.
+    /// What the snapshots in `folder` say together; an empty one where there is none.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -48,14 +48,14 @@ impl CoverageSnapshot {
                     StageError::Other(format!("{place}: this is no marker of ours: {error}; restore or remove it"))
                 })?;
                 all.history.union(&snapshot.history);
-                all.folded = all.folded.max(snapshot.folded);
+                all.folded_below = all.folded_below.max(snapshot.folded_below);
                 all.naming = all.naming.or(snapshot.naming);
             }
             return Ok(all);
         }
     }
 
-    /// Reads a marker's text.
+    /// Reads a snapshot's text.
     ///
     /// # Errors
     /// When it is none.
@@ -63,7 +63,7 @@ impl CoverageSnapshot {
         serde_json::from_slice(text)
     }
 
-    /// Replaces the marker at `place`, durably. What it covers must be durable already.
+    /// Replaces the snapshot at `place`, durably. What it covers must be durable already.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -74,13 +74,13 @@ impl CoverageSnapshot {
 
 const NAME: &str = "coverage";
 
-/// Where a folder's marker is written: one for all runs, or, in a bucket, one for each epoch.
+/// Where a folder's snapshot is written: one for all runs, or, in a bucket, one for each epoch.
 pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
     let name = epoch.map_or_else(|| format!("{NAME}.json"), |epoch| format!("{NAME}-{epoch:06}.json"));
     folder.join(STATE_DIR).join(&name)
 }
 
-/// Where the markers of a folder lie.
+/// Where the snapshots of a folder lie.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -107,7 +107,7 @@ mod tests {
         let mut coverage = Coverage::default();
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
-        let mut snapshot = CoverageSnapshot { folded: 7, ..CoverageSnapshot::default() };
+        let mut snapshot = CoverageSnapshot { folded_below: 7, ..CoverageSnapshot::default() };
         snapshot.history.add(&OutputIdentity { digest: "a".into(), ..OutputIdentity::default() }, &coverage);
         snapshot.save(&place).unwrap();
         assert_eq!(CoverageSnapshot::load(&folder.path().into()).unwrap(), snapshot);
@@ -134,12 +134,12 @@ mod tests {
             coverage
         };
         for (epoch, done) in [(2, 0..4), (11, 4..9)] {
-            let mut snapshot = CoverageSnapshot { folded: epoch, ..CoverageSnapshot::default() };
+            let mut snapshot = CoverageSnapshot { folded_below: epoch, ..CoverageSnapshot::default() };
             snapshot.history.add(&OutputIdentity::default(), &rows(done));
             snapshot.save(&place(&folder, Some(epoch))).unwrap();
         }
         let all = CoverageSnapshot::load(&folder).unwrap();
-        assert_eq!((all.folded, all.history.coverage()), (11, rows(0..9)));
+        assert_eq!((all.folded_below, all.history.coverage()), (11, rows(0..9)));
         assert_eq!(places(&folder).unwrap().len(), 2);
     }
 }

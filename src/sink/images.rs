@@ -188,7 +188,7 @@ impl Sink for ImagesSink {
                     "{folder}: image files of an earlier version stay, and are not replaced: move them away"
                 );
             }
-            // A marker without rows comes first: after a crash, the next run removes the rest of the files that are listed.
+            // A snapshot without rows comes first: after a crash, the next run removes the rest of the files that are listed.
             let naming = NamingState { adopts: true, ..NamingState::default() };
             CoverageSnapshot { naming: Some(naming), ..CoverageSnapshot::default() }.save(&place)?;
         }

@@ -114,7 +114,7 @@ impl DatasetDescription {
         Ok(())
     }
 
-    /// The marker does not say which version wrote it, and need not where a file does.
+    /// The snapshot does not say which version wrote it, and need not where a file does.
     fn add_writer(&mut self, identity: OutputIdentity, version: Option<String>) {
         let known = |(other, theirs): &(OutputIdentity, Option<String>)| {
             other.is_same(&identity) && (version.is_none() || *theirs == version)

@@ -49,7 +49,7 @@ pub use output_identity::{
 };
 pub use writer_recognition::{StageInterpreter, StageReader};
 
-/// The folder inside a sink's own that holds what is not data: markers, journals, rejects.
+/// The folder inside a sink's own that holds what is not data: snapshots, journals, rejects.
 /// Its leading underscore hides it from readers of datasets.
 pub const STATE_DIR: &str = crate::source::file_set::STATE_DIR;
 

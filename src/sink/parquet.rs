@@ -44,7 +44,7 @@ pub struct ParquetSinkConfig {
     /// When a file is full and the next one begins.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    pub file: FileSize,
+    pub file: RollingPolicy,
     /// How large a row group may become.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
@@ -61,7 +61,7 @@ pub struct ParquetSinkConfig {
 /// How large a file may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct FileSize {
+pub struct RollingPolicy {
     /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file of its own.
     pub bytes: ByteSize,
     /// Maximum number of records; a batch that is larger is split. Only the records that stages make of one source row, such as
@@ -70,7 +70,7 @@ pub struct FileSize {
     pub records: Option<NonZeroU64>,
 }
 
-impl Default for FileSize {
+impl Default for RollingPolicy {
     fn default() -> Self {
         Self { bytes: ByteSize(256 << 20), records: None }
     }
@@ -85,7 +85,7 @@ impl SinkConfig for ParquetSinkConfig {
 impl ParquetSinkConfig {
     /// As rejects are written: everything but the folder at its default, and no threads for what is seldom much.
     pub(super) fn new(path: &Path) -> Self {
-        let (file, compression) = (FileSize::default(), ParquetCompression::default());
+        let (file, compression) = (RollingPolicy::default(), ParquetCompression::default());
         let row_group = RowGroupConfig { encoders: Some(0), ..RowGroupConfig::default() };
         Self { path: path.to_path_buf(), columns: None, file, row_group, compression, is_private: true }
     }
@@ -127,7 +127,7 @@ struct ParquetSink {
     folder: Location,
     columns: ColumnSelection,
     format: ParquetOptions,
-    file: FileSize,
+    file: RollingPolicy,
     /// Whether its folder, where it has to be made, is for the user alone.
     is_private: bool,
     /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
@@ -145,7 +145,7 @@ struct FolderContents {
     snapshot: CoverageSnapshot,
     /// Where that was read.
     snapshots: Vec<Location>,
-    /// What the footers say of files that the marker does not account for.
+    /// What the footers say of files that the snapshot does not account for.
     files: OutputHistory,
     /// The number of the next file.
     next: u32,
@@ -159,7 +159,7 @@ impl ClaimedFolder {
         Ok(Self { lease, contents: FolderContents::read(folder)? })
     }
 
-    /// Makes the marker durable, and removes those that it was made of.
+    /// Makes the snapshot durable, and removes those that it was made of.
     fn save_snapshot(&mut self, folder: &Location) -> Result<(), StageError> {
         let FolderContents { snapshot, snapshots, .. } = &mut self.contents;
         let place = self.lease.snapshot_location(folder);
@@ -176,10 +176,10 @@ impl ClaimedFolder {
 
 impl FolderContents {
     fn read(folder: &Location) -> Result<Self, StageError> {
-        // What is listed here is all in the marker, which is read later.
+        // What is listed here is all in the snapshot, which is read later.
         let snapshots = coverage_snapshot::places(folder)?;
         let snapshot = CoverageSnapshot::load(folder)?;
-        let mut contents = Self { next: snapshot.folded, files: OutputHistory::default(), snapshot, snapshots };
+        let mut contents = Self { next: snapshot.folded_below, files: OutputHistory::default(), snapshot, snapshots };
         for file in data_files(folder)? {
             contents.add(folder, &file)?;
         }
@@ -194,13 +194,13 @@ impl FolderContents {
 
     fn add(&mut self, folder: &Location, file: &DataFile) -> Result<(), StageError> {
         let number = part_number(&file.entry.name);
-        if number.is_some_and(|number| number < self.snapshot.folded) {
+        if number.is_some_and(|number| number < self.snapshot.folded_below) {
             return Ok(());
         }
         match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
             // Who puts folded files together may leave the result here: what it stands for is known.
-            None if self.snapshot.folded > 0 => {}
+            None if self.snapshot.folded_below > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
                     "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
@@ -262,7 +262,7 @@ impl Sink for ParquetSink {
         let _claim = claims.then(|| WriterLease::take(&self.folder)).transpose()?;
         let _calm = self.folder.local().map(RewriteCommit::begin).transpose()?;
         let mut forgotten = CommitStats::default();
-        // The marker goes first: what it folded is known only by it, so a crash in between forgets too little.
+        // The snapshot goes first: what it folded is known only by it, so a crash in between forgets too little.
         if remove {
             coverage_snapshot::places(&self.folder)?.iter().try_for_each(Location::remove)?;
         }
@@ -302,14 +302,14 @@ impl Sink for ParquetSink {
     }
 }
 
-/// So many files at most are read for their footers when a run starts; the marker speaks for those before.
+/// So many files at most are read for their footers when a run starts; the snapshot speaks for those before.
 const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
     folder: Location,
     columns: ColumnSelection,
     format: ParquetOptions,
-    file: FileSize,
+    file: RollingPolicy,
     identity: OutputIdentity,
     /// What lies in the folder, kept up to date.
     claimed: ClaimedFolder,
@@ -419,19 +419,19 @@ impl ParquetWriter {
         self.fold_when_long()
     }
 
-    /// Folds what many footers say into the marker, so that the time to start does not grow with the number of files.
+    /// Folds what many footers say into the snapshot, so that the time to start does not grow with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
         let FolderContents { snapshot, files, next, .. } = &mut self.claimed.contents;
-        if *next - snapshot.folded < FOLD_FILES {
+        if *next - snapshot.folded_below < FOLD_FILES {
             return Ok(());
         }
         snapshot.history.union(&std::mem::take(files));
-        snapshot.folded = *next;
+        snapshot.folded_below = *next;
         self.claimed.save_snapshot(&self.folder)
     }
 }
 
-impl FileSize {
+impl RollingPolicy {
     fn has_room(&self, part: &ParquetFileWriter, records: &RecordBatch) -> bool {
         let bytes = part.bytes().saturating_add(record_bytes(records));
         let rows = part.records().saturating_add(records.num_rows() as u64);

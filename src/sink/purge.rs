@@ -15,7 +15,7 @@ use crate::fs_durable::{fsync_dir, remove_stale_temp_files};
 use crate::sink::data_files::DataFile;
 use crate::sink::file_lock::FileLock;
 use crate::sink::rejects_dataset;
-use crate::sink::rewrite::{Rewrite, RewriteCandidate};
+use crate::sink::rewrite::{DatasetRewrite, RewriteCandidate};
 use crate::source::SOURCE;
 use crate::source::rejects::{FORMAT, RECORD};
 
@@ -73,7 +73,7 @@ pub struct PurgeSummary {
 pub fn purge(folder: &Path, wanted: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
     // A file that a run is writing could hold originals, too.
     let _lock = FileLock::take(folder)?;
-    let rewrite = Rewrite::begin(folder)?;
+    let rewrite = DatasetRewrite::begin(folder)?;
     let mut purged = PurgeSummary::default();
     let mut hold = Vec::new();
     for file in rewrite.files()? {

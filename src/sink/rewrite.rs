@@ -80,7 +80,7 @@ fn compression(metadata: &ParquetMetaData) -> ParquetCompression {
 }
 
 /// The right to rewrite files of a folder, held as long as it lives: one at a time has it.
-pub(super) struct Rewrite<'a> {
+pub(super) struct DatasetRewrite<'a> {
     folder: &'a Path,
     _lock: File,
 }
@@ -92,7 +92,7 @@ pub(super) struct UnreadableFile {
     pub(super) reason: String,
 }
 
-impl<'a> Rewrite<'a> {
+impl<'a> DatasetRewrite<'a> {
     /// Ends, or takes back, an exchange that a crash cut short.
     ///
     /// # Errors

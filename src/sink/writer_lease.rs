@@ -54,7 +54,7 @@ impl WriterLease {
         }
     }
 
-    /// Where the marker of this run is written.
+    /// Where the snapshot of this run is written.
     pub fn snapshot_location(&self, folder: &Location) -> Location {
         coverage_snapshot::place(folder, self.epoch())
     }

@@ -48,10 +48,10 @@ impl IpcBounds {
 }
 
 /// Takes the number of bytes that are about to be allocated; an error stops the reader.
-type Reserve = fn(u64) -> Result<(), String>;
+type ReserveMemory = fn(u64) -> Result<(), String>;
 
 /// A stream after its schema.
-pub(super) struct BoundedIpcReader<R, F = Reserve> {
+pub(super) struct BoundedIpcReader<R, F = ReserveMemory> {
     input: R,
     bounds: IpcBounds,
     reserve: F,

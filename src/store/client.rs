@@ -11,7 +11,7 @@ use object_store::{ClientConfigKey, RetryConfig};
 use super::SCHEME;
 use super::blocking::block_on;
 use super::error::redact;
-use super::http::Connector;
+use super::http::StoreHttpConnector;
 
 /// How often a request is made where `AWS_MAX_ATTEMPTS` does not say.
 const ATTEMPTS: usize = 11;
@@ -28,7 +28,7 @@ pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
     if let Some(store) = stores.get(bucket) {
         return Ok(Arc::clone(store));
     }
-    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_http_connector(Connector);
+    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_http_connector(StoreHttpConnector);
     check_endpoint(&builder)?;
     let builder = builder.with_retry(retries()?);
     // The client is made on the runtime, which sees to it that TLS has its provider.

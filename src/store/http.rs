@@ -31,9 +31,9 @@ const SHORT_ANSWER: u64 = 64 << 20;
 
 /// Makes the HTTP clients of stores.
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct StoreHttpConnector;
 
-impl HttpConnector for Connector {
+impl HttpConnector for StoreHttpConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let written = options.get_config_value(&ClientConfigKey::ReadTimeout);
         let standstill = written.map_or(Ok(STANDSTILL), |written| {
@@ -118,7 +118,7 @@ fn is_error(text: &[u8]) -> bool {
 }
 
 /// An error that the library answers with another attempt. Each request may be made again: it reads, removes, writes a whole
-/// object, or creates one under a condition that [`super::Remote::create`] resolves.
+/// object, or creates one under a condition that [`super::S3Path::put_if_absent`] resolves.
 fn repeatable(error: HttpError) -> HttpError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut causes = Vec::new();

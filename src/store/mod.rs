@@ -169,7 +169,7 @@ impl Location {
             Self::Local(path) => {
                 file_descriptors::open(|| fs::File::open(path)).map(|file| FileReader::of_size(file, size))
             }
-            Self::Remote(remote) => Ok(FileReader::Object(remote.blocks(size, etag))),
+            Self::Remote(remote) => Ok(FileReader::Object(remote.block_reader(size, etag))),
         }
     }
 

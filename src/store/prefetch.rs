@@ -15,7 +15,7 @@ pub struct PrefetchedObject {
 
 impl PrefetchedObject {
     pub(super) fn start(object: &S3Path, size: u64, etag: Option<&str>) -> io::Result<Self> {
-        let blocks = object.blocks(size, etag);
+        let blocks = object.block_reader(size, etag);
         blocks.prefetch_ends()?;
         Ok(Self { head: object.request_head()?, blocks })
     }

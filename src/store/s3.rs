@@ -136,7 +136,7 @@ impl S3Path {
     }
 
     /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where it is given.
-    pub fn blocks(&self, size: u64, etag: Option<&str>) -> BlockReader {
+    pub fn block_reader(&self, size: u64, etag: Option<&str>) -> BlockReader {
         BlockReader::new(self.clone(), size, etag.map(str::to_owned))
     }
 

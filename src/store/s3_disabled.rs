@@ -64,7 +64,7 @@ impl S3Path {
         match self.0 {}
     }
 
-    pub fn blocks(&self, _: u64, _: Option<&str>) -> BlockReader {
+    pub fn block_reader(&self, _: u64, _: Option<&str>) -> BlockReader {
         match self.0 {}
     }
 

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 const UNIT: u64 = 4 << 10;
 
 /// What batches in flight may take together.
-pub(super) struct Budget {
+pub(super) struct InFlightBudget {
     memory: Arc<Semaphore>,
     units: u32,
     slots: Arc<Semaphore>,
@@ -19,7 +19,7 @@ pub(super) struct Budget {
 }
 
 /// Lets one batch be in flight until it is dropped.
-pub(super) struct Permit {
+pub(super) struct InFlightPermit {
     _memory: OwnedSemaphorePermit,
     _slot: OwnedSemaphorePermit,
     /// The share of the process that work beside the numbered batches has.
@@ -28,7 +28,7 @@ pub(super) struct Permit {
     gauge: IntGauge,
 }
 
-impl Permit {
+impl InFlightPermit {
     /// The same, with a share of the process that returns with it.
     pub(super) fn with_turn(mut self, turn: OwnedRwLockReadGuard<()>) -> Self {
         self._turn = Some(turn);
@@ -36,7 +36,7 @@ impl Permit {
     }
 }
 
-impl Budget {
+impl InFlightBudget {
     pub(super) fn new(bytes: u64, slots: usize, metrics: &Metrics) -> Self {
         let units = u32::try_from((bytes / UNIT).max(1)).unwrap_or(u32::MAX);
         Self {
@@ -48,17 +48,17 @@ impl Budget {
     }
 
     /// Waits until a batch of so many bytes may go. One above the whole budget waits until it is alone.
-    pub(super) async fn acquire(&self, bytes: u64) -> Option<Permit> {
+    pub(super) async fn acquire(&self, bytes: u64) -> Option<InFlightPermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.units);
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let memory = Arc::clone(&self.memory).acquire_many_owned(units).await.ok()?;
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.gauge.add(bytes);
-        Some(Permit { _memory: memory, _slot: slot, _turn: None, bytes, gauge: self.gauge.clone() })
+        Some(InFlightPermit { _memory: memory, _slot: slot, _turn: None, bytes, gauge: self.gauge.clone() })
     }
 }
 
-impl Drop for Permit {
+impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.gauge.sub(self.bytes);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::ack_tracker::AckTracker;
-use super::budget::Budget;
+use super::budget::InFlightBudget;
 use super::generation::Generation;
 use super::inference::InferenceQueue;
 use super::messages::{Destination, FailureSignal, WorkItem, WorkerMessage};
@@ -61,7 +61,7 @@ async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
 pub(super) struct Dispatcher {
     pub(super) resume: ResumeState,
     pub(super) footprint: Footprint,
-    pub(super) budget: Budget,
+    pub(super) budget: InFlightBudget,
     pub(super) work: async_channel::Sender<WorkItem>,
     pub(super) done: async_channel::Sender<WorkerMessage>,
     pub(super) stats: Arc<RunStats>,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sketches_ddsketch::{Config, DDSketch};
 
 use super::drift::DriftScore;
-use crate::metrics::unix_seconds;
+use crate::units::unix_seconds;
 
 /// Spans that are kept.
 const SPANS: usize = 360;

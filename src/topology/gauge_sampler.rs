@@ -50,14 +50,14 @@ impl StatsSample {
 ///
 /// Its thread reads what others count and never waits for a disk, so that gauges tell the truth while all others hang. The
 /// room on disks is asked for by another one.
-pub(super) struct Gauges {
+pub(super) struct GaugeThread {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// Dropped, it ends the thread that asks for the room on disks, once no disk holds it.
     _disks: Sender<()>,
 }
 
-impl Gauges {
+impl GaugeThread {
     /// `folders`: sinks that write to disks of this machine, and where. Where a thread cannot be started, its gauges stay.
     pub(super) fn start(
         metrics: &Arc<Metrics>,
@@ -81,7 +81,7 @@ impl Gauges {
     }
 }
 
-impl Drop for Gauges {
+impl Drop for GaugeThread {
     fn drop(&mut self) {
         drop(self.end.take());
         // A panic there has been logged, and ends no run.

@@ -19,7 +19,7 @@ pub struct ReloadHandle {
     metrics: Arc<Metrics>,
 }
 
-/// What came of a wish to exchange.
+/// What came of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadOutcome {
     /// The next batch goes through the new models; so often were they exchanged by now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::budget::Budget;
+use super::budget::InFlightBudget;
 use super::generation::Generation;
 use super::messages::{Destination, WorkItem};
 use super::poison_records::PoisonRecordTracker;
@@ -16,7 +16,7 @@ use crate::source::InferenceRequest;
 pub(super) struct InferenceQueue {
     pub(super) requests: async_channel::Sender<WorkItem>,
     /// Of its own, so that what sinks wait for leaves room.
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<InFlightBudget>,
     pub(super) footprint: Footprint,
     pub(super) generations: watch::Receiver<Arc<Generation>>,
     /// Where a record runs alone, what is asked waits.

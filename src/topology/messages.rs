@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
-use super::budget::Permit;
+use super::budget::InFlightPermit;
 use super::generation::Generation;
 use super::poison_records::QuarantineReason;
 use crate::batch::{Batch, Reject, SourceBatch};
@@ -22,7 +22,7 @@ pub(super) struct WorkItem {
     pub(super) quarantined: Option<QuarantineReason>,
     /// The graph that it goes through.
     pub(super) generation: Arc<Generation>,
-    pub(super) permit: Permit,
+    pub(super) permit: InFlightPermit,
 }
 
 /// What a batch is carried for.
@@ -36,7 +36,7 @@ pub(super) enum Destination {
 /// From workers and the dispatcher to the reorder buffer.
 pub(super) enum WorkerMessage {
     /// A batch has been through the graph.
-    Batch { number: u64, result: Box<ProcessedBatch>, generation: Arc<Generation>, permit: Permit },
+    Batch { number: u64, result: Box<ProcessedBatch>, generation: Arc<Generation>, permit: InFlightPermit },
     /// A batch could not be carried: no later one may reach a sink.
     Failed { number: u64 },
     /// So many numbers were given out; there will be no more.
@@ -54,7 +54,7 @@ pub(super) struct ProcessedBatch {
 /// From the reorder buffer to a sink.
 pub(super) enum SinkMessage {
     /// The next batch. The permit goes back when every sink has let go of it.
-    Batch { number: u64, batch: Batch, generation: Arc<Generation>, permit: Arc<Permit> },
+    Batch { number: u64, batch: Batch, generation: Arc<Generation>, permit: Arc<InFlightPermit> },
     /// Time goes by: commit what has waited for too long.
     Tick,
     /// There will be no more: commit.

@@ -41,9 +41,9 @@ use crate::source;
 use crate::store::Location;
 
 use ack_tracker::AckTracker;
-use budget::Budget;
+use budget::InFlightBudget;
 use dispatcher::{DispatchEnd, Dispatcher};
-use gauge_sampler::Gauges;
+use gauge_sampler::GaugeThread;
 use generation::{Generation, TransformGraph};
 use inference::InferenceQueue;
 use messages::{FailureSignal, SinkMessage, WorkItem};
@@ -63,7 +63,7 @@ pub use tap::{RecentReject, SampledImage};
 
 /// How a run ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// Every source gave all that it had, or as many records as were asked for; all of it is committed.
     Finished,
     /// Stopped on request before the input's end; what was read is committed, running again goes on.
@@ -85,8 +85,8 @@ pub struct Topology {
     reload_handle: Arc<ReloadHandle>,
     sinks: Vec<OpenSink>,
     resume: ResumeState,
-    budget: Budget,
-    inference_budget: Budget,
+    budget: InFlightBudget,
+    inference_budget: InFlightBudget,
     footprint: crate::plan::Footprint,
     reject_limits: RejectLimits,
     commit_age: Option<Duration>,
@@ -127,8 +127,9 @@ impl Topology {
         let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
         let inference_budget = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
-        let budget = Budget::new(plan.memory.budget - inference_budget, max_in_flight_batches(plan.workers), &metrics);
-        let inference_budget = Budget::new(inference_budget, max_in_flight_batches(plan.workers), &metrics);
+        let budget =
+            InFlightBudget::new(plan.memory.budget - inference_budget, max_in_flight_batches(plan.workers), &metrics);
+        let inference_budget = InFlightBudget::new(inference_budget, max_in_flight_batches(plan.workers), &metrics);
         metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
         let folders =
@@ -169,10 +170,11 @@ impl Topology {
             source.source.admit_inputs(&resume).map_err(|error| (Arc::clone(&source.name), error))?;
         }
         let Plan { footprint, reject_limits, commit_age, workers, .. } = plan;
-        let exchange = ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
+        let reload_handle =
+            ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
         Ok(Self {
             sources,
-            reload_handle: Arc::new(exchange),
+            reload_handle: Arc::new(reload_handle),
             sinks,
             resume,
             budget,
@@ -210,7 +212,7 @@ impl Topology {
 
     /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
     /// Everything read is carried through and committed in each case, as far as what failed allows.
-    pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> Outcome {
+    pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> RunOutcome {
         let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
@@ -218,29 +220,24 @@ impl Topology {
         let poison_records =
             match PoisonRecordTracker::open(self.resume.state.as_ref().and_then(Location::local), done, capacity) {
                 Ok(poison_records) => Arc::new(poison_records),
-                Err(error) => return Outcome::Failed { stage: Arc::from("state"), error },
+                Err(error) => return RunOutcome::Failed { stage: Arc::from("state"), error },
             };
         let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
-        let (asked_sender, inference) = async_channel::bounded::<WorkItem>(capacity);
+        let (inference_sender, inference) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let acks = Arc::new(AckTracker::new(self.sinks.len()));
         let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
         let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
-        let common = WorkerShared {
-            stats: Arc::clone(&self.stats),
-            poison_records: Arc::clone(&poison_records),
-            acks: Arc::clone(&acks),
-            stop: stop.clone(),
-        };
+        let shared = WorkerShared::new(&self.stats, &poison_records, &acks, &stop);
         let queues = WorkQueues { inference, work: work.clone() };
-        threads.extend(start_workers(self.workers, common, &self.reload_handle, &queues, &done_sender));
+        threads.extend(start_workers(self.workers, shared, &self.reload_handle, &queues, &done_sender));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
-        let gauges = Gauges::start(&self.metrics, &self.stats, &acks, &work, self.folders);
+        let gauges = GaugeThread::start(&self.metrics, &self.stats, &acks, &work, self.folders);
         drop(work);
         let reorder = tokio::spawn(reorder::reorder(done, outboxes));
-        let asking = InferenceQueue {
-            requests: asked_sender,
+        let inference_queue = InferenceQueue {
+            requests: inference_sender,
             budget: Arc::new(self.inference_budget),
             footprint: self.footprint,
             generations: self.reload_handle.generations(),
@@ -255,7 +252,7 @@ impl Topology {
             done: done_sender,
             stats: self.stats,
             poison_records: Arc::clone(&poison_records),
-            inference: asking,
+            inference: inference_queue,
             closing: Vec::new(),
             acks: Arc::clone(&acks),
             generations: self.reload_handle.generations(),
@@ -278,11 +275,11 @@ impl Topology {
         end_sources(closing).await;
         let failed = stop.take();
         poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
-        Outcome::of(failed, ended)
+        RunOutcome::of(failed, ended)
     }
 }
 
-impl Outcome {
+impl RunOutcome {
     fn of(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
@@ -392,16 +389,16 @@ async fn join_all(threads: Vec<Thread>, stop: &FailureSignal) {
 /// Starts the threads of so many workers.
 fn start_workers(
     count: usize,
-    common: WorkerShared,
-    exchange: &ReloadHandle,
+    shared: WorkerShared,
+    reload_handle: &ReloadHandle,
     queues: &WorkQueues,
     done: &async_channel::Sender<messages::WorkerMessage>,
 ) -> Vec<Thread> {
-    let common = Arc::new(common);
+    let shared = Arc::new(shared);
     let worker = |number| {
-        let (common, generations) = (Arc::clone(&common), exchange.generations());
+        let (shared, generations) = (Arc::clone(&shared), reload_handle.generations());
         let (queues, done, runtime) = (queues.clone(), done.clone(), tokio::runtime::Handle::current());
-        let work = move || worker::work(number, &common, generations, &queues, &done, &runtime);
+        let work = move || worker::work(number, &shared, generations, &queues, &done, &runtime);
         spawn(format!("worker-{number}"), work)
     };
     (0..count).map(worker).collect()

@@ -11,11 +11,11 @@ use arrow::ipc::writer::StreamWriter;
 use super::tap::RecentReject;
 use crate::batch::{Batch, Provenance, Reject, RejectCode};
 use crate::error::StageError;
-use crate::metrics::unix_seconds;
 use crate::plan::Plan;
 use crate::sink::rejects_dataset::{self, RejectEntry};
 use crate::source::rejects::OriginalFormat;
 use crate::source::{IMAGE, ROW, SOURCE};
+use crate::units::unix_seconds;
 
 /// Whether the original of a reject is kept beside where it came from and why it was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::Permit;
+use super::budget::InFlightPermit;
 use super::generation::Generation;
 use super::messages::{ProcessedBatch, SinkMessage, WorkerMessage};
 
 /// A batch that waits for those before it.
-type HeldBatch = (ProcessedBatch, Arc<Generation>, Permit);
+type HeldBatch = (ProcessedBatch, Arc<Generation>, InFlightPermit);
 
 /// Runs until the end is said and reached, or until every worker is gone.
 ///

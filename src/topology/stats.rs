@@ -10,11 +10,12 @@ use arrow::array::RecordBatch;
 use super::reconstruction_error::ReconstructionErrorStats;
 use super::tap::Tap;
 use crate::batch::{Reject, RejectCode, rejected_records};
-use crate::metrics::{BlockingCalls, Metrics, unix_seconds};
+use crate::metrics::{BlockingCalls, Metrics};
 use crate::model::Model;
 use crate::plan::{Plan, RejectLimits, StageRole};
 use crate::sink::CommitStats;
 use crate::source::{LastSkippedFiles, RecordCount, SkippedFiles};
+use crate::units::unix_seconds;
 
 /// Counters of one run; reading them disturbs nobody.
 pub struct RunStats {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::image::{OutputFormat, Pixels, encode};
-use crate::metrics::unix_seconds;
+use crate::units::unix_seconds;
 
 /// Rejects that are kept to be looked at.
 pub(super) const REJECTS: usize = 20;

@@ -21,23 +21,35 @@ use crate::source::InferenceResponse;
 
 /// What all workers have in common.
 pub(super) struct WorkerShared {
-    pub(super) stats: Arc<RunStats>,
-    pub(super) poison_records: Arc<PoisonRecordTracker>,
-    pub(super) acks: Arc<AckTracker>,
-    pub(super) stop: FailureSignal,
+    stats: Arc<RunStats>,
+    poison_records: Arc<PoisonRecordTracker>,
+    acks: Arc<AckTracker>,
+    stop: FailureSignal,
+}
+
+impl WorkerShared {
+    pub(super) fn new(
+        stats: &Arc<RunStats>,
+        poison_records: &Arc<PoisonRecordTracker>,
+        acks: &Arc<AckTracker>,
+        stop: &FailureSignal,
+    ) -> Self {
+        let (stats, poison_records) = (Arc::clone(stats), Arc::clone(poison_records));
+        Self { stats, poison_records, acks: Arc::clone(acks), stop: stop.clone() }
+    }
 }
 
 /// Works until the channel closes. Everything that a worker owns is made here, on its own thread, and warmed up before
 /// the first batch comes.
 pub(super) fn work(
     place: usize,
-    common: &WorkerShared,
+    shared: &WorkerShared,
     mut generations: watch::Receiver<Arc<Generation>>,
     queues: &WorkQueues,
     done: &async_channel::Sender<WorkerMessage>,
     runtime: &Handle,
 ) {
-    let WorkerShared { stats, stop, .. } = common;
+    let WorkerShared { stats, stop, .. } = shared;
     let first = Arc::clone(&generations.borrow_and_update());
     let mut worker = match Worker::new(&first, stats) {
         Ok(worker) => worker,
@@ -49,7 +61,7 @@ pub(super) fn work(
         match runtime.block_on(next(queues, &mut generations)) {
             NextWork::Work(work) => {
                 let begun = Instant::now();
-                let sent = worker.process(*work, common, done);
+                let sent = worker.process(*work, shared, done);
                 stats.add_worker_time(place, begun.elapsed());
                 if !sent {
                     return;
@@ -114,7 +126,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
-    fn process(&mut self, work: WorkItem, common: &WorkerShared, done: &async_channel::Sender<WorkerMessage>) -> bool {
+    fn process(&mut self, work: WorkItem, shared: &WorkerShared, done: &async_channel::Sender<WorkerMessage>) -> bool {
         let WorkItem { destination, source, batch, quarantined, generation, permit } = work;
         // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its limits.
         self.counts_rejects = matches!(destination, Destination::Sinks(_));
@@ -122,14 +134,14 @@ impl<'a> Worker<'a> {
         match destination {
             Destination::Sinks(number) => {
                 let carried = passed.and_then(|passed| self.prepare(passed)).and_then(|passed| self.finish(passed));
-                common.poison_records.end(number);
+                shared.poison_records.end(number);
                 let message = match carried {
                     Ok(mut result) => {
-                        common.acks.on_processed(number, std::mem::take(&mut result.rejected), &result.outputs);
+                        shared.acks.on_processed(number, std::mem::take(&mut result.rejected), &result.outputs);
                         WorkerMessage::Batch { number, result: Box::new(result), generation, permit }
                     }
                     Err((name, error)) => {
-                        common.stop.fail(&name, error);
+                        shared.stop.fail(&name, error);
                         WorkerMessage::Failed { number }
                     }
                 };
@@ -145,7 +157,7 @@ impl<'a> Worker<'a> {
                         let told = format!("{name}: {error}");
                         // A refusal by the environment, such as a lack of memory, concerns this request alone.
                         if !error.is_of_environment() {
-                            common.stop.fail(&name, error);
+                            shared.stop.fail(&name, error);
                         }
                         Err(told)
                     }

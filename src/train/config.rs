@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::optimizer::Optimizer;
-use super::schedule::Schedule;
+use super::schedule::LearningRateSchedule;
 use super::sequential::Activation;
 use crate::corruption::CorruptionSpec;
 use crate::data::DataSpec;
@@ -187,7 +187,7 @@ pub struct DecoderSpec {
 #[serde(default)]
 pub struct Sparsity {
     /// What is penalised. Default: l1.
-    pub penalty: Penalty,
+    pub penalty: SparsityPenalty,
     /// Weight of the penalty beside the loss. Default: 0.001.
     pub weight: f32,
     /// For `kl`: the mean activation that units are driven to, above 0 and below 1. Default: 0.05.
@@ -196,14 +196,14 @@ pub struct Sparsity {
 
 impl Default for Sparsity {
     fn default() -> Self {
-        Self { penalty: Penalty::L1, weight: 1e-3, target: 0.05 }
+        Self { penalty: SparsityPenalty::L1, weight: 1e-3, target: 0.05 }
     }
 }
 
 /// Penalties on a code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Penalty {
+pub enum SparsityPenalty {
     /// The mean magnitude of activations.
     #[default]
     L1,
@@ -224,7 +224,7 @@ pub struct TrainingSpec {
     /// Height of the learning rate. Default: 0.001.
     pub learning_rate: f64,
     /// How the learning rate falls. Default: cosine.
-    pub schedule: Schedule,
+    pub schedule: LearningRateSchedule,
     /// Steps in which the learning rate rises from 0. Default: 0.
     pub warmup: u64,
     /// Share of each weight, times the learning rate, that is taken off at each step. Default: 0.
@@ -254,7 +254,7 @@ impl Default for TrainingSpec {
             batch_size: 128,
             optimiser: Optimizer::default(),
             learning_rate: 1e-3,
-            schedule: Schedule::default(),
+            schedule: LearningRateSchedule::default(),
             warmup: 0,
             weight_decay: 0.0,
             clip: None,

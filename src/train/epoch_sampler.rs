@@ -71,7 +71,7 @@ impl TrainingBatch {
 #[derive(Clone)]
 pub struct EpochSampler {
     records: Arc<RecordFile>,
-    preparation: Arc<Augmentation>,
+    augmentation: Arc<Augmentation>,
     /// Another number is another order, other cuts and other noise; `None`: the records as they lie, each alike in every
     /// run.
     epoch: Option<u32>,
@@ -86,20 +86,25 @@ const NOISE: u64 = 0x6e6f_6973;
 
 impl EpochSampler {
     /// All records of `records`, in batches, for an epoch of training.
-    pub fn training(records: &Arc<RecordFile>, preparation: &Arc<Augmentation>, epoch: u32, batch_size: usize) -> Self {
-        Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: Some(epoch), batch_size }
+    pub fn training(
+        records: &Arc<RecordFile>,
+        augmentation: &Arc<Augmentation>,
+        epoch: u32,
+        batch_size: usize,
+    ) -> Self {
+        Self { records: Arc::clone(records), augmentation: Arc::clone(augmentation), epoch: Some(epoch), batch_size }
     }
 
     /// All records of `records`, for a measurement that is the same every time.
-    pub fn validation(records: &Arc<RecordFile>, preparation: &Arc<Augmentation>, batch_size: usize) -> Self {
-        Self { records: Arc::clone(records), preparation: Arc::clone(preparation), epoch: None, batch_size }
+    pub fn validation(records: &Arc<RecordFile>, augmentation: &Arc<Augmentation>, batch_size: usize) -> Self {
+        Self { records: Arc::clone(records), augmentation: Arc::clone(augmentation), epoch: None, batch_size }
     }
 
     /// Records, or cuts of them.
     pub fn len(&self) -> u64 {
         // What is measured is the whole image: once is enough.
-        let zooms = self.preparation.zoom.is_some() && self.epoch.is_some();
-        let crops = if self.preparation.crop.is_some() || zooms { self.preparation.crops } else { 1 };
+        let zooms = self.augmentation.zoom.is_some() && self.epoch.is_some();
+        let crops = if self.augmentation.crop.is_some() || zooms { self.augmentation.crops } else { 1 };
         self.records.len() as u64 * crops as u64
     }
 
@@ -115,18 +120,18 @@ impl EpochSampler {
     pub fn batch(&self, number: u64) -> Result<TrainingBatch, StageError> {
         let (start, len) = (number * self.batch_size as u64, self.len());
         let end = (start + self.batch_size as u64).min(len);
-        let key = |epoch: u32| mix(self.preparation.seed, ORDER) ^ u64::from(epoch);
+        let key = |epoch: u32| mix(self.augmentation.seed, ORDER) ^ u64::from(epoch);
         let permutation = self.epoch.map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
         let mut batch = TrainingBatch { records: 0, shape: Vec::new(), input: Vec::new(), target: Vec::new() };
         let mut record = Record::default();
         let mut resizer =
-            self.preparation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
+            self.augmentation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
         for place in start..end {
             let at = permutation.map_or(place, |permutation| permutation.at(place));
             let index = at % self.records.len().max(1) as u64;
             self.records.read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
-            let visit = mix(record.identity ^ mix(self.preparation.seed, at), self.epoch.map_or(0, u64::from));
-            if let (Some(zoom), Some(resizer)) = (self.preparation.zoom, &mut resizer) {
+            let visit = mix(record.identity ^ mix(self.augmentation.seed, at), self.epoch.map_or(0, u64::from));
+            if let (Some(zoom), Some(resizer)) = (self.augmentation.zoom, &mut resizer) {
                 self.zoom(zoom, resizer, visit, &mut record)?;
             }
             self.append(&record, visit, &mut batch);
@@ -157,12 +162,12 @@ impl EpochSampler {
 
     /// Appends a record as the network sees it; `visit` is the seed of this one look at it.
     fn append(&self, record: &Record, visit: u64, batch: &mut TrainingBatch) {
-        let preparation = &*self.preparation;
+        let augmentation = &*self.augmentation;
         let start = batch.target.len();
-        let shape = match (&preparation.values, &record.values) {
+        let shape = match (&augmentation.values, &record.values) {
             (InputValues::Pixels(format), RecordValues::U8(pixels)) => {
                 let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, CUT));
-                let window = preparation.window(record.shape, &mut rng, self.epoch.is_some());
+                let window = augmentation.window(record.shape, &mut rng, self.epoch.is_some());
                 window.write(format, pixels, record.shape, &mut batch.target);
                 vec![format.channels.count(), window.height, window.width]
             }
@@ -177,13 +182,13 @@ impl EpochSampler {
             // Records are what the preparation was made for; another kind would be a batch that fits no network.
             _ => Vec::new(),
         };
-        if !preparation.corruption.is_empty() {
+        if !augmentation.corruption.is_empty() {
             batch.input.extend_from_slice(&batch.target[start..]);
-            let (size, format) = match (&preparation.values, shape.as_slice()) {
+            let (size, format) = match (&augmentation.values, shape.as_slice()) {
                 (InputValues::Pixels(format), &[_, height, width]) => ((height, width), Some(format)),
                 _ => ((1, batch.target.len() - start), None),
             };
-            for (place, corruption) in preparation.corruption.iter().enumerate() {
+            for (place, corruption) in augmentation.corruption.iter().enumerate() {
                 let seed = mix(mix(visit, NOISE), place as u64);
                 corruption.apply(&mut batch.input[start..], size, format, seed);
             }

@@ -49,7 +49,7 @@ pub struct TrainingData {
     /// Records that it is measured by.
     pub validation: Arc<RecordFile>,
     /// How records become tensors.
-    pub preparation: Arc<Augmentation>,
+    pub augmentation: Arc<Augmentation>,
 }
 
 /// Records on which a model failed while it was measured.
@@ -167,8 +167,8 @@ fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
     if let Some(sparsity) = &outcome.file.sparsity {
         all.insert("sparsity".to_owned(), json!(sparsity));
     }
-    if !outcome.data.preparation.corruption.is_empty() {
-        let each: Vec<String> = outcome.data.preparation.corruption.iter().map(|one| one.summary()).collect();
+    if !outcome.data.augmentation.corruption.is_empty() {
+        let each: Vec<String> = outcome.data.augmentation.corruption.iter().map(|one| one.summary()).collect();
         all.insert("corruption".to_owned(), json!(each));
     }
     all
@@ -217,8 +217,8 @@ fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
 /// model fails.
 fn measure(model: &Model, outcome: &TrainingOutcome<'_>) -> Result<(Option<ErrorStats>, FailedRecords), TrainError> {
     let mut chain = model.chain(ModelPath::Whole)?;
-    let TrainingData { validation, preparation, .. } = &outcome.data;
-    let order = EpochSampler::validation(validation, preparation, outcome.file.training.batch_size);
+    let TrainingData { validation, augmentation, .. } = &outcome.data;
+    let order = EpochSampler::validation(validation, augmentation, outcome.file.training.batch_size);
     let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), FailedRecords::default());
     let mut features = outcome.input.columns.as_ref().map(|columns| FeatureErrors::new(columns.len()));
     for number in 0..order.batches() {

@@ -1,6 +1,6 @@
 //! From a training file to the network that it declares, every fault at once.
 
-use super::config::{ModelKind, ModelKinds, NetworkSpec, Penalty, TrainingFile};
+use super::config::{ModelKind, ModelKinds, NetworkSpec, SparsityPenalty, TrainingFile};
 use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
 use crate::error::ConfigError;
 use crate::model::Loss;
@@ -105,11 +105,11 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
         if !(sparsity.weight >= 0.0 && sparsity.weight.is_finite()) {
             fault("sparsity.weight", "must be 0 or more");
         }
-        if sparsity.penalty == Penalty::Kl && !(sparsity.target > 0.0 && sparsity.target < 1.0) {
+        if sparsity.penalty == SparsityPenalty::Kl && !(sparsity.target > 0.0 && sparsity.target < 1.0) {
             fault("sparsity.target", "must lie above 0 and below 1, such as 0.05");
         }
         let bounded = matches!(spec.code_activation, None | Some(Activation::Sigmoid));
-        if sparsity.penalty == Penalty::Kl && !bounded {
+        if sparsity.penalty == SparsityPenalty::Kl && !bounded {
             fault("network.code_activation", "a KL penalty needs activations in 0..1: sigmoid, or leave it out");
         }
     }
@@ -248,8 +248,8 @@ impl NetworkBuilder<'_> {
 
     fn code_activation(&self) -> Activation {
         let by_penalty = match self.file.sparsity.map(|sparsity| sparsity.penalty) {
-            Some(Penalty::L1) => Activation::Relu,
-            Some(Penalty::Kl) => Activation::Sigmoid,
+            Some(SparsityPenalty::L1) => Activation::Relu,
+            Some(SparsityPenalty::Kl) => Activation::Sigmoid,
             None => Activation::Linear,
         };
         self.spec.code_activation.unwrap_or(by_penalty)

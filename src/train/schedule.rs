@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How the learning rate falls from its height to 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Schedule {
+pub enum LearningRateSchedule {
     /// It does not.
     Constant,
     /// In a straight line.
@@ -16,7 +16,7 @@ pub enum Schedule {
     Cosine,
 }
 
-impl Schedule {
+impl LearningRateSchedule {
     /// The share of the learning rate's height at a step of `total`; the first `warmup` steps rise in a straight line.
     pub fn at(self, step: u64, warmup: u64, total: u64) -> f64 {
         if step < warmup {
@@ -37,10 +37,12 @@ mod tests {
 
     #[test]
     fn it_rises_and_falls() {
-        let at = |schedule: Schedule| [0, 4, 10, 60, 110].map(|step| (schedule.at(step, 10, 110) * 100.0).round());
-        assert_eq!(at(Schedule::Constant), [10.0, 50.0, 100.0, 100.0, 100.0]);
-        assert_eq!(at(Schedule::Linear), [10.0, 50.0, 100.0, 50.0, 0.0]);
-        assert_eq!(at(Schedule::Cosine), [10.0, 50.0, 100.0, 50.0, 0.0]);
-        assert_eq!((Schedule::Cosine.at(35, 10, 110) * 100.0).round(), 85.0);
+        let at = |schedule: LearningRateSchedule| {
+            [0, 4, 10, 60, 110].map(|step| (schedule.at(step, 10, 110) * 100.0).round())
+        };
+        assert_eq!(at(LearningRateSchedule::Constant), [10.0, 50.0, 100.0, 100.0, 100.0]);
+        assert_eq!(at(LearningRateSchedule::Linear), [10.0, 50.0, 100.0, 50.0, 0.0]);
+        assert_eq!(at(LearningRateSchedule::Cosine), [10.0, 50.0, 100.0, 50.0, 0.0]);
+        assert_eq!((LearningRateSchedule::Cosine.at(35, 10, 110) * 100.0).round(), 85.0);
     }
 }

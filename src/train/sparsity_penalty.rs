@@ -1,6 +1,6 @@
 //! What training makes small beside the loss: the penalty on the code.
 
-use super::config::{Penalty, Sparsity};
+use super::config::{Sparsity, SparsityPenalty};
 use super::elementwise::add_rows;
 
 /// Keeps logarithms finite where a unit is never, or always, active.
@@ -22,7 +22,7 @@ pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, p
     let values: usize = parts.iter().map(|part| part.values.len()).sum();
     let share = weight / values.max(1) as f32;
     match penalty {
-        Penalty::L1 => {
+        SparsityPenalty::L1 => {
             let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
             let mut sum = 0.0;
             for CodeGradients { values, slopes } in parts {
@@ -32,7 +32,7 @@ pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, p
             }
             share * sum as f32
         }
-        Penalty::Kl => {
+        SparsityPenalty::Kl => {
             let mut means = vec![0.0; units];
             parts.iter().for_each(|part| add_rows(part.values, &mut means));
             means.iter_mut().for_each(|mean| *mean *= units as f32 / values.max(1) as f32);
@@ -62,7 +62,7 @@ mod tests {
     fn kl_penalty_is_the_divergence_of_mean_activations() {
         let kl = |rho: f64, m: f64| rho * (rho / m).ln() + (1.0 - rho) * ((1.0 - rho) / (1.0 - m)).ln();
         let expected = 2.0 * (kl(0.1, 0.2) + kl(0.1, 0.5)) / 2.0;
-        let sparsity = Sparsity { penalty: Penalty::Kl, weight: 2.0, target: 0.1 };
+        let sparsity = Sparsity { penalty: SparsityPenalty::Kl, weight: 2.0, target: 0.1 };
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let mut parts = [
             CodeGradients { values: &[0.1, 0.4], slopes: &mut first },
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn gradients_of_penalties_are_finite_differences() {
-        for kind in [Penalty::L1, Penalty::Kl] {
+        for kind in [SparsityPenalty::L1, SparsityPenalty::Kl] {
             let sparsity = Sparsity { penalty: kind, weight: 0.7, target: 0.05 };
             let codes = [0.1, 0.4, 0.3, 0.6, 0.2, 0.35];
             let of = |codes: &[f32]| {

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::backprop::Backprop;
-use super::config::{Penalty, Sparsity};
+use super::config::{Sparsity, SparsityPenalty};
 use super::epoch_sampler::TrainingBatch;
 use super::onnx;
 use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
@@ -238,7 +238,7 @@ fn bce_on_logits_is_that_of_their_sigmoid_and_finite() {
 
 /// Networks of every activation, with what belongs around them, and their losses and penalties.
 fn networks() -> Vec<Case> {
-    let penalties = [None, Some(Penalty::L1), Some(Penalty::Kl)];
+    let penalties = [None, Some(SparsityPenalty::L1), Some(SparsityPenalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
         let dense = vec![
             LayerSpec::Affine { scale: 1.5, offset: -0.25 },

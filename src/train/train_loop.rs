@@ -50,7 +50,7 @@ pub fn train(
     watch(TrainEvent::Prepared(&prepared));
     let input = NetworkInput::of(&file.input, &prepared)?;
     let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
-    let preparation = Arc::new(preparation(file, input.preparing).map_err(TrainError::Faults)?);
+    let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
     let mut run = TrainLoop {
         file,
         options,
@@ -58,7 +58,7 @@ pub fn train(
         checkpoint: TrainingCheckpoint::default(),
         training: Arc::new(prepared.training),
         validation: Arc::new(prepared.validation),
-        preparation,
+        augmentation,
         work: &work,
     };
     run.resume(digests(file, &prepared.digest), out)?;
@@ -75,7 +75,7 @@ pub fn train(
             digest: prepared.digest,
             training: run.training.len(),
             validation: Arc::clone(&run.validation),
-            preparation: Arc::clone(&run.preparation),
+            augmentation: Arc::clone(&run.augmentation),
         },
     };
     let (model, failed) = export::write(out, &outcome)?;
@@ -106,7 +106,7 @@ fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &TrainOptions) -
     Ok(())
 }
 
-fn preparation(file: &TrainingFile, values: InputValues) -> Result<Augmentation, Vec<ConfigError>> {
+fn augmentation(file: &TrainingFile, values: InputValues) -> Result<Augmentation, Vec<ConfigError>> {
     let training = &file.training;
     let corruption = corruption(file, &values)?;
     Ok(Augmentation {
@@ -179,7 +179,7 @@ struct TrainLoop<'a> {
     checkpoint: TrainingCheckpoint,
     training: Arc<RecordFile>,
     validation: Arc<RecordFile>,
-    preparation: Arc<Augmentation>,
+    augmentation: Arc<Augmentation>,
     work: &'a Path,
 }
 
@@ -203,7 +203,7 @@ impl TrainLoop<'_> {
     /// `false` where it was told to stop before the end.
     fn epochs(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
         let epochs = self.file.training.epochs;
-        let first = self.order(0);
+        let first = self.sampler(0);
         watch(TrainEvent::Started(&TrainStarted {
             parameters: self.trainer.size(),
             records: first.len(),
@@ -223,15 +223,15 @@ impl TrainLoop<'_> {
         self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
     }
 
-    fn order(&self, epoch: u32) -> EpochSampler {
-        EpochSampler::training(&self.training, &self.preparation, epoch, self.file.training.batch_size)
+    fn sampler(&self, epoch: u32) -> EpochSampler {
+        EpochSampler::training(&self.training, &self.augmentation, epoch, self.file.training.batch_size)
     }
 
     /// Goes on with the present epoch, to its end or until told to stop.
     fn epoch(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
         let begun = self.checkpoint.position.clone();
         let started = Instant::now();
-        let order = self.order(begun.epoch);
+        let order = self.sampler(begun.epoch);
         let batches = order.batches();
         let mut loader = BatchLoader::start(order, begun.batch)?;
         let (mut told, mut kept) = (started, started);
@@ -321,7 +321,7 @@ impl TrainLoop<'_> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let order = EpochSampler::validation(&self.validation, &self.preparation, self.file.training.batch_size);
+        let order = EpochSampler::validation(&self.validation, &self.augmentation, self.file.training.batch_size);
         let mut loader = BatchLoader::start(order, 0)?;
         let (mut sum, mut count) = (0.0, 0.0);
         while let Some(batch) = loader.next()? {

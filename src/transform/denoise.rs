@@ -52,7 +52,7 @@ pub struct DenoiseConfig {
 impl TransformConfig for DenoiseConfig {
     fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
-        if model.parts(ModelPath::Whole).is_none() {
+        if model.files(ModelPath::Whole).is_none() {
             let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
             return Err(vec![ConfigError::new("model", message)]);
         }

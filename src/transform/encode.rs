@@ -177,7 +177,7 @@ impl TransformPlan for EncodePlan {
         let decoder = match plan.reconstruct {
             ReconstructionMode::No => None,
             // A network in one piece has no decoder: what it gives is the reconstruction.
-            _ => plan.model.parts(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
+            _ => plan.model.files(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
         };
         let encoder = plan.model.chain(ModelPath::Encode)?;
         Ok(Box::new(EncodeTransform { params: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))

@@ -94,7 +94,7 @@ impl RejectedRows {
         self.reasons.entry(row).or_insert(refusal);
     }
 
-    /// Whether the model works. One that fails on every row may be broken, or the rows may all be bad: [`super::Isolated`]
+    /// Whether the model works. One that fails on every row may be broken, or the rows may all be bad: [`super::IsolatedTransform`]
     /// tells these apart.
     ///
     /// # Errors

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use expect_test::expect;
 
+use crate::blocked_sink::BlockedSink;
 use crate::common::inputs;
 use crate::common::outputs::{data_files, ids, records};
 use crate::common::runs::{errors, latentflow, latentflow_by, run};
-use crate::held::Held;
 use crate::{COPY, assert_all_rows, assert_failed, assert_goes_on, folder_with_rows};
 
 #[test]
@@ -70,10 +70,10 @@ fn a_file_in_the_way_of_a_folder_is_named() {
 fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
-    let pipeline = format!("{}\n[rejects]\npath = \"bad\"\n", Held::PIPELINE);
-    let held = Held::start(folder.path(), &pipeline);
+    let pipeline = format!("{}\n[rejects]\npath = \"bad\"\n", BlockedSink::PIPELINE);
+    let blocked = BlockedSink::start(folder.path(), &pipeline);
     fs::rename(folder.path().join("out"), folder.path().join("moved")).unwrap();
-    let mut output = held.release();
+    let mut output = blocked.release();
     // How far it had come by then is not known: the folder is missed, or a file in it.
     let text = errors(&output);
     let path = text.split("latentflow: out: ").nth(1).unwrap().split(": ").next().unwrap().to_owned();
@@ -117,7 +117,7 @@ fn a_folder_with_another_s_parquet_file_is_left_alone() {
 fn a_second_process_on_the_same_output_is_refused_while_the_first_runs() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
-    let held = Held::start(folder.path(), Held::PIPELINE);
+    let blocked = BlockedSink::start(folder.path(), BlockedSink::PIPELINE);
     let second = latentflow(folder.path(), &["run", "held.toml"]).output().unwrap();
     assert_failed(
         folder.path(),
@@ -126,7 +126,7 @@ fn a_second_process_on_the_same_output_is_refused_while_the_first_runs() {
             "latentflow: out: out: another sink is writing here, of this pipeline or of one that runs at this moment; wait for it to end, or write to another path"
         ],
     );
-    let output = held.release();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = records(&folder.path().join("out"), &["source"]);
     let mut wanted: Vec<String> = (0..400).filter(|&n| !inputs::is_broken(n)).map(inputs::image_name).collect();

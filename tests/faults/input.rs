@@ -4,22 +4,22 @@ use std::fs;
 
 use expect_test::expect;
 
+use crate::blocked_sink::BlockedSink;
 use crate::common::inputs;
 use crate::common::outputs::{ids, records};
 use crate::common::runs::{errors, run};
-use crate::held::Held;
 use crate::rejects;
 
 #[test]
 fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_changed_one() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
-    let held = Held::start(folder.path(), Held::PIPELINE);
+    let blocked = BlockedSink::start(folder.path(), BlockedSink::PIPELINE);
     // Far beyond what can have been read while nobody takes what is printed.
     let (gone, changed) = (inputs::image_name(397), inputs::image_name(398));
     fs::remove_file(folder.path().join("in").join(&gone)).unwrap();
     fs::write(folder.path().join("in").join(&changed), b"P5 1 1 255\n\x07").unwrap();
-    let output = held.release();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = rejects(folder.path());
     let unreadable: Vec<&str> = found.lines().filter(|line| line.contains(" unreadable ")).collect();
@@ -29,7 +29,7 @@ fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_
     .assert_eq(&unreadable.join("\n"));
     let kept = || records(&folder.path().join("out"), &["source"]);
     assert!(!ids(&kept()).contains(&changed.as_str()) && ids(&kept()).contains(&"00399.png"));
-    run(folder.path(), Held::PIPELINE, &[]);
+    run(folder.path(), BlockedSink::PIPELINE, &[]);
     assert_eq!(ids(&kept()).into_iter().filter(|id| *id == changed).count(), 1);
 }
 
@@ -61,10 +61,10 @@ columns = ["source", "row", "text"]
 kind = "stdout"
 inputs = ["in"]
 "#;
-    let held = Held::start(folder.path(), pipeline);
+    let blocked = BlockedSink::start(folder.path(), pipeline);
     fs::remove_file(place("b.csv")).unwrap();
     fs::write(place("c.csv"), "id,text\n1,changed\n2,second\n3,third\n").unwrap();
-    let output = held.release();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     expect![[r#"
         in unreadable b.csv: No such file or directory (os error 2)

@@ -8,7 +8,7 @@ mod common;
 mod descriptors;
 mod disk;
 mod folders;
-mod held;
+mod blocked_sink;
 mod input;
 mod log;
 mod memory;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::blocked_sink::BlockedSink;
 use crate::common::runs::latentflow;
-use crate::held::Held;
 
 /// Half a gigabyte of features, if all of it were held.
 const PIPELINE: &str = r#"
@@ -35,12 +35,12 @@ inputs = ["in"]
 #[test]
 fn a_blocked_sink_keeps_memory_within_the_prediction() {
     let folder = tempfile::tempdir().unwrap();
-    let mut held = Held::start(folder.path(), PIPELINE);
+    let mut blocked = BlockedSink::start(folder.path(), PIPELINE);
     let check = latentflow(folder.path(), &["check", "held.toml"]).output().unwrap();
     let check = String::from_utf8(check.stdout).unwrap();
     let predicted = check.split("at most ").nth(1).unwrap().split(':').next().unwrap();
     let predicted: ByteSize = predicted.parse().unwrap();
-    let proc = format!("/proc/{}", held.child.id());
+    let proc = format!("/proc/{}", blocked.child.id());
     let read = |name: &str| fs::read_to_string(format!("{proc}/{name}")).unwrap();
     // Time in user and system mode, in ticks: it stands still once every thread waits.
     let worked = || read("stat").split(' ').skip(13).take(2).map(str::to_owned).collect::<Vec<_>>();
@@ -53,9 +53,9 @@ fn a_blocked_sink_keeps_memory_within_the_prediction() {
     }
     let peak = read("status").lines().find_map(|line| line.strip_prefix("VmHWM:").map(str::to_owned)).unwrap();
     let peak: ByteSize = peak.trim().parse().unwrap();
-    assert!(held.child.try_wait().unwrap().is_none(), "it waits");
-    held.child.kill().unwrap();
-    held.child.wait().unwrap();
+    assert!(blocked.child.try_wait().unwrap().is_none(), "it waits");
+    blocked.child.kill().unwrap();
+    blocked.child.wait().unwrap();
     assert!(peak <= predicted, "{peak} at most, {predicted} predicted");
     assert!(predicted < ByteSize::mib(256), "the prediction is too large to tell anything: {predicted}");
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect;
 
+use crate::blocked_sink::BlockedSink;
 use crate::common::inputs;
 use crate::common::outputs::data_files;
 use crate::common::runs::{errors, run};
-use crate::held::Held;
 use crate::{COPY, assert_all_rows, assert_failed, assert_goes_on, folder_with_rows};
 
 /// A folder whose rows are copied up to `limit`.
@@ -107,12 +107,12 @@ fn a_damaged_marker_is_named() {
 fn a_damaged_journal_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 40);
-    assert_goes_on(folder.path(), Held::PIPELINE);
+    assert_goes_on(folder.path(), BlockedSink::PIPELINE);
     let journal = folder.path().join("out/_latentflow/listings/files-0.ndjson");
     let text = fs::read_to_string(&journal).unwrap();
     let last = text.rfind('{').unwrap();
     fs::write(&journal, &text[..=last]).unwrap();
-    let (output, _) = run(folder.path(), Held::PIPELINE, &[]);
+    let (output, _) = run(folder.path(), BlockedSink::PIPELINE, &[]);
     assert_failed(
         folder.path(),
         &output,

@@ -1,7 +1,7 @@
 //! The list of the names that an output of images has given, so that files of a commit that a crash cut short are told from
 //! those of others, and `reset` finds its own.
 //!
-//! Names are appended and synced before files get them; the marker says up to where the list is done. Of the names behind
+//! Names are appended and synced before files get them; the snapshot says up to where the list is done. Of the names behind
 //! that, files that bear them stand for no record yet, and go.
 
 use std::fs::{self, File};

@@ -299,7 +299,7 @@ fn a_name_that_the_system_refuses_becomes_a_safe_one() {
     assert!(found.iter().any(|name| name.starts_with("%~") && !name.contains('/')), "{found:?}");
 }
 
-/// Makes an output as the program left it before the names of files were noted: rows in the marker, and a file that bears
+/// Makes an output as the program left it before the names of files were noted: rows in the snapshot, and a file that bears
 /// its name although its row is not noted, as after a kill.
 fn former_output(folder: &Path) {
     let kept = |row: u64, source: &str, value: f32| {

@@ -51,7 +51,7 @@ impl ClaimedImageFolder {
     }
 }
 
-/// Files get their names when they are durable; then the marker says whose rows are done.
+/// Files get their names when they are durable; then the snapshot says whose rows are done.
 pub(super) struct ImageWriter {
     root: PathBuf,
     scheme: NamingScheme,
@@ -62,7 +62,7 @@ pub(super) struct ImageWriter {
     snapshot_file: Location,
     naming: NamingState,
     listed: NameLog,
-    /// The source rows since the marker was written.
+    /// The source rows since the snapshot was written.
     taken: Coverage,
     /// Folders in which names have changed, known to be no links.
     folders: BTreeSet<PathBuf>,
@@ -95,7 +95,7 @@ impl ImageWriter {
         let ClaimedImageFolder { path: root, lock, snapshot, snapshot_file } = found;
         let listed = match snapshot.naming {
             Some(naming) => NameLog::open(&root, naming.listed)?,
-            // A list without a marker does not show which rows are done: the files of the list may be the only ones of their records.
+            // A list without a snapshot does not show which rows are done: the files of the list may be the only ones of their records.
             None => NameLog::start_over(&root)?,
         };
         remove_stale_temp_files(&root, usize::MAX)?;

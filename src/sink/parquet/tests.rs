@@ -331,7 +331,7 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
     let batches: Vec<Batch> = (0..rows).map(|row| batch(row..row + 1)).collect();
     run(sink_with(folder.path(), one), &batches);
     let snapshot = CoverageSnapshot::load(&folder.path().into()).unwrap();
-    assert_eq!(snapshot.folded, FOLD_FILES);
+    assert_eq!(snapshot.folded_below, FOLD_FILES);
     assert_eq!(snapshot.history.coverage().len(), u64::from(FOLD_FILES));
     for number in 0..FOLD_FILES {
         fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();

@@ -12,7 +12,7 @@ use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::source::http::idempotency::RequestAttempt;
 use crate::source::http::memory_reservation::MemoryReservation;
 use crate::source::http::wal::{WriteAheadLog, now};
-use crate::source::http::wal_record::{Fingerprint, RecordHeader};
+use crate::source::http::wal_record::{RecordHeader, RequestFingerprint};
 
 /// Bytes that are synced together at most; a single larger request goes alone.
 const GROUP_BYTES: usize = 8 << 20;
@@ -134,7 +134,8 @@ impl GroupCommitter {
     fn admit(&self, request: &CommitRequest, first: u64, pending: u64) -> Result<RecordHeader, CommitOutcome> {
         let taken = request.attempt.and_then(|attempt| {
             let keys = &self.wal.state().keys;
-            let former = || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, Fingerprint::Crc32(_)));
+            let former =
+                || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, RequestFingerprint::Crc32(_)));
             keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
         });
         if let Some((taken, same)) = taken {

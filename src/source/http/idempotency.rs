@@ -2,17 +2,17 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::source::http::wal_record::{Digest, Fingerprint, Key};
+use crate::source::http::wal_record::{KeyDigest, RequestDigest, RequestFingerprint};
 
 /// A request that has an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestAttempt {
     /// A digest of the key and of who sent it.
-    pub(super) key: Key,
+    pub(super) key: KeyDigest,
     /// A digest of who sent it, its body, its source and its type.
-    pub(super) request: Digest,
+    pub(super) request: RequestDigest,
     /// The same two as versions before SHA-256 had them.
-    pub(super) former: (Key, u32),
+    pub(super) former: (KeyDigest, u32),
 }
 
 impl RequestAttempt {
@@ -27,16 +27,16 @@ impl RequestAttempt {
     }
 
     /// Whether what was taken under its key is this request.
-    pub(super) fn is(&self, taken: Fingerprint) -> bool {
+    pub(super) fn is(&self, taken: RequestFingerprint) -> bool {
         match taken {
-            Fingerprint::Sha256(request) => request == self.request,
-            Fingerprint::Crc32(body) => body == self.former.1,
+            RequestFingerprint::Sha256(request) => request == self.request,
+            RequestFingerprint::Crc32(body) => body == self.former.1,
         }
     }
 }
 
 /// Parts with their lengths, so that none runs into the next.
-fn digest(parts: &[&[u8]]) -> Digest {
+fn digest(parts: &[&[u8]]) -> RequestDigest {
     let mut sha = Sha256::new();
     for part in parts {
         sha.update((part.len() as u64).to_le_bytes());
@@ -45,7 +45,7 @@ fn digest(parts: &[&[u8]]) -> Digest {
     half(&sha.finalize().into())
 }
 
-fn half(digest: &[u8; 32]) -> Digest {
+fn half(digest: &[u8; 32]) -> RequestDigest {
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
     half
@@ -61,7 +61,7 @@ mod tests {
             RequestAttempt::new(owner, "one", content_type, source, body.as_bytes())
         };
         let first = attempt("token", "application/json", "http", "{}");
-        assert!(first.is(Fingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
+        assert!(first.is(RequestFingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
         for (owner, content_type, source, body) in [
             ("other", "application/json", "http", "{}"),
             ("token", "image/png", "http", "{}"),
@@ -70,9 +70,9 @@ mod tests {
             ("token", "application/json", "htt", "p{}"),
         ] {
             let other = attempt(owner, content_type, source, body);
-            assert!(!first.is(Fingerprint::Sha256(other.request)), "{owner} {content_type} {source} {body}");
+            assert!(!first.is(RequestFingerprint::Sha256(other.request)), "{owner} {content_type} {source} {body}");
             assert_eq!(first.key == other.key, owner == "token");
         }
-        assert!(first.is(Fingerprint::Crc32(crc32fast::hash(b"{}"))) && !first.is(Fingerprint::Crc32(1)));
+        assert!(first.is(RequestFingerprint::Crc32(crc32fast::hash(b"{}"))) && !first.is(RequestFingerprint::Crc32(1)));
     }
 }

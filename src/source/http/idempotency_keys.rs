@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::StageError;
 use crate::fs_durable::{private_options, write_atomically};
-use crate::source::http::wal_record::{Fingerprint, Key, RecordHeader};
+use crate::source::http::wal_record::{KeyDigest, RecordHeader, RequestFingerprint};
 
 /// Keys that are remembered at most; beyond, the oldest are forgotten before their time.
 const MAX_KEYS: usize = 1_000_000;
@@ -29,15 +29,15 @@ pub(super) struct StoredOutcome {
     /// When, in seconds since 1970.
     time: u64,
     /// What it was.
-    pub(super) request: Fingerprint,
+    pub(super) request: RequestFingerprint,
 }
 
 /// Keys, and what their requests came to.
 pub(super) struct IdempotencyKeys {
     window: Duration,
-    taken: HashMap<Key, StoredOutcome>,
+    taken: HashMap<KeyDigest, StoredOutcome>,
     /// The oldest first.
-    order: VecDeque<Key>,
+    order: VecDeque<KeyDigest>,
 }
 
 /// The file of keys whose frames are gone.
@@ -79,7 +79,7 @@ impl IdempotencyKeys {
         Ok((keys, log))
     }
 
-    fn insert(&mut self, key: Key, taken: StoredOutcome) {
+    fn insert(&mut self, key: KeyDigest, taken: StoredOutcome) {
         if self.taken.insert(key, taken).is_none() {
             self.order.push_back(key);
         }
@@ -101,7 +101,7 @@ impl IdempotencyKeys {
     }
 
     /// What the request of this key came to.
-    pub(super) fn get(&self, key: &Key) -> Option<StoredOutcome> {
+    pub(super) fn get(&self, key: &KeyDigest) -> Option<StoredOutcome> {
         self.taken.get(key).copied()
     }
 
@@ -119,9 +119,14 @@ impl IdempotencyKeys {
     }
 
     /// What `log` is to say before the frames of these keys go.
-    pub(super) fn persist_before_truncate(&mut self, keys: &[Key], log: &IdempotencyKeyLog, now: u64) -> KeyLogEntries {
+    pub(super) fn persist_before_truncate(
+        &mut self,
+        keys: &[KeyDigest],
+        log: &IdempotencyKeyLog,
+        now: u64,
+    ) -> KeyLogEntries {
         self.forget_old(now);
-        let entries = |keys: &[Key]| -> Vec<u8> {
+        let entries = |keys: &[KeyDigest]| -> Vec<u8> {
             keys.iter().filter_map(|key| Some(bytes(key, self.taken.get(key)?))).flatten().collect()
         };
         if log.logged + keys.len() > 2 * self.taken.len() + 1024 {
@@ -158,18 +163,18 @@ impl IdempotencyKeyLog {
     }
 }
 
-fn bytes(key: &Key, taken: &StoredOutcome) -> [u8; ENTRY] {
+fn bytes(key: &KeyDigest, taken: &StoredOutcome) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
     bytes[0..16].copy_from_slice(key);
     bytes[16..24].copy_from_slice(&taken.first.to_le_bytes());
     bytes[24..28].copy_from_slice(&taken.rows.to_le_bytes());
     bytes[28..36].copy_from_slice(&taken.time.to_le_bytes());
     match taken.request {
-        Fingerprint::Sha256(digest) => {
+        RequestFingerprint::Sha256(digest) => {
             bytes[36] = 1;
             bytes[37..53].copy_from_slice(&digest);
         }
-        Fingerprint::Crc32(body) => bytes[37..41].copy_from_slice(&body.to_le_bytes()),
+        RequestFingerprint::Crc32(body) => bytes[37..41].copy_from_slice(&body.to_le_bytes()),
     }
     let checksum = crc32fast::hash(&bytes[..53]);
     bytes[53..57].copy_from_slice(&checksum.to_le_bytes());
@@ -177,20 +182,20 @@ fn bytes(key: &Key, taken: &StoredOutcome) -> [u8; ENTRY] {
 }
 
 /// `None` for an entry that is damaged: it costs a repetition at worst.
-fn parse(bytes: &[u8]) -> Option<(Key, StoredOutcome)> {
+fn parse(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
     let request = match bytes.get(36)? {
-        0 => Fingerprint::Crc32(four(bytes, 37)?),
-        _ => Fingerprint::Sha256(bytes.get(37..53)?.try_into().ok()?),
+        0 => RequestFingerprint::Crc32(four(bytes, 37)?),
+        _ => RequestFingerprint::Sha256(bytes.get(37..53)?.try_into().ok()?),
     };
     parsed(bytes, request, 53)
 }
 
-fn parse_former(bytes: &[u8]) -> Option<(Key, StoredOutcome)> {
-    parsed(bytes, Fingerprint::Crc32(four(bytes, 36)?), 40)
+fn parse_former(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
+    parsed(bytes, RequestFingerprint::Crc32(four(bytes, 36)?), 40)
 }
 
 /// An entry whose checksum stands at `end`.
-fn parsed(bytes: &[u8], request: Fingerprint, end: usize) -> Option<(Key, StoredOutcome)> {
+fn parsed(bytes: &[u8], request: RequestFingerprint, end: usize) -> Option<(KeyDigest, StoredOutcome)> {
     let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let taken = StoredOutcome { first: eight(16)?, rows: four(bytes, 24)?, time: eight(28)?, request };
     let sound = four(bytes, end)? == crc32fast::hash(bytes.get(..end)?);
@@ -215,7 +220,7 @@ mod tests {
 
     /// The frames of these heads are about to go.
     fn outlive(keys: &mut IdempotencyKeys, log: &mut IdempotencyKeyLog, frames: &[RecordHeader], now: u64) {
-        let gone: Vec<Key> = frames.iter().filter_map(|head| head.key).collect();
+        let gone: Vec<KeyDigest> = frames.iter().filter_map(|head| head.key).collect();
         let entries = keys.persist_before_truncate(&gone, log, now);
         log.write(&entries).unwrap();
     }
@@ -276,7 +281,7 @@ mod tests {
         for _ in 0..2 {
             let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4000).unwrap();
             let taken = keys.get(&[7; 16]).unwrap();
-            assert_eq!((taken.first, taken.rows, taken.request), (3, 2, Fingerprint::Crc32(99)));
+            assert_eq!((taken.first, taken.rows, taken.request), (3, 2, RequestFingerprint::Crc32(99)));
             assert!(!folder.path().join("keys.log").exists());
         }
     }

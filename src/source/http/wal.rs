@@ -14,7 +14,7 @@ use crate::error::StageError;
 use crate::file_descriptors;
 use crate::fs_durable::{create_private_dir, fsync_dir, private_options, state_file};
 use crate::source::http::idempotency_keys::{IdempotencyKeyLog, IdempotencyKeys};
-use crate::source::http::wal_record::{self, Key, RecordHeader, WalReadResult};
+use crate::source::http::wal_record::{self, KeyDigest, RecordHeader, WalReadResult};
 
 /// Bytes after which a segment is followed by the next: so much more than what is pending may lie on the disk.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
@@ -48,7 +48,7 @@ pub(super) struct WalState {
 struct WalSegment {
     first: u64,
     /// The keys of its frames, which are to be remembered.
-    keyed: Vec<Key>,
+    keyed: Vec<KeyDigest>,
     end: u64,
     bytes: u64,
 }
@@ -164,7 +164,7 @@ impl WriteAheadLog {
         while state.segments.len() > 1 && state.segments.front().is_some_and(|segment| segment.end <= state.done) {
             gone.extend(state.segments.pop_front());
         }
-        let keys: Vec<Key> = gone.iter().flat_map(|segment: &WalSegment| segment.keyed.iter().copied()).collect();
+        let keys: Vec<KeyDigest> = gone.iter().flat_map(|segment: &WalSegment| segment.keyed.iter().copied()).collect();
         let entries = (!keys.is_empty()).then(|| state.keys.persist_before_truncate(&keys, &log, now()));
         drop(state);
         let mut removed = entries.map_or(Ok(()), |entries| log.write(&entries));

@@ -19,21 +19,21 @@ const SEAL: [u8; 4] = *b"LFid";
 const MAX_PAYLOAD: u32 = 1 << 30;
 
 /// A digest of the key by which a client marks the attempts at one request.
-pub(super) type Key = [u8; 16];
+pub(super) type KeyDigest = [u8; 16];
 /// The first half of a SHA-256 over what makes a request.
-pub(super) type Digest = [u8; DIGEST];
+pub(super) type RequestDigest = [u8; DIGEST];
 const DIGEST: usize = 16;
 
 /// By what two requests under one key are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fingerprint {
+pub(super) enum RequestFingerprint {
     /// Who sent it, its body, its source and its type.
-    Sha256(Digest),
+    Sha256(RequestDigest),
     /// Earlier versions: a checksum of its body.
     Crc32(u32),
 }
 
-impl Fingerprint {
+impl RequestFingerprint {
     /// That of a sealed payload; `body` stands for it in earlier versions.
     fn of(payload: &[u8], body: u32) -> Self {
         let sealed = payload.last_chunk::<{ SEAL.len() + DIGEST }>().and_then(|end| end.strip_prefix(&SEAL));
@@ -42,7 +42,7 @@ impl Fingerprint {
 }
 
 /// Puts the digest of a request behind its records.
-pub(super) fn seal(payload: &mut Vec<u8>, request: &Digest) {
+pub(super) fn seal(payload: &mut Vec<u8>, request: &RequestDigest) {
     payload.extend(SEAL);
     payload.extend(request);
 }
@@ -61,18 +61,18 @@ pub(super) struct RecordHeader {
     /// When it was written, in seconds since 1970.
     pub(super) time: u64,
     /// The request's key, if it had one.
-    pub(super) key: Option<Key>,
+    pub(super) key: Option<KeyDigest>,
     /// By what another request under the same key is told apart.
-    pub(super) request: Fingerprint,
+    pub(super) request: RequestFingerprint,
     /// A checksum of the records.
     payload: u32,
 }
 
 impl RecordHeader {
     /// For a payload, which [`seal`] has seen where there is a key.
-    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<Key>, payload: &[u8]) -> Option<Self> {
+    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<KeyDigest>, payload: &[u8]) -> Option<Self> {
         let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
-        let request = Fingerprint::of(payload, 0);
+        let request = RequestFingerprint::of(payload, 0);
         Some(Self { first, group: first, rows, len, time, key, request, payload: crc32fast::hash(payload) })
     }
 
@@ -94,8 +94,8 @@ impl RecordHeader {
     /// The head as bytes; the last four are a checksum of the others.
     pub(super) fn to_bytes(self) -> [u8; HEAD] {
         let body = match self.request {
-            Fingerprint::Crc32(body) => body,
-            Fingerprint::Sha256(_) => 0,
+            RequestFingerprint::Crc32(body) => body,
+            RequestFingerprint::Sha256(_) => 0,
         };
         let mut bytes = [0; HEAD];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -119,10 +119,10 @@ impl RecordHeader {
         if four(0)? != MAGIC || four(60)? != crc32fast::hash(&bytes[..60]) {
             return None;
         }
-        let key: Key = bytes[28..44].try_into().ok()?;
-        let key = (key != Key::default()).then_some(key);
+        let key: KeyDigest = bytes[28..44].try_into().ok()?;
+        let key = (key != KeyDigest::default()).then_some(key);
         let (first, rows, len) = (eight(4)?, four(12)?, four(16)?);
-        let (time, request, payload, group) = (eight(20)?, Fingerprint::Crc32(four(44)?), four(48)?, eight(52)?);
+        let (time, request, payload, group) = (eight(20)?, RequestFingerprint::Crc32(four(44)?), four(48)?, eight(52)?);
         let head = Self { first, group, rows, len, time, key, request, payload };
         (len <= MAX_PAYLOAD && first.checked_add(u64::from(rows)).is_some()).then_some(head)
     }
@@ -153,8 +153,8 @@ pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
     let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
-    if let Fingerprint::Crc32(body) = head.request {
-        head.request = Fingerprint::of(&payload, body);
+    if let RequestFingerprint::Crc32(body) = head.request {
+        head.request = RequestFingerprint::of(&payload, body);
     }
     Ok(if whole { WalReadResult::Frame(head, payload) } else { WalReadResult::Broken })
 }
@@ -209,7 +209,7 @@ mod tests {
         RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap()
     }
 
-    fn frame(key: Option<(Key, Digest)>) -> (RecordHeader, Vec<u8>) {
+    fn frame(key: Option<(KeyDigest, RequestDigest)>) -> (RecordHeader, Vec<u8>) {
         let mut payload = encode(&records()).unwrap();
         if let Some((_, request)) = &key {
             seal(&mut payload, request);
@@ -263,8 +263,8 @@ mod tests {
         let mut input = bytes.as_slice();
         let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
         assert_eq!((head.first, head.end(), head.group, head.bytes()), (5, 7, 4, length));
-        assert_eq!((head.key, head.request, met), (Some(key), Fingerprint::Crc32(3), payload));
+        assert_eq!((head.key, head.request, met), (Some(key), RequestFingerprint::Crc32(3), payload));
         let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
-        assert_eq!((head.request, decode(&met).unwrap()), (Fingerprint::Sha256([9; 16]), records()));
+        assert_eq!((head.request, decode(&met).unwrap()), (RequestFingerprint::Sha256([9; 16]), records()));
     }
 }

@@ -34,7 +34,7 @@ use crate::store::Location;
 
 use fs_events::FsEvent;
 use pending_files::{PendingFiles, is_older_than};
-use retry::{FolderRescans, Retries};
+use retry::{FileRetries, FolderRescans};
 use tracked_files::TrackedFiles;
 use watched_folder::WatchedFolder;
 
@@ -122,7 +122,7 @@ pub(super) fn open(
         segment_writer,
         acks,
         pending: PendingFiles::default(),
-        retries: Retries::default(),
+        retries: FileRetries::default(),
         rescans: FolderRescans::default(),
         paused: None,
         reminded: None,
@@ -201,7 +201,7 @@ struct FolderWatcher {
     segment_writer: SegmentWriter,
     acks: UnboundedReceiver<BatchAck>,
     pending: PendingFiles,
-    retries: Retries,
+    retries: FileRetries,
     rescans: FolderRescans,
     /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
     paused: Option<(Instant, String)>,

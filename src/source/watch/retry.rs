@@ -31,7 +31,7 @@ pub(super) struct FileRetry {
 
 /// The files that wait, by name and row.
 #[derive(Default)]
-pub(super) struct Retries {
+pub(super) struct FileRetries {
     files: BTreeMap<(String, String, u64), FileRetry>,
 }
 
@@ -40,7 +40,7 @@ fn key(name: &str, row: &JournaledRow) -> (String, String, u64) {
     (name.to_owned(), split.to_owned(), row)
 }
 
-impl Retries {
+impl FileRetries {
     /// An attempt failed. Returns for how long the file has been tried.
     pub(super) fn failed(&mut self, file: &ListedFile, row: JournaledRow, error: String, now: Instant) -> Duration {
         let entry = self.files.entry(key(&file.name, &row)).or_insert_with(|| FileRetry {
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_minute() {
         let file: ListedFile = serde_json::from_str(r#"{"path":"sub/a","size":1,"mtime_ns":2}"#).unwrap();
-        let mut retries = Retries::default();
+        let mut retries = FileRetries::default();
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         assert_eq!(retries.failed(&file, None, "no".into(), begin), Duration::ZERO);

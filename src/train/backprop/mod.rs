@@ -30,7 +30,7 @@ pub struct Backprop {
     plan: Option<(Vec<usize>, LayerPlan)>,
     /// The weights of the convolutions, in the order in which they are multiplied.
     kernels: Vec<Vec<f32>>,
-    parts: Vec<BatchShard>,
+    shards: Vec<BatchShard>,
     /// Multiplications that are worth another thread.
     pub(super) worth_a_thread: usize,
 }
@@ -38,8 +38,8 @@ pub struct Backprop {
 impl Backprop {
     /// The network of two chains of steps, one after the other; the penalty is on what the first gives.
     pub fn new(encoder: Vec<LayerSpec>, decoder: Vec<LayerSpec>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
-        let (kernels, parts) = (Vec::new(), Vec::new());
-        Self { encoder, decoder, loss, sparsity, plan: None, kernels, parts, worth_a_thread: WORTH_A_THREAD }
+        let (kernels, shards) = (Vec::new(), Vec::new());
+        Self { encoder, decoder, loss, sparsity, plan: None, kernels, shards, worth_a_thread: WORTH_A_THREAD }
     }
 
     /// The mean loss over a batch, without the penalty. `weights` are the parameters of both chains, in order.
@@ -68,7 +68,7 @@ impl Backprop {
         let penalty = self.penalize(&plan);
         let code = self.sparsity.map(|_| plan.code);
         let kernels = &self.kernels;
-        self.parts.par_iter_mut().for_each(|part| part.backward(&plan, code, weights, kernels, batch));
+        self.shards.par_iter_mut().for_each(|part| part.backward(&plan, code, weights, kernels, batch));
         self.collect(&plan, batch, gradients);
         self.plan = Some((batch.shape.clone(), plan));
         Ok(loss + penalty)
@@ -81,7 +81,7 @@ impl Backprop {
     #[cfg(test)]
     pub fn output(&mut self, weights: &[Vec<f32>], batch: &TrainingBatch) -> Result<Vec<f32>, String> {
         self.loss_of(weights, batch)?;
-        Ok(self.parts.iter().flat_map(|part| part.output(batch)).copied().collect())
+        Ok(self.shards.iter().flat_map(|part| part.output(batch)).copied().collect())
     }
 
     /// The layers for records of a shape; those of the batch before, where it had the same shape.
@@ -96,8 +96,8 @@ impl Backprop {
         let worth = (batch.records * plan.multiplications / self.worth_a_thread).min(batch.records);
         let threads = worth.clamp(1, rayon::current_num_threads());
         let size = batch.records.div_ceil(threads);
-        self.parts.resize_with(threads, BatchShard::default);
-        for (part, place) in self.parts.iter_mut().zip(0..) {
+        self.shards.resize_with(threads, BatchShard::default);
+        for (part, place) in self.shards.iter_mut().zip(0..) {
             part.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
         }
         let mut met = 0;
@@ -112,11 +112,11 @@ impl Backprop {
             met += 1;
         }
         let (kernels, loss) = (&self.kernels, self.loss);
-        self.parts.par_iter_mut().for_each(|part| {
+        self.shards.par_iter_mut().for_each(|part| {
             part.forward(plan, weights, kernels, batch);
             part.lose(loss, batch);
         });
-        let sum: f64 = self.parts.iter().map(|part| part.loss).sum();
+        let sum: f64 = self.shards.iter().map(|part| part.loss).sum();
         (sum / batch.target.len().max(1) as f64) as f32
     }
 
@@ -124,13 +124,13 @@ impl Backprop {
     fn penalize(&mut self, plan: &LayerPlan) -> f32 {
         let Some(sparsity) = self.sparsity else { return 0.0 };
         let Some(code) = plan.code.checked_sub(1) else { return 0.0 };
-        let mut codes: Vec<CodeGradients<'_>> = self.parts.iter_mut().map(|part| part.codes(code)).collect();
+        let mut codes: Vec<CodeGradients<'_>> = self.shards.iter_mut().map(|part| part.codes(code)).collect();
         sparsity_penalty::penalty(&sparsity, plan.layers[code].width, &mut codes)
     }
 
     /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the convolutions.
     fn collect(&self, plan: &LayerPlan, batch: &TrainingBatch, gradients: &mut [Vec<f32>]) {
-        let threads = self.parts.len();
+        let threads = self.shards.len();
         let share = |rows: usize| if threads > 1 { rows.div_ceil(2 * threads) } else { rows };
         let mut rest = gradients;
         rayon::scope(|scope| {
@@ -145,7 +145,7 @@ impl Backprop {
                 let [weight, bias] = of_layer else { break };
                 if let Some((number, convolution)) = convolution {
                     scope.spawn(move |_| {
-                        let parts = self.parts.iter().map(|part| &part.sums[number]);
+                        let parts = self.shards.iter().map(|part| &part.sums[number]);
                         let sum = added(parts.clone().map(|sums| &sums.weight));
                         convolution.order().inverse().apply(&sum, weight);
                         bias.copy_from_slice(&added(parts.map(|sums| &sums.bias)));
@@ -157,7 +157,7 @@ impl Backprop {
                 for (number, block) in weight.chunks_mut(rows * outputs).enumerate() {
                     let columns = number * rows..number * rows + block.len() / outputs;
                     scope.spawn(move |_| {
-                        for (part, before) in self.parts.iter().zip(before()) {
+                        for (part, before) in self.shards.iter().zip(before()) {
                             let input = Matrix::new(part.input(place, batch), part.records(), inputs);
                             let slope = Matrix::new(part.slope(place), part.records(), outputs);
                             multiply(input.columns(columns.clone()).transposed(), slope, block, before);
@@ -165,7 +165,7 @@ impl Backprop {
                     });
                 }
                 bias.fill(0.0);
-                self.parts.iter().for_each(|part| elementwise::add_rows(part.slope(place), bias));
+                self.shards.iter().for_each(|part| elementwise::add_rows(part.slope(place), bias));
             }
         });
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a Prometheus with this configuration on 127.0.0.1, next to a `latentflow run ... --metrics 127.0.0.1:9464`, until
-# Ctrl-C. Another port: try.sh 9091. The collected data is deleted at the end.
+# Ctrl-C. Another port: run_local.sh 9091. The collected data is deleted at the end.
 set -eu
 
 cd "$(dirname "$0")"

@@ -8,13 +8,13 @@ use std::process::{Child, ChildStdout, Output, Stdio};
 use crate::common::runs::latentflow;
 
 /// A run that has read a part of its input and waits.
-pub struct Held {
+pub struct BlockedSink {
     /// The process.
     pub child: Child,
     printed: BufReader<ChildStdout>,
 }
 
-impl Held {
+impl BlockedSink {
     /// Images from `in` into a table in `out`; and printed at such length that the first ones fill the pipe.
     pub const PIPELINE: &str = r#"
 workers = 1

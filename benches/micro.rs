@@ -1,8 +1,8 @@
 //! The components of a run, measured separately: decoders, resizing, normalization, one inference call, errors, Parquet, handover.
 //!
 //! ```text
-//! cargo bench --bench parts                    all benchmarks
-//! cargo bench --bench parts -- decode          benchmarks whose name contains the word
+//! cargo bench --bench micro                    all benchmarks
+//! cargo bench --bench micro -- decode          benchmarks whose name contains the word
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
