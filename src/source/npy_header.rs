@@ -136,15 +136,15 @@ mod tests {
     fn headers_are_read_however_they_are_written() {
         check(
             "{'descr': '<f8', 'fortran_order': True, 'shape': (7200, 6), }          \n",
-            expect!["Header { element: Float64, big_endian: false, column_major: true, rows: 7200, row: [6] }"],
+            expect!["ArrayHeader { element: Float64, big_endian: false, column_major: true, rows: 7200, row: [6] }"],
         );
         check(
             "{\"shape\":(3L,) ,\"fortran_order\":False,\"descr\":\">i2\"}",
-            expect!["Header { element: Int16, big_endian: true, column_major: false, rows: 3, row: [] }"],
+            expect!["ArrayHeader { element: Int16, big_endian: true, column_major: false, rows: 3, row: [] }"],
         );
         check(
             "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 4, 5)}",
-            expect!["Header { element: Bool, big_endian: false, column_major: false, rows: 2, row: [4, 5] }"],
+            expect!["ArrayHeader { element: Bool, big_endian: false, column_major: false, rows: 2, row: [4, 5] }"],
         );
     }
 

@@ -55,7 +55,7 @@ pub struct ModelHeader {
 
 /// One word or several.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a kind such as \"deep\", or a list such as [\"deep\", \"denoising\"]")]
 pub enum ModelKinds {
     /// One.
     One(ModelKind),

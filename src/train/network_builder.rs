@@ -593,7 +593,7 @@ mod tests {
             network.node: unknown key (did you mean `nodes`?); known: activation, blocks, channels, code_activation, decoder, fold, kernel, nodes, output_activation, residual, skips, standardise, strides
             training.epochs: invalid type: string "many", expected u32
             corruption[0].noise: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`
-            kind: data did not match any variant of untagged enum Kinds"#]],
+            kind: expected a kind such as "deep", or a list such as ["deep", "denoising"]"#]],
         );
     }
 }
