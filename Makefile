@@ -30,7 +30,7 @@ bench: runtime
 
 # The same test kills 20 runs in `make test`.
 chaos: runtime
-	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test chaos -- --nocapture
+	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test process chaos:: -- --nocapture
 
 # ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
 runtime:
