@@ -20,7 +20,8 @@ demo: build
 build: runtime
 	cargo build --release --locked
 
-# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
+# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere; with
+# LATENTFLOW_REQUIRE_TEST_DATA set they fail instead.
 test: runtime checker
 	cargo test --locked --features $(FEATURES)
 

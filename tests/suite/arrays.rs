@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::common::outputs::data_files;
 use crate::common::runs::{errors, run};
+use crate::common::test_data::test_data;
 
 /// Images of 4 x 4 bytes, each pixel of image `n` is `n`, as IDX and compressed; and their labels, `n % 10`.
 fn write_idx(folder: &Path, count: u8) {
@@ -83,18 +84,9 @@ fn images_that_were_refused_can_be_replayed() {
     assert_eq!((&mended["records"], &mended["rejects"]), (&5.into(), &0.into()));
 }
 
-/// The folder of real data, or a line that says why the test is skipped.
-fn data(part: &str) -> Option<PathBuf> {
-    let data = std::env::var_os("LATENTFLOW_TEST_DATA").map(|data| PathBuf::from(data).join(part));
-    if data.is_none() {
-        eprintln!("skipped: {part} (set LATENTFLOW_TEST_DATA to the folder of test data)");
-    }
-    data
-}
-
 #[test]
 fn fashion_mnist_is_read_whole() {
-    let Some(data) = data("images/fashion_mnist") else { return };
+    let Some(data) = test_data("images/fashion_mnist") else { return };
     let folder = tempfile::tempdir().unwrap();
     let source = format!(
         "[stages.in]\nkind = \"idx\"\npath = {:?}\nlabels = {:?}\n",
@@ -111,7 +103,7 @@ fn fashion_mnist_is_read_whole() {
 
 #[test]
 fn archives_of_adbench_are_read_whole() {
-    let Some(data) = data("tabular/adbench") else { return };
+    let Some(data) = test_data("tabular/adbench") else { return };
     for (name, rows, width, anomalies) in
         [("38_thyroid", 3772, 6, 93), ("24_mnist", 7603, 100, 700), ("4_breastw", 683, 9, 239)]
     {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use latentflow::image::{Channels, ImageError, Pixels, decode};
 
+use crate::common::test_data::test_data;
+
 /// As large as no image of the corpus is, but its bombs.
 const MAX_PIXELS: u64 = 20_000_000;
 /// Beyond all doubt a hang: the slowest image takes a fraction of a second.
@@ -13,7 +15,7 @@ const HANG: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_sound_png_is_decoded_and_every_corrupt_one_refused() {
-    let Some(folder) = corpus("pngsuite/png") else { return };
+    let Some(folder) = test_data("bad/pngsuite/png") else { return };
     let images: Vec<PathBuf> = files(&folder).into_iter().filter(|path| extension(path) == "png").collect();
     assert!(images.len() > 100, "only {} images in {}", images.len(), folder.display());
     for path in images {
@@ -28,7 +30,7 @@ fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
     let mut sound = 0;
     let mut refused = 0;
     for part in ["pngsuite", "pillow", "go-image", "libjpeg-turbo"] {
-        let Some(folder) = corpus(part) else { return };
+        let Some(folder) = test_data(&format!("bad/{part}")) else { return };
         for path in files(&folder) {
             match decoded(&path) {
                 Ok(pixels) => {
@@ -52,14 +54,6 @@ fn decoded(path: &Path) -> Result<Pixels, ImageError> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(decode(&bytes, Channels::Rgb, MAX_PIXELS)));
     receiver.recv_timeout(HANG).unwrap_or_else(|error| panic!("{}: hangs or panics: {error}", path.display()))
-}
-
-fn corpus(part: &str) -> Option<PathBuf> {
-    let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA") else {
-        eprintln!("skipped: LATENTFLOW_TEST_DATA does not say where the test images are");
-        return None;
-    };
-    Some(PathBuf::from(data).join("bad").join(part))
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -1,11 +1,11 @@
 //! Data for training as people have it, declared and prepared, where `LATENTFLOW_TEST_DATA` names its folder.
 
-use std::path::PathBuf;
-
 use expect_test::{Expect, expect};
 use latentflow::data::{DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare};
 use latentflow::model::input::InputSpec;
 use serde::Deserialize;
+
+use crate::common::test_data::test_data;
 
 /// The part of a training file that is about data.
 #[derive(Deserialize)]
@@ -17,10 +17,7 @@ struct File {
 
 /// What comes of a declaration, twice: the second time nothing is read.
 fn check(declared: &str, expected: Expect) {
-    let Some(root) = std::env::var_os("LATENTFLOW_TEST_DATA").map(PathBuf::from) else {
-        eprintln!("skipped: {declared:.40} (set LATENTFLOW_TEST_DATA to the folder of test data)");
-        return;
-    };
+    let Some(root) = test_data("") else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut file: File = toml::from_str(declared).unwrap();
     file.data.root = Some(root);

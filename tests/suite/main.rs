@@ -9,6 +9,7 @@ mod common {
     pub mod outputs;
     pub mod runs;
     pub mod stages;
+    pub mod test_data;
 }
 mod config_change;
 mod crashing_record;

@@ -7,6 +7,8 @@ use expect_test::{Expect, expect};
 use latentflow::metrics::Metrics;
 use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, describe, ort_library};
 
+use crate::common::test_data::test_data;
+
 fn init() -> RuntimeSpec {
     let spec = RuntimeSpec::default();
     ort_library::init(&spec).unwrap_or_else(|fault| panic!("{}", fault.message));
@@ -43,14 +45,10 @@ fn the_models_that_ship_are_what_their_cards_say() {
 }
 
 /// What `inspect` says of a model by others: the text from its inputs on.
-fn check(file: &str, expected: Expect) {
-    let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA").map(PathBuf::from) else {
-        eprintln!("skipped: {file} (set LATENTFLOW_TEST_DATA to the folder of test data)");
-        return;
-    };
-    let description = describe(&data.join("onnx").join(file), &init()).unwrap();
+fn check(folder: &Path, file: &str, expected: Expect) {
+    let description = describe(&folder.join(file), &init()).unwrap();
     let text = description.to_string();
-    let folder = format!("{}/", data.join("onnx").display());
+    let folder = format!("{}/", folder.display());
     let lines = text.lines().filter(|line| !line.starts_with("digest") && !line.contains("sha256:"));
     let text: String = lines.map(|line| format!("{}\n", line.replace(&folder, ""))).collect();
     expected.assert_eq(&text);
@@ -59,7 +57,9 @@ fn check(file: &str, expected: Expect) {
 
 #[test]
 fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
+    let Some(folder) = test_data("onnx") else { return };
     check(
+        &folder,
         "sehtasham__edge-ai-inference/autoencoder.onnx",
         expect![[r#"
               format     IR 9, opset 18
@@ -70,6 +70,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "xCures__keras_lstm_vae/encoder.onnx",
         expect![[r#"
               format     IR 8, opset 15, ai.onnx.ml 2
@@ -80,6 +81,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "KULeuven-MICAS__zigzag/resnet8.onnx",
         expect![[r#"
               format     IR 6, opset 11
@@ -90,6 +92,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "KULeuven-MICAS__zigzag/ds_cnn.onnx",
         expect![[r#"
               format     IR 6, opset 11
@@ -99,6 +102,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "microsoft__onnxruntime-inference-examples/mnist.onnx",
         expect![[r#"
               format     IR 3, opset 8
@@ -109,6 +113,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "onnx__onnx/light_squeezenet.onnx",
         expect![[r#"
               format     IR 3, opset 9
@@ -119,6 +124,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "pykeio__ort/upsample.onnx",
         expect![[r#"
               format     IR 7, opset 12
@@ -129,6 +135,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         "#]],
     );
     check(
+        &folder,
         "Xiaobin-Rong__gtcrn/gtcrn_simple.onnx",
         expect![[r#"
               format     IR 6, opset 11
@@ -149,13 +156,10 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
 /// Zeros go through a model by others as a stage would send them.
 #[test]
 fn models_by_others_run_on_batches_longer_than_they_fix() {
-    let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA").map(PathBuf::from) else {
-        eprintln!("skipped: models by others (set LATENTFLOW_TEST_DATA to the folder of test data)");
-        return;
-    };
+    let Some(folder) = test_data("onnx") else { return };
     let runtime = init();
     let run = |file: &str, shape: &[usize]| {
-        let spec = ModelSpec { model: Some(data.join("onnx").join(file)), ..ModelSpec::default() };
+        let spec = ModelSpec { model: Some(folder.join(file)), ..ModelSpec::default() };
         let model = Model::open("other", &spec, &runtime, &Arc::new(Metrics::new())).unwrap();
         let mut out = Vec::new();
         let records = vec![0.0; 3 * shape.iter().product::<usize>()];

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules from left to right: what stands further left may not name what stands further right.
 const ORDER: [&[&str]; 19] = [
     &[
+        "test_data",
         "error",
         "json",
         "text_escape",

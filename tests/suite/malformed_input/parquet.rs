@@ -12,7 +12,8 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::run::{Ran, data, run};
+use super::run::{Ran, run};
+use crate::common::test_data::test_data;
 
 const MEMORY_MEBIBYTES: u64 = 512;
 
@@ -54,7 +55,7 @@ fn verdict(ran: &Ran, name: &str) -> String {
 
 #[test]
 fn every_good_and_bad_file_of_the_format_s_own_tests_is_read_or_refused_clearly() {
-    let Some(folder) = data("bad/parquet-testing") else { return };
+    let Some(folder) = test_data("bad/parquet-testing") else { return };
     let mut files: Vec<PathBuf> = ["data", "data/geospatial", "bad_data"]
         .iter()
         .flat_map(|part| fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()))
@@ -80,7 +81,7 @@ fn every_good_and_bad_file_of_the_format_s_own_tests_is_read_or_refused_clearly(
 
 #[test]
 fn a_file_whose_pages_do_not_match_their_checksums_gives_none_of_their_rows() {
-    let Some(folder) = data("bad/parquet-testing/data") else { return };
+    let Some(folder) = test_data("bad/parquet-testing/data") else { return };
     for name in ["datapage_v1-corrupt-checksum.parquet", "rle-dict-uncompressed-corrupt-checksum.parquet"] {
         let (ran, _) = read(&folder.join(name), "2");
         ran.adds_up();

@@ -145,12 +145,3 @@ fn rejects(batch: &RecordBatch) -> Vec<Reject> {
     };
     (0..batch.num_rows()).map(of).collect()
 }
-
-/// The folder of real data, or a line that says why the test is skipped.
-pub fn data(part: &str) -> Option<PathBuf> {
-    let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA") else {
-        eprintln!("skipped: LATENTFLOW_TEST_DATA does not say where the test data is");
-        return None;
-    };
-    Some(PathBuf::from(data).join(part))
-}
