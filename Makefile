@@ -20,7 +20,8 @@ demo: build
 build: runtime
 	cargo build --release --locked
 
-# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere.
+# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere; with
+# LATENTFLOW_REQUIRE_TEST_DATA set they fail instead.
 test: runtime checker
 	cargo test --locked --features $(FEATURES)
 
@@ -30,7 +31,7 @@ bench: runtime
 
 # The same test kills 20 runs in `make test`.
 chaos: runtime
-	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test chaos -- --nocapture
+	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test process chaos:: -- --nocapture
 
 # ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
 runtime:

@@ -38,3 +38,6 @@ pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod cli;
+#[cfg(test)]
+#[path = "../tests/common/test_data.rs"]
+mod test_data;

@@ -274,7 +274,7 @@ mod tests {
     }
 
     /// Colour noise of 40 x 40 pixels in 10 scans, as libjpeg's standard script has them.
-    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/malformed_input/progressive.jpg");
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/suite/malformed_input/progressive.jpg");
 
     #[test]
     fn a_progressive_image_that_was_cut_and_closed_is_an_error() {

@@ -556,11 +556,7 @@ mod tests {
 
     #[test]
     fn every_file_of_a_folder_of_broken_images_becomes_a_row() {
-        let Some(data) = std::env::var_os("LATENTFLOW_TEST_DATA") else {
-            eprintln!("skipped: LATENTFLOW_TEST_DATA is not set");
-            return;
-        };
-        let folder = Path::new(&data).join("bad");
+        let Some(folder) = crate::test_data::test_data("bad") else { return };
         let files = FileSet::new(folder.to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
         let batches = read(&folder, json!({}), &ResumeState::default());
         let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows() + batch.rejects.len()).sum();

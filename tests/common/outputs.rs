@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
@@ -58,27 +57,8 @@ pub fn ids(records: &[Record]) -> Vec<&str> {
     records.iter().map(|(id, _)| id.as_str()).collect()
 }
 
-/// A file as it was at some moment: its place, and the time of its last change.
-pub type Trace = (PathBuf, SystemTime);
-
-/// Files below a folder that bear a temporary name.
-pub fn unfinished(folder: &Path) -> Vec<Trace> {
-    traces(folder, |path| path.file_name().unwrap().to_string_lossy().starts_with(".latentflow-"))
-}
-
-/// Notes below a folder of batches that were being worked on when the process ended.
-pub fn in_flight(folder: &Path) -> Vec<Trace> {
-    traces(folder, |path| {
-        path.ends_with("attempts/in-flight") && fs::read(path).unwrap().iter().any(|byte| !byte.is_ascii_whitespace())
-    })
-}
-
-fn traces(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Trace> {
-    let wanted = below(folder).into_iter().filter(|path| wanted(path));
-    wanted.map(|path| (path.clone(), path.metadata().unwrap().modified().unwrap())).collect()
-}
-
-fn below(folder: &Path) -> Vec<PathBuf> {
+/// The files below a folder, by name.
+pub fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
     entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
 }

@@ -7,21 +7,18 @@ use serde_json::Value;
 
 /// The program with these arguments, in `folder`, with ONNX Runtime at hand.
 pub fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
-    in_place_of(Command::new(env!("CARGO_BIN_EXE_latentflow")), folder, arguments)
+    latentflow_by(&[], folder, arguments)
 }
 
-/// The same, started by another program: `wrapper` ends where the path of ours is to follow.
+/// The same, started by another program: `wrapper` is its command line, which the path of the binary completes.
 pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_latentflow"));
-    in_place_of(command, folder, arguments)
-}
-
-fn in_place_of(mut command: Command, folder: &Path, arguments: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_latentflow");
+    let words = [wrapper, &[binary], arguments].concat();
+    let mut command = Command::new(words[0]);
     let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
     let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
     let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
-    command.current_dir(folder).args(arguments).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
+    command.current_dir(folder).args(&words[1..]).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
     // Outputs on disks of their own are not remembered in the home of who runs the tests.
     command.env("XDG_STATE_HOME", std::env::temp_dir().join("latentflow-tests-state"));
     command

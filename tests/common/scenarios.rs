@@ -7,7 +7,8 @@ use std::process::{Command, ExitStatus};
 use tempfile::TempDir;
 
 use super::inputs;
-use super::outputs::{Record, files, ids, records, unfinished};
+use super::leftovers::unfinished;
+use super::outputs::{Record, files, ids, records};
 use super::runs::latentflow;
 
 /// A pipeline, its input, and what must come of it.

@@ -333,11 +333,7 @@ fn faults_name_their_key() {
 /// Says what became of each file of Apache's collection.
 #[test]
 fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
-    let Ok(data) = std::env::var("LATENTFLOW_TEST_DATA") else {
-        eprintln!("skipped: LATENTFLOW_TEST_DATA is not set");
-        return;
-    };
-    let root = Path::new(&data).join("bad/parquet-testing");
+    let Some(root) = crate::test_data::test_data("bad/parquet-testing") else { return };
     let files = input_file::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
     assert!(files.len() > 60, "{} files", files.len());
     for file in files {

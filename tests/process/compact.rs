@@ -1,0 +1,214 @@
+//! Small files become large ones: every record stays, once, in its order, and runs go on as if nothing had happened.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
+use crate::common::outputs::{Record, data_files, records};
+use crate::common::runs::{errors, latentflow};
+use crate::common::scenarios::{self, Site};
+
+const SIGABRT: i32 = 6;
+
+fn compact(root: &Path, arguments: &[&str]) -> Output {
+    latentflow(root, &[&["compact"], arguments].concat()).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    assert!(output.status.success(), "{}", errors(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A site whose run has ended, and what it wrote.
+fn site() -> (Site, Vec<Vec<Record>>) {
+    let site = Site::new(scenarios::many_files());
+    let calm = site.finish("out");
+    (site, calm)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Rows in the order of the files.
+fn rows(folder: &Path) -> Vec<i64> {
+    let count = |path: &PathBuf| {
+        let file = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
+        file.metadata().file_metadata().num_rows()
+    };
+    data_files(folder).iter().map(count).collect()
+}
+
+#[test]
+fn files_become_few_and_a_run_after_that_has_nothing_to_do() {
+    let (site, calm) = site();
+    let folder = site.root().join("out/all");
+    let (files, before) = (data_files(&folder), rows(&folder));
+    assert!(files.len() > 256, "the footers of {} files are not folded", files.len());
+    let dry = told(&compact(site.root(), &["out/all", "--dry-run"]));
+    assert!(dry.contains("would become 1 file"), "{dry}");
+    assert_eq!(data_files(&folder), files);
+    let said = told(&compact(site.root(), &["out/all"]));
+    assert!(said.contains(&format!("out/all: {} files", files.len())) && said.contains("became 1 file"), "{said}");
+    // It bears the name of the last, so that the next file has the number that it would have had.
+    assert_eq!(data_files(&folder), files[files.len() - 1..]);
+    assert_eq!(rows(&folder), [before.iter().sum::<i64>()]);
+    assert_eq!(records(&folder, &["source", "row"]), calm[0]);
+    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+
+    let output = site.command(&site.scenario.pipeline, "out", 2).args(["--summary", "json"]).output().unwrap();
+    site.assert_done(output.status);
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["records"], 0, "{summary}");
+    let again = told(&compact(site.root(), &["out/all"]));
+    assert!(again.contains("nothing to put together"), "{again}");
+    site.finish_as("out", &calm);
+}
+
+#[test]
+fn files_are_as_large_as_is_asked_and_no_larger_one_is_copied() {
+    let (site, calm) = site();
+    let folder = site.root().join("out/all");
+    let size = |path: &PathBuf| path.metadata().unwrap().len();
+    let small = data_files(&folder).iter().map(size).max().unwrap();
+    let target = format!("{}B", 10 * small);
+    told(&compact(site.root(), &["out/all", "--target", &target]));
+    let files = data_files(&folder);
+    assert!((20..60).contains(&files.len()), "{} files", files.len());
+    assert!(files.iter().map(size).all(|bytes| bytes <= 10 * small), "a file is larger than {target}");
+    let times = |files: &[PathBuf]| -> Vec<_> {
+        files.iter().map(|path| path.metadata().unwrap().modified().unwrap()).collect()
+    };
+    let before = times(&files);
+    // What is as large as asked already stays untouched.
+    told(&compact(site.root(), &["out/all", "--target", &format!("{small}B")]));
+    assert_eq!((data_files(&folder), times(&files)), (files.clone(), before));
+    assert_eq!(records(&folder, &["source", "row"]), calm[0]);
+    site.finish_as("out", &calm);
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing_and_leaves_nothing_twice() {
+    if !cfg!(debug_assertions) {
+        eprintln!("skipped: only debug builds end where they are told to");
+        return;
+    }
+    let (site, calm) = site();
+    let steps = [
+        ("written", 2),
+        ("closed", 1),
+        ("synced", 2),
+        ("renamed", 1),
+        ("durable", 2),
+        ("atomic-written", 1),
+        ("atomic-synced", 2),
+        ("atomic-renamed", 1),
+        ("exchange-noted", 2),
+        ("exchange-renamed", 1),
+        ("exchange-removed", 1),
+        ("exchange-removed", 30),
+        ("exchange-cleared", 2),
+    ];
+    let small = data_files(&site.root().join("out/all")).iter().map(|path| path.metadata().unwrap().len()).max();
+    let target = format!("{}B", 100 * small.unwrap());
+    for (step, passing) in steps {
+        let out = format!("{step}-{passing}");
+        let place = format!("{out}/all");
+        copy_folder(&site.root().join("out"), &site.root().join(&out));
+        let mut command = latentflow(site.root(), &["compact", &place, "--target", &target]);
+        let output = command.env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}")).output().unwrap();
+        assert_eq!(output.status.signal(), Some(SIGABRT), "`{step}` is not passed {passing} times");
+        // Either a run comes next, or another compaction.
+        if passing == 1 {
+            site.run(&site.scenario.pipeline, &out);
+            assert_eq!(records(&site.root().join(&place), &["source", "row"]), calm[0], "{step}");
+        }
+        told(&compact(site.root(), &[&place, "--target", &target]));
+        assert!(data_files(&site.root().join(&place)).len() < 10);
+        site.finish_as(&out, &calm);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_left_alone_and_named_and_the_rest_is_done() {
+    let (site, _) = site();
+    let folder = site.root().join("out/all");
+    let files = data_files(&folder);
+    let (torn, bent) = (&files[40], &files[80]);
+    fs::write(torn, &fs::read(torn).unwrap()[..200]).unwrap();
+    let mut bytes = fs::read(bent).unwrap();
+    bytes[10..60].fill(0xff);
+    fs::write(bent, bytes).unwrap();
+    let output = compact(site.root(), &["out/all"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = errors(&output);
+    for broken in [torn, bent] {
+        let name = broken.file_name().unwrap().to_str().unwrap();
+        assert!(said.contains(name), "{name} is not named: {said}");
+        assert!(broken.exists());
+    }
+    assert!(said.contains("2 files cannot be read"), "{said}");
+    // Those before, between and behind.
+    assert!(data_files(&folder).len() <= 5, "{:?}", data_files(&folder));
+}
+
+#[test]
+fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
+    let (site, _) = site();
+    let lock = site.root().join("out/all/_latentflow/compact-lock");
+    let held = OpenOptions::new().create(true).truncate(false).write(true).open(lock).unwrap();
+    held.lock().unwrap();
+    let output = compact(site.root(), &["out/all"]);
+    assert!(output.status.code() == Some(1) && errors(&output).contains("another compaction is at work"));
+    drop(held);
+    for (place, reason) in [("s3://bucket/prefix", "s3://bucket/prefix"), ("nowhere", "nowhere: no such folder")] {
+        let output = compact(site.root(), &[place]);
+        assert!(output.status.code() == Some(1) && errors(&output).contains(reason), "{}", errors(&output));
+    }
+    let output = compact(site.root(), &["out/all", "--target", "12"]);
+    assert!(output.status.code() == Some(2) && errors(&output).contains("no unit"), "{}", errors(&output));
+}
+
+/// A run that goes on for long, compacted now and then.
+#[test]
+fn small_files_beside_a_large_one_are_put_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..12_000_u64).map(|row| format!("{row},{}\n", row * 2_654_435_761 % (1 << 32))).collect();
+    fs::write(folder.path().join("in.csv"), format!("a,b\n{lines}")).unwrap();
+    let pipeline = "[stages.rows]\nkind = \"csv\"\npath = \"in.csv\"\n[stages.out]\nkind = \"parquet\"\n\
+                    inputs = [\"rows\"]\npath = \"out\"\nfile = { records = 100 }\n";
+    fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let out = folder.path().join("out");
+    let run = |limit: &str| {
+        let output = latentflow(folder.path(), &["run", "p.toml", "--limit", limit]).output().unwrap();
+        assert!(output.status.success(), "{}", errors(&output));
+    };
+    run("11000");
+    assert_eq!(rows(&out), vec![100; 110]);
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000]);
+    run("500");
+    let dry = told(&compact(folder.path(), &["out", "--dry-run"]));
+    assert!(dry.contains("6 files") && dry.contains("would become 2 files"), "{dry}");
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000, 500], "the large file is larger than all others together");
+    assert!(told(&compact(folder.path(), &["out"])).contains("nothing to put together"));
+    run("500");
+    assert_eq!(rows(&out), [vec![11_000, 500], vec![100; 5]].concat());
+    told(&compact(folder.path(), &["out", "--records", "250"]));
+    assert_eq!(rows(&out), [11_000, 500, 200, 200, 100], "a bound holds");
+    told(&compact(folder.path(), &["out"]));
+    assert_eq!(rows(&out), [11_000, 1000]);
+}

@@ -1,0 +1,147 @@
+//! The live page: what it shows is there, in time, and what strangers wrote stays text.
+
+use std::fs;
+use std::path::Path;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use super::process::Daemon;
+use crate::common::inputs::images;
+
+/// A name that would be a tag where it is taken for one.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>.png";
+
+fn site() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    let pipeline = format!(
+        r#"
+name = "seen"
+
+[models.photo]
+path = "{}"
+
+[stages.in]
+kind = "images"
+path = "in"
+watch = true
+rescan = "1s"
+batch = {{ records = 1, delay = "10ms" }}
+
+[stages.pixels]
+kind = "pixels"
+inputs = ["in"]
+model = "photo"
+
+[stages.codes]
+kind = "encode"
+inputs = ["pixels"]
+model = "photo"
+reconstruct = true
+
+[stages.out]
+kind = "parquet"
+inputs = ["codes"]
+path = "out"
+
+[commit]
+age = "100ms"
+"#,
+        model.display()
+    );
+    fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    folder
+}
+
+fn status(daemon: &Daemon) -> Value {
+    let (code, status) = daemon.admin.get("/v1/status").told();
+    assert_eq!(code, 200);
+    status
+}
+
+/// Puts an image into the folder that is watched, whole, as `name`.
+fn put(folder: &Path, from: &Path, name: &str) {
+    fs::copy(from, folder.join("part")).unwrap();
+    fs::rename(folder.join("part"), folder.join("in").join(name)).unwrap();
+}
+
+#[test]
+fn the_page_runs_its_own_script_and_nothing_else() {
+    let folder = site();
+    let daemon = Daemon::start(folder.path());
+    let page = daemon.admin.get("/");
+    assert_eq!(page.status, 200);
+    let text = String::from_utf8(page.body).unwrap();
+    for (tag, rule) in [("script", "script-src"), ("style", "style-src")] {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        let start = text.find(&open).unwrap() + open.len();
+        let inside = &text[start..start + text[start..].find(&close).unwrap()];
+        let allowed = format!("{rule} 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(inside)));
+        assert!(page.head.contains(&allowed), "{allowed} is not in {}", page.head);
+    }
+    assert!(page.head.contains("default-src 'none'") && page.head.contains("no-store"), "{}", page.head);
+    // Nothing comes from elsewhere: no address of another host stands in it but the name of SVG.
+    let elsewhere: Vec<&str> = text.match_indices("://").map(|(at, _)| &text[at - 5..at + 20]).collect();
+    assert!(elsewhere.iter().all(|found| found.contains("://www.w3.org/")), "{elsewhere:?}");
+    let foreign = daemon.admin.ask("POST", "/v1/reload", &[("Origin", "http://elsewhere.example")], b"");
+    assert_eq!(foreign.status, 403);
+    let rebound = daemon.admin.send(b"GET /v1/status HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(rebound.status, 403);
+    daemon.stop();
+}
+
+#[test]
+fn it_shows_the_graph_rejects_and_errors_and_images_while_somebody_looks() {
+    let folder = site();
+    let made = folder.path().join("made");
+    fs::create_dir(&made).unwrap();
+    images(&made, 1);
+    let sound = fs::read_dir(&made).unwrap().next().unwrap().unwrap().path();
+    let broken = folder.path().join("broken");
+    fs::write(&broken, b"\x89PNG\r\n\x1a\nno more").unwrap();
+    let daemon = Daemon::start(folder.path());
+
+    // Nobody looks: nothing is made to be looked at.
+    put(folder.path(), &sound, "first.png");
+    put(folder.path(), &broken, HOSTILE);
+    daemon.wait("two records", || {
+        (daemon.metric("latentflow_records_in_total{kind=\"images\",stage=\"in\"}") >= 2.0).then_some(())
+    });
+    let seen = daemon.wait("a reject", || {
+        let seen = status(&daemon);
+        (!seen["rejects"].as_array().unwrap().is_empty()).then_some(seen)
+    });
+    assert_eq!(seen["images"], Value::Array(Vec::new()));
+    assert_eq!((&seen["pipeline"], &seen["state"]), (&Value::from("seen"), &Value::from("running")));
+    let reject = &seen["rejects"][0];
+    assert_eq!((&reject["stage"], &reject["source"]), (&Value::from("pixels"), &Value::from(HOSTILE)));
+    assert!(!reject["reason"].as_str().unwrap().is_empty());
+    let stages = seen["stages"].as_array().unwrap();
+    let names: Vec<&str> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["in", "pixels", "codes", "out"]);
+    assert_eq!((&stages[2]["inputs"], &stages[1]["rejects"]), (&Value::from(vec![1]), &Value::from(1)));
+    assert!(stages[0]["utilization"].is_null() && stages[2]["utilization"].is_number());
+    assert_eq!((&seen["errors"][0]["stage"], &seen["errors"][0]["loss"]), (&Value::from("codes"), &Value::from("mse")));
+    assert!(seen["errors"][0]["reference"]["p50"].is_number());
+    assert_eq!(seen["models"][0]["name"], "photo");
+
+    // Somebody has looked just now.
+    put(folder.path(), &sound, "second.png");
+    let seen = daemon.wait("an image", || {
+        let seen = status(&daemon);
+        (!seen["images"].as_array().unwrap().is_empty()).then_some(seen)
+    });
+    let image = &seen["images"][0];
+    assert_eq!((&image["stage"], &image["source"]), (&Value::from("codes"), &Value::from("second.png")));
+    for file in ["before.png", "after.png"] {
+        let answer = daemon.admin.get(&format!("/v1/images/{}/{file}", image["number"]));
+        assert!(answer.status == 200 && answer.body.starts_with(b"\x89PNG"), "{file}: {}", answer.status);
+    }
+    assert_eq!(daemon.admin.get("/v1/images/7/before.png").status, 404);
+    assert_eq!(daemon.admin.get("/v1/images/0/else.png").status, 404);
+    daemon.stop();
+}

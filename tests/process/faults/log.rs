@@ -1,0 +1,60 @@
+//! Logs that cannot be written: on a full disk, or in a pipe that nobody reads.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::{COPY, assert_all_rows, folder_with_rows};
+use crate::common::inputs;
+use crate::common::runs::{errors, latentflow};
+
+/// What a pipe holds until somebody reads it.
+const PIPE_BYTES: usize = 64 << 10;
+
+#[test]
+fn full_disk_of_the_log_does_not_end_a_run() {
+    let folder = folder_with_rows();
+    std::fs::write(folder.path().join("p.toml"), COPY).unwrap();
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let mut command = latentflow(folder.path(), &["run", "p.toml"]);
+    assert_eq!(command.stderr(full()).status().unwrap().code(), Some(0));
+    assert_all_rows(folder.path());
+    // Errors find no place either: the exit code tells.
+    std::fs::write(folder.path().join("p.toml"), "nonsense = 1").unwrap();
+    for command in ["run", "check"] {
+        let status = latentflow(folder.path(), &[command, "p.toml"]).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{command}");
+    }
+}
+
+#[test]
+fn log_that_nobody_reads_does_not_stop_a_run() {
+    let folder = folder_with_rows();
+    std::fs::write(folder.path().join("p.toml"), COPY).unwrap();
+    let (unread, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[b' '; PIPE_BYTES]).unwrap();
+    let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(full).spawn().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_all_rows(folder.path());
+    drop(unread);
+}
+
+#[test]
+fn fatal_errors_are_json_where_the_log_is() {
+    let folder = tempfile::tempdir().unwrap();
+    inputs::table(&folder.path().join("in/a.parquet"), 0..10, 10);
+    std::fs::create_dir(folder.path().join("out")).unwrap();
+    std::fs::write(folder.path().join("out/part-00000.parquet"), "no Parquet").unwrap();
+    for (pipeline, code) in [("nonsense = 1", 2), (COPY, 1)] {
+        std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+        let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"]).output().unwrap();
+        let text = errors(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{text}");
+        assert!(last["timestamp"].as_str().unwrap().ends_with('Z'), "{text}");
+    }
+}

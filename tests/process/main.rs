@@ -1,0 +1,19 @@
+//! Tests that start, watch and kill processes, or make their system calls fail.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod chaos;
+#[path = "../common"]
+mod common {
+    pub mod inputs;
+    pub mod leftovers;
+    pub mod outputs;
+    pub mod runs;
+    pub mod scenarios;
+}
+mod compact;
+mod compat;
+mod crash_points;
+mod daemon;
+mod faults;
+mod system_calls;

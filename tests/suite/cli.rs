@@ -1,0 +1,295 @@
+//! Whole runs through the binary, and what a pipeline file's faults look like.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use expect_test::{Expect, expect};
+
+use crate::common::outputs::data_files;
+use crate::common::runs::{latentflow, run};
+
+fn check(pipeline: &str, expected: &Expect) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let output = latentflow(folder.path(), &["check", "p.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    expected.assert_eq(&String::from_utf8_lossy(&output.stderr));
+}
+
+/// Made-up images through the shipped model into `out`.
+fn images(records: u32) -> String {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    format!(
+        "[models.photo]\npath = {models:?}\n\
+         [stages.photos]\nkind = \"synthetic\"\nof = \"images\"\nrecords = {records}\nbatch = {{ records = 32 }}\n\
+         [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
+         [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\nfile = {{ records = 64 }}\n"
+    )
+}
+
+#[test]
+fn the_same_input_gives_the_same_files_whatever_the_workers_their_sessions_and_the_encoders() {
+    let groups = "stages.out.row_group.records=20";
+    let ways: [&[&str]; 4] = [
+        &["--workers", "1"],
+        &["--workers", "3"],
+        &["--workers", "3", "--set", "runtime.sessions=shared"],
+        &["--workers", "2", "--set", "stages.out.row_group.encoders=2"],
+    ];
+    let [one, others @ ..] = ways.map(|way| {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, summary) = run(folder.path(), &images(300), &[way, &["--set", groups]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&summary["records"], &summary["rejects"]), (&300.into(), &0.into()));
+        let files = data_files(&folder.path().join("out")).into_iter();
+        files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
+    });
+    assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
+    for (way, other) in ways[1..].iter().zip(&others) {
+        assert!(one == *other, "{way:?}: files differ");
+    }
+}
+
+#[test]
+fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, first) = run(folder.path(), &images(100), &["--limit", "40"]);
+    let (_, second) = run(folder.path(), &images(100), &[]);
+    let (output, third) = run(folder.path(), &images(100), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!([&first["records"], &second["records"], &third["records"]], [40, 60, 0]);
+    assert_eq!(third["done_before"], 100);
+}
+
+#[test]
+fn a_sink_that_is_added_catches_up_beside_one_that_has_its_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 40\nbatch = { records = 8 }\n\
+                [stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [16, 16]\n\
+                [stages.files]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"files\"\n";
+    let added = "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n";
+    let files =
+        || walkdir::WalkDir::new(folder.path().join("files")).into_iter().map(Result::unwrap).filter(is_png).count();
+    run(folder.path(), made, &["--limit", "24"]);
+    assert_eq!(files(), 24);
+    let (output, summary) = run(folder.path(), &format!("{made}{added}"), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((&summary["records"], files()), (&40.into(), 40));
+}
+
+fn is_png(entry: &walkdir::DirEntry) -> bool {
+    entry.path().extension().is_some_and(|extension| extension == "png")
+}
+
+#[test]
+fn output_of_another_pipeline_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &images(10), &[]);
+    let other = images(10).replace("records = 10", "records = 10\nseed = 9");
+    let (output, _) = run(folder.path(), &other, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("out: ") && text.contains("another"), "{text}");
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), images(2000)).unwrap();
+    let mut kills = 0;
+    for milliseconds in [40, 150, 250, 350, 450] {
+        let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills > 0, "every run was over before it could be killed");
+    let (output, summary) = run(folder.path(), &images(2000), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), 2000);
+    let inspect = latentflow(folder.path(), &["inspect", "out"]).output().unwrap();
+    let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
+    assert!(text.contains("2000 in "), "{text}");
+    assert!(text.contains(": 0..2000"), "{text}");
+}
+
+#[test]
+fn broken_images_are_rejects_and_too_many_of_them_an_exit_code_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("in")).unwrap();
+    std::fs::write(folder.path().join("in/a.ppm"), b"P6 1 1 255\n\x01\x02\x03").unwrap();
+    std::fs::write(folder.path().join("in/b.png"), b"no image at all").unwrap();
+    std::fs::write(folder.path().join("in/c.jpg"), b"").unwrap();
+    let pipeline = "[stages.files]\nkind = \"images\"\npath = \"in\"\n\
+        [stages.pixels]\nkind = \"pixels\"\ninputs = [\"files\"]\nsize = [8, 8]\n\
+        [stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n\
+        [rejects]\npath = \"bad\"\nmax_share = 0.5\n";
+    let (output, summary) = run(folder.path(), pipeline, &[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!((&summary["records"], &summary["rejects"]), (&3.into(), &2.into()));
+    assert_eq!((data_files(&folder.path().join("out")).len(), data_files(&folder.path().join("bad")).len()), (1, 1));
+}
+
+#[test]
+fn records_flow_from_csv_to_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.csv"), "a,b\n1,x\n2,y\nthree,z\n4\n5,w\n").unwrap();
+    let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n\
+        [stages.big]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"a\"\nabove = 1\n\
+        [stages.out]\nkind = \"stdout\"\ninputs = [\"big\"]\n";
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let output = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"]).output().unwrap();
+    let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":2,\"b\":\"y\"}\n{\"source\":\"in.csv\",\"row\":4,\"a\":5,\"b\":\"w\"}\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn metrics_are_served_while_it_runs_and_a_signal_drains() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), images(1_000_000)).unwrap();
+    let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text"];
+    let mut child = latentflow(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at"))).unwrap().unwrap();
+    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let mut text = String::new();
+    // A batch is counted before its errors are.
+    while ![
+        "latentflow_records_out_total{kind=\"encode\",stage=\"latents\"}",
+        "latentflow_reconstruction_error_bucket{",
+    ]
+    .iter()
+    .all(|metric| text.contains(metric))
+    {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        text.clear();
+        stream.read_to_string(&mut text).unwrap();
+    }
+    assert!(text.contains("latentflow_build_info{"), "{text}");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    log.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(!data_files(&folder.path().join("out")).is_empty(), "what was read is committed");
+}
+
+#[test]
+fn every_fault_of_a_pipeline_is_told_at_once() {
+    check(
+        "wokers = 3\n[stages.in]\nkind = \"imagess\"\n[stages.src]\nkind = \"images\"\npath = \"x\"\nbatch = { bytes = \"12\" }\n\
+         [stages.px]\nkind = \"pixels\"\ninputs = [\"src\"]\nsiez = [3, 3]\n[stages.out]\nkind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
+        &expect![[r#"
+            p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
+            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
+            p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
+            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, draft, fit, keep, layout, mean, model, range, size, std, to
+            p.toml:14: stages.out.inputs: no stage `nowhere`; stages: in, px, src
+            p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"select\"\ninputs = [\"b\"]\n[stages.b]\nkind = \"select\"\ninputs = [\"a\"]\n",
+        &expect![[r#"
+            p.toml:6: stages.b.inputs: a cycle: b -> a -> b; a stage cannot feed itself
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"images\"\nkind = \"csv\"\n",
+        &expect![[r#"
+        p.toml:3: duplicate key
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "[stages.a]\nkind = \"images\"\npath = \"x\"\n",
+        &expect![[r#"
+        p.toml:1: stages.a: nothing takes its output; name it in the `inputs` of a stage, such as a sink (parquet, images, stdout, discard)
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "name = \"empty\"\n",
+        &expect![[r#"
+        p.toml: no stages: a pipeline needs at least a source and a sink; see `latentflow init`
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        "[stages.s]\nkind = \"stdout\"\n[stages.t]\nkind = \"encode\"\n",
+        &expect![[r#"
+        p.toml:1: stages.s: `inputs` is missing: `stdout` needs the name of a stage to take records from
+        p.toml:3: stages.t: `inputs` is missing: `encode` needs the name of a stage to take records from
+        latentflow: nothing was started
+    "#]],
+    );
+}
+
+/// A source of made-up images called `in`, and pixels of 32x32 called `px`.
+const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 1\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
+
+#[test]
+fn faults_between_stages_are_told_before_anything_starts() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    let model = format!("[models.photo]\npath = {models:?}\n");
+    let encode = "[stages.z]\nkind = \"encode\"\ninputs = [\"px\"]\nmodel = \"photo\"\n[stages.out]\nkind = \"stdout\"\ninputs = [\"z\"]\n";
+    check(
+        &format!("{model}{PIXELS}{encode}"),
+        &expect![[r#"
+        p.toml:11: stages.z.column: column `pixels`: its records have the shape [3, 32, 32], but the model `photo` takes [3, 64, 64]
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        &format!("{PIXELS}{encode}"),
+        &expect![[r#"
+        p.toml:12: stages.z.model: no model `photo`: the pipeline declares none; add [models.photo]
+        latentflow: nothing was started
+    "#]],
+    );
+    let sink =
+        |columns: &str| format!("{PIXELS}[stages.out]\nkind = \"parquet\"\ninputs = [{columns}]\npath = \"o\"\n");
+    check(
+        &sink("\"in\", \"px\""),
+        &expect![[r#"
+        p.toml:11: stages.out.inputs: `in` gives source, row, image, `px` gives source, row, pixels: inputs of one stage must have the same columns; a `select` stage can choose and rename them
+        latentflow: nothing was started
+    "#]],
+    );
+    check(
+        &format!("{}columns = [\"pixel\"]\n[stages.more]\nkind = \"stdout\"\ninputs = [\"out\"]\n", sink("\"px\"")),
+        &expect![[r#"
+            p.toml:13: stages.out.columns: no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels
+            p.toml:16: stages.more.inputs: `out` is a sink: nothing comes out of it
+            latentflow: nothing was started
+        "#]],
+    );
+    check(
+        &format!(
+            "{}[limits]\nmemory = 5\n[rejects]\nmax_share = 2\n[runtime]\nproviders = [\"gpu\"]\n",
+            sink("\"px\"")
+        ),
+        &expect![[r#"
+            p.toml:14: limits.memory: invalid type: integer `5`, expected a string; sizes carry a unit, such as "32MiB"
+            p.toml:16: rejects.max_share: 2 is no share; write a number from 0 to 1
+            p.toml:18: runtime.providers[0]: unknown variant `gpu`, expected one of `cpu`, `cuda`, `tensorrt`, `openvino`, `coreml`
+            latentflow: nothing was started
+        "#]],
+    );
+}
+
+/// ONNX Runtime keeps a file there where it reports to its maker.
+#[test]
+fn nothing_is_left_in_the_user_s_home_and_nothing_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae");
+    let mut command = latentflow(home.path(), &["inspect", model.to_str().unwrap()]);
+    let output = command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}

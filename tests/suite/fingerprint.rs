@@ -1,0 +1,633 @@
+//! Every option of every kind: its kind declares whether it changes rows, and the digest of outputs follows what it means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use latentflow::coverage::Coverage;
+use latentflow::metrics::Metrics;
+use latentflow::plan::{self, StageRole};
+use latentflow::registry::{OptionAttributes, option_attributes};
+use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
+use latentflow::store::Location;
+use latentflow::{source, spec, transform};
+use parquet::arrow::ArrowWriter;
+use serde_json::{Map, Value, json};
+
+/// A stage under test, amid others; each change: an option, and a value for it, or for several of them.
+struct Case {
+    kind: &'static str,
+    /// The stages before it, which it takes records from under the name `before`, and its own options.
+    before: Value,
+    options: Value,
+    changes: Vec<(&'static str, Value)>,
+}
+
+fn here(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Input of some kind that is kept with the tests.
+fn input(below: &str) -> String {
+    here(&format!("tests/compat/v0/{below}"))
+}
+
+fn csv() -> Value {
+    json!({ "before": { "kind": "csv", "path": input("csv/in") } })
+}
+
+fn photos() -> Value {
+    json!({ "before": { "kind": "images", "path": input("images/in") } })
+}
+
+fn made() -> Value {
+    json!({ "before": { "kind": "synthetic", "of": "features", "records": 9, "width": 5, "layout": "columns" } })
+}
+
+/// Images, and a copy of them that noise was added to.
+fn pairs() -> Value {
+    json!({
+        "in": photos()["before"],
+        "px": { "kind": "pixels", "inputs": ["in"], "size": [16, 16], "channels": "gray" },
+        "before": { "kind": "corrupt", "inputs": ["px"], "noise": "gaussian", "sigma": 5, "to": "noisy" },
+    })
+}
+
+/// Feature records as the model `m` takes them, beside what the model makes of them.
+fn decoded() -> Value {
+    json!({
+        "in": { "kind": "csv", "path": input("model/in") },
+        "ready": { "kind": "features", "inputs": ["in"], "model": "m" },
+        "before": { "kind": "denoise", "inputs": ["ready"], "model": "m", "to": "back" },
+    })
+}
+
+impl Case {
+    fn new<const N: usize>(
+        kind: &'static str,
+        before: Value,
+        options: Value,
+        changes: [(&'static str, Value); N],
+    ) -> Self {
+        Self { kind, before, options, changes: changes.into() }
+    }
+
+    /// Who the only sink writes as, where the stage has these options beside its own.
+    fn identity(&self, more: &Value) -> Result<OutputIdentity, String> {
+        let mut stages = self.before.as_object().cloned().unwrap_or_default();
+        let mut stage = self.options.as_object().cloned().unwrap();
+        stage.insert("kind".into(), self.kind.into());
+        stage.extend(more.as_object().unwrap().clone());
+        if !stages.is_empty() {
+            stage.insert("inputs".into(), json!(["before"]));
+        }
+        stages.insert("it".into(), Value::Object(stage));
+        if !self.is_sink() {
+            stages.insert("end".into(), json!({ "kind": "discard", "inputs": ["it"] }));
+        }
+        let mut models = models();
+        // Opening them takes longer than all else.
+        let used: Vec<&Value> = stages.values().filter_map(|stage| stage.get("model")).collect();
+        models.as_object_mut().unwrap().retain(|name, _| used.contains(&&Value::from(name.as_str())));
+        // A source without an end needs a place for its journal.
+        identity(&json!({ "state": "state", "stages": stages, "models": models }))
+    }
+
+    /// A stage that takes no records is no sink, whatever sinks bear its kind's name.
+    fn is_sink(&self) -> bool {
+        self.before != json!({}) && sink::KINDS.iter().any(|kind| kind.name == self.kind)
+    }
+
+    fn digest(&self, more: &Value) -> Result<String, String> {
+        self.identity(more).map(|identity| identity.digest)
+    }
+}
+
+/// Two names of one model, and of one that takes images of any size.
+fn models() -> Value {
+    let features = json!({ "path": input("model/models/m") });
+    let images = json!({ "path": here("models/photo-denoise-gray") });
+    json!({ "m": features, "same": features, "images": images, "same-images": images })
+}
+
+/// Who the only sink of a pipeline writes as.
+fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
+    let text = toml::to_string(&without_nulls(pipeline)).unwrap();
+    let read = spec::parse(Path::new("p.toml"), &text, std::iter::empty(), &[]).map_err(|faults| faults.to_string())?;
+    let plan = plan::resolve(read, &Arc::new(Metrics::new())).map_err(|faults| faults.to_string())?;
+    let mut sinks = plan.stages.into_iter().filter_map(|stage| match stage.role {
+        StageRole::Sink(_, identity) => Some(identity),
+        _ => None,
+    });
+    Ok(sinks.next().unwrap())
+}
+
+/// Whether `now` goes on with what `before` wrote.
+fn goes_on(before: &OutputIdentity, now: &OutputIdentity) -> bool {
+    let (mut history, mut now) = (OutputHistory::default(), now.clone());
+    history.add(before, &Coverage::default());
+    history.recognize(&mut now);
+    history.check_compatible(&Location::Local("out".into()), &now, IdentityScope::Sink).is_ok()
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let kept = table.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// What each kind declares of its options.
+fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
+    let sources = source::KINDS.iter().map(|kind| (kind.name, kind.schema));
+    let transforms = transform::KINDS.iter().map(|kind| (kind.name, kind.schema));
+    let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
+    // `parquet` and `images` are names of a source and of a sink.
+    let sinks = sinks.map(|(name, schema)| (in_role(name), schema));
+    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, option_attributes(schema))).collect()
+}
+
+/// The name of a sink here.
+fn in_role(name: &'static str) -> &'static str {
+    match name {
+        "parquet" => "to parquet",
+        "images" => "to images",
+        name => name,
+    }
+}
+
+impl Case {
+    /// The name of its kind here.
+    fn role(&self) -> &'static str {
+        if self.is_sink() { in_role(self.kind) } else { self.kind }
+    }
+}
+
+fn sources() -> Vec<Case> {
+    let none = || json!({});
+    let at = |below: &str| json!({ "path": input(below) });
+    let other = |below: &str| ("path", json!({ "path": input(below) }));
+    let refuse = || ("on_change", json!({ "on_change": "refuse" }));
+    vec![
+        Case::new(
+            "images",
+            none(),
+            at("images/in"),
+            [
+                other("images/later"),
+                ("follow_links", json!({ "follow_links": true })),
+                ("folder_labels", json!({ "folder_labels": true })),
+                ("watch", json!({ "watch": true })),
+                ("rescan", json!({ "watch": true, "rescan": "5m" })),
+                ("retry_timeout", json!({ "watch": true, "retry_timeout": "5m" })),
+            ],
+        ),
+        Case::new(
+            "parquet",
+            none(),
+            at("encoded/in"),
+            [
+                other("encoded/later"),
+                ("columns", json!({ "columns": ["image"] })),
+                ("readers", json!({ "readers": 3 })),
+                refuse(),
+            ],
+        ),
+        Case::new(
+            "parquet",
+            none(),
+            json!({ "path": bytes(["one", "two"]) }),
+            [("image_column", json!({ "image_column": "two" }))],
+        ),
+        Case::new(
+            "csv",
+            none(),
+            at("csv/in"),
+            [
+                other("csv/later"),
+                ("header", json!({ "header": false })),
+                ("delimiter", json!({ "delimiter": ";" })),
+                ("aligned", json!({ "aligned": true })),
+                ("quote", json!({ "quote": "'" })),
+                ("columns", json!({ "header": false, "columns": ["one", "two", "three", "four"] })),
+                ("types", json!({ "types": { "id": "string" } })),
+                refuse(),
+            ],
+        ),
+        Case::new(
+            "ndjson",
+            none(),
+            at("ndjson/in"),
+            [other("ndjson/later"), ("types", json!({ "types": { "id": "string" } })), refuse()],
+        ),
+        Case::new("arrow", none(), at("arrow/in"), [other("arrow/later"), refuse()]),
+        Case::new(
+            "idx",
+            none(),
+            at("trained/in/images.idx"),
+            [other("idx/in"), ("labels", json!({ "labels": input("trained/in/labels.idx") })), refuse()],
+        ),
+        Case::new("npz", none(), at("npz/in"), [other("npz/later"), ("arrays", json!({ "arrays": ["X"] })), refuse()]),
+        Case::new(
+            "tar",
+            none(),
+            at("tar/in"),
+            [other("tar/later"), ("follow_links", json!({ "follow_links": true })), refuse()],
+        ),
+        Case::new(
+            "rejects",
+            none(),
+            at("replay/in/rejects"),
+            [
+                other("csv/out/_latentflow/rejects"),
+                // Of several sources one must be chosen; here is one.
+                ("from", json!({ "path": input("images/out/table/_latentflow/rejects"), "from": "in" })),
+                ("stages", json!({ "stages": ["vectors"] })),
+                ("codes", json!({ "codes": ["missing"] })),
+            ],
+        ),
+    ]
+}
+
+fn sources_that_read_no_files() -> Vec<Case> {
+    let none = || json!({});
+    let features = json!({ "of": "features", "records": 9 });
+    let images = json!({ "of": "images", "records": 9 });
+    let http = json!({ "listen": "127.0.0.1:0", "records": "features", "columns": { "a": "float" } });
+    let keys = json!({ "certificate": input("csv/p.toml"), "key": input("csv/p.toml") });
+    vec![
+        Case::new(
+            "synthetic",
+            none(),
+            features,
+            [
+                ("of", json!({ "of": "images" })),
+                ("records", json!({ "records": 10 })),
+                ("seed", json!({ "seed": 1 })),
+                ("size", json!({ "of": "images", "size": [32, 32] })),
+                ("format", json!({ "of": "images", "format": "bmp" })),
+                ("width", json!({ "width": 12 })),
+                ("rank", json!({ "rank": 3 })),
+                ("outliers", json!({ "outliers": 0.5 })),
+                ("layout", json!({ "layout": "columns" })),
+            ],
+        ),
+        Case::new(
+            "synthetic",
+            none(),
+            images,
+            [("size", json!({ "size": [32, 32] })), ("format", json!({ "format": "jpeg" }))],
+        ),
+        Case::new(
+            "http",
+            none(),
+            http,
+            [
+                ("listen", json!({ "listen": "127.0.0.1:9" })),
+                ("records", json!({ "records": "images", "columns": null })),
+                ("columns", json!({ "columns": { "a": "int" } })),
+                ("token", json!({ "token": { "variable": "TOKEN" } })),
+                ("anybody", json!({ "anybody": true })),
+                ("hosts", json!({ "hosts": ["records.example"] })),
+                ("tls", json!({ "tls": keys })),
+                ("limits", json!({ "limits": { "requests": 3 } })),
+                ("window", json!({ "window": "1h" })),
+            ],
+        ),
+    ]
+}
+
+fn transforms() -> Vec<Case> {
+    let columns = json!({ "columns": ["b"] });
+    vec![
+        Case::new(
+            "features",
+            csv(),
+            columns,
+            [
+                ("columns", json!({ "columns": ["a", "b"] })),
+                ("scaling", json!({ "scaling": "standard", "mean": [0], "std": [2] })),
+                ("mean", json!({ "scaling": "standard", "mean": [0], "std": [1] })),
+                ("std", json!({ "scaling": "standard", "mean": [0], "std": [3] })),
+                ("min", json!({ "scaling": "min_max", "min": [0], "max": [1] })),
+                ("max", json!({ "scaling": "min_max", "min": [0], "max": [2] })),
+                ("width", json!({ "columns": ["id", "b"], "width": 2 })),
+                ("to", json!({ "to": "vector" })),
+                ("keep", json!({ "keep": true })),
+            ],
+        ),
+        Case::new(
+            "features",
+            json!({ "before": { "kind": "csv", "path": input("model/in") } }),
+            json!({ "model": "m" }),
+            [("model", json!({ "model": "same" }))],
+        ),
+        Case::new(
+            "select",
+            csv(),
+            json!({ "rename": { "b": "c" } }),
+            [
+                ("columns", json!({ "columns": ["b"] })),
+                ("drop", json!({ "drop": ["a"] })),
+                ("rename", json!({ "rename": { "b": "d" } })),
+            ],
+        ),
+        Case::new(
+            "filter",
+            csv(),
+            json!({ "column": "id", "above": 1 }),
+            [
+                ("column", json!({ "column": "a" })),
+                ("above", json!({ "above": 2 })),
+                ("at_least", json!({ "above": null, "at_least": 1 })),
+                ("below", json!({ "above": null, "below": 1 })),
+                ("at_most", json!({ "above": null, "at_most": 1 })),
+                ("equals", json!({ "above": null, "equals": 1 })),
+                ("not_equals", json!({ "above": null, "not_equals": 1 })),
+            ],
+        ),
+        Case::new(
+            "encode",
+            decoded(),
+            json!({ "model": "m", "column": "back" }),
+            [
+                ("model", json!({ "model": "same" })),
+                ("to", json!({ "to": "code" })),
+                ("column", json!({ "column": "features" })),
+                ("reconstruct", json!({ "reconstruct": true })),
+                ("keep_reconstruction", json!({ "reconstruct": true, "keep_reconstruction": true })),
+                ("keep", json!({ "keep": true })),
+            ],
+        ),
+    ]
+}
+
+fn transforms_of_images() -> Vec<Case> {
+    let gray = json!({ "before": { "kind": "pixels", "inputs": ["in"], "model": "images" }, "in": photos()["before"] });
+    let mark = json!({ "noise": "watermark_text", "column": "pixels" });
+    vec![
+        Case::new(
+            "pixels",
+            photos(),
+            json!({ "size": [8, 8] }),
+            [
+                ("size", json!({ "size": [8, 9] })),
+                ("channels", json!({ "channels": "gray" })),
+                ("layout", json!({ "layout": "nhwc" })),
+                ("range", json!({ "range": [0, 2] })),
+                ("mean", json!({ "mean": [0.5, 0.5, 0.5] })),
+                ("std", json!({ "std": [2, 2, 2] })),
+                ("fit", json!({ "fit": "crop" })),
+                ("to", json!({ "to": "tensor" })),
+                ("keep", json!({ "keep": true })),
+            ],
+        ),
+        Case::new(
+            "pixels",
+            json!({ "before": { "kind": "parquet", "path": bytes(["image", "other"]) } }),
+            json!({ "size": [8, 8] }),
+            [("column", json!({ "column": "other" }))],
+        ),
+        #[cfg(feature = "turbojpeg")]
+        Case::new("pixels", photos(), json!({ "size": [8, 8] }), [("draft", json!({ "draft": true }))]),
+        Case::new("pixels", photos(), json!({ "model": "images" }), [("model", json!({ "model": "same-images" }))]),
+        Case::new(
+            "denoise",
+            gray,
+            json!({ "model": "images" }),
+            [
+                ("model", json!({ "model": "same-images" })),
+                ("tile", json!({ "tile": 256 })),
+                ("overlap", json!({ "overlap": 16 })),
+                ("to", json!({ "to": "clean" })),
+            ],
+        ),
+        Case::new(
+            "denoise",
+            decoded(),
+            json!({ "model": "m", "column": "back" }),
+            [("column", json!({ "column": "features" }))],
+        ),
+        Case::new(
+            "corrupt",
+            pairs(),
+            mark,
+            [
+                ("noise", json!({ "noise": "watermark_grid" })),
+                ("sigma", json!({ "noise": "gaussian", "sigma": 3 })),
+                ("rate", json!({ "noise": "masking", "rate": 0.5 })),
+                ("text", json!({ "text": "other" })),
+                ("opacity", json!({ "opacity": 0.25 })),
+                ("seed", json!({ "seed": 4 })),
+                ("column", json!({ "column": "noisy" })),
+                ("to", json!({ "to": "marked" })),
+            ],
+        ),
+        Case::new(
+            "score",
+            decoded(),
+            json!({ "original": "features", "reconstruction": "back", "metrics": ["psnr"] }),
+            [
+                ("original", json!({ "original": "back" })),
+                ("reconstruction", json!({ "reconstruction": "features" })),
+                ("metrics", json!({ "metrics": ["mse"] })),
+                ("prefix", json!({ "prefix": "my_" })),
+                ("peak", json!({ "peak": 2 })),
+                ("zscore", json!({ "model": "m", "zscore": true })),
+                ("feature_errors", json!({ "feature_errors": true })),
+                ("feature_zscores", json!({ "model": "m", "feature_zscores": true })),
+                ("top_features", json!({ "model": "m", "top_features": 2 })),
+            ],
+        ),
+        Case::new(
+            "score",
+            decoded(),
+            json!({ "original": "features", "reconstruction": "back", "model": "m", "zscore": true }),
+            [("model", json!({ "model": "same" }))],
+        ),
+    ]
+}
+
+fn sinks() -> Vec<Case> {
+    let out = || json!({ "path": "out" });
+    vec![
+        Case::new(
+            "parquet",
+            csv(),
+            out(),
+            [
+                ("path", json!({ "path": "elsewhere" })),
+                ("columns", json!({ "columns": ["b", "id"] })),
+                ("file", json!({ "file": { "records": 3 } })),
+                ("row_group", json!({ "row_group": { "records": 3 } })),
+                ("compression", json!({ "compression": "snappy" })),
+            ],
+        ),
+        Case::new(
+            "images",
+            pairs(),
+            json!({ "path": "out", "column": "noisy", "format": "jpeg" }),
+            [
+                ("path", json!({ "path": "elsewhere" })),
+                ("column", json!({ "column": "pixels" })),
+                ("format", json!({ "format": "webp" })),
+                ("quality", json!({ "quality": 50 })),
+                ("name", json!({ "name": "{row}.{ext}" })),
+            ],
+        ),
+        Case::new("stdout", made(), json!({}), [("columns", json!({ "columns": ["f0"] }))]),
+        Case::new("discard", made(), json!({}), []),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    [sources(), sources_that_read_no_files(), transforms(), transforms_of_images(), sinks()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A Parquet file with two columns of bytes.
+fn bytes(names: [&str; 2]) -> String {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path();
+    let path = folder.join(format!("{}.parquet", names.join("-")));
+    if !path.exists() {
+        let column = || Arc::new(BinaryArray::from_vec(vec![b"a", b"b"])) as ArrayRef;
+        let rows = RecordBatch::try_from_iter(names.map(|name| (name, column()))).unwrap();
+        let unfinished = path.with_extension(format!("{:?}", std::thread::current().id()));
+        let mut writer = ArrowWriter::try_new(File::create(&unfinished).unwrap(), rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        // Tests run side by side.
+        std::fs::rename(unfinished, &path).unwrap();
+    }
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn every_option_declares_whether_it_changes_rows() {
+    for (kind, options) in all_declared() {
+        for (option, declared) in options {
+            assert!(
+                declared.changes_rows.is_some(),
+                "`{option}` of `{kind}`: write #[schemars(extend(\"x-changes-rows\" = true))] beside it, or false"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_option_has_a_change_in_the_cases() {
+    let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for case in cases() {
+        changed.entry(case.role()).or_default().extend(case.changes.iter().map(|(option, _)| *option));
+    }
+    // Other builds refuse it.
+    changed.entry("pixels").or_default().insert("draft");
+    for (kind, options) in all_declared() {
+        let known: BTreeSet<&str> = options.keys().map(String::as_str).collect();
+        assert_eq!(changed.remove(kind).unwrap_or_default(), known, "options of `{kind}`");
+    }
+    assert_eq!(changed, BTreeMap::new());
+}
+
+#[test]
+fn options_that_change_rows_change_the_digest_and_no_others() {
+    let declared = all_declared();
+    for case in cases() {
+        let base = case.digest(&json!({})).unwrap_or_else(|faults| panic!("{}: {faults}", case.kind));
+        for (option, change) in &case.changes {
+            let changed = case.digest(change).unwrap_or_else(|faults| panic!("{}: {change}: {faults}", case.kind));
+            let changes_rows = declared[case.role()][*option].changes_rows == Some(true);
+            assert_eq!(changed != base, changes_rows, "`{option}` of `{}`", case.role());
+        }
+    }
+}
+
+#[test]
+fn defaults_that_are_spelled_out_change_no_digest() {
+    for case in cases() {
+        let base = case.identity(&json!({})).unwrap();
+        let understood = &base.stages["it"].options;
+        for (option, value) in understood {
+            let spelled = case.identity(&json!({ option: value }));
+            let spelled = spelled.unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.role()));
+            assert_eq!(spelled.digest, base.digest, "`{option}` of `{}` is spelled out as {value}", case.role());
+        }
+        let all = case.identity(&Value::Object(understood.clone())).unwrap();
+        assert_eq!((&all.digest, &all.stages["it"].options), (&base.digest, understood), "`{}`", case.role());
+    }
+}
+
+#[test]
+fn another_spelling_changes_no_digest() {
+    let digest = |kind: &str, options: Value| {
+        let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
+        stage.insert("kind".into(), kind.into());
+        let last = json!({ "kind": "parquet", "inputs": ["in"], "path": "out" });
+        identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap().digest
+    };
+    let path = |path: &str| digest("csv", json!({ "path": path }));
+    let plain = path(&input("csv/in"));
+    for spelled in ["csv/in/", "csv/in//", "csv//in", "./csv/./in/.", "csv/in/./"] {
+        assert_eq!(path(&input(spelled)), plain, "{spelled}");
+    }
+    assert_ne!(path(&input("csv/in/b.csv")), plain);
+    let amount = |value: Value| {
+        let case = Case::new("filter", csv(), json!({ "column": "b", "above": value }), []);
+        case.digest(&json!({})).unwrap()
+    };
+    assert_eq!(amount(json!(1)), amount(json!(1.0)));
+    assert_ne!(amount(json!(1)), amount(json!(1.5)));
+}
+
+#[test]
+fn inferred_options_that_are_spelled_out_go_on_either_way() {
+    let csv_types = json!({ "types": { "id": "int", "a": "float", "b": "float", "word": "string" } });
+    let of = |kind: &str, options: Value| {
+        let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
+        stage.insert("kind".into(), kind.into());
+        let last = json!({ "kind": "discard", "inputs": ["in"] });
+        identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap()
+    };
+    let path = json!({ "path": input("csv/in") });
+    let with = |more: &Value| {
+        let options: Map<String, Value> =
+            path.as_object().unwrap().clone().into_iter().chain(more.as_object().unwrap().clone()).collect();
+        of("csv", Value::Object(options))
+    };
+    let (inferred, spelled) = (with(&json!({})), with(&csv_types));
+    assert!(goes_on(&inferred, &spelled) && goes_on(&spelled, &inferred));
+    let other = with(&json!({ "types": { "id": "string" } }));
+    assert!(!goes_on(&inferred, &other) && !goes_on(&other, &inferred));
+    let select = |options: Value| Case::new("select", csv(), options, []).identity(&json!({})).unwrap();
+    let columns = json!({ "columns": ["source", "row", "id", "b", "word"], "rename": { "b": "b" } });
+    let (dropped, listed) = (select(json!({ "drop": ["a"] })), select(columns));
+    assert!(goes_on(&dropped, &listed) && goes_on(&listed, &dropped));
+    let other = select(json!({ "drop": ["b"] }));
+    assert!(!goes_on(&dropped, &other) && !goes_on(&other, &listed));
+}
+
+#[test]
+fn data_of_other_columns_changes_no_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.csv");
+    let digest = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let stages = json!({
+            "in": { "kind": "csv", "path": file.to_str().unwrap() },
+            "out": { "kind": "parquet", "inputs": ["in"], "path": "out" },
+        });
+        identity(&json!({ "stages": stages })).unwrap().digest
+    };
+    let first = digest("x,y\n1,2\n");
+    for other in ["x,y\n1,2.5\n", "y,x\n2,1\n", "x,y,z\n1,2,3\n"] {
+        assert_eq!(digest(other), first, "{other}");
+    }
+}

@@ -1,0 +1,27 @@
+//! Tests of the library and of whole runs that end by themselves.
+#![allow(clippy::unwrap_used)]
+
+mod arrays;
+mod bad_images;
+mod cli;
+#[path = "../common"]
+mod common {
+    pub mod outputs;
+    pub mod runs;
+    pub mod stages;
+    pub mod test_data;
+}
+mod config_change;
+mod crashing_record;
+mod data;
+mod failing_records;
+mod fingerprint;
+mod inputs;
+mod malformed_input;
+mod models;
+mod pictures;
+mod protocol;
+mod replay;
+mod source_rules;
+mod topology;
+mod train;

@@ -1,0 +1,178 @@
+//! Models as people have them: those that ship, and small ones by others where `LATENTFLOW_TEST_DATA` names their folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use latentflow::metrics::Metrics;
+use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, describe, ort_library};
+
+use crate::common::test_data::test_data;
+
+fn init() -> RuntimeSpec {
+    let spec = RuntimeSpec::default();
+    ort_library::init(&spec).unwrap_or_else(|fault| panic!("{}", fault.message));
+    spec
+}
+
+#[test]
+fn the_models_that_ship_are_what_their_cards_say() {
+    let runtime = init();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
+    assert!(folders.len() > 7, "{folders:?}");
+    for path in folders {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let bytes: u64 = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 4_000_000, "{name}: {bytes} bytes");
+        let spec = ModelSpec { path: Some(path), ..ModelSpec::default() };
+        let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
+        let model = model.unwrap_or_else(|faults| panic!("{faults:?}"));
+        let card = model.card().unwrap();
+        assert_eq!(card.name, name);
+        assert!(!card.files.is_empty() && !card.description.is_empty(), "{name}");
+        assert!(!card.training.as_ref().unwrap().licence.is_empty(), "{name}");
+        let any_size = || model.image_input().unwrap().format.shape(48, 80);
+        let shape = model.input_shape().unwrap_or_else(any_size);
+        assert_eq!(model.output_shape(ModelPath::Whole, &shape).unwrap(), shape);
+        let mut output = Vec::new();
+        let records = vec![0.5; 3 * shape.iter().product::<usize>()];
+        model.chain(ModelPath::Encode).unwrap().run(&records, &shape, &mut output).unwrap();
+        assert_eq!(output.len(), model.code_size().map_or(records.len(), |code| 3 * code), "{name}");
+        assert!(output.iter().all(|value| value.is_finite()), "{name}");
+    }
+}
+
+/// What `inspect` says of a model by others: the text from its inputs on.
+fn check(folder: &Path, file: &str, expected: Expect) {
+    let description = describe(&folder.join(file), &init()).unwrap();
+    let text = description.to_string();
+    let folder = format!("{}/", folder.display());
+    let lines = text.lines().filter(|line| !line.starts_with("digest") && !line.contains("sha256:"));
+    let text: String = lines.map(|line| format!("{}\n", line.replace(&folder, ""))).collect();
+    expected.assert_eq(&text);
+    assert_eq!(description.usable(), !text.contains("cannot run as a stage"));
+}
+
+#[test]
+fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
+    let Some(folder) = test_data("onnx") else { return };
+    check(
+        &folder,
+        "sehtasham__edge-ai-inference/autoencoder.onnx",
+        expect![[r#"
+              format     IR 9, opset 18
+              producer   pytorch 2.10.0+cu128
+              input      `sensor_input` float32 [batch_size, 10]
+              output     `reconstruction` float32 [batch_size, 10]
+            in a pipeline: turns vectors of 10 features into the same shape: a denoiser, or an autoencoder in one piece
+        "#]],
+    );
+    check(
+        &folder,
+        "xCures__keras_lstm_vae/encoder.onnx",
+        expect![[r#"
+              format     IR 8, opset 15, ai.onnx.ml 2
+              producer   tf2onnx 1.14.0 8f8d49
+              input      `input` float32 [unk__135, 30, 7]
+              output     `dense` float32 [unk__136, 100]
+            in a pipeline: turns tensors of shape [30, 7] into 100 values
+        "#]],
+    );
+    check(
+        &folder,
+        "KULeuven-MICAS__zigzag/resnet8.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   tflite2onnx
+              input      `input_1` float32 [1, 3, 32, 32]
+              output     `Identity` float32 [1, 10]
+            in a pipeline: turns rgb images of 32x32 into 10 values
+        "#]],
+    );
+    check(
+        &folder,
+        "KULeuven-MICAS__zigzag/ds_cnn.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   tflite2onnx
+              ONNX Runtime refuses it: This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
+            in a pipeline: cannot run as a stage
+        "#]],
+    );
+    check(
+        &folder,
+        "microsoft__onnxruntime-inference-examples/mnist.onnx",
+        expect![[r#"
+              format     IR 3, opset 8
+              producer   CNTK 2.5.1
+              input      `Input3` float32 [1, 1, 28, 28]
+              output     `Plus214_Output_0` float32 [1, 10]
+            in a pipeline: turns gray images of 28x28 into 10 values
+        "#]],
+    );
+    check(
+        &folder,
+        "onnx__onnx/light_squeezenet.onnx",
+        expect![[r#"
+              format     IR 3, opset 9
+              producer   onnx-caffe2
+              input      `data_0` float32 [1, 3, 224, 224]
+              output     `softmaxout_1` float32 [1, 1000, 1, 1]
+            in a pipeline: turns rgb images of 224x224 into tensors of shape [1000, 1, 1]
+        "#]],
+    );
+    check(
+        &folder,
+        "pykeio__ort/upsample.onnx",
+        expect![[r#"
+              format     IR 7, opset 12
+              producer   tf2onnx 1.7.2
+              input      `up_sampling2d_input:0` float32 [unk__31, unk__32, unk__33, 3]
+              output     `Identity:0` float32 [unk__34, unk__35, unk__36, 3]
+            in a pipeline: takes rgb images of any size
+        "#]],
+    );
+    check(
+        &folder,
+        "Xiaobin-Rong__gtcrn/gtcrn_simple.onnx",
+        expect![[r#"
+              format     IR 6, opset 11
+              producer   pytorch 1.11.0
+              input      `mix` float32 [1, 257, 1, 2]
+              input      `conv_cache` float32 [2, 1, 16, 16, 33]
+              input      `tra_cache` float32 [2, 3, 1, 1, 16]
+              input      `inter_cache` float32 [2, 1, 33, 16]
+              output     `enh` float32 [1, 257, 1, 2]
+              output     `conv_cache_out` float32 [2, 1, 16, 16, 33]
+              output     `tra_cache_out` float32 [2, 3, 1, 1, 16]
+              output     `inter_cache_out` float32 [2, 1, 33, 16]
+            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: takes 4 inputs, but a stage feeds one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
+        "#]],
+    );
+}
+
+/// Zeros go through a model by others as a stage would send them.
+#[test]
+fn models_by_others_run_on_batches_longer_than_they_fix() {
+    let Some(folder) = test_data("onnx") else { return };
+    let runtime = init();
+    let run = |file: &str, shape: &[usize]| {
+        let spec = ModelSpec { model: Some(folder.join(file)), ..ModelSpec::default() };
+        let model = Model::open("other", &spec, &runtime, &Arc::new(Metrics::new())).unwrap();
+        let mut out = Vec::new();
+        let records = vec![0.0; 3 * shape.iter().product::<usize>()];
+        let given = model.chain(ModelPath::Whole).unwrap().run(&records, shape, &mut out).unwrap();
+        assert_eq!(out.len(), 3 * given.iter().product::<usize>());
+        assert!(out.iter().all(|value| value.is_finite()));
+        assert_eq!(model.output_shape(ModelPath::Whole, shape).unwrap(), given);
+        given
+    };
+    assert_eq!(run("sehtasham__edge-ai-inference/autoencoder.onnx", &[10]), [10]);
+    assert_eq!(run("xCures__keras_lstm_vae/encoder.onnx", &[210]), [100]);
+    assert_eq!(run("KULeuven-MICAS__zigzag/resnet8.onnx", &[3, 32, 32]), [10]);
+    assert_eq!(run("microsoft__onnxruntime-inference-examples/mnist.onnx", &[1, 28, 28]), [10]);
+    assert_eq!(run("onnx__onnx/light_squeezenet.onnx", &[3, 224, 224]), [1000, 1, 1]);
+    assert_eq!(run("pykeio__ort/upsample.onnx", &[5, 4, 3]), [10, 8, 3]);
+}

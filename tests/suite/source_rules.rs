@@ -1,0 +1,194 @@
+//! The invariants of the source tree that no compiler checks: module docs, the order of modules, `ort` in one file and
+//! `object_store` in one folder, the length of functions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Modules from left to right: what stands further left may not name what stands further right.
+const ORDER: [&[&str]; 19] = [
+    &[
+        "test_data",
+        "error",
+        "json",
+        "text_escape",
+        "temp_dir",
+        "file_descriptors",
+        "units",
+        "system",
+        "batch",
+        "coverage",
+        "tensor",
+        "arrow_size",
+        "schema_display",
+        "metrics",
+        "fs_durable",
+        "store",
+        "server",
+    ],
+    &["measure"],
+    &["registry"],
+    &["spec"],
+    &["image"],
+    &["corruption"],
+    &["model"],
+    &["plan_context"],
+    &["source"],
+    &["transform"],
+    &["sink"],
+    &["plan"],
+    &["topology"],
+    &["admin"],
+    &["daemon"],
+    &["data"],
+    &["evaluate"],
+    &["report"],
+    &["train"],
+];
+
+/// Lines that a function may have, its signature and closing brace among them.
+const FUNCTION_LINES: usize = 70;
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    files
+}
+
+/// A file without the items of its unit tests, which may do as they like. Their lines are left empty. As rustfmt writes them, an item
+/// ends at the line that closes it with the indentation of its attribute, or at its `;`.
+fn code(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        if line.trim_start() != "#[cfg(test)]" {
+            kept += line;
+        } else {
+            let (closed, is_item_line) = (format!("{indent}}}"), |line: &str| !line.trim_start().starts_with("#["));
+            for line in lines.by_ref() {
+                kept.push('\n');
+                let ends = line.ends_with(';') || line.ends_with(" {}") || line.ends_with("},");
+                let is_top = line.strip_prefix(indent).is_some_and(|rest| !rest.starts_with([' ', '#']));
+                if line == closed || (is_top && is_item_line(line) && ends) {
+                    break;
+                }
+            }
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+#[test]
+fn code_behind_an_item_of_tests_is_read() {
+    let text = "use a;\n#[cfg(test)]\nmod x;\nb();\n#[cfg(test)]\n#[path = \"c.rs\"]\nmod tests {\n    d();\n}\nfn e() {\n    \
+                #[cfg(test)]\n    f();\n    g();\n}\n";
+    let kept: Vec<_> = code(text).lines().map(str::to_owned).collect();
+    assert_eq!(kept.len(), text.lines().count());
+    assert_eq!(kept.join(""), "use a;b();fn e() {    g();}");
+}
+
+fn module(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn every_file_says_in_its_first_line_what_it_owns() {
+    let silent: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
+    assert!(silent.is_empty(), "no `//!` sentence at the top of {silent:?}");
+}
+
+#[test]
+fn onnx_runtime_is_named_in_one_file() {
+    let naming: Vec<_> =
+        sources().into_iter().filter(|(_, text)| names(&code(text), "ort")).map(|(path, _)| path).collect();
+    assert!(naming.len() == 1 && naming[0].ends_with("model/ort_backend.rs"), "`ort` is named in {naming:?}");
+}
+
+#[test]
+fn object_stores_are_named_in_one_folder() {
+    for (path, text) in sources() {
+        let is_store = path.parent().is_some_and(|folder| folder.ends_with("src/store"));
+        for name in ["object_store", "reqwest"] {
+            assert!(is_store || !names(&code(&text), name), "`{name}` is named in {}", path.display());
+        }
+        assert!(is_store || !code(&text).contains("object-store\")"), "{} knows the feature", path.display());
+    }
+}
+
+/// Whether a path begins with this crate: `ort::`, and not the end of `port::`.
+fn names(code: &str, name: &str) -> bool {
+    let starts = |(place, _)| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    code.match_indices(&format!("{name}::")).any(starts)
+}
+
+#[test]
+fn no_module_names_one_that_stands_right_of_it() {
+    let rank = |name: &str| ORDER.iter().position(|modules| modules.contains(&name));
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = module(&path);
+        let Some(place) = rank(&own) else {
+            assert!(["lib", "main", "cli"].contains(&own.as_str()), "`{own}` has no place in the order of modules");
+            continue;
+        };
+        let code = code(&text);
+        for used in code.split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if rank(&used).is_none_or(|rank| rank > place) {
+                wrong.push(format!("{} names crate::{used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_function_is_longer_than_a_screen() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let mut open: Option<(usize, usize, String)> = None;
+        for (number, line) in code(&text).lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let trimmed = line.trim_start();
+            let is_start = [
+                "fn ",
+                "pub fn ",
+                "pub(super) fn ",
+                "pub(crate) fn ",
+                "async fn ",
+                "pub async fn ",
+                "pub(super) async fn ",
+                "const fn ",
+            ]
+            .iter()
+            .any(|start| trimmed.starts_with(start));
+            if is_start {
+                open = Some((number, indent, trimmed.to_owned()));
+            }
+            if let Some((start, depth, name)) = &open
+                && line.trim_end() == format!("{}}}", " ".repeat(*depth))
+            {
+                if number - start + 1 > FUNCTION_LINES {
+                    long.push(format!("{}:{}: {} lines: {name}", path.display(), start + 1, number - start + 1));
+                }
+                open = None;
+            }
+        }
+    }
+    assert!(long.is_empty(), "longer than {FUNCTION_LINES} lines:\n{}", long.join("\n"));
+}

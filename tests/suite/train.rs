@@ -1,0 +1,295 @@
+//! Trainings through the binary: every kind of autoencoder, kills and stops in between, and what is told to people.
+#![cfg(feature = "train")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::common::runs::{errors, latentflow, run};
+
+const FEATURES: &str =
+    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\nof = 'features'\nrecords = 400\nwidth = 8\n";
+const IMAGES: &str =
+    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\nof = 'images'\nrecords = 40\nsize = [16, 16]\n";
+
+/// Every kind, on features or on images: its name, its file, and whether it has a code.
+fn kinds() -> Vec<(&'static str, String, bool)> {
+    let features =
+        |text: &str| format!("{text}\n[training]\nepochs = 2\nbatch_size = 32\n[input]\ntype = 'features'\n{FEATURES}");
+    let images = |text: &str| {
+        format!("{text}\n[training]\nepochs = 1\nbatch_size = 8\n[input]\ntype = 'image'\nsize = [16, 16]\n{IMAGES}")
+    };
+    let whole = |text: &str| {
+        format!(
+            "{text}\n[training]\nepochs = 1\nbatch_size = 8\ncrop = 8\ncrops = 2\nflips = 'all'\n[input]\ntype = 'image'\n{IMAGES}"
+        )
+    };
+    vec![
+        ("vanilla", features("kind = 'vanilla'\ncode_size = 3"), true),
+        ("deep", features("kind = 'deep'\ncode_size = 2\n[network]\nnodes = [6, 4]\nactivation = 'silu'"), true),
+        (
+            "sparse",
+            features("kind = ['sparse', 'deep']\ncode_size = 12\n[network]\nnodes = [16]\n[sparsity]\npenalty = 'l1'"),
+            true,
+        ),
+        ("sparse-kl", features("kind = 'sparse'\ncode_size = 12\n[sparsity]\npenalty = 'kl'\ntarget = 0.1"), true),
+        ("masked", features("kind = 'denoising'\ncode_size = 4\n[corruption]\nnoise = 'masking'\nrate = 0.2"), true),
+        ("bce", images("kind = 'deep'\ncode_size = 4\nloss = 'bce'\n[network]\nnodes = [32]"), true),
+        (
+            "convolutional",
+            images("kind = 'convolutional'\ncode_size = 8\n[network]\nchannels = [8, 16]\nblocks = 1"),
+            true,
+        ),
+        (
+            "everything",
+            images(
+                "kind = ['sparse', 'convolutional', 'denoising']\ncode_size = 8\n[network]\nchannels = [8, 8]\nnodes = [16]\n\
+                 [sparsity]\npenalty = 'kl'\n[[corruption]]\nnoise = 'salt_and_pepper'\nrate = 0.1\n[[corruption]]\n\
+                 noise = 'gaussian'\nsigma = [0, 25]",
+            ),
+            true,
+        ),
+        (
+            "denoise",
+            whole(
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\nblocks = 1\nresidual = true\n[corruption]\nnoise = 'gaussian'\nsigma = 25",
+            ),
+            false,
+        ),
+        (
+            "dewatermark",
+            whole(
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\nfold = true\n[corruption]\nnoise = 'watermark'",
+            ),
+            false,
+        ),
+        (
+            "colorize",
+            whole(
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8, 8]\nskips = false\n[corruption]\nnoise = 'gray'",
+            ),
+            false,
+        ),
+    ]
+}
+
+fn train(folder: &Path, name: &str, text: &str, arguments: &[&str]) -> Command {
+    std::fs::write(folder.join(format!("{name}.toml")), format!("name = '{name}'\n{text}")).unwrap();
+    let file = format!("{name}.toml");
+    latentflow(folder, &[&["train", &file, "--threads", "1"], arguments].concat())
+}
+
+#[test]
+fn every_kind_is_trained_and_its_model_runs_in_a_pipeline() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text, coded) in kinds() {
+        let output = train(folder.path(), name, &text, &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", errors(&output));
+        assert!(!folder.path().join(name).join(".training").exists(), "{name}: the folder of work goes at the end");
+        let features = text.contains("type = 'features'");
+        let (source, prepare) = if features {
+            ("of = \"features\"\nrecords = 50\nwidth = 8\n", "features")
+        } else {
+            ("of = \"images\"\nrecords = 10\nsize = [16, 16]\n", "pixels")
+        };
+        let kind = if coded { "encode" } else { "denoise" };
+        let prepare = if features {
+            format!("kind = \"{prepare}\"\ncolumns = [\"features\"]\nto = \"x\"")
+        } else {
+            format!("kind = \"{prepare}\"")
+        };
+        let pipeline = format!(
+            "[models.m]\npath = \"{name}\"\n[stages.in]\nkind = \"synthetic\"\n{source}[stages.ready]\n{prepare}\n\
+             model = \"m\"\ninputs = [\"in\"]\n[stages.run]\nkind = \"{kind}\"\nmodel = \"m\"\ninputs = [\"ready\"]\n\
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"run\"]\npath = \"out-{name}\"\n"
+        );
+        let (output, summary) = run(folder.path(), &pipeline, &[]);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", errors(&output));
+        assert_eq!(summary["rejects"], 0, "{name}: {summary}");
+    }
+    check_by_onnx(folder.path());
+}
+
+/// The official checker, on every ONNX file in the folders below.
+fn check_by_onnx(folder: &Path) {
+    let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnx-checker");
+    if !checker.exists() {
+        eprintln!("SKIPPED: the official ONNX checker is not there; `make checker` fetches it");
+        return;
+    }
+    let program = "import glob, onnx, sys\n\
+        files = glob.glob(sys.argv[1] + '/*/*.onnx')\n\
+        assert len(files) > 15, files\n\
+        for file in files:\n    onnx.checker.check_model(file, full_check=True)\n    \
+        model = onnx.load(file)\n    assert model.opset_import[0].version >= 17 and len(model.metadata_props) > 3\n    \
+        assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == 'batch'\n";
+    let python = Command::new("python3").args(["-c", program]).arg(folder).env("PYTHONPATH", checker).output().unwrap();
+    assert!(python.status.success(), "{}", errors(&python));
+}
+
+/// A training of many short epochs.
+fn long(epochs: u32) -> String {
+    format!(
+        "kind = ['denoising', 'deep']\ncode_size = 3\n[network]\nnodes = [16]\n[corruption]\nnoise = 'gaussian'\nsigma = 0.3\n\
+         [training]\nepochs = {epochs}\nbatch_size = 16\naverage = 0.9\noptimiser = 'muon'\nclip = 1.0\n[input]\ntype = 'features'\n{FEATURES}"
+    )
+}
+
+fn files(folder: &Path, name: &str) -> Vec<Vec<u8>> {
+    let read = |file| std::fs::read(folder.join(name).join(file)).unwrap();
+    ["encoder.onnx", "decoder.onnx"].map(read).to_vec()
+}
+
+#[test]
+fn a_killed_training_goes_on_to_the_same_weights() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let text = long(60);
+    let output = train(whole.path(), "m", &text, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let mut kills = 0;
+    for _ in 0..50 {
+        let mut child = train(cut.path(), "m", &text, &[]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        // Some epochs further, somewhere in the next.
+        if lines.by_ref().filter(|line| line.contains("epoch ")).nth(7).is_some() {
+            child.kill().unwrap();
+            kills += 1;
+        }
+        if child.wait().unwrap().success() {
+            break;
+        }
+    }
+    assert!(kills > 2, "{kills} kills");
+    assert_eq!(files(whole.path(), "m"), files(cut.path(), "m"));
+}
+
+#[test]
+fn a_killed_training_whose_file_was_tidied_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = long(60);
+    let mut child = train(folder.path(), "m", &text, &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().filter(|line| line.contains("epoch ")).nth(3).is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let tidied = text
+        .replace("average = 0.9", "average = 0.90\nschedule = 'cosine'\nwarmup = 0")
+        .replace("validation = 0.2", "validation = 0.20\ntest = 0");
+    let output = train(folder.path(), "m", &tidied, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(errors(&output).contains("going on"), "{}", errors(&output));
+}
+
+#[test]
+fn a_training_that_is_told_to_stop_keeps_the_best_so_far_and_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = long(100_000);
+    let mut child =
+        train(folder.path(), "m", &text, &["--metrics", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let served = lines.by_ref().find(|line| line.contains("metrics at")).unwrap();
+    let address = served.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    assert!(lines.by_ref().filter(|line| line.contains("epoch ")).nth(3).is_some());
+    let metrics = scrape(&address);
+    for name in ["training_loss", "training_learning_rate", "training_epochs", "training_records_per_second"] {
+        assert!(metrics.contains(&format!("latentflow_{name}{{model=\"m\"")), "{name}:\n{metrics}");
+    }
+    terminate(&child);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{rest:?}");
+    let before = files(folder.path(), "m");
+    // The end of a shorter training is nearer; its file is another one.
+    let output = train(folder.path(), "m", &long(2), &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("has changed since this training began; --restart"), "{}", errors(&output));
+    assert_eq!(files(folder.path(), "m"), before);
+    let output = train(folder.path(), "m", &long(2), &["--restart"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let output = train(folder.path(), "m", &long(2), &[]).output().unwrap();
+    assert!(errors(&output).contains("there is a model already; --restart"), "{}", errors(&output));
+}
+
+fn scrape(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn terminate(child: &Child) {
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn faults_of_a_training_file_are_told_at_once_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "kind = 'deep'\ncode_size = 0\n[network]\nnodes = 3\n[training]\nepocs = 3\nlearning_rate = 'high'\n[sparsity]\npenalty = 'l2'\n";
+    let output = train(folder.path(), "m", text, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = errors(&output);
+    for expected in [
+        "m.toml:5: network.nodes",
+        "m.toml:7: training.epocs",
+        "m.toml:8: training.learning_rate",
+        "m.toml:10: sparsity.penalty",
+    ] {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
+    let missing = format!("kind = 'vanilla'\ncode_size = 2\n[input]\ntype = 'features'\n{FEATURES}")
+        .replace("'synthetic'", "'synthetik'");
+    let output = train(folder.path(), "m", &missing, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+    assert!(errors(&output).contains("did you mean `synthetic`?"), "{}", errors(&output));
+    assert!(!folder.path().join("m").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_a_training_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = long(50).replace("optimiser = 'muon'\nclip = 1.0", "optimiser = 'sgd'\nlearning_rate = 1e30");
+    let output = train(folder.path(), "m", &text, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("lower training.learning_rate"), "{}", errors(&output));
+}
+
+#[test]
+fn the_starter_trains_and_the_schema_knows_every_key_of_shipped_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = |arguments: &[&str]| {
+        let output = latentflow(folder.path(), arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let starter = printed(&["init", "training"]);
+    std::fs::write(folder.path().join("mine.toml"), &starter).unwrap();
+    let small = ["training.epochs=1", "data.sources=[{ kind = 'synthetic', of = 'images', records = 30 }]"];
+    let output = latentflow(folder.path(), &["train", "mine.toml", "--set", small[0], "--set", small[1]]).output();
+    assert!(output.as_ref().unwrap().status.success(), "{}", errors(&output.unwrap()));
+
+    let schema: serde_json::Value = serde_json::from_str(&printed(&["schema", "training"])).unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let files = models.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let texts = files.map(|path| std::fs::read_to_string(path).unwrap()).chain([starter]);
+    for text in texts {
+        known(&schema, &toml::from_str(&text).unwrap(), "");
+    }
+}
+
+/// Every key of `table` stands in a schema.
+fn known(schema: &serde_json::Value, table: &toml::Table, place: &str) {
+    for (key, value) in table {
+        let place = format!("{place}.{key}");
+        let property = &schema["properties"][key];
+        assert!(property.is_object(), "{place} is not in the schema");
+        // Sources are closed tables of their kinds, which the schema of pipelines has as well.
+        if let Some(table) = value.as_table().filter(|_| property["properties"].is_object()) {
+            known(property, table, &place);
+        }
+    }
+}
