@@ -53,7 +53,7 @@ def latentflow(options, net, folder):
     command = [
         options.latentflow, "train", str(HERE.parent / f"models/fashion-{net}.toml"), "--data", options.data, "--restart",
         "--out", str(folder / net), "--threads", str(len(wanted)), "--metrics", "127.0.0.1:0", "--log-format", "text",
-        "--set", "training.optimiser=adam", "--set", "training.warmup=0",
+        "--set", "training.optimizer=adam", "--set", "training.warmup=0",
     ]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=pin)
     try:

@@ -75,7 +75,7 @@ channels = "rgb"
 validation = 0.1
 [[data.sources]]
 kind = "synthetic"
-of = "images"
+content = "images"
 records = 64
 size = [224, 224]
 """

@@ -40,7 +40,7 @@ pub struct DataSpec {
     /// What the data is, for the model's card.
     pub description: String,
     /// The terms that the data is under, for the model's card.
-    pub licence: String,
+    pub license: String,
 }
 
 impl Default for DataSpec {
@@ -56,7 +56,7 @@ impl Default for DataSpec {
             test: 0.0,
             limits: PipelineLimits::default(),
             description: String::new(),
-            licence: String::new(),
+            license: String::new(),
         }
     }
 }

@@ -123,7 +123,7 @@ impl DatasetPlan {
                 None => return Ok(None),
             }
         }
-        let written = DataSpec { root: None, description: String::new(), licence: String::new(), ..spec.clone() };
+        let written = DataSpec { root: None, description: String::new(), license: String::new(), ..spec.clone() };
         let understood = self.sources.iter().map(|planned| planned.said.clone()).collect();
         let said = DataSpec { sources: understood, ..written.clone() };
         let target = match &self.target {
@@ -131,8 +131,8 @@ impl DatasetPlan {
             RecordKind::Features { columns } => json!({ "columns": columns }),
         };
         let digest = |text: String| format!("{:x}", Sha256::digest(text));
-        let all = json!({ "version": VERSION + 1, "spec": said, "target": target, "inputs": inputs });
-        let former = json!({ "version": VERSION, "spec": written, "target": target, "inputs": inputs });
+        let all = json!({ "version": VERSION + 1, "spec": registry::stored_data(json!(said)), "target": target, "inputs": inputs });
+        let former = json!({ "version": VERSION, "spec": registry::stored_data(json!(written)), "target": target, "inputs": inputs });
         Ok(Some([digest(canonical(&all)), digest(former.to_string())]))
     }
 

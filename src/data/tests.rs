@@ -251,7 +251,7 @@ fn many_threads_read_what_one_reads() {
 #[test]
 fn wide_records_and_lists_of_values_are_read_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let source = json!([{ "kind": "synthetic", "of": "features", "records": 20, "width": 3000, "outliers": 0.5 }]);
+    let source = json!([{ "kind": "synthetic", "content": "features", "records": 20, "width": 3000, "outliers": 0.5 }]);
     let spec = json!({ "sources": source, "label": "outlier", "validation": 0.5 });
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
     assert_eq!((prepared.columns.len(), prepared.columns_are_values), (1, false));

@@ -6,11 +6,11 @@ use super::RowMatrix;
 
 /// Rows that go through one matrix product.
 const BLOCK: usize = 1024;
-/// Steps of the optimiser: a convex problem on standardised values is solved in far fewer.
+/// Steps of the optimizer: a convex problem on standardized values is solved in far fewer.
 const STEPS: usize = 200;
 /// The largest slope at which it has arrived.
 const TOLERANCE: f64 = 1e-5;
-/// Steps that the optimiser remembers, to learn the curvature.
+/// Steps that the optimizer remembers, to learn the curvature.
 const MEMORY: usize = 10;
 /// Halvings of a step that leads upwards, before it is given up.
 const HALVINGS: usize = 30;

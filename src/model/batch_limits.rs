@@ -24,7 +24,7 @@ const DEVICE_VALUES: usize = 512 * 3 * 64 * 64;
 impl InferenceBatchLimits {
     /// What the pipeline says, or what suits who computes what: `images` or vectors.
     pub fn of(runtime: &RuntimeSpec, images: bool) -> Self {
-        match runtime.call_records {
+        match runtime.max_batch_records {
             Some(records) => Self { records: records.get(), values: usize::MAX },
             None if runtime.uses_device() => Self { records: DEVICE_RECORDS, values: DEVICE_VALUES },
             None => Self { records: if images { OWN_IMAGES } else { OWN_RECORDS }, values: OWN_VALUES },
@@ -58,6 +58,6 @@ mod tests {
     fn devices_and_users_have_limits_of_their_own() {
         assert_eq!(rows("providers = ['cuda', 'cpu']", 3 * 64 * 64), 512);
         assert_eq!(rows("sessions = 'shared'", 3 * 64 * 64), 32);
-        assert_eq!(rows("call_records = 7", 3 * 64 * 64), 7);
+        assert_eq!(rows("max_batch_records = 7", 3 * 64 * 64), 7);
     }
 }

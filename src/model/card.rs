@@ -97,7 +97,8 @@ pub struct TrainingSummary {
     /// What it was trained on.
     pub data: String,
     /// Under which terms that data stands.
-    pub licence: String,
+    #[serde(alias = "licence")]
+    pub license: String,
     /// SHA-256 over all records, as `sha256:` and 64 hexadecimal digits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub data_digest: String,
@@ -131,7 +132,8 @@ impl ModelCard {
             let line = text[..error.span().map_or(0, |span| span.start)].lines().count().max(1);
             vec![ConfigError::new("", format!("line {line}: {}", error.message()))]
         })?;
-        let card: Self = registry::parse_options(written)?;
+        let mut card: Self = registry::parse_options(written)?;
+        card.training = card.training.map(TrainingSummary::with_current_names);
         let faults = card.faults();
         if faults.is_empty() { Ok(card) } else { Err(faults) }
     }
@@ -158,6 +160,18 @@ impl ModelCard {
             }
         }
         faults
+    }
+}
+
+impl TrainingSummary {
+    /// Returns the summary under current names; an earlier version may have written it.
+    fn with_current_names(self) -> Self {
+        let hyperparameters = self.hyperparameters.into_iter().collect();
+        Self {
+            hyperparameters: registry::current_options("hyperparameters", hyperparameters).into_iter().collect(),
+            file: registry::current_training_file(self.file),
+            ..self
+        }
     }
 }
 
@@ -243,9 +257,9 @@ mod tests {
         quantiles = { p01 = 0.0007, p05 = 0.001, p25 = 0.002, p50 = 0.003, p75 = 0.0045, p95 = 0.008, p99 = 0.012 }
         [training]
         data = "photographs"
-        licence = "free"
+        license = "free"
         architecture = ["conv 3->32", "dense 1024->128"]
-        hyperparameters = { optimiser = "adam", epochs = 6, learning_rate = 0.02 }
+        hyperparameters = { optimizer = "adam", epochs = 6, learning_rate = 0.02 }
         [metrics]
         psnr = 24.4
         [files]
@@ -256,6 +270,18 @@ mod tests {
         let faults = ModelCard::parse(text).err().unwrap_or_default();
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
         expected.assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_card_of_an_earlier_version_has_current_names() {
+        let former = "[training]\nlicence = 'free'\nhyperparameters = { optimiser = 'adam' }\n[training.file]\n\
+                      network = { fold = true }\ntraining = { optimiser = 'muon', patience = 2 }\ndata = { licence = 'free' }";
+        let text = format!("name = 'm'\nkind = 'deep'\n[input]\ntype = 'image'\n{former}\n");
+        let training = ModelCard::parse(&text).unwrap().training.unwrap();
+        assert_eq!((training.license.as_str(), &training.hyperparameters["optimizer"]), ("free", &"adam".into()));
+        let current = serde_json::json!({ "network": { "space_to_depth": true },
+            "training": { "optimizer": "muon", "early_stopping_patience": 2 }, "data": { "license": "free" } });
+        assert_eq!(training.file, current);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub struct RuntimeSpec {
     /// Default: shared where the first provider is not `cpu`; then there are two workers per core, since half of them wait.
     pub sessions: Option<SessionMode>,
     /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB on a device.
-    pub call_records: Option<NonZeroUsize>,
+    pub max_batch_records: Option<NonZeroUsize>,
     /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
     pub threads: NonZeroUsize,
     /// How far the graph is rewritten before it runs.
@@ -98,7 +98,7 @@ impl Default for RuntimeSpec {
         Self {
             providers: vec![ExecutionProvider::Cpu],
             sessions: None,
-            call_records: None,
+            max_batch_records: None,
             threads: NonZeroUsize::MIN,
             optimisation: GraphOptimization::default(),
             library: None,

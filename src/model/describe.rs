@@ -150,7 +150,7 @@ fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
     }
     if let Some(training) = &card.training {
         writeln!(f, "data         {}", line(&training.data))?;
-        writeln!(f, "licence      {}", line(&training.licence))?;
+        writeln!(f, "license      {}", line(&training.license))?;
     }
     card.metrics.iter().try_for_each(|(name, value)| writeln!(f, "{:<12} {value}", line(name)))
 }

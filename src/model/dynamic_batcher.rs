@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn limits(most: usize) -> InferenceBatchLimits {
-        InferenceBatchLimits::of(&toml::from_str(&format!("call_records = {most}")).unwrap(), false)
+        InferenceBatchLimits::of(&toml::from_str(&format!("max_batch_records = {most}")).unwrap(), false)
     }
 
     fn device(most: usize) -> (Arc<DynamicBatcher<Device>>, Receiver<usize>, Sender<()>) {

@@ -11,7 +11,7 @@ use super::stage_identity::{IdentifiedStage, PlannedStage, ResolveOptions};
 use super::{Stage, StageRole, graph};
 use crate::error::ConfigError;
 use crate::plan_context::PlanContext;
-use crate::registry::{self, ComponentKind, ResolvedStage};
+use crate::registry::{self, ComponentKind, OptionAttributes, ResolvedStage};
 use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
 use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
 use crate::spec::{PipelineConfig, StageTable};
@@ -140,13 +140,14 @@ fn plan_stage(
         inputs: table.inputs.clone(),
         model: model.map(|model| model.digest().to_owned()).unwrap_or_default(),
         known: planned.known,
-        declared: registry::option_attributes(found.schema()),
-        written: planned.written,
-        resolve: planned.resolve,
+        declared: stored_attributes(&found),
+        written: registry::stored_options(found.name(), planned.written),
+        resolve: resolve_stored(found.name(), planned.resolve),
     };
     let digests = inputs.iter().map(|input| (input.digest.as_str(), input.former.as_str()));
     let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
-    let IdentifiedStage { stage: own, former } = stage.identity(planned.options, &digests, &formers);
+    let IdentifiedStage { stage: own, former } =
+        stage.identity(registry::stored_options(found.name(), planned.options), &digests, &formers);
     let digest = own.digest.clone();
     let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
@@ -166,6 +167,20 @@ fn plan_stage(
         }
     };
     (Some((found.name(), role)), UpstreamStages { schema, digest, former, models, lineage, is_sink }, faults)
+}
+
+/// What a kind declares of each option, by the names under which options are stored.
+fn stored_attributes(kind: &AnyKind) -> BTreeMap<String, OptionAttributes> {
+    let declared = registry::option_attributes(kind.schema()).into_iter();
+    declared.map(|(key, option)| (registry::stored_name(kind.name(), &key).to_owned(), option)).collect()
+}
+
+/// Plans a stage from options as they are stored, and returns them under the stored names.
+fn resolve_stored(kind: &'static str, resolve: ResolveOptions) -> ResolveOptions {
+    Box::new(move |options| {
+        let resolved = (resolve)(registry::current_options(kind, options))?;
+        Some(registry::stored_options(kind, resolved))
+    })
 }
 
 /// A stage that was planned, without what stands before it.

@@ -1,6 +1,7 @@
 //! A kind of stage as a row of its role's table: its name, what it does, its options, how it is planned.
 
 mod options;
+mod renamed_keys;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -9,6 +10,10 @@ use serde_json::{Map, Value};
 use crate::error::ConfigError;
 
 pub use options::{OptionAttributes, canonical, option_attributes, option_values, sorted};
+pub use renamed_keys::{
+    current_options, current_training_file, name_in_files, stored_data, stored_name, stored_options,
+    stored_training_file,
+};
 
 /// A row of a role's table. `P` is the role's planning function, which takes the options as written.
 pub struct ComponentKind<P: 'static> {
@@ -80,10 +85,13 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(written: Value) -
 }
 
 fn unknown_key(key: &str, known: &[String]) -> ConfigError {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    if let Some(current) = renamed_keys::current_name(key, &known) {
+        return ConfigError::new(key, format!("`{key}` is called `{current}` now"));
+    }
     if key.contains('.') {
         return ConfigError::new(key, "unknown key");
     }
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
     ConfigError::new(key, format!("unknown key{}; known: {}", did_you_mean(key, &known), known.join(", ")))
 }
 
@@ -99,5 +107,35 @@ pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     match best {
         Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!(" (did you mean `{best}`?)"),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(default)]
+    struct Options {
+        #[allow(dead_code)]
+        optimizer: String,
+    }
+
+    #[test]
+    fn a_renamed_key_is_refused_with_its_current_name() {
+        let faults = |written: Value| -> Vec<String> {
+            let faults = parse_options::<Options>(written).unwrap_err().into_iter();
+            faults.map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+        };
+        assert_eq!(faults(json!({ "optimiser": "adam" })), ["optimiser: `optimiser` is called `optimizer` now"]);
+        assert_eq!(
+            faults(json!({ "optimizr": "adam" })),
+            ["optimizr: unknown key (did you mean `optimizer`?); known: optimizer"]
+        );
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn table(card: &ModelCard) -> Html {
     }
     if let Some(training) = &card.training {
         row("training data", training.data.clone());
-        row("licence", training.licence.clone());
+        row("license", training.license.clone());
         row("data digest", training.data_digest.clone());
         if !training.architecture.is_empty() {
             let steps = training.architecture.iter().map(|step| element("li").text(step));

@@ -140,7 +140,7 @@ fn a_page_about_a_model_of_features_shows_which_of_them_err() {
                 [reconstruction_error]\ncount = 9\nmean = 0.5\nstd = 0.1\nmin = 0\nmax = 2\n\
                 quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n\
                 features = { mean = [0.1, 0.1, 0, 0], std = [0.1, 0.1, 0, 0] }\n\
-                [training]\nlicence = 'free'\nhyperparameters = { learning_rate = 0.5 }\nfile = { name = 'x' }\n";
+                [training]\nlicense = 'free'\nhyperparameters = { learning_rate = 0.5 }\nfile = { name = 'x' }\n";
     let model = model(path, &[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], card);
     curve(path);
     let source = json!({ "kind": "csv", "path": path.join("rows.csv") });

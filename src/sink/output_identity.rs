@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::writer_recognition::StageReader;
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::registry::canonical;
+use crate::registry::{self, canonical};
 use crate::store::Location;
 
 /// The version of the rules by which digests are made now: of values as they were understood. Those before it, without a
@@ -334,6 +334,7 @@ impl StageIdentity {
             let (mine, before) = (self.options.get(key), found.options.get(key));
             let text = |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), Value::to_string);
             if mine.map(canonical) != before.map(canonical) {
+                let key = registry::name_in_files(&self.kind, key);
                 changes.push(format!("`{key}` of the stage `{name}` was {} and is {} now", text(before), text(mine)));
             }
         }

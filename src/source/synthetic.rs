@@ -27,7 +27,7 @@ use crate::tensor::{fixed_column, vector_field};
 pub struct SyntheticSourceConfig {
     /// What is made up.
     #[schemars(extend("x-changes-rows" = true))]
-    pub of: SyntheticContent,
+    pub content: SyntheticContent,
     /// How many records there are.
     #[schemars(extend("x-changes-rows" = true))]
     pub records: u64,
@@ -107,12 +107,12 @@ impl SourceConfig for SyntheticSourceConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let mut faults = self.unused();
-        let made = match self.of {
+        let made = match self.content {
             SyntheticContent::Images => self.images(context, &mut faults),
             SyntheticContent::Features => self.features(&mut faults),
         };
         let (Some(made), true) = (made, faults.is_empty()) else { return Err(faults) };
-        let split = Split::new(format!("{name}/synthetic:{}:{}:{}", self.of.name(), self.seed, made.identity()));
+        let split = Split::new(format!("{name}/synthetic:{}:{}:{}", self.content.name(), self.seed, made.identity()));
         let schema = with_origin(&made.schema());
         let step = made.records_per_batch(batch);
         let (name, seed, records) = (name.to_owned(), self.seed, self.records);
@@ -131,9 +131,12 @@ impl SyntheticSourceConfig {
             ("outliers", self.outliers.is_some(), SyntheticContent::Features),
             ("layout", self.layout.is_some(), SyntheticContent::Features),
         ];
-        let idle = options.into_iter().filter(|(_, given, of)| *given && *of != self.of);
-        idle.map(|(key, _, of)| {
-            ConfigError::new(key, format!("is for {}, but these are {}; leave it out", of.name(), self.of.name()))
+        let idle = options.into_iter().filter(|(_, given, content)| *given && *content != self.content);
+        idle.map(|(key, _, content)| {
+            ConfigError::new(
+                key,
+                format!("is for {}, but these are {}; leave it out", content.name(), self.content.name()),
+            )
         })
         .collect()
     }
@@ -410,8 +413,8 @@ mod tests {
             .unwrap()
     }
 
-    const IMAGES: &str = r#"{"of": "images", "records": 5, "size": [20, 30]}"#;
-    const FEATURES: &str = r#"{"of": "features", "records": 5, "width": 4, "outliers": 0.5}"#;
+    const IMAGES: &str = r#"{"content": "images", "records": 5, "size": [20, 30]}"#;
+    const FEATURES: &str = r#"{"content": "features", "records": 5, "width": 4, "outliers": 0.5}"#;
 
     #[test]
     fn images_are_files_of_the_size_and_format_that_were_asked_for() {
@@ -419,7 +422,7 @@ mod tests {
             [("png", image::ImageFormat::Png), ("jpeg", image::ImageFormat::Jpeg), ("bmp", image::ImageFormat::Bmp)]
         {
             let records =
-                all(&format!(r#"{{"of": "images", "records": 2, "size": [20, 30], "format": "{name}"}}"#), None);
+                all(&format!(r#"{{"content": "images", "records": 2, "size": [20, 30], "format": "{name}"}}"#), None);
             let bytes = records.column(2).as_binary::<i32>().value(1);
             assert_eq!(image::guess_format(bytes).unwrap(), format);
             let decoded = image::load_from_memory(bytes).unwrap();
@@ -470,7 +473,7 @@ mod tests {
 
     #[test]
     fn no_records_make_no_batches() {
-        let (made, total) = batches(r#"{"of": "features", "records": 0}"#, None, &ResumeState::default());
+        let (made, total) = batches(r#"{"content": "features", "records": 0}"#, None, &ResumeState::default());
         assert_eq!((made.len(), total), (0, Some(0)));
     }
 
@@ -490,27 +493,30 @@ mod tests {
             expected.assert_eq(&lines.join("\n"));
         };
         check(
-            r#"{"of": "images", "records": 1, "size": [0, 64], "width": 3, "layout": "columns"}"#,
+            r#"{"content": "images", "records": 1, "size": [0, 64], "width": 3, "layout": "columns"}"#,
             expect![[r#"
                 width: is for features, but these are images; leave it out
                 layout: is for features, but these are images; leave it out
                 size: 0x64 is 0 pixels; an image has 1 to 100000000 (limits.pixels)"#]],
         );
         check(
-            r#"{"of": "images", "records": 1, "size": [1, 70000], "format": "jpeg"}"#,
+            r#"{"content": "images", "records": 1, "size": [1, 70000], "format": "jpeg"}"#,
             expect!["size: 1x70000: a JPEG has sides of at most 65535 pixels"],
         );
         check(
-            r#"{"of": "features", "records": 1, "size": [8, 8], "width": 8, "rank": 9, "outliers": 2}"#,
+            r#"{"content": "features", "records": 1, "size": [8, 8], "width": 8, "rank": 9, "outliers": 2}"#,
             expect![[r#"
                 size: is for images, but these are features; leave it out
                 outliers: must lie between 0 and 1; met 2
                 rank: must lie between 1 and `width`, 8; met 9"#]],
         );
         check(
-            r#"{"of": "features", "records": 1, "width": 1000000}"#,
+            r#"{"content": "features", "records": 1, "width": 1000000}"#,
             expect!["width: 1000000 values of 250000 factors are too many; their product may be 16777216"],
         );
-        check(r#"{"of": "sounds"}"#, expect!["of: unknown variant `sounds`, expected `images` or `features`"]);
+        check(
+            r#"{"content": "sounds"}"#,
+            expect!["content: unknown variant `sounds`, expected `images` or `features`"],
+        );
     }
 }

@@ -136,7 +136,7 @@ pub struct NetworkSpec {
     pub skips: Option<bool>,
     /// Without a code: whether images are first folded to half their height and width and four times the channels,
     /// which makes the network four times cheaper. Default: false.
-    pub fold: bool,
+    pub space_to_depth: bool,
     /// Without a code: whether the network's output is added to its input, so that it learns the difference. Default: false.
     pub residual: bool,
     /// Between layers. Default: relu.
@@ -147,7 +147,7 @@ pub struct NetworkSpec {
     pub output_activation: Option<Activation>,
     /// Whether the encoder first brings its input to mean 0 and deviation 1, by one mean and one deviation over all
     /// values of the training part. Default: true for images with a code.
-    pub standardise: Option<bool>,
+    pub standardize: Option<bool>,
     /// A decoder that does not mirror the encoder.
     pub decoder: Option<DecoderSpec>,
 }
@@ -161,12 +161,12 @@ impl Default for NetworkSpec {
             kernel: 3,
             blocks: 0,
             skips: None,
-            fold: false,
+            space_to_depth: false,
             residual: false,
             activation: Activation::default(),
             code_activation: None,
             output_activation: None,
-            standardise: None,
+            standardize: None,
             decoder: None,
         }
     }
@@ -220,7 +220,7 @@ pub struct TrainingSpec {
     /// Records to a step. Default: 128.
     pub batch_size: usize,
     /// How gradients change weights. Default: adam.
-    pub optimiser: Optimizer,
+    pub optimizer: Optimizer,
     /// Height of the learning rate. Default: 0.001.
     pub learning_rate: f64,
     /// How the learning rate falls. Default: cosine.
@@ -230,12 +230,12 @@ pub struct TrainingSpec {
     /// Share of each weight, times the learning rate, that is taken off at each step. Default: 0.
     pub weight_decay: f32,
     /// Greatest norm of the gradient over all weights; a longer one is shortened. Default: none.
-    pub clip: Option<f32>,
+    pub clip_grad_norm: Option<f32>,
     /// Weights that are kept are a running mean over steps, with this share of the mean before, such as 0.999.
     /// Default: the last weights.
-    pub average: Option<f32>,
+    pub ema_decay: Option<f32>,
     /// End after so many epochs without a better validation loss. Default: never.
-    pub patience: Option<u32>,
+    pub early_stopping_patience: Option<u32>,
     /// Images: train on squares of this side, cut at random places. Default: whole images.
     pub crop: Option<usize>,
     /// Images of one size: train on parts of them, whose height and width are each a share of the whole drawn from this
@@ -252,14 +252,14 @@ impl Default for TrainingSpec {
         Self {
             epochs: 20,
             batch_size: 128,
-            optimiser: Optimizer::default(),
+            optimizer: Optimizer::default(),
             learning_rate: 1e-3,
             schedule: LearningRateSchedule::default(),
             warmup: 0,
             weight_decay: 0.0,
-            clip: None,
-            average: None,
-            patience: None,
+            clip_grad_norm: None,
+            ema_decay: None,
+            early_stopping_patience: None,
             crop: None,
             zoom: None,
             crops: 1,
@@ -298,11 +298,11 @@ impl TrainingSpec {
         if !(0.0..1.0).contains(&self.weight_decay) {
             fault("weight_decay", format!("must be 0 or more and below 1; met {}", self.weight_decay));
         }
-        if self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0) {
-            fault("clip", "must be above 0, such as 1.0".to_owned());
+        if self.clip_grad_norm.is_some_and(|norm| norm.is_nan() || norm <= 0.0) {
+            fault("clip_grad_norm", "must be above 0, such as 1.0".to_owned());
         }
-        if self.average.is_some_and(|average| !(0.0..1.0).contains(&average)) {
-            fault("average", "must be 0 or more and below 1, such as 0.999".to_owned());
+        if self.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            fault("ema_decay", "must be 0 or more and below 1, such as 0.999".to_owned());
         }
         if self.crops == 0 || self.crops > MAX_CROPS {
             fault("crops", format!("must lie between 1 and {MAX_CROPS}; met {}", self.crops));

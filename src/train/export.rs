@@ -119,7 +119,7 @@ fn properties(outcome: &TrainingOutcome<'_>) -> Vec<(&'static str, String)> {
         ("description", head.description.clone()),
         ("loss", outcome.declared.loss.as_str().to_owned()),
         ("training_data", outcome.file.data.description.clone()),
-        ("licence", outcome.file.data.licence.clone()),
+        ("license", outcome.file.data.license.clone()),
     ]
 }
 
@@ -138,7 +138,7 @@ fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> Model
         reconstruction_error: None,
         training: Some(TrainingSummary {
             data: data.description.clone(),
-            licence: data.licence.clone(),
+            license: data.license.clone(),
             data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
             architecture,
             hyperparameters: hyperparameters(outcome),
@@ -152,7 +152,7 @@ fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> Model
 fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
     let (training, position) = (&outcome.file.training, outcome.position);
     let mut all = BTreeMap::from([
-        ("optimiser".to_owned(), json!(training.optimiser)),
+        ("optimizer".to_owned(), json!(training.optimizer)),
         ("learning_rate".to_owned(), json!(training.learning_rate)),
         ("schedule".to_owned(), json!(training.schedule)),
         ("batch_size".to_owned(), json!(training.batch_size)),

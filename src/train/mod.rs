@@ -124,7 +124,7 @@ pub enum TrainError {
     Changed(String),
     /// The loss is no number any more.
     #[error(
-        "the loss is no finite number at step {0}: lower training.learning_rate, or set training.clip (such as 1.0); \
+        "the loss is no finite number at step {0}: lower training.learning_rate, or set training.clip_grad_norm (such as 1.0); \
          then run again with --restart"
     )]
     NotFinite(u64),

@@ -82,7 +82,11 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
             fault("input.size", "is missing: a network with a code takes images of one size, such as [64, 64]");
         }
         Some(_) => {
-            for (key, set) in [("skips", spec.skips == Some(true)), ("residual", spec.residual), ("fold", spec.fold)] {
+            for (key, set) in [
+                ("skips", spec.skips == Some(true)),
+                ("residual", spec.residual),
+                ("space_to_depth", spec.space_to_depth),
+            ] {
                 if set {
                     fault(&format!("network.{key}"), "is for networks without a code: it would lead around the code");
                 }
@@ -239,7 +243,7 @@ impl NetworkBuilder<'_> {
 
     fn standardised(&self, (mean, deviation): (f64, f64)) -> Vec<LayerSpec> {
         let images = matches!(self.input, RecordShape::Planes { .. });
-        if !self.spec.standardise.unwrap_or(images) {
+        if !self.spec.standardize.unwrap_or(images) {
             return Vec::new();
         }
         let scale = if deviation > 0.0 { 1.0 / deviation } else { 1.0 };
@@ -328,7 +332,7 @@ impl NetworkBuilder<'_> {
             return Err(ConfigError::new("code_size", "is missing: features have no network without a code"));
         };
         let mut steps = Vec::new();
-        let (fold, skips) = (self.spec.fold, self.spec.skips.unwrap_or(true));
+        let (fold, skips) = (self.spec.space_to_depth, self.spec.skips.unwrap_or(true));
         steps.extend(self.spec.residual.then_some(LayerSpec::SaveSkip));
         steps.extend(fold.then_some(LayerSpec::SpaceToDepth));
         let folded = if fold { 4 * colours } else { colours };
@@ -511,7 +515,7 @@ mod tests {
             [3, height, width], mse loss, multiples of 4"#]],
         );
         check(
-            &format!("{whole}fold = true\nskips = false\nstrides = [1, 1, 2]"),
+            &format!("{whole}space_to_depth = true\nskips = false\nstrides = [1, 1, 2]"),
             ANY,
             expect![[r#"
             [3, height, width]: space to depth | conv 12->16 3x3, relu | conv 16->32 3x3, relu | conv 32->48 2x2 stride 2, relu | transposed conv 48->32 2x2 stride 2, relu | conv 32->16 3x3, relu | conv 16->12 3x3 | depth to space
@@ -590,7 +594,7 @@ mod tests {
             "kind = 'shallow'\nnmae = 'x'\n[netwrok]\n[network]\nnode = 3\n[training]\nepochs = 'many'\n[[corruption]]\nnoise = 'gauss'",
             GRAY28,
             expect![[r#"
-            network.node: unknown key (did you mean `nodes`?); known: activation, blocks, channels, code_activation, decoder, fold, kernel, nodes, output_activation, residual, skips, standardise, strides
+            network.node: unknown key (did you mean `nodes`?); known: activation, blocks, channels, code_activation, decoder, kernel, nodes, output_activation, residual, skips, space_to_depth, standardize, strides
             training.epochs: invalid type: string "many", expected u32
             corruption[0].noise: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`
             kind: expected a kind such as "deep", or a list such as ["deep", "denoising"]"#]],

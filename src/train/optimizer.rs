@@ -11,7 +11,7 @@ use super::layers::Rearrange;
 use super::sequential::Parameter;
 use crate::system::simd_dispatch;
 
-/// Kinds of optimiser.
+/// Kinds of optimizer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
@@ -31,7 +31,7 @@ const EPSILON: f32 = 1e-8;
 const MOMENTUM: f32 = 0.9;
 const MUON_MOMENTUM: f32 = 0.95;
 
-/// An optimiser at work on some parameters.
+/// An optimizer at work on some parameters.
 pub struct OptimizerState {
     weight_decay: f32,
     rules: Vec<UpdateRule>,
@@ -201,16 +201,16 @@ mod tests {
 
     #[test]
     fn adam_takes_the_steps_of_its_paper() {
-        let mut optimiser = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 3)]);
+        let mut optimizer = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 3)]);
         let mut weights = vec![vec![1.0, 1.0, 1.0]];
         // The first step is the rate, whatever the gradient's size.
-        optimiser.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
+        optimizer.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
         close(&weights[0], &[0.9, 1.1, 1.0]);
         // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
-        let mut optimiser = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 1)]);
+        let mut optimizer = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
-        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
-        optimiser.step(2, 0.1, &mut weights, &[vec![2.0]]);
+        optimizer.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimizer.step(2, 0.1, &mut weights, &[vec![2.0]]);
         close(&weights[0], &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()]);
     }
 
@@ -218,9 +218,9 @@ mod tests {
     fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
         let bias = Parameter { fan_in: None, ..matrix(1, 1) };
         for kind in [Optimizer::Adam, Optimizer::Sgd] {
-            let mut optimiser = OptimizerState::new(kind, 0.5, &[matrix(1, 1), bias.clone()]);
+            let mut optimizer = OptimizerState::new(kind, 0.5, &[matrix(1, 1), bias.clone()]);
             let mut weights = vec![vec![2.0], vec![2.0]];
-            optimiser.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]);
+            optimizer.step(1, 0.1, &mut weights, &[vec![0.0], vec![0.0]]);
             close(&weights[0], &[1.9]);
             close(&weights[1], &[2.0]);
         }
@@ -228,10 +228,10 @@ mod tests {
 
     #[test]
     fn momentum_sums_up_gradients() {
-        let mut optimiser = OptimizerState::new(Optimizer::Sgd, 0.0, &[matrix(1, 1)]);
+        let mut optimizer = OptimizerState::new(Optimizer::Sgd, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
-        optimiser.step(1, 0.1, &mut weights, &[vec![1.0]]);
-        optimiser.step(2, 0.1, &mut weights, &[vec![1.0]]);
+        optimizer.step(1, 0.1, &mut weights, &[vec![1.0]]);
+        optimizer.step(2, 0.1, &mut weights, &[vec![1.0]]);
         close(&weights[0], &[-0.1 - 0.19]);
     }
 
@@ -242,9 +242,9 @@ mod tests {
             let gradient: Vec<f32> = (0..60).map(|_| rng.random_range(-1.0_f32..1.0)).collect();
             // The last matrix is Adam's, so there are two.
             let parameters = [matrix(rows, columns), matrix(1, 1)];
-            let mut optimiser = OptimizerState::new(Optimizer::Muon, 0.0, &parameters);
+            let mut optimizer = OptimizerState::new(Optimizer::Muon, 0.0, &parameters);
             let mut weights = vec![vec![0.0; 60], vec![0.0]];
-            optimiser.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]);
+            optimizer.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]);
             let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0]) / muon_scale(rows, columns);
             let values = change.singular_values();
             assert!(values.iter().all(|value| (0.5..1.5).contains(value)), "{values}");

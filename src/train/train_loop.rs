@@ -22,7 +22,7 @@ use crate::corruption::Corruption;
 use crate::data::{self, RecordFile};
 use crate::error::{ConfigError, StageError};
 use crate::model::input::InputSpec;
-use crate::registry::canonical;
+use crate::registry::{self, canonical};
 
 /// A checkpoint is written after so long, and after each epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -143,7 +143,9 @@ fn corruption(file: &TrainingFile, values: &InputValues) -> Result<Vec<Corruptio
 /// Over what a training's result depends on: all that the file means but for where the data lies, and the data. Beside it
 /// the digest that earlier programs made of the file as it was written.
 fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
-    let without_places = |mut file: Value| {
+    // Checkpoints of earlier versions hold digests over the names of their time.
+    let without_places = |file: Value| {
+        let mut file = registry::stored_training_file(file);
         if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
             table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
         }
@@ -220,7 +222,10 @@ impl TrainLoop<'_> {
     }
 
     fn patience_is_over(&self) -> bool {
-        self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
+        self.file
+            .training
+            .early_stopping_patience
+            .is_some_and(|patience| self.checkpoint.position.since_best >= patience)
     }
 
     fn sampler(&self, epoch: u32) -> EpochSampler {

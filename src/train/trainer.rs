@@ -45,10 +45,10 @@ impl Trainer {
         let training = &file.training;
         Self {
             backprop: Backprop::new(encoder, decoder, declared.loss, sparsity),
-            clip_grad_norm: training.clip,
-            average: training.average,
-            optimizer: OptimizerState::new(training.optimiser, training.weight_decay, &parameters),
-            ema: if training.average.is_some() { weights.clone() } else { Vec::new() },
+            clip_grad_norm: training.clip_grad_norm,
+            average: training.ema_decay,
+            optimizer: OptimizerState::new(training.optimizer, training.weight_decay, &parameters),
+            ema: if training.ema_decay.is_some() { weights.clone() } else { Vec::new() },
             gradients: weights.iter().map(|weight| vec![0.0; weight.len()]).collect(),
             weights,
         }

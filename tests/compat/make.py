@@ -297,7 +297,7 @@ LATE = '\n[commit]\nage = "1h"\n'
 
 def requests():
     rows = '[stages.in]\nkind = "http"\nlisten = "127.0.0.1:0"\nrecords = "features"\ncolumns = { a = "float", b = "float", id = "int" }\n'
-    rows += 'batch = { records = 3, delay = "5ms" }\nwindow = "36500days"\n'
+    rows += 'batch = { records = 3, delay = "5ms" }\nidempotency_window = "36500days"\n'
     site = begin("requests", rows + FEATURES + SINK.format("vectors") + LATE)
     body = lambda numbers: "".join(json.dumps({"id": n, "a": n / 4, "b": n / 2}) + "\n" for n in numbers)
     daemon = Daemon(site)

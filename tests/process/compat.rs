@@ -318,6 +318,7 @@ fn rows(left: &Left) -> [Vec<u64>; 2] {
 #[test]
 fn requests_that_were_acknowledged_are_taken_and_their_keys_known() {
     left("requests").iter().for_each(|left| {
+        respell(left, &[("window = ", "idempotency_window = ")]);
         let line = |n: u32| format!("{}\n", json!({ "id": n, "a": f64::from(n) / 4.0, "b": f64::from(n) / 2.0 }));
         let body = |numbers: std::ops::Range<u32>| numbers.map(line).collect::<String>().replace(": ", ":");
         let daemon = daemon(left);

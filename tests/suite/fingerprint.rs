@@ -43,7 +43,7 @@ fn photos() -> Value {
 }
 
 fn made() -> Value {
-    json!({ "before": { "kind": "synthetic", "of": "features", "records": 9, "width": 5, "layout": "columns" } })
+    json!({ "before": { "kind": "synthetic", "content": "features", "records": 9, "width": 5, "layout": "columns" } })
 }
 
 /// Images, and a copy of them that noise was added to.
@@ -256,8 +256,8 @@ fn sources() -> Vec<Case> {
 
 fn sources_that_read_no_files() -> Vec<Case> {
     let none = || json!({});
-    let features = json!({ "of": "features", "records": 9 });
-    let images = json!({ "of": "images", "records": 9 });
+    let features = json!({ "content": "features", "records": 9 });
+    let images = json!({ "content": "images", "records": 9 });
     let http = json!({ "listen": "127.0.0.1:0", "records": "features", "columns": { "a": "float" } });
     let keys = json!({ "certificate": input("csv/p.toml"), "key": input("csv/p.toml") });
     vec![
@@ -266,11 +266,11 @@ fn sources_that_read_no_files() -> Vec<Case> {
             none(),
             features,
             [
-                ("of", json!({ "of": "images" })),
+                ("content", json!({ "content": "images" })),
                 ("records", json!({ "records": 10 })),
                 ("seed", json!({ "seed": 1 })),
-                ("size", json!({ "of": "images", "size": [32, 32] })),
-                ("format", json!({ "of": "images", "format": "bmp" })),
+                ("size", json!({ "content": "images", "size": [32, 32] })),
+                ("format", json!({ "content": "images", "format": "bmp" })),
                 ("width", json!({ "width": 12 })),
                 ("rank", json!({ "rank": 3 })),
                 ("outliers", json!({ "outliers": 0.5 })),
@@ -296,7 +296,7 @@ fn sources_that_read_no_files() -> Vec<Case> {
                 ("hosts", json!({ "hosts": ["records.example"] })),
                 ("tls", json!({ "tls": keys })),
                 ("limits", json!({ "limits": { "requests": 3 } })),
-                ("window", json!({ "window": "1h" })),
+                ("idempotency_window", json!({ "idempotency_window": "1h" })),
             ],
         ),
     ]
@@ -612,6 +612,16 @@ fn inferred_options_that_are_spelled_out_go_on_either_way() {
     assert!(goes_on(&dropped, &listed) && goes_on(&listed, &dropped));
     let other = select(json!({ "drop": ["b"] }));
     assert!(!goes_on(&dropped, &other) && !goes_on(&other, &listed));
+}
+
+#[test]
+fn renamed_options_keep_their_former_names_in_digests() {
+    let stage = json!({ "kind": "synthetic", "content": "features", "records": 9, "width": 5 });
+    let last = json!({ "kind": "discard", "inputs": ["in"] });
+    let found = identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap();
+    let noted = Value::Object(found.stages["in"].options.clone());
+    assert_eq!(noted, json!({ "of": "features", "records": 9, "seed": 0, "width": 5 }));
+    assert_eq!(found.stages["in"].digest, "sha256:753ee2a939a91ee2c93bf32131732e089da55efa9bd63cd5f66c8dffddcf667e");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn the_models_that_ship_are_what_their_cards_say() {
         let card = model.card().unwrap();
         assert_eq!(card.name, name);
         assert!(!card.files.is_empty() && !card.description.is_empty(), "{name}");
-        assert!(!card.training.as_ref().unwrap().licence.is_empty(), "{name}");
+        assert!(!card.training.as_ref().unwrap().license.is_empty(), "{name}");
         let any_size = || model.image_input().unwrap().format.shape(48, 80);
         let shape = model.input_shape().unwrap_or_else(any_size);
         assert_eq!(model.output_shape(ModelPath::Whole, &shape).unwrap(), shape);

@@ -10,9 +10,8 @@ use std::time::Duration;
 use crate::common::runs::{errors, latentflow, run};
 
 const FEATURES: &str =
-    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\nof = 'features'\nrecords = 400\nwidth = 8\n";
-const IMAGES: &str =
-    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\nof = 'images'\nrecords = 40\nsize = [16, 16]\n";
+    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\ncontent = 'features'\nrecords = 400\nwidth = 8\n";
+const IMAGES: &str = "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\ncontent = 'images'\nrecords = 40\nsize = [16, 16]\n";
 
 /// Every kind, on features or on images: its name, its file, and whether it has a code.
 fn kinds() -> Vec<(&'static str, String, bool)> {
@@ -90,9 +89,9 @@ fn every_kind_is_trained_and_its_model_runs_in_a_pipeline() {
         assert!(!folder.path().join(name).join(".training").exists(), "{name}: the folder of work goes at the end");
         let features = text.contains("type = 'features'");
         let (source, prepare) = if features {
-            ("of = \"features\"\nrecords = 50\nwidth = 8\n", "features")
+            ("content = \"features\"\nrecords = 50\nwidth = 8\n", "features")
         } else {
-            ("of = \"images\"\nrecords = 10\nsize = [16, 16]\n", "pixels")
+            ("content = \"images\"\nrecords = 10\nsize = [16, 16]\n", "pixels")
         };
         let kind = if coded { "encode" } else { "denoise" };
         let prepare = if features {
@@ -133,7 +132,7 @@ fn check_by_onnx(folder: &Path) {
 fn long(epochs: u32) -> String {
     format!(
         "kind = ['denoising', 'deep']\ncode_size = 3\n[network]\nnodes = [16]\n[corruption]\nnoise = 'gaussian'\nsigma = 0.3\n\
-         [training]\nepochs = {epochs}\nbatch_size = 16\naverage = 0.9\noptimiser = 'muon'\nclip = 1.0\n[input]\ntype = 'features'\n{FEATURES}"
+         [training]\nepochs = {epochs}\nbatch_size = 16\nema_decay = 0.9\noptimizer = 'muon'\nclip_grad_norm = 1.0\n[input]\ntype = 'features'\n{FEATURES}"
     )
 }
 
@@ -175,7 +174,7 @@ fn a_killed_training_whose_file_was_tidied_goes_on() {
     child.kill().unwrap();
     child.wait().unwrap();
     let tidied = text
-        .replace("average = 0.9", "average = 0.90\nschedule = 'cosine'\nwarmup = 0")
+        .replace("ema_decay = 0.9", "ema_decay = 0.90\nschedule = 'cosine'\nwarmup = 0")
         .replace("validation = 0.2", "validation = 0.20\ntest = 0");
     let output = train(folder.path(), "m", &tidied, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
@@ -251,7 +250,7 @@ fn faults_of_a_training_file_are_told_at_once_with_their_lines() {
 #[test]
 fn a_loss_that_is_no_number_ends_a_training_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let text = long(50).replace("optimiser = 'muon'\nclip = 1.0", "optimiser = 'sgd'\nlearning_rate = 1e30");
+    let text = long(50).replace("optimizer = 'muon'\nclip_grad_norm = 1.0", "optimizer = 'sgd'\nlearning_rate = 1e30");
     let output = train(folder.path(), "m", &text, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(errors(&output).contains("lower training.learning_rate"), "{}", errors(&output));
@@ -267,7 +266,7 @@ fn the_starter_trains_and_the_schema_knows_every_key_of_shipped_files() {
     };
     let starter = printed(&["init", "training"]);
     std::fs::write(folder.path().join("mine.toml"), &starter).unwrap();
-    let small = ["training.epochs=1", "data.sources=[{ kind = 'synthetic', of = 'images', records = 30 }]"];
+    let small = ["training.epochs=1", "data.sources=[{ kind = 'synthetic', content = 'images', records = 30 }]"];
     let output = latentflow(folder.path(), &["train", "mine.toml", "--set", small[0], "--set", small[1]]).output();
     assert!(output.as_ref().unwrap().status.success(), "{}", errors(&output.unwrap()));
 

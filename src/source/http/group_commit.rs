@@ -37,7 +37,7 @@ pub(super) struct CommitRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CommitOutcome {
     /// Its records are durable, from this row on; they were before, if it has come again.
-    Accepted { first: u64, rows: u32, again: bool },
+    Accepted { first: u64, rows: u32, duplicate: bool },
     /// Another request had this key.
     KeyReused,
     /// So much is pending that no more is taken.
@@ -126,7 +126,7 @@ impl GroupCommitter {
         }
         for EncodedRequest { head, request: CommitRequest { reply, charge, payload, .. } } in written {
             drop((payload, charge));
-            let taken = CommitOutcome::Accepted { first: head.first, rows: head.rows, again: false };
+            let taken = CommitOutcome::Accepted { first: head.first, rows: head.rows, duplicate: false };
             let _ = reply.send(if durable.is_ok() { taken } else { CommitOutcome::Failed });
         }
     }
@@ -139,7 +139,7 @@ impl GroupCommitter {
             keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
         });
         if let Some((taken, same)) = taken {
-            let again = CommitOutcome::Accepted { first: taken.first, rows: taken.rows, again: true };
+            let again = CommitOutcome::Accepted { first: taken.first, rows: taken.rows, duplicate: true };
             return Err(if same { again } else { CommitOutcome::KeyReused });
         }
         let key = request.attempt.map(|attempt| attempt.key);

@@ -24,8 +24,8 @@ pub struct HttpLimits {
     pub in_flight: ByteSize,
     /// How long the body of a request may take to arrive.
     pub timeout: HumanDuration,
-    /// How long `ack=committed` and `/v1/encode` wait for what they ask. Default: 5m.
-    pub wait: HumanDuration,
+    /// How long an answer to `ack=committed` waits for the commit, and one of `/v1/encode` for its records. Default: 5m.
+    pub response_timeout: HumanDuration,
     /// How long a request waits to be written to the journal; then it is answered with 503, as when the disk hangs. Default: 10s.
     pub journal: HumanDuration,
     /// Requests that are answered at the same time; those that wait for a commit count, too. At most three quarters of the
@@ -55,7 +55,7 @@ impl Default for HttpLimits {
             records: RECORDS,
             in_flight: ByteSize(256 << 20),
             timeout: HumanDuration(Duration::from_secs(30)),
-            wait: HumanDuration(Duration::from_secs(300)),
+            response_timeout: HumanDuration(Duration::from_secs(300)),
             journal: HumanDuration(Duration::from_secs(10)),
             requests: REQUESTS,
             connections: None,

@@ -116,7 +116,7 @@ pub struct HttpSourceConfig {
     /// 1,000,000 keys at most. Default: 24h.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
-    window: Option<HumanDuration>,
+    idempotency_window: Option<HumanDuration>,
 }
 
 impl SourceConfig for HttpSourceConfig {
@@ -200,7 +200,7 @@ impl Source for HttpSource {
         let Self { name, config, columns, shape, delay, metrics, listeners } = *self;
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
-        let window = config.window.map_or(WINDOW, |window| window.0);
+        let window = config.idempotency_window.map_or(WINDOW, |window| window.0);
         let wal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
         let (requests, heard) = mpsc::channel(WAITING);
         let (asks, asked) = mpsc::channel(1);

@@ -153,15 +153,15 @@ impl ResponseOptions {
     pub(super) fn write(
         &self,
         encoded: InferenceResult,
-        refused: &TruncatedList<RejectedLine>,
+        invalid: &TruncatedList<RejectedLine>,
     ) -> Result<EncodeResponse, ErrorResponse> {
         match self.form {
             ResponseFormat::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
             ResponseFormat::Picture(_) => {
-                Ok(EncodeResponse { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, refused)? })
+                Ok(EncodeResponse { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, invalid)? })
             }
-            ResponseFormat::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, refused),
-            ResponseFormat::Arrow | ResponseFormat::Json => write_json(encoded, refused),
+            ResponseFormat::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, invalid),
+            ResponseFormat::Arrow | ResponseFormat::Json => write_json(encoded, invalid),
         }
     }
 }
@@ -178,7 +178,7 @@ type RowRange = Option<std::ops::Range<usize>>;
 
 fn write_json(
     encoded: InferenceResult,
-    refused: &TruncatedList<RejectedLine>,
+    invalid: &TruncatedList<RejectedLine>,
 ) -> Result<EncodeResponse, ErrorResponse> {
     let InferenceResult { total, parts, rejected, held, charge } = encoded;
     let mut lines = MeteredBuffer::new(held, charge);
@@ -218,10 +218,10 @@ fn write_json(
             (None, None) => write(b"{\"dropped\":true}")?,
         }
     }
-    write(b"],\"refused\":")?;
-    write(json!(refused.first).to_string().as_bytes())?;
-    if refused.count > 0 {
-        write(format!(",\"refused_records\":{}", refused.count).as_bytes())?;
+    write(b"],\"invalid\":")?;
+    write(json!(invalid.first).to_string().as_bytes())?;
+    if invalid.count > 0 {
+        write(format!(",\"invalid_records\":{}", invalid.count).as_bytes())?;
     }
     write(b"}\n")?;
     drop(lines);
@@ -232,16 +232,16 @@ fn write_json(
 /// schema.
 fn write_arrow(
     encoded: InferenceResult,
-    refused: &TruncatedList<RejectedLine>,
+    invalid: &TruncatedList<RejectedLine>,
 ) -> Result<EncodeResponse, ErrorResponse> {
-    let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, refused) };
+    let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, invalid) };
     let record = Arc::new(Field::new("record", DataType::UInt32, false));
     let fields: Vec<_> = std::iter::once(record).chain(first.schema().fields().iter().cloned()).collect();
     let told = |value: Value| value.to_string();
     let told = [
         ("rejected".to_owned(), told(json!(encoded.rejected))),
-        ("refused".to_owned(), told(json!(refused.first))),
-        ("refused_records".to_owned(), refused.count.to_string()),
+        ("invalid".to_owned(), told(json!(invalid.first))),
+        ("invalid_records".to_owned(), invalid.count.to_string()),
     ];
     let told: HashMap<String, String> = told.into_iter().collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, told));

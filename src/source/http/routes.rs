@@ -241,20 +241,20 @@ async fn ingest(
     let (payload, rows, attempt, rejected, charge) = parsed.await?;
     if rows == 0 {
         let mut answer = json!({ "error": "none of its records can be taken" });
-        list(&mut answer, "refused", &rejected);
+        list(&mut answer, "invalid", &rejected);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
-    let (first, rows, again) = shared.journalled(payload, rows, attempt, charge).await?;
+    let (first, rows, duplicate) = shared.journalled(payload, rows, attempt, charge).await?;
     let mut told = json!({ "first": first, "records": rows });
-    list(&mut told, "refused", &rejected);
-    if again {
-        told["again"] = json!(true);
+    list(&mut told, "invalid", &rejected);
+    if duplicate {
+        told["duplicate"] = json!(true);
     }
     if !committed {
         return Ok((StatusCode::ACCEPTED, Json(told)).into_response());
     }
     if let Some(outcome) = shared.ack_waiters.wait(&shared.wal, first, first + u64::from(rows)) {
-        match tokio::time::timeout(shared.limits.wait.0, outcome).await {
+        match tokio::time::timeout(shared.limits.response_timeout.0, outcome).await {
             Ok(Ok(outcome)) => {
                 list(&mut told, "rejected", &outcome.rejected);
                 list(&mut told, "dropped", &outcome.filtered);
@@ -296,7 +296,7 @@ impl HttpState {
 
 fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
     match answer {
-        CommitOutcome::Accepted { first, rows, again } => Ok((first, rows, again)),
+        CommitOutcome::Accepted { first, rows, duplicate } => Ok((first, rows, duplicate)),
         CommitOutcome::KeyReused => {
             let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
             Err(ErrorResponse::unprocessable(message))
@@ -326,10 +326,10 @@ async fn infer(
     let parsed = aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
     let ParsedRequest { records, rejected, held, charge, .. } = parsed.await?;
     wanted.check(records.num_rows())?;
-    let wait: Duration = shared.limits.wait.0;
+    let wait: Duration = shared.limits.response_timeout.0;
     let answered = shared.inference.encode(records, held, charge, Arc::clone(&wanted));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
-        ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.wait", 5)
+        ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.response_timeout", 5)
     })??;
     aside(move || wanted.write(encoded, &rejected)).await.map(IntoResponse::into_response)
 }

@@ -75,7 +75,7 @@ fn what_was_acknowledged_survives_kills_and_comes_out_once() {
         let source = daemon.source();
         for number in 0..20 {
             let answer = source.post("/v1/records", NDJSON, line(f64::from(number)).repeat(3).as_bytes());
-            assert_eq!(answer.told(), (202, json!({"first": acknowledged, "records": 3, "refused": []})));
+            assert_eq!(answer.told(), (202, json!({"first": acknowledged, "records": 3, "invalid": []})));
             acknowledged += 3;
         }
         std::thread::sleep(Duration::from_millis(20 * round));
@@ -122,7 +122,7 @@ fn who_waits_for_the_commit_hears_what_became_of_each_record() {
     );
     assert_eq!(told["dropped"], json!([1]));
     assert_eq!((&told["rejected"][0]["row"], &told["rejected"][0]["stage"]), (&json!(2), &json!("features")), "{told}");
-    assert_eq!(told["refused"][0]["record"], json!(3));
+    assert_eq!(told["invalid"][0]["record"], json!(3));
     // It is there when it has been said.
     assert_eq!(rows(&site.path().join("out")), [0, 3]);
     assert_eq!(ids(&records(&site.path().join("out"), &["source"])), ["me", "me"]);
@@ -138,17 +138,17 @@ fn a_key_marks_attempts_at_one_request() {
     };
     let daemon = Daemon::start(site.path());
     let first = ask(&daemon, &line(1.0));
-    assert_eq!((first.0, &first.1["first"], first.1.get("again")), (200, &json!(0), None));
+    assert_eq!((first.0, &first.1["first"], first.1.get("duplicate")), (200, &json!(0), None));
     assert_eq!(daemon.source().post("/v1/records", NDJSON, line(2.0).as_bytes()).status, 202);
     let again = ask(&daemon, &line(1.0));
-    assert_eq!((again.0, &again.1["first"], &again.1["again"]), (200, &json!(0), &json!(true)));
+    assert_eq!((again.0, &again.1["first"], &again.1["duplicate"]), (200, &json!(0), &json!(true)));
     assert_eq!(ask(&daemon, &line(3.0)).0, 422, "another request under the same key");
     let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
     let other = daemon.source().ask("POST", "/v1/records?source=other", &headers, line(1.0).as_bytes());
     assert_eq!(other.status, 422, "the same body of another source");
     daemon.stop();
     let daemon = Daemon::start(site.path());
-    assert_eq!(ask(&daemon, &line(1.0)).1["again"], json!(true), "after a restart, too");
+    assert_eq!(ask(&daemon, &line(1.0)).1["duplicate"], json!(true), "after a restart, too");
     done(&daemon, site.path(), 2);
     daemon.stop();
     assert_eq!(rows(&site.path().join("out")), [0, 1]);

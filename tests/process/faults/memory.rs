@@ -17,7 +17,7 @@ memory = "16MiB"
 
 [stages.in]
 kind = "synthetic"
-of = "features"
+content = "features"
 records = 2000000
 width = 64
 batch = { records = 1000 }
