@@ -280,7 +280,7 @@ mod tests {
         let training = ModelCard::parse(&text).unwrap().training.unwrap();
         assert_eq!((training.license.as_str(), &training.hyperparameters["optimizer"]), ("free", &"adam".into()));
         let current = serde_json::json!({ "network": { "space_to_depth": true },
-            "training": { "optimizer": "muon", "early_stopping_patience": 2 }, "data": { "license": "free" } });
+            "training": { "optimizer": "muon", "patience": 2 }, "data": { "license": "free" } });
         assert_eq!(training.file, current);
     }
 

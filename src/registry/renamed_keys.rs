@@ -14,7 +14,7 @@ struct RenamedKey {
 }
 
 /// All of them.
-const RENAMED_KEYS: [RenamedKey; 12] = [
+const RENAMED_KEYS: [RenamedKey; 11] = [
     RenamedKey { table: "http", former: "window", current: "idempotency_window" },
     RenamedKey { table: "http", former: "limits.wait", current: "limits.response_timeout" },
     RenamedKey { table: "synthetic", former: "of", current: "content" },
@@ -24,7 +24,6 @@ const RENAMED_KEYS: [RenamedKey; 12] = [
     RenamedKey { table: "training", former: "optimiser", current: "optimizer" },
     RenamedKey { table: "training", former: "clip", current: "clip_grad_norm" },
     RenamedKey { table: "training", former: "average", current: "ema_decay" },
-    RenamedKey { table: "training", former: "patience", current: "early_stopping_patience" },
     RenamedKey { table: "data", former: "licence", current: "license" },
     RenamedKey { table: "hyperparameters", former: "optimiser", current: "optimizer" },
 ];
@@ -131,7 +130,7 @@ mod tests {
     fn a_training_file_has_stored_and_current_names() {
         let current = json!({
             "network": { "space_to_depth": true, "standardize": false },
-            "training": { "optimizer": "muon", "clip_grad_norm": 1, "ema_decay": 0.9, "early_stopping_patience": 2 },
+            "training": { "optimizer": "muon", "clip_grad_norm": 1, "ema_decay": 0.9, "patience": 2 },
             "data": { "license": "MIT", "sources": [{ "kind": "synthetic", "content": "images" }, { "kind": "csv", "of": 1 }] },
         });
         let stored = json!({

@@ -235,7 +235,7 @@ pub struct TrainingSpec {
     /// Default: the last weights.
     pub ema_decay: Option<f32>,
     /// End after so many epochs without a better validation loss. Default: never.
-    pub early_stopping_patience: Option<u32>,
+    pub patience: Option<u32>,
     /// Images: train on squares of this side, cut at random places. Default: whole images.
     pub crop: Option<usize>,
     /// Images of one size: train on parts of them, whose height and width are each a share of the whole drawn from this
@@ -259,7 +259,7 @@ impl Default for TrainingSpec {
             weight_decay: 0.0,
             clip_grad_norm: None,
             ema_decay: None,
-            early_stopping_patience: None,
+            patience: None,
             crop: None,
             zoom: None,
             crops: 1,

@@ -222,10 +222,7 @@ impl TrainLoop<'_> {
     }
 
     fn patience_is_over(&self) -> bool {
-        self.file
-            .training
-            .early_stopping_patience
-            .is_some_and(|patience| self.checkpoint.position.since_best >= patience)
+        self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
     }
 
     fn sampler(&self, epoch: u32) -> EpochSampler {
