@@ -56,7 +56,7 @@ fn assert_done(output: &Output) {
 /// Made-up records of so many numbers into the bucket.
 fn numbers(bucket: &Bucket, records: u32, width: u32, file: &str) -> String {
     format!(
-        "[stages.in]\nkind = \"synthetic\"\nof = \"features\"\nrecords = {records}\nwidth = {width}\n\
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nrecords = {records}\nwidth = {width}\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{}\"\nfile = {{ {file} }}\n",
         bucket.url("out")
     )
@@ -104,7 +104,7 @@ fn a_pipeline_from_bucket_to_bucket_gives_what_one_from_folder_to_folder_does() 
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     let images = |out: &str| {
         format!(
-            "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 200\nbatch = {{ records = 32 }}\n\
+            "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 200\nbatch = {{ records = 32 }}\n\
              [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{out}\"\nfile = {{ records = 64 }}\n"
         )
     };
@@ -178,7 +178,7 @@ fn rows_that_leave_no_record_are_done_too() {
     let Some(bucket) = Bucket::new("markers") else { return };
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
-        "[stages.in]\nkind = \"synthetic\"\nof = \"features\"\nrecords = 2000\n\
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nrecords = 2000\n\
          [stages.few]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"row\"\nbelow = 0\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"few\"]\npath = \"{}\"\n",
         bucket.url("out")
@@ -395,7 +395,7 @@ fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
         bucket.put("in/a.csv", ["a,b\n", &"1.25,2.5\n".repeat(12 << 20)].concat().as_bytes())
     });
     lose_the_store("parquet", |folder, bucket| {
-        let pipeline = "[stages.in]\nkind = \"synthetic\"\nof = \"features\"\nrecords = 400000\nwidth = 64\n\
+        let pipeline = "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nrecords = 400000\nwidth = 64\n\
             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"made\"\ncompression = \"none\"\n";
         assert_done(&run(folder, bucket, pipeline, &[]).0);
         bucket.put("in/a.parquet", files(&folder.join("made")).values().next().unwrap());
@@ -499,7 +499,7 @@ fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
 fn an_image_sink_in_a_bucket_is_refused() {
     let Some(bucket) = Bucket::new("image-sink") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 1\n\
+    let pipeline = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n\
         [stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [8, 8]\n\
         [stages.out]\nkind = \"images\"\ninputs = [\"px\"]\npath = \"s3://image-sink/out\"\n";
     let (output, _) = run(folder.path(), &bucket, pipeline, &[]);
