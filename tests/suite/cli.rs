@@ -22,7 +22,7 @@ fn images(records: u32) -> String {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     format!(
         "[models.photo]\npath = {models:?}\n\
-         [stages.photos]\nkind = \"synthetic\"\nof = \"images\"\nrecords = {records}\nbatch = {{ records = 32 }}\n\
+         [stages.photos]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = {records}\nbatch = {{ records = 32 }}\n\
          [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
          [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\nfile = {{ records = 64 }}\n"
@@ -66,7 +66,7 @@ fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
 #[test]
 fn a_sink_that_is_added_catches_up_beside_one_that_has_its_images() {
     let folder = tempfile::tempdir().unwrap();
-    let made = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 40\nbatch = { records = 8 }\n\
+    let made = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 40\nbatch = { records = 8 }\n\
                 [stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [16, 16]\n\
                 [stages.files]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"files\"\n";
     let added = "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n";
@@ -230,7 +230,7 @@ fn every_fault_of_a_pipeline_is_told_at_once() {
 }
 
 /// A source of made-up images called `in`, and pixels of 32x32 called `px`.
-const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 1\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
+const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
 
 #[test]
 fn faults_between_stages_are_told_before_anything_starts() {

@@ -10,7 +10,7 @@ use crate::common::runs::{errors, latentflow, run};
 /// Made-up records, those with a small first value kept, into `out`.
 fn pipeline(above: &str) -> String {
     format!(
-        "[stages.in]\nkind = \"synthetic\"\nof = \"features\"\nlayout = \"columns\"\nrecords = 200\nwidth = 2\n\
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nlayout = \"columns\"\nrecords = 200\nwidth = 2\n\
          [stages.some]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"f0\"\nabove = {above}\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"some\"]\npath = \"out\"\n"
     )

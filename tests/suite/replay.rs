@@ -31,7 +31,7 @@ fn written(summary: &Value) -> &Value {
 fn images_that_were_too_large_pass_once_the_limit_is_raised() {
     let folder = tempfile::tempdir().unwrap();
     let pixels = |size| format!("[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [{size}, {size}]\n");
-    let made = "[stages.in]\nkind = \"synthetic\"\nof = \"images\"\nrecords = 70\nsize = [16, 16]\n";
+    let made = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 70\nsize = [16, 16]\n";
     let photos = "[stages.out]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"photos\"\n";
     assert_eq!(run(folder.path(), &format!("{made}{}{photos}", pixels(16))).0, Some(0));
     let source = "[stages.in]\nkind = \"images\"\npath = \"photos\"\n";

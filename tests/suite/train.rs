@@ -60,7 +60,7 @@ fn kinds() -> Vec<(&'static str, String, bool)> {
         (
             "dewatermark",
             whole(
-                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\nfold = true\n[corruption]\nnoise = 'watermark'",
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\nspace_to_depth = true\n[corruption]\nnoise = 'watermark'",
             ),
             false,
         ),
