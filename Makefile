@@ -1,16 +1,16 @@
-# Two commands do everything: `make demo` and `make test`.
+# Builds, tests and benchmarks latentflow. The main targets are `make demo` and `make test`.
 
-# What tests are built with, beside the defaults.
+# The Cargo features that tests are built with, in addition to the default ones.
 FEATURES ?= object-store
 
-# A program that is built outside of the checkout does not find the checkout's library from where it lies.
+# A program that is built outside of the checkout does not find the checkout's ONNX Runtime relative to its own location.
 ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
 .PHONY: demo test bench chaos runtime checker build deploy-check
 
-# Made-up images to latent features in Parquet: the main job, on input that needs no download.
+# Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
 	target/release/latentflow run pipelines/quickstart.toml
 	@echo
@@ -20,27 +20,28 @@ demo: build
 build: runtime
 	cargo build --release --locked
 
-# Tests on real data run where LATENTFLOW_TEST_DATA names its folder, and are skipped, visibly, elsewhere; with
-# LATENTFLOW_REQUIRE_TEST_DATA set they fail instead.
+# Tests on real data read the folder that LATENTFLOW_TEST_DATA names. Without it they are skipped, and each prints a line that
+# says so. If LATENTFLOW_REQUIRE_TEST_DATA is set, they fail instead.
 test: runtime checker
 	cargo test --locked --features $(FEATURES)
 
-# Whole runs beside their floor and beside Python programs: one table. BENCH="--works photos --scale 0.2" for a quick look.
+# Compares complete runs with their lower bound and with Python programs, in one table. A quick run:
+# BENCH="--works photos --scale 0.2".
 bench: runtime
 	python3 benches/compare.py $(BENCH)
 
-# The same test kills 20 runs in `make test`.
+# Kills 200 runs at random instants. The same test kills 20 runs in `make test`.
 chaos: runtime
 	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test process chaos:: -- --nocapture
 
-# ONNX Runtime, into .runtime/onnxruntime: by pip, pinned by hash.
+# Downloads ONNX Runtime to .runtime/onnxruntime, with pip, pinned by hash.
 runtime:
 	@deploy/fetch-onnxruntime.sh
 
-# The official checker of ONNX files, for tests of what `train` writes: by pip.
+# Downloads the official checker of ONNX files with pip, for tests of the models that `train` writes.
 checker:
 	@deploy/fetch-onnx-checker.sh
 
-# What lies in deploy/, by the tools that there are: promtool, systemd-analyze.
+# Checks the files in deploy/ with the tools that are installed: promtool, systemd-analyze.
 deploy-check:
 	@deploy/check.sh
