@@ -112,11 +112,15 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         let unfit = |what: String| file.unfit(RejectCode::Mismatch, &what, 1);
         let block = TextBatches::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
         let Some(block) = block else { return Ok(None) };
-        let mut left = SAMPLED_VALUES;
+        let (mut left, mut has_large) = (SAMPLED_VALUES, false);
         let mut within = |text: &[u8]| match LineClass::of(text) {
-            LineClass::Object { values, keys } if values <= left && keys <= SAMPLED_KEYS => {
+            LineClass::Object { values, keys } if values <= left && keys <= RECORD_KEYS => {
                 left -= values;
                 true
+            }
+            LineClass::Object { .. } => {
+                has_large = true;
+                false
             }
             _ => false,
         };
@@ -127,10 +131,16 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
                 continue;
             }
             add_keys(&value, 0, &mut different);
-            if different.len() as u64 > SAMPLED_KEYS {
-                return Err(unfit(too_wide(&format!("more than {SAMPLED_KEYS}"))));
+            if different.len() > DIFFERENT_KEYS {
+                return Err(unfit(too_wide(&format!("more than {DIFFERENT_KEYS}"))));
             }
             values.push(value);
+        }
+        if values.is_empty() && has_large {
+            return Err(unfit(format!(
+                "the first records have more than {RECORD_KEYS} keys, or {SAMPLED_VALUES} values, each; write the \
+                 columns that are needed to a smaller file first"
+            )));
         }
         if values.is_empty() {
             return Err(unfit(
@@ -152,8 +162,11 @@ const SAMPLED_VALUES: u64 = 1 << 20;
 /// Records with more keys name no columns; a table that is wider has its features in a list.
 const MAX_COLUMNS: usize = 4096;
 
-/// Keys of one record, and different keys of the first records, that are looked at: each takes many times its text.
-const SAMPLED_KEYS: u64 = 1 << 16;
+/// Keys of a record whose columns are inferred: each takes many times its text. A list of objects repeats its keys.
+const RECORD_KEYS: u64 = 1 << 18;
+
+/// Different keys of the first records that are counted before the file is refused.
+const DIFFERENT_KEYS: usize = 1 << 16;
 
 fn too_wide(found: &str) -> String {
     format!("the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists")
@@ -413,6 +426,19 @@ mod tests {
         let table = file(&table);
         let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10).err().unwrap();
         assert!(faults[0].message.contains("have more than 65536 different keys"), "{}", faults[0].message);
+    }
+
+    #[test]
+    fn long_list_of_objects_is_inferred_and_too_many_keys_are_named() {
+        let infer = |objects: usize| {
+            let list = vec!["{\"x\":1,\"y\":2}"; objects].join(",");
+            let folder = file(&format!("{{\"a\": [{list}]}}\n"));
+            let files = input_file::list("in", &folder.path().to_string_lossy(), NdjsonFormat::EXTENSIONS).unwrap();
+            infer(&files, 1 << 24)
+        };
+        assert_eq!(infer(50_000).unwrap().field(0).name(), "a");
+        let error = infer(140_000).unwrap_err().to_string();
+        assert!(error.contains("more than 262144 keys"), "{error}");
     }
 
     #[test]
